@@ -1,0 +1,1 @@
+"""Raw video to shards, and shards to batches."""
