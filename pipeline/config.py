@@ -1,0 +1,217 @@
+"""`datasets.yaml` as typed, checked objects, and the precedence of where a corpus lies."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+import avb
+
+
+class UsageError(Exception):
+    """The user asked for something that cannot be; one line says what, and what to do (exit 2)."""
+
+
+@dataclass(frozen=True)
+class Mel:
+    """A log-mel front end: natural log of `max(mel(|STFT|^power), floor)`, centred frames.
+
+    `hop`, `window` and `n_fft` are in samples, frequencies in Hz. `uint8_max` is the top (ln) of
+    the range that `--mel-dtype uint8` spans; its bottom is ln(floor).
+    """
+
+    n_mels: int
+    hop: int
+    window: int
+    n_fft: int
+    power: float
+    mel_scale: Literal["htk", "slaney"]
+    norm: Literal["slaney"] | None
+    f_min: float
+    f_max: float
+    preemphasis: float
+    floor: float
+    uint8_max: float
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A square stored with a margin: its centre `size` pixels are the box, the rest is jitter."""
+
+    size: int
+    margin: int
+
+    @property
+    def stored(self) -> int:
+        """Side of the stored picture in pixels."""
+        return self.size + 2 * self.margin
+
+
+@dataclass(frozen=True)
+class Split:
+    """A named division into parts: by the clip's own split, by talker, or by hash of its name.
+
+    `parts` lists talkers (by: speaker) or residues modulo 20 (by: hash); `speakers` limits both.
+    """
+
+    by: Literal["split", "speaker", "hash"]
+    source: str
+    aliases: list[str] = field(default_factory=list)
+    speakers: list[str] | None = None
+    parts: dict[str, list[int | str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Licence:
+    """Under what terms a corpus is had, and where to ask."""
+
+    name: str
+    apply: str
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """One entry of `datasets.yaml`; `fps` is in frames a second, `sample_rate` in Hz."""
+
+    title: str
+    root: str
+    layouts: list[str]
+    expected: dict[str, int]
+    fps: int
+    sample_rate: int
+    crops: dict[str, Crop]
+    box: Literal["fixed", "tracked", "whole"]
+    shard_clips: int
+    keep_audio: bool
+    mel: Mel
+    splits: dict[str, Split]
+    licence: Licence
+    frames: int | None = None
+    picture: list[int] | None = None
+    fixed_box: list[int] | None = None
+    face_every: int = 3
+
+
+def build(kind: Any, value: Any, where: str) -> Any:
+    """`value`, read from YAML, as an instance of `kind` (dataclasses, dict, list, unions).
+
+    Raises:
+        UsageError: a key is unknown or missing, or a value has the wrong type; it names the place
+            and the nearest right key.
+    """
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return _build_dataclass(kind, value, where)
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        if value not in args:
+            choices = ", ".join(map(str, args))
+            near = difflib.get_close_matches(str(value), list(map(str, args)), 1, 0.5)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise UsageError(f"{where}: {value!r} is none of {choices}{hint}")
+        return value
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in args:
+            return None
+        rest = [a for a in args if a is not type(None)]
+        plain = [a for a in rest if isinstance(a, type) and isinstance(value, a)]
+        return build((plain or rest)[0], value, where)
+    if origin is dict:
+        _expect(isinstance(value, Mapping), where, "a mapping", value)
+        return {str(k): build(args[1], v, f"{where}.{k}") for k, v in value.items()}
+    if origin is list:
+        _expect(isinstance(value, list), where, "a list", value)
+        return [build(args[0], v, f"{where}[{i}]") for i, v in enumerate(value)]
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    ok = isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool)
+    _expect(ok, where, kind.__name__, value)
+    return value
+
+
+def _build_dataclass(kind: type, value: Any, where: str) -> Any:
+    _expect(isinstance(value, Mapping), where, "a mapping", value)
+    hints = typing.get_type_hints(kind)
+    names = {f.name: f for f in dataclasses.fields(kind)}
+    for key in value:
+        if key not in names:
+            near = difflib.get_close_matches(str(key), list(names), 1, 0.0)
+            raise UsageError(f"{where}: unknown key {key!r}; the nearest right one is {near[0]!r}")
+    for name, f in names.items():
+        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        if required and name not in value:
+            raise UsageError(f"{where}: the key {name!r} is missing")
+    return kind(**{k: build(hints[k], v, f"{where}.{k}") for k, v in value.items()})
+
+
+def _expect(ok: bool, where: str, wanted: str, value: Any) -> None:
+    if not ok:
+        raise UsageError(f"{where}: expected {wanted}, found {value!r} ({type(value).__name__})")
+
+
+def builtin_path() -> Path:
+    """The `datasets.yaml` that came with the package: in the wheel or beside the checkout."""
+    for folder in avb.__path__:
+        path = Path(folder) / "datasets.yaml"
+        if path.is_file():
+            return path
+    # An editable install maps avb to its own folder; the file is one level up.
+    return Path(avb.__file__).resolve().parent.parent / "datasets.yaml"
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of one YAML file; a missing or broken file is a `UsageError`."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+
+
+def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        both = isinstance(old, dict) and isinstance(value, Mapping)
+        merged[key] = _merge(old, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def load_corpora(path: str | Path | None = None) -> dict[str, Corpus]:
+    """Every corpus of the built-in `datasets.yaml`, overridden key by key by the file `path`."""
+    raw = read_yaml(builtin_path())
+    where = "datasets.yaml"
+    if path is not None:
+        over = read_yaml(Path(path)) or {}
+        where = str(path)
+        _expect(isinstance(over, Mapping), where, "a mapping of corpora", over)
+        for name in over:
+            if name not in raw:
+                near = difflib.get_close_matches(str(name), list(raw), 1, 0.0)
+                raise UsageError(f"{where}: unknown corpus {name!r}; nearest: {near[0]!r}")
+        raw = _merge(raw, over)
+    return {name: build(Corpus, entry, f"{where}: {name}") for name, entry in raw.items()}
+
+
+def corpus_root(name: str, corpus: Corpus, flag: str | Path | None = None) -> Path:
+    """Where the raw corpus lies: the flag, else `AVB_<CORPUS>_ROOT`, else its entry."""
+    variable = os.environ.get(f"AVB_{name.upper()}_ROOT")
+    return Path(flag or variable or corpus.root).expanduser()
+
+
+def find_split(corpus: Corpus, name: str) -> tuple[str, Split]:
+    """The split called `name`, or that has it as an alias, under its own name."""
+    for own, split in corpus.splits.items():
+        if name == own or name in split.aliases:
+            return own, split
+    known = [*corpus.splits, *(a for s in corpus.splits.values() for a in s.aliases)]
+    raise UsageError(f"no split {name!r}; known: {', '.join(known)}")
