@@ -1,0 +1,118 @@
+"""Sound under the pictures, log-mels and their storage. The one module that imports torchaudio."""
+
+from __future__ import annotations
+
+import math
+import sys
+import types
+from functools import cache, lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+
+from avb.pipeline.config import Mel
+
+
+@cache
+def torchaudio() -> Any:
+    """The torchaudio module, also beside a CPU-only torch.
+
+    The wheels are CUDA builds, so beside a CPU torch their compiled part fails to load with
+    OSError. Everything used here is Python; a stub stands in for that part, and only then.
+    """
+    try:
+        import torchaudio as module
+    except OSError:
+        for name in [n for n in sys.modules if n.split(".")[0] == "torchaudio"]:
+            del sys.modules[name]
+        stub: Any = types.ModuleType("torchaudio._extension")
+        stub._IS_TORCHAUDIO_EXT_AVAILABLE = False
+        stub._IS_ALIGN_AVAILABLE = False
+        stub._check_cuda_version = lambda: None
+        stub.fail_if_no_align = lambda function: function
+        sys.modules["torchaudio._extension"] = stub
+        import torchaudio as module
+    return module
+
+
+@lru_cache(maxsize=8)
+def _resampler(rate: int, wanted: int) -> Any:
+    return torchaudio().transforms.Resample(rate, wanted)
+
+
+def resample(sound: np.ndarray, rate: int, wanted: int) -> np.ndarray:
+    """Band-limited resampling of float32 [n] from `rate` to `wanted` Hz."""
+    if rate == wanted:
+        return sound
+    with torch.inference_mode():
+        return _resampler(rate, wanted)(torch.from_numpy(sound)).numpy()
+
+
+def fit(
+    sound: np.ndarray, rate: int, start_s: float, num_frames: int, fps: int, sample_rate: int
+) -> tuple[np.ndarray, int]:
+    """The sound of exactly `num_frames` pictures: resampled, placed, cut or zero-padded at the end.
+
+    Args:
+        sound: float32 [n], mono, at `rate` Hz.
+        start_s: where it starts, in seconds after the first picture; negative is cut in front.
+
+    Returns:
+        float32 [num_frames * sample_rate / fps], and the samples appended at the end (negative:
+        cut).
+    """
+    placed = resample(np.ascontiguousarray(sound, np.float32), rate, sample_rate)
+    shift = round(start_s * sample_rate)
+    placed = np.concatenate([np.zeros(shift, np.float32), placed]) if shift > 0 else placed[-shift:]
+    wanted = num_frames * sample_rate // fps
+    pad = wanted - len(placed)
+    if pad > 0:
+        return np.concatenate([placed, np.zeros(pad, np.float32)]), pad
+    return placed[:wanted], pad
+
+
+@lru_cache(maxsize=4)
+def _front_end(mel: Mel, sample_rate: int) -> Any:
+    return torchaudio().transforms.MelSpectrogram(
+        sample_rate=sample_rate,
+        n_fft=mel.n_fft,
+        win_length=mel.window,
+        hop_length=mel.hop,
+        f_min=mel.f_min,
+        f_max=mel.f_max,
+        n_mels=mel.n_mels,
+        power=mel.power,
+        mel_scale=mel.mel_scale,
+        norm=mel.norm,
+    )
+
+
+def log_mel(sound: np.ndarray, mel: Mel, sample_rate: int) -> np.ndarray:
+    """Natural-log mels of float32 [n]: float32 [n_mels, n / hop], column i centred on i * hop.
+
+    The centred transform gives one column more; the last is dropped (model.md 2.4, paper.md 2.1:
+    18,560 samples -> 117 -> 116). Sound shorter than half a window is padded for the reflection.
+    """
+    columns = len(sound) // mel.hop
+    if mel.preemphasis:  # y[t] = x[t] - 0.97 x[t-1]
+        sound = np.append(sound[:1], sound[1:] - np.float32(mel.preemphasis) * sound[:-1])
+    if len(sound) <= mel.n_fft // 2:
+        sound = np.pad(sound, (0, mel.n_fft // 2 + 1 - len(sound)))
+    with torch.inference_mode():
+        power = _front_end(mel, sample_rate)(torch.from_numpy(sound.astype(np.float32)))
+        return power.clamp_min(mel.floor).log()[:, :columns].numpy()
+
+
+def mel_scale_offset(mel: Mel) -> tuple[float, float]:
+    """Scale and offset of the uint8 form: value = q * scale + offset, error <= scale / 2."""
+    bottom = math.log(mel.floor)
+    return (mel.uint8_max - bottom) / 255, bottom
+
+
+def store_mel(log_mels: np.ndarray, mel: Mel, dtype: str) -> np.ndarray:
+    """Log-mels as they are stored: float16, or uint8 by `mel_scale_offset`."""
+    if dtype == "float16":
+        return log_mels.astype(np.float16)
+    scale, offset = mel_scale_offset(mel)
+    return np.clip(np.round((log_mels - offset) / scale), 0, 255).astype(np.uint8)

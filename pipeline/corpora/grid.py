@@ -1,0 +1,271 @@
+"""GRID: 34 talkers, 1,000 sentences of six words each, 75 frames of 360 x 288.
+
+A clip's name spells its sentence (`bbaf2n` = bin blue at f two now), and every name belongs to
+one talker only, so alignments are matched by name alone. Accepted trees: `sN/NAME.mpg`,
+`sN/video/NAME.mpg`, `sN/video/mpg_6000/NAME.mpg`, `sN.mpg_6000.part1/...`, `idN_vcd_NAME.mpg`,
+folders of pictures called NAME, and `NAME.align` anywhere. Talker 21 has no video.
+
+An align line is `start end word` in 1/25000 s (value / 1000 = frame). Known defects and how they
+end: 74 frames (kept, `one_frame_short`), fewer (`short`), a grey start (`blank_frames`), damaged
+macroblocks (kept, `damaged`), short pauses `sp` and CRLF (kept and flagged), alignments in another
+talker's folder as in the Zenodo copy (used, `misfiled_alignment`), the 720 x 576 twin of a
+360 x 288 file (`duplicate`). The sound inside the mpg is 22 ms shorter than its pictures.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from avb.pipeline.config import Corpus, UsageError
+from avb.pipeline.corpora.lrw import check_length
+from avb.pipeline.decode import (
+    Media,
+    blank_frames,
+    numbered_pictures,
+    read_pictures,
+    read_sound,
+    read_video,
+)
+from avb.pipeline.records import Clip, Listing, Refused, Word
+
+if TYPE_CHECKING:
+    from avb.pipeline.plan import Settings
+
+COMMANDS = {"b": "bin", "l": "lay", "p": "place", "s": "set"}
+COLOURS = {"b": "blue", "g": "green", "r": "red", "w": "white"}
+PREPOSITIONS = {"a": "at", "b": "by", "i": "in", "w": "with"}
+LETTERS = {c: c for c in "abcdefghijklmnopqrstuvxyz"}
+DIGITS = dict(
+    zip("z123456789", "zero one two three four five six seven eight nine".split(), strict=True)
+)
+ADVERBS = {"a": "again", "n": "now", "p": "please", "s": "soon"}
+SLOTS = (COMMANDS, COLOURS, PREPOSITIONS, LETTERS, DIGITS, ADVERBS)
+VOCABULARY = sorted({word for slot in SLOTS for word in slot.values()})
+SILENCES = ("sil", "sp")
+
+NAME = re.compile(r"^(?:id(\d+)_(?:vcd|6000)_)?([blps][bgrw][abiw][a-vx-z][1-9z][anps])$", re.I)
+TALKER = re.compile(r"^s(\d{1,2})(?:\..*)?$", re.I)
+VIDEOS = {".mpg", ".mpeg", ".mp4", ".avi", ".mov", ".mkv"}
+UNITS_PER_S = 25_000
+
+
+def words_of(name: str) -> list[str]:
+    """The six words that a clip name spells."""
+    return [slot[letter] for slot, letter in zip(SLOTS, name.lower(), strict=True)]
+
+
+def discover(root: Path, corpus: Corpus) -> Listing:
+    """Every video, or folder of pictures, below the root; alignments and wavs by clip name.
+
+    Raises:
+        UsageError: nothing below the root is called like a GRID sentence.
+    """
+    if not root.is_dir():
+        raise UsageError(f"{root}: no such folder (give --root, or set AVB_GRID_ROOT)")
+    videos, pictures, aligns, wavs, empty = _walk(root)
+    if not any(NAME.match(PurePosixPath(v).stem) for v in videos) and not pictures:
+        raise UsageError(
+            f"{root}: no GRID clip found; looked for six-letter names like bbaf2n.mpg anywhere"
+            f" below it, met {len(videos)} other videos"
+        )
+    notices = [f"talkers without a video: {', '.join(empty)}"] if empty else []
+    shapes = {_shape(v) for v in videos} | ({"folders of pictures"} if pictures else set())
+    layout = ", ".join(sorted(shapes)) + (f"; {len(aligns)} alignments" if aligns else "")
+    clips = _clips(root, videos, pictures, aligns, wavs)
+    return Listing(root, layout, clips, list(VOCABULARY), notices)
+
+
+def _shape(video: str) -> str:
+    path = PurePosixPath(video)
+    folders = [TALKER.sub("sN", part) for part in path.parts[:-1]]
+    return "/".join(
+        [*folders, ("idN_vcd_" if path.stem.startswith("id") else "") + "NAME" + path.suffix]
+    )
+
+
+def _walk(root: Path) -> tuple[list[str], list[str], dict[str, str], dict[str, str], list[str]]:
+    """Videos, picture folders, {name: align}, {name: wav} and talkers without video."""
+    videos: list[str] = []
+    pictures: list[str] = []
+    aligns: dict[str, str] = {}
+    wavs: dict[str, str] = {}
+    talkers: set[str] = set()
+    for folder, folders, files in os.walk(root):
+        folders[:] = sorted(f for f in folders if f != "__MACOSX" and not f.startswith("."))
+        here = Path(folder).relative_to(root)
+        talkers.update(f"s{int(m[1])}" for f in folders if (m := TALKER.match(f)))
+        for name in [f for f in folders if NAME.match(f)]:
+            if any(p.suffix.lower() in (".jpg", ".png") for p in (Path(folder) / name).iterdir()):
+                pictures.append((here / name).as_posix())
+                folders.remove(name)  # its pictures are read when its turn comes
+        for file in sorted(files):
+            path = PurePosixPath((here / file).as_posix())
+            suffix = path.suffix.lower()
+            if file.startswith("."):
+                continue
+            if suffix in VIDEOS:
+                videos.append(str(path))
+            elif suffix == ".align":
+                aligns.setdefault(path.stem.lower(), str(path))
+            elif suffix == ".wav":
+                wavs.setdefault(path.stem.lower(), str(path))
+    seen = {s for v in (*videos, *pictures) if (s := _talker(PurePosixPath(v), root))}
+    return videos, pictures, aligns, wavs, sorted(talkers - seen, key=lambda s: int(s[1:]))
+
+
+def _talker(path: PurePosixPath, root: Path) -> str | None:
+    """Such as "s1": from the nearest folder called so, the disc name, or the root's own name."""
+    disc = NAME.match(path.stem)
+    folders = [TALKER.match(part) for part in (root.resolve().name, *path.parts[:-1])]
+    found = [int(m[1]) for m in folders if m]
+    if found or (disc and disc[1]):
+        return f"s{found[-1]}" if found else f"s{int(disc[1])}"  # type: ignore[index]
+    return None
+
+
+def _clips(
+    root: Path,
+    videos: list[str],
+    pictures: list[str],
+    aligns: dict[str, str],
+    wavs: dict[str, str],
+) -> Iterator[Clip]:
+    named: dict[tuple[str, str], list[Clip]] = {}
+    for source in (*videos, *pictures):
+        path = PurePosixPath(source)
+        speaker = _talker(path, root)
+        match = NAME.match(path.stem)
+        name = (match[2] if match else path.stem).lower()
+        clip = Clip(
+            name=name.replace(".", "_"),
+            group=speaker or "unknown",
+            speaker=speaker,
+            source=source,
+            text=aligns.get(name),
+        )
+        if not match:
+            clip.status, clip.error = "bad_name", f"{source}: the name spells no GRID sentence"
+            yield clip
+            continue
+        if speaker is None:
+            clip.status, clip.error = "no_speaker", f"{source}: no folder sN, no name idN_vcd_NAME"
+        clip.words = [(word, None, None) for word in words_of(name)]
+        if source in pictures:
+            clip.audio = wavs.get(name)
+        named.setdefault((clip.group, name), []).append(clip)
+    for twins in named.values():
+        if len(twins) > 1:
+            twins.sort(key=lambda c: _preference(root, c))
+            for clip in twins[1:]:
+                clip.status = "duplicate"
+                clip.error = f"{clip.source}: {twins[0].source} was taken"
+        yield from twins
+
+
+def _preference(root: Path, clip: Clip) -> tuple[bool, bool, int, str]:
+    """Order among files of one sentence: pictures last, else the 360x288 one first."""
+    pictures = PurePosixPath(clip.source).suffix == ""
+    high_rate = "mpg_6000" in clip.source or "_6000_" in clip.source
+    return (pictures, high_rate, _pixels(root / clip.source), clip.source)
+
+
+def _pixels(path: Path) -> int:
+    """Pixels of a video's picture by its header; what cannot be opened comes last."""
+    import av
+
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            return int(stream.width * stream.height)
+    except (av.FFmpegError, IndexError):
+        return 1 << 40
+
+
+def load(root: Path, clip: Clip, settings: Settings) -> tuple[Media, list[Word]]:
+    """The clip's 75 or 74 pictures, its sound, and its six words with their times."""
+    path = root / clip.source
+    if path.is_dir():
+        media = _load_pictures(root, clip, settings)
+    else:
+        media = read_video(path, settings.fps, decoder=settings.decoder)
+    blank = blank_frames(media.frames)
+    if blank:
+        raise Refused(
+            "blank_frames",
+            f"{clip.source}: {len(blank)} pictures without content, the first is {blank[0]}",
+        )
+    if settings.frames is not None and len(media.frames) == settings.frames - 1:
+        media.flags.add("one_frame_short")
+    else:
+        check_length(media, clip, settings.frames)
+    return media, _words(root, clip, media.flags)
+
+
+def _load_pictures(root: Path, clip: Clip, settings: Settings) -> Media:
+    """A folder of pictures, with the separate wav only if it is as long as they are."""
+    frames, _ = read_pictures(numbered_pictures(root / clip.source))
+    if clip.audio is None:
+        raise Refused("no_audio", f"{clip.source}: pictures only, and no {clip.name}.wav")
+    sound, rate = read_sound(root / clip.audio)
+    gap = len(sound) / rate - len(frames) / settings.fps
+    if abs(gap) > 1 / settings.fps:
+        # The distributed wavs are trimmed: used anyway, speech would lead the lips.
+        raise Refused(
+            "missing_audio",
+            f"{clip.audio}: {gap:+.2f} s against {len(frames)} pictures; it was trimmed, not used",
+        )
+    return Media(frames, sound, rate, flags={"separate_audio"})
+
+
+def _words(root: Path, clip: Clip, flags: set[str]) -> list[Word]:
+    """The six words with their times from the alignment, or without times if it is unusable."""
+    if clip.text is None:
+        flags.add("no_alignment")
+        return clip.words
+    try:
+        raw = (root / clip.text).read_bytes()
+    except OSError:
+        flags.add("no_alignment")
+        return clip.words
+    if b"\r\n" in raw:
+        flags.add("crlf")
+    folder = _talker(PurePosixPath(clip.text), root)
+    if folder is not None and folder != clip.speaker:
+        flags.add("misfiled_alignment")
+    try:
+        words = parse_align(raw.decode("ascii", "replace"), flags)
+    except ValueError:
+        words = []
+    if [w for w, _, _ in words] != [w for w, _, _ in clip.words]:
+        flags.add("bad_alignment")
+        return clip.words
+    return words
+
+
+def parse_align(text: str, flags: set[str]) -> list[Word]:
+    """Words and times (s) of an align file; silences are left out, `sp` is flagged.
+
+    Raises:
+        ValueError: a line is not `start end word`, or times run backwards or past 75,000.
+    """
+    words: list[Word] = []
+    last = 0
+    for line in text.split("\n"):
+        parts = line.split()
+        if not parts:
+            continue
+        if len(parts) != 3:
+            raise ValueError(line)
+        start, end, word = int(parts[0]), int(parts[1]), parts[2].lower()
+        if not last <= start <= end <= 75_000:
+            raise ValueError(line)
+        last = start
+        if word == "sp":
+            flags.add("short_pause")
+        if word not in SILENCES:
+            words.append((word, start / UNITS_PER_S, end / UNITS_PER_S))
+    return words

@@ -1,0 +1,141 @@
+"""LRW: 500 English words of BBC television, 29 frames of 256 x 256 each, the word in the middle.
+
+Expected tree: `lipread_mp4/WORD/{train,val,test}/WORD_00001.mp4` with a twin `.txt`; the folder
+`lipread_mp4` may have another name or be the root itself. 488,766 / 25,000 / 25,000 clips.
+
+Known defects and how they end: missing or odd `.txt` (kept, `no_boundary`), a word longer than
+the clip (kept, `boundary_clamped`), truncated files (`short`, `bad_decode`), stray folders beside
+the words (reported, never numbered). The sound is AAC: a full decode gives 19,456 samples after
+its priming is skipped, of which the first 18,560 belong to the 29 pictures.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from avb.pipeline.config import Corpus, UsageError
+from avb.pipeline.decode import Media, read_video
+from avb.pipeline.records import Clip, Listing, Refused, Word
+
+if TYPE_CHECKING:
+    from avb.pipeline.plan import Settings
+
+SPLITS = ("train", "val", "test")
+PATTERN = "WORD/{train,val,test}/WORD_00001.mp4"
+DURATION = re.compile(r"^\s*Duration\s*:\s*([-+\d.eE]+)", re.M)
+
+
+def discover(root: Path, corpus: Corpus) -> Listing:
+    """Every mp4 below WORD/{train,val,test}, from directory listings alone.
+
+    Raises:
+        UsageError: nothing below the root looks like LRW; it names the pattern tried.
+    """
+    base = _find_base(root)
+    if base is None:
+        raise UsageError(
+            f"{root}: no LRW found; looked for {PATTERN} in it and two folders down"
+            " (give the folder that holds the word folders with --root)"
+        )
+    words, strays = [], []
+    for entry in sorted(os.scandir(base), key=lambda e: e.name):
+        if entry.is_dir() and any((Path(entry.path) / split).is_dir() for split in SPLITS):
+            words.append(entry.name)
+        elif not entry.name.startswith("."):
+            strays.append(entry.name)
+    notices = [f"not word folders, left out: {', '.join(strays)}"] if strays else []
+    where = base.relative_to(root).as_posix()
+    layout = f"{'' if where == '.' else where + '/'}{PATTERN}"
+    return Listing(root, layout, _clips(root, base, words), words, notices)
+
+
+def _find_base(root: Path) -> Path | None:
+    level = [root]
+    for _ in range(3):
+        for folder in level:
+            if any(True for _ in folder.glob("*/train/*_*.mp4")) or any(
+                (child / split).is_dir() for child in _folders(folder) for split in SPLITS
+            ):
+                return folder
+        level = [child for folder in level for child in _folders(folder)]
+    return None
+
+
+def _folders(folder: Path) -> list[Path]:
+    try:
+        return sorted(
+            Path(e.path) for e in os.scandir(folder) if e.is_dir() and not e.name.startswith(".")
+        )
+    except OSError:
+        return []
+
+
+def _clips(root: Path, base: Path, words: list[str]) -> Iterator[Clip]:
+    for word in words:
+        for split in SPLITS:
+            folder = base / word / split
+            if not folder.is_dir():
+                continue
+            shown = folder.relative_to(root).as_posix()
+            names = sorted(e.name for e in os.scandir(folder) if e.name.endswith(".mp4"))
+            for name in names:
+                if name.startswith("."):
+                    continue
+                stem = name[: -len(".mp4")]
+                clip = Clip(
+                    name=stem.replace(".", "_"),
+                    group=split,
+                    split=split,
+                    label=word,
+                    source=f"{shown}/{name}",
+                    text=f"{shown}/{stem}.txt",
+                )
+                if stem.rsplit("_", 1)[0] != word:
+                    clip.status = "bad_name"
+                    clip.error = f"{name} lies in the folder of {word}"
+                yield clip
+
+
+def load(root: Path, clip: Clip, settings: Settings) -> tuple[Media, list[Word]]:
+    """The clip's 29 pictures, its sound, and the word with its boundary in seconds."""
+    media = read_video(root / clip.source, settings.fps, decoder=settings.decoder)
+    check_length(media, clip, settings.frames)
+    boundary = _boundary(root / (clip.text or ""), len(media.frames) / settings.fps, media.flags)
+    return media, [(clip.label or "", *boundary)]
+
+
+def check_length(media: Media, clip: Clip, frames: int | None) -> None:
+    """Refuse a clip with fewer or more pictures than the corpus defines."""
+    found = len(media.frames)
+    if frames is not None and found != frames:
+        cause = "truncated file?" if found < frames else "another cut of the corpus?"
+        raise Refused(
+            "short" if found < frames else "long",
+            f"{clip.source}: {found} frames, expected {frames} ({cause})",
+        )
+
+
+def _boundary(
+    path: Path, clip_s: float, flags: set[str]
+) -> tuple[float, float] | tuple[None, None]:
+    """Start and end of the word, centred in the clip, from `Duration: 0.53 seconds`."""
+    try:
+        text = path.read_bytes()
+        match = DURATION.search(text.decode("utf-8", "replace"))
+        duration = float(match[1]) if match else -1.0
+    except (OSError, ValueError):
+        duration = -1.0
+        text = b""
+    if b"\r\n" in text:
+        flags.add("crlf")
+    if not 0 < duration < 100:
+        flags.add("no_boundary")
+        return None, None
+    if duration > clip_s:
+        flags.add("boundary_clamped")
+        duration = clip_s
+    return round((clip_s - duration) / 2, 4), round((clip_s + duration) / 2, 4)

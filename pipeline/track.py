@@ -1,0 +1,112 @@
+"""Where the face is: a few landmarks of mediapipe's face mesh in every frame.
+
+The mesh costs 2.6 ms a look, two thirds of a clip's preparation if every frame is looked at, so
+it looks every `every`-th frame and the rest is interpolated. On 45 GRID clips of nine talkers the
+centre of the smoothed lips box (100 px wide) was, in its worst frame, this far from where a look
+at every frame puts it: median 0.3 / 0.7 / 1.1 px and at most 1.1 / 1.5 / 3.0 px for 4 / 8 / 15.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from avb.pipeline.config import UsageError
+from avb.pipeline.records import Refused
+
+#: Landmarks kept, as indices of the mesh: outer eye corners, mouth corners, outer lip middles,
+#: hairline, chin, face sides.
+POINTS = [33, 263, 61, 291, 0, 17, 10, 152, 234, 454]
+EYES = [0, 1]
+MOUTH = [2, 3]  # corners: speech moves them less than the lips, so the crop stays steady
+LIPS = [4, 5]
+FOREHEAD, CHIN = 6, 7
+SIDES = [8, 9]
+#: Pictures larger than this on their longer side are shrunk before the mesh sees them.
+LOOK_SIDE = 640
+#: A picture in which the mesh loses its face.
+NO_FACE = np.zeros((64, 64, 3), np.uint8)
+
+
+@dataclass
+class Track:
+    """Landmarks of one clip: float [T, 10, 2] in source pixels, and how often none was found."""
+
+    points: np.ndarray
+    looks: int
+    misses: int
+
+
+@cache
+def _mesh() -> Any:
+    """The mesh graph of this process, made once (20 ms)."""
+    try:
+        import mediapipe
+    except ImportError as error:
+        raise UsageError(
+            f"tracking needs mediapipe ({error}); pip install 'avb[prep]', or use --box fixed"
+        ) from None
+    return mediapipe.solutions.face_mesh.FaceMesh(max_num_faces=1)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what mediapipe's C++ side writes to stderr, whatever its log level, off the terminal."""
+    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(nowhere)
+
+
+def track(frames: Sequence[np.ndarray], every: int) -> Track:
+    """Landmarks of the face in T luma pictures [H, W], from every `every`-th one and the last.
+
+    The graph follows the face from look to look, so its state would leak from one clip into the
+    next: a picture without a face comes first and makes it search anew, at half the price of
+    resetting it and with equal results. Missed looks are interpolated, at the ends repeated.
+
+    Raises:
+        Refused: `no_face` when less than half of the looks found one.
+    """
+    num_frames = len(frames)
+    at = sorted({*range(0, num_frames, every), num_frames - 1})
+    # It greets and warns when the graph is made and when it meets its first face.
+    with nullcontext() if _mesh.cache_info().currsize else _quiet():
+        _mesh().process(NO_FACE)
+        found = {i: marks for i in at if (marks := _look(frames[i])) is not None}
+    misses = len(at) - len(found)
+    if misses * 2 > len(at) or not found:
+        raise Refused("no_face", f"no face in {misses} of {len(at)} looks")
+    known = np.array(list(found))
+    stack = np.stack(list(found.values()))
+    times = np.arange(num_frames)
+    points = np.stack(
+        [np.interp(times, known, column) for column in stack.reshape(len(known), -1).T], axis=1
+    )
+    return Track(points.reshape(num_frames, len(POINTS), 2), len(at), misses)
+
+
+def _look(picture: np.ndarray) -> np.ndarray | None:
+    """Landmarks [10, 2] of the face in one picture [H, W], in its pixels."""
+    import cv2
+
+    height, width = picture.shape
+    shrink = -(-max(height, width) // LOOK_SIDE)
+    if shrink > 1:
+        small = (width // shrink, height // shrink)
+        picture = cv2.resize(picture, small, interpolation=cv2.INTER_AREA)
+    faces = _mesh().process(cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB)).multi_face_landmarks
+    if not faces:
+        return None
+    marks = faces[0].landmark
+    return np.array([(marks[p].x * width, marks[p].y * height) for p in POINTS])
