@@ -1,0 +1,51 @@
+# make env    an environment in .venv: no root, no compiler, no system libraries
+# make test   lint, types and the quick tests
+# make demo   the whole pipeline on drawn and spoken corpora
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+# A CPU or CUDA build, whichever pip is offered. Installed first, or another package picks one.
+TORCH  ?= torch==2.13.0
+# mediapipe 0.10.21 asks for numpy 1, jax and an OpenCV that needs libGL; it works without all
+# three, so it is installed without its wishes and with what it really imports.
+FACE   := absl-py attrs 'flatbuffers>=25,<26' 'protobuf>=4.25.3,<7' matplotlib \
+          'ffmpeg-python>=0.2,<1' 'imageio-ffmpeg>=0.5' 'espeakng-loader>=0.2.4'
+
+.PHONY: env test lint types quick slow kills demo clean
+
+env: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet '$(TORCH)'
+	$(BIN)/pip install --quiet -e '.[dev]' $(FACE)
+	$(BIN)/pip install --quiet --no-deps mediapipe==0.10.21
+	touch $@
+
+test: env lint types quick
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# Types are checked on an installed copy: from the root, `pipeline` would be a second package.
+types: env
+	rm -rf build/types
+	$(BIN)/pip install --quiet --no-deps --upgrade --target build/types .
+	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p avb
+
+quick: env
+	$(BIN)/python -m pytest -m 'not slow and not gpu'
+
+slow: env
+	$(BIN)/python -m pytest -m 'slow and not gpu'
+
+kills: env
+	$(BIN)/python -m pytest -m slow tests/pipeline/test_kills.py
+
+demo: env
+	$(BIN)/python -m avb.tools.demo
+
+clean:
+	rm -rf build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,257 @@
+"""`avb prep` between flags and library: settings, progress bar, closing table, exit code."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from avb.pipeline.config import Corpus, UsageError, corpus_root, load_corpora
+from avb.pipeline.plan import Plan, Settings, make_plan
+from avb.tools.cli import FAILED, REFUSED, say
+
+CHOICES = {
+    "codec": ("mp4", "h264", "jpeg"),
+    "decoder": ("pyav", "ffmpeg"),
+    "mel_dtype": ("float16", "uint8"),
+    "box": ("fixed", "tracked", "whole"),
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """The flags of `avb prep` as they were given; None means: as `datasets.yaml` says."""
+
+    corpus: str
+    table: Path | None
+    root: Path | None
+    out: Path
+    name: str | None
+    jobs: int | None
+    limit: int | None
+    speakers: str | None
+    crop: str | None
+    box: str | None
+    codec: str
+    crf: int | None
+    decoder: str
+    mel_dtype: str
+    keep_audio: bool | None
+    face_every: int | None
+    shard_clips: int | None
+    retry_failed: bool
+    overwrite: bool
+    max_failures: str | None
+    dry_run: bool
+    as_json: bool
+    datasets: Path | None
+
+
+def run(options: Options) -> int:
+    """Prepare a corpus as the flags say; returns the exit code."""
+    corpus, settings, root = resolve(options)
+    limit = parse_limit(options.max_failures)
+    if options.dry_run:
+        return _dry_run(corpus, settings, root, options)
+    from avb.pipeline.prep import PrepError, prep
+
+    say(f"{corpus.title}: {corpus.licence.name} ({corpus.licence.apply})")
+    jobs = options.jobs or len(os.sched_getaffinity(0))
+    try:
+        with _bar(options.as_json) as progress:
+            summary = prep(
+                corpus, settings, root, options.out, jobs=jobs,
+                retry_failed=options.retry_failed, overwrite=options.overwrite, progress=progress,
+            )  # fmt: skip
+    except PrepError as error:
+        say(f"avb: {error}")
+        return FAILED
+    for notice in summary.notices:
+        say(f"note: {notice}")
+    _show(dataclasses.asdict(summary), options.as_json)
+    refused = summary.listed - summary.ok
+    if summary.ok == 0:
+        say(f"avb: none of {summary.listed} clips passed; the first reasons: {_reasons(summary)}")
+        return FAILED
+    if limit is not None and refused > limit(summary.listed):
+        say(f"avb: {refused} clips refused, more than --max-failures {options.max_failures}")
+        return FAILED
+    return REFUSED if refused else 0
+
+
+def resolve(options: Options) -> tuple[Corpus, Settings, Path]:
+    """Flags over `datasets.yaml`: the corpus entry, the settings and the root.
+
+    Raises:
+        UsageError: a value is none of its choices; the nearest is named.
+    """
+    from avb.pipeline.codec import DEFAULT_CRF
+
+    corpora = load_corpora(options.datasets)
+    if options.corpus not in corpora:
+        near = difflib.get_close_matches(options.corpus, list(corpora), 1, 0.0)
+        raise UsageError(f"no corpus {options.corpus!r}; did you mean {near[0]}?")
+    corpus = corpora[options.corpus]
+    for name, choices in CHOICES.items():
+        value = getattr(options, name)
+        if value is not None and value not in choices:
+            raise UsageError(f"--{name.replace('_', '-')} {value}: one of {', '.join(choices)}")
+    name = options.corpus
+    root = corpus_root(name, corpus, options.root)
+    if name == "table":
+        if options.table is None or options.name is None:
+            raise UsageError("prep table needs the file and --name: prep table FILE --name NAME")
+        name, root = _table_name(options.name, corpora), options.table
+    elif options.table is not None:
+        raise UsageError(f"unexpected {options.table}; the corpus lies at --root")
+    box = options.box or corpus.box
+    if box == "fixed" and corpus.fixed_box is None:
+        raise UsageError(f"{name} has no fixed_box in datasets.yaml; use --box tracked or whole")
+    kinds = options.crop.split(",") if options.crop else list(corpus.crops)
+    crops = {kind: _crop(kind, corpus, corpora) for kind in kinds}
+    if "face" in crops and box != "tracked":
+        raise UsageError(f"a face crop needs --box tracked (box is {box})")
+    settings = Settings(
+        corpus=name,
+        crops=crops,
+        box=box,
+        codec=options.codec,
+        crf=DEFAULT_CRF[options.codec] if options.crf is None else options.crf,
+        decoder=options.decoder,
+        mel_dtype=options.mel_dtype,
+        keep_audio=corpus.keep_audio if options.keep_audio is None else options.keep_audio,
+        face_every=options.face_every or corpus.face_every,
+        shard_clips=options.shard_clips or corpus.shard_clips,
+        fps=corpus.fps,
+        sample_rate=corpus.sample_rate,
+        mel=corpus.mel,
+        fixed_box=corpus.fixed_box if box == "fixed" else None,
+        picture=corpus.picture,
+        frames=corpus.frames,
+        limit=options.limit,
+        speakers=[_speaker(s) for s in options.speakers.split(",")] if options.speakers else None,
+    )
+    return corpus, settings, root
+
+
+def _table_name(name: str, corpora: dict[str, Corpus]) -> str:
+    if name in corpora or not name.replace("-", "").replace("_", "").isalnum():
+        raise UsageError(
+            f"--name {name}: letters, digits, - and _, and none of {', '.join(corpora)}"
+        )
+    return name
+
+
+def _crop(kind: str, corpus: Corpus, corpora: dict[str, Corpus]) -> Any:
+    known = {k: c for entry in corpora.values() for k, c in entry.crops.items()} | corpus.crops
+    if kind not in known:
+        raise UsageError(f"--crop {kind}: one of {', '.join(sorted(known))}, or both with a comma")
+    return known[kind]
+
+
+def _speaker(text: str) -> str:
+    """A talker as in the shards: "1", "s01" and "s1" are all "s1"."""
+    text = text.strip()
+    digits = text.removeprefix("s")
+    return f"s{int(digits)}" if digits.isdigit() else text
+
+
+def parse_limit(text: str | None) -> Any:
+    """`--max-failures` as a function of the clips listed: "20", or "5%" of them."""
+    if text is None:
+        return None
+    try:
+        value = float(text.removesuffix("%"))
+    except ValueError:
+        value = -1.0
+    if value < 0:
+        raise UsageError(f"--max-failures {text}: a number of clips, or a percentage such as 5%")
+    return (lambda listed: listed * value / 100) if text.endswith("%") else (lambda _: value)
+
+
+@contextmanager
+def _bar(quiet: bool) -> Iterator[Any]:
+    """A progress bar with clips/s, refusals and time left, on stderr."""
+    from tqdm import tqdm
+
+    bar: Any = None
+
+    def progress(done: int, refused: int, total: int) -> None:
+        nonlocal bar
+        if bar is None:
+            bar = tqdm(total=total, unit="clip", disable=quiet or None, file=sys.stderr)
+        bar.set_postfix(refused=refused, refresh=False)
+        bar.update(done - bar.n)
+
+    try:
+        yield progress
+    finally:
+        if bar is not None:
+            bar.close()
+
+
+def _show(summary: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        keep = ("corpus", "listed", "ok", "status", "flags", "seconds", "clips_per_s", "out")
+        print(json.dumps({k: summary[k] for k in keep}))  # noqa: T201
+        return
+    say("")
+    for status, count in sorted(summary["status"].items(), key=lambda x: (x[0] != "ok", -x[1])):
+        say(f"{count:>9,}  {status}")
+    say(f"{summary['listed']:>9,}  clips listed")
+    if summary["flags"]:
+        kept = ", ".join(f"{flag} {n:,}" for flag, n in summary["flags"].items())
+        say(f"kept but odd: {kept}")
+    rate = f"{summary['seconds']} s, {summary['clips_per_s']} a second"
+    say(f"{summary['made']:,} clips taken in {rate}")
+    say(f"shards and manifest.parquet in {summary['out']}")
+
+
+def _reasons(summary: Any) -> str:
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(Path(summary.out) / "manifest.parquet", columns=["status", "error"])
+    found = [f"{r['status']}: {r['error']}" for r in rows.slice(0, 3).to_pylist()]
+    return "; ".join(found)
+
+
+def _dry_run(corpus: Corpus, settings: Settings, root: Path, options: Options) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        plan = make_plan(corpus, settings, root, Path(folder) / "plan.parquet")
+    refused = {k: n for k, n in plan.statuses.items() if k != "ok"}
+    record = {
+        "corpus": settings.corpus,
+        "listed": plan.listed,
+        "layout": plan.layout,
+        "groups": plan.groups,
+        "labels": len(plan.labels),
+        "shards": len(plan.units),
+        "refused": refused,
+        "notices": plan.notices,
+        "out": str(options.out / settings.corpus),
+    }
+    if options.as_json:
+        print(json.dumps(record))  # noqa: T201
+    else:
+        _show_plan(plan, record)
+    return 0
+
+
+def _show_plan(plan: Plan, record: dict[str, Any]) -> None:
+    say(f"layout: {plan.layout}")
+    for notice in plan.notices:
+        say(f"note: {notice}")
+    for group, count in plan.groups.items():
+        say(f"{count:>9,}  {group}")
+    say(f"{plan.listed:>9,}  clips listed, {record['labels']} labels, {record['shards']} shards")
+    for status, count in record["refused"].items():
+        say(f"{count:>9,}  would be refused by the listing alone: {status}")
+    say(f"nothing was decoded or written; shards would go to {record['out']}")
