@@ -1,0 +1,498 @@
+"""Promise: a synthetic corpus is the real one's layout, and what is drawn and said is known.
+
+mouth seen(t) ~ mouth drawn(t), sound heard(word) = align(word), same seed -> same bytes.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import time
+import wave
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from avb.tools.synth import face, make, raw, visemes
+
+voice = pytest.importorskip("avb.tools.synth.voice")
+pytest.importorskip("espeakng_loader", reason="speech needs the extra prep")
+
+Files = dict[str, bytes]
+
+
+def read_tree(root: Path) -> Files:
+    return {
+        p.relative_to(root).as_posix(): p.read_bytes()
+        for p in sorted(root.rglob("*"))
+        if p.is_file() and p.name != ".avb_synth"
+    }
+
+
+def decode(path: Path) -> tuple[list[av.VideoFrame], np.ndarray]:
+    """Frames, and the sound as float32 at 16 kHz."""
+    with av.open(str(path)) as container:
+        frames = list(container.decode(video=0))
+    sound: list[np.ndarray] = []
+    with av.open(str(path)) as container:
+        if container.streams.audio:
+            resampler = av.AudioResampler(format="flt", layout="mono", rate=16000)
+            for part in [*container.decode(audio=0), None]:
+                sound += [f.to_ndarray()[0] for f in resampler.resample(part)]
+    return frames, np.concatenate(sound) if sound else np.zeros(0, np.float32)
+
+
+def lag(heard: np.ndarray, said: np.ndarray) -> int:
+    """Samples by which `heard` is late."""
+    length = min(len(heard), len(said))
+    spectrum = np.fft.rfft(heard[:length]) * np.conj(np.fft.rfft(said[:length]))
+    peak = int(np.argmax(np.fft.irfft(spectrum, length)))
+    return peak if peak < length // 2 else peak - length
+
+
+def odd_table(root: Path) -> dict[str, str]:
+    with open(root / "odd_cases.csv", encoding="utf-8", newline="") as table:
+        return {row["case"]: row["what"] for row in csv.DictReader(table)}
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("synth") / "grid"
+    make("grid", out, clips=4, odd=True)
+    return out
+
+
+@pytest.fixture(scope="module")
+def lrw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("synth") / "lrw"
+    make("lrw", out, clips=12, odd=True)
+    return out
+
+
+@pytest.fixture(scope="module")
+def lrw1000(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("synth") / "lrw1000"
+    make("lrw1000", out, clips=12, odd=True)
+    return out
+
+
+# Voice and face
+
+
+def test_a_text_sounds_the_same_each_time() -> None:
+    # This voice has breath, whose noise espeak-ng seeds with the second of the day.
+    first = voice.speak("place red with q nine soon", "en+f5")
+    other = voice.speak("place red with q nine soon", "en+m3")
+    time.sleep(1.01 - time.time() % 1)
+    again = voice.speak("place red with q nine soon", "en+f5")
+    assert np.array_equal(first.samples, again.samples)
+    assert first.phonemes == again.phonemes
+    assert len(other.samples) != len(first.samples)
+
+
+def test_words_and_phonemes_cover_the_speech_in_order() -> None:
+    speech = voice.speak("bin blue at f two now")
+    assert [word for word, _, _ in speech.words] == "bin blue at f two now".split()
+    starts = [start for _, start, _ in speech.words]
+    assert starts == sorted(starts) and speech.words[-1][2] <= speech.duration_s
+    assert all(start < end for _, start, end in speech.words)
+    assert [p for p, _, _ in speech.phonemes][:3] == ["b", "'I", "n"]
+
+
+def test_an_unknown_voice_is_named() -> None:
+    with pytest.raises(ValueError, match="xx-nowhere"):
+        voice.speak("bin", "xx-nowhere")
+
+
+def test_all_letters_are_spoken_as_letters() -> None:
+    # The letter a would be the article; six words must come out whatever the letter is.
+    for letter in "aeiqz":
+        clip = raw.grid_clip(1, f"bba{letter}2n")
+        assert [word for word, _, _ in clip.words][3] == letter
+        assert clip.words[3][2] - clip.words[3][1] >= 0.06
+
+
+def test_lips_close_for_m_and_open_for_a() -> None:
+    track = visemes.mouth_track([("m", 0.0, 0.4), ("'A:", 0.4, 0.8), ("_", 0.8, 1.2)], 30)
+    # Frame 8 is the last but one of the m, 11 the first but one of the a, 21 of the pause.
+    assert track[8, 0] < 0.1 and track[11, 0] > 0.8 and track[21, 0] < 0.1
+    assert track[18, 0] > 0.8
+    assert np.abs(np.diff(track[:, 0])).max() < 0.9  # smoothed, no jump in one frame
+
+
+def test_detectors_find_24_of_24_faces_and_see_the_mouth_open() -> None:
+    solutions = pytest.importorskip("mediapipe", reason="faces need the extra prep").solutions
+    mesh = solutions.face_mesh.FaceMesh(static_image_mode=True)
+    detector = solutions.face_detection.FaceDetection(model_selection=0)
+    drawn, seen, found = [], [], 0
+    for person in range(6):
+        for opening in (0.0, 0.3, 0.6, 1.0):
+            picture = face.draw(face.Identity.from_seed(person), opening, tilt=person - 3)
+            rgb = np.ascontiguousarray(picture[..., ::-1])
+            marks, boxes = mesh.process(rgb).multi_face_landmarks, detector.process(rgb).detections
+            found += bool(marks) and bool(boxes)
+            points = np.array([(p.x * 360, p.y * 288) for p in marks[0].landmark])
+            drawn.append(opening)
+            seen.append(points[14, 1] - points[13, 1])
+            assert np.hypot(*(points[[61, 291, 13, 14]].mean(axis=0) - (180, 210))) < 6
+    assert found == 24
+    assert np.corrcoef(drawn, seen)[0, 1] > 0.95
+
+
+def test_the_mouth_in_a_decoded_clip_follows_the_drawn_one(lrw: Path) -> None:
+    solutions = pytest.importorskip("mediapipe", reason="faces need the extra prep").solutions
+    path = lrw / "lipread_mp4/ABOUT/train/ABOUT_00001.mp4"
+    clip = raw.lrw_clip("ABOUT", 100)
+    mesh = solutions.face_mesh.FaceMesh(static_image_mode=True)
+    seen = []
+    for frame in decode(path)[0]:
+        marks = mesh.process(frame.to_ndarray(format="rgb24")).multi_face_landmarks
+        seen.append(256 * (marks[0].landmark[14].y - marks[0].landmark[13].y))
+    assert clip.opening.max() > 0.6
+    assert np.corrcoef(clip.opening, seen)[0, 1] > 0.85
+    assert np.corrcoef(clip.opening[:-3], seen[3:])[0, 1] < 0.6  # three frames late would show
+
+
+# GRID
+
+
+def test_grid_has_its_exact_layout(grid: Path) -> None:
+    good = sorted(set(read_tree(grid)) - set(odd_table(grid).values()))
+    assert "s1/video/bbaf2n.mpg" in good and "s1/align/bbaf2n.align" in good
+    name = "[blps][bgrw][abiw][a-vx-z][1-9z][anps]"
+    pattern = re.compile(rf"s\d+/(video/{name}\.mpg|align/{name}\.align)|odd_cases\.csv")
+    assert [path for path in good if not pattern.fullmatch(path)] == []
+
+
+def test_a_grid_clip_is_mpeg1_with_75_frames_and_the_published_sound(grid: Path) -> None:
+    path = grid / "s1/video/bbaf2n.mpg"
+    with av.open(str(path)) as container:
+        video, audio = container.streams.video[0], container.streams.audio[0]
+        assert container.format.name == "mpeg" and video.codec_context.name == "mpeg1video"
+        assert (video.width, video.height, video.average_rate) == (360, 288, 25)
+        assert (audio.codec_context.name, audio.rate, audio.channels) == ("mp2", 44100, 2)
+        assert video.start_time == audio.start_time == 0
+        assert sum(frame.samples for frame in container.decode(audio=0)) == 131328
+    assert len(decode(path)[0]) == 75
+    assert 0.3e6 < path.stat().st_size < 0.6e6
+
+
+def test_grid_words_sound_where_the_align_file_says(grid: Path) -> None:
+    lines = (grid / "s1/align/bbaf2n.align").read_text().splitlines()
+    rows = [(int(a), int(b), word) for a, b, word in map(str.split, lines)]
+    assert [word for _, _, word in rows] == "sil bin blue at f two now sil".split()
+    assert rows[0][0] == 0 and rows[-1][1] == 74500
+    assert all(a[1] == b[0] for a, b in zip(rows, rows[1:], strict=False))
+    _, sound = decode(grid / "s1/video/bbaf2n.mpg")
+    assert abs(lag(sound, raw.grid_clip(1, "bbaf2n").samples)) <= 1
+
+    def loudness(start: int, end: int) -> float:
+        part = sound[round(start * 0.64) : round(end * 0.64)]
+        return float(np.sqrt(np.mean(part**2)))
+
+    silence = max(loudness(*rows[0][:2]), loudness(*rows[-1][:2]))
+    assert min(loudness(a, b) for a, b, _ in rows[1:-1]) > 10 * silence
+
+
+def test_no_grid_sentence_has_two_talkers() -> None:
+    names = [name for name, _ in zip(raw.grid_names(0), range(3000), strict=False)]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(("case", "count"), [("frames_74", 74), ("frames_70", 70)])
+def test_short_grid_clips_are_short(grid: Path, case: str, count: int) -> None:
+    assert len(decode(grid / odd_table(grid)[case])[0]) == count
+
+
+def test_odd_grid_clips_are_odd(grid: Path) -> None:
+    odd = {case: grid / what for case, what in odd_table(grid).items()}
+
+    def align(case: str) -> Path:
+        return odd[case].parent.parent / "align" / f"{odd[case].stem}.align"
+
+    grey = [f.to_ndarray(format="gray") for f in decode(odd["grey_start"])[0]]
+    assert len(grey) == 75
+    assert [picture.std() < 1 for picture in grey] == [True] * 12 + [False] * 63
+    assert not align("no_align").exists()
+    assert align("crlf_align").read_bytes().count(b"\r\n") == 8
+    assert " sp\n" in align("short_pause").read_text()
+    assert align("other_words").read_text().split()[5] != raw.sentence(odd["other_words"].stem)[0]
+    assert len(decode(odd["no_audio"])[1]) == 0 and len(decode(odd["no_audio"])[0]) == 75
+    damaged = decode(odd["damaged"])[0]
+    assert len(damaged) == 75 and any(frame.is_corrupt for frame in damaged)
+    assert not any(frame.is_corrupt for frame in decode(grid / "s1/video/bbaf2n.mpg")[0])
+    twin = decode(odd["large_twin"])[0]
+    assert (twin[0].width, twin[0].height, len(twin)) == (720, 576, 75)
+    assert (odd["large_twin"].parent.parent / odd["large_twin"].name).is_file()
+    assert odd["empty"].stat().st_size == 0 and odd["text"].read_bytes()[:6] == b"<html>"
+    assert 0 < len(decode(odd["truncated"])[0]) < 60
+    wall = cv2.cvtColor(decode(odd["no_face"])[0][0].to_ndarray(format="bgr24"), cv2.COLOR_BGR2GRAY)
+    assert np.abs(cv2.Laplacian(wall, cv2.CV_32F)).mean() < 2 < wall.std()
+    moved = odd["wrong_talker_align"]
+    assert not align("wrong_talker_align").exists()
+    assert (grid / "s1/align" / f"{moved.stem}.align").is_file()
+    assert odd["macosx"].name.startswith("._") and not list((grid / "s21").rglob("*.mpg"))
+
+
+# LRW
+
+
+def test_lrw_has_its_exact_layout_and_metadata(lrw: Path) -> None:
+    odd = {str(Path(what).with_suffix("")) for what in odd_table(lrw).values()}
+    files = [path for path in read_tree(lrw) if not path.endswith(".DS_Store")]
+    good = [path for path in files if str(Path(path).with_suffix("")) not in odd]
+    clip = r"lipread_mp4/([A-Z]+)/(train|val|test)/\1_\d{5}\.(mp4|txt)"
+    clips = [path for path in good if re.fullmatch(clip, path)]
+    assert len(clips) == 24
+    assert set(good) - set(clips) == {"odd_cases.csv", "lipread_mp4/lists/train.txt"}
+    lines = (lrw / "lipread_mp4/ABOUT/train/ABOUT_00001.txt").read_text().splitlines()
+    keys = ["Disk reference", "Channel", "Program start", "Clip start", "Duration"]
+    assert [line.split(":")[0] for line in lines] == keys
+    assert re.fullmatch(r"Duration: 0\.\d\d seconds", lines[4])
+
+
+def test_an_lrw_clip_has_29_frames_and_18560_samples(lrw: Path) -> None:
+    path = lrw / "lipread_mp4/ABOUT/train/ABOUT_00001.mp4"
+    frames, sound = decode(path)
+    with av.open(str(path)) as container:
+        video, audio = container.streams.video[0], container.streams.audio[0]
+        assert (video.codec_context.name, video.pix_fmt) == ("h264", "yuv420p")
+        assert (video.width, video.height, video.average_rate) == (256, 256, 25)
+        assert (audio.codec_context.name, audio.rate, audio.channels) == ("aac", 16000, 1)
+        assert audio.duration == 18560
+    assert len(frames) == 29 and len(sound) == 19456  # 19 whole AAC frames, priming skipped
+    assert abs(lag(sound, raw.lrw_clip("ABOUT", 100).samples)) <= 1
+
+
+def test_the_lrw_word_is_in_the_middle_of_a_longer_phrase() -> None:
+    clip = raw.lrw_clip("WEATHER", 104)
+    (word, start, end) = clip.words[0]
+    assert word == "WEATHER" and (start + end) / 2 == pytest.approx(0.58, abs=1e-6)
+
+    def loudness(first: float, last: float) -> float:
+        return float(
+            np.sqrt(np.mean(clip.samples[round(first * 16000) : round(last * 16000)] ** 2))
+        )
+
+    hiss = 3e-4
+    assert min(loudness(0, start), loudness(start, end), loudness(end, 1.16)) > 20 * hiss
+
+
+def test_odd_lrw_clips_are_odd(lrw: Path) -> None:
+    odd = {case: lrw / what for case, what in odd_table(lrw).items()}
+    assert not odd["no_text"].with_suffix(".txt").exists()
+    for case, line in (
+        ("duration_zero", "Duration: 0 seconds"),
+        ("duration_too_long", "Duration: 9.9 seconds"),
+        ("duration_without_unit", "Duration: 0.41"),
+    ):
+        assert odd[case].with_suffix(".txt").read_text().splitlines()[-1] == line
+    assert len(decode(odd["frames_28"])[0]) == 28
+    for case in ("truncated", "empty", "text"):
+        with pytest.raises(av.FFmpegError):
+            decode(odd[case])
+    with av.open(str(odd["truncated_late"])) as container:
+        assert 0 < sum(bool(p.size) and not p.is_corrupt for p in container.demux(video=0)) < 29
+    assert len(decode(odd["no_audio"])[1]) == 0 and len(decode(odd["no_audio"])[0]) == 29
+    assert odd["stray_folder"].is_dir() and odd["stray_file"].name == ".DS_Store"
+
+
+# LRW-1000
+
+
+def read_rows(info: Path) -> tuple[list[list[str]], list[list[str]]]:
+    """Rows of the three split files, and of the audio file."""
+    split = [
+        line.split(",")
+        for name in ("trn", "val", "tst")
+        for line in (info / f"{name}_1000.txt").read_text("utf-8-sig").splitlines()
+    ]
+    audio = (info / "all_audio_video.txt").read_text("utf-8").splitlines()
+    return split, [line.split(",") for line in audio]
+
+
+@pytest.mark.parametrize(
+    ("layout", "images", "audio", "info"),
+    [
+        ("A", "LRW1000_Public/images", "LRW1000_Public/audio", "LRW1000_Public/info"),
+        (
+            "B",
+            "CAS-VSR-W1k/lip_images/lip_images",
+            "CAS-VSR-W1k/audio/LRW1000_Public/audio",
+            "CAS-VSR-W1k/info",
+        ),
+    ],
+)
+def test_lrw1000_has_both_exact_layouts(
+    tmp_path: Path, layout: str, images: str, audio: str, info: str
+) -> None:
+    make("lrw1000", tmp_path, clips=6, layout=layout)
+    split, joined = read_rows(tmp_path / info)
+    assert len(split) == len(joined) == 6 and len({row[0] for row in split}) == 3
+    assert sorted(p.name for p in (tmp_path / info).iterdir()) == [
+        "all_audio_video.txt",
+        "trn_1000.txt",
+        "tst_1000.txt",
+        "val_1000.txt",
+    ]
+    for folder in (tmp_path / images).iterdir():
+        assert re.fullmatch("[0-9a-f]{32}", folder.name)
+        numbers = sorted(int(p.stem) for p in folder.iterdir())
+        assert numbers == list(range(1, len(numbers) + 1))
+    assert {p.stem for p in (tmp_path / audio).iterdir()} == {row[1] for row in joined}
+
+
+def test_lrw1000_prints_times_differently_and_joins_on_hundredths(lrw1000: Path) -> None:
+    split, joined = read_rows(lrw1000 / "LRW1000_Public/info")
+    assert all(re.fullmatch(r"\d+\.\d\d", value) for row in split for value in row[3:])
+    assert all(not re.search(r"\.\d*0$", value) for row in joined for value in row[4:])
+
+    def key(row: list[str]) -> tuple[str, ...]:
+        return (row[0], row[-3], *(str(round(float(value) * 100)) for value in row[-2:]))
+
+    assert sorted(map(key, split)) == sorted(map(key, joined))
+    assert {"shi shi"} == {row[3] for row in joined if row[2] in ("事实", "实施")}
+
+
+def test_each_lrw1000_wav_is_its_word_and_a_fifth_of_a_second_around(lrw1000: Path) -> None:
+    tree = raw.Tree.of(lrw1000, "A")
+    odd = {what.split(",")[0] for what in odd_table(lrw1000).values()}
+    good = [row for row in read_rows(tree.info)[1] if row[0] not in odd]
+    assert len(good) == 12
+    for folder, audio, _, _, start, end in good:
+        with wave.open(str(tree.audio / f"{audio}.wav")) as source:
+            assert (source.getframerate(), source.getnchannels()) == (16000, 1)
+            sound = np.frombuffer(source.readframes(99999), np.int16) / 32768
+        hundredths = round(float(end) * 100) - round(float(start) * 100)
+        assert len(sound) == (hundredths + 40) * 160
+        middle, edges = sound[3200:-3200], np.r_[sound[:160], sound[-160:]]
+        assert middle.std() > 5 * edges.std() or edges.std() > 0.01  # the next word may be near
+        assert (tree.images / folder / f"{(round(float(end) * 100) + 20) // 4 + 1}.jpg").is_file()
+    sizes = {np.asarray(cv2.imread(str(tree.images / row[0] / "1.jpg"))).shape for row in good}
+    assert len(sizes) > 1  # they differ from folder to folder
+
+
+def test_odd_lrw1000_rows_are_odd(lrw1000: Path) -> None:
+    tree, odd = raw.Tree.of(lrw1000, "A"), odd_table(lrw1000)
+    split, joined = read_rows(tree.info)
+
+    def audio(case: str) -> Path:
+        folder, pinyin, start, end = odd[case].split(",")
+        row = next(
+            r for r in joined if r[0] == folder and r[3] == pinyin and float(r[4]) == float(start)
+        )
+        return tree.audio / f"{row[1]}.wav"
+
+    def seconds(case: str) -> tuple[int, int]:
+        start, end = odd[case].split(",")[2:]
+        return round(float(start) * 100), round(float(end) * 100)
+
+    def length(case: str) -> int:
+        with wave.open(str(audio(case))) as source:
+            return source.getnframes()
+
+    start, end = seconds("frame_missing")
+    numbers = {int(p.stem) for p in (tree.images / odd["frame_missing"].split(",")[0]).iterdir()}
+    missing = set(range(1, max(numbers) + 1)) - numbers
+    assert len(missing) == 1 and start // 4 < min(missing) <= end // 4 + 1
+    assert not (tree.images / odd["folder_missing"].split(",")[0]).exists()
+    assert not audio("audio_missing").exists()
+    start, end = seconds("zero_length")
+    assert start == end
+    assert sum(",".join((r[0], *r[2:])) == odd["duplicate"] for r in split) == 2
+    start, end = seconds("audio_30_short")
+    assert length("audio_30_short") == (end - start + 40) * 160 - 30
+    for case, left in (("early_cut", None), ("early_zero_filled", 20)):
+        start, end = seconds(case)
+        assert start < 20
+        assert length(case) == (end + 20 - start + (start if left is None else left)) * 160
+    assert (tree.info / "val_1000.txt").read_bytes()[:3] == b"\xef\xbb\xbf"
+    assert (tree.info / "trn_1000.txt").read_bytes()[:3] != b"\xef\xbb\xbf"
+
+
+# make
+
+
+@pytest.mark.parametrize("corpus", ["grid", "lrw", "lrw1000"])
+def test_the_same_seed_gives_the_same_bytes(tmp_path: Path, corpus: str) -> None:
+    for name, seed in (("first", 0), ("again", 0), ("other", 1)):
+        summary = make(corpus, tmp_path / name, clips=2, seed=seed)
+        assert summary["clips"] == 2 and summary["corpus"] == corpus
+    first, again, other = (read_tree(tmp_path / name) for name in ("first", "again", "other"))
+    assert first == again
+    assert first != other
+
+
+def test_a_foreign_folder_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"thesis\.txt.*did not make"):
+        make("grid", tmp_path, clips=1)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_its_own_folder_is_made_anew_but_nothing_foreign_in_it(tmp_path: Path) -> None:
+    make("lrw1000", tmp_path, clips=2)
+    (tmp_path / "notes").mkdir()
+    with pytest.raises(ValueError, match="notes"):
+        make("lrw", tmp_path, clips=1)
+    (tmp_path / "notes").rmdir()
+    make("lrw", tmp_path, clips=1)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".avb_synth", "lipread_mp4"]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda out: make("lrs3", out),
+        lambda out: make("grid", out, clips=0),
+        lambda out: make("lrw1000", out, layout="C"),
+        lambda out: make("grid", out, from_grid=out),
+        lambda out: make("lrw", out / "new", from_grid=out / "nothing"),
+    ],
+)
+def test_wrong_arguments_are_one_clear_line(tmp_path: Path, call: Callable[[Path], dict]) -> None:
+    with pytest.raises(ValueError) as caught:
+        call(tmp_path)
+    assert (
+        "\n" not in str(caught.value) and ":" in str(caught.value) or "leave" in str(caught.value)
+    )
+
+
+# Re-cutting; a drawn GRID stands in for the real one.
+
+
+def test_recut_lrw_puts_the_mouth_in_the_fixed_box(grid: Path, tmp_path: Path) -> None:
+    solutions = pytest.importorskip("mediapipe", reason="faces need the extra prep").solutions
+    make("lrw", tmp_path, clips=4, from_grid=grid)
+    clips = sorted(tmp_path.rglob("*.mp4"))
+    assert len(clips) == 4
+    mesh = solutions.face_mesh.FaceMesh(static_image_mode=True)
+    for path in clips:
+        frames, sound = decode(path)
+        assert len(frames) == 29 and len(sound) == 19456
+        marks = mesh.process(frames[14].to_ndarray(format="rgb24")).multi_face_landmarks[0].landmark
+        mouth = np.mean([(256 * marks[i].x, 256 * marks[i].y) for i in (61, 291, 13, 14)], axis=0)
+        assert np.abs(mouth - (127, 163)).max() < 6
+        text = path.with_suffix(".txt").read_text()
+        duration = float(re.search(r"Duration: (\S+)", text)[1])  # type: ignore[index]
+        middle = sound[round((0.58 - duration / 2) * 16000) : round((0.58 + duration / 2) * 16000)]
+        assert middle.std() > 0.02
+
+
+def test_recut_lrw1000_keeps_sound_and_frames_together(grid: Path, tmp_path: Path) -> None:
+    pytest.importorskip("mediapipe", reason="faces need the extra prep")
+    summary = make("lrw1000", tmp_path, clips=60, from_grid=grid)
+    tree = raw.Tree.of(tmp_path, "A")
+    rows = read_rows(tree.info)[1]
+    # 4 good and 15 odd clips in; the odd ones with whole film and sound and their own words remain.
+    usable = 4 + len({"crlf_align", "short_pause", "large_twin", "damaged"})
+    assert len(rows) == summary["clips"] == 6 * usable
+    for folder, audio, written, pinyin, start, end in rows:
+        assert written == pinyin.upper() and len(list((tree.images / folder).iterdir())) == 75
+        with wave.open(str(tree.audio / f"{audio}.wav")) as source:
+            hundredths = round(float(end) * 100) - round(float(start) * 100)
+            assert source.getnframes() == (hundredths + 40) * 160

@@ -1,0 +1,155 @@
+"""Synthetic corpora: drawn talkers whose mouths follow what espeak-ng speaks, in raw layouts.
+
+`make("lrw" | "lrw1000" | "grid", out)` writes a small corpus exactly as the real one is shipped, so
+that everything after it can be tried and tested without the licensed data. The same arguments give
+the same bytes. With `from_grid` the film is real: GRID clips re-cut into the other two layouts.
+"""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from avb.tools.synth import raw
+
+# Whole runs of these take seconds on one core.
+DEFAULT_CLIPS = {"lrw": 60, "lrw1000": 36, "grid": 48}
+_MARKER = ".avb_synth"  # says that a folder is ours, also when the run that made it was cut off
+_MADE = frozenset(
+    ("lipread_mp4", "LRW1000_Public", "CAS-VSR-W1k", "__MACOSX", "odd_cases.csv")
+    + ("s1", "s2", "s3", "s9", "s21")
+)
+
+
+def make(
+    corpus: str,
+    out: str | Path,
+    clips: int | None = None,
+    odd: bool = False,
+    from_grid: str | Path | None = None,
+    seed: int = 0,
+    layout: str = "A",
+) -> dict[str, Any]:
+    """Writes a synthetic corpus and says what was made.
+
+    Args:
+        corpus: `lrw`, `lrw1000` or `grid`.
+        out: folder to write; made if missing. One that an earlier call made is made anew.
+        clips: number of good clips (of words for LRW-1000); None for a small default.
+        odd: adds one of everything that is wrong in real copies, listed in `out/odd_cases.csv`.
+        from_grid: folder of real GRID clips to re-cut instead of drawing (`lrw`, `lrw1000`).
+        seed: other seeds give other people, sentences and voices.
+        layout: of LRW-1000, `A` (LRW1000_Public) or `B` (CAS-VSR-W1k).
+
+    Returns:
+        `corpus`, `clips` (good ones written), `odd` (odd ones), `out`, `seconds`.
+
+    Raises:
+        ValueError: an argument is wrong, or `out` holds something this function did not make.
+    """
+    from avb.tools.synth import raw
+
+    if corpus not in DEFAULT_CLIPS:
+        raise ValueError(f"corpus {corpus!r}: expected one of {sorted(DEFAULT_CLIPS)}")
+    if from_grid is not None and (corpus == "grid" or odd):
+        raise ValueError("from_grid re-cuts good clips into lrw or lrw1000; leave out grid and odd")
+    wanted = DEFAULT_CLIPS[corpus] if clips is None else clips
+    if wanted < 1:
+        raise ValueError(f"clips {wanted}: expected 1 or more")
+    folder, began = Path(out), time.perf_counter()
+    tree = raw.Tree.of(folder, layout)
+    _claim(folder)
+
+    rows: list[raw.Row] = []
+    if from_grid is None:
+        written, listed = _draw(corpus, folder, tree, wanted, odd, seed, rows)
+    else:
+        written, listed = _recut(corpus, folder, tree, wanted, Path(from_grid), seed, rows), []
+    if not written:
+        raise ValueError(
+            f"{from_grid}: no clip with 75 frames, six words and a face; nothing re-cut"
+        )
+    if corpus == "lrw1000":
+        raw.write_index(tree, rows, bom_in="val" if odd else "")
+    if odd:
+        with open(folder / "odd_cases.csv", "w", encoding="utf-8", newline="") as table:
+            csv.writer(table, lineterminator="\n").writerows([("what", "case"), *listed])
+    seconds = round(time.perf_counter() - began, 2)
+    return {
+        "corpus": corpus,
+        "clips": written,
+        "odd": len(listed),
+        "out": str(folder),
+        "seconds": seconds,
+    }
+
+
+def _draw(
+    corpus: str,
+    folder: Path,
+    tree: raw.Tree,
+    clips: int,
+    odd: bool,
+    seed: int,
+    rows: list[raw.Row],
+) -> tuple[int, list[tuple[str, str]]]:
+    """Writes drawn clips; returns how many, and the odd ones with their cases."""
+    from avb.tools.synth import odd as odd_cases
+    from avb.tools.synth import raw
+
+    if corpus == "grid":
+        written = _watch(raw.make_grid(folder, clips, seed), clips)
+        return written, odd_cases.odd_grid(folder, seed) if odd else []
+    if corpus == "lrw":
+        written = _watch(raw.make_lrw(folder, clips, seed), clips)
+        return written, odd_cases.odd_lrw(folder, seed) if odd else []
+    written = _watch(raw.make_lrw1000(tree, clips, seed, rows), clips)
+    return written, odd_cases.odd_lrw1000(tree, rows, seed) if odd else []
+
+
+def _recut(
+    corpus: str,
+    folder: Path,
+    tree: raw.Tree,
+    clips: int,
+    root: Path,
+    seed: int,
+    rows: list[raw.Row],
+) -> int:
+    """Writes clips cut from real GRID film; returns how many."""
+    from avb.tools.synth import recut
+
+    if corpus == "lrw":
+        return _watch(recut.make_lrw(folder, root, clips, seed), clips)
+    return _watch(recut.make_lrw1000(tree, root, clips, seed, rows), clips)
+
+
+def _watch(names: Iterator[str], total: int) -> int:
+    """Runs a maker under a progress bar on stderr; returns how many it made."""
+    bar = tqdm(names, total=total, unit="clip", file=sys.stderr, dynamic_ncols=True)
+    return sum(1 for _ in bar)
+
+
+def _claim(folder: Path) -> None:
+    """Takes a folder for writing: a new or empty one, or clears what an earlier run made there."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: is a file; name a folder to write to")
+    ours = {_MARKER, *_MADE} if (folder / _MARKER).is_file() else set()
+    present = {path.name for path in folder.glob("*")}
+    if foreign := sorted(present - ours):
+        raise ValueError(
+            f"{folder}: holds {foreign[0]!r}, which avb synth did not make; name an empty folder"
+        )
+    for name in present & _MADE:
+        path = folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _MARKER).write_text("made by avb synth, which may clear this folder again\n")

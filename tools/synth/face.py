@@ -1,0 +1,390 @@
+"""Talking faces of plain anti-aliased OpenCV shapes with shading, which face detectors find.
+
+Lengths are in face units: 1 is half the width of the face at the cheekbones. The origin is the
+middle of the mouth, x to the right and y down, so the chin lies near +0.68 and the eyes at -1.15
+(proportions of the GRID talkers, measured with the face mesh).
+
+The head is drawn once per talker at twice its size; per frame only the mouth, the jaw and the
+eyelids are drawn, and the head is laid over the background with its sway and tilt: about 1 ms for
+360 x 288.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+HEAD_BOX = (-1.5, -2.75, 1.5, 1.05)  # x0 y0 x1 y1 of the head layer
+LIP_OPEN = 0.4  # inner-lip distance of a wide open mouth
+_GRAIN = 9  # grey levels
+_SHIFT = 4  # fraction bits of cv2's integer coordinates
+_SHADES = {  # skin, hair in BGR
+    "skin": [(168, 196, 232), (150, 182, 222), (122, 158, 204), (92, 128, 176), (62, 92, 138)],
+    "hair": [
+        (28, 30, 36),
+        (34, 52, 78),
+        (52, 84, 118),
+        (92, 142, 178),
+        (40, 58, 112),
+        (96, 98, 102),
+    ],
+    "iris": [(92, 62, 34), (38, 62, 92), (62, 92, 72), (112, 108, 72), (24, 42, 66)],
+    "wall": [(168, 122, 52), (120, 132, 128), (96, 120, 92), (70, 78, 112), (150, 140, 120)],
+    "shirt": [(120, 96, 62), (52, 52, 58), (76, 60, 128), (148, 152, 156), (60, 96, 66)],
+}
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What tells one drawn talker from another; colours are BGR, lengths relative to the mean."""
+
+    seed: int
+    skin: tuple[int, int, int]
+    hair: tuple[int, int, int]
+    iris: tuple[int, int, int]
+    wall: tuple[int, int, int]
+    shirt: tuple[int, int, int]
+    long_hair: bool
+    jaw: float
+    eye_gap: float
+    mouth_width: float
+    lip: float
+    brow: float
+
+    @classmethod
+    def from_seed(cls, seed: int) -> Identity:
+        """Draws a talker; different seeds give different people."""
+        rng = np.random.default_rng((seed, 0xFACE))
+        colours = {key: tuple(rng.permutation(value)[0].tolist()) for key, value in _SHADES.items()}
+        return cls(
+            seed=seed,
+            **colours,
+            long_hair=bool(rng.random() < 0.5),
+            jaw=float(rng.uniform(0.93, 1.06)),
+            eye_gap=float(rng.uniform(0.95, 1.05)),
+            mouth_width=float(rng.uniform(0.92, 1.1)),
+            lip=float(rng.uniform(0.9, 1.25)),
+            brow=float(rng.uniform(0.8, 1.3)),
+        )
+
+
+def draw(
+    identity: Identity,
+    opening: float,
+    spread: float = 0.0,
+    offset: tuple[float, float] = (0.0, 0.0),
+    tilt: float = 0.0,
+    *,
+    size: tuple[int, int] = (360, 288),
+    mouth: tuple[float, float] = (180.0, 210.0),
+    unit: float = 50.0,
+    lids: float = 0.0,
+) -> np.ndarray:
+    """Draws one picture of a talker.
+
+    Args:
+        identity: who.
+        opening: inner-lip distance, 0 closed to 1 wide open (`LIP_OPEN` units).
+        spread: -1 rounded to 1 stretched lips.
+        offset: movement of the head in px.
+        tilt: rotation of the head about the mouth, in degrees.
+        size: width and height in px.
+        mouth: middle of the mouth at rest in px.
+        unit: px of half the face's width.
+        lids: 0 open eyes to 1 closed.
+
+    Returns:
+        uint8 BGR `[height, width, 3]`.
+    """
+    head = _head(identity, unit).copy()
+    _move_jaw(head, opening, unit)
+    _draw_mouth(head, identity, opening, spread, unit)
+    if lids > 0.02:
+        _draw_lids(head, identity, lids, unit)
+    frame = _background(identity, size, mouth, unit).copy()
+    _lay_over(frame, head, (mouth[0] + offset[0], mouth[1] + offset[1]), tilt, unit)
+    return frame
+
+
+def film(
+    identity: Identity,
+    track: np.ndarray,
+    size: tuple[int, int],
+    mouth: tuple[float, float],
+    unit: float,
+    seed: int,
+    fps: float = 25.0,
+) -> Iterator[np.ndarray]:
+    """Films a talker: `draw` for each row of a mouth track, with sway, blinking and light noise.
+
+    Args:
+        identity: who.
+        track: `[T, 2]` opening and spread, from `visemes.mouth_track`.
+        size: width and height in px.
+        mouth: middle of the mouth at rest in px.
+        unit: px of half the face's width.
+        seed: of the sway, the blinks and the noise.
+        fps: frames per second.
+
+    Yields:
+        T pictures, uint8 BGR `[height, width, 3]`.
+    """
+    rng = np.random.default_rng((seed, 0xF11))
+    phases = rng.uniform(0, 2 * math.pi, 3)
+    blink_s = rng.uniform(0.3, 2.5)
+    noise = _noise(size)
+    for index, (opening, spread) in enumerate(track):
+        time_s = (index + 0.5) / fps
+        # Slow sines: a seated talker drifts by a few px over seconds, never by 2 px in a frame.
+        sway = np.sin(2 * math.pi * np.array([0.31, 0.23, 0.19]) * time_s + phases)
+        frame = draw(
+            identity,
+            opening,
+            spread,
+            (0.035 * unit * sway[0], 0.02 * unit * sway[1]),
+            1.2 * sway[2],
+            size=size,
+            mouth=mouth,
+            unit=unit,
+            lids=math.exp(-(((time_s - blink_s) / 0.06) ** 2)),
+        )
+        grain = noise[int(rng.integers(len(noise)))]
+        yield cv2.addWeighted(frame, 1.0, grain, 1.0, -_GRAIN)
+
+
+@functools.lru_cache(maxsize=4)
+def _noise(size: tuple[int, int]) -> list[np.ndarray]:
+    """Eight pictures of camera noise with mean `_GRAIN`, uint8."""
+    rng = np.random.default_rng(0xA015E)
+    shape = (size[1], size[0], 3)
+    return [
+        np.clip(rng.normal(_GRAIN, 3, shape), 0, 2 * _GRAIN).round().astype(np.uint8)
+        for _ in range(8)
+    ]
+
+
+def _points(xy: np.ndarray, unit: float) -> np.ndarray:
+    """Face units to the head layer's fixed-point px."""
+    px = (xy - np.array(HEAD_BOX[:2])) * unit
+    return np.rint(px * (1 << _SHIFT)).astype(np.int32)
+
+
+def _fill(layer: np.ndarray, xy: np.ndarray, colour: Sequence[float], unit: float) -> None:
+    """Fills a polygon given in face units, with smooth edges."""
+    cv2.fillPoly(layer, [_points(xy, unit)], colour, cv2.LINE_AA, _SHIFT)
+
+
+def _stroke(
+    layer: np.ndarray, xy: np.ndarray, colour: Sequence[float], thick: float, unit: float
+) -> None:
+    """Draws an open line given in face units, at least 1 px thick."""
+    width = max(1, round(thick * unit))
+    cv2.polylines(layer, [_points(xy, unit)], False, colour, width, cv2.LINE_AA, _SHIFT)
+
+
+def _oval(
+    x: float, y: float, rx: float, ry: float, start: float = 0.0, end: float = 360.0
+) -> np.ndarray:
+    """Points of an ellipse's arc, `[N, 2]`, angles in degrees from +x towards +y."""
+    angle = np.radians(np.linspace(start, end, 40))
+    return np.stack([x + rx * np.cos(angle), y + ry * np.sin(angle)], axis=1)
+
+
+def _outline(jaw: float) -> np.ndarray:
+    """The face: round above, narrowing towards the chin, `[N, 2]`."""
+    angle = np.radians(np.linspace(0, 360, 120, endpoint=False))
+    x, y = np.cos(angle), np.sin(angle)
+    below = np.clip(y, 0, 1)
+    square = np.abs(x) ** 0.8 * np.sign(x)  # a jaw is fuller than an ellipse
+    x = np.where(y > 0, square * (1 - 0.2 * below**1.5), x)
+    return np.stack([x, -0.8 + y * np.where(y > 0, 1.48 * jaw, 1.5)], axis=1)
+
+
+@functools.lru_cache(maxsize=32)
+def _head(identity: Identity, unit: float) -> np.ndarray:
+    """The head without its mouth: BGR times alpha, and alpha, uint8 `[H, W, 4]`."""
+    scale = 2.0 * unit  # drawn at twice the size, then averaged
+    x0, y0, x1, y1 = HEAD_BOX
+    width, height = round((x1 - x0) * unit) * 2, round((y1 - y0) * unit) * 2
+    layer = np.zeros((height, width, 4), np.uint8)
+    hair, skin = (*identity.hair, 255), (*identity.skin, 255)
+    _fill(layer, _oval(0, -1.15, 1.2, 1.42), hair, scale)
+    if identity.long_hair:
+        _fill(layer, np.array([(-1.2, -1.1), (1.2, -1.1), (1.3, 0.9), (-1.3, 0.9)]), hair, scale)
+    for side in (-1, 1):
+        _fill(layer, _oval(side * 1.02, -0.8, 0.13, 0.3), skin, scale)
+    _fill(layer, _outline(identity.jaw), skin, scale)
+    _fill(layer, _fringe(), hair, scale)
+    picture = layer[..., :3] * _shading(width, height, scale)
+    layer[..., :3] = np.clip(picture, 0, 255)
+    _draw_features(layer, identity, scale)
+    return cv2.resize(layer, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
+
+
+def _fringe() -> np.ndarray:
+    """Hair over the forehead: the crown down to a soft hairline, `[N, 2]`."""
+    line = _oval(0, -1.45, 0.98, 0.5, 180, 360)
+    return np.concatenate([_oval(0, -1.15, 1.19, 1.41, 195, 345), line[::-1]])
+
+
+def _shading(width: int, height: int, scale: float) -> np.ndarray:
+    """Light from the upper left on an egg with a nose, eye sockets and cheeks, `[H, W, 3]`."""
+    x = (np.arange(width, dtype=np.float32) / scale + HEAD_BOX[0])[None, :]
+    y = (np.arange(height, dtype=np.float32) / scale + HEAD_BOX[1])[:, None]
+
+    def bump(cx: float, cy: float, rx: float, ry: float) -> np.ndarray:
+        return np.exp(-(((x - cx) / rx) ** 2) - ((y - cy) / ry) ** 2)
+
+    nx, ny = x / 1.12, (y + 0.85) / 1.75
+    nz = np.sqrt(np.clip(1 - nx**2 - ny**2, 0.02, 1))
+    light = 0.45 + 0.62 * np.clip(-0.3 * nx - 0.35 * ny + 0.88 * nz, 0, 1)
+    for side in (-1, 1):
+        light -= 0.2 * bump(side * 0.44, -1.2, 0.3, 0.2)
+        light += 0.06 * bump(side * 0.52, -0.55, 0.3, 0.25)
+        light -= 0.1 * bump(side * 0.3, -0.3, 0.08, 0.2)  # folds from nose to mouth
+    light += 0.14 * bump(-0.03, -0.7, 0.08, 0.4) - 0.14 * bump(0.16, -0.65, 0.08, 0.35)
+    light += 0.1 * bump(-0.02, -0.44, 0.13, 0.1) - 0.22 * bump(0.0, -0.27, 0.24, 0.06)
+    light -= 0.06 * bump(0, -0.14, 0.05, 0.1)
+    light -= 0.16 * bump(0, 0.27, 0.3, 0.06) - 0.08 * bump(0, 0.45, 0.22, 0.12)
+    blush = sum(bump(side * 0.6, -0.45, 0.3, 0.25) for side in (-1, 1))
+    return np.stack([light * (1 - 0.07 * blush), light * (1 - 0.05 * blush), light], axis=2)
+
+
+def _draw_features(layer: np.ndarray, identity: Identity, scale: float) -> None:
+    """Eyes, brows and nostrils on the head layer."""
+    dark = tuple(0.35 * c for c in identity.skin)
+    for side in (-1, 1):
+        x = side * 0.44 * identity.eye_gap
+        eye = np.concatenate(
+            [_oval(x, -1.15, 0.2, 0.1, 180, 360), _oval(x, -1.15, 0.2, 0.07, 0, 180)]
+        )
+        _fill(layer, eye, (232, 234, 236, 255), scale)
+        _fill(layer, _oval(x, -1.155, 0.085, 0.085), (*identity.iris, 255), scale)
+        _fill(layer, _oval(x, -1.155, 0.04, 0.04), (12, 12, 14, 255), scale)
+        _fill(layer, _oval(x - 0.03, -1.185, 0.016, 0.016), (250, 250, 250, 255), scale)
+        for arc, thick in ((eye[:40], 0.03), (eye[40:], 0.012)):
+            _stroke(layer, arc, (*dark, 255), thick, scale)
+        brow = _oval(x + side * 0.02, -1.33, 0.29, 0.12, 200, 340)
+        brow = np.concatenate([brow, brow[::-1] + np.array([0, 0.055 * identity.brow])])
+        _fill(layer, brow, (*(0.8 * c for c in identity.hair), 255), scale)
+        _fill(layer, _oval(side * 0.09, -0.33, 0.05, 0.026), (*dark, 255), scale)
+
+
+def _move_jaw(head: np.ndarray, opening: float, unit: float) -> None:
+    """Stretches what lies below the mouth, up to 12 % for a wide open one."""
+    top = round(-HEAD_BOX[1] * unit)
+    below = head[top:]
+    matrix = np.array([[1, 0, 0], [0, 1 + 0.12 * opening, 0]], np.float64)
+    cv2.warpAffine(
+        below.copy(), matrix, below.shape[1::-1], dst=below, borderMode=cv2.BORDER_REPLICATE
+    )
+
+
+def _draw_mouth(
+    head: np.ndarray, identity: Identity, opening: float, spread: float, unit: float
+) -> None:
+    """Lips and teeth; the lower lip makes three quarters of the way.
+
+    There is no tongue: one drawn as a light shape is taken for the lower lip by the face mesh.
+    """
+    half = 0.37 * identity.mouth_width * (1 + 0.16 * spread) * (1 - 0.08 * opening)
+    upper, lower = -0.25 * LIP_OPEN * opening, 0.75 * LIP_OPEN * opening
+    t = np.linspace(-1, 1, 25)
+    arch = np.cos(t * math.pi / 2)
+    full = identity.lip * (1 + 0.35 * max(0.0, -spread))
+    bow = 0.1 * full * arch**0.7 * (1 - 0.25 * np.exp(-((t / 0.16) ** 2)))
+    x = half * t
+
+    def curve(height: np.ndarray) -> np.ndarray:
+        return np.stack([x, height], axis=1)
+
+    def between(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+        return np.concatenate([curve(above), curve(below)[::-1]])
+
+    inner_top, inner_bottom = upper * arch**0.6, lower * arch**0.6
+    lip = [0.45 * c + 0.55 * r for c, r in zip(identity.skin, (78, 62, 160), strict=True)]
+    _fill(
+        head,
+        between(inner_top - bow, inner_bottom + 0.14 * full * arch**0.7),
+        (*(0.86 * c for c in lip), 255),
+        unit,
+    )
+    shine = _oval(-0.04, lower + 0.07 * full, 0.4 * half, 0.026)
+    _fill(head, shine, (*(min(255, 1.1 * c) for c in lip), 255), unit)
+    if opening > 0.03:
+        _fill(head, between(inner_top, inner_bottom), (24, 18, 38, 255), unit)
+        gap = inner_bottom - inner_top
+        teeth = inner_top + np.minimum(0.05 * arch, 0.25 * gap)
+        _fill(head, between(inner_top, teeth), (168, 178, 186, 255), unit)
+    else:
+        _stroke(head, curve(0.012 * arch), (*(0.5 * c for c in lip), 255), 0.02, unit)
+
+
+def _draw_lids(head: np.ndarray, identity: Identity, closed: float, unit: float) -> None:
+    """Upper lids drawn down over the eyes."""
+    for side in (-1, 1):
+        x = side * 0.44 * identity.eye_gap
+        rim = _oval(x, -1.15, 0.2, 0.1, 180, 360)
+        edge = rim[::-1].copy()
+        edge[:, 1] += closed * 0.17 * np.sin(np.linspace(0, math.pi, len(edge)))
+        _fill(head, np.concatenate([rim, edge]), (*(0.82 * c for c in identity.skin), 255), unit)
+        _stroke(head, edge, (*(0.35 * c for c in identity.skin), 255), 0.02, unit)
+
+
+def backdrop(identity: Identity, size: tuple[int, int]) -> np.ndarray:
+    """The wall behind a talker with nobody before it, uint8 BGR `[H, W, 3]`."""
+    width, height = size
+    rng = np.random.default_rng((identity.seed, 0xBAC))
+    clouds = cv2.GaussianBlur(rng.normal(0, 1, (height, width)), (0, 0), width / 12)
+    clouds = np.asarray(clouds) / np.abs(clouds).max()
+    x, y = np.meshgrid(np.linspace(-0.6, 1, width), np.linspace(-0.6, 1, height))
+    lit = 1.12 - 0.3 * np.hypot(x, y) + 0.06 * clouds
+    return np.clip(np.array(identity.wall) * lit[..., None], 0, 255).astype(np.uint8)
+
+
+@functools.lru_cache(maxsize=32)
+def _background(
+    identity: Identity, size: tuple[int, int], mouth: tuple[float, float], unit: float
+) -> np.ndarray:
+    """Wall, shoulders and neck, uint8 BGR `[H, W, 3]`."""
+    frame = backdrop(identity, size)
+
+    def fill(xy: np.ndarray, colour: Sequence[float]) -> None:
+        px = np.rint((xy * unit + np.array(mouth)) * (1 << _SHIFT)).astype(np.int32)
+        cv2.fillPoly(frame, [px], colour, cv2.LINE_AA, _SHIFT)
+
+    fill(_oval(0, 2.6, 2.5, 1.5), identity.shirt)
+    fill(_oval(0, 1.2, 0.66, 0.55), [0.72 * c for c in identity.skin])
+    fill(
+        np.array([(-0.62, 0), (0.62, 0), (0.66, 1.2), (-0.66, 1.2)]),
+        [0.72 * c for c in identity.skin],
+    )
+    fill(_oval(0, 0.35, 0.63, 0.62, 0, 180), [0.5 * c for c in identity.skin])  # the chin's shadow
+    frame = cv2.GaussianBlur(frame, (0, 0), 0.05 * unit)
+    return frame
+
+
+def _lay_over(
+    frame: np.ndarray, head: np.ndarray, mouth: tuple[float, float], tilt: float, unit: float
+) -> None:
+    """Lays the head over the frame in place, its origin at `mouth` px, turned by `tilt` degrees."""
+    x0, y0 = (
+        math.floor(m + b * unit - 0.1 * unit) for m, b in zip(mouth, HEAD_BOX[:2], strict=True)
+    )
+    x1, y1 = (
+        math.ceil(m + b * unit + 0.1 * unit) for m, b in zip(mouth, HEAD_BOX[2:], strict=True)
+    )
+    x0, y0, x1, y1 = max(x0, 0), max(y0, 0), min(x1, frame.shape[1]), min(y1, frame.shape[0])
+    origin = (-HEAD_BOX[0] * unit, -HEAD_BOX[1] * unit)
+    matrix = np.asarray(cv2.getRotationMatrix2D(origin, tilt, 1.0), np.float64)
+    matrix[:, 2] = matrix[:, 2] + np.array(mouth) - origin - (x0, y0)
+    warped = np.asarray(cv2.warpAffine(head, matrix, (x1 - x0, y1 - y0)))
+    patch = frame[y0:y1, x0:x1]
+    clear = cv2.cvtColor(255 - warped[..., 3], cv2.COLOR_GRAY2BGR)
+    # The head's colours hold its alpha already, so that smooth edges are drawn without a halo.
+    patch[...] = cv2.add(cv2.multiply(patch, clear, scale=1 / 255), warped[..., :3])

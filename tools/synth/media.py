@@ -1,0 +1,161 @@
+"""The three containers the corpora ship in, written inside the process (no ffmpeg program).
+
+Every encoder runs on one thread with bit-exact flags: equal input gives equal bytes.
+"""
+
+from __future__ import annotations
+
+import wave
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+from scipy.signal import resample_poly
+
+from avb.tools.synth.voice import SAMPLE_RATE
+
+FPS = 25
+# 114 layer II frames of 1,152: every GRID clip has these 2.978 s for its 3.000 s of video.
+GRID_AUDIO_SAMPLES = 131328
+_GRID_RATE = 44100
+_MP2_DELAY = 481  # samples by which the layer II filter bank delays what goes in
+
+
+def write_mpg(path: Path, frames: Sequence[np.ndarray], samples: np.ndarray | None) -> None:
+    """Writes a clip as GRID does: MPEG-1 program stream, layer II sound at 44.1 kHz stereo.
+
+    A group is one intra picture and eleven predicted ones, as in the corpus. The sound in the
+    file is where `samples` has it: the encoder's delay is taken off (GRID itself is 11 ms late).
+
+    Args:
+        path: the .mpg; its folder is made.
+        frames: uint8 BGR `[H, W, 3]` at 25 fps.
+        samples: float32 `[N]` at 16 kHz, cut or padded to the length GRID has; None for no stream.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Without preload=0 all stamps begin at 0.5 s; those of the corpus begin at 0.
+    with av.open(str(path), "w", format="mpeg", options={"preload": "0"}) as container:
+        container.flags |= 0x400  # AVFMT_FLAG_BITEXACT
+        pixels = frames[0].shape[0] * frames[0].shape[1]
+        rate = 850_000 * pixels // (360 * 288)
+        video = _video_stream(container, "mpeg1video", frames[0], {"threads": "1"})
+        video.codec_context.gop_size = 12
+        video.codec_context.max_b_frames = 0
+        video.codec_context.bit_rate = rate
+        audio = None
+        if samples is not None:
+            audio = container.add_stream("mp2", rate=_GRID_RATE, layout="stereo")
+            audio.codec_context.bit_rate = 224_000
+        for frame in [*_video_frames(frames), None]:
+            for packet in video.encode(frame):
+                packet.dts = packet.pts  # else one frame early, and all stamps begin at 40 ms
+                container.mux(packet)
+        if audio is not None and samples is not None:
+            sound = resample_poly(samples, 441, 160)[_MP2_DELAY:]
+            sound = _fit(sound, GRID_AUDIO_SAMPLES)
+            pcm = np.repeat(_to_int16(sound), 2)[None]
+            _mux_sound(container, audio, pcm, "s16", "stereo", _GRID_RATE, _MP2_DELAY)
+
+
+def write_mp4(
+    path: Path,
+    frames: Sequence[np.ndarray],
+    samples: np.ndarray | None,
+    index_first: bool = False,
+) -> None:
+    """Writes a clip as LRW does: H.264 yuv420p at crf 22 and AAC at 16 kHz mono.
+
+    The sound is cut or padded to 640 samples a frame: 18,560 for 29 frames.
+
+    Args:
+        path: the .mp4; its folder is made.
+        frames: uint8 BGR `[H, W, 3]` at 25 fps.
+        samples: float32 `[N]` at 16 kHz; None for no stream.
+        index_first: puts the index in front, so that a truncated file still opens.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    layout = {"movflags": "faststart"} if index_first else {}
+    with av.open(str(path), "w", format="mp4", options=layout) as container:
+        container.flags |= 0x400  # AVFMT_FLAG_BITEXACT
+        options = {"crf": "22", "preset": "medium", "threads": "1"}
+        video = _video_stream(container, "libx264", frames[0], options)
+        audio = None
+        if samples is not None:
+            audio = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
+            audio.codec_context.bit_rate = 64_000
+        for frame in [*_video_frames(frames), None]:
+            container.mux(video.encode(frame))
+        if audio is not None and samples is not None:
+            sound = _fit(samples, len(frames) * SAMPLE_RATE // FPS).astype(np.float32)[None]
+            _mux_sound(container, audio, sound, "fltp", "mono", SAMPLE_RATE, 0)
+
+
+def write_wav(path: Path, samples: np.ndarray) -> None:
+    """Writes float32 `[N]` as a 16-bit mono wav at 16 kHz."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with wave.open(str(path), "wb") as out:
+        out.setnchannels(1)
+        out.setsampwidth(2)
+        out.setframerate(SAMPLE_RATE)
+        out.writeframes(_to_int16(samples).tobytes())
+
+
+def read_wav(path: Path) -> np.ndarray:
+    """Reads what `write_wav` wrote, float32 `[N]`."""
+    with wave.open(str(path), "rb") as source:
+        data = np.frombuffer(source.readframes(source.getnframes()), np.int16)
+    return data.astype(np.float32) / 32767
+
+
+def write_jpg(path: Path, frame: np.ndarray) -> None:
+    """Writes one picture as the jpg that LRW-1000 ships."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ok, data = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, 92])
+    if not ok:
+        raise ValueError(f"{path}: the picture could not be encoded")
+    path.write_bytes(data.tobytes())
+
+
+def _video_stream(container: Any, codec: str, frame: np.ndarray, options: dict[str, str]) -> Any:
+    stream = container.add_stream(codec, rate=FPS, options=options)
+    stream.height, stream.width = frame.shape[:2]
+    stream.pix_fmt = "yuv420p"
+    stream.codec_context.time_base = Fraction(1, FPS)
+    return stream
+
+
+def _video_frames(frames: Sequence[np.ndarray]) -> Any:
+    """BGR pictures as yuv420p frames with their times."""
+    for index, picture in enumerate(frames):
+        planes = np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2YUV_I420), np.uint8)
+        frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
+        frame.pts, frame.time_base = index, Fraction(1, FPS)
+        yield frame
+
+
+def _mux_sound(
+    container: Any,
+    stream: Any,
+    data: np.ndarray,
+    sample_format: str,
+    layout: str,
+    rate: int,
+    start: int,
+) -> None:
+    frame = av.AudioFrame.from_ndarray(data, format=sample_format, layout=layout)
+    frame.sample_rate, frame.pts, frame.time_base = rate, start, Fraction(1, rate)
+    container.mux(stream.encode(frame))
+    container.mux(stream.encode(None))
+
+
+def _fit(samples: np.ndarray, length: int) -> np.ndarray:
+    """Cuts or zero-pads at the end."""
+    return np.pad(samples[:length], (0, max(0, length - len(samples))))
+
+
+def _to_int16(samples: np.ndarray) -> np.ndarray:
+    return np.rint(np.clip(samples, -1, 1) * 32767).astype(np.int16)

@@ -1,0 +1,235 @@
+"""Everything that is wrong somewhere in the real corpora, on request beside the good clips.
+
+Each case starts from a good clip and breaks one thing, so that what a reader makes of it can be
+put down to that thing. The functions return (path or index row, case) for every odd one.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+
+from avb.tools.synth import face, media, raw
+from avb.tools.synth.raw import Clip, Row
+
+Odd = list[tuple[str, str]]
+_Breaker = Callable[[Path, Clip], None]
+_TEXT = b"<html><body>404 Not Found</body></html>\n"
+
+
+def _cut_file(path: Path, share: float) -> None:
+    """Keeps the first part of a file, as an interrupted download does."""
+    data = path.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
+
+
+def _align_of(video: Path) -> Path:
+    return video.parent.parent / "align" / f"{video.stem}.align"
+
+
+# GRID ---------------------------------------------------------------------------------------------
+
+
+def _grey_start(video: Path, clip: Clip) -> None:
+    grey = [np.full_like(clip.frames[0], 128)] * 12
+    media.write_mpg(video, grey + clip.frames[12:], clip.samples)
+
+
+def _pause(video: Path, clip: Clip) -> None:
+    lines = _align_of(video).read_text().splitlines()
+    start, end, word = lines[3].split()
+    middle = (int(start) + int(end)) // 2
+    lines[3:4] = [f"{start} {middle} {word}", f"{middle} {end} sp"]
+    _align_of(video).write_text("\n".join(lines) + "\n", newline="")
+
+
+def _other_words(video: Path, clip: Clip) -> None:
+    wrong = {"bin": "lay", "lay": "place", "place": "set", "set": "bin"}
+    words = [(wrong.get(word, word), start, end) for word, start, end in clip.words]
+    _align_of(video).write_text(raw.align_text(words), newline="")
+
+
+def _damage(video: Path, clip: Clip) -> None:
+    """Overwrites part of one predicted picture in the middle, which the decoder then conceals."""
+    with av.open(str(video)) as container:
+        packets = [p for p in container.demux(video=0) if p.size and p.pos is not None]
+    packet = next(p for p in packets[30:] if not p.is_keyframe and p.size > 2000)
+    data = bytearray(video.read_bytes())
+    place = data.index(bytes(packet)[300:316], packet.pos)
+    # No start code (0 0 1) can arise, so the picture stays one picture.
+    data[place : place + 64] = bytes([0xA5, 0x5A, 0xC3, 0x3C] * 16)
+    video.write_bytes(bytes(data))
+
+
+def _large_twin(video: Path, clip: Clip) -> None:
+    frames = [cv2.resize(f, (720, 576), interpolation=cv2.INTER_CUBIC) for f in clip.frames]
+    media.write_mpg(video.parent / "mpg_6000" / video.name, frames, clip.samples)
+
+
+def _no_face(video: Path, clip: Clip) -> None:
+    wall = face.backdrop(face.Identity.from_seed(1), raw.GRID_SIZE)
+    media.write_mpg(video, [wall] * raw.GRID_FRAMES, clip.samples)
+
+
+def _wrong_talker_align(video: Path, clip: Clip) -> None:
+    other = video.parents[2] / "s1/align" / _align_of(video).name
+    other.parent.mkdir(parents=True, exist_ok=True)
+    _align_of(video).rename(other)
+
+
+_GRID_CASES: dict[str, _Breaker] = {
+    "frames_74": lambda video, clip: media.write_mpg(video, clip.frames[:74], clip.samples),
+    "frames_70": lambda video, clip: media.write_mpg(video, clip.frames[:70], clip.samples),
+    "grey_start": _grey_start,
+    "no_align": lambda video, clip: _align_of(video).unlink(),
+    "crlf_align": lambda video, clip: _rewrite_align(video, clip, "\r\n"),
+    "short_pause": _pause,
+    "other_words": _other_words,
+    "no_audio": lambda video, clip: media.write_mpg(video, clip.frames, None),
+    "damaged": _damage,
+    "large_twin": _large_twin,
+    "empty": lambda video, clip: _write(video, b""),
+    "text": lambda video, clip: _write(video, _TEXT),
+    "truncated": lambda video, clip: _cut_file(video, 0.5),
+    "no_face": _no_face,
+    "wrong_talker_align": _wrong_talker_align,
+}
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+
+
+def _rewrite_align(video: Path, clip: Clip, end: str) -> None:
+    _align_of(video).write_text(raw.align_text(clip.words, end), newline="")
+
+
+def odd_grid(out: Path, seed: int) -> Odd:
+    """Adds one clip for each case to a GRID tree, the litter of its archives and an empty s21."""
+    taken = {path.stem for path in out.rglob("*.mpg")}
+    names = (name for name in raw.grid_names(seed + 77) if name not in taken)
+    listed: Odd = []
+    for index, (case, break_it) in enumerate(_GRID_CASES.items()):
+        name, talker = next(names), raw.GRID_TALKERS[1 + index % (len(raw.GRID_TALKERS) - 1)]
+        clip = raw.grid_clip(talker, name, seed)
+        video = raw.save_grid(out, talker, name, clip)
+        break_it(video, clip)
+        path = video.parent / "mpg_6000" / video.name if case == "large_twin" else video
+        listed.append((path.relative_to(out).as_posix(), case))
+    litter = out / "__MACOSX/s1/video/._bbaf2n.mpg"
+    litter.parent.mkdir(parents=True)
+    litter.write_bytes(b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        ")
+    (out / "s21/video").mkdir(parents=True)
+    return [*listed, (litter.relative_to(out).as_posix(), "macosx"), ("s21", "empty_talker")]
+
+
+# LRW ----------------------------------------------------------------------------------------------
+
+
+def _set_duration(video: Path, line: str) -> None:
+    text = video.with_suffix(".txt")
+    kept = [row for row in text.read_text().splitlines() if not row.startswith("Duration")]
+    text.write_text("\n".join([*kept, line]) + "\n", newline="")
+
+
+def _cut_indexed(video: Path, clip: Clip) -> None:
+    media.write_mp4(video, clip.frames, clip.samples, index_first=True)
+    _cut_file(video, 0.75)
+
+
+_LRW_CASES: dict[str, _Breaker] = {
+    "no_text": lambda video, clip: video.with_suffix(".txt").unlink(),
+    "duration_zero": lambda video, clip: _set_duration(video, "Duration: 0 seconds"),
+    "duration_too_long": lambda video, clip: _set_duration(video, "Duration: 9.9 seconds"),
+    "duration_without_unit": lambda video, clip: _set_duration(video, "Duration: 0.41"),
+    "frames_28": lambda video, clip: media.write_mp4(video, clip.frames[:28], clip.samples),
+    "truncated": lambda video, clip: _cut_file(video, 0.6),  # the index is at the end: unreadable
+    "truncated_late": _cut_indexed,
+    "empty": lambda video, clip: _write(video, b""),
+    "text": lambda video, clip: _write(video, _TEXT),
+    "no_audio": lambda video, clip: media.write_mp4(video, clip.frames, None),
+}
+
+
+def odd_lrw(out: Path, seed: int) -> Odd:
+    """Adds one training clip for each case to an LRW tree, and litter that is no word."""
+    listed: Odd = []
+    for index, (case, break_it) in enumerate(_LRW_CASES.items()):
+        word = raw.LRW_WORDS[index % len(raw.LRW_WORDS)]
+        clip = raw.lrw_clip(word, 150 + index, seed)
+        video = raw.save_lrw(out, word, "train", 900 + index, clip)
+        break_it(video, clip)
+        listed.append((video.relative_to(out).as_posix(), case))
+    root = out / "lipread_mp4"
+    litter = [root / ".DS_Store", root / raw.LRW_WORDS[0] / "train/.DS_Store"]
+    for path in litter:
+        path.write_bytes(b"\x00\x00\x00\x01Bud1")
+    (root / "lists").mkdir()
+    (root / "lists/train.txt").write_text("ABOUT/train/ABOUT_00001\n")
+    listed += [(path.relative_to(out).as_posix(), "stray_file") for path in litter]
+    return [*listed, ("lipread_mp4/lists", "stray_folder")]
+
+
+# LRW-1000 -----------------------------------------------------------------------------------------
+
+
+def odd_lrw1000(tree: raw.Tree, rows: list[Row], seed: int) -> Odd:
+    """Adds odd folders to LRW-1000, their rows to `rows`, and says in which index a BOM belongs.
+
+    Returns:
+        (`FOLDER,PINYIN,START,END` with times in seconds, case); for the BOM the index file's name.
+    """
+    listed: Odd = []
+
+    def note(row: Row, case: str) -> None:
+        times = f"{row.start / 100:.2f},{row.end / 100:.2f}"
+        listed.append((f"{row.folder},{row.pinyin},{times}", case))
+
+    words = list(raw.MANDARIN[:6])
+    written = [word for word, _ in words]
+    folder = raw.folder_name(seed, 900)
+    good = raw.save_segment(tree, raw.segment_clip(words, 300, seed), folder, "trn", written)
+    gap = (good[0].start + good[0].end) // 2 // 4 + 1
+    (tree.images / folder / f"{gap}.jpg").unlink()
+    note(good[0], "frame_missing")
+    (tree.audio / f"{good[1].audio}.wav").unlink()
+    note(good[1], "audio_missing")
+    good[2] = replace(good[2], end=good[2].start)
+    note(good[2], "zero_length")
+    rows += [*good, good[3]]
+    note(good[3], "duplicate")
+    wav = tree.audio / f"{good[4].audio}.wav"
+    media.write_wav(wav, media.read_wav(wav)[:-30])
+    note(good[4], "audio_30_short")
+
+    lost = raw.folder_name(seed, 901)
+    new = raw.save_segment(tree, raw.segment_clip(words[:2], 301, seed), lost, "trn", written[:2])
+    shutil.rmtree(tree.images / lost)
+    for row in new:
+        note(row, "folder_missing")
+    rows += new
+
+    for index, case in ((902, "early_cut"), (903, "early_zero_filled")):
+        clip = _begin_early(raw.segment_clip(words[:2], index, seed))
+        row, other = raw.save_segment(tree, clip, raw.folder_name(seed, index), "trn", written[:2])
+        if case == "early_zero_filled":
+            wav = tree.audio / f"{row.audio}.wav"
+            missing = (raw.MARGIN - row.start) * 160
+            media.write_wav(wav, np.pad(media.read_wav(wav), (missing, 0)))
+        note(row, case)
+        rows += [row, other]
+    return [*listed, ("val_1000.txt", "byte_order_mark")]
+
+
+def _begin_early(clip: Clip) -> Clip:
+    """Drops frames in front until the first word starts less than 0.2 s into the film."""
+    drop = int((clip.words[0][1] - 0.06) * raw.FPS)
+    shift = drop / raw.FPS
+    words = [(word, start - shift, end - shift) for word, start, end in clip.words]
+    return Clip(clip.frames[drop:], clip.samples[drop * 640 :], words, clip.opening[drop:])

@@ -1,0 +1,365 @@
+"""The exact raw layouts of LRW, LRW-1000 and GRID, filled with drawn talkers that really speak.
+
+A `Clip` is what was filmed and said; the `save_*` functions lay it down as a corpus ships it. The
+re-cutter makes its clips from real video and shares the second half.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from avb.tools.synth import face, media, visemes
+from avb.tools.synth.voice import SAMPLE_RATE, Span, Speech, speak
+
+FPS = media.FPS
+GRID_FRAMES, GRID_SIZE = 75, (360, 288)
+GRID_TALKERS = (1, 2, 3, 9)  # a part of each of train, val and test, of 16/7/10, among them
+GRID_END = 74500  # every align file ends here, in units of 1/25000 s
+LRW_FRAMES, LRW_SIZE, LRW_MOUTH = 29, (256, 256), (127.0, 163.0)  # centre of the fixed boxes
+LRW_WORDS = (
+    "ABOUT", "BECAUSE", "BUSINESS", "CHANGE", "FAMILY",
+    "MILLION", "PEOPLE", "PRICE", "WEATHER", "YOUNG",
+)  # fmt: skip
+MARGIN = 20  # hundredths of a second that an LRW-1000 wav holds on either side of its word
+# Two words are written differently and sound alike: one class.
+MANDARIN = (
+    ("扫描", "sao miao"), ("中国", "zhong guo"), ("新闻", "xin wen"),
+    ("北京", "bei jing"), ("经济", "jing ji"), ("记者", "ji zhe"),
+    ("今天", "jin tian"), ("事实", "shi shi"), ("实施", "shi shi"),
+)  # fmt: skip
+_DIGITS = "zero one two three four five six seven eight nine".split()
+_GRAMMAR = (
+    {"b": "bin", "l": "lay", "p": "place", "s": "set"},
+    {"b": "blue", "g": "green", "r": "red", "w": "white"},
+    {"a": "at", "b": "by", "i": "in", "w": "with"},
+    {letter: letter for letter in "abcdefghijklmnopqrstuvxyz"},
+    dict(zip("z123456789", _DIGITS, strict=True)),
+    {"a": "again", "n": "now", "p": "please", "s": "soon"},
+)
+_ENGLISH = (
+    "en", "en+f2", "en-us+m3", "en-gb-x-rp+f3",
+    "en-us+f4", "en+m7", "en-us+f1", "en-gb-scotland+m1",
+)  # fmt: skip
+_CARRIERS = (
+    ("and now we hear more", "from all over the country"),
+    ("they have been talking of", "since early this morning"),
+    ("the question today is", "and what it means to you"),
+    ("we were told there is", "in the north of the island"),
+)
+
+
+@dataclass(frozen=True)
+class Talker:
+    """A face and a voice that belong together."""
+
+    identity: face.Identity
+    voice: str
+    pitch: int
+    rate: int
+
+    @classmethod
+    def number(cls, number: int, seed: int = 0, mandarin: bool = False) -> Talker:
+        """The talker with that number in the synthetic world of that seed."""
+        rng = np.random.default_rng((seed, number, 0x7A1C))
+        voice = _ENGLISH[(number + seed) % len(_ENGLISH)]
+        if mandarin:
+            voice = f"cmn+{('f2', 'm3', 'f4', 'm1')[number % 4]}"
+        identity = face.Identity.from_seed(seed * 1009 + number)
+        return cls(identity, voice, int(rng.integers(35, 65)), int(rng.integers(140, 165)))
+
+
+@dataclass
+class Clip:
+    """One stretch of film.
+
+    Attributes:
+        frames: uint8 BGR pictures at 25 fps.
+        samples: float32 at 16 kHz, beginning with the first frame.
+        words: (word, start_s, end_s) on the clip's clock.
+        opening: drawn mouth opening 0..1 of each frame; empty for real film.
+    """
+
+    frames: list[np.ndarray]
+    samples: np.ndarray
+    words: list[Span]
+    opening: np.ndarray = field(default_factory=lambda: np.zeros(0))
+
+
+def shoot(
+    talker: Talker,
+    speech: Speech,
+    start_s: float,
+    num_frames: int,
+    size: tuple[int, int],
+    mouth: tuple[float, float],
+    unit: float,
+    seed: int,
+) -> Clip:
+    """Films a talker saying something that begins `start_s` into the clip (it may be negative)."""
+    length = num_frames * SAMPLE_RATE // FPS
+    # A room is never silent: without this hiss a log-mel would sit on its floor.
+    sound = np.random.default_rng((seed, 0xA1)).normal(0, 3e-4, length).astype(np.float32)
+    begin = round(start_s * SAMPLE_RATE)
+    spoken = speech.samples[max(0, -begin) : max(0, length - begin)]
+    loud = 0.5 / max(1e-6, float(np.abs(speech.samples).max()))
+    sound[max(0, begin) : max(0, begin) + len(spoken)] += loud * spoken
+    phonemes = [(p, s + start_s, e + start_s) for p, s, e in speech.phonemes]
+    track = visemes.mouth_track(phonemes, num_frames)
+    frames = list(face.film(talker.identity, track, size, mouth, unit, seed))
+    words = [(w, s + start_s, e + start_s) for w, s, e in speech.words]
+    return Clip(frames, sound, words, track[:, 0])
+
+
+# GRID ---------------------------------------------------------------------------------------------
+
+
+def sentence(name: str) -> list[str]:
+    """The six words that a GRID clip's name spells: `bbaf2n` is bin blue at f two now."""
+    return [words[letter] for words, letter in zip(_GRAMMAR, name, strict=True)]
+
+
+def grid_names(seed: int) -> Iterator[str]:
+    """Sentence names without repetition, `bbaf2n` first: no sentence has two talkers in GRID."""
+    rng = np.random.default_rng((seed, 0x612D))
+    name, seen = "bbaf2n", set[str]()
+    while True:
+        if name not in seen:
+            seen.add(name)
+            yield name
+        name = "".join(str(rng.choice(list(words))) for words in _GRAMMAR)
+
+
+def grid_clip(talker: int, name: str, seed: int = 0) -> Clip:
+    """Films one sentence of 75 frames; word times are multiples of 10 ms, as in the align files."""
+    who = Talker.number(talker, seed)
+    # Alone, `a` would be read as the article.
+    text = " ".join("[[eI]]" if word == "a" else word for word in sentence(name))
+    rng = np.random.default_rng((seed, talker, *name.encode()))
+    speech = speak(text, who.voice, who.pitch, who.rate)
+    if len(speech.words) != 6:
+        raise ValueError(f"{name}: espeak-ng reported {len(speech.words)} words instead of six")
+    start_s = round(float(rng.uniform(0.35, 2.75 - speech.duration_s)), 2)
+    at = np.random.default_rng((seed, talker)).uniform((160, 207, 47), (186, 214, 53))
+    clip = shoot(
+        who, speech, start_s, GRID_FRAMES, GRID_SIZE, (at[0], at[1]), at[2], _clip_seed(rng)
+    )
+    starts = [round(s, 2) for _, s, _ in clip.words] + [round(clip.words[-1][2], 2)]
+    clip.words = list(zip(sentence(name), starts[:-1], starts[1:], strict=True))
+    return clip
+
+
+def align_text(words: Sequence[Span], end: str = "\n") -> str:
+    """An align file: start, end and word in units of 1/25000 s, silence at both ends."""
+    times = [round(w[1] * 25000) for w in words] + [round(words[-1][2] * 25000)]
+    rows = [(0, times[0], "sil"), *zip(times[:-1], times[1:], (w[0] for w in words), strict=True)]
+    rows.append((times[-1], GRID_END, "sil"))
+    return "".join(f"{first} {last} {word}{end}" for first, last, word in rows)
+
+
+def save_grid(out: Path, talker: int, name: str, clip: Clip) -> Path:
+    """Writes `sN/video/NAME.mpg` and `sN/align/NAME.align`; returns the video's path."""
+    path = out / f"s{talker}/video/{name}.mpg"
+    media.write_mpg(path, clip.frames, clip.samples)
+    align = out / f"s{talker}/align/{name}.align"
+    align.parent.mkdir(parents=True, exist_ok=True)
+    align.write_text(align_text(clip.words), newline="")
+    return path
+
+
+def make_grid(out: Path, clips: int, seed: int) -> Iterator[str]:
+    """Writes GRID; yields the name of each clip once it is on disk."""
+    names = itertools.islice(grid_names(seed), clips)
+    for name, talker in zip(names, itertools.cycle(GRID_TALKERS), strict=False):
+        save_grid(out, talker, name, grid_clip(talker, name, seed))
+        yield f"s{talker}/{name}"
+
+
+# LRW ----------------------------------------------------------------------------------------------
+
+
+def lrw_slots(words: Sequence[str], clips: int) -> Iterator[tuple[str, str, int]]:
+    """(word, split, counter): each six clips of a word are four train, one val and one test."""
+    pattern = ("train", "val", "test", "train", "train", "train")
+    counters: dict[tuple[str, str], int] = {}
+    for index in range(clips):
+        word, split = words[index % len(words)], pattern[index // len(words) % len(pattern)]
+        counters[word, split] = counters.get((word, split), 0) + 1
+        yield word, split, counters[word, split]
+
+
+def lrw_clip(word: str, talker: int, seed: int = 0) -> Clip:
+    """Films 1.16 s out of a longer phrase, the word in the middle; `words` holds that word only."""
+    who = Talker.number(talker, seed)
+    rng = np.random.default_rng((seed, talker, *word.encode()))
+    before, after = _CARRIERS[int(rng.integers(len(_CARRIERS)))]
+    speech = speak(f"{before} {word.lower()} {after}", who.voice, who.pitch, who.rate)
+    target = next(w for w in speech.words if w[0] == word.lower())
+    start_s = LRW_FRAMES / FPS / 2 - (target[1] + target[2]) / 2
+    mouth = LRW_MOUTH[0] + rng.uniform(-3, 3), LRW_MOUTH[1] + rng.uniform(-3, 3)
+    unit = float(rng.uniform(58, 66))
+    clip = shoot(who, speech, start_s, LRW_FRAMES, LRW_SIZE, mouth, unit, _clip_seed(rng))
+    clip.words = [(word, target[1] + start_s, target[2] + start_s)]
+    return clip
+
+
+def lrw_text(duration_s: float, counter: int) -> str:
+    """The metadata file beside a clip; Duration is that of the word."""
+    return (
+        f"Disk reference: {5920000000000000000 + counter}\n"
+        "Channel: AVB One\n"
+        f"Program start: 2011-03-{counter % 28 + 1:02d} 06:00:00 +0000\n"
+        f"Clip start: {17.3 + 1.16 * counter:.2f} seconds\n"
+        f"Duration: {duration_s:.2f} seconds\n"
+    )
+
+
+def save_lrw(out: Path, word: str, split: str, counter: int, clip: Clip) -> Path:
+    """Writes `lipread_mp4/WORD/split/WORD_00001.mp4` and its .txt; returns the video's path."""
+    path = out / f"lipread_mp4/{word}/{split}/{word}_{counter:05d}.mp4"
+    media.write_mp4(path, clip.frames, clip.samples)
+    start, end = clip.words[0][1:]
+    path.with_suffix(".txt").write_text(lrw_text(end - start, counter), newline="")
+    return path
+
+
+def make_lrw(out: Path, clips: int, seed: int) -> Iterator[str]:
+    """Writes LRW; yields the name of each clip once it is on disk."""
+    for index, (word, split, counter) in enumerate(lrw_slots(LRW_WORDS, clips)):
+        talker = 100 + (index * 7 + index // len(LRW_WORDS)) % 24  # about two dozen people
+        save_lrw(out, word, split, counter, lrw_clip(word, talker, seed))
+        yield f"{word}/{split}/{counter:05d}"
+
+
+# LRW-1000 -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Row:
+    """One word of LRW-1000; times in hundredths of a second on its folder's clock."""
+
+    split: str  # trn, val or tst
+    folder: str
+    audio: str
+    word: str
+    pinyin: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Where a layout of LRW-1000 keeps its three parts."""
+
+    images: Path
+    audio: Path
+    info: Path
+
+    @classmethod
+    def of(cls, out: Path, layout: str) -> Tree:
+        """The folders of layout `A` (LRW1000_Public) or `B` (CAS-VSR-W1k)."""
+        if layout == "A":
+            root = out / "LRW1000_Public"
+            return cls(root / "images", root / "audio", root / "info")
+        if layout == "B":
+            root = out / "CAS-VSR-W1k"
+            audio = root / "audio/LRW1000_Public/audio"
+            return cls(root / "lip_images/lip_images", audio, root / "info")
+        raise ValueError(f"layout {layout!r}: expected A (LRW1000_Public) or B (CAS-VSR-W1k)")
+
+
+def segment_clip(words: Sequence[tuple[str, str]], talker: int, seed: int = 0) -> Clip:
+    """Films several Mandarin words in one go, lower face only; `words` holds their pinyin."""
+    who = Talker.number(talker, seed, mandarin=True)
+    rng = np.random.default_rng((seed, talker, len(words)))
+    sounds: list[np.ndarray] = []
+    phonemes: list[Span] = []
+    spans: list[Span] = []
+    clock_s = float(rng.uniform(0.3, 0.6))
+    for word, pinyin in words:
+        speech = speak(word, who.voice, who.pitch, who.rate)
+        phonemes += [(p, s + clock_s, e + clock_s) for p, s, e in speech.phonemes]
+        spans.append((pinyin, clock_s + speech.words[0][1], clock_s + speech.words[-1][2]))
+        pause = np.zeros(round(clock_s * SAMPLE_RATE) - sum(map(len, sounds)), np.float32)
+        sounds += [pause, speech.samples]
+        clock_s += speech.duration_s + float(rng.uniform(0.05, 0.4))
+    whole = Speech(np.concatenate(sounds), spans, phonemes)
+    num_frames = int((spans[-1][2] + 0.3) * FPS) + 1
+    side = int(rng.integers(76, 150))
+    unit = side / float(rng.uniform(1.35, 1.6))
+    mouth = side / 2, 0.52 * side
+    return shoot(who, whole, 0.0, num_frames, (side, side), mouth, unit, _clip_seed(rng))
+
+
+def save_segment(
+    tree: Tree, clip: Clip, folder: str, split: str, words: Sequence[str]
+) -> list[Row]:
+    """Writes a folder of jpgs and one wav a word; `words` are as written, one for each span."""
+    for number, frame in enumerate(clip.frames, start=1):
+        media.write_jpg(tree.images / folder / f"{number}.jpg", frame)
+    rows = []
+    for index, (word, (pinyin, start_s, end_s)) in enumerate(zip(words, clip.words, strict=True)):
+        audio = hashlib.md5(f"{folder}/{index}".encode()).hexdigest()
+        row = Row(split, folder, audio, word, pinyin, round(start_s * 100), round(end_s * 100))
+        media.write_wav(tree.audio / f"{audio}.wav", word_sound(clip.samples, row.start, row.end))
+        rows.append(row)
+    return rows
+
+
+def word_sound(samples: np.ndarray, start: int, end: int) -> np.ndarray:
+    """The sound of `start - 0.2 s .. end + 0.2 s`, cut at the ends of the recording."""
+    step = SAMPLE_RATE // 100
+    return samples[max(0, start - MARGIN) * step : (end + MARGIN) * step]
+
+
+def write_index(tree: Tree, rows: Sequence[Row], bom_in: str = "") -> None:
+    """Writes the index files; times as 1.20 in the split files and as 1.2 in the audio file."""
+    tree.info.mkdir(parents=True, exist_ok=True)
+    for split in ("trn", "val", "tst"):
+        lines = [
+            f"{r.folder},{r.word},{r.pinyin},{r.start / 100:.2f},{r.end / 100:.2f}\n"
+            for r in rows
+            if r.split == split
+        ]
+        encoding = "utf-8-sig" if split == bom_in else "utf-8"
+        path = tree.info / f"{split}_1000.txt"
+        path.write_text("".join(lines), encoding=encoding, newline="")
+    lines = [
+        f"{r.folder},{r.audio},{r.word},{r.pinyin},{r.start / 100:g},{r.end / 100:g}\n"
+        for r in rows
+    ]
+    path = tree.info / "all_audio_video.txt"
+    path.write_text("".join(lines), encoding="utf-8", newline="")
+
+
+def segment_plan(clips: int, words_each: int) -> Iterator[tuple[str, int]]:
+    """(split, words) of each folder: at least three folders, of six four trn, one val, one tst."""
+    pattern = ("trn", "val", "tst", "trn", "trn", "trn")
+    folders = max(min(3, clips), -(-clips // words_each))
+    for index in range(folders):
+        yield pattern[index % 6], clips // folders + (index < clips % folders)
+
+
+def folder_name(seed: int, index: int) -> str:
+    """The 32 hexadecimal digits that name a video segment."""
+    return hashlib.md5(f"avb synth {seed} {index}".encode()).hexdigest()
+
+
+def make_lrw1000(tree: Tree, clips: int, seed: int, rows: list[Row]) -> Iterator[str]:
+    """Writes LRW-1000 but for its index and fills `rows`; yields the name of each word."""
+    turn = itertools.cycle(MANDARIN)
+    for index, (split, count) in enumerate(segment_plan(clips, 6)):
+        words = list(itertools.islice(turn, count))
+        clip = segment_clip(words, 200 + index, seed)
+        new = save_segment(tree, clip, folder_name(seed, index), split, [w for w, _ in words])
+        rows += new
+        yield from (f"{row.folder}/{row.pinyin}" for row in new)
+
+
+def _clip_seed(rng: np.random.Generator) -> int:
+    return int(rng.integers(1 << 31))

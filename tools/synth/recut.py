@@ -1,0 +1,213 @@
+"""Real GRID film re-cut into the layouts of LRW and LRW-1000.
+
+The two lip-reading corpora are licensed; this lets their whole path run on real faces. The words
+are GRID's own: `BIN`, `BLUE`, ... become LRW's class folders, and stand where LRW-1000 has its
+Chinese word and its pinyin.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+
+from avb.tools.synth import raw
+from avb.tools.synth.raw import Clip
+from avb.tools.synth.voice import SAMPLE_RATE, Span
+
+FPS = raw.FPS
+EYE_TO_MOUTH_PX = 70.0  # in a 256 px picture with the mouth at (127, 163) the face then fills it
+# Prepositions and letters are too short to be words of LRW.
+_POSITIONS = (0, 1, 4, 5)
+
+
+@dataclass(frozen=True)
+class Face:
+    """Where a face is, in source px: the middle of the mouth, and its distance from the eyes."""
+
+    x: float
+    y: float
+    eye_to_mouth: float
+
+
+def find_clips(root: Path, seed: int) -> list[tuple[Path, Path]]:
+    """(video, align) of every aligned clip of `sN/video/NAME.{mp4,mpg}`, talkers taking turns.
+
+    The sentences of a talker are shuffled: in the order of their names all begin with `bin`.
+
+    Raises:
+        ValueError: there is none.
+    """
+    talkers: dict[str, list[tuple[Path, Path]]] = {}
+    for video in sorted(root.glob("s*/video/??????.mp[4g]")):
+        align = video.parent.parent / "align" / f"{video.stem}.align"
+        if align.is_file():
+            talkers.setdefault(video.parts[-3], []).append((video, align))
+    if not talkers:
+        raise ValueError(
+            f"{root}: no sN/video/NAME.mp4 or .mpg with sN/align/NAME.align; name a GRID folder"
+        )
+    rng = np.random.default_rng((seed, 0x6C1))
+    shuffled = [[clips[i] for i in rng.permutation(len(clips))] for clips in talkers.values()]
+    turns = itertools.zip_longest(*shuffled)
+    return [clip for turn in turns for clip in turn if clip is not None]
+
+
+def read_align(path: Path) -> list[Span]:
+    """The words of an align file with their times in seconds; silence and pauses left out."""
+    rows = [line.split() for line in path.read_text().splitlines() if line.strip()]
+    return [(w, int(a) / 25000, int(b) / 25000) for a, b, w in rows if w not in ("sil", "sp")]
+
+
+def read_video(path: Path) -> tuple[list[np.ndarray], np.ndarray]:
+    """Frames as uint8 BGR, and the sound as float32 `[N]` at 16 kHz mono; both empty if unreadable.
+
+    A clip without sound counts as unreadable: there is nothing to cut from it.
+    """
+    frames: list[np.ndarray] = []
+    sound: list[np.ndarray] = []
+    resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
+    try:
+        with av.open(str(path)) as container:
+            if not (container.streams.video and container.streams.audio):
+                return [], np.zeros(0, np.float32)
+            for frame in container.decode(video=0, audio=0):
+                if isinstance(frame, av.VideoFrame):
+                    frames.append(frame.to_ndarray(format="bgr24"))
+                elif isinstance(frame, av.AudioFrame):
+                    sound += [part.to_ndarray()[0] for part in resampler.resample(frame)]
+    except av.FFmpegError:
+        return [], np.zeros(0, np.float32)
+    sound += [part.to_ndarray()[0] for part in resampler.resample(None)]
+    return frames, np.concatenate(sound)
+
+
+class FaceFinder:
+    """mediapipe's face mesh, one graph for all clips; each picture is looked at on its own."""
+
+    def __init__(self) -> None:
+        try:
+            import mediapipe
+        except ImportError as error:
+            raise ImportError(
+                "--from-grid looks for faces with mediapipe, not installed: pip install 'avb[prep]'"
+            ) from error
+        self._mesh = mediapipe.solutions.face_mesh.FaceMesh(static_image_mode=True)
+
+    def find(self, frames: list[np.ndarray]) -> Face | None:
+        """The median face of a few pictures; None if one of them shows no face."""
+        found = []
+        for frame in frames:
+            height, width = frame.shape[:2]
+            faces = self._mesh.process(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)).multi_face_landmarks
+            if not faces:
+                return None
+            # Outer corners of eyes and mouth, and the middles of the inner lips.
+            points = [faces[0].landmark[i] for i in (33, 263, 61, 291, 13, 14)]
+            xy = np.array([(p.x * width, p.y * height) for p in points])
+            eyes, mouth = xy[:2].mean(axis=0), xy[2:].mean(axis=0)
+            found.append((*mouth, float(np.hypot(*(mouth - eyes)))))
+        return Face(*(float(v) for v in np.median(found, axis=0)))
+
+
+class _Reader:
+    """Reads whole, sound sentences; a clip that is odd in any way is left out."""
+
+    def __init__(self) -> None:
+        self._finder = FaceFinder()
+
+    def read(self, video: Path, align: Path) -> tuple[Clip, Face] | None:
+        words = read_align(align)
+        if [word for word, _, _ in words] != raw.sentence(video.stem):
+            return None
+        frames, samples = read_video(video)
+        if len(frames) != raw.GRID_FRAMES:
+            return None
+        seen = self._finder.find(frames[2::18])
+        return None if seen is None else (Clip(frames, samples, words), seen)
+
+
+def cut_word(clip: Clip, seen: Face, position: int) -> Clip | None:
+    """29 frames of 256 x 256 about a word, the mouth at (127, 163); None where they do not fit."""
+    word, start_s, end_s = clip.words[position]
+    first = round((start_s + end_s) / 2 * FPS - raw.LRW_FRAMES / 2)
+    last = first + raw.LRW_FRAMES
+    if first < 0 or last > len(clip.frames):
+        return None
+    scale = EYE_TO_MOUTH_PX / seen.eye_to_mouth
+    x, y = raw.LRW_MOUTH
+    matrix = np.array([[scale, 0, x - scale * seen.x], [0, scale, y - scale * seen.y]])
+    edge = cv2.BORDER_REPLICATE  # a wide picture cut to a tall one may end above its lower edge
+    frames = [
+        np.asarray(cv2.warpAffine(f, matrix, raw.LRW_SIZE, flags=cv2.INTER_CUBIC, borderMode=edge))
+        for f in clip.frames[first:last]
+    ]
+    step, shift = SAMPLE_RATE // FPS, first / FPS
+    samples = clip.samples[first * step : last * step]
+    return Clip(frames, samples, [(word.upper(), start_s - shift, end_s - shift)])
+
+
+def make_lrw(out: Path, root: Path, clips: int, seed: int) -> Iterator[str]:
+    """Writes LRW from GRID; yields the name of each clip. Ends early when GRID is used up."""
+    reader, pattern = _Reader(), ("train", "val", "test", "train", "train", "train")
+    counters: dict[tuple[str, str], int] = {}
+    sentences = find_clips(root, seed)
+    per_sentence = min(len(_POSITIONS), -(-clips // len(sentences)))
+    written = 0
+    for number, (video, align) in enumerate(sentences):
+        if (got := reader.read(video, align)) is None:
+            continue
+        for turn in range(per_sentence):
+            position = _POSITIONS[(number + turn + seed) % len(_POSITIONS)]
+            if written == clips or (cut := cut_word(*got, position)) is None:
+                continue
+            word = cut.words[0][0]
+            split = pattern[sum(v for (w, _), v in counters.items() if w == word) % len(pattern)]
+            counters[word, split] = counters.get((word, split), 0) + 1
+            raw.save_lrw(out, word, split, counters[word, split], cut)
+            written += 1
+            yield f"{word}/{split}/{counters[word, split]:05d}"
+        if written == clips:
+            return
+
+
+def cut_segment(clip: Clip, seen: Face, seed: int) -> Clip:
+    """The lower face of a sentence in square pictures whose size differs from clip to clip."""
+    share = float(np.random.default_rng((seed, 0x5E6)).uniform(1.3, 1.9))
+    half = round(share * seen.eye_to_mouth / 2)
+    x, y = round(seen.x), round(seen.y)
+    frames = []
+    for frame in clip.frames:
+        padded = cv2.copyMakeBorder(frame, half, half, half, half, cv2.BORDER_REPLICATE)
+        frames.append(padded[y : y + 2 * half, x : x + 2 * half])
+    return Clip(frames, clip.samples, clip.words)
+
+
+def make_lrw1000(
+    tree: raw.Tree, root: Path, clips: int, seed: int, rows: list[raw.Row]
+) -> Iterator[str]:
+    """Writes LRW-1000 from GRID but for its index; fills `rows`, yields the name of each word."""
+    reader, pattern = _Reader(), ("trn", "val", "tst", "trn", "trn", "trn")
+    each = min(6, max(1, clips // 3))
+    folder = 0
+    for video, align in find_clips(root, seed):
+        left = clips - len(rows)
+        if not left:
+            return
+        if (got := reader.read(video, align)) is None:
+            continue
+        clip, seen = got
+        end_s = len(clip.frames) / FPS - 0.2
+        words = [w for w in clip.words if w[1] >= 0.2 and w[2] <= end_s][: min(each, left)]
+        cut = cut_segment(Clip(clip.frames, clip.samples, words), seen, seed + folder)
+        name = raw.folder_name(seed, folder)
+        split = pattern[folder % len(pattern)]
+        new = raw.save_segment(tree, cut, name, split, [w.upper() for w, _, _ in words])
+        rows += new
+        folder += 1
+        yield from (f"{row.folder}/{row.pinyin}" for row in new)
