@@ -1,0 +1,309 @@
+"""From rows of the index to batches: read the blocks, decode, lay into preallocated arrays.
+
+Axis letters: B samples, T frames, H rows, W columns, F mel bins, M mel columns.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections import OrderedDict
+from functools import lru_cache
+from io import BytesIO
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from avb.pipeline.batch import Batch
+from avb.pipeline.codec import EXTENSIONS, decode_flac, decode_video
+from avb.pipeline.index import WORDS_PER_SENTENCE, Index, Ints
+from avb.pipeline.shard import read_members
+
+#: Frames of a word sample, as in the corpora of single words.
+WORD_FRAMES = 29
+_OPEN_FILES = 64
+
+Members = dict[str, memoryview]
+Floats = NDArray[np.float32]
+
+
+class Job(NamedTuple):
+    """One call's work: rows of the index, their epochs and, for words, the order to deal them."""
+
+    rows: Ints
+    epochs: Ints
+    slots: Ints | None
+
+
+def first_frame(start_s: float, end_s: float, fps: float) -> int:
+    """Where the window of a word begins: `WORD_FRAMES` centred on the frame shown at its middle.
+
+    Frame f is shown from f / fps to (f + 1) / fps, so that the middle is rounded down to a frame;
+    the window may begin before the clip and end after it.
+    """
+    # The small term keeps a middle that falls on a frame's first instant in that frame.
+    return int(np.floor((start_s + end_s) / 2 * fps + 1e-6)) - WORD_FRAMES // 2
+
+
+class ShardFiles:
+    """Reads pieces of shards by name, keeping the last few files open in each process."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._open: OrderedDict[str, int] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"_folder": self._folder, "_open": OrderedDict()}  # descriptors do not travel
+
+    def __del__(self) -> None:
+        for descriptor in self._open.values():
+            os.close(descriptor)
+
+    def read(self, shard: str, offset: int, nbytes: int) -> bytes:
+        """`nbytes` from `offset` on of the shard called `shard` (without `.tar`).
+
+        Raises:
+            FileNotFoundError: there is no such shard.
+            ValueError: it ends too early.
+        """
+        if shard in self._open:
+            self._open.move_to_end(shard)
+        else:
+            try:
+                # pread keeps no position, so forked workers may use one descriptor at a time.
+                self._open[shard] = os.open(self._folder / f"{shard}.tar", os.O_RDONLY)
+            except FileNotFoundError:
+                raise FileNotFoundError(
+                    f"{self._folder / shard}.tar: missing, though the manifest lists its clips; "
+                    "copy it again or run `avb prep` again"
+                ) from None
+            if len(self._open) > _OPEN_FILES:
+                os.close(self._open.popitem(last=False)[1])
+        block = os.pread(self._open[shard], nbytes, offset)
+        if len(block) != nbytes:
+            raise ValueError(f"ends after {offset + len(block)} bytes, a sample lies beyond")
+        return block
+
+
+class Assembler:
+    """Makes batches; all state but open files is fixed, so any process may make any batch."""
+
+    def __init__(self, index: Index, crops: tuple[str, ...], mel: bool, audio: bool) -> None:
+        self._index = index
+        self._with_mel = mel
+        self._with_audio = audio
+        self._files = ShardFiles(index.folder)
+        settings, stored_mel = index.dataset["settings"], index.dataset["mel"]
+        self._fps = settings["fps"]
+        self._columns_per_frame = settings["sample_rate"] // (self._fps * stored_mel["hop"])
+        self._num_mels = stored_mel["n_mels"]
+        self._silence = float(np.log(stored_mel["floor"]))
+        self._mel_scale = (stored_mel.get("scale", 1.0), stored_mel.get("offset", 0.0))
+        self._sides = {crop: index.dataset["crops"][crop]["stored"] for crop in crops}
+        self._label_of = {label: i for i, label in enumerate(index.labels)}
+
+    def __call__(self, job: Job) -> list[Batch]:
+        """The batches of one job: one of clips, or six of words.
+
+        Raises:
+            FileNotFoundError, ValueError: a sample cannot be read; the message names it.
+        """
+        return [self._clips(job)] if job.slots is None else self._words(job)
+
+    def _clips(self, job: Job) -> Batch:
+        index, size = self._index, len(job.rows)
+        lengths, columns = index.num_frames[job.rows], index.num_mel[job.rows]
+        video = {
+            crop: np.empty((size, lengths.max(), side, side), np.uint8)
+            for crop, side in self._sides.items()
+        }
+        mel = np.empty((size, self._num_mels, columns.max()), np.float32)
+        sounds = []
+        for i, row in enumerate(job.rows):
+            try:
+                members = self.members(row)
+                for crop, frames in video.items():
+                    self._decode_crop(members, crop, frames[i, : lengths[i]])
+                    frames[i, lengths[i] :] = 0
+                if self._with_mel:
+                    mel[i, :, : columns[i]] = self._decode_mel(members, columns[i])
+                    mel[i, :, columns[i] :] = self._silence
+                if self._with_audio:
+                    sounds.append(self._decode_audio(members))
+            except ValueError as error:
+                raise self._fault(row, error) from error
+        words = [index.words(row) for row in job.rows]
+        labelled = [w[0][1:] if label >= 0 and len(w) == 1 else (None, None)
+                    for w, label in zip(words, index.label_id[job.rows], strict=True)]  # fmt: skip
+        audio = _pad(sounds) if self._with_audio else None
+        return Batch(
+            keys=[index.key(row) for row in job.rows],
+            video={crop: torch.from_numpy(frames) for crop, frames in video.items()},
+            mel=torch.from_numpy(mel) if self._with_mel else None,
+            lengths=torch.from_numpy(lengths),
+            mel_lengths=torch.from_numpy(columns),
+            label_id=torch.from_numpy(index.label_id[job.rows]),
+            boundary=torch.tensor(
+                [[np.nan if t is None else t for t in times] for times in labelled]
+            ),
+            epoch=torch.from_numpy(job.epochs),
+            speakers=[index.speaker[row] for row in job.rows],
+            words=words,
+            audio=audio,
+            audio_lengths=torch.tensor([len(s) for s in sounds]) if self._with_audio else None,
+        )
+
+    def _words(self, job: Job) -> list[Batch]:
+        """Six batches; batch j has word `slots[i, j]` of sentence i, each sentence decoded once."""
+        assert job.slots is not None
+        size, columns_per_frame = len(job.rows), self._columns_per_frame
+        video = {
+            crop: np.empty((WORDS_PER_SENTENCE, size, WORD_FRAMES, side, side), np.uint8)
+            for crop, side in self._sides.items()
+        }
+        mel_shape = (self._num_mels, WORD_FRAMES * columns_per_frame)
+        mel = np.full((WORDS_PER_SENTENCE, size, *mel_shape), self._silence, np.float32)
+        firsts = np.empty((WORDS_PER_SENTENCE, size), np.int64)
+        for i, row in enumerate(job.rows):
+            try:
+                clip_video, clip_mel = self.decode(row)
+            except ValueError as error:
+                raise self._fault(row, error) from error
+            for j, slot in enumerate(job.slots[i]):
+                start_s, end_s = self._index.word_s[self._index.first_word[row] + slot]
+                first = firsts[j, i] = first_frame(start_s, end_s, self._fps)
+                window = np.arange(first, first + WORD_FRAMES)
+                for crop, frames in clip_video.items():
+                    np.take(frames, window, axis=0, mode="clip", out=video[crop][j, i])
+                if self._with_mel:
+                    _copy_window(clip_mel, first * columns_per_frame, mel[j, i])
+        return [
+            self._word_batch(
+                job,
+                job.slots[:, j],
+                firsts[j],
+                {crop: frames[j] for crop, frames in video.items()},
+                mel[j],
+            )
+            for j in range(WORDS_PER_SENTENCE)
+        ]
+
+    def _word_batch(
+        self,
+        job: Job,
+        slots: Ints,
+        firsts: Ints,
+        video: dict[str, NDArray[np.uint8]],
+        mel: Floats,
+    ) -> Batch:
+        index = self._index
+        words = []
+        for row, first in zip(job.rows, firsts, strict=True):
+            shift = float(first) / self._fps
+            timed = [(w, s, e) for w, s, e in index.words(row) if s is not None and e is not None]
+            words.append([(w, s - shift, e - shift) for w, s, e in timed])
+        dealt = [clip_words[slot] for clip_words, slot in zip(words, slots, strict=True)]
+        size = len(job.rows)
+        return Batch(
+            keys=[f"{index.key(r)}#{slot}" for r, slot in zip(job.rows, slots, strict=True)],
+            video={crop: torch.from_numpy(frames) for crop, frames in video.items()},
+            mel=torch.from_numpy(mel) if self._with_mel else None,
+            lengths=torch.full((size,), WORD_FRAMES),
+            mel_lengths=torch.full((size,), WORD_FRAMES * self._columns_per_frame),
+            label_id=torch.tensor([self._label_of[word] for word, _, _ in dealt]),
+            boundary=torch.tensor([times for _, *times in dealt]),
+            epoch=torch.from_numpy(job.epochs),
+            speakers=[index.speaker[row] for row in job.rows],
+            words=words,  # type: ignore[arg-type]
+        )
+
+    def decode(self, row: int) -> tuple[dict[str, NDArray[np.uint8]], Floats]:
+        """One whole clip: uint8 [T, H, W] by crop and float32 [F, M] (empty without mels)."""
+        members = self.members(row)
+        num_frames = self._index.num_frames[row]
+        video = {
+            crop: self._decode_crop(members, crop, np.empty((num_frames, side, side), np.uint8))
+            for crop, side in self._sides.items()
+        }
+        mel = self._decode_mel(members, self._index.num_mel[row]) if self._with_mel else None
+        return video, np.empty((0, 0), np.float32) if mel is None else mel
+
+    def members(self, row: int) -> Members:
+        """What is stored of one clip, by extension (`lips.mp4`, `mel.npy`, ...)."""
+        index = self._index
+        shard, prefix = index.shard[row], index.key(row) + "."
+        assert shard is not None
+        block = self._files.read(shard, int(index.offset[row]), int(index.nbytes[row]))
+        members = read_members(block)
+        foreign = [name for name in members if not name.startswith(prefix)]
+        if foreign:
+            raise ValueError(f"its place holds {foreign[0]}; shards and manifest do not match")
+        return {name[len(prefix) :]: content for name, content in members.items()}
+
+    def _decode_crop(
+        self, members: Members, crop: str, out: NDArray[np.uint8]
+    ) -> NDArray[np.uint8]:
+        for extension in EXTENSIONS.values():
+            if (data := members.get(f"{crop}.{extension}")) is not None:
+                return decode_video(data, extension, out)
+        raise ValueError(f"no member {crop}.mp4, .h264 or .jpg, found {', '.join(members)}")
+
+    def _decode_mel(self, members: Members, columns: int) -> Floats:
+        if "mel.npy" not in members:
+            raise ValueError(f"no member mel.npy, found {', '.join(members)}")
+        stored = parse_npy(members["mel.npy"])
+        if stored.shape != (self._num_mels, columns):
+            raise ValueError(f"mel is {stored.shape}, expected {(self._num_mels, int(columns))}")
+        if stored.dtype == np.uint8:
+            scale, offset = self._mel_scale
+            return stored * np.float32(scale) + np.float32(offset)
+        return stored.astype(np.float32)
+
+    def _decode_audio(self, members: Members) -> Floats:
+        if "flac" not in members:
+            raise ValueError("no sound is stored; prepare with --keep-audio")
+        return decode_flac(members["flac"])
+
+    def _fault(self, row: int, error: ValueError) -> ValueError:
+        index = self._index
+        return ValueError(
+            f"{index.folder / str(index.shard[row])}.tar: clip {index.key(row)}: {error}; "
+            f"find every fault with `avb verify {index.folder}`"
+        )
+
+
+def parse_npy(data: memoryview) -> NDArray[np.float16] | NDArray[np.uint8]:
+    """A float16 or uint8 array from the bytes of a `.npy` file, not copied; never unpickles.
+
+    Raises:
+        ValueError: something else.
+    """
+    if bytes(data[:8]) != b"\x93NUMPY\x01\x00" or len(data) < 10:
+        raise ValueError(f"{len(data)} bytes are not a .npy array of format 1.0")
+    start = 10 + struct.unpack_from("<H", data, 8)[0]
+    shape, fortran, dtype = _parse_npy_header(bytes(data[8:start]))
+    if dtype not in (np.float16, np.uint8):
+        raise ValueError(f".npy array is {dtype}, expected float16 or uint8")
+    return np.frombuffer(data[start:], dtype).reshape(shape, order="F" if fortran else "C")
+
+
+@lru_cache(maxsize=256)  # one for each length of clip; parsing takes as long as a lips frame
+def _parse_npy_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype]:
+    return np.lib.format.read_array_header_1_0(BytesIO(header))
+
+
+def _copy_window(mel_FM: Floats, first: int, out_FM: Floats) -> None:
+    """Copy what lies inside the clip of the columns from `first` on; the rest of `out` stays."""
+    start, stop = max(first, 0), min(first + out_FM.shape[1], mel_FM.shape[1])
+    if start < stop:
+        out_FM[:, start - first : stop - first] = mel_FM[:, start:stop]
+
+
+def _pad(sounds: list[Floats]) -> torch.Tensor:
+    padded = np.zeros((len(sounds), max(map(len, sounds))), np.float32)
+    for i, sound in enumerate(sounds):
+        padded[i, : len(sound)] = sound
+    return torch.from_numpy(padded)

@@ -1,0 +1,81 @@
+"""In which order clips are read: pure functions of (shards of the clips, seed, epoch).
+
+No data is read and no process takes part, so every rank and worker can know the whole order, and
+a position in it is one number. Randomness comes from raw PCG64 bits, whose stream NumPy promises
+to keep from version to version.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+
+_SHARDS, _CLIPS, _MIX, _SLOTS = range(4)  # what a draw is for
+
+
+def _draw(size: int, *entropy: int) -> NDArray[np.uint64]:
+    raw = np.random.PCG64(np.random.SeedSequence(entropy)).random_raw(size)
+    return np.asarray(raw, np.uint64)
+
+
+def epoch_order(shards: Ints, seed: int, epoch: int, buffer: int) -> Ints:
+    """A permutation of the clips for one epoch.
+
+    Shards come in a new order each epoch, clips shuffled inside their shard, then shuffled once
+    more within each run of `buffer` clips, which mixes neighbouring shards. Reading stays within
+    the few shards that a run spans.
+
+    Args:
+        shards: int64 [N], the shard that each clip lies in, numbered from 0.
+        seed: of the whole stream, >= 0.
+        epoch: counted from 0.
+        buffer: clips in a run; 1 leaves the shards apart.
+
+    Returns:
+        int64 [N], each of 0..N-1 once.
+    """
+    num_clips = len(shards)
+    shard_rank = _draw(int(shards.max()) + 1, seed, epoch, _SHARDS)[shards]
+    order = np.lexsort((_draw(num_clips, seed, epoch, _CLIPS), shard_rank))
+    run = np.arange(num_clips) // buffer
+    return order[np.lexsort((_draw(num_clips, seed, epoch, _MIX), run))]
+
+
+def word_slots(num_clips: int, seed: int, epoch: int, num_words: int) -> Ints:
+    """For every sentence the order in which its words are dealt: int64 [num_clips, num_words]."""
+    draws = _draw(num_clips * num_words, seed, epoch, _SLOTS).reshape(num_clips, num_words)
+    return np.argsort(draws, axis=1, kind="stable")
+
+
+class EndlessOrder:
+    """The epochs' orders one after the other, without end and without a seam."""
+
+    def __init__(self, shards: Ints, seed: int, buffer: int) -> None:
+        self._shards = shards
+        self._seed = seed
+        self._buffer = buffer
+        self._orders: dict[int, Ints] = {}
+
+    def take(self, start: int, stop: int) -> tuple[Ints, Ints]:
+        """Clips and epochs at the places `start` to `stop` of the endless order, each int64 [n]."""
+        epochs, places = np.divmod(np.arange(start, stop), len(self._shards))
+        clips = np.empty_like(places)
+        for epoch in np.unique(epochs):
+            here = epochs == epoch
+            clips[here] = self._order(int(epoch))[places[here]]
+        return clips, epochs
+
+    def _order(self, epoch: int) -> Ints:
+        if epoch not in self._orders:
+            order = epoch_order(self._shards, self._seed, epoch, self._buffer)
+            # A batch may straddle two epochs; older ones are not asked for again.
+            self._orders = {k: v for k, v in self._orders.items() if k == epoch - 1}
+            self._orders[epoch] = order
+        return self._orders[epoch]
+
+
+def share(num_clips: int, rank: int, world: int) -> slice:
+    """The contiguous part of a global batch that one process takes; parts differ by one at most."""
+    return slice(num_clips * rank // world, num_clips * (rank + 1) // world)

@@ -1,0 +1,221 @@
+"""The reader: an endless, exactly reproducible stream of batches from a folder of shards.
+
+The order of all clips is a pure function of (index, seed, epoch); epochs follow each other without
+a seam, and global batch b is clips b*G to (b+1)*G of that endless order. A process takes its
+contiguous part of every global batch, workers only decode what they are handed. So content and
+order are the same for any number of processes and workers, nothing is dropped or repeated, and
+the number of batches done is all it takes to resume.
+
+    stream = Stream(load_index("shards/lrw"), batch_size=32, seed=1)
+    for batch in stream:  # endless; stream.position goes into the checkpoint
+        batch.video["lips"], batch.mel, batch.label_id
+
+Reading needs PyAV (or OpenCV), pyarrow and torch, not webdataset.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from avb.pipeline.assemble import Assembler, Job
+from avb.pipeline.batch import Batch
+from avb.pipeline.index import WORDS_PER_SENTENCE, Index, Ints
+from avb.pipeline.order import EndlessOrder, share, word_slots
+
+
+def default_workers(processes: int = 1) -> int:
+    """Decoding workers for each of `processes` readers on this machine.
+
+    None below four cores: on two cores, workers were measured to be slower than none, because
+    they hand every batch over to the process that would otherwise have decoded it.
+    """
+    cores = len(os.sched_getaffinity(0)) // processes
+    return cores - 1 if cores >= 4 else 0
+
+
+class Stream:
+    """Batches of clips or of words; endless, or one pass that sees each sample exactly once.
+
+    Iterating starts at `position` and moves it on, so that a stream can be left and taken up
+    again. A pass (`once`) goes in the order of the shards, starts anew each time and may hand a
+    process fewer batches than another; its last batch may be smaller, nothing is padded.
+
+    Attributes:
+        rows: the rows of the index that are read.
+        num_samples: samples in an epoch (all processes together).
+        position: batches handed out since the start of the stream.
+    """
+
+    def __init__(
+        self,
+        index: Index,
+        *,
+        batch_size: int,
+        rows: Ints | None = None,
+        crops: Sequence[str] = ("lips",),
+        mel: bool = True,
+        audio: bool = False,
+        unit: str = "clip",
+        once: bool = False,
+        seed: int = 0,
+        buffer: int = 2048,
+        rank: int = 0,
+        world: int = 1,
+        workers: int | None = None,
+        pin_memory: bool = False,
+        position: int = 0,
+    ) -> None:
+        """Check the request; nothing is read yet.
+
+        Args:
+            index: from `load_index`.
+            batch_size: samples in a global batch, over all processes.
+            rows: what to read, from `Index.select`; None: everything.
+            crops: names of the pictures wanted, `lips` and `face`; none for sound alone.
+            mel: whether mels are wanted.
+            audio: whether the stored sound is wanted (whole clips only).
+            unit: `clip`, or `word`: 29 frames centred on each of the six words of a sentence.
+                Then a block of `batch_size` sentences is decoded once and dealt out as six
+                batches, each with one word of every sentence.
+            once: one pass instead of an endless shuffled stream.
+            seed: decides the order.
+            buffer: clips that are shuffled together across shards.
+            rank: number of this process.
+            world: number of processes.
+            workers: processes that decode; 0: this one does; None: `default_workers`.
+            pin_memory: whether batches lie in page-locked memory.
+            position: where to start, from an earlier stream with the same settings.
+
+        Raises:
+            ValueError: the request cannot be met; one line says why.
+        """
+        rows = np.arange(len(index)) if rows is None else np.asarray(rows, np.int64)
+        if unit == "word":
+            rows = index.timed_sentences(rows)
+        _check(index, rows, tuple(crops), unit, audio, batch_size, rank, world)
+        self._deal = WORDS_PER_SENTENCE if unit == "word" else 1
+        self._batch_size = batch_size
+        self._once = once
+        self._seed = seed
+        self._rank, self._world = rank, world
+        self._workers = default_workers() if workers is None else workers
+        self._pin_memory = pin_memory
+        self._assemble = Assembler(index, tuple(crops), mel, audio)
+        self._order = EndlessOrder(index.shard.codes[rows], seed, buffer)
+        self.rows = rows
+        self.num_samples = len(rows) * self._deal
+        self.position = position
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self._once:
+            self.position = 0
+        skip = self.position % self._deal  # batches of the first block that were handed out
+        for batches in self._run(self._jobs(self.position // self._deal)):
+            if isinstance(batches, Exception):
+                raise batches
+            for batch in batches[skip:]:
+                self.position += 1
+                yield batch
+            skip = 0
+
+    def _jobs(self, block: int) -> Iterator[Job]:
+        """What this process has to decode, block after block of `batch_size` clips."""
+        size, num_clips = self._batch_size, len(self.rows)
+        slots_of: dict[int, Ints] = {}
+        for start in range(block * size, num_clips, size) if self._once else _count(block, size):
+            if self._once:
+                clips = np.arange(start, min(start + size, num_clips))
+                epochs = np.zeros_like(clips)
+            else:
+                clips, epochs = self._order.take(start, start + size)
+            part = share(len(clips), self._rank, self._world)
+            clips, epochs = clips[part], epochs[part]
+            if not clips.size:  # fewer clips left in a pass than processes
+                continue
+            slots = None
+            if self._deal > 1:
+                present = set(epochs.tolist())
+                slots_of = {e: slots_of[e] if e in slots_of else self._slots(e) for e in present}
+                slots = np.stack(
+                    [slots_of[e][c] for c, e in zip(clips, epochs.tolist(), strict=True)]
+                )
+            yield Job(self.rows[clips], epochs, slots)
+
+    def _slots(self, epoch: int) -> Ints:
+        if self._once:
+            return np.tile(np.arange(self._deal), (len(self.rows), 1))
+        return word_slots(len(self.rows), self._seed, epoch, self._deal)
+
+    def _run(self, jobs: Iterator[Job]) -> Iterator[list[Batch] | Exception]:
+        """The jobs' batches in the jobs' order."""
+        from torch.utils.data import DataLoader
+
+        if not self._workers and not self._pin_memory:
+            return map(self._assemble, jobs)
+        return iter(
+            DataLoader(
+                _Jobs(self._assemble),  # type: ignore[arg-type]
+                sampler=jobs,  # type: ignore[arg-type]
+                batch_size=None,
+                num_workers=self._workers,
+                collate_fn=_as_is,
+                pin_memory=self._pin_memory,
+            )
+        )
+
+
+class _Jobs:
+    """A map-style data set whose keys are jobs: the loader's main process hands them out."""
+
+    def __init__(self, assemble: Assembler) -> None:
+        self._assemble = assemble
+
+    def __getitem__(self, job: Job) -> list[Batch] | Exception:
+        try:
+            return self._assemble(job)
+        except (ValueError, OSError) as error:
+            # Raised in a worker, the loader would bury its one line in a printed traceback.
+            return error
+
+
+def _as_is(batches: list[Batch] | Exception) -> list[Batch] | Exception:
+    return batches
+
+
+def _count(block: int, size: int) -> Iterator[int]:
+    while True:
+        yield block * size
+        block += 1
+
+
+def _check(
+    index: Index,
+    rows: Ints,
+    crops: tuple[str, ...],
+    unit: str,
+    audio: bool,
+    batch_size: int,
+    rank: int,
+    world: int,
+) -> None:
+    stored = index.dataset["crops"]
+    absent = [crop for crop in crops if crop not in stored]
+    if absent:
+        raise ValueError(
+            f"{index.folder}: holds no {' or '.join(absent)} crop, but {', '.join(stored)}; "
+            "prepare with --crop, or ask for another"
+        )
+    if unit not in ("clip", "word"):
+        raise ValueError(f"unit {unit!r} is unknown; choose clip or word")
+    if unit == "word" and audio:
+        raise ValueError("unit word has mels but no sound; read whole clips for it")
+    if not len(rows):
+        raise ValueError(f"{index.folder}: no clip is selected")
+    if not 0 <= rank < world <= batch_size:
+        raise ValueError(
+            f"rank {rank} of {world} processes cannot share batches of {batch_size}; "
+            "a batch needs a clip for each process"
+        )
