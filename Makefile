@@ -45,7 +45,7 @@ kills: env
 	$(BIN)/python -m pytest -m slow tests/pipeline/test_kills.py
 
 demo: env
-	$(BIN)/python -m avb.tools.demo
+	$(BIN)/avb demo
 
 clean:
 	rm -rf build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -15,38 +15,15 @@ from avb.pipeline import audio
 from avb.pipeline.config import Corpus
 from avb.pipeline.plan import Plan, Unit
 from avb.pipeline.shard import write_atomic
-from avb.pipeline.unit import rows_path
+from avb.pipeline.unit import row_schema, rows_path
 
 SCHEMA = 1
 LIBRARIES = ("av", "opencv-python-headless", "mediapipe", "numpy", "torch", "torchaudio")
 
 
-def finished(folder: Path, unit: Unit) -> dict[str, Any] | None:
-    """The head of a unit's rows if it is done under this very plan, with its counts by status."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
-    path = rows_path(folder, unit)
-    try:
-        file = pq.ParquetFile(path)
-    except (OSError, pa.ArrowInvalid):
-        return None
-    head = {k.decode(): v.decode() for k, v in (file.schema_arrow.metadata or {}).items()}
-    size = int(head.get("bytes", 0))
-    tar = folder / f"{unit.name}.tar"
-    there = tar.stat().st_size == size if tar.is_file() else size == 0
-    if head.get("digest") != unit.digest or not there:
-        return None
-    counts = pc.value_counts(file.read(["status"])["status"]).to_pylist()
-    return head | {"statuses": {c["values"]: c["counts"] for c in counts}}
-
-
 def write_manifest(folder: Path, plan: Plan) -> None:
     """Gather the rows of all units, in plan order, into `manifest.parquet`, one unit at a time."""
     import pyarrow.parquet as pq
-
-    from avb.pipeline.unit import row_schema
 
     schema = row_schema()
     schema = schema.remove(schema.get_field_index("sums"))

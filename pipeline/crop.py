@@ -21,6 +21,8 @@ LIPS_SIDE = 1.5
 FACE_SIDE = 1.15
 #: Deviation, in seconds, of the Gaussian that smooths centres: slower than speech (3 to 8 Hz).
 SMOOTH_S = 0.2
+#: From this many source pixels a stored pixel on, the source is smoothed before it is sampled.
+SMOOTH_STEP = 1.3
 
 
 def fixed_boxes(box: list[int], picture: list[int], height: int, width: int) -> np.ndarray:
@@ -64,53 +66,57 @@ def leaves_picture(boxes: np.ndarray, height: int, width: int) -> bool:
 def cut(frames: Sequence[np.ndarray], boxes: np.ndarray, crop: Crop) -> np.ndarray:
     """Pictures of the boxes: uint8 [T, stored, stored] from T of [H, W]; edges are repeated.
 
-    Large pictures are first shrunk by a whole factor over areas, so that the bilinear step never
-    skips source pixels.
+    Where the box is larger than the crop, its surroundings are first shrunk by a whole factor
+    over areas and blurred for the rest, so that the bilinear step does not alias.
     """
     import cv2
 
     side = crop.stored
     out = np.empty((len(frames), side, side), np.uint8)
-    for i, frame in enumerate(frames):
-        x0, y0, x1, y1 = boxes[i if len(boxes) > 1 else 0]
-        step_x, step_y = (x1 - x0) / crop.size, (y1 - y0) / crop.size
-        shrink = max(1, math.floor(min(step_x, step_y)))
-        if shrink > 1:
-            frame, x0, y0 = _shrink(frame, x0, y0, x1, y1, shrink, crop)
-            step_x, step_y = step_x / shrink, step_y / shrink
-        # Centre of stored pixel (u, v) in source coordinates; OpenCV puts pixel centres at
-        # whole numbers, hence the halves.
-        matrix = np.array(
-            [
-                [step_x, 0, x0 + (0.5 - crop.margin) * step_x - 0.5],
-                [0, step_y, y0 + (0.5 - crop.margin) * step_y - 0.5],
-            ]
-        )
-        cv2.warpAffine(
-            frame,
-            matrix,
-            (side, side),
-            dst=out[i],
-            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
+    boxes = np.broadcast_to(boxes, (len(frames), 4))
+    step = (boxes[:, 2:] - boxes[:, :2]) / crop.size  # source pixels a stored pixel, [T, 2]
+    corner = boxes[:, :2]
+    if step.max() > SMOOTH_STEP:
+        frames, first, shrink = _smaller(frames, boxes, crop)
+        corner, step = (corner - first) / shrink, step / shrink
+    # Centre of stored pixel (u, v) in source coordinates; OpenCV puts pixel centres at whole
+    # numbers, hence the halves.
+    matrices = np.zeros((len(frames), 2, 3))
+    matrices[:, [0, 1], [0, 1]] = step
+    matrices[:, :, 2] = corner + (0.5 - crop.margin) * step - 0.5
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    for frame, matrix, picture in zip(frames, matrices, out, strict=True):
+        cv2.warpAffine(frame, matrix, (side, side), picture, flags, cv2.BORDER_REPLICATE)
     return out
 
 
-def _shrink(
-    frame: np.ndarray, x0: float, y0: float, x1: float, y1: float, shrink: int, crop: Crop
-) -> tuple[np.ndarray, float, float]:
-    """The surroundings of a box, shrunk by a whole factor, and the box's corner in them."""
+def _smaller(
+    frames: Sequence[np.ndarray], boxes: np.ndarray, crop: Crop
+) -> tuple[list[np.ndarray], np.ndarray, int]:
+    """The part of the pictures that the boxes need, shrunk by a whole factor and blurred.
+
+    Returns:
+        the parts, the corner (x, y) of the part in source pixels, and the factor.
+    """
     import cv2
 
-    reach_x = (x1 - x0) * (crop.margin / crop.size) + 2 * shrink
-    reach_y = (y1 - y0) * (crop.margin / crop.size) + 2 * shrink
-    height, width = frame.shape
-    left = int(np.clip((x0 - reach_x) // shrink * shrink, 0, width - shrink))
-    top = int(np.clip((y0 - reach_y) // shrink * shrink, 0, height - shrink))
-    right = int(np.clip(x1 + reach_x, left + shrink, width))
-    bottom = int(np.clip(y1 + reach_y, top + shrink, height))
-    columns, rows = max(1, (right - left) // shrink), max(1, (bottom - top) // shrink)
-    part = frame[top : top + rows * shrink, left : left + columns * shrink]
-    small = cv2.resize(part, (columns, rows), interpolation=cv2.INTER_AREA)
-    return small, (x0 - left) / shrink, (y0 - top) / shrink
+    size = boxes[:, 2:] - boxes[:, :2]
+    shrink = max(1, math.floor(size.min() / crop.size))
+    rest = size.max() / crop.size / shrink
+    sigma = 0.5 * math.sqrt(max(0.0, rest * rest - 1))
+    limit = np.array(frames[0].shape[::-1])
+    reach = size.max() * crop.margin / crop.size + 3 * shrink
+    # Multiples of the factor, so that areas are the same ones whatever the part.
+    first = np.clip((boxes[:, :2].min(axis=0) - reach) // shrink * shrink, 0, limit - shrink)
+    last = np.clip(boxes[:, 2:].max(axis=0) + reach, first + shrink, limit)
+    columns, rows = ((last - first) // shrink).astype(int).tolist()
+    left, top = first.astype(int).tolist()
+    parts = []
+    for frame in frames:
+        part = frame[top : top + rows * shrink, left : left + columns * shrink]
+        if shrink > 1:
+            part = cv2.resize(part, (columns, rows), interpolation=cv2.INTER_AREA)
+        if rest > SMOOTH_STEP:
+            part = cv2.GaussianBlur(part, (3, 3), sigma, borderType=cv2.BORDER_REPLICATE)
+        parts.append(part)
+    return parts, first, shrink

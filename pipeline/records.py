@@ -26,7 +26,7 @@ STATUSES = {
 
 #: What is odd about a clip that was kept. A closed list as well.
 FLAGS = {
-    "audio_misplaced": "the sound starts more than 5 ms from the first picture, and was put there",
+    "audio_misplaced": "the sound starts more than 40 ms from the first picture, and was put there",
     "audio_short": "more than 40 ms of silence was appended to the sound",
     "bad_alignment": "the alignment contradicts the name or itself; words from the name, no times",
     "boundary_clamped": "the annotated word is longer than the clip; its boundary was cut to it",

@@ -1,192 +1,27 @@
 """One unit of work: one shard, made from a plan file and a unit number and nothing else.
 
-Reads like the pipeline: decode, track, crop, mel, encode, shard; every clip ends as one row. No
-state outlives a unit but caches, so units run in any process, in any order, on any machine that
-sees the corpus.
+No state outlives a unit but caches, so units run in any process, in any order, on any machine
+that sees the corpus. Every clip of the unit ends as exactly one row.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import io
-import json
-import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cache
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from avb.pipeline import audio, crop
-from avb.pipeline.codec import encode_flac, encode_video
-from avb.pipeline.corpora import adapter
-from avb.pipeline.plan import Plan, Settings, Unit, read_plan
-from avb.pipeline.records import FLAGS, STATUSES, Clip, Refused, Word
+from avb.pipeline.plan import Plan, Unit, read_plan
+from avb.pipeline.records import STATUSES, Clip, Refused
+from avb.pipeline.sample import Clock, encode_sample, prepare_clip, sums
 from avb.pipeline.shard import ShardWriter, read_members, write_atomic
-from avb.pipeline.track import track
 
 STAGES = ("decode", "track", "crop", "mel", "encode", "shard")
-#: Sound further than this from the first picture is flagged.
-PLACED_S = 0.005
-#: Silence appended beyond one picture is flagged.
-SHORT_S = 0.040
 
 Tick = Callable[[bool], None]
-
-
-@dataclass
-class Sample:
-    """One finished clip: the members of its sample and what its row says of it."""
-
-    members: dict[str, bytes]
-    row: dict[str, Any]
-
-
-@dataclass
-class Clock:
-    """Milliseconds spent in each stage by one clip."""
-
-    ms: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        """Add the time spent inside to `stage`."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.ms[stage] = self.ms.get(stage, 0.0) + (time.perf_counter() - start) * 1e3
-
-
-def make_sample(
-    key: str, clip: Clip, root: Path, settings: Settings, label_id: int | None, clock: Clock
-) -> Sample:
-    """Decode, track, crop, mel and encode one clip.
-
-    Raises:
-        Refused: the clip cannot be used; status and finding are in it.
-    """
-    with clock("decode"):
-        media, words = adapter(settings.corpus).load(root, clip, settings)
-    frames = media.frames
-    num_frames, (height, width) = len(frames), frames[0].shape
-    flags = {*media.flags, *clip.flags, *_picture_flags(height, width, settings)}
-    misses = 0
-    points = None
-    if settings.box == "tracked":
-        with clock("track"):
-            found = track(frames, settings.face_every)
-        points, misses = found.points, found.misses
-        if misses:
-            flags.add("face_gaps")
-    with clock("crop"):
-        boxes = {kind: _boxes(kind, points, height, width, settings) for kind in settings.crops}
-        crops = {k: crop.cut(frames, boxes[k], spec) for k, spec in settings.crops.items()}
-        if any(crop.leaves_picture(b, height, width) for b in boxes.values()):
-            flags.add("edge_padded")
-    with clock("mel"):
-        sound, pad = audio.fit(
-            media.sound, media.rate, media.sound_start_s, num_frames, settings.fps,
-            settings.sample_rate,
-        )  # fmt: skip
-        log_mels = audio.log_mel(sound, settings.mel, settings.sample_rate)
-        stored_mel = audio.store_mel(log_mels, settings.mel, settings.mel_dtype)
-    if abs(media.sound_start_s) > PLACED_S:
-        flags.add("audio_misplaced")
-    if pad > SHORT_S * settings.sample_rate:
-        flags.add("audio_short")
-    with clock("encode"):
-        members = {}
-        for kind, pictures in crops.items():
-            extension, data = encode_video(pictures, settings.codec, settings.crf)
-            members[f"{kind}.{extension}"] = data
-        members["mel.npy"] = _npy(stored_mel)
-        if settings.keep_audio:
-            members["flac"] = encode_flac(sound, settings.sample_rate)
-    assert flags <= FLAGS.keys(), flags
-    facts = _facts(key, clip, settings, label_id, words, num_frames)
-    facts |= {
-        "crop_boxes": {kind: b.tolist() for kind, b in boxes.items()},
-        "face_misses": misses,
-        "audio_pad": pad,
-        "flags": sorted(flags),
-    }
-    members["json"] = json.dumps(facts, separators=(",", ":"), ensure_ascii=False).encode()
-    row = {
-        "flags": sorted(flags),
-        "n_frames": num_frames,
-        "n_mel": log_mels.shape[1],
-        "face_misses": misses,
-        "words": [{"word": w, "start": s, "end": e} for w, s, e in words],
-        "sums": [*(x for c in crops.values() for x in _sums(c)), *_sums(log_mels)],
-    }
-    return Sample(members, row)
-
-
-def _boxes(
-    kind: str, points: np.ndarray | None, height: int, width: int, settings: Settings
-) -> np.ndarray:
-    if points is not None:
-        return crop.tracked_boxes(points, kind, settings.fps)
-    if settings.box == "whole":
-        return crop.whole_boxes(height, width)
-    picture = settings.picture or [width, height]
-    return crop.fixed_boxes(settings.fixed_box or [0, 0, *picture], picture, height, width)
-
-
-def _picture_flags(height: int, width: int, settings: Settings) -> set[str]:
-    if settings.picture is None or [width, height] == settings.picture:
-        return set()
-    larger = width * height > math.prod(settings.picture)
-    return {"large_picture" if larger else "small_picture"}
-
-
-def _facts(
-    key: str,
-    clip: Clip,
-    settings: Settings,
-    label_id: int | None,
-    words: list[Word],
-    num_frames: int,
-) -> dict[str, Any]:
-    """The part of the sample's JSON that does not depend on pictures and sound."""
-    single = words[0] if clip.label is not None and len(words) == 1 else None
-    boundary = None if single is None or single[1] is None else [single[1], single[2]]
-    return {
-        "key": key,
-        "corpus": settings.corpus,
-        "group": clip.group,
-        "split": clip.split,
-        "speaker": clip.speaker,
-        "label": clip.label,
-        "label_id": label_id,
-        "words": words,
-        "boundary": boundary,
-        "n_frames": num_frames,
-        "n_mel": num_frames * settings.sample_rate // (settings.fps * settings.mel.hop),
-        "fps": settings.fps,
-        "sample_rate": settings.sample_rate,
-        "duration": num_frames / settings.fps,
-        "source": clip.source,
-    }
-
-
-def _npy(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    return buffer.getvalue()
-
-
-def _sums(values: np.ndarray) -> tuple[float, float]:
-    """Sum and sum of squares of an array, for the statistics of the whole corpus."""
-    import cv2
-
-    mean, std = (float(x[0, 0]) for x in cv2.meanStdDev(values.reshape(values.shape[0], -1)))
-    return mean * values.size, (std * std + mean * mean) * values.size
 
 
 def row_schema() -> Any:
@@ -210,13 +45,34 @@ def rows_path(folder: Path, unit: Unit) -> Path:
     return folder / ".avb" / "rows" / f"{unit.name}.parquet"
 
 
+def finished(folder: Path, unit: Unit) -> dict[str, Any] | None:
+    """The head of a unit's rows if it is done under this very plan, with its counts by status."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    path = rows_path(folder, unit)
+    try:
+        file = pq.ParquetFile(path)
+    except (OSError, pa.ArrowInvalid):
+        return None
+    head = {k.decode(): v.decode() for k, v in (file.schema_arrow.metadata or {}).items()}
+    size = int(head.get("bytes", 0))
+    tar = folder / f"{unit.name}.tar"
+    there = tar.stat().st_size == size if tar.is_file() else size == 0
+    if head.get("digest") != unit.digest or not there:
+        return None
+    counts = pc.value_counts(file.read(["status"])["status"]).to_pylist()
+    return head | {"statuses": {c["values"]: c["counts"] for c in counts}}
+
+
 def run_unit(plan_path: Path, number: int, folder: Path, tick: Tick | None = None) -> None:
     """Make one shard and its rows in `folder`; the rows are written last.
 
     Clips that passed in an earlier run of the same unit are copied from its shard, so that trying
     the refused ones again costs only them; the tar is rewritten only if one of them now passes.
     """
-    plan = read_plan_once(plan_path)
+    plan = _read_plan_once(plan_path, plan_path.stat().st_mtime_ns)
     unit = plan.units[number]
     labels = {label: i for i, label in enumerate(plan.labels)}
     earlier = _earlier_rows(folder, unit)
@@ -237,9 +93,9 @@ def run_unit(plan_path: Path, number: int, folder: Path, tick: Tick | None = Non
     _write_rows(folder, unit, rows, writer.sha256, writer.nbytes)
 
 
-@cache
-def read_plan_once(path: Path) -> Plan:
-    """A worker reads the head of its plan once."""
+@lru_cache(maxsize=1)
+def _read_plan_once(path: Path, written_ns: int) -> Plan:
+    """A worker reads the head of its plan once for all its units."""
     return read_plan(path)
 
 
@@ -253,16 +109,24 @@ def _try_clip(
     if clip.status:
         return row, None
     clock = Clock()
+    members = None
     try:
-        label_id = labels.get(clip.label) if clip.label is not None else None
-        sample = make_sample(key, clip, plan.root, plan.settings, label_id, clock)
+        done = prepare_clip(clip, plan.root, plan.settings, clock)
     except Refused as refusal:
         assert refusal.status in STATUSES
         row |= {"status": refusal.status, "error": refusal.error}
-        members = None
     else:
-        row |= sample.row
-        members = sample.members
+        with clock("encode"):
+            label_id = None if clip.label is None else labels.get(clip.label)
+            members = encode_sample(key, clip, done, plan.settings, label_id)
+        row |= {
+            "flags": done.flags,
+            "n_frames": done.num_frames,
+            "n_mel": done.log_mels.shape[1],
+            "face_misses": done.face_misses,
+            "words": [{"word": w, "start": s, "end": e} for w, s, e in done.words],
+            "sums": sums(done),
+        }
     row |= {f"{stage}_ms": ms for stage, ms in clock.ms.items()}
     return row, members
 
@@ -271,19 +135,15 @@ def _earlier_rows(folder: Path, unit: Unit) -> dict[str, tuple[dict[str, Any], d
     """Rows and members of the clips that passed when this very unit was last made."""
     import pyarrow.parquet as pq
 
-    path = rows_path(folder, unit)
-    if not path.is_file():
+    if finished(folder, unit) is None:
         return {}
-    table = pq.read_table(path)
-    if (table.schema.metadata or {}).get(b"digest") != unit.digest.encode():
-        return {}
-    kept = {}
+    rows = pq.read_table(rows_path(folder, unit)).to_pylist()
     tar = folder / f"{unit.name}.tar"
-    for row in table.to_pylist():
+    data = tar.read_bytes() if tar.is_file() else b""
+    kept = {}
+    for row in rows:
         if row["status"] == "ok":
-            with tar.open("rb") as file:
-                file.seek(row["offset"])
-                block = file.read(row["nbytes"])
+            block = memoryview(data)[row["offset"] : row["offset"] + row["nbytes"]]
             prefix = f"{row['key']}."
             members = {n.removeprefix(prefix): bytes(m) for n, m in read_members(block).items()}
             kept[row["key"]] = (row, members)

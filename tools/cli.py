@@ -155,3 +155,178 @@ def prep(
     code = prep_command.run(options)
     if code:
         raise typer.Exit(code)
+
+
+def show(record: dict[str, Any], as_json: bool) -> None:
+    """A result on stdout: one JSON object, or one `name  value` line each."""
+    import json
+
+    if as_json:
+        typer.echo(json.dumps(record, ensure_ascii=False))
+        return
+    for name, value in record.items():
+        if isinstance(value, dict):
+            shown = [f"{k} {v:,}" if isinstance(v, int) else f"{k} {v}" for k, v in value.items()]
+            more = f", and {len(shown) - 40} more" if len(shown) > 40 else ""
+            value = (", ".join(shown[:40]) or "-") + more
+        elif isinstance(value, list):
+            value = "; ".join(map(str, value)) or "-"
+        elif isinstance(value, int):
+            value = f"{value:,}"
+        typer.echo(f"{name:>14}  {value}")
+
+
+@app.command()
+@guarded
+def inspect(
+    context: typer.Context,
+    corpus: Annotated[str | None, typer.Argument(help="lrw, lrw1000, grid or table.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Where the raw corpus lies.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Which layout a raw corpus has, its counts, and how far they are from the published ones."""
+    import dataclasses
+
+    from avb.pipeline.config import UsageError, corpus_root, load_corpora
+    from avb.pipeline.inspect import inspect as count
+    from avb.pipeline.inspect import recognise
+
+    corpora = load_corpora(context.obj)
+    if corpus is None:
+        if root is None:
+            raise UsageError("give a corpus, or --root and it is recognised")
+        corpus = recognise(root, corpora)
+    if corpus not in corpora:
+        raise UsageError(f"no corpus {corpus!r}; one of {', '.join(corpora)}")
+    found = count(corpus, corpora[corpus], corpus_root(corpus, corpora[corpus], root))
+    show(dataclasses.asdict(found), as_json)
+
+
+@app.command()
+@guarded
+def verify(
+    folder: Annotated[Path, typer.Argument(help="OUT/<corpus>, or OUT for all in it.")],
+    as_json: Json = False,
+) -> None:
+    """Check shards against their manifest and hashes, and that every sample decodes."""
+    from tqdm import tqdm
+
+    from avb.pipeline.verify import dataset_folders
+    from avb.pipeline.verify import verify as check
+
+    with tqdm(unit="sample", disable=as_json or None) as bar:
+        verdicts = [check(path, bar.update) for path in dataset_folders(folder)]
+    faults = [f"{v.folder}: {fault}" for v in verdicts for fault in v.faults]
+    shards, samples = sum(v.shards for v in verdicts), sum(v.samples for v in verdicts)
+    if as_json:
+        show({"ok": not faults, "shards": shards, "samples": samples, "faults": faults}, True)
+    else:
+        for fault in faults:
+            say(fault)
+        outcome = f"{len(faults)} faults" if faults else "nothing wrong"
+        say(f"{shards:,} shards, {samples:,} samples: {outcome}")
+    if faults:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+@guarded
+def stats(
+    folder: Annotated[Path, typer.Argument(help="OUT/<corpus>, or OUT for all in it.")],
+    as_json: Json = False,
+) -> None:
+    """Counts, hours, lengths, bytes and milliseconds of prepared shards."""
+    from avb.pipeline.stats import stats as count
+    from avb.pipeline.verify import dataset_folders
+
+    found = [count(path) for path in dataset_folders(folder)]
+    if as_json:
+        show(found[0] if len(found) == 1 else {r["corpus"]: r for r in found}, True)
+    else:
+        for record in found:
+            show(record, False)
+            typer.echo("")
+
+
+@app.command()
+@guarded
+def preview(
+    folder: Annotated[Path, typer.Argument(help="OUT/<corpus>.")],
+    out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("preview.png"),
+    clips: Annotated[int, typer.Option(min=1, help="How many clips.")] = 8,
+) -> None:
+    """A contact sheet: crops over time with the mouth marked, the mel, the words."""
+    from avb.tools.preview import preview as draw
+
+    say(draw(folder, out, clips))
+
+
+@app.command()
+@guarded
+def synth(
+    corpus: Annotated[str, typer.Argument(help="lrw, lrw1000 or grid.")],
+    out: Annotated[Path, typer.Option(help="Where the raw corpus is written.")],
+    clips: Annotated[int | None, typer.Option(min=1, help="How many clips [small].")] = None,
+    odd: Annotated[bool, typer.Option("--odd", help="Add one clip of every known fault.")] = False,
+    from_grid: Annotated[
+        Path | None, typer.Option(help="Re-cut real GRID clips instead of drawing faces.")
+    ] = None,
+    layout: Annotated[str, typer.Option(help="For lrw1000: A or B.")] = "A",
+    seed: Annotated[int, typer.Option(help="Another seed, other clips.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Draw talking faces that speak, in the raw layout of a corpus."""
+    from avb.pipeline.config import UsageError
+    from avb.tools.synth import make
+
+    try:
+        made = make(
+            corpus, out, clips=clips, odd=odd, from_grid=from_grid, seed=seed, layout=layout
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    show(made, as_json)
+
+
+@app.command()
+@guarded
+def demo(
+    out: Annotated[Path, typer.Option(help="Everything goes here.")] = Path("demo"),
+) -> None:
+    """The whole pipeline on drawn and spoken corpora, in about a minute."""
+    from avb.tools.demo import demo as run
+
+    code = run(out)
+    if code:
+        raise typer.Exit(code)
+
+
+@bench.command("prep")
+@guarded
+def bench_prep_command(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Argument(help="A raw corpus.")],
+    corpus: Annotated[str | None, typer.Option(help="Which one [recognised].")] = None,
+    clips: Annotated[int, typer.Option(min=1, help="How many clips, a repeatable sample.")] = 40,
+    rounds: Annotated[int, typer.Option(min=1, help="Times each clip is measured.")] = 3,
+    codec: Annotated[str, typer.Option(help="mp4, h264 or jpeg.")] = "mp4",
+    mel_dtype: Annotated[str, typer.Option(help="float16 or uint8.")] = "float16",
+    as_json: Json = False,
+) -> None:
+    """Preparing a clip against decoding its picture and sound alone, on one core."""
+    from avb.tools.bench_prep import bench_prep
+
+    show(bench_prep(folder, corpus, clips, rounds, codec, mel_dtype, context.obj), as_json)
+
+
+@bench.command("read")
+@guarded
+def bench_read_command(
+    folder: Annotated[Path, typer.Argument(help="Shards, OUT/<corpus>.")],
+    clips: Annotated[int, typer.Option(min=1, help="How many clips.")] = 300,
+    as_json: Json = False,
+) -> None:
+    """Reading shards against plain webdataset and PyAV on the same clips, on one core."""
+    from avb.tools.bench_read import bench_read
+
+    show(bench_read(folder, clips), as_json)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from avb.pipeline.config import Corpus, UsageError, corpus_root, load_corpora
+from avb.pipeline.config import Corpus, Crop, UsageError, corpus_root, load_corpora
 from avb.pipeline.plan import Plan, Settings, make_plan
 from avb.tools.cli import FAILED, REFUSED, say
 
@@ -63,7 +63,6 @@ def run(options: Options) -> int:
         return _dry_run(corpus, settings, root, options)
     from avb.pipeline.prep import PrepError, prep
 
-    say(f"{corpus.title}: {corpus.licence.name} ({corpus.licence.apply})")
     jobs = options.jobs or len(os.sched_getaffinity(0))
     try:
         with _bar(options.as_json) as progress:
@@ -77,6 +76,7 @@ def run(options: Options) -> int:
     for notice in summary.notices:
         say(f"note: {notice}")
     _show(dataclasses.asdict(summary), options.as_json)
+    say(f"licence of the data: {corpus.licence.name} ({corpus.licence.apply})")
     refused = summary.listed - summary.ok
     if summary.ok == 0:
         say(f"avb: none of {summary.listed} clips passed; the first reasons: {_reasons(summary)}")
@@ -93,8 +93,6 @@ def resolve(options: Options) -> tuple[Corpus, Settings, Path]:
     Raises:
         UsageError: a value is none of its choices; the nearest is named.
     """
-    from avb.pipeline.codec import DEFAULT_CRF
-
     corpora = load_corpora(options.datasets)
     if options.corpus not in corpora:
         near = difflib.get_close_matches(options.corpus, list(corpora), 1, 0.0)
@@ -112,34 +110,44 @@ def resolve(options: Options) -> tuple[Corpus, Settings, Path]:
         name, root = _table_name(options.name, corpora), options.table
     elif options.table is not None:
         raise UsageError(f"unexpected {options.table}; the corpus lies at --root")
-    box = options.box or corpus.box
-    if box == "fixed" and corpus.fixed_box is None:
-        raise UsageError(f"{name} has no fixed_box in datasets.yaml; use --box tracked or whole")
-    kinds = options.crop.split(",") if options.crop else list(corpus.crops)
-    crops = {kind: _crop(kind, corpus, corpora) for kind in kinds}
-    if "face" in crops and box != "tracked":
-        raise UsageError(f"a face crop needs --box tracked (box is {box})")
-    settings = Settings(
-        corpus=name,
-        crops=crops,
-        box=box,
-        codec=options.codec,
-        crf=DEFAULT_CRF[options.codec] if options.crf is None else options.crf,
-        decoder=options.decoder,
-        mel_dtype=options.mel_dtype,
-        keep_audio=corpus.keep_audio if options.keep_audio is None else options.keep_audio,
-        face_every=options.face_every or corpus.face_every,
-        shard_clips=options.shard_clips or corpus.shard_clips,
-        fps=corpus.fps,
-        sample_rate=corpus.sample_rate,
-        mel=corpus.mel,
-        fixed_box=corpus.fixed_box if box == "fixed" else None,
-        picture=corpus.picture,
-        frames=corpus.frames,
-        limit=options.limit,
-        speakers=[_speaker(s) for s in options.speakers.split(",")] if options.speakers else None,
-    )
+    given = {
+        "box": options.box,
+        "crf": options.crf,
+        "keep_audio": options.keep_audio,
+        "face_every": options.face_every,
+        "shard_clips": options.shard_clips,
+        "limit": options.limit,
+    }
+    if options.crop:
+        given["crops"] = {kind: _crop(kind, corpus) for kind in options.crop.split(",")}
+    if options.speakers:
+        given["speakers"] = [_speaker(s) for s in options.speakers.split(",")]
+    settings = settings_for(
+        name, corpus, codec=options.codec, decoder=options.decoder, mel_dtype=options.mel_dtype,
+        **{k: v for k, v in given.items() if v is not None},
+    )  # fmt: skip
     return corpus, settings, root
+
+
+def settings_for(name: str, corpus: Corpus, **given: Any) -> Settings:
+    """What `datasets.yaml` says of a corpus, overridden by `given`.
+
+    Raises:
+        UsageError: the two do not go together.
+    """
+    from avb.pipeline.codec import DEFAULT_CRF
+
+    same = ("crops", "box", "keep_audio", "face_every", "shard_clips", "fps", "sample_rate")
+    values = {key: getattr(corpus, key) for key in (*same, "mel", "picture", "frames", "fixed_box")}
+    values |= {"codec": "mp4", "decoder": "pyav", "mel_dtype": "float16"} | given
+    values.setdefault("crf", DEFAULT_CRF[values["codec"]])
+    if values["box"] != "fixed":
+        values["fixed_box"] = None
+    elif corpus.fixed_box is None:
+        raise UsageError(f"{name} has no fixed_box in datasets.yaml; use --box tracked or whole")
+    if "face" in values["crops"] and values["box"] != "tracked":
+        raise UsageError(f"a face crop needs --box tracked (box is {values['box']})")
+    return Settings(corpus=name, **values)
 
 
 def _table_name(name: str, corpora: dict[str, Corpus]) -> str:
@@ -150,10 +158,10 @@ def _table_name(name: str, corpora: dict[str, Corpus]) -> str:
     return name
 
 
-def _crop(kind: str, corpus: Corpus, corpora: dict[str, Corpus]) -> Any:
-    known = {k: c for entry in corpora.values() for k, c in entry.crops.items()} | corpus.crops
+def _crop(kind: str, corpus: Corpus) -> Crop:
+    known = {"lips": Crop(112, 4), "face": Crop(96, 4)} | corpus.crops
     if kind not in known:
-        raise UsageError(f"--crop {kind}: one of {', '.join(sorted(known))}, or both with a comma")
+        raise UsageError(f"--crop {kind}: one of {', '.join(known)}, or both with a comma")
     return known[kind]
 
 
