@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import functools
 import json
-import multiprocessing
-import os
 import shutil
-import signal
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from avb.pipeline.account import write_dataset, write_manifest
 from avb.pipeline.config import Corpus, UsageError
+from avb.pipeline.engine import PrepError, run_units
 from avb.pipeline.plan import Plan, Settings, make_plan, read_plan
 from avb.pipeline.unit import finished, rows_path
 
-
-class PrepError(Exception):
-    """The run could not go on; finished shards are kept, and the line says what to do (exit 1)."""
+Progress = Callable[[int, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -55,12 +47,12 @@ def prep(
     jobs: int = 1,
     retry_failed: bool = False,
     overwrite: bool = False,
-    progress: Callable[[int, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Summary:
     """Make what is missing of `out/<corpus>/` and account for every listed clip.
 
     Args:
-        progress: called with (clips done, refused, to do) about four times a second.
+        progress: called with (clips done, refused, to do).
 
     Raises:
         UsageError: nothing is found, the folder holds other settings, or another run holds it.
@@ -68,14 +60,15 @@ def prep(
     """
     start = time.perf_counter()
     folder = out / settings.corpus
-    with _held(folder):
+    with _held(folder), _disk_faults_named():
         plan = _settle(corpus, settings, root, folder, overwrite)
         todo = _missing(folder, plan, retry_failed)
         if todo or not (folder / "dataset.json").is_file():
             # dataset.json says "complete", so it goes first and comes back last.
             (folder / "dataset.json").unlink(missing_ok=True)
             _clean(folder, plan)
-            made = _run(plan, folder, todo, jobs, progress)
+            made = sum(plan.units[number].clips for number in todo)
+            run_units(plan.path, folder, todo, jobs, functools.partial(_report, progress, made))
             write_manifest(folder, plan)
             record = write_dataset(folder, plan, corpus, time.perf_counter() - start)
         else:
@@ -95,6 +88,11 @@ def prep(
         made=made,
         notices=plan.notices,
     )
+
+
+def _report(progress: Progress | None, to_do: int, done: int, refused: int) -> None:
+    if progress is not None:
+        progress(done, refused, to_do)
 
 
 @contextmanager
@@ -164,138 +162,6 @@ def _clean(folder: Path, plan: Plan) -> None:
             (folder / f"{unit.name}.tar").unlink(missing_ok=True)
 
 
-# --- Workers -----------------------------------------------------------------------------------
-
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # names of <malloc.h>
-_counters: Any = None  # in a worker: shared (done, refused)
-
-
-def _start_worker(counters: Any, parent: int) -> None:
-    """Settle a worker: one thread, no Ctrl-C of its own, gone when its parent is gone."""
-    global _counters
-    _counters = counters
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    settle_process()
-    _Orphan.parent = parent
-
-
-class _Orphan:
-    parent: int | None = None
-
-
-def settle_process() -> None:
-    """Make this process a good worker: one thread, and memory that is used again.
-
-    More threads inside one worker cost more than they give. Pictures are larger than glibc's
-    128 KiB limit for fresh pages, which would be mapped, cleared and given back for each one:
-    4 of 22 ms of decoding a GRID clip.
-    """
-    import cv2
-    import torch
-
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, 1 << 25)
-        mallopt(M_TRIM_THRESHOLD, 1 << 28)
-
-
-def _tick(ok: bool) -> None:
-    if _Orphan.parent is not None and os.getppid() != _Orphan.parent:
-        os._exit(1)  # the parent was killed; a new run may already be at work
-    with _counters.get_lock():
-        _counters[0] += 1
-        _counters[1] += not ok
-
-
-def _work(plan_path: Path, folder: Path, number: int) -> None:
-    from avb.pipeline.unit import run_unit
-
-    run_unit(plan_path, number, folder, _tick)
-
-
-def _run(
-    plan: Plan,
-    folder: Path,
-    todo: list[int],
-    jobs: int,
-    progress: Callable[[int, int, int], None] | None,
-) -> int:
-    """Make the units `todo`, in this process or in `jobs` spawned ones; returns clips done."""
-    global _counters
-    # Spawned: a live mediapipe graph and fork do not go together.
-    context = multiprocessing.get_context("spawn")
-    _counters = counters = context.Array("q", [0, 0])
-    total = sum(plan.units[n].clips for n in todo)
-    work = functools.partial(_work, plan.path, folder)
-    report = functools.partial(_report, counters, total, progress)
-    if jobs == 1 or len(todo) <= 1:
-        settle_process()
-        _run_inline(work, todo, report)
-    else:
-        _run_pool(work, todo, min(jobs, len(todo)), context, counters, report)
-    report()
-    return total
-
-
-def _report(counters: Any, total: int, progress: Callable[[int, int, int], None] | None) -> None:
-    if progress is not None:
-        progress(counters[0], counters[1], total)
-
-
-def _run_inline(work: Callable[[int], None], todo: list[int], report: Callable[[], None]) -> None:
-    import threading
-
-    stop = threading.Event()
-
-    def watch() -> None:
-        while not stop.wait(0.25):
-            report()
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        for number in todo:
-            work(number)
-    except OSError as error:
-        raise _disk_fault(error) from None
-    finally:
-        stop.set()
-        watcher.join()
-
-
-def _run_pool(
-    work: Callable[[int], None],
-    todo: list[int],
-    jobs: int,
-    context: Any,
-    counters: Any,
-    report: Callable[[], None],
-) -> None:
-    pool = ProcessPoolExecutor(jobs, context, _start_worker, (counters, os.getpid()))
-    waiting = {pool.submit(work, number) for number in todo}
-    try:
-        while waiting:
-            done, waiting = wait(waiting, timeout=0.25, return_when=FIRST_COMPLETED)
-            for future in done:
-                future.result()
-            report()
-        pool.shutdown()
-    except BrokenProcessPool:
-        raise PrepError(
-            "a worker died (out of memory, or a crash in a decoder); finished shards are kept:"
-            " run the same command again, with fewer --jobs if memory was short"
-        ) from None
-    except OSError as error:
-        raise _disk_fault(error) from None
-    finally:
-        workers = list((pool._processes or {}).values())
-        pool.shutdown(wait=False, cancel_futures=True)
-        for worker in workers:
-            worker.kill()
-
-
 #: What a disk says; any other OSError is a fault of the program and shows itself as one.
 DISK_FAULTS = {
     errno.ENOSPC,
@@ -308,10 +174,15 @@ DISK_FAULTS = {
 }
 
 
-def _disk_fault(error: OSError) -> PrepError:
-    if error.errno not in DISK_FAULTS:
-        raise error
-    where = f"{error.filename}: " if error.filename else ""
-    return PrepError(
-        f"{where}{error.strerror}; finished shards are kept, run again when it is mended"
-    )
+@contextmanager
+def _disk_faults_named() -> Iterator[None]:
+    """Turn what a disk says into one line."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_FAULTS:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        raise PrepError(
+            f"{where}{error.strerror}; finished shards are kept, run again when it is mended"
+        ) from None

@@ -195,7 +195,9 @@ def _bar(quiet: bool) -> Iterator[Any]:
     def progress(done: int, refused: int, total: int) -> None:
         nonlocal bar
         if bar is None:
-            bar = tqdm(total=total, unit="clip", disable=quiet or None, file=sys.stderr)
+            # In a log file, a line every half minute.
+            pace = 0.25 if sys.stderr.isatty() else 30.0
+            bar = tqdm(total=total, unit="clip", disable=quiet, mininterval=pace, file=sys.stderr)
         bar.set_postfix(refused=refused, refresh=False)
         bar.update(done - bar.n)
 
