@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import hashlib
 import os
+import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +17,14 @@ from typing import Any, Literal
 import yaml
 
 import avb
+
+#: What can be cut from a picture, and what can be counted against the published numbers.
+CROPS = ("lips", "face")
+EXPECTED = ("clips", "classes", "speakers", "train", "val", "test")
+
+
+#: The hash rule deals sentences into this many equal lots.
+HASH_PARTS = 20
 
 
 class UsageError(Exception):
@@ -69,6 +79,25 @@ class Split:
     speakers: list[str] | None = None
     parts: dict[str, list[int | str]] = field(default_factory=dict)
 
+    def part_of(self, key: str, speaker: str | None, split: str | None) -> str | None:
+        """The part (train, val, test) that a clip belongs to, or None if it belongs to none.
+
+        Args:
+            key: `group/name`; the hash rule looks at the name alone, so that a sentence is in the
+                same part whoever speaks it.
+            speaker: its talker, such as "s1".
+            split: the part that the corpus itself assigns.
+        """
+        if self.speakers is not None and speaker not in self.speakers:
+            return None
+        if self.by == "split":
+            return split
+        member: int | str | None = speaker
+        if self.by == "hash":
+            name = key.split("/", 1)[-1]
+            member = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) % HASH_PARTS
+        return next((part for part, members in self.parts.items() if member in members), None)
+
 
 @dataclass(frozen=True)
 class Licence:
@@ -110,6 +139,8 @@ def build(kind: Any, value: Any, where: str) -> Any:
     """
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         return _build_dataclass(kind, value, where)
+    if kind is Any:
+        return value
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin is Literal:
         if value not in args:
@@ -141,10 +172,7 @@ def _build_dataclass(kind: type, value: Any, where: str) -> Any:
     _expect(isinstance(value, Mapping), where, "a mapping", value)
     hints = typing.get_type_hints(kind)
     names = {f.name: f for f in dataclasses.fields(kind)}
-    for key in value:
-        if key not in names:
-            near = difflib.get_close_matches(str(key), list(names), 1, 0.0)
-            raise UsageError(f"{where}: unknown key {key!r}; the nearest right one is {near[0]!r}")
+    _expect_keys(value, names, where)
     for name, f in names.items():
         required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
         if required and name not in value:
@@ -157,6 +185,14 @@ def _expect(ok: bool, where: str, wanted: str, value: Any) -> None:
         raise UsageError(f"{where}: expected {wanted}, found {value!r} ({type(value).__name__})")
 
 
+def _expect_keys(found: Iterable[Any], known: Iterable[str], where: str) -> None:
+    known = list(known)
+    for key in found:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, 1, 0.0)
+            raise UsageError(f"{where}: unknown key {key!r}; the nearest right one is {near[0]!r}")
+
+
 def builtin_path() -> Path:
     """The `datasets.yaml` that came with the package: in the wheel or beside the checkout."""
     for folder in avb.__path__:
@@ -167,10 +203,26 @@ def builtin_path() -> Path:
     return Path(avb.__file__).resolve().parent.parent / "datasets.yaml"
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 as PyYAML reads it, but 1e-3 is a number and not a text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+def parse_yaml(text: str) -> Any:
+    """The content of YAML text; `yaml.YAMLError` where it is none."""
+    return yaml.load(text, _Loader)
+
+
 def read_yaml(path: Path) -> Any:
     """The content of one YAML file; a missing or broken file is a `UsageError`."""
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
     except yaml.YAMLError as error:
@@ -199,7 +251,11 @@ def load_corpora(path: str | Path | None = None) -> dict[str, Corpus]:
                 near = difflib.get_close_matches(str(name), list(raw), 1, 0.0)
                 raise UsageError(f"{where}: unknown corpus {name!r}; nearest: {near[0]!r}")
         raw = _merge(raw, over)
-    return {name: build(Corpus, entry, f"{where}: {name}") for name, entry in raw.items()}
+    corpora = {name: build(Corpus, entry, f"{where}: {name}") for name, entry in raw.items()}
+    for name, corpus in corpora.items():
+        _expect_keys(corpus.crops, CROPS, f"{where}: {name}.crops")
+        _expect_keys(corpus.expected, EXPECTED, f"{where}: {name}.expected")
+    return corpora
 
 
 def corpus_root(name: str, corpus: Corpus, flag: str | Path | None = None) -> Path:

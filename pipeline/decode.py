@@ -21,6 +21,10 @@ MAX_CLIP_BYTES = 400_000_000
 #: Luma deviation below this is a picture without content: a missing intra picture decodes to
 #: 0.0 to 1.2 over its first two frames, a face to more than 30.
 BLANK_STD = 2.0
+#: Containers without an index: a seek lands near the wanted time, but at no picture that stands
+#: alone. Broadcast and disc streams have one at least every half second.
+UNINDEXED = {"mpeg", "mpegts"}
+PREROLL_S = 2.0
 
 
 @dataclass
@@ -58,57 +62,87 @@ def read_video(
         raise Refused("unreadable", f"{path.name}: no such file")
     if path.stat().st_size == 0:
         raise Refused("bad_decode", f"{path.name}: 0 bytes")
-    reader = _read_pyav if decoder == "pyav" else _read_ffmpeg
-    return reader(path, fps, start_s, end_s)
+    if decoder == "ffmpeg":
+        from avb.pipeline.decode_ffmpeg import read_ffmpeg
+
+        return read_ffmpeg(path, fps, start_s, end_s)
+    return _read_pyav(path, fps, start_s, end_s)
+
+
+@dataclass
+class _Taken:
+    """What one pass over a file gave: pictures of a span, their times in it, and its sound."""
+
+    pictures: list[np.ndarray] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    sound: _Sound = field(default_factory=lambda: _Sound())
+    flags: set[str] = field(default_factory=set)
+    indexed: bool = True
 
 
 def _read_pyav(path: Path, fps: int, start_s: float | None, end_s: float | None) -> Media:
+    low, high = start_s or 0.0, float("inf") if end_s is None else end_s
+    taken = _decode(path, fps, low, high, low)
+    whole = "damaged" not in taken.flags and taken.times and taken.times[0] < 0.51 / fps
+    if not taken.indexed and low > 0 and not whole:  # the seek landed behind the span's start
+        taken = _decode(path, fps, low, high, 0.0)
+    if not taken.pictures:
+        raise Refused("bad_decode", f"{path.name}: no picture came out of the decoder")
+    mono, rate, sound_start_s = taken.sound.mono(path)
+    sound_start_s -= taken.times[0]
+    lead = round(-sound_start_s * rate)
+    if low > 0 and lead > 0:  # its sound begins with the decoder's frame, not with the span
+        mono, sound_start_s = mono[lead:], sound_start_s + lead / rate
+        if not len(mono):
+            raise Refused("no_audio", f"{path.name}: the sound ends before {low} s")
+    frames = _to_rate(taken.pictures, taken.times, fps, taken.flags)
+    return Media(frames, mono, rate, sound_start_s, taken.flags)
+
+
+def _decode(path: Path, fps: int, low: float, high: float, seek_s: float) -> _Taken:
+    """One pass over the span `low` to `high`, from the last key picture before `seek_s` on."""
     import av
 
-    pictures: list[np.ndarray] = []
-    times: list[float] = []
-    sound = _Sound()
-    flags: set[str] = set()
-    low, high = start_s or 0.0, float("inf") if end_s is None else end_s
-    size = 0
+    taken, size = _Taken(), 0
+    bounded = high < float("inf")
+    edge = 0.5 / fps + 1e-6  # a picture belongs to the span whose start it is nearest to
     try:
         with av.open(str(path)) as container:
             streams = _streams(container, path)
-            if low > 0:
-                container.seek(int(low * 1e6), backward=True)
-            zero = _start_of(streams[0])
+            zero = start_of(streams[0])
+            taken.indexed = container.format.name not in UNINDEXED
+            seek_s -= 0.0 if taken.indexed else PREROLL_S
+            if seek_s > 0:
+                container.seek(int((zero + seek_s) * 1e6), backward=True)
+            behind: set[int] = set()  # program streams hold sound up to a second after its pictures
             for packet in container.demux(streams):
+                if bounded and packet.pts is not None and _time_of(packet) > zero + high + 1:
+                    behind.add(packet.stream_index)
+                    if len(behind) == len(streams):
+                        break
+                    continue
                 try:
                     decoded: list[Any] = packet.decode()
                 except av.FFmpegError:
-                    flags.add("damaged")
+                    if low == 0.0 or taken.pictures:
+                        taken.flags.add("damaged")
                     continue
                 for frame in decoded:
                     time = float(frame.time or 0.0) - zero
                     if isinstance(frame, av.AudioFrame):
-                        if time + frame.samples / frame.sample_rate > low and time < high:
-                            sound.add(frame, time - low)
-                    elif low - 0.5 / fps <= time < high - 0.5 / fps:
+                        if time + frame.samples / frame.sample_rate > low - edge and time < high:
+                            taken.sound.add(frame, time - low)
+                    elif low - edge <= time < high - edge:
                         picture = _luma(frame)
                         size += picture.nbytes
-                        _check_size(size, path, len(pictures))
-                        pictures.append(picture)
-                        times.append(time - low)
+                        check_size(size, path, len(taken.pictures))
+                        taken.pictures.append(picture)
+                        taken.times.append(time - low)
                         if frame.is_corrupt:
-                            flags.add("damaged")
-                if (
-                    packet.pts is not None
-                    and float(packet.pts * packet.time_base) > zero + high + 1
-                ):
-                    break
+                            taken.flags.add("damaged")
     except av.FFmpegError as error:
         raise Refused("bad_decode", f"{path.name}: {error.strerror or error}") from None
-    if not pictures:
-        raise Refused("bad_decode", f"{path.name}: no picture came out of the decoder")
-    mono, rate, sound_start = sound.mono(path)
-    frames = _to_rate(pictures, times, fps, flags)
-    first = times[0] if low == 0.0 else 0.0
-    return Media(frames, mono, rate, sound_start - first, flags)
+    return taken
 
 
 def _streams(container: Any, path: Path) -> list[Any]:
@@ -123,21 +157,30 @@ def _streams(container: Any, path: Path) -> list[Any]:
     return [videos[0], sounds[0]]
 
 
-def _start_of(stream: Any) -> float:
+def _time_of(packet: Any) -> float:
+    return float(packet.pts * packet.time_base)
+
+
+def start_of(stream: Any) -> float:
+    """The first stamp of a stream, in seconds."""
     start = getattr(stream, "start_time", None)
     return float(start * stream.time_base) if start is not None else 0.0
 
 
 def _luma(frame: Any) -> np.ndarray:
     """The luma plane, upright: [H, W] uint8, a view that keeps the decoder's frame alive."""
-    if frame.format.name.startswith(("yuv", "gray", "nv")) and "p1" not in frame.format.name:
-        plane = frame.planes[0]
-        rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
-        picture = rows[: frame.height, : frame.width]
-    else:
-        picture = frame.to_ndarray(format="gray")
-    turns = round(getattr(frame, "rotation", 0) / 90) % 4
-    return np.rot90(picture, turns) if turns else picture
+    name, depth = frame.format.name, frame.format.components[0].bits
+    turns = round(frame.rotation / 90) % 4
+    if not name.startswith(("yuv", "gray", "nv")) or depth > 16:  # RGB, or packed with its chroma
+        frame, depth = frame.reformat(format="yuv420p"), 8
+    plane = frame.planes[0]
+    kind = np.dtype(np.uint8 if depth == 8 else ">u2" if name.endswith("be") else "<u2")
+    rows = np.frombuffer(plane, kind).reshape(-1, plane.line_size // kind.itemsize)
+    picture = rows[: frame.height, : frame.width]
+    if depth > 8:
+        picture = (picture >> (depth - 8)).astype(np.uint8)
+    # Copied, so that the decoder can use its frame again: fresh ones cost 2 ms a clip more.
+    return np.rot90(picture, turns) if turns else picture.copy()
 
 
 class _Sound:
@@ -161,7 +204,10 @@ class _Sound:
         if not self.parts:
             raise Refused("no_audio", f"{path.name}: the sound track is empty")
         data = np.concatenate(self.parts, axis=1)
-        mono = data.mean(axis=0, dtype=np.float32)
+        mono = data[0].astype(np.float32)
+        for channel in data[1:]:
+            mono += channel
+        mono /= len(data)
         if data.dtype.kind == "i":
             mono /= float(np.iinfo(data.dtype).max + 1)
         elif data.dtype.kind == "u":
@@ -169,7 +215,8 @@ class _Sound:
         return mono, self.rate, self.start
 
 
-def _check_size(size: int, path: Path, count: int) -> None:
+def check_size(size: int, path: Path, count: int) -> None:
+    """Refuse a clip whose luma, of so many bytes and pictures, no worker should hold."""
     if size > MAX_CLIP_BYTES:
         raise Refused(
             "long",
@@ -201,72 +248,10 @@ def _to_rate(
     return pictures
 
 
-def ffmpeg_program() -> str:
-    """The ffmpeg program: the one on PATH, else the one inside imageio-ffmpeg.
-
-    Raises:
-        Refused: there is neither.
-    """
-    import shutil
-
-    found = shutil.which("ffmpeg")
-    if found:
-        return found
-    try:
-        import imageio_ffmpeg
-
-        return str(imageio_ffmpeg.get_ffmpeg_exe())
-    except (ImportError, RuntimeError):
-        raise Refused(
-            "unreadable", "no ffmpeg on PATH and no imageio-ffmpeg; pip install 'avb[prep]'"
-        ) from None
-
-
-def _read_ffmpeg(path: Path, fps: int, start_s: float | None, end_s: float | None) -> Media:
-    """The second reader, for odd files: two ffmpeg processes a clip, ten times the cost."""
-    import ffmpeg
-
-    span = {} if start_s is None else {"ss": start_s}
-    span |= {} if end_s is None else {"to": end_s}
-    source = ffmpeg.input(str(path), **span)
-    program = ffmpeg_program()
-    formats = "yuv420p|yuvj420p|gray"  # keeps the luma of the source as it is
-    video = source.video.filter("fps", fps).filter("format", formats)
-    # first_pts=0 fills or cuts the start, so that both begin together.
-    sound = source.audio.filter("aresample", 16000, first_pts=0)
-    try:
-        y4m, _ = video.output("pipe:", format="yuv4mpegpipe", strict=-1).run(
-            cmd=program, capture_stdout=True, capture_stderr=True
-        )
-        pcm, _ = sound.output("pipe:", format="f32le", ac=1, ar=16000).run(
-            cmd=program, capture_stdout=True, capture_stderr=True
-        )
-    except ffmpeg.Error as error:
-        last = error.stderr.decode(errors="replace").strip().splitlines()[-1:]
-        text = last[0] if last else "ffmpeg failed"
-        status = "no_audio" if "matches no streams" in error.stderr.decode() else "bad_decode"
-        raise Refused(status, f"{path.name}: {text}") from None
-    if not pcm:
-        raise Refused("no_audio", f"{path.name}: the sound track is empty")
-    return Media(_parse_y4m(y4m, path), np.frombuffer(pcm, np.float32), 16000)
-
-
-def _parse_y4m(data: bytes, path: Path) -> list[np.ndarray]:
-    """Luma of a YUV4MPEG2 stream: T pictures [H, W]."""
-    head = re.match(rb"YUV4MPEG2 W(\d+) H(\d+)[^\n]*\n", data)
-    if head is None:
-        raise Refused("bad_decode", f"{path.name}: no picture came out of the decoder")
-    width, height = int(head[1]), int(head[2])
-    chroma = 0 if b"Cmono" in head[0] else 2 * ((width + 1) // 2) * ((height + 1) // 2)
-    size = len(b"FRAME\n") + width * height + chroma
-    count = (len(data) - head.end()) // size
-    _check_size(count * width * height, path, count)
-    body = np.frombuffer(data, np.uint8, count * size, head.end()).reshape(count, size)
-    return list(body[:, 6 : 6 + width * height].reshape(count, height, width))
-
-
 def numbered_pictures(folder: Path) -> list[Path]:
     """Picture files of a folder in the order of the number in their name (1.jpg, mouth_000.png).
+
+    A number missing in between has a path as well, to no file, so that nothing moves up.
 
     Raises:
         Refused: `missing_frames` when there is no such folder.
@@ -275,7 +260,10 @@ def numbered_pictures(folder: Path) -> list[Path]:
         found = [(re.search(r"(\d+)\.(?:jpe?g|png)$", p.name, re.I), p) for p in folder.iterdir()]
     except OSError:
         raise Refused("missing_frames", f"{folder.name}: no such folder") from None
-    return [path for _, path in sorted((int(m[1]), path) for m, path in found if m)]
+    paths = {int(m[1]): path for m, path in sorted(found, key=lambda f: f[1].name) if m}
+    if not paths or max(paths) - min(paths) > 2 * len(paths):  # stamps of time, not numbers
+        return [paths[n] for n in sorted(paths)]
+    return [paths.get(n, folder / f"picture {n}") for n in range(min(paths), max(paths) + 1)]
 
 
 def read_pictures(paths: Sequence[Path]) -> tuple[list[np.ndarray], list[int]]:

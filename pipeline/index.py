@@ -127,7 +127,7 @@ class Index:
             mask &= pc.is_in(self.keys, value_set=value_set).to_numpy(zero_copy_only=False)
         rows = np.flatnonzero(mask)
         if where is not None:
-            rows = np.array([row for row in rows.tolist() if where(self._row(row))], np.int64)
+            rows = np.array([row for row in rows.tolist() if where(self.row(row))], np.int64)
         if not rows.size:
             raise ValueError(
                 f"{self.folder}: no clip of {len(self)} stored ones is left by this selection; "
@@ -165,7 +165,8 @@ class Index:
         codes = [code for code, name in enumerate(found.names) if name in names]
         return np.isin(found.codes, codes)
 
-    def _row(self, row: int) -> Row:
+    def row(self, row: int) -> Row:
+        """What a selection may look at of one clip."""
         label = self.label_id[row]
         return Row(
             self.key(row),

@@ -50,6 +50,7 @@ SILENCES = ("sil", "sp")
 NAME = re.compile(r"^(?:id(\d+)_(?:vcd|6000)_)?([blps][bgrw][abiw][a-vx-z][1-9z][anps])$", re.I)
 TALKER = re.compile(r"^s(\d{1,2})(?:\..*)?$", re.I)
 VIDEOS = {".mpg", ".mpeg", ".mp4", ".avi", ".mov", ".mkv"}
+PICTURES = {".jpg", ".jpeg", ".png"}
 UNITS_PER_S = 25_000
 
 
@@ -94,12 +95,17 @@ def _walk(root: Path) -> tuple[list[str], list[str], dict[str, str], dict[str, s
     aligns: dict[str, str] = {}
     wavs: dict[str, str] = {}
     talkers: set[str] = set()
-    for folder, folders, files in os.walk(root):
+    seen_folders: set[str] = set()
+    for folder, folders, files in os.walk(root, followlinks=True):
+        if (real := os.path.realpath(folder)) in seen_folders:  # a link back up, or a second one
+            folders.clear()
+            continue
+        seen_folders.add(real)
         folders[:] = sorted(f for f in folders if f != "__MACOSX" and not f.startswith("."))
         here = Path(folder).relative_to(root)
         talkers.update(f"s{int(m[1])}" for f in folders if (m := TALKER.match(f)))
         for name in [f for f in folders if NAME.match(f)]:
-            if any(p.suffix.lower() in (".jpg", ".png") for p in (Path(folder) / name).iterdir()):
+            if any(p.suffix.lower() in PICTURES for p in (Path(folder) / name).iterdir()):
                 pictures.append((here / name).as_posix())
                 folders.remove(name)  # its pictures are read when its turn comes
         for file in sorted(files):
@@ -207,7 +213,7 @@ def load(root: Path, clip: Clip, settings: Settings) -> tuple[Media, list[Word]]
 
 def _load_pictures(root: Path, clip: Clip, settings: Settings) -> Media:
     """A folder of pictures, with the separate wav only if it is as long as they are."""
-    frames, _ = read_pictures(numbered_pictures(root / clip.source))
+    frames, filled = read_pictures(numbered_pictures(root / clip.source))
     if clip.audio is None:
         raise Refused("no_audio", f"{clip.source}: pictures only, and no {clip.name}.wav")
     sound, rate = read_sound(root / clip.audio)
@@ -218,7 +224,8 @@ def _load_pictures(root: Path, clip: Clip, settings: Settings) -> Media:
             "missing_audio",
             f"{clip.audio}: {gap:+.2f} s against {len(frames)} pictures; it was trimmed, not used",
         )
-    return Media(frames, sound, rate, flags={"separate_audio"})
+    flags = {"separate_audio", "filled_frames"} if filled else {"separate_audio"}
+    return Media(frames, sound, rate, flags=flags)
 
 
 def _words(root: Path, clip: Clip, flags: set[str]) -> list[Word]:

@@ -41,16 +41,36 @@ def discover(root: Path, corpus: Corpus) -> Listing:
             f"{root}: no LRW found; looked for {PATTERN} in it and two folders down"
             " (give the folder that holds the word folders with --root)"
         )
-    words, strays = [], []
+    folders, strays, foreign = [], [], []
     for entry in sorted(os.scandir(base), key=lambda e: e.name):
         if entry.is_dir() and any((Path(entry.path) / split).is_dir() for split in SPLITS):
-            words.append(entry.name)
+            folders.append(entry.name)
+            if _holds_another_word(Path(entry.path)):
+                foreign.append(entry.name)
         elif not entry.name.startswith("."):
             strays.append(entry.name)
+    words = [name for name in folders if name not in foreign]
     notices = [f"not word folders, left out: {', '.join(strays)}"] if strays else []
+    if foreign:
+        notices.append(f"clips of other words inside, not numbered: {', '.join(foreign)}")
     where = base.relative_to(root).as_posix()
     layout = f"{'' if where == '.' else where + '/'}{PATTERN}"
-    return Listing(root, layout, _clips(root, base, words), words, notices)
+    return Listing(root, layout, _clips(root, base, folders), words, notices)
+
+
+def _holds_another_word(folder: Path) -> bool:
+    """Whether the first clip of a folder is called after another one, as in a backup's folders."""
+    for split in reversed(SPLITS):  # the small parts first: one entry is all that is wanted
+        if (folder / split).is_dir():
+            with os.scandir(folder / split) as entries:
+                names = (e.name for e in entries if e.name.endswith(".mp4") and e.name[0] != ".")
+                if (first := next(names, None)) is not None:
+                    return _word_of(first) != folder.name
+    return False
+
+
+def _word_of(name: str) -> str:
+    return name.removesuffix(".mp4").rsplit("_", 1)[0]
 
 
 def _find_base(root: Path) -> Path | None:
@@ -94,7 +114,7 @@ def _clips(root: Path, base: Path, words: list[str]) -> Iterator[Clip]:
                     source=f"{shown}/{name}",
                     text=f"{shown}/{stem}.txt",
                 )
-                if stem.rsplit("_", 1)[0] != word:
+                if _word_of(name) != word:
                     clip.status = "bad_name"
                     clip.error = f"{name} lies in the folder of {word}"
                 yield clip

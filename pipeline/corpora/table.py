@@ -8,6 +8,7 @@ the video, `label`, `speaker`, `split`, and `words` (plain text, or JSON `[[word
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from avb.pipeline.plan import Settings
 
 COLUMNS = ("video", "start", "end", "label", "speaker", "split", "words")
+TEXTS = ("video", "label", "speaker", "split", "words")
 
 
 def discover(root: Path, corpus: Corpus) -> Listing:
@@ -47,7 +49,9 @@ def _read(path: Path) -> list[dict[str, Any]]:
         if path.suffix.lower() in (".parquet", ".pq"):
             table = pa.parquet.read_table(path)
         else:
-            table = pa.csv.read_csv(path)
+            # Left to guess, the reader makes 1 of the label 001 and nothing of the word null.
+            texts = pa.csv.ConvertOptions(column_types={name: pa.string() for name in TEXTS})
+            table = pa.csv.read_csv(path, convert_options=texts)
     except (pa.ArrowInvalid, OSError) as error:
         raise UsageError(
             f"{path}: neither CSV nor Parquet ({str(error).splitlines()[0]})"
@@ -66,7 +70,19 @@ def _clips(rows: list[dict[str, Any]]) -> Iterator[Clip]:
     seen: dict[str, int] = {}
     for number, row in enumerate(rows, 1):
         video = str(row["video"] or "")
-        start, end = _seconds(row.get("start")), _seconds(row.get("end"))
+        status = error = ""
+        start = end = None
+        words: list[Word] = []
+        try:
+            start, end = _seconds(row.get("start")), _seconds(row.get("end"))
+            words = parse_words(row.get("words"))
+        except ValueError as problem:
+            status, error = "bad_name", f"row {number}: {problem}"
+        if not video:
+            status, error = "unreadable", f"row {number}: no video named"
+        elif end is not None and end <= (start or 0.0):
+            status = "zero_length"
+            error = f"row {number}: starts at {start or 0} s and ends at {end} s"
         split = _text(row.get("split"))
         speaker = _text(row.get("speaker"))
         group = _safe(split or speaker or "all")
@@ -75,7 +91,7 @@ def _clips(rows: list[dict[str, Any]]) -> Iterator[Clip]:
             name += f"_{round((start or 0) * 1000)}_{'' if end is None else round(end * 1000)}"
         twin = seen.get(f"{group}/{name}", 0)
         seen[f"{group}/{name}"] = twin + 1
-        clip = Clip(
+        yield Clip(
             name=f"{name}-{twin + 1}" if twin else name,
             group=group,
             split=split,
@@ -84,17 +100,10 @@ def _clips(rows: list[dict[str, Any]]) -> Iterator[Clip]:
             source=video,
             start=start,
             end=end,
+            words=words,
+            status=status,
+            error=error,
         )
-        try:
-            clip.words = parse_words(row.get("words"))
-        except ValueError as error:
-            clip.status, clip.error = "bad_name", f"row {number}: words {error}"
-        if not video:
-            clip.status, clip.error = "unreadable", f"row {number}: no video named"
-        elif end is not None and end <= (start or 0.0):
-            clip.status = "zero_length"
-            clip.error = f"row {number}: starts at {start or 0} s and ends at {end} s"
-        yield clip
 
 
 def parse_words(value: Any) -> list[Word]:
@@ -104,20 +113,29 @@ def parse_words(value: Any) -> list[Word]:
     if isinstance(value, str):
         if not value.lstrip().startswith("["):
             return [(word, None, None) for word in value.split()]
-        value = json.loads(value)
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise ValueError(f"words {value!r} are not valid JSON") from None
     words: list[Word] = []
     for item in value:
         if isinstance(item, str):
             words.append((item, None, None))
-        elif len(item) == 3:
+        elif isinstance(item, list) and len(item) == 3:
             words.append((str(item[0]), _seconds(item[1]), _seconds(item[2])))
         else:
-            raise ValueError(f"{item!r} is not [word, start, end]")
+            raise ValueError(f"words: {item!r} is not [word, start, end]")
     return words
 
 
 def _seconds(value: Any) -> float | None:
-    return None if value in (None, "") else float(value)
+    if value in (None, ""):
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        raise ValueError(f"{value!r} is no number of seconds") from None
+    return None if math.isnan(number) else number
 
 
 def _text(value: Any) -> str | None:

@@ -264,7 +264,8 @@ def test_an_lrw_clip_has_29_frames_and_18560_samples(lrw: Path) -> None:
         assert (video.width, video.height, video.average_rate) == (256, 256, 25)
         assert (audio.codec_context.name, audio.rate, audio.channels) == ("aac", 16000, 1)
         assert audio.duration == 18560
-    assert len(frames) == 29 and len(sound) == 19456  # 19 whole AAC frames, priming skipped
+    # 19 whole AAC frames with the priming skipped; FFmpeg 9 drops the padding at the end too.
+    assert len(frames) == 29 and len(sound) in (18560, 19456)
     assert abs(lag(sound, raw.lrw_clip("ABOUT", 100).samples)) <= 1
 
 
@@ -473,7 +474,7 @@ def test_recut_lrw_puts_the_mouth_in_the_fixed_box(grid: Path, tmp_path: Path) -
     mesh = solutions.face_mesh.FaceMesh(static_image_mode=True)
     for path in clips:
         frames, sound = decode(path)
-        assert len(frames) == 29 and len(sound) == 19456
+        assert len(frames) == 29 and len(sound) in (18560, 19456)
         marks = mesh.process(frames[14].to_ndarray(format="rgb24")).multi_face_landmarks[0].landmark
         mouth = np.mean([(256 * marks[i].x, 256 * marks[i].y) for i in (61, 291, 13, 14)], axis=0)
         assert np.abs(mouth - (127, 163)).max() < 6

@@ -1,0 +1,255 @@
+"""Promise: every key of datasets.yaml is checked, and flag > variable > file > built-in."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from avb.pipeline.config import UsageError, builtin_path, corpus_root, find_split, load_corpora
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "mine.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+# What the built-in file says
+
+
+def test_the_corpora_have_their_published_counts() -> None:
+    corpora = load_corpora()
+    assert list(corpora) == ["lrw", "lrw1000", "grid", "table"]
+    parts = {n: [c.expected.get(p) for p in ("train", "val", "test")] for n, c in corpora.items()}
+    assert parts["lrw"] == [488_766, 25_000, 25_000]
+    assert sum(parts["lrw"]) == corpora["lrw"].expected["clips"] == 538_766
+    assert sum(parts["lrw1000"]) == corpora["lrw1000"].expected["clips"] == 718_018
+    classes = {n: c.expected.get("classes") for n, c in corpora.items()}
+    assert classes == {"lrw": 500, "lrw1000": 1000, "grid": 51, "table": None}
+    assert corpora["grid"].expected["speakers"] == 33
+    assert [corpora[n].frames for n in ("lrw", "lrw1000", "grid")] == [29, None, 75]
+    assert [corpora[n].shard_clips for n in ("lrw", "lrw1000", "grid")] == [2048, 2048, 256]
+
+
+@pytest.mark.parametrize(
+    ("corpus", "wanted"),
+    [
+        ("lrw", (400, 400, 2.0, "htk", None, 0.0, 8000.0, 0.0, 1e-10)),
+        ("lrw1000", (400, 400, 2.0, "htk", None, 0.0, 8000.0, 0.0, 1e-10)),
+        ("grid", (800, 800, 1.0, "slaney", "slaney", 55.0, 7600.0, 0.97, 1e-5)),
+    ],
+)
+def test_the_front_ends_are_those_of_the_paper(corpus: str, wanted: tuple[Any, ...]) -> None:
+    entry = load_corpora()[corpus]
+    mel = entry.mel
+    found = (mel.window, mel.n_fft, mel.power, mel.mel_scale, mel.norm, mel.f_min, mel.f_max)
+    assert (*found, mel.preemphasis, mel.floor) == wanted
+    assert (mel.n_mels, mel.hop, entry.fps, entry.sample_rate) == (80, 160, 25, 16000)
+    assert entry.sample_rate // entry.fps == 4 * mel.hop  # 4 columns a frame
+
+
+def test_crops_are_stored_with_four_pixels_of_margin() -> None:
+    grid = load_corpora()["grid"]
+    assert (grid.crops["lips"].size, grid.crops["lips"].stored) == (112, 120)
+    assert (grid.crops["face"].size, grid.crops["face"].stored) == (96, 104)
+    lrw = load_corpora()["lrw"]
+    assert lrw.fixed_box is not None
+    x0, y0, x1, y1 = lrw.fixed_box
+    # Both fixed boxes in public code, 136 and 96 wide, are centred here.
+    assert ((x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0) == (127, 163, 136, 136)
+    # 4 stored pixels are the paper's jitter of 5 source pixels.
+    assert 4 * (x1 - x0) / 112 == pytest.approx(5, abs=0.15)
+
+
+def test_the_unseen_talker_split_names_every_talker_once_and_no_talker_21() -> None:
+    name, split = find_split(load_corpora()["grid"], "speaker-independent")
+    assert name == "vcagan-16-7-10"  # 15/5/5 of the paper is another, unknown one
+    talkers = [t for part in split.parts.values() for t in part]
+    assert [len(split.parts[p]) for p in ("train", "val", "test")] == [16, 7, 10]
+    assert sorted(talkers) == sorted(f"s{n}" for n in range(1, 35) if n != 21)
+
+
+def test_hash_splits_share_out_all_twenty_residues() -> None:
+    for alias in ("speaker-dependent", "grid-hash"):
+        _, split = find_split(load_corpora()["grid"], alias)
+        assert sorted(r for part in split.parts.values() for r in part) == list(range(20))
+
+
+def test_parts_follow_the_written_rules() -> None:
+    grid, lrw = load_corpora()["grid"], load_corpora()["lrw"]
+    names = [f"bba{letter}{digit}n" for letter in "abcdefgh" for digit in "123456789z"]
+    lots = {n: int(hashlib.sha256(n.encode()).hexdigest()[:8], 16) % 20 for n in names}
+    wanted = {n: "val" if lot == 0 else "test" if lot < 5 else "train" for n, lot in lots.items()}
+    assert set(wanted.values()) == {"train", "val", "test"}
+    every, four = grid.splits["grid-hash"], grid.splits["grid-4talkers-hash"]
+    for name, part in wanted.items():
+        # The same sentence of another talker must not be in another part.
+        assert every.part_of(f"s1/{name}", "s1", None) == part
+        assert every.part_of(f"s3/{name}", "s3", None) == part
+        assert four.part_of(f"s1/{name}", "s1", None) == part
+        assert four.part_of(f"s3/{name}", "s3", None) is None
+    unseen = grid.splits["vcagan-16-7-10"]
+    found = [unseen.part_of(f"{t}/bbaf2n", t, None) for t in ("s1", "s9", "s2", "s21")]
+    assert found == ["train", "val", "test", None]
+    assert lrw.splits["official"].part_of("val/ABOUT_00001", None, "val") == "val"
+
+
+def test_an_unknown_split_lists_the_known_ones() -> None:
+    with pytest.raises(UsageError, match="no split '15-5-5'.*vcagan-16-7-10"):
+        find_split(load_corpora()["grid"], "15-5-5")
+
+
+def test_it_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert builtin_path().is_file()
+    assert load_corpora()["grid"].title
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "unknown", "nearest"),
+    [
+        ("lwr: {fps: 25}", "mine.yaml", "lwr", "lrw"),
+        ("lrw: {shard_clip: 10}", "mine.yaml: lrw", "shard_clip", "shard_clips"),
+        ("grid: {mel: {hops: 160}}", "mine.yaml: grid.mel", "hops", "hop"),
+        ("grid: {crops: {lisp: {size: 96, margin: 4}}}", "grid.crops", "lisp", "lips"),
+        ("grid: {crops: {lips: {sise: 96}}}", "grid.crops.lips", "sise", "size"),
+        ("grid: {splits: {mine: {bye: speaker, source: x}}}", "grid.splits.mine", "bye", "by"),
+        ("lrw: {expected: {trian: 5}}", "lrw.expected", "trian", "train"),
+        ("lrw: {licence: {naem: x}}", "lrw.licence", "naem", "name"),
+    ],
+)
+def test_an_unknown_key_names_its_place_and_the_nearest_right_one(
+    tmp_path: Path, text: str, place: str, unknown: str, nearest: str
+) -> None:
+    with pytest.raises(UsageError) as error:
+        load_corpora(write(tmp_path, text))
+    message = str(error.value)
+    assert place in message and repr(unknown) in message
+    assert message.endswith(repr(nearest))
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("lrw: {fps: '25'}", ["lrw.fps", "int", "'25'", "str"]),
+        ("lrw: {frames: 29.5}", ["lrw.frames", "int", "29.5"]),
+        ("lrw: {fps: true}", ["lrw.fps", "int", "True"]),  # in Python True is an int
+        ("lrw: {keep_audio: 1}", ["lrw.keep_audio", "bool", "1"]),
+        ("lrw: {root: 5}", ["lrw.root", "str", "5"]),
+        ("lrw: {mel: 3}", ["lrw.mel", "mapping", "3"]),
+        ("lrw: {fixed_box: 59}", ["lrw.fixed_box", "list", "59"]),
+        ("lrw: {fixed_box: [59, 95, 195, x]}", ["lrw.fixed_box[3]", "int", "'x'"]),
+        ("lrw: {box: trakced}", ["lrw.box", "'trakced'", "did you mean tracked"]),
+        ("lrw: {mel: {mel_scale: HTK}}", ["lrw.mel.mel_scale", "htk", "slaney"]),
+        ("lrw: {mel: {floor: tiny}}", ["lrw.mel.floor", "float", "'tiny'"]),
+        ("grid: {splits: {mine: {by: speaker}}}", ["grid.splits.mine", "'source'", "missing"]),
+        ("- lrw", ["mine.yaml", "mapping"]),
+    ],
+)
+def test_a_wrong_value_names_its_place_what_was_expected_and_what_was_found(
+    tmp_path: Path, text: str, parts: list[str]
+) -> None:
+    with pytest.raises(UsageError) as error:
+        load_corpora(write(tmp_path, text))
+    message = str(error.value)
+    assert [part for part in parts if part not in message] == []
+
+
+def test_a_missing_or_broken_file_is_one_line_that_names_it(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"none\.yaml: cannot be read \(No such file"):
+        load_corpora(tmp_path / "none.yaml")
+    with pytest.raises(UsageError, match=r"mine\.yaml: not valid YAML") as error:
+        load_corpora(write(tmp_path, "lrw: {fps: [25"))
+    assert "\n" not in str(error.value)
+
+
+# Precedence
+
+
+def test_a_file_overrides_key_by_key(tmp_path: Path) -> None:
+    path = write(tmp_path, "grid: {mel: {window: 640}, shard_clips: 8, crops: {lips: {size: 88}}}")
+    builtin, mine = load_corpora(), load_corpora(path)
+    assert (mine["grid"].mel.window, mine["grid"].shard_clips) == (640, 8)
+    assert mine["grid"].crops["lips"].size == 88 and mine["grid"].crops["lips"].margin == 4
+    assert mine["grid"].crops["face"] == builtin["grid"].crops["face"]
+    assert mine["grid"].mel.n_fft == builtin["grid"].mel.n_fft
+    # lrw shares nothing with grid but table shares its mel through an anchor; it stays.
+    assert {n: c for n, c in mine.items() if n != "grid"} == {
+        n: c for n, c in builtin.items() if n != "grid"
+    }
+
+
+def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
+    assert load_corpora(write(tmp_path, "# nothing yet\n")) == load_corpora()
+
+
+def test_whole_numbers_are_accepted_where_a_fraction_is_wanted(tmp_path: Path) -> None:
+    mel = load_corpora(write(tmp_path, "grid: {mel: {f_max: 8000}}"))["grid"].mel
+    assert mel.f_max == 8000.0 and isinstance(mel.f_max, float)
+
+
+def test_numbers_with_an_exponent_need_no_dot(tmp_path: Path) -> None:
+    text = "lrw: {mel: {floor: 1e-9, f_max: 7e3}}"
+    assert yaml.safe_load(text)["lrw"]["mel"]["floor"] == "1e-9"  # YAML 1.1: a text
+    mel = load_corpora(write(tmp_path, text))["lrw"].mel
+    assert (mel.floor, mel.f_max) == (1e-9, 7000.0)
+
+
+@pytest.mark.parametrize("corpus", ["lrw", "lrw1000", "grid"])
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ({"flag", "variable", "file"}, "flag"),
+        ({"flag"}, "flag"),
+        ({"variable", "file"}, "variable"),
+        ({"file"}, "file"),
+        (set(), "builtin"),
+    ],
+)
+def test_flag_beats_variable_beats_file_beats_builtin(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    importer: Any,
+    corpus: str,
+    given: set[str],
+    wanted: str,
+) -> None:
+    for name in ("LRW", "LRW1000", "GRID"):
+        monkeypatch.delenv(f"AVB_{name}_ROOT", raising=False)
+    roots = {way: tmp_path / way for way in ("flag", "variable", "file")}
+    roots["builtin"] = Path("data") / corpus
+    if "variable" in given:
+        monkeypatch.setenv(f"AVB_{corpus.upper()}_ROOT", str(roots["variable"]))
+    path = write(tmp_path, f"{corpus}: {{root: '{roots['file']}'}}") if "file" in given else None
+    flag = roots["flag"] if "flag" in given else None
+    assert corpus_root(corpus, load_corpora(path)[corpus], flag) == roots[wanted]
+    # The command line takes the same way.
+    assert importer(corpus, flag, datasets=path).root == roots[wanted]
+
+
+def test_a_variable_of_another_corpus_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AVB_LRW_ROOT", raising=False)
+    monkeypatch.setenv("AVB_LRW1000_ROOT", "/elsewhere")
+    corpora = load_corpora()
+    assert corpus_root("lrw", corpora["lrw"]) == Path("data/lrw")
+
+
+def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("AVB_GRID_ROOT", "~/grid")
+    assert corpus_root("grid", load_corpora()["grid"]) == tmp_path / "grid"
+
+
+def test_a_number_without_a_dot_before_its_exponent_is_a_number(tmp_path: Path) -> None:
+    import yaml
+
+    assert yaml.safe_load("1e-9") == "1e-9"  # the trap: YAML 1.1 reads a text
+    assert load_corpora(write(tmp_path, "lrw: {mel: {floor: 1e-9}}"))["lrw"].mel.floor == 1e-9
