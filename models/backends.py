@@ -1,0 +1,121 @@
+"""Back ends of the lip reader: a clip's fused features to the logits of its word."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from avb.models.masks import frame_mask, keep_real, mean_over_time, run_recurrent
+
+
+class GRUBackEnd(nn.Module):
+    """A bidirectional GRU, the mean of its states over time, and a linear classifier."""
+
+    def __init__(
+        self, dim: int, classes: int, hidden: int = 512, layers: int = 2, dropout: float = 0.3
+    ) -> None:
+        """Build `layers` layers of `hidden` units a direction, with dropout between them."""
+        super().__init__()
+        self.gru = nn.GRU(
+            dim,
+            hidden,
+            layers,
+            batch_first=True,
+            bidirectional=True,
+            dropout=dropout if layers > 1 else 0.0,
+        )
+        self.classifier = nn.Linear(2 * hidden, classes)
+
+    def forward(self, feature_BTE: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+        """Logits [B x K]; frames past a clip's length change nothing."""
+        states = run_recurrent(self.gru, feature_BTE, lengths_B)
+        mask_BT = None if lengths_B is None else frame_mask(lengths_B, feature_BTE.shape[1])
+        return self.classifier(mean_over_time(states, mask_BT))
+
+
+class Branch(nn.Module):
+    """One dilated convolution over time, batch norm, PReLU."""
+
+    def __init__(self, dim: int, width: int, kernel: int, dilation: int) -> None:
+        super().__init__()
+        if kernel % 2 == 0:
+            raise ValueError(f"kernel {kernel}: only odd ones can be cut alike on both sides")
+        self.margin = (kernel - 1) * dilation // 2
+        self.conv = nn.Conv1d(dim, width, kernel, dilation=dilation, padding=2 * self.margin)
+        self.norm = nn.BatchNorm1d(width)
+        self.act = nn.PReLU(width)
+
+    def forward(self, x_BET: Tensor) -> Tensor:
+        """Map [B x dim x T] to [B x width x T]."""
+        # Padded to twice what "same" needs and cut after the norm, as MS-TCN does: in training
+        # the margins are part of the batch statistics.
+        x_BET = self.norm(self.conv(x_BET))
+        return self.act(x_BET[:, :, self.margin : x_BET.shape[2] - self.margin])
+
+
+class MultiBranch(nn.Module):
+    """Branches of several kernels side by side, then dropout."""
+
+    def __init__(
+        self, dim: int, width: int, kernels: Sequence[int], dilation: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(Branch(dim, width, k, dilation) for k in kernels)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x_BET: Tensor, mask_BT: Tensor | None) -> Tensor:
+        """Map [B x dim x T] to [B x kernels * width x T]."""
+        x_BET = keep_real(x_BET, mask_BT, 2)
+        return self.dropout(torch.cat([branch(x_BET) for branch in self.branches], dim=1))
+
+
+class TemporalBlock(nn.Module):
+    """Two multi-branch layers and a 1 x 1 convolution beside them."""
+
+    def __init__(
+        self, dim: int, width: int, kernels: Sequence[int], dilation: int, dropout: float
+    ) -> None:
+        super().__init__()
+        total = width * len(kernels)
+        self.first = MultiBranch(dim, width, kernels, dilation, dropout)
+        self.second = MultiBranch(total, width, kernels, dilation, dropout)
+        self.shortcut = nn.Conv1d(dim, total, 1)  # in every block, also between equal widths
+        self.act = nn.PReLU(total)
+
+    def forward(self, x_BET: Tensor, mask_BT: Tensor | None) -> Tensor:
+        """Map [B x dim x T] to [B x kernels * width x T]."""
+        y_BET = self.second(self.first(x_BET, mask_BT), mask_BT)
+        return self.act(y_BET + self.shortcut(x_BET))
+
+
+class TCNBackEnd(nn.Module):
+    """Multi-scale temporal convolutions (MS-TCN), the mean over time, and a linear classifier."""
+
+    def __init__(
+        self,
+        dim: int,
+        classes: int,
+        hidden: int = 256,
+        kernels: Sequence[int] = (3, 5, 7),
+        dilations: Sequence[int] = (1, 2, 4, 8),
+        dropout: float = 0.2,
+    ) -> None:
+        """Build a block for each dilation, with `hidden` channels for each kernel."""
+        super().__init__()
+        total = hidden * len(kernels)
+        widths = [dim] + [total] * (len(dilations) - 1)
+        self.blocks = nn.ModuleList(
+            TemporalBlock(width, hidden, kernels, dilation, dropout)
+            for width, dilation in zip(widths, dilations, strict=True)
+        )
+        self.classifier = nn.Linear(total, classes)
+
+    def forward(self, feature_BTE: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+        """Logits [B x K]; frames past a clip's length change nothing in evaluation."""
+        mask_BT = None if lengths_B is None else frame_mask(lengths_B, feature_BTE.shape[1])
+        x_BET = feature_BTE.transpose(1, 2)
+        for block in self.blocks:
+            x_BET = block(x_BET, mask_BT)
+        return self.classifier(mean_over_time(x_BET.transpose(1, 2), mask_BT))

@@ -1,0 +1,165 @@
+"""Lip reading: pictures of a mouth to the word it speaks, helped by recalled audio."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from avb.models.backends import GRUBackEnd, TCNBackEnd
+from avb.models.frontends import AudioFrontEnd, Pool, VisualFrontEnd, check_mel
+from avb.models.masks import count_frames, frame_mask
+from avb.models.memory import Bridge, BridgingMemory, Losses, Variant
+from avb.models.precision import at_least_float32
+
+BackEnd = Literal["gru", "mstcn"]
+BACK_ENDS: dict[str, type[GRUBackEnd] | type[TCNBackEnd]] = {
+    "gru": GRUBackEnd,
+    "mstcn": TCNBackEnd,
+}
+
+
+@dataclass(frozen=True)
+class LipOutput:
+    """What the lip reader says of a batch.
+
+    Attributes:
+        logits: from video and recalled audio, [B x K]: the prediction.
+        real_logits: from video and real audio, [B x K]; None if no audio was given.
+        bridge: features, addressing vectors and losses of the memory.
+        num_frames: real frames in the batch, which the memory's losses are means over.
+    """
+
+    logits: Tensor
+    real_logits: Tensor | None
+    bridge: Bridge
+    num_frames: Tensor
+
+
+class LipReader(nn.Module):
+    """Front ends, memory, back end. The defaults are the paper's model for LRW."""
+
+    def __init__(
+        self,
+        classes: int,
+        *,
+        slots: int = 88,
+        radius: float = 16.0,
+        variant: Variant = "paper",
+        back_end: BackEnd = "gru",
+        pool: Pool = "global",
+        width: int = 64,
+        blocks: int = 2,
+        audio_dim: int = 512,
+        audio_width: int = 128,
+        mel_bins: int = 80,
+        hidden: int | None = None,
+        dropout: float = 0.3,
+        fusion_dropout: float | None = None,
+        back_dropout: float | None = None,
+        word_boundary: bool = False,
+    ) -> None:
+        """Build a lip reader.
+
+        Args:
+            classes: K, number of words.
+            slots: N; 0 is the baseline, without memory and audio.
+            radius: r of the addressing.
+            variant: of the memory, `paper` or `released`.
+            back_end: `gru` or `mstcn`.
+            pool: of the visual front end, `global` or `released`.
+            width: channels of the visual stem; video features are 8 times as wide.
+            blocks: residual blocks in each of the four stages.
+            audio_dim: D, width of audio features.
+            audio_width: channels of the first audio convolution.
+            mel_bins: F.
+            hidden: units a direction (`gru`, 512) or channels a kernel (`mstcn`, 256).
+            dropout: at the end of both front ends.
+            fusion_dropout: before h; by default what the variant says.
+            back_dropout: in the back end; by default 0.3 (`gru`) or 0.2 (`mstcn`).
+            word_boundary: take one more feature a frame, 1 inside the word and 0 outside.
+        """
+        super().__init__()
+        if back_end not in BACK_ENDS:
+            raise ValueError(f"back end {back_end!r}: expected one of {', '.join(BACK_ENDS)}")
+        self.word_boundary = word_boundary
+        self.visual = VisualFrontEnd(width, blocks, pool, dropout)
+        # What the baseline has too is built first: from one seed, both start from equal weights.
+        sizes: dict[str, Any] = {"hidden": hidden, "dropout": back_dropout}
+        self.back_end = BACK_ENDS[back_end](
+            self.visual.dim + word_boundary,
+            classes,
+            **{name: size for name, size in sizes.items() if size is not None},
+        )
+        self.memory = BridgingMemory(
+            self.visual.dim, audio_dim, slots, None, radius, variant, fusion_dropout
+        )
+        self.audio = AudioFrontEnd(audio_dim, audio_width, mel_bins, dropout) if slots else None
+
+    def forward(
+        self,
+        video_BCTHW: Tensor,
+        mel_BFM: Tensor | None = None,
+        lengths_B: Tensor | None = None,
+        boundary_BT: Tensor | None = None,
+    ) -> LipOutput:
+        """Read words from pictures; `logits` is the same whether or not there is audio.
+
+        Args:
+            video_BCTHW: scaled grey pictures, C = 1.
+            mel_BFM: normalised mels, M = 4 T, to learn from.
+            lengths_B: real frames of each clip; all T if not given.
+            boundary_BT: 1 inside the word, 0 outside, for a model with `word_boundary`.
+        """
+        num_frames = video_BCTHW.shape[2]
+        mask_BT = None if lengths_B is None else frame_mask(lengths_B, num_frames)
+        source_BTC = self.visual(video_BCTHW, mask_BT)
+        target_BTD = None
+        if mel_BFM is not None and self.audio is not None:
+            check_mel(mel_BFM, num_frames)
+            target_BTD = self.audio(mel_BFM, mask_BT)
+        bridge = self.memory(source_BTC, target_BTD, mask_BT)
+        return LipOutput(
+            logits=self._classify(bridge.recalled, lengths_B, boundary_BT),
+            real_logits=None
+            if bridge.real is None
+            else self._classify(bridge.real, lengths_B, boundary_BT),
+            bridge=bridge,
+            num_frames=count_frames(source_BTC, mask_BT),
+        )
+
+    def _classify(
+        self, feature_BTE: Tensor, lengths_B: Tensor | None, boundary_BT: Tensor | None
+    ) -> Tensor:
+        if (boundary_BT is not None) != self.word_boundary:
+            wanted = "expects" if self.word_boundary else "does not take"
+            raise ValueError(f"this model {wanted} word boundaries (word_boundary)")
+        if boundary_BT is not None:
+            extra_BT1 = boundary_BT[:, :, None].to(feature_BTE.dtype)
+            feature_BTE = torch.cat([feature_BTE, extra_BT1], dim=-1)
+        return self.back_end(feature_BTE, lengths_B)
+
+
+def lip_losses(output: LipOutput, labels: Tensor, label_smoothing: float = 0.0) -> Losses:
+    """Eq. 7 with cross entropy as g, and the terms of Eq. 8.
+
+    Args:
+        output: of a forward pass.
+        labels: class numbers, int64 [B], or probabilities, [B x K], of mixed clips.
+        label_smoothing: share of the label spread over all classes.
+    """
+
+    def entropy(logits_BK: Tensor) -> Tensor:
+        return functional.cross_entropy(
+            at_least_float32(logits_BK), labels, label_smoothing=label_smoothing
+        )
+
+    return Losses(
+        recalled=entropy(output.logits),
+        real=None if output.real_logits is None else entropy(output.real_logits),
+        saving=output.bridge.saving,
+        bridging=output.bridge.bridging,
+    )

@@ -1,0 +1,59 @@
+"""Clips of different lengths in one batch: which frames are real, and what runs only over those."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+
+def frame_mask(lengths_B: Tensor, num_frames: int) -> Tensor:
+    """Which frames are real: bool [B x num_frames]."""
+    return torch.arange(num_frames, device=lengths_B.device) < lengths_B[:, None]
+
+
+def count_frames(feature_BTE: Tensor, mask_BT: Tensor | None) -> Tensor:
+    """Real frames in the batch: int64 scalar."""
+    if mask_BT is None:
+        frames = feature_BTE.shape[0] * feature_BTE.shape[1]
+        return torch.full((), frames, device=feature_BTE.device)
+    return mask_BT.sum()
+
+
+def masked_mean(values_BT: Tensor, mask_BT: Tensor | None) -> Tensor:
+    """Mean over all real frames of the batch: scalar."""
+    if mask_BT is None:
+        return values_BT.mean()
+    return values_BT.where(mask_BT, 0).sum() / mask_BT.sum()
+
+
+def mean_over_time(feature_BTE: Tensor, mask_BT: Tensor | None) -> Tensor:
+    """Mean over each clip's real frames: [B x E]."""
+    if mask_BT is None:
+        return feature_BTE.mean(dim=1)
+    weights_BT1 = mask_BT[:, :, None]
+    return feature_BTE.where(weights_BT1, 0).sum(dim=1) / weights_BT1.sum(dim=1)
+
+
+def keep_real(feature: Tensor, mask_BT: Tensor | None, time_axis: int) -> Tensor:
+    """`feature` with padded frames set to 0, which is what a convolution's own padding holds."""
+    if mask_BT is None:
+        return feature
+    shape = [1] * feature.dim()
+    shape[0], shape[time_axis] = mask_BT.shape
+    return feature.where(mask_BT.view(shape), 0)
+
+
+def run_recurrent(network: nn.RNNBase, feature_BTC: Tensor, lengths_B: Tensor | None) -> Tensor:
+    """All states of a batch-first recurrent network: [B x T x directions * hidden].
+
+    With lengths, the backward direction starts at each clip's last real frame, and padded frames
+    get 0. Lengths are then needed on the CPU; without them nothing waits for the device.
+    """
+    if lengths_B is None:
+        return network(feature_BTC)[0]
+    packed = pack_padded_sequence(
+        feature_BTC, lengths_B.cpu(), batch_first=True, enforce_sorted=False
+    )
+    states, _ = network(packed)
+    return pad_packed_sequence(states, batch_first=True, total_length=feature_BTC.shape[1])[0]

@@ -1,0 +1,245 @@
+"""The bridging memory: equations 1 to 8 of the paper.
+
+Two memories of N slots, M_src for video and M_tgt for audio, are addressed in step: slot i of the
+one stands for the same sound as slot i of the other. So an address found from video reads audio.
+
+    Eq. 1  s[i, j]   = cos(M[i], f[j])                      similarity of slot i and frame j
+    Eq. 2  A[j]      = softmax over slots of r * s[:, j]    addressing, on either side
+    Eq. 3  f_hat[j]  = A_tgt[j] . M_tgt                     audio rebuilt from its own address
+    Eq. 4  L_save    = mean over j of |f_tgt[j] - f_hat[j]|^2
+    Eq. 5  L_bridge  = mean over j of KL(A_tgt[j] to A_src[j])
+    Eq. 6  v_tgt[j]  = A_src[j] . M_tgt                     audio recalled from video alone
+    Eq. 7  L_task    = g(h(f_src + v_tgt)) + g(h(f_src + f_tgt))    + is concatenation, h is linear
+    Eq. 8  L_total   = L_save + L_bridge + L_task
+
+Everything from the query to the losses is float32 under any autocast: at r = 16 the smallest
+probability is 1e-14, which is 0 in float16 and makes the divergence infinite.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from avb.models.masks import masked_mean
+from avb.models.precision import at_least_float32, without_autocast
+
+Variant = Literal["paper", "released"]
+
+
+def similarity(feature_BTC: Tensor, slots_NC: Tensor) -> Tensor:
+    """Eq. 1: cosine of every frame and every slot, [B x T x N]; 0 for a frame that is all 0."""
+    return functional.linear(
+        functional.normalize(feature_BTC, dim=-1), functional.normalize(slots_NC, dim=-1)
+    )
+
+
+def log_addressing(similarity_BTN: Tensor, radius: float) -> Tensor:
+    """Eq. 2, scaled by `radius` (r), as logarithms: they stay finite where a probability is 0."""
+    return functional.log_softmax(radius * similarity_BTN, dim=-1)
+
+
+def read(addressing_BTN: Tensor, slots_ND: Tensor) -> Tensor:
+    """Eq. 3 and 6: the slots, as they are and not normalised, weighted: [B x T x D]."""
+    return addressing_BTN @ slots_ND
+
+
+def saving_loss(rebuilt_BTD: Tensor, target_BTD: Tensor, mask_BT: Tensor | None = None) -> Tensor:
+    """Eq. 4: squared distance, summed over D, mean over real frames."""
+    return masked_mean((target_BTD - rebuilt_BTD).square().sum(dim=-1), mask_BT)
+
+
+def bridging_loss(
+    log_target_BTN: Tensor, log_source_BTN: Tensor, mask_BT: Tensor | None = None
+) -> Tensor:
+    """Eq. 5: KL divergence of A_src from the reference A_tgt, mean over real frames."""
+    divergence_BTN = log_target_BTN.exp() * (log_target_BTN - log_source_BTN)
+    return masked_mean(divergence_BTN.sum(dim=-1), mask_BT)
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The terms of Eq. 8, scalars; the last three are None where no audio was used.
+
+    Attributes:
+        recalled: task loss of video and recalled audio.
+        real: task loss of video and real audio.
+        saving: Eq. 4.
+        bridging: Eq. 5.
+    """
+
+    recalled: Tensor
+    real: Tensor | None = None
+    saving: Tensor | None = None
+    bridging: Tensor | None = None
+
+    @property
+    def task(self) -> Tensor:
+        """Eq. 7: the two task terms."""
+        return self.recalled if self.real is None else self.recalled + self.real
+
+    def total(self, saving_weight: float = 1.0, bridging_weight: float = 1.0) -> Tensor:
+        """Eq. 8: the sum; the paper weighs all terms alike."""
+        total = self.task
+        if self.saving is not None and self.bridging is not None:
+            total = total + saving_weight * self.saving + bridging_weight * self.bridging
+        return total
+
+
+@dataclass(frozen=True)
+class Recall:
+    """What video brings back from the memory.
+
+    Attributes:
+        value: v_tgt, the recalled audio feature, float32 [B x T x D].
+        addressing: A_src, float32 [B x T x N], rows sum to 1.
+    """
+
+    value: Tensor
+    addressing: Tensor
+
+
+@dataclass(frozen=True)
+class Bridge:
+    """What the memory hands to the back end; all but the first are None where they do not apply.
+
+    Attributes:
+        recalled: h(f_src + v_tgt), [B x T x E]; with N = 0, f_src itself.
+        source_addressing: A_src, float32 [B x T x N].
+        real: h(f_src + f_tgt), [B x T x E].
+        target_addressing: A_tgt, float32 [B x T x N].
+        saving: Eq. 4, float32 scalar.
+        bridging: Eq. 5, float32 scalar.
+    """
+
+    recalled: Tensor
+    source_addressing: Tensor | None = None
+    real: Tensor | None = None
+    target_addressing: Tensor | None = None
+    saving: Tensor | None = None
+    bridging: Tensor | None = None
+
+
+class BridgingMemory(nn.Module):
+    """Key memory M_src, value memory M_tgt and the fusion h.
+
+    The variant `paper` is the equations to the letter. `released` differs as the authors' public
+    code does: query and value go through linear layers before addressing; f_tgt is held constant
+    in the saving loss, M_tgt in the recall and A_tgt in the bridging loss, so that the value
+    memory learns from the saving loss alone and no loss but the task's moves the audio features;
+    the saving loss is a mean over D; half of the concatenation is dropped before h.
+
+    With 0 slots it is the baseline: no memory, no h, video features as they came.
+
+    Attributes:
+        fused_dim: width E of what comes out.
+    """
+
+    def __init__(
+        self,
+        source_dim: int = 512,
+        target_dim: int = 512,
+        slots: int = 88,
+        fused_dim: int | None = None,
+        radius: float = 16.0,
+        variant: Variant = "paper",
+        dropout: float | None = None,
+    ) -> None:
+        """Build a memory of `slots` slots.
+
+        Args:
+            source_dim: width C of video features.
+            target_dim: width D of audio features.
+            slots: N.
+            fused_dim: width E; C if not given.
+            radius: r, sharpness of the addressing; the paper gives no value, its code 16.
+            variant: `paper` or `released`.
+            dropout: before h; by default 0 in `paper` and 0.5 in `released`.
+        """
+        super().__init__()
+        if variant not in ("paper", "released"):
+            raise ValueError(f"memory variant {variant!r}: expected 'paper' or 'released'")
+        if slots < 0:
+            raise ValueError(f"memory with {slots} slots: expected 0 (no memory) or more")
+        self.slots, self.radius, self.variant = slots, radius, variant
+        self.fused_dim = source_dim if fused_dim is None or not slots else fused_dim
+        if not slots:
+            return
+        self.key_memory = nn.Parameter(torch.empty(slots, source_dim).normal_(0, 0.5))
+        self.value_memory = nn.Parameter(torch.empty(slots, target_dim).normal_(0, 0.5))
+        released = variant == "released"
+        self.query = nn.Linear(source_dim, source_dim) if released else nn.Identity()
+        self.value = nn.Linear(target_dim, target_dim) if released else nn.Identity()
+        if dropout is None:
+            dropout = 0.5 if released else 0.0
+        self.dropout = nn.Dropout(dropout)
+        self.fusion = nn.Linear(source_dim + target_dim, self.fused_dim)
+
+    def forward(
+        self, source_BTC: Tensor, target_BTD: Tensor | None = None, mask_BT: Tensor | None = None
+    ) -> Bridge:
+        """Recall audio from video and, where real audio is given, learn from it.
+
+        Args:
+            source_BTC: video features f_src.
+            target_BTD: audio features f_tgt; nothing that depends on video alone changes by them.
+            mask_BT: which frames are real; all if not given. Losses count only these.
+        """
+        if not self.slots:
+            return Bridge(recalled=source_BTC)
+        log_source_BTN = self._address(source_BTC, self.query, self.key_memory)
+        recall = self._recall(log_source_BTN)
+        recalled_BTE = self.fuse(source_BTC, recall.value)
+        if target_BTD is None:
+            return Bridge(recalled_BTE, recall.addressing)
+
+        constant_BTD = self._constant(target_BTD)
+        log_target_BTN = self._address(constant_BTD, self.value, self.value_memory)
+        with without_autocast(target_BTD):
+            rebuilt_BTD = read(log_target_BTN.exp(), self.value_memory)  # Eq. 3
+            saving = saving_loss(rebuilt_BTD, at_least_float32(constant_BTD), mask_BT)
+            if self.variant == "released":
+                saving = saving / target_BTD.shape[-1]
+            bridging = bridging_loss(self._constant(log_target_BTN), log_source_BTN, mask_BT)
+        return Bridge(
+            recalled=recalled_BTE,
+            source_addressing=recall.addressing,
+            real=self.fuse(source_BTC, target_BTD),
+            target_addressing=log_target_BTN.exp(),
+            saving=saving,
+            bridging=bridging,
+        )
+
+    def recall(self, source_BTC: Tensor) -> Recall:
+        """Eq. 1, 2 and 6: audio recalled from video alone."""
+        if not self.slots:
+            raise ValueError("a model with 0 slots has no memory to recall from")
+        return self._recall(self._address(source_BTC, self.query, self.key_memory))
+
+    def fuse(self, source_BTC: Tensor, audio_BTD: Tensor) -> Tensor:
+        """h: video and audio, recalled or real, as one feature [B x T x E]."""
+        both = torch.cat([source_BTC, audio_BTD.to(source_BTC.dtype)], dim=-1)
+        return self.fusion(self.dropout(both))
+
+    def extra_repr(self) -> str:
+        """What the list of submodules does not show."""
+        return f"slots={self.slots}, radius={self.radius}, variant={self.variant!r}"
+
+    def _address(self, feature: Tensor, projection: nn.Module, slots: Tensor) -> Tensor:
+        """Eq. 1 and 2 on either side: logarithms of A, float32 [B x T x N]."""
+        with without_autocast(feature):
+            projected = projection(at_least_float32(feature))
+            return log_addressing(similarity(projected, slots), self.radius)
+
+    def _recall(self, log_source_BTN: Tensor) -> Recall:
+        with without_autocast(log_source_BTN):
+            addressing_BTN = log_source_BTN.exp()
+            return Recall(read(addressing_BTN, self._constant(self.value_memory)), addressing_BTN)
+
+    def _constant(self, tensor: Tensor) -> Tensor:
+        """Without gradient in the variant `released`."""
+        return tensor.detach() if self.variant == "released" else tensor

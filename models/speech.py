@@ -1,0 +1,225 @@
+"""Speech from a silent face: video encoder, bridging memory, and a decoder to mels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from avb.models.encoder import VideoEncoder
+from avb.models.frontends import COLUMNS_PER_FRAME, AudioFrontEnd, check_mel
+from avb.models.masks import count_frames, frame_mask, masked_mean
+from avb.models.memory import Bridge, BridgingMemory, Losses, Variant
+from avb.models.postnet import Mels
+from avb.models.precision import at_least_float32
+from avb.models.synchronous import SynchronousDecoder
+from avb.models.tacotron import TacotronDecoder
+
+Decoder = Literal["tacotron", "synchronous"]
+DECODERS: dict[str, type[TacotronDecoder] | type[SynchronousDecoder]] = {
+    "tacotron": TacotronDecoder,
+    "synchronous": SynchronousDecoder,
+}
+
+
+@dataclass(frozen=True)
+class SpeechOutput:
+    """What the speech model says of a batch.
+
+    Attributes:
+        mels: from video and recalled audio; `mels.after` is the result.
+        real_mels: from video and real audio; None if no audio was given.
+        bridge: features, addressing vectors and losses of the memory.
+        mask_BT: which frames are real; None if all are.
+        num_frames: real frames in the batch, which all losses are means over.
+    """
+
+    mels: Mels
+    real_mels: Mels | None
+    bridge: Bridge
+    mask_BT: Tensor | None
+    num_frames: Tensor
+
+
+class SpeechReconstructor(nn.Module):
+    """Encoder, memory, decoder: T frames in, 4 T mel columns out. Defaults: the paper's for GRID.
+
+    Audio joins before the decoder ("early stage of the back end"). The public record leaves C, D
+    and E open: C = 384 as in the port of Lip2Wav by an author of the paper, D = 512 as in lip
+    reading, and E = C, so that the decoder of the baseline is the same.
+    """
+
+    def __init__(
+        self,
+        *,
+        slots: int = 150,
+        radius: float = 16.0,
+        variant: Variant = "paper",
+        decoder: Decoder = "tacotron",
+        side: int = 96,
+        channels: int = 3,
+        width: int = 24,
+        blocks: int = 2,
+        hidden: int = 192,
+        dropout: float = 0.5,
+        audio_dim: int = 512,
+        audio_width: int = 128,
+        audio_dropout: float = 0.3,
+        mel_bins: int = 80,
+        fused_dim: int | None = None,
+        fusion_dropout: float | None = None,
+        decoder_sizes: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Build a speech model.
+
+        Args:
+            slots: N; 0 is the baseline, without memory and audio.
+            radius: r of the addressing.
+            variant: of the memory, `paper` or `released`.
+            decoder: `tacotron`, or `synchronous`, which is faster.
+            side: height and width of a picture, in pixels.
+            channels: of a picture, 3 for colour and 1 for grey.
+            width: channels after the encoder's first convolution.
+            blocks: residual convolutions in each of the encoder's five groups.
+            hidden: units of the encoder's LSTM a direction; C is twice that.
+            dropout: after each group of the encoder's convolutions.
+            audio_dim: D, width of audio features.
+            audio_width: channels of the first audio convolution.
+            audio_dropout: at the end of the audio front end.
+            mel_bins: F.
+            fused_dim: E; C if not given.
+            fusion_dropout: before h; by default what the variant says.
+            decoder_sizes: further arguments of the decoder's class.
+        """
+        super().__init__()
+        if decoder not in DECODERS:
+            raise ValueError(f"decoder {decoder!r}: expected one of {', '.join(DECODERS)}")
+        self.encoder = VideoEncoder(side, channels, width, blocks, hidden, dropout)
+        dim = self.encoder.dim if fused_dim is None or not slots else fused_dim
+        # What the baseline has too is built first: from one seed, both start from equal weights.
+        self.decoder = DECODERS[decoder](dim, mel_bins, **(decoder_sizes or {}))
+        self.memory = BridgingMemory(
+            self.encoder.dim, audio_dim, slots, dim, radius, variant, fusion_dropout
+        )
+        self.audio = (
+            AudioFrontEnd(audio_dim, audio_width, mel_bins, audio_dropout, extra_convolution=True)
+            if slots
+            else None
+        )
+
+    def forward(
+        self,
+        video_BCTHW: Tensor,
+        mel_BFM: Tensor | None = None,
+        lengths_B: Tensor | None = None,
+        teacher_ratio: float | None = None,
+    ) -> SpeechOutput:
+        """Reconstruct mels from pictures.
+
+        Args:
+            video_BCTHW: pictures in [0, 1].
+            mel_BFM: true mels, M = 4 T, to learn from.
+            lengths_B: real frames of each clip; all T if not given.
+            teacher_ratio: share of decoder steps that see the true last columns. By default 1 in
+                training and 0 in evaluation, where `mels` is then the same with or without audio.
+        """
+        num_frames = video_BCTHW.shape[2]
+        if teacher_ratio is None:
+            teacher_ratio = 1.0 if self.training else 0.0
+        mask_BT = None if lengths_B is None else frame_mask(lengths_B, num_frames)
+        source_BTC = self.encoder(video_BCTHW, lengths_B, mask_BT)
+        target_BTD = None
+        if mel_BFM is not None:
+            check_mel(mel_BFM, num_frames)
+            if self.audio is not None:
+                target_BTD = self.audio(mel_BFM, mask_BT)
+        bridge = self.memory(source_BTC, target_BTD, mask_BT)
+        mels, real_mels = self._decode(bridge, mask_BT, mel_BFM, teacher_ratio)
+        return SpeechOutput(mels, real_mels, bridge, mask_BT, count_frames(source_BTC, mask_BT))
+
+    def windowed(
+        self, video_BCTHW: Tensor, size: int = 40, stride: int = 30, cover_tail: bool = True
+    ) -> Tensor:
+        """Mels of overlapping windows joined, [B x F x 4 T].
+
+        The paper's samples were made so: 40 frames each, 30 apart, and from the second window on
+        without the columns that overlap. Of 75 frames that leaves 70, or 280 columns; `cover_tail`
+        adds a last window that ends with the clip, and keeps what is missing of it.
+
+        Args:
+            video_BCTHW: pictures of whole clips, all frames real.
+            size: frames in a window; a shorter clip is one window.
+            stride: frames from the start of one window to the next.
+            cover_tail: without it the result may be shorter than the clip, as the paper's are.
+        """
+        num_frames = video_BCTHW.shape[2]
+        size = min(size, num_frames)
+        starts = window_starts(num_frames, size, stride, cover_tail)
+        windows = torch.cat([video_BCTHW[:, :, start : start + size] for start in starts])
+        pieces, done = [], 0
+        for start, mel_BFM in zip(starts, self(windows).mels.after.chunk(len(starts)), strict=True):
+            pieces.append(mel_BFM[:, :, (done - start) * COLUMNS_PER_FRAME :])
+            done = start + size
+        return torch.cat(pieces, dim=2)
+
+    def _decode(
+        self,
+        bridge: Bridge,
+        mask_BT: Tensor | None,
+        mel_BFM: Tensor | None,
+        teacher_ratio: float,
+    ) -> tuple[Mels, Mels | None]:
+        """Both terms of Eq. 7: the same decoder on recalled and on real audio."""
+        if bridge.real is None:
+            return self.decoder(bridge.recalled, mask_BT, mel_BFM, teacher_ratio), None
+        if not self.training:
+            # One after the other, so that random draws of the first do not depend on the second.
+            first, second = (
+                self.decoder(feature_BTE, mask_BT, mel_BFM, teacher_ratio)
+                for feature_BTE in (bridge.recalled, bridge.real)
+            )
+            return first, second
+        # Side by side as one batch of 2 B: the loop over time is paid for once.
+        both = self.decoder(
+            torch.cat([bridge.recalled, bridge.real]),
+            None if mask_BT is None else mask_BT.repeat(2, 1),
+            None if mel_BFM is None else mel_BFM.repeat(2, 1, 1),
+            teacher_ratio,
+        )
+        before, after = both.before.chunk(2), both.after.chunk(2)
+        alignment = (None, None) if both.alignment is None else both.alignment.chunk(2)
+        first, second = (Mels(before[i], after[i], alignment[i]) for i in range(2))
+        return first, second
+
+
+def window_starts(num_frames: int, size: int, stride: int, cover_tail: bool) -> list[int]:
+    """First frames of the windows that fit into a clip, and of one that ends with it."""
+    starts = list(range(0, num_frames - size + 1, stride))
+    if cover_tail and starts[-1] + size < num_frames:
+        starts.append(num_frames - size)
+    return starts
+
+
+def speech_losses(output: SpeechOutput, mel_BFM: Tensor) -> Losses:
+    """Eq. 7 with the L1 distance as g, before and after the post-net, and the terms of Eq. 8.
+
+    The distance is a mean over bins and real columns. Whether the paper's covers both outputs is
+    not known; Lip2Wav's covers both.
+    """
+
+    def distance(mel: Tensor) -> Tensor:
+        error_BM = (at_least_float32(mel) - mel_BFM).abs().mean(dim=1)
+        return masked_mean(error_BM.unflatten(1, (-1, COLUMNS_PER_FRAME)).mean(2), output.mask_BT)
+
+    def both(mels: Mels) -> Tensor:
+        return distance(mels.before) + distance(mels.after)
+
+    return Losses(
+        recalled=both(output.mels),
+        real=None if output.real_mels is None else both(output.real_mels),
+        saving=output.bridge.saving,
+        bridging=output.bridge.bridging,
+    )

@@ -1,0 +1,76 @@
+"""A faster speech decoder: mels are in step with the video, so there is no attention to learn."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from avb.models.frontends import COLUMNS_PER_FRAME
+from avb.models.masks import keep_real
+from avb.models.postnet import Mels, PostNet
+
+
+class ResidualUnit(nn.Module):
+    """Two convolutions over columns beside a shortcut."""
+
+    def __init__(self, width: int, kernel: int, dropout: float) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv1d(width, width, kernel, padding=kernel // 2)
+        self.norm1 = nn.BatchNorm1d(width)
+        self.conv2 = nn.Conv1d(width, width, kernel, padding=kernel // 2)
+        self.norm2 = nn.BatchNorm1d(width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x_BEM: Tensor, mask_BM: Tensor | None) -> Tensor:
+        """Map [B x width x M] to the same; padded columns become 0."""
+        y_BEM = keep_real(self.norm1(self.conv1(x_BEM)).relu(), mask_BM, 2)
+        y_BEM = self.norm2(self.conv2(self.dropout(y_BEM)))
+        return keep_real((x_BEM + y_BEM).relu(), mask_BM, 2)
+
+
+class SynchronousDecoder(nn.Module):
+    """Frames to mels, all columns at once.
+
+    A linear layer spreads each frame over its 4 columns, convolutions smooth and refine them, and
+    the post-net is the same as behind Tacotron 2.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        mel_bins: int = 80,
+        width: int = 512,
+        units: int = 4,
+        kernel: int = 5,
+        dropout: float = 0.1,
+        post_width: int = 512,
+        post_dropout: float = 0.5,
+    ) -> None:
+        """Build a decoder of features `dim` wide with `units` residual units of `width`."""
+        super().__init__()
+        self.spread = nn.Linear(dim, COLUMNS_PER_FRAME * width)
+        self.units = nn.ModuleList(ResidualUnit(width, kernel, dropout) for _ in range(units))
+        self.projection = nn.Conv1d(width, mel_bins, 1)
+        self.postnet = PostNet(mel_bins, post_width, dropout=post_dropout)
+
+    def forward(
+        self,
+        feature_BTE: Tensor,
+        mask_BT: Tensor | None = None,
+        mel_BFM: Tensor | None = None,
+        teacher_ratio: float = 0.0,
+    ) -> Mels:
+        """Decode 4 T columns.
+
+        Args:
+            feature_BTE: fused features.
+            mask_BT: which frames are real.
+            mel_BFM: not used; columns do not depend on each other's true values.
+            teacher_ratio: not used either.
+        """
+        mask_BM = None if mask_BT is None else mask_BT.repeat_interleave(COLUMNS_PER_FRAME, 1)
+        columns_BME = self.spread(feature_BTE).unflatten(2, (COLUMNS_PER_FRAME, -1)).flatten(1, 2)
+        x_BEM = keep_real(columns_BME.transpose(1, 2), mask_BM, 2)
+        for unit in self.units:
+            x_BEM = unit(x_BEM, mask_BM)
+        before_BFM = keep_real(self.projection(x_BEM), mask_BM, 2)
+        return Mels(before_BFM, self.postnet(before_BFM, mask_BM))

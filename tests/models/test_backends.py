@@ -1,0 +1,71 @@
+"""Back ends: published sizes, true lengths, batch statistics before the cut."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional
+
+from avb.models.backends import Branch, GRUBackEnd, TCNBackEnd
+
+
+def test_back_ends_have_the_published_sizes(count) -> None:
+    with torch.device("meta"):
+        assert count(GRUBackEnd(512, 500)) == 8_389_108
+        assert count(TCNBackEnd(512, 500)) == 25_187_828
+        assert TCNBackEnd(512, 500)(torch.zeros(2, 29, 512)).shape == (2, 500)
+    assert GRUBackEnd(6, 4, hidden=3)(torch.zeros(2, 5, 6)).shape == (2, 4)
+
+
+@pytest.mark.parametrize("network", [GRUBackEnd(6, 4, hidden=5), TCNBackEnd(6, 4, hidden=5)])
+def test_frames_past_the_end_change_nothing(network: torch.nn.Module, stir) -> None:
+    network = stir(network).eval()
+    lengths = torch.randint(1, 30, (64,))
+    lengths[0] = 29
+    feature = 10 * torch.randn(64, 29, 6)
+    together = network(feature, lengths)
+    for row, length in enumerate(lengths.tolist()):
+        alone = network(feature[row : row + 1, :length])
+        torch.testing.assert_close(together[row : row + 1], alone, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(network(feature)[1:], together[1:], rtol=1e-2)
+
+
+def test_the_mean_runs_over_all_states_before_the_classifier() -> None:
+    network = GRUBackEnd(6, 4, hidden=5).eval()
+    feature = torch.randn(2, 7, 6)
+    states, _ = network.gru(feature)
+    expected = torch.stack([network.classifier(states[:, t]) for t in range(7)]).mean(0)
+    torch.testing.assert_close(network(feature), expected)
+
+
+def test_the_norm_counts_the_margins_that_are_then_cut() -> None:
+    branch = Branch(3, 2, kernel=5, dilation=4).train()
+    x = torch.randn(2, 3, 6)
+    out = branch(x)
+    assert out.shape == (2, 2, 6)
+    wide = functional.conv1d(x, branch.conv.weight, branch.conv.bias, dilation=4, padding=16)
+    assert wide.shape[2] == 6 + 16
+    torch.testing.assert_close(branch.norm.running_mean, 0.1 * wide.mean((0, 2)))
+    normed = (wide - wide.mean((0, 2))[:, None]) / (
+        wide.var((0, 2), correction=0)[:, None] + 1e-5
+    ).sqrt()
+    torch.testing.assert_close(out, functional.prelu(normed[:, :, 8:-8], branch.act.weight))
+
+
+def test_even_kernels_are_refused() -> None:
+    with pytest.raises(ValueError, match="kernel 4"):
+        TCNBackEnd(6, 4, kernels=(3, 4))
+
+
+def test_every_block_has_a_convolution_beside_it_and_sees_the_whole_clip() -> None:
+    network = TCNBackEnd(6, 4, hidden=2)
+    assert [tuple(block.shortcut.weight.shape) for block in network.blocks] == [(6, 6, 1)] * 4
+    # 2 x 6 x (1 + 2 + 4 + 8) + 1 = 181 frames.
+    feature = torch.zeros(1, 400, 6, requires_grad=True)
+    x = feature.transpose(1, 2)
+    for block in network.eval().blocks:
+        x = block(x, None)
+    x[0, :, 200].sum().backward()
+    assert feature.grad is not None
+    seen = feature.grad.abs().sum(2)[0].nonzero()[:, 0]
+    assert (seen.min().item(), seen.max().item()) == (110, 290)

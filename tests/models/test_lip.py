@@ -1,0 +1,155 @@
+"""The lip reader: sizes, what it may and may not see, padding, and that it learns."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from avb.models.lip import LipReader, lip_losses
+
+BACK_ENDS = ("gru", "mstcn")
+
+
+def batch(clips: int, frames: int, side: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.randn(clips, 1, frames, side, side), torch.randn(clips, 80, 4 * frames)
+
+
+def test_released_models_have_the_published_sizes(count) -> None:
+    with torch.device("meta"):
+        gru = LipReader(500, variant="released")
+        tcn = LipReader(500, variant="released", back_end="mstcn", slots=168)
+        assert (count(gru), count(tcn)) == (24_816_244, 41_696_884)
+        needed = [count(m) - count(m.audio) - count(m.memory.value) for m in (gru, tcn)]
+        assert needed == [20_453_364, 37_334_004]
+        output = gru(torch.zeros(2, 1, 29, 112, 112), torch.zeros(2, 80, 116))
+    assert output.logits.shape == output.real_logits.shape == (2, 500)
+    assert output.bridge.source_addressing.shape == (2, 29, 88)
+
+
+@pytest.mark.parametrize("back_end", BACK_ENDS)
+def test_audio_changes_nothing_that_is_read_from_video(back_end, tiny_lip, stir) -> None:
+    model = stir(LipReader(5, back_end=back_end, **tiny_lip)).eval()
+    video, mel = batch(3, 6)
+    heard, silent = model(video, mel), model(video)
+    assert torch.equal(heard.logits, silent.logits)
+    assert torch.equal(heard.bridge.source_addressing, silent.bridge.source_addressing)
+    assert silent.real_logits is None and silent.bridge.saving is None
+    other = model(video, mel + 1)
+    assert torch.equal(other.logits, heard.logits)
+    assert not torch.equal(other.real_logits, heard.real_logits)
+
+
+@pytest.mark.parametrize("back_end", BACK_ENDS)
+def test_one_clip_alone_is_the_same_as_padded_among_64(back_end, tiny_lip, stir) -> None:
+    model = stir(LipReader(5, back_end=back_end, variant="released", **tiny_lip)).eval().double()
+    video, mel = (x.double() for x in batch(64, 7, side=16))
+    lengths = torch.randint(1, 8, (64,))
+    lengths[0] = 7
+    together = model(video, mel, lengths)
+    assert together.num_frames == lengths.sum()
+    sums = torch.zeros(2).double()
+    for row, n in enumerate(lengths.tolist()):
+        one = slice(row, row + 1)
+        alone = model(video[one, :, :n], mel[one, :, : 4 * n])
+        torch.testing.assert_close(together.logits[one], alone.logits)
+        torch.testing.assert_close(together.real_logits[one], alone.real_logits)
+        for side in ("source_addressing", "target_addressing"):
+            found = getattr(together.bridge, side)[one, :n]
+            torch.testing.assert_close(found, getattr(alone.bridge, side))
+        sums += n * torch.stack([alone.bridge.saving, alone.bridge.bridging]).detach()
+    means = torch.stack([together.bridge.saving, together.bridge.bridging])
+    torch.testing.assert_close(means, sums / lengths.sum())
+    assert not torch.allclose(model(video, mel).logits[1:], together.logits[1:], rtol=1e-2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_autocast_leaves_the_memory_in_float32(dtype, tiny_lip) -> None:
+    model = LipReader(5, variant="released", **tiny_lip)
+    with torch.autocast("cpu", dtype):
+        output = model(*batch(2, 5))
+    assert output.logits.dtype == dtype
+    bridge = output.bridge
+    for value in (bridge.source_addressing, bridge.target_addressing, bridge.saving):
+        assert value.dtype == torch.float32
+    losses = lip_losses(output, torch.tensor([0, 1]))
+    assert losses.total().dtype == torch.float32 and losses.total().isfinite()
+
+
+def test_baseline_has_no_audio_and_starts_from_the_same_weights(tiny_lip) -> None:
+    torch.manual_seed(3)
+    full = LipReader(5, **tiny_lip)
+    torch.manual_seed(3)
+    baseline = LipReader(5, **tiny_lip | {"slots": 0})
+    shared = baseline.state_dict()
+    assert {name.split(".")[0] for name in shared} == {"visual", "back_end"}
+    assert all(torch.equal(value, full.state_dict()[name]) for name, value in shared.items())
+    video, mel = batch(2, 4)
+    output = baseline.eval()(video, mel)
+    assert output.real_logits is None and output.bridge.bridging is None
+    direct = baseline.back_end(baseline.visual(video))
+    assert torch.equal(output.logits, direct)
+    losses = lip_losses(output, torch.tensor([0, 1]))
+    assert torch.equal(losses.total(), losses.recalled)
+
+
+def test_word_boundary_is_one_more_feature_and_must_be_given(tiny_lip) -> None:
+    model = LipReader(5, word_boundary=True, **tiny_lip).eval()
+    video, _ = batch(2, 4)
+    inside = torch.tensor([[0, 1, 1, 0], [1, 1, 0, 0]])
+    first, second = model(video, boundary_BT=inside), model(video, boundary_BT=1 - inside)
+    assert not torch.equal(first.logits, second.logits)
+    with pytest.raises(ValueError, match="expects word boundaries"):
+        model(video)
+    with pytest.raises(ValueError, match="does not take word boundaries"):
+        LipReader(5, **tiny_lip)(video, boundary_BT=inside)
+
+
+def test_wrong_arguments_are_named(tiny_lip) -> None:
+    with pytest.raises(ValueError, match="'lstm'.*gru, mstcn"):
+        LipReader(5, back_end="lstm")  # type: ignore[arg-type]
+    video, mel = batch(1, 4)
+    with pytest.raises(ValueError, match="15 columns beside 4 video frames: expected 16"):
+        LipReader(5, **tiny_lip)(video, mel[:, :, :15])
+
+
+def test_label_smoothing_spreads_the_label(tiny_lip) -> None:
+    output = LipReader(4, **tiny_lip | {"slots": 0})(batch(3, 4)[0])
+    labels = torch.tensor([0, 1, 2])
+    smoothed = lip_losses(output, labels, label_smoothing=0.2).recalled
+    target = 0.8 * torch.eye(4)[labels] + 0.2 / 4
+    expected = -(target * output.logits.log_softmax(-1)).sum(-1).mean()
+    torch.testing.assert_close(smoothed, expected)
+
+
+@pytest.mark.parametrize(
+    ("variant", "back_end"),
+    [
+        ("paper", "gru"),
+        ("released", "mstcn"),
+        pytest.param("released", "gru", marks=pytest.mark.slow),
+        pytest.param("paper", "mstcn", marks=pytest.mark.slow),
+    ],
+)
+def test_one_batch_is_learnt_by_heart(variant, back_end, tiny_lip) -> None:
+    sizes = tiny_lip | {"width": 4, "hidden": {"gru": 16, "mstcn": 6}[back_end], "dropout": 0.0}
+    model = LipReader(
+        4, variant=variant, back_end=back_end, fusion_dropout=0.0, back_dropout=0.0, **sizes
+    )
+    video, mel = batch(8, 4, side=24)
+    labels = torch.arange(8) % 4
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(40):
+        losses = lip_losses(model(video, mel), labels)
+        optimizer.zero_grad()
+        losses.total().backward()
+        optimizer.step()
+    assert losses.recalled.item() < 0.02 and losses.real.item() < 0.02
+
+
+@pytest.mark.slow
+def test_whole_model_compiles_as_one_graph(tiny_lip) -> None:
+    """With MS-TCN and clips of one length; the compiler leaves recurrent networks as they are."""
+    model = LipReader(5, back_end="mstcn", variant="released", **tiny_lip).eval()
+    video, mel = batch(2, 4)
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(video, mel).logits, model(video, mel).logits)

@@ -1,0 +1,378 @@
+"""The memory is the paper's equations: each is compared with loops over frames and slots.
+
+The loops below are written from equations 1 to 8 alone and use nothing but sums, square roots,
+exponentials and logarithms of single numbers.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from avb.models import memory as eq
+from avb.models.lip import LipOutput, LipReader, lip_losses
+from avb.models.masks import frame_mask
+from avb.models.memory import Bridge, BridgingMemory, Losses
+
+B, T, N, C, D, E, R = 2, 3, 5, 4, 6, 7, 16.0
+LENGTHS = [3, 2]
+
+
+# The paper in loops -------------------------------------------------------------------------------
+
+
+def loop_similarity(feature: np.ndarray, slots: np.ndarray) -> np.ndarray:
+    s = np.zeros((*feature.shape[:2], len(slots)))
+    for b, j, i in np.ndindex(*s.shape):
+        dot = sum(x * y for x, y in zip(slots[i], feature[b, j], strict=True))
+        norms = math.sqrt(sum(x * x for x in slots[i])) * math.sqrt(
+            sum(x * x for x in feature[b, j])
+        )
+        s[b, j, i] = dot / norms
+    return s
+
+
+def loop_addressing(s: np.ndarray, r: float) -> np.ndarray:
+    a = np.zeros_like(s)
+    for b, j in np.ndindex(*s.shape[:2]):
+        total = sum(math.exp(r * x) for x in s[b, j])
+        for i in range(s.shape[2]):
+            a[b, j, i] = math.exp(r * s[b, j, i]) / total
+    return a
+
+
+def loop_read(a: np.ndarray, slots: np.ndarray) -> np.ndarray:
+    out = np.zeros((*a.shape[:2], slots.shape[1]))
+    for b, j, i in np.ndindex(*a.shape):
+        for d in range(slots.shape[1]):
+            out[b, j, d] += a[b, j, i] * slots[i, d]
+    return out
+
+
+def loop_saving(rebuilt: np.ndarray, target: np.ndarray, lengths: list[int]) -> float:
+    total = 0.0
+    for b, length in enumerate(lengths):
+        for j in range(length):
+            total += sum((target[b, j, d] - rebuilt[b, j, d]) ** 2 for d in range(D))
+    return total / sum(lengths)
+
+
+def loop_bridging(a_target: np.ndarray, a_source: np.ndarray, lengths: list[int]) -> float:
+    total = 0.0
+    for b, length in enumerate(lengths):
+        for j in range(length):
+            for p, q in zip(a_target[b, j], a_source[b, j], strict=True):
+                total += p * math.log(p / q)
+    return total / sum(lengths)
+
+
+def loop_linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    out = np.zeros((*x.shape[:-1], len(bias)))
+    for index in np.ndindex(*x.shape[:-1]):
+        for o in range(len(bias)):
+            out[(*index, o)] = bias[o] + sum(
+                w * v for w, v in zip(weight[o], x[index], strict=True)
+            )
+    return out
+
+
+# Equations ----------------------------------------------------------------------------------------
+
+
+def features() -> tuple[Tensor, Tensor]:
+    return torch.randn(B, T, C).double(), torch.randn(B, T, D).double()
+
+
+@pytest.fixture(params=["paper", "released"])
+def network(request: pytest.FixtureRequest) -> BridgingMemory:
+    return BridgingMemory(C, D, N, E, R, request.param).double().eval()
+
+
+def arrays(network: BridgingMemory) -> dict[str, np.ndarray]:
+    return {name: value.numpy() for name, value in network.state_dict().items()}
+
+
+def test_functions_are_equations_1_to_6() -> None:
+    source, target = features()
+    slots = torch.randn(N, C).double()
+    s = loop_similarity(source.numpy(), slots.numpy())
+    np.testing.assert_allclose(eq.similarity(source, slots), s, rtol=1e-12)
+    a = loop_addressing(s, R)
+    np.testing.assert_allclose(eq.log_addressing(torch.tensor(s), R).exp(), a, rtol=1e-10)
+    values = torch.randn(N, D).double()
+    rebuilt = loop_read(a, values.numpy())
+    np.testing.assert_allclose(eq.read(torch.tensor(a), values), rebuilt, rtol=1e-10)
+    mask = frame_mask(torch.tensor(LENGTHS), T)
+    for lengths, given in ([T] * B, None), (LENGTHS, mask):
+        np.testing.assert_allclose(
+            eq.saving_loss(torch.tensor(rebuilt), target, given),
+            loop_saving(rebuilt, target.numpy(), lengths),
+            rtol=1e-10,
+        )
+        other = loop_addressing(-s, R)
+        np.testing.assert_allclose(
+            eq.bridging_loss(torch.tensor(a).log(), torch.tensor(other).log(), given),
+            loop_bridging(a, other, lengths),
+            rtol=1e-10,
+        )
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_memory_is_the_equations_in_the_order_of_its_variant(
+    network: BridgingMemory, padded: bool
+) -> None:
+    source, target = features()
+    lengths = LENGTHS if padded else [T] * B
+    mask = frame_mask(torch.tensor(LENGTHS), T) if padded else None
+    with torch.no_grad():
+        bridge, recall = network(source, target, mask), network.recall(source)
+    w, f_src, f_tgt = arrays(network), source.numpy(), target.numpy()
+
+    query, value = f_src, f_tgt
+    if network.variant == "released":
+        query = loop_linear(f_src, w["query.weight"], w["query.bias"])
+        value = loop_linear(f_tgt, w["value.weight"], w["value.bias"])
+    a_source = loop_addressing(loop_similarity(query, w["key_memory"]), R)
+    a_target = loop_addressing(loop_similarity(value, w["value_memory"]), R)
+    recalled = loop_read(a_source, w["value_memory"])
+    saving = loop_saving(loop_read(a_target, w["value_memory"]), f_tgt, lengths)
+    if network.variant == "released":
+        saving /= D
+    fused = [
+        loop_linear(np.concatenate([f_src, f], -1), w["fusion.weight"], w["fusion.bias"])
+        for f in (recalled, f_tgt)
+    ]
+
+    np.testing.assert_allclose(recall.addressing, a_source, rtol=1e-10)
+    np.testing.assert_allclose(recall.value, recalled, rtol=1e-10)
+    np.testing.assert_allclose(bridge.source_addressing, a_source, rtol=1e-10)
+    np.testing.assert_allclose(bridge.target_addressing, a_target, rtol=1e-10)
+    np.testing.assert_allclose(bridge.recalled, fused[0], rtol=1e-10)
+    np.testing.assert_allclose(bridge.real, fused[1], rtol=1e-10)
+    assert bridge.saving.item() == pytest.approx(saving, rel=1e-10)
+    assert bridge.bridging.item() == pytest.approx(
+        loop_bridging(a_target, a_source, lengths), rel=1e-10
+    )
+
+
+def test_task_loss_is_two_cross_entropies_and_total_is_the_sum() -> None:
+    recalled, real = torch.randn(3, 4), torch.randn(3, 4)
+    labels = [2, 0, 3]
+
+    def loop_entropy(logits: Tensor) -> float:
+        total = 0.0
+        for row, label in zip(logits.tolist(), labels, strict=True):
+            total -= row[label] - math.log(sum(math.exp(x) for x in row))
+        return total / len(labels)
+
+    bridge = Bridge(recalled, saving=torch.tensor(0.7), bridging=torch.tensor(0.2))
+    losses = lip_losses(LipOutput(recalled, real, bridge, torch.tensor(9)), torch.tensor(labels))
+    expected = loop_entropy(recalled) + loop_entropy(real)
+    assert losses.task.item() == pytest.approx(expected, rel=1e-5)
+    assert losses.total().item() == pytest.approx(expected + 0.7 + 0.2, rel=1e-5)
+    assert losses.total(0.5, 2.0).item() == pytest.approx(expected + 0.35 + 0.4, rel=1e-5)
+    # Labels may also be probabilities, as of two clips mixed.
+    shares = torch.eye(4)[torch.tensor(labels)]
+    mixed = lip_losses(LipOutput(recalled, real, bridge, torch.tensor(9)), shares)
+    assert mixed.task.item() == pytest.approx(expected, rel=1e-5)
+
+
+# Properties ---------------------------------------------------------------------------------------
+
+
+def test_rows_of_both_addressings_sum_to_one(network: BridgingMemory) -> None:
+    bridge = network(*features())
+    for addressing in (bridge.source_addressing, bridge.target_addressing):
+        assert addressing.shape == (B, T, N)
+        torch.testing.assert_close(addressing.sum(-1), torch.ones(B, T).double())
+
+
+def test_divergence_of_identical_addressings_is_zero_and_otherwise_positive() -> None:
+    log_a = eq.log_addressing(torch.randn(B, T, N), R)
+    assert eq.bridging_loss(log_a, log_a).item() == 0
+    assert eq.bridging_loss(log_a, log_a.roll(1, -1)).item() > 0.1
+
+
+def test_one_hot_addressing_recalls_the_slot_as_it_is() -> None:
+    network = BridgingMemory(C, D, N, E, radius=1e5)
+    recall = network.recall(3 * network.key_memory.detach()[None])
+    torch.testing.assert_close(recall.addressing[0], torch.eye(N))
+    torch.testing.assert_close(recall.value[0], network.value_memory)
+
+
+def test_zero_frame_addresses_all_slots_alike_and_keeps_gradients_finite() -> None:
+    network = BridgingMemory(C, D, N, E)
+    source = torch.zeros(1, 1, C, requires_grad=True)
+    bridge = network(source, torch.zeros(1, 1, D))
+    torch.testing.assert_close(bridge.source_addressing, torch.full((1, 1, N), 1 / N))
+    (bridge.saving + bridge.bridging).backward()
+    assert source.grad is not None and source.grad.isfinite().all()
+
+
+# model.md 1.3, at initialisation with unit-normal features.
+@pytest.mark.parametrize(
+    ("slots", "entropy"), [(44, 3.55), (88, 4.23), (112, 4.47), (150, 4.76), (168, 4.88)]
+)
+def test_fresh_memory_is_as_soft_as_the_released_one(slots: int, entropy: float) -> None:
+    network = BridgingMemory(slots=slots, variant="released")
+    bridge = network(torch.randn(20, 29, 512), torch.randn(20, 29, 512))
+    a = bridge.source_addressing
+    assert -(a * a.log()).sum(-1).mean().item() == pytest.approx(entropy, abs=0.02)
+    if slots == 88:
+        assert a.amax(-1).mean().item() == pytest.approx(0.053, abs=0.004)
+        assert bridge.bridging.item() == pytest.approx(0.5, abs=0.1)
+        assert network.key_memory.std().item() == pytest.approx(0.5, abs=0.01)
+
+
+def test_masked_frames_change_no_loss(network: BridgingMemory) -> None:
+    source, target = features()
+    mask = frame_mask(torch.tensor(LENGTHS), T)
+    before = network(source, target, mask)
+    source[~mask], target[~mask] = 1e3, -1e3
+    after = network(source, target, mask)
+    assert after.saving.item() == before.saving.item()
+    assert after.bridging.item() == before.bridging.item()
+    gradients = [
+        torch.autograd.grad(found.saving + found.bridging, network.value_memory)
+        for found in (before, after)
+    ]
+    torch.testing.assert_close(*gradients)
+    assert network(source, target).saving.item() > 2 * after.saving.item()
+
+
+def test_recall_is_the_same_with_and_without_audio(network: BridgingMemory) -> None:
+    source, target = features()
+    with_audio, without = network(source, target), network(source)
+    assert torch.equal(with_audio.recalled, without.recalled)
+    assert torch.equal(with_audio.source_addressing, without.source_addressing)
+    assert without.real is without.target_addressing is without.saving is without.bridging is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_autocast_leaves_addressing_and_losses_in_float32(
+    network: BridgingMemory, dtype: torch.dtype
+) -> None:
+    network = network.float()
+    source, target = (f.to(dtype) for f in features())
+    expected = network(source.float(), target.float())
+    with torch.autocast("cpu", dtype):
+        bridge, recall = network(source, target), network.recall(source)
+    assert bridge.recalled.dtype == bridge.real.dtype == dtype  # only the fusion is left to it
+    for found, same in (
+        (bridge.source_addressing, expected.source_addressing),
+        (bridge.target_addressing, expected.target_addressing),
+        (bridge.saving, expected.saving),
+        (bridge.bridging, expected.bridging),
+        (recall.addressing, expected.source_addressing),
+    ):
+        assert found.dtype == torch.float32
+        assert torch.equal(found, same)
+    assert recall.value.dtype == torch.float32
+
+
+def test_opposite_frames_keep_the_divergence_finite() -> None:
+    """Probabilities of 1e-14: in float16 the divergence would be infinite (checked below)."""
+    network = BridgingMemory(C, C, 2, E)
+    with torch.no_grad():
+        network.key_memory.copy_(torch.tensor([[1.0, 0, 0, 0], [-1, 0, 0, 0]]))
+        network.value_memory.copy_(network.key_memory.flip(0))
+    frame = torch.tensor([[[1.0, 0, 0, 0]]]).half()
+    with torch.autocast("cpu", torch.float16):
+        assert network(frame, frame).bridging.item() == pytest.approx(2 * R, rel=1e-4)
+    half = torch.tensor([R, -R]).softmax(0).half()
+    assert not (half.flip(0) * (half.flip(0).log() - half.log())).sum().isfinite()
+
+
+# N, variants and sizes ----------------------------------------------------------------------------
+
+
+def test_zero_slots_pass_video_on_as_it_came() -> None:
+    network = BridgingMemory(C, D, slots=0, fused_dim=E)
+    source, target = features()
+    bridge = network(source, target)
+    assert bridge.recalled is source and network.fused_dim == C
+    assert bridge.real is bridge.saving is bridge.bridging is bridge.source_addressing is None
+    assert not list(network.parameters())
+    with pytest.raises(ValueError, match="0 slots"):
+        network.recall(source)
+    assert Losses(torch.tensor(2.0)).total().item() == 2
+
+
+@pytest.mark.parametrize(
+    ("slots", "parameters"),
+    [(44, 1_095_168), (88, 1_140_224), (112, 1_164_800), (150, 1_203_712), (168, 1_222_144)],
+)
+def test_released_memory_has_the_published_size(slots: int, parameters: int, count) -> None:
+    with torch.device("meta"):
+        assert count(BridgingMemory(slots=slots, variant="released")) == parameters
+        # Without the two projections: 2 x (512 x 512 + 512).
+        assert count(BridgingMemory(slots=slots)) == parameters - 525_312
+
+
+def test_unknown_variant_and_negative_slots_are_refused() -> None:
+    with pytest.raises(ValueError, match="'papers'.*'released'"):
+        BridgingMemory(variant="papers")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="-1 slots"):
+        BridgingMemory(slots=-1)
+
+
+def test_dropout_before_the_fusion_belongs_to_the_released_variant() -> None:
+    source, target = (f.float() for f in features())
+    paper, released = (BridgingMemory(C, D, N, E, variant=v) for v in ("paper", "released"))
+    assert torch.equal(paper(source, target).real, paper(source, target).real)
+    assert not torch.equal(released(source, target).real, released(source, target).real)
+    assert released.dropout.p == 0.5
+    assert BridgingMemory(C, D, N, E, variant="released", dropout=0.1).dropout.p == 0.1
+
+
+# Gradients ----------------------------------------------------------------------------------------
+
+PARTS = {
+    "video front end": "visual.",
+    "audio front end": "audio.",
+    "key memory": "memory.key_memory",
+    "value memory": "memory.value_memory",
+    "query proj.": "memory.query.",
+    "value proj.": "memory.value.",
+    "fusion": "memory.fusion.",
+    "back end": "back_end.",
+}
+# paper.md 5.3: the released code as it was checked, and the equations with nothing detached.
+GRADIENTS = {
+    ("released", "saving"): {"value memory", "value proj."},
+    ("released", "bridging"): {"video front end", "key memory", "query proj."},
+    ("released", "recalled"): {
+        "video front end",
+        "key memory",
+        "query proj.",
+        "fusion",
+        "back end",
+    },
+    ("released", "real"): {"video front end", "audio front end", "fusion", "back end"},
+    ("paper", "saving"): {"audio front end", "value memory"},
+    ("paper", "bridging"): {"video front end", "audio front end", "key memory", "value memory"},
+    ("paper", "recalled"): {"video front end", "key memory", "value memory", "fusion", "back end"},
+    ("paper", "real"): {"video front end", "audio front end", "fusion", "back end"},
+}
+
+
+@pytest.mark.parametrize(("variant", "loss"), GRADIENTS)
+@pytest.mark.parametrize("padded", [False, True])
+def test_each_loss_moves_the_parts_of_the_gradient_table(
+    variant: eq.Variant, loss: str, padded: bool, tiny_lip: dict
+) -> None:
+    model = LipReader(3, variant=variant, **tiny_lip)
+    lengths = torch.tensor([4, 3]) if padded else None
+    output = model(torch.randn(2, 1, 4, 32, 32), torch.randn(2, 80, 16), lengths)
+    getattr(lip_losses(output, torch.tensor([0, 2])), loss).backward()
+    moved = {
+        part
+        for part, prefix in PARTS.items()
+        for name, value in model.named_parameters()
+        if name.startswith(prefix) and value.grad is not None and value.grad.abs().max() > 0
+    }
+    assert moved == GRADIENTS[variant, loss]
