@@ -78,4 +78,6 @@ def test_wheel_installs_one_name_and_runs(tmp_path: Path) -> None:
         path=target, cwd=tmp_path,
     )  # fmt: skip
     assert out.strip() == str(target / "avb/datasets.yaml")
+    for recipe in (ROOT / "train/recipes").rglob("*.yaml"):
+        assert (target / "avb/train" / recipe.relative_to(ROOT / "train")).is_file()
     assert "prep" in run("-m", "avb", "--help", path=target, cwd=tmp_path)

@@ -2,7 +2,7 @@
 
 Nothing heavy is imported at the top: `avb --help` must not wait for torch, cv2 or mediapipe.
 Exit codes: 0 done and nothing refused, 1 failed, 2 wrong usage, 3 finished but some clips were
-refused, 130 Ctrl-C.
+refused, 75 saved and stopped on a signal, 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-FAILED, USAGE, REFUSED, INTERRUPTED = 1, 2, 3, 130
+FAILED, USAGE, REFUSED, PREEMPTED, INTERRUPTED = 1, 2, 3, 75, 130
 
 app = typer.Typer(
     help="Raw LRW, LRW-1000 and GRID video to sharded WebDataset, and what reads it.",
@@ -27,7 +27,13 @@ app = typer.Typer(
 bench = typer.Typer(
     help="Measure, side by side in one run.", no_args_is_help=True, rich_markup_mode=None
 )
+train = typer.Typer(
+    help="Train on shards, one GPU or many (torchrun -m avb train ...).",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 app.add_typer(bench, name="bench")
+app.add_typer(train, name="train")
 
 
 def main() -> None:
@@ -297,6 +303,80 @@ def demo(
     from avb.tools.demo import demo as run
 
     code = run(out)
+    if code:
+        raise typer.Exit(code)
+
+
+@train.command("lip")
+@guarded
+def train_lip(
+    context: typer.Context,
+    data: Annotated[Path | None, typer.Option(help="Shards [shards/lrw].")] = None,
+    recipe: Annotated[str, typer.Option(help="A recipe's name, or a file.")] = "paper",
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value over the recipe; repeatable.")
+    ] = None,
+    unit: Annotated[str | None, typer.Option(help="clip, or word of a sentence.")] = None,
+    split: Annotated[str | None, typer.Option(help="A named split [per recipe].")] = None,
+    speakers: Annotated[str | None, typer.Option(help="Only these talkers, s1,s2.")] = None,
+    split_file: Annotated[
+        Path | None, typer.Option(help="A list of part/talker/clip instead of a named split.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Length of the training.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Its length in epochs instead.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Weights, order, augmentation.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda [cuda if there].")] = None,
+    out: Annotated[Path | None, typer.Option(help="[runs/<task>-<corpus>-<recipe>]")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from last.pt.")] = False,
+    compile_model: Annotated[bool, typer.Option("--compile", help="torch.compile.")] = False,
+) -> None:
+    """Lip reading: which word a silent mouth speaks."""
+    from avb.tools import train_command
+
+    options = train_command.Options(
+        task="lip", data=data, recipe=recipe, overrides=overrides or [], unit=unit, split=split,
+        speakers=speakers, split_file=split_file, steps=steps, epochs=epochs, seed=seed,
+        device=device, out=out, resume=resume, compile_model=compile_model, datasets=context.obj,
+    )  # fmt: skip
+    code = train_command.run(options)
+    if code:
+        raise typer.Exit(code)
+
+
+@train.command("l2s")
+@guarded
+def train_l2s(
+    context: typer.Context,
+    data: Annotated[Path | None, typer.Option(help="Shards [shards/grid].")] = None,
+    recipe: Annotated[str, typer.Option(help="A recipe's name, or a file.")] = "paper",
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value over the recipe; repeatable.")
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(help="speaker-dependent, speaker-independent or a named split [per recipe]."),
+    ] = None,
+    speakers: Annotated[str | None, typer.Option(help="Only these talkers, s1,s2.")] = None,
+    split_file: Annotated[
+        Path | None, typer.Option(help="A list of part/talker/clip instead of a named split.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Length of the training.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Its length in epochs instead.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Weights, order, augmentation.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda [cuda if there].")] = None,
+    out: Annotated[Path | None, typer.Option(help="[runs/<task>-<corpus>-<recipe>]")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from last.pt.")] = False,
+    compile_model: Annotated[bool, typer.Option("--compile", help="torch.compile.")] = False,
+) -> None:
+    """Lip to speech: the speech that belongs to a silent face."""
+    from avb.tools import train_command
+
+    options = train_command.Options(
+        task="l2s", data=data, recipe=recipe, overrides=overrides or [], unit=None, split=split,
+        speakers=speakers, split_file=split_file, steps=steps, epochs=epochs, seed=seed,
+        device=device, out=out, resume=resume, compile_model=compile_model, datasets=context.obj,
+    )  # fmt: skip
+    code = train_command.run(options)
     if code:
         raise typer.Exit(code)
 

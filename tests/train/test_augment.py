@@ -1,0 +1,95 @@
+"""Augmentation is a function of (seed, epoch, key), the same for all frames of a clip."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import torch
+
+from avb.pipeline.batch import Batch
+from avb.train import augment
+from avb.train.recipe import Augment
+
+ALL = Augment(jitter=4, flip=0.5, erase=24, mask_bins=10, mask_columns=20, mask_frames=5)
+
+
+def batch(keys: list[str], epoch: int = 0) -> Batch:
+    num = len(keys)
+    return Batch(
+        keys=keys, video={}, mel=None, lengths=torch.full((num,), 29),
+        mel_lengths=torch.full((num,), 116), label_id=torch.zeros(num, dtype=torch.int64),
+        boundary=torch.zeros(num, 2), epoch=torch.full((num,), epoch), speakers=[None] * num,
+        words=[[]] * num,
+    )  # fmt: skip
+
+
+def draws(keys: list[str], epoch: int = 0, seed: int = 0) -> augment.Draws:
+    return augment.draw(batch(keys, epoch), ALL, 112, 80, seed)
+
+
+def equal(a: augment.Draws, b: augment.Draws) -> bool:
+    return all(torch.equal(getattr(a, f.name), getattr(b, f.name)) for f in dataclasses.fields(a))
+
+
+KEYS = [f"s1/clip{i}" for i in range(64)]
+
+
+def test_a_clip_draws_the_same_in_any_company() -> None:
+    together, alone = draws(KEYS), draws([KEYS[7]])
+    for f in dataclasses.fields(together):
+        assert getattr(together, f.name)[7] == getattr(alone, f.name)[0], f.name
+
+
+def test_epoch_seed_and_key_each_change_the_draw() -> None:
+    assert equal(draws(KEYS), draws(KEYS))
+    assert not equal(draws(KEYS), draws(KEYS, epoch=1))
+    assert not equal(draws(KEYS), draws(KEYS, seed=1))
+    assert len(set(draws(KEYS).shift_x.tolist())) == 9  # -4 to 4
+
+
+def test_the_crop_is_the_drawn_place_of_every_frame_mirrored_or_not() -> None:
+    rng = np.random.default_rng(0)
+    stored = torch.from_numpy(rng.integers(0, 256, (64, 3, 120, 120), dtype=np.uint8))
+    drawn = draws(KEYS)
+    cut = augment.crop_drawn(stored, drawn, 4)
+    assert cut.shape == (64, 3, 112, 112) and cut.dtype == torch.uint8
+    for i in range(64):
+        y, x = 4 + int(drawn.shift_y[i]), 4 + int(drawn.shift_x[i])
+        wanted = stored[i, :, y : y + 112, x : x + 112]
+        wanted = wanted.flip(-1) if drawn.flip[i] else wanted
+        assert torch.equal(cut[i], wanted)
+    assert 16 < int(drawn.flip.sum()) < 48
+
+
+def test_without_draws_the_crop_is_the_box() -> None:
+    stored = torch.arange(120 * 120).reshape(1, 1, 120, 120)
+    assert augment.crop_center(stored, 4)[0, 0, 0, 0] == 4 * 120 + 4
+    assert augment.crop_center(stored, 4).shape == (1, 1, 112, 112)
+
+
+def test_one_square_is_erased_in_all_frames() -> None:
+    drawn = draws(KEYS)
+    video = torch.ones(64, 4, 112, 112)
+    erased = augment.erase(video, drawn, 24)
+    gone = erased == 0
+    assert torch.equal(gone[:, 0], gone[:, 3])
+    sizes = gone[:, 0].sum((1, 2))
+    assert (sizes <= 24 * 24).all() and (sizes > 0).all() and (sizes == 24 * 24).any()
+
+
+def test_a_mask_covers_its_span_and_nothing_else() -> None:
+    values = torch.ones(2, 3, 10)
+    masked = augment.mask_span(values, torch.tensor([2, 0]), torch.tensor([3, 0]), 2)
+    assert masked[0, 0].tolist() == [1, 1, 0, 0, 0, 1, 1, 1, 1, 1]
+    assert torch.equal(masked[1], values[1])
+
+
+def test_mixing_pairs_neighbours_with_one_weight_each_pair() -> None:
+    weights = augment.mix_weights(batch(KEYS[:5]), 0.4, 0)
+    assert weights[0] == weights[1] != weights[2] == weights[3] and weights[4] == 1
+    values = torch.arange(5.0)[:, None]
+    mixed = augment.mix(values, weights)[:, 0]
+    w = float(weights[0])
+    assert mixed[4] == 4
+    torch.testing.assert_close(mixed[:2], torch.tensor([1 - w, w]))

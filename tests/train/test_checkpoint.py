@@ -1,0 +1,74 @@
+"""Checkpoints: whole or not at all; nothing in one is ever run."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from avb.pipeline.config import UsageError
+from avb.train import checkpoint
+
+STATE = {"recipe": {"task": "lip"}, "model": {"w": torch.ones(3)}}
+
+
+class Evil:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (os.mkdir, ("/tmp/avb-was-here",))
+
+
+def test_a_failed_write_keeps_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "last.pt"
+    checkpoint.save(path, STATE)
+    before = path.read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoint.save(path, STATE | {"model": {"w": torch.zeros(3)}})
+    assert path.read_bytes() == before and os.listdir(tmp_path) == ["last.pt"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "damaged or no checkpoint"),
+        (b"not a checkpoint at all", "refused|damaged"),
+        (pickle.dumps(Evil()), "refused|damaged"),
+    ],
+)
+def test_what_is_no_checkpoint_is_one_line(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "x.pt"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=message):
+        checkpoint.load(path)
+    assert not Path("/tmp/avb-was-here").exists()
+
+
+def test_pickled_code_in_a_torch_file_is_refused(tmp_path: Path) -> None:
+    torch.save({"format": 1, "recipe": {"task": "lip"}, "evil": Evil()}, tmp_path / "x.pt")
+    with pytest.raises(UsageError, match="holds more than weights"):
+        checkpoint.load(tmp_path / "x.pt")
+
+
+def test_a_cut_file_another_task_and_a_foreign_one_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "x.pt"
+    checkpoint.save(path, STATE)
+    with pytest.raises(UsageError, match="a checkpoint for lip, not for l2s"):
+        checkpoint.load(path, "l2s")
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(UsageError, match="damaged"):
+        checkpoint.load(path)
+    torch.save({"state_dict": {}}, path)
+    with pytest.raises(UsageError, match="not a checkpoint of avb"):
+        checkpoint.load(path)
+    with pytest.raises(UsageError, match="no such checkpoint"):
+        checkpoint.load(tmp_path / "none.pt")

@@ -1,0 +1,68 @@
+"""Recipes are checked key by key; those that come with the package load and build their models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from avb.pipeline.config import UsageError, load_corpora
+from avb.train.recipe import load_recipe, names
+from avb.train.task import Scaling, build_model
+
+SHIPPED = [(task, name) for task in ("lip", "l2s") for name in names(task)]
+
+
+@pytest.mark.parametrize(("task", "name"), SHIPPED)
+def test_shipped_recipes_build_their_models(task: str, name: str) -> None:
+    recipe = load_recipe(task, name)  # type: ignore[arg-type]
+    corpus = load_corpora()[recipe.corpus]
+    assert recipe.crop in corpus.crops
+    split = [s for n, s in corpus.splits.items() if recipe.split in (n, *s.aliases)]
+    assert len(split) == 1
+    with torch.device("meta"):
+        build_model(recipe, Scaling(128, 40, -11, 4, 4, corpus.crops[recipe.crop].size, 51))
+    assert recipe.augment.jitter <= corpus.crops[recipe.crop].margin
+
+
+def test_the_paper_s_numbers_are_in_its_recipes() -> None:
+    lrw, lrw1000 = load_recipe("lip", "paper"), load_recipe("lip", "paper-lrw1000")
+    assert (lrw.model["slots"], lrw.lr, lrw.batch_size, lrw.optimizer) == (88, 0.03, 320, "sgd")
+    assert (lrw1000.model["slots"], lrw1000.lr, lrw1000.batch_size) == (112, 1e-4, 60)
+    speech = load_recipe("l2s", "paper")
+    assert (speech.model["slots"], speech.lr, speech.batch_size) == (150, 1e-3, 64)
+    released = load_recipe("lip", "released")
+    assert released.model["pool"] == "released" and released.model["variant"] == "released"
+
+
+def test_overrides_are_read_as_yaml_and_reach_into_mappings() -> None:
+    recipe = load_recipe("lip", "tiny", ["model.slots=0", "lr=1e-2", "augment.flip=0"])
+    assert recipe.model["slots"] == 0 and recipe.lr == 0.01 and recipe.augment.flip == 0.0
+    assert recipe.model["width"] == load_recipe("lip", "tiny").model["width"]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("stepz=3", "'stepz'; the nearest right one is 'steps'"),
+        ("model.slotz=3", "'model.slotz'; the nearest right one is 'model.slots'"),
+        ("augment.flop=1", "'flop'; the nearest right one is 'flip'"),
+        ("steps=many", "expected int, found 'many'"),
+        ("optimizer=adamm", "did you mean adam"),
+        ("steps", "expected key=value"),
+        ("accumulate=5", "cannot be worked off in 5 equal parts"),
+    ],
+)
+def test_a_wrong_key_or_value_names_the_nearest_right_one(override: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        load_recipe("lip", "tiny", [override])
+
+
+def test_an_unknown_recipe_and_another_task_s_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="did you mean tiny"):
+        load_recipe("lip", "tinny")
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("task: l2s\n")
+    with pytest.raises(UsageError, match="is a recipe for l2s, not for lip"):
+        load_recipe("lip", str(mine))

@@ -1,0 +1,56 @@
+"""Splits: by talker, by the hash rule, from a file; what is missing is named."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from avb.pipeline.config import UsageError, load_corpora
+from avb.pipeline.index import Index
+from avb.train.split import read_split_file, split_rows
+
+GRID = load_corpora()["grid"]
+
+
+def keys(index: Index, rows: object) -> set[str]:
+    return {index.key(int(i)) for i in rows}  # type: ignore[attr-defined]
+
+
+def test_speaker_independent_is_the_public_list_and_says_so(grid: Index) -> None:
+    parts = split_rows(grid, GRID, "speaker-independent")
+    assert parts.name == "vcagan-16-7-10"
+    talkers = {p: {k.split("/")[0] for k in keys(grid, r)} for p, r in parts.rows.items()}
+    assert talkers == {"train": {"s1", "s3"}, "val": {"s9"}, "test": {"s2"}}
+
+
+def test_the_hash_rule_deals_sentences_whoever_speaks_them(grid: Index) -> None:
+    parts = split_rows(grid, GRID, "grid-hash", need=("train",))
+    for part, rows in parts.rows.items():
+        for key in keys(grid, rows):
+            lot = int(hashlib.sha256(key.split("/")[1].encode()).hexdigest()[:8], 16) % 20
+            assert part == ("val" if lot == 0 else "test" if lot <= 4 else "train")
+    assert sum(len(r) for r in parts.rows.values()) == len(grid)
+
+
+def test_missing_talkers_and_empty_parts_are_named(grid: Index) -> None:
+    with pytest.raises(UsageError, match=r"nothing for val.*talkers without a clip: s4, s5, s6"):
+        split_rows(grid, GRID, "speaker-independent", speakers=["s1", "s2"])
+    with pytest.raises(UsageError, match="no split 'independant'; known: .*speaker-independent"):
+        split_rows(grid, GRID, "independant")
+
+
+def test_a_split_file_in_any_public_form(grid: Index, tmp_path: Path) -> None:
+    file = tmp_path / "mine.txt"
+    file.write_text("val/s20/prwo5p\ntrain s1/video/bwim6p.mp4\n\ntest,s2/mpg_6000/x.mpg\n")
+    assert read_split_file(file) == {
+        "s20/prwo5p": "val", "s1/bwim6p": "train", "s2/x": "test",
+    }  # fmt: skip
+    file.write_text("s1/bwim6p\n")
+    with pytest.raises(UsageError, match="mine.txt:1: .* names no part and talker"):
+        read_split_file(file)
+    some = sorted(grid.key(i) for i in range(len(grid)))
+    file.write_text(f"train/{some[0]}\nval/{some[1]}\n")
+    parts = split_rows(grid, GRID, "", file=file)
+    assert keys(grid, parts.rows["train"]) == {some[0]} and parts.name == "mine.txt"

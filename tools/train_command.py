@@ -1,0 +1,156 @@
+"""`avb train` between the flags and the loop: shards, recipe, split, device."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from avb.pipeline.config import Corpus, UsageError, load_corpora
+from avb.pipeline.index import Index, load_index
+from avb.tools.cli import FAILED, PREEMPTED, say
+from avb.train.recipe import Recipe, Task, load_recipe
+
+DEFAULT_DATA = {"lip": Path("shards/lrw"), "l2s": Path("shards/grid")}
+DEFAULT_SPLIT = {"grid": "grid-hash"}
+
+
+@dataclass(frozen=True)
+class Options:
+    """The flags of `avb train` as they were given; None means: as the recipe says."""
+
+    task: Task
+    data: Path | None
+    recipe: str
+    overrides: list[str]
+    unit: str | None
+    split: str | None
+    speakers: str | None
+    split_file: Path | None
+    steps: int | None
+    epochs: float | None
+    seed: int | None
+    device: str | None
+    out: Path | None
+    resume: bool
+    compile_model: bool
+    datasets: Path | None
+
+
+def run(options: Options) -> int:
+    """Train as the flags say; returns the exit code."""
+    import torch
+
+    from avb.train.loop import Diverged, Preempted, train
+    from avb.train.split import split_rows
+
+    index, corpus = open_shards(options.data or DEFAULT_DATA[options.task], options.datasets)
+    recipe = resolve(options, index, corpus)
+    speakers = options.speakers.split(",") if options.speakers else None
+    parts = split_rows(index, corpus, recipe.split, speakers, options.split_file)
+    if options.epochs is not None:
+        samples = len(parts.rows["train"]) * (6 if recipe.unit == "word" else 1)
+        steps = math.ceil(options.epochs * samples / recipe.batch_size)
+        recipe = dataclasses.replace(recipe, steps=steps)
+    device = choose_device(options.device)
+    out = options.out or Path("runs") / f"{options.task}-{recipe.corpus}-{options.recipe}"
+    quiet = int(os.environ.get("RANK", 0)) > 0
+    if device == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
+    counts = {part: len(rows) for part, rows in parts.rows.items()}
+    if not quiet:
+        say(f"split {parts.name} ({parts.source}): {counts} clips; test is not looked at")
+    try:
+        record = train(
+            recipe, index, parts, out, device=device, resume=options.resume,
+            compile_model=options.compile_model,
+            facts={"revision": revision(), "counts": counts, "torch": str(torch.__version__)},
+            say=(lambda text: None) if quiet else say,
+        )  # fmt: skip
+    except Preempted as stop:
+        say(f"avb: {stop}")
+        return PREEMPTED
+    except Diverged as stop:
+        say(f"avb: {stop}")
+        return FAILED
+    if not quiet:
+        say(f"done at step {record['step']}, best validation {record['best']:.4f}; {out}")
+    return 0
+
+
+def open_shards(folder: Path, datasets: Path | None = None) -> tuple[Index, Corpus]:
+    """The index of a folder of shards, and the entry of its corpus.
+
+    Raises:
+        UsageError: there are no finished shards; it names `prep` and `synth`.
+    """
+    try:
+        index = load_index(folder)
+    except (ValueError, OSError) as error:
+        raise UsageError(
+            f"{error} (make shards with avb prep, or try without a corpus: avb synth, avb demo)"
+        ) from None
+    corpora = load_corpora(datasets)
+    name = index.dataset["corpus"]
+    return index, corpora.get(name, corpora["table"])
+
+
+def resolve(options: Options, index: Index, corpus: Corpus) -> Recipe:
+    """The recipe with the flags over it, fitted to the corpus that is there."""
+    recipe = load_recipe(options.task, options.recipe, options.overrides)
+    name = index.dataset["corpus"]
+    known = {*corpus.splits, *(a for s in corpus.splits.values() for a in s.aliases)}
+    fallback = DEFAULT_SPLIT.get(name, next(iter(corpus.splits)))
+    changes: dict[str, Any] = {
+        "corpus": name,
+        "unit": options.unit,
+        "split": options.split or (recipe.split if recipe.split in known else fallback),
+        "steps": options.steps,
+        "seed": options.seed,
+    }
+    recipe = dataclasses.replace(recipe, **{k: v for k, v in changes.items() if v is not None})
+    if recipe.unit not in ("clip", "word"):
+        raise UsageError(f"--unit {recipe.unit}: clip or word")
+    if recipe.crop not in index.dataset["crops"]:
+        held = ", ".join(index.dataset["crops"])
+        raise UsageError(f"{index.folder}: holds {held}, no {recipe.crop}; avb prep --crop")
+    if recipe.task == "lip" and recipe.unit == "clip" and (index.label_id < 0).all():
+        raise UsageError(f"{index.folder}: its clips have no labels; sentences need --unit word")
+    return recipe
+
+
+def choose_device(wanted: str | None) -> str:
+    """The device asked for, or the accelerator if there is one.
+
+    Raises:
+        UsageError: an accelerator was asked for and there is none.
+    """
+    import torch
+
+    there = torch.cuda.is_available()
+    if wanted is None:
+        return "cuda" if there else "cpu"
+    if wanted.startswith("cuda") and not there:
+        raise UsageError(f"--device {wanted}: no CUDA device here (torch {torch.__version__})")
+    if wanted.split(":")[0] not in ("cpu", "cuda"):
+        raise UsageError(f"--device {wanted}: cpu or cuda")
+    return wanted
+
+
+def revision() -> str | None:
+    """The git revision of the checkout this runs from, with + if it was changed; None outside."""
+    folder = Path(__file__).resolve().parent
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True)
+        except OSError:
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    head = git("rev-parse", "--short=12", "HEAD")
+    return head and head + ("+" if git("status", "--porcelain") else "")

@@ -1,0 +1,138 @@
+"""Augmentation on the device: uint8 pictures as stored in, what the network sees out.
+
+Every draw is a function of (seed, epoch, key), so a clip's augmentation depends neither on the
+batch it falls into nor on the number of processes, and a resumed run repeats it. Axis letters: B
+clips, T frames, H rows, W columns, F mel bins, M mel columns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from avb.pipeline.batch import Batch
+from avb.pipeline.plan import stable_hash
+from avb.train.recipe import Augment
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What was drawn for each clip of a batch, as tensors of length B on the device."""
+
+    shift_x: Tensor
+    shift_y: Tensor
+    flip: Tensor
+    erase_x: Tensor
+    erase_y: Tensor
+    first_bin: Tensor
+    num_bins: Tensor
+    first_column: Tensor
+    num_columns: Tensor
+    first_frame: Tensor
+    num_frames: Tensor
+
+
+def draw(batch: Batch, recipe: Augment, size: int, mel_bins: int, seed: int) -> Draws:
+    """Draw for every clip of a batch; `size` is the side of the crop in pixels."""
+    rows = [
+        _draw_one(recipe, size, mel_bins, int(frames), [seed, int(epoch), stable_hash(key)])
+        for key, epoch, frames in zip(batch.keys, batch.epoch, batch.lengths, strict=True)
+    ]
+    columns = torch.tensor(rows, dtype=torch.int64).T
+    return Draws(*columns)
+
+
+def _draw_one(recipe: Augment, size: int, bins: int, frames: int, seed: list[int]) -> list[int]:
+    rng = np.random.Generator(np.random.PCG64(seed))
+
+    def up_to(low: int, high: int) -> int:
+        return int(rng.integers(low, high + 1))
+
+    shift_x, shift_y = up_to(-recipe.jitter, recipe.jitter), up_to(-recipe.jitter, recipe.jitter)
+    flip = int(rng.random() < recipe.flip)
+    # As the released code: the square may stick out of the picture by a third of its side.
+    reach = recipe.erase * 20 // 56
+    erase_x, erase_y = (up_to(-reach, max(-reach, size - recipe.erase + reach // 2)) for _ in "xy")
+    num_bins, num_columns = up_to(0, recipe.mask_bins), up_to(0, recipe.mask_columns)
+    num_frames = up_to(0, min(recipe.mask_frames, frames - 1))
+    return [
+        shift_x, shift_y, flip, erase_x, erase_y,
+        up_to(0, bins - num_bins), num_bins,
+        up_to(0, max(0, 4 * frames - num_columns)), num_columns,
+        up_to(0, frames - num_frames), num_frames,
+    ]  # fmt: skip
+
+
+def mix_weights(batch: Batch, alpha: float, seed: int) -> Tensor:
+    """How much each clip keeps of itself when it is mixed with its neighbour, float32 [B].
+
+    Clips are mixed in pairs, 0 with 1 and 2 with 3, so that a pair never straddles two processes;
+    both of a pair get the weight that the first one draws from Beta(alpha, alpha). A last clip
+    without a neighbour stays whole.
+    """
+    weights = torch.ones(len(batch))
+    for i in range(0, len(batch) - 1, 2):
+        entropy = [seed, int(batch.epoch[i]), stable_hash(batch.keys[i]), 1]
+        rng = np.random.Generator(np.random.PCG64(entropy))
+        weights[i : i + 2] = float(rng.beta(alpha, alpha))
+    return weights
+
+
+def mix(values: Tensor, weights: Tensor) -> Tensor:
+    """Each row mixed with its neighbour's: weight of its own, the rest of the other."""
+    partner = torch.arange(len(values), device=values.device) ^ 1
+    partner = partner.clamp_max(len(values) - 1)
+    weights = weights.to(values).view(-1, *[1] * (values.ndim - 1))
+    return weights * values + (1 - weights) * values[partner]
+
+
+def crop_center(video_BTHW: Tensor, margin: int) -> Tensor:
+    """The box without its margin, for evaluation."""
+    side = video_BTHW.shape[-1] - margin
+    return video_BTHW[..., margin:side, margin:side]
+
+
+def crop_drawn(video_BTHW: Tensor, draws: Draws, margin: int) -> Tensor:
+    """Shifted and mirrored boxes, uint8 as they came: one gather for all clips."""
+    num, frames, side, _ = video_BTHW.shape
+    device = video_BTHW.device
+    at = torch.arange(side - 2 * margin, device=device)
+    rows_BH = margin + draws.shift_y.to(device)[:, None] + at
+    mirrored = torch.where(draws.flip.to(device)[:, None] == 1, at.flip(0), at)
+    columns_BW = margin + draws.shift_x.to(device)[:, None] + mirrored
+    clip = torch.arange(num, device=device)[:, None, None, None]
+    time = torch.arange(frames, device=device)[None, :, None, None]
+    return video_BTHW[clip, time, rows_BH[:, None, :, None], columns_BW[:, None, None, :]]
+
+
+def erase(video_BTHW: Tensor, draws: Draws, side: int) -> Tensor:
+    """Set one square of every frame to 0, which is the mean grey after scaling."""
+    if side == 0:
+        return video_BTHW
+    device, size = video_BTHW.device, video_BTHW.shape[-1]
+    at = torch.arange(size, device=device)
+
+    def inside(first: Tensor) -> Tensor:
+        first = first.to(device)[:, None]
+        return (at >= first) & (at < first + side)
+
+    square = inside(draws.erase_y)[:, None, :, None] & inside(draws.erase_x)[:, None, None, :]
+    return video_BTHW.masked_fill(square, 0.0)
+
+
+def mask_span(
+    values: Tensor, first: Tensor, count: Tensor, axis: int, fill: float | Tensor = 0.0
+) -> Tensor:
+    """Replace `count` places from `first` on along `axis`, each clip its own span."""
+    device = values.device
+    at = torch.arange(values.shape[axis], device=device)
+    first, count = first.to(device)[:, None], count.to(device)[:, None]
+    span = (at >= first) & (at < first + count)
+    shape = [1] * values.ndim
+    shape[0], shape[axis] = values.shape[0], values.shape[axis]
+    return torch.where(
+        span.view(shape), torch.as_tensor(fill, dtype=values.dtype, device=device), values
+    )

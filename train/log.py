@@ -1,0 +1,78 @@
+"""What a run writes down: `metrics.jsonl`, TensorBoard files, one line of progress."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+
+class Metrics:
+    """`metrics.jsonl`, each step once, also after a resume; TensorBoard where it is installed."""
+
+    def __init__(self, folder: Path, first_step: int) -> None:
+        """Open the log of a run that goes on at `first_step`; later lines are cut off."""
+        self._path = folder / "metrics.jsonl"
+        if self._path.is_file():
+            lines = self._path.read_text(encoding="utf-8").splitlines()
+            kept = [line for line in lines if _step_of(line) < first_step]
+            temporary = self._path.with_name(f"{self._path.name}.{os.getpid()}.tmp")
+            temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+            os.replace(temporary, self._path)
+        self._file = self._path.open("a", encoding="utf-8")
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            self._board: Any = None
+        else:
+            self._board = SummaryWriter(str(folder), purge_step=first_step)
+
+    def write(self, step: int, values: dict[str, Any]) -> None:
+        """One line: the step and its values."""
+        self._file.write(json.dumps({"step": step} | values) + "\n")
+        self._file.flush()
+        if self._board is not None:
+            for name, value in values.items():
+                if isinstance(value, float):
+                    self._board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Close the files."""
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError):  # a line that a kill cut short
+        return float("inf")
+
+
+class Pace:
+    """Clips a second, share of time spent waiting for data, and time left, since the last look."""
+
+    def __init__(self, steps: int, batch_size: int) -> None:
+        self._steps, self._batch_size = steps, batch_size
+        self._start = self._last = time.perf_counter()
+        self._waited = 0.0
+        self._done = 0
+
+    def waited(self, seconds: float) -> None:
+        """Count time in which the device had no batch."""
+        self._waited += seconds
+
+    def look(self, done: int, at_step: int) -> dict[str, float]:
+        """`clips_per_s`, `data_wait` (0 to 1) and `left_s` over the `done` steps since last."""
+        now = time.perf_counter()
+        passed = max(now - self._last, 1e-9)
+        found = {
+            "clips_per_s": done * self._batch_size / passed,
+            "data_wait": min(1.0, self._waited / passed),
+            "left_s": (self._steps - at_step) * passed / max(done, 1),
+        }
+        self._last, self._waited = now, 0.0
+        return found

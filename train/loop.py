@@ -1,0 +1,417 @@
+"""The training loop, for both tasks, on one process or many. Read it from `train` down.
+
+What a step does depends on (recipe, shards, step) alone: the stream's order, the augmentation and
+the dropout are all drawn from the seed and the step. So resuming needs no more than weights,
+optimiser and the number of steps done, and any number of processes sees the same global batches.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor, distributed, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from avb.models.layout import channels_last
+from avb.models.memory import Losses
+from avb.pipeline.config import UsageError
+from avb.pipeline.index import Index
+from avb.pipeline.stream import Stream
+from avb.train import checkpoint, task
+from avb.train.log import Metrics, Pace
+from avb.train.recipe import Recipe
+from avb.train.split import Parts
+
+LOG_EVERY = 20  # steps between two lines of metrics
+
+Say = Callable[[str], None]
+
+
+class Preempted(Exception):
+    """A signal asked to stop; the run is saved (exit 75)."""
+
+
+class Diverged(Exception):
+    """The loss is not a number; the last good checkpoint is kept (exit 1)."""
+
+
+@dataclass
+class Run:
+    """Everything that a step needs, and that a checkpoint saves."""
+
+    recipe: Recipe
+    scaling: task.Scaling
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    ema: AveragedModel | None
+    device: torch.device
+    rank: int
+    world: int
+    step: int = 0
+    best: float = -math.inf
+    waited: int = 0  # validations without progress
+    factor: float = 1.0  # of the learning rate, for the schedules that look at validation
+    bad: int = 0  # validations without progress since the factor last changed
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The weights that are validated: the averaged ones where there are some."""
+        return self.ema.module if self.ema is not None else self.model
+
+
+def train(
+    recipe: Recipe,
+    index: Index,
+    parts: Parts,
+    out: Path,
+    *,
+    device: str = "cpu",
+    resume: bool = False,
+    compile_model: bool = False,
+    facts: dict[str, Any] | None = None,
+    say: Say = lambda text: None,
+) -> dict[str, Any]:
+    """Train a recipe on the training part of `index`; returns the last validation's record.
+
+    `out` gets `recipe.yaml metrics.jsonl last.pt best.pt` and TensorBoard files.
+
+    Raises:
+        UsageError: `out` holds another run, or there is nothing to resume.
+        Preempted: SIGTERM or SIGUSR1 came; the run was saved.
+        Diverged: the loss is not a number; the keys of its batch are named.
+    """
+    rank, world = join_processes(device)
+    run = start(recipe, index, out, device, rank, world)
+    identity = {
+        "labels": index.labels,
+        "fingerprint": index.dataset["fingerprint"],
+        "split": parts.name,
+        "split_source": parts.source,
+    } | (facts or {})
+    if resume:
+        restore(run, checkpoint.load(out / "last.pt", recipe.task), identity)
+    elif (out / "last.pt").exists():
+        raise UsageError(f"{out}: holds a run; --resume it, or choose another --out")
+    metrics = open_log(run, out, identity) if rank == 0 else None
+    network: nn.Module = torch.compile(run.model) if compile_model else run.model  # type: ignore[assignment]
+    if world > 1:
+        network = nn.parallel.DistributedDataParallel(network)
+    stream = Stream(
+        index, rows=parts.rows["train"], batch_size=recipe.batch_size, crops=(recipe.crop,),
+        unit=recipe.unit, seed=recipe.seed, buffer=recipe.buffer, rank=rank, world=world,
+        pin_memory=run.device.type == "cuda", position=run.step,
+    )  # fmt: skip
+    pace = Pace(recipe.steps, recipe.batch_size)
+    record: dict[str, Any] = {}
+    before: tuple[Tensor, list[str]] | None = None
+    with stop_signals() as stopped:
+        batches = iter(stream)
+        while run.step < recipe.steps:
+            asked = time.perf_counter()
+            batch = next(batches)
+            pace.waited(time.perf_counter() - asked)
+            seed_step(run)
+            values = one_step(run, network, batch)
+            # The loss of the step before is known by now: looking at it makes nothing wait.
+            check(before)
+            before = (values["loss"], batch.keys)
+            run.step += 1
+            last = run.step == recipe.steps
+            if metrics is not None and (run.step % LOG_EVERY == 0 or last):
+                line = {k: round(float(v), 6) for k, v in values.items()}
+                line |= pace.look(run.step % LOG_EVERY or LOG_EVERY, run.step)
+                line |= {"lr": learning_rate(run), "peak_gib": peak_gib(run.device)}
+                metrics.write(run.step, line)
+                say(progress_line(run, line))
+            if run.step % recipe.validate_every == 0 or last:
+                check(before)
+                record = validate(run, index, parts.rows["val"])
+                better = progress(run, record["score"])
+                if metrics is not None:
+                    metrics.write(run.step, {"val_" + k: v for k, v in record.items()})
+                    say(f"step {run.step}: validation {record['score']:.4f}, best {run.best:.4f}")
+                    save(run, out, identity, better)
+                if recipe.patience and run.waited >= recipe.patience:
+                    say(f"stopped early: no progress in {run.waited} validations")
+                    break
+            if stopped():
+                check(before)
+                if rank == 0:
+                    save(run, out, identity, better=False)
+                raise Preempted(f"saved at step {run.step} in {out}; go on with --resume")
+    if metrics is not None:
+        metrics.close()
+    return {"step": run.step, "best": run.best} | record
+
+
+def one_step(run: Run, network: nn.Module, batch: Any) -> dict[str, Tensor]:
+    """Forward, backward and update on one global batch, in `accumulate` parts."""
+    recipe = run.recipe
+    inputs = task.prepare(batch, recipe, run.scaling, run.device, train=True)
+    totals: dict[str, Tensor] = {}
+    network.train()
+    run.optimizer.zero_grad(set_to_none=True)
+    pieces = split_inputs(inputs, recipe.accumulate)
+    frames_all = global_sum(inputs.lengths_B.sum(), run.world)
+    for number, piece in enumerate(pieces):
+        final = number == len(pieces) - 1
+        quiet = contextlib.nullcontext() if final or run.world == 1 else network.no_sync()  # type: ignore[operator]
+        with quiet:
+            with autocast(run.device):
+                losses, _ = task.forward(network, piece, recipe)
+            # Means over this part's clips and frames become shares of the global batch's means;
+            # the factor `world` undoes the mean that the processes take of their gradients.
+            clips = len(piece.labels) * run.world / recipe.batch_size
+            frames = piece.lengths_B.sum() * run.world / frames_all
+            loss = weigh(losses, recipe, clips, frames)
+            loss.backward()
+        for name, value in terms(losses, loss, clips, frames).items():
+            totals[name] = totals.get(name, torch.zeros((), device=run.device)) + value
+    norm = nn.utils.clip_grad_norm_(run.model.parameters(), recipe.clip_norm or math.inf)
+    for group in run.optimizer.param_groups:
+        group["lr"] = learning_rate(run)
+    run.optimizer.step()
+    if run.ema is not None:
+        run.ema.update_parameters(run.model)
+    return totals | {"grad_norm": norm}
+
+
+def weigh(losses: Losses, recipe: Recipe, clips: Any, frames: Any) -> Tensor:
+    """Eq. 8 with the means of the global batch: task losses by clip (lip) or frame (speech)."""
+    total = losses.task * (clips if recipe.task == "lip" else frames)
+    if losses.saving is not None and losses.bridging is not None:
+        memory = recipe.saving_weight * losses.saving + recipe.bridging_weight * losses.bridging
+        total = total + memory * frames
+    return total
+
+
+def terms(losses: Losses, loss: Tensor, clips: Any, frames: Any) -> dict[str, Tensor]:
+    """What is written of a step: the weighed total and each term as a mean."""
+    named = {"recalled": losses.recalled, "real": losses.real}
+    found = {k: v.detach() * clips for k, v in named.items() if v is not None}
+    memory = {"saving": losses.saving, "bridging": losses.bridging}
+    found |= {k: v.detach() * frames for k, v in memory.items() if v is not None}
+    return {"loss": loss.detach()} | found
+
+
+def split_inputs(inputs: task.Inputs, parts: int) -> list[task.Inputs]:
+    """The same batch in equal parts."""
+    if parts == 1:
+        return [inputs]
+    tensors = {
+        f.name: v.chunk(parts)
+        for f in dataclasses.fields(inputs)
+        if isinstance(v := getattr(inputs, f.name), Tensor)
+    }
+    return [
+        dataclasses.replace(inputs, **{name: chunks[i] for name, chunks in tensors.items()})
+        for i in range(parts)
+    ]
+
+
+@torch.no_grad()
+def validate(run: Run, index: Index, rows: Any) -> dict[str, float]:
+    """The mean score of the validation clips, each counted once over all processes."""
+    recipe = run.recipe
+    stream = Stream(
+        index, rows=rows, batch_size=recipe.batch_size, crops=(recipe.crop,), unit=recipe.unit,
+        once=True, rank=run.rank, world=run.world, workers=0,
+    )  # fmt: skip
+    model = run.evaluated.eval()
+    sums = torch.zeros(2, dtype=torch.float64)
+    for batch in stream:
+        inputs = task.prepare(batch, recipe, run.scaling, run.device, train=False)
+        with autocast(run.device):
+            _, output = task.forward(model, inputs, recipe)
+        scores = task.score(output, inputs, recipe)
+        sums += torch.tensor([float(scores.sum()), len(batch)], dtype=torch.float64)
+    total, count = global_sum(sums.to(run.device), run.world).tolist()
+    return {"score": total / count, "clips": count}
+
+
+# --- State ---------------------------------------------------------------------------------------
+
+
+def start(recipe: Recipe, index: Index, out: Path, device: str, rank: int, world: int) -> Run:
+    """A run at step 0, with weights drawn from the seed."""
+    out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(recipe.seed)
+    scaling = task.scaling_of(index, recipe)
+    where = torch.device(device)
+    if where.type == "cuda" and world > 1:
+        where = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    model = channels_last(task.build_model(recipe, scaling).to(where))
+    if where.type == "cuda":
+        # Not for matrix products: TF32 would reach the addressing, which stays float32.
+        torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
+    ema = None
+    if recipe.ema:
+        ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
+    return Run(recipe, scaling, model, make_optimizer(recipe, model), ema, where, rank, world)
+
+
+def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
+    """The recipe's optimiser, fused where the device allows it."""
+    fused = next(model.parameters()).is_cuda
+    common: dict[str, Any] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "fused": fused}
+    if recipe.optimizer == "sgd":
+        nesterov = recipe.momentum > 0
+        return torch.optim.SGD(
+            model.parameters(), momentum=recipe.momentum, nesterov=nesterov, **common
+        )
+    kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
+    return kind(model.parameters(), **common)
+
+
+def learning_rate(run: Run) -> float:
+    """The rate of the coming step."""
+    recipe, step = run.recipe, run.step
+    rate = recipe.lr
+    if recipe.schedule == "cosine":
+        rate *= 0.5 * (1 + math.cos(math.pi * min(1.0, step / recipe.steps)))
+    elif recipe.schedule == "released" and step >= recipe.released_at:
+        rate = 0.01  # whatever it was: paper.md 5.3, row 8
+    if recipe.warmup:
+        rate *= min(1.0, (step + 1) / recipe.warmup)
+    return rate * run.factor
+
+
+def progress(run: Run, score: float) -> bool:
+    """Count a validation; whether it is the best so far."""
+    better = score > run.best
+    run.best = max(run.best, score)
+    run.waited = 0 if better else run.waited + 1
+    run.bad = 0 if better else run.bad + 1
+    if run.recipe.schedule in ("plateau", "released") and run.bad > run.recipe.patience_lr:
+        run.factor, run.bad = run.factor / 2, 0
+    return better
+
+
+COUNTERS = ("step", "best", "waited", "factor", "bad")
+
+
+def save(run: Run, out: Path, identity: dict[str, Any], better: bool) -> None:
+    """Write `last.pt`, and `best.pt` if this is the best."""
+    state = {
+        "recipe": run.recipe.as_dict(),
+        "scaling": dataclasses.asdict(run.scaling),
+        "model": run.model.state_dict(),
+        "ema": None if run.ema is None else run.ema.module.state_dict(),
+        "optimizer": run.optimizer.state_dict(),
+        "counters": {name: getattr(run, name) for name in COUNTERS},
+        "data": identity,
+    }
+    checkpoint.save(out / "last.pt", state)
+    if better:
+        checkpoint.save(out / "best.pt", state | {"optimizer": None})
+
+
+def restore(run: Run, state: dict[str, Any], identity: dict[str, Any]) -> None:
+    """Go on from a checkpoint as if nothing had happened.
+
+    Raises:
+        UsageError: it was made with another recipe or on other shards.
+    """
+    mine, theirs = run.recipe.as_dict(), state["recipe"]
+    differ = [k for k in mine if mine[k] != theirs.get(k) and k != "steps"]
+    if differ:
+        shown = "; ".join(f"{k}: {theirs.get(k)} there, {mine[k]} now" for k in differ)
+        raise UsageError(f"the run to resume has another recipe ({shown})")
+    if state["data"]["fingerprint"] != identity["fingerprint"]:
+        raise UsageError("the run to resume was trained on other shards (fingerprints differ)")
+    run.model.load_state_dict(state["model"])
+    run.optimizer.load_state_dict(state["optimizer"])
+    if run.ema is not None:
+        run.ema.module.load_state_dict(state["ema"])
+        run.ema.n_averaged.fill_(1)
+    for name in COUNTERS:
+        setattr(run, name, state["counters"][name])
+
+
+def open_log(run: Run, out: Path, identity: dict[str, Any]) -> Metrics:
+    """Save the resolved recipe and open the log where the run goes on."""
+    text = yaml.safe_dump({"recipe": run.recipe.as_dict(), "data": identity}, sort_keys=False)
+    (out / "recipe.yaml").write_text(text, encoding="utf-8")
+    return Metrics(out, run.step + 1)
+
+
+# --- Processes, devices, signals -----------------------------------------------------------------
+
+
+def join_processes(device: str) -> tuple[int, int]:
+    """Rank and number of processes as torchrun says, joined; 0 and 1 without it."""
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    if world > 1 and not distributed.is_initialized():
+        distributed.init_process_group("nccl" if device == "cuda" else "gloo")
+        if device == "cuda":
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+    return int(os.environ.get("RANK", 0)), world
+
+
+def global_sum(value: Tensor, world: int) -> Tensor:
+    """The sum over all processes."""
+    if world > 1:
+        value = value.clone()
+        distributed.all_reduce(value)
+    return value
+
+
+def autocast(device: torch.device) -> Any:
+    """bfloat16 on an accelerator, float32 on the CPU."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+
+
+def seed_step(run: Run) -> None:
+    """Make dropout a function of (seed, step, process), so that a resumed run draws the same."""
+    torch.manual_seed((run.recipe.seed << 40) + (run.step << 10) + run.rank)
+
+
+def check(step: tuple[Tensor, list[str]] | None) -> None:
+    """Stop at a loss that is not a number."""
+    if step is not None and not math.isfinite(float(step[0])):
+        keys = ", ".join(step[1][:8]) + (", ..." if len(step[1]) > 8 else "")
+        raise Diverged(f"the loss became {float(step[0])} on the batch {keys}; last.pt is kept")
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[Callable[[], bool]]:
+    """While inside, SIGTERM and SIGUSR1 only raise a flag, which the loop reads between steps."""
+    flag: list[int] = []
+    old = {
+        s: signal.signal(s, lambda n, _: flag.append(n)) for s in (signal.SIGTERM, signal.SIGUSR1)
+    }
+    try:
+        yield lambda: bool(flag)
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def peak_gib(device: torch.device) -> float:
+    """Most memory in use so far: of the device, or of this process on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def progress_line(run: Run, line: dict[str, float]) -> str:
+    """One line for a person."""
+    shown = ("loss", "recalled", "real", "saving", "bridging")
+    losses = " ".join(f"{name} {line[name]:.3f}" for name in shown if name in line)
+    speed = f"{line['clips_per_s']:.1f} clips/s, wait {line['data_wait']:.0%}"
+    rest = f"{line['peak_gib']:.1f} GiB, {line['left_s'] / 60:.0f} min left"
+    return f"step {run.step}/{run.recipe.steps} {losses} | {speed}, {rest}"

@@ -1,0 +1,104 @@
+"""Which stored clips are for training, validation and test."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from avb.pipeline.config import Corpus, Split, UsageError, find_split
+from avb.pipeline.index import Index, Ints, Row
+
+PARTS = ("train", "val", "test")
+TALKER = re.compile(r"^s(\d{1,2})$")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Rows of an index for each part, and under which name the split goes into every result."""
+
+    name: str
+    source: str
+    rows: dict[str, Ints]
+
+
+def split_rows(
+    index: Index,
+    corpus: Corpus,
+    name: str,
+    speakers: list[str] | None = None,
+    file: Path | None = None,
+    need: tuple[str, ...] = ("train", "val"),
+) -> Parts:
+    """The rows of each part of a named split, or of a list in a file.
+
+    Args:
+        index: the stored clips.
+        corpus: its entry of `datasets.yaml`, which holds the named splits.
+        name: the split, or an alias of it.
+        speakers: keep only these talkers.
+        file: lines that name part, talker and clip, in any of the public forms
+            (`val/s20/prwo5p`, `train s1/video/bwim6p.mp4`).
+        need: parts that must not be empty.
+
+    Raises:
+        UsageError: an unknown split or line, or an empty part; missing talkers are named.
+    """
+    listed: dict[str, str] = {}
+    if file is not None:
+        listed = read_split_file(file)
+        own, split = file.name, Split("split", str(file.name))
+    else:
+        own, split = find_split(corpus, name)
+
+    def part(row: Row) -> str | None:
+        if speakers is not None and row.speaker not in speakers:
+            return None
+        return listed.get(row.key) if listed else split.part_of(row.key, row.speaker, row.split)
+
+    found = [part(index.row(i)) for i in range(len(index))]
+    rows = {p: np.flatnonzero([f == p for f in found]) for p in PARTS}
+    empty = [p for p in need if not len(rows[p])]
+    if empty:
+        raise UsageError(
+            f"{index.folder}: split {own} leaves nothing for {' and '.join(empty)}"
+            f"{missing_talkers(index, split)}; choose another --split, or prepare more talkers"
+        )
+    return Parts(own, split.source, rows)
+
+
+def missing_talkers(index: Index, split: Split) -> str:
+    """A phrase that names the talkers of a split without a stored clip, or nothing."""
+    wanted = set(split.speakers or ())
+    if split.by == "speaker":
+        wanted |= {str(s) for members in split.parts.values() for s in members}
+    absent = sorted(wanted - set(index.speaker.names), key=lambda s: int(s[1:]))
+    return f" (talkers without a clip: {', '.join(absent)})" if absent else ""
+
+
+def read_split_file(path: Path) -> dict[str, str]:
+    """`{key: part}` from a list of clips.
+
+    Raises:
+        UsageError: the file cannot be read, or a line names no part or no talker.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
+    found = {}
+    for number, line in enumerate(lines, 1):
+        words = [w for w in re.split(r"[/\s,]+", line.strip()) if w]
+        if not words:
+            continue
+        part = next((w for w in words if w in PARTS), None)
+        talker = next((m for w in words if (m := TALKER.match(w))), None)
+        if part is None or talker is None:
+            raise UsageError(
+                f"{path}:{number}: {line[:60]!r} names no part and talker; expected a line such as"
+                " train/s1/bbaf2n"
+            )
+        found[f"s{int(talker[1])}/{PurePosixPath(words[-1]).stem}"] = part
+    return found

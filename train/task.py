@@ -1,0 +1,172 @@
+"""What differs between the two tasks: the model, how a batch reaches it, losses and validation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from avb.models.lip import LipReader, lip_losses
+from avb.models.memory import Losses
+from avb.models.speech import SpeechReconstructor, speech_losses
+from avb.pipeline.batch import Batch
+from avb.pipeline.index import Index
+from avb.train import augment
+from avb.train.recipe import Recipe
+
+#: Fixed range to which the speech mel is mapped, as in the published speech samples.
+SPEECH_RANGE = 4.0
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A batch as the network takes it: B clips, 1 channel, T frames; M = 4 T mel columns.
+
+    `ragged` says whether clips really differ in length: only then do networks look at lengths.
+    """
+
+    video_BCTHW: Tensor
+    mel_BFM: Tensor
+    lengths_B: Tensor
+    labels: Tensor
+    boundary_BT: Tensor | None = None
+    ragged: bool = False
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """What turns stored values into the network's, from the shards a model was trained on.
+
+    Attributes:
+        pixel_mean, pixel_std: of the stored pixels, 0 to 255.
+        mel_low, mel_high: the range of the log-mel that is mapped to -4 to 4 (speech).
+        margin: stored pixels round the crop.
+        size: side of the crop.
+        classes: words in the label map.
+    """
+
+    pixel_mean: float
+    pixel_std: float
+    mel_low: float
+    mel_high: float
+    margin: int
+    size: int
+    classes: int
+
+
+def scaling_of(index: Index, recipe: Recipe) -> Scaling:
+    """The scaling that the shards call for."""
+    dataset = index.dataset
+    crop, pixels, mel = (
+        dataset["crops"][recipe.crop],
+        dataset["pixels"][recipe.crop],
+        dataset["mel"],
+    )
+    low = float(mel["offset"])
+    return Scaling(
+        pixels["mean"], pixels["std"], low, low + 255 * float(mel["scale"]),
+        crop["margin"], crop["size"], len(index.labels),
+    )  # fmt: skip
+
+
+def build_model(recipe: Recipe, scaling: Scaling) -> nn.Module:
+    """The model of a recipe, with freshly drawn weights."""
+    if recipe.task == "lip":
+        return LipReader(scaling.classes, **recipe.model)
+    return SpeechReconstructor(**{"channels": 1, "side": scaling.size} | recipe.model)
+
+
+def normalise_clip(mel_BFM: Tensor, lengths_B: Tensor) -> Tensor:
+    """Each bin of each clip to mean 0 and deviation 1 over its real columns (lip reading).
+
+    paper.md 2.1: unbiased deviation + 1e-10; padded columns become 0.
+    """
+    real = torch.arange(mel_BFM.shape[2], device=mel_BFM.device) < lengths_B[:, None]
+    weights = real[:, None, :]
+    count = lengths_B[:, None, None].to(mel_BFM.dtype)
+    mean = mel_BFM.where(weights, 0).sum(2, keepdim=True) / count
+    centred = (mel_BFM - mean).where(weights, 0)
+    deviation = (centred.square().sum(2, keepdim=True) / (count - 1).clamp_min(1)).sqrt()
+    return centred / (deviation + 1e-10)
+
+
+def to_speech_range(mel_BFM: Tensor, scaling: Scaling) -> Tensor:
+    """One fixed, invertible affine map of the log-mel to -4 to 4 (speech)."""
+    unit = (mel_BFM - scaling.mel_low) / (scaling.mel_high - scaling.mel_low)
+    return (2 * unit - 1) * SPEECH_RANGE
+
+
+def from_speech_range(mel_BFM: Tensor, scaling: Scaling) -> Tensor:
+    """The inverse of `to_speech_range`."""
+    unit = (mel_BFM / SPEECH_RANGE + 1) / 2
+    return unit * (scaling.mel_high - scaling.mel_low) + scaling.mel_low
+
+
+def prepare(
+    batch: Batch, recipe: Recipe, scaling: Scaling, device: torch.device, train: bool
+) -> Inputs:
+    """Move a batch to the device as uint8 and do everything else there."""
+    draws = None
+    if train:
+        assert batch.mel is not None
+        bins = batch.mel.shape[1]
+        draws = augment.draw(batch, recipe.augment, scaling.size, bins, recipe.seed)
+    ragged = bool((batch.lengths != batch.lengths[0]).any())  # while they are on the CPU
+    batch = batch.to(device)
+    assert batch.mel is not None
+    stored = batch.video[recipe.crop]
+    if draws is None:
+        video = augment.crop_center(stored, scaling.margin)
+    else:
+        video = augment.crop_drawn(stored, draws, scaling.margin)
+    mel = batch.mel.float()
+    if recipe.task == "lip":
+        pixels = (video.float() - scaling.pixel_mean) / scaling.pixel_std
+        mel = normalise_clip(mel, batch.mel_lengths)
+    else:
+        pixels = video.float() / 255
+        mel = to_speech_range(mel, scaling)
+    if draws is not None:
+        plan = recipe.augment
+        pixels = augment.erase(pixels, draws, plan.erase)
+        if plan.mask_frames:
+            still = pixels.mean(dim=1, keepdim=True)
+            pixels = augment.mask_span(pixels, draws.first_frame, draws.num_frames, 1, still)
+        if recipe.task == "lip":  # the speech mel is the target, and stays whole
+            mel = augment.mask_span(mel, draws.first_bin, draws.num_bins, 1)
+            mel = augment.mask_span(mel, draws.first_column, draws.num_columns, 2)
+    labels = batch.label_id
+    if draws is not None and recipe.task == "lip" and recipe.augment.mixup:
+        weights = augment.mix_weights(batch, recipe.augment.mixup, recipe.seed)
+        pixels, mel = augment.mix(pixels, weights), augment.mix(mel, weights)
+        labels = augment.mix(functional.one_hot(labels, scaling.classes).float(), weights)
+    boundary = None
+    if recipe.task == "lip" and recipe.model.get("word_boundary"):
+        middle = (torch.arange(pixels.shape[1], device=device) + 0.5) / 25
+        boundary = (middle >= batch.boundary[:, :1]) & (middle < batch.boundary[:, 1:])
+        boundary = boundary.float()
+    return Inputs(pixels[:, None], mel, batch.lengths, labels, boundary, ragged)
+
+
+def forward(model: nn.Module, inputs: Inputs, recipe: Recipe) -> tuple[Losses, Any]:
+    """Losses and output of one pass with audio."""
+    lengths = inputs.lengths_B if inputs.ragged else None
+    if recipe.task == "lip":
+        output = model(inputs.video_BCTHW, inputs.mel_BFM, lengths, inputs.boundary_BT)
+        return lip_losses(output, inputs.labels, recipe.label_smoothing), output
+    ratio = recipe.teacher_ratio if model.training else None
+    output = model(inputs.video_BCTHW, inputs.mel_BFM, lengths, ratio)
+    return speech_losses(output, inputs.mel_BFM), output
+
+
+def score(output: Any, inputs: Inputs, recipe: Recipe) -> Tensor:
+    """Per clip, the higher the better: right or wrong (lip), minus the L1 of the mel (speech)."""
+    if recipe.task == "lip":
+        return (output.logits.argmax(dim=1) == inputs.labels).float()
+    columns = torch.arange(inputs.mel_BFM.shape[2], device=inputs.mel_BFM.device)
+    real = (columns < 4 * inputs.lengths_B[:, None])[:, None, :]
+    error = (output.mels.after.float() - inputs.mel_BFM).abs().where(real, 0)
+    return -error.sum((1, 2)) / (4 * inputs.lengths_B * inputs.mel_BFM.shape[1])
