@@ -88,6 +88,11 @@ def _front_end(mel: Mel, sample_rate: int) -> Any:
     )
 
 
+def mel_matrix(mel: Mel, sample_rate: int) -> torch.Tensor:
+    """The filters of a front end, float32 [n_fft / 2 + 1, n_mels]."""
+    return _front_end(mel, sample_rate).mel_scale.fb
+
+
 def log_mel(sound: np.ndarray, mel: Mel, sample_rate: int) -> np.ndarray:
     """Natural-log mels of float32 [n]: float32 [n_mels, n / hop], column i centred on i * hop.
 

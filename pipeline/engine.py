@@ -78,7 +78,7 @@ def _run_pool(plan: Path, folder: Path, todo: list[int], jobs: int, report: Repo
             done, waiting = wait(waiting, timeout=0.25, return_when=FIRST_COMPLETED)
             for future in done:
                 future.result()
-            report(*counts)
+            report(counts[0], counts[1])
         pool.shutdown()
     except BrokenProcessPool:
         raise PrepError(

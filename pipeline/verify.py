@@ -93,7 +93,7 @@ def read_manifest(folder: Path) -> list[dict[str, Any]]:
         ) from None
 
 
-def verify(folder: Path, progress: Callable[[int], None] | None = None) -> Verdict:
+def verify(folder: Path, progress: Callable[[int], object] | None = None) -> Verdict:
     """Check one dataset folder: hashes, manifest against tars, and that every sample decodes.
 
     Args:

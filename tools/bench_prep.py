@@ -134,14 +134,14 @@ def decode_alone(root: Path, clip: Clip, settings: Settings) -> int:
         return len(adapter(settings.corpus).load(root, clip, settings)[0].frames)
     pictures = 0
     with av.open(str(path)) as container:
-        streams = [container.streams.video[0], container.streams.audio[0]]
+        streams: list[Any] = [container.streams.video[0], container.streams.audio[0]]
         for stream in streams:
             stream.thread_type = "NONE"
         for packet in container.demux(streams):
             for frame in packet.decode():
-                if isinstance(frame, av.VideoFrame):
-                    np.frombuffer(frame.planes[0], np.uint8)
-                    pictures += 1
-                else:
+                if isinstance(frame, av.AudioFrame):
                     frame.to_ndarray()
+                elif isinstance(frame, av.VideoFrame):
+                    memoryview(frame.planes[0])  # type: ignore[arg-type]
+                    pictures += 1
     return pictures

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from avb.pipeline.codec import EXTENSIONS
+from avb.pipeline.config import UsageError
+from avb.pipeline.engine import settle_process
 from avb.pipeline.index import Index, Ints, load_index
 from avb.tools import baseline_webdataset
 
@@ -24,7 +26,7 @@ def bench_read(
     rounds: int = 7,
     crops: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """Read the same clips with both readers in turn and compare.
+    """Read the same clips with both readers in turn, on one thread, and compare.
 
     The baseline reads a temporary copy: the stored crops decoded and encoded again as ordinary
     mp4, with the same mels. Both readers work in this process with one thread; seconds are CPU
@@ -43,7 +45,11 @@ def bench_read(
     """
     from avb.pipeline.stream import Stream
 
-    index = load_index(folder)
+    settle_process()
+    try:
+        index = load_index(folder)
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error)) from None
     chosen = tuple(index.dataset["crops"] if crops is None else crops)
     rows = np.unique(np.linspace(0, len(index) - 1, min(clips, len(index))).astype(np.int64))
     with tempfile.TemporaryDirectory() as scratch:
@@ -61,13 +67,13 @@ def bench_read(
     ratios = [slow / fast for slow, fast in zip(theirs, ours, strict=True)]
     return {
         "clips": len(rows),
-        "clips_per_s": len(rows) / statistics.median(ours),
-        "webdataset_clips_per_s": len(rows) / statistics.median(theirs),
-        "ratio": statistics.median(ratios),
+        "clips_per_s": round(len(rows) / statistics.median(ours), 1),
+        "webdataset_clips_per_s": round(len(rows) / statistics.median(theirs), 1),
+        "ratio": round(statistics.median(ratios), 2),
         "codec": codec,
         "crops": list(chosen),
-        "seconds": ours,
-        "webdataset_seconds": theirs,
+        "seconds": [round(s, 4) for s in ours],
+        "webdataset_seconds": [round(s, 4) for s in theirs],
     }
 
 

@@ -110,7 +110,7 @@ def resolve(options: Options) -> tuple[Corpus, Settings, Path]:
         name, root = _table_name(options.name, corpora), options.table
     elif options.table is not None:
         raise UsageError(f"unexpected {options.table}; the corpus lies at --root")
-    given = {
+    given: dict[str, Any] = {
         "box": options.box,
         "crf": options.crf,
         "keep_audio": options.keep_audio,

@@ -25,6 +25,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from avb.models.layout import channels_last
 from avb.models.memory import Losses
+from avb.pipeline.batch import Batch
 from avb.pipeline.config import UsageError
 from avb.pipeline.index import Index
 from avb.pipeline.stream import Stream
@@ -119,7 +120,7 @@ def train(
         batches = iter(stream)
         while run.step < recipe.steps:
             asked = time.perf_counter()
-            batch = next(batches)
+            batch = read(batches)
             pace.waited(time.perf_counter() - asked)
             seed_step(run)
             values = one_step(run, network, batch)
@@ -153,6 +154,14 @@ def train(
     if metrics is not None:
         metrics.close()
     return {"step": run.step, "best": run.best} | record
+
+
+def read(batches: Iterator[Batch]) -> Batch:
+    """The next batch; a missing or damaged shard is the user's to mend, in one line."""
+    try:
+        return next(batches)
+    except (ValueError, OSError) as error:
+        raise UsageError(f"{error} (avb verify finds every fault)") from None
 
 
 def one_step(run: Run, network: nn.Module, batch: Any) -> dict[str, Tensor]:
@@ -214,10 +223,8 @@ def split_inputs(inputs: task.Inputs, parts: int) -> list[task.Inputs]:
         for f in dataclasses.fields(inputs)
         if isinstance(v := getattr(inputs, f.name), Tensor)
     }
-    return [
-        dataclasses.replace(inputs, **{name: chunks[i] for name, chunks in tensors.items()})
-        for i in range(parts)
-    ]
+    pieces: list[dict[str, Any]] = [{n: c[i] for n, c in tensors.items()} for i in range(parts)]
+    return [dataclasses.replace(inputs, **piece) for piece in pieces]
 
 
 @torch.no_grad()

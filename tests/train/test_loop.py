@@ -143,6 +143,17 @@ def test_another_recipe_other_shards_or_a_used_folder_are_refused(
         run(recipe("lip"), lrw, tmp_path / "new", resume=True)
 
 
+def test_a_missing_shard_is_one_line(lrw: Index, recipe: Any, tmp_path: Path) -> None:
+    import dataclasses
+    import shutil
+
+    folder = Path(shutil.copytree(lrw.folder, tmp_path / "lrw"))
+    gone = sorted(folder.glob("*.tar"))[0]
+    gone.unlink()
+    with pytest.raises(UsageError, match=f"{gone.name}.*avb verify finds every fault"):
+        run(recipe("lip"), dataclasses.replace(lrw, folder=folder), tmp_path / "out")
+
+
 def test_mixed_clips_train_against_mixed_labels(lrw: Index, recipe: Any, tmp_path: Path) -> None:
     plan = recipe("lip", augment={"mixup": 0.4}, label_smoothing=0.1, steps=2, validate_every=2)
     record = run(plan, lrw, tmp_path)
