@@ -169,7 +169,8 @@ def start_of(stream: Any) -> float:
 
 def _luma(frame: Any) -> np.ndarray:
     """The luma plane, upright: [H, W] uint8, a view that keeps the decoder's frame alive."""
-    name, depth = frame.format.name, frame.format.components[0].bits
+    name = frame.format.name
+    depth = 8 if name in ("yuv420p", "yuvj420p") else frame.format.components[0].bits
     turns = round(frame.rotation / 90) % 4
     if not name.startswith(("yuv", "gray", "nv")) or depth > 16:  # RGB, or packed with its chroma
         frame, depth = frame.reformat(format="yuv420p"), 8

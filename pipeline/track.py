@@ -3,8 +3,8 @@
 The mesh costs 2.6 ms a look, two thirds of a clip's preparation if every frame is looked at, so
 it looks every `every`-th frame and the rest is interpolated. On 45 GRID clips of nine talkers the
 centre of the smoothed lips box (100 px wide) was, in its worst frame, this far from where a look
-at every frame puts it: for 4 / 8 / 15 / 19 the median clip 0.3 / 0.7 / 1.1 / 1.6 px and the worst
-clip 1.1 / 1.5 / 3.0 / 3.7 px.
+at every frame puts it: for 4 / 8 / 15 / 25 the median clip 0.3 / 0.7 / 1.1 / 1.7 px and the worst
+clip 1.1 / 1.5 / 3.0 / 3.9 px.
 """
 
 from __future__ import annotations
