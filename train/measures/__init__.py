@@ -1,0 +1,1 @@
+"""How every number is measured: pure functions, no files and no checkpoints."""

@@ -1,0 +1,204 @@
+"""Intervals and paired tests over clips.
+
+A figure is a ratio of two sums over clips (a mean has ones below, a word error rate has words), so
+one bootstrap serves all: clips are drawn with replacement, or talkers and then clips of each, and
+the percentiles of the recomputed ratio are the interval. The draws depend on the seed, the number
+of clips and their talkers alone: two figures of the same clips are resampled alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+Interval = dict[str, float | None]
+
+DRAWS = 10_000
+#: Numbers held at once while drawing; 2,000 clips are then drawn some 500 times in one go.
+_CHUNK = 1_000_000
+
+
+def resample_counts(
+    num_clips: int, talkers: Sequence[Any] | None = None, draws: int = DRAWS, seed: int = 0
+) -> Iterator[Floats]:
+    """How often each clip is drawn: chunks [b x clips] that add up to `draws` rows.
+
+    Args:
+        num_clips: clips to draw from; each draw takes as many, with replacement.
+        talkers: talker of each clip. If given, talkers are drawn first, with replacement, then
+            for each of them as many of its clips as it has: with 10 talkers the talker is the unit.
+        draws: resamplings.
+        seed: decides them all.
+
+    Raises:
+        ValueError: no clips, or not one talker for each clip.
+    """
+    if num_clips < 1:
+        raise ValueError("no clips to draw from: an interval needs at least one")
+    if talkers is not None and len(talkers) != num_clips:
+        raise ValueError(f"{len(talkers)} talkers for {num_clips} clips; expected one for each")
+    members = []
+    if talkers is not None:
+        codes = np.unique(list(talkers), return_inverse=True)[1]
+        members = [np.flatnonzero(codes == code) for code in range(codes.max() + 1)]
+    rng = np.random.default_rng(seed)
+    step = max(1, _CHUNK // num_clips)
+    for start in range(0, draws, step):
+        rows = min(step, draws - start)
+        if talkers is None:
+            picked = rng.integers(0, num_clips, (rows, num_clips), dtype=np.int32)
+            cells = (picked + np.arange(rows)[:, None] * num_clips).reshape(-1)
+        else:
+            cells = _two_stage(members, rows, num_clips, rng)
+        counts = np.bincount(cells, minlength=rows * num_clips)
+        yield counts.reshape(rows, num_clips).astype(np.float64)
+
+
+def _two_stage(
+    members: list[NDArray[np.int64]], rows: int, num_clips: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Flat cells of [rows x clips]: talkers with replacement, then clips of each."""
+    drawn = rng.integers(0, len(members), (rows, len(members)))
+    cells = []
+    for code, clips in enumerate(members):
+        takes = (drawn == code).sum(axis=1) * len(clips)
+        row_of = np.repeat(np.arange(rows), takes)
+        picked = rng.integers(0, len(clips), len(row_of))
+        cells.append(row_of * num_clips + clips[picked])
+    return np.concatenate(cells)
+
+
+def ratio_draws(
+    numerator: Any,
+    denominator: Any,
+    talkers: Sequence[Any] | None = None,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> Floats:
+    """Resampled ratios of column sums.
+
+    Args:
+        numerator: [clips x k], an array or a scipy sparse matrix.
+        denominator: the same shape.
+        talkers, draws, seed: see `resample_counts`.
+
+    Returns:
+        float64 [draws x k], NaN where the drawn clips have no denominator.
+    """
+    ratios = []
+    for counts in resample_counts(numerator.shape[0], talkers, draws, seed):
+        above, below = counts @ numerator, counts @ denominator
+        ratios.append(np.divide(above, below, out=np.full(above.shape, np.nan), where=below > 0))
+    return np.concatenate(ratios)
+
+
+def percentiles(value: float, draws: ArrayLike) -> Interval:
+    """`value` between the 2.5th and the 97.5th percentile of its finite draws; NaN becomes None."""
+    finite = np.asarray(draws, np.float64)
+    finite = finite[np.isfinite(finite)]
+    if not np.isfinite(value) or not finite.size:
+        return {"value": None, "low": None, "high": None}
+    low, high = np.percentile(finite, [2.5, 97.5])
+    return {"value": float(value), "low": float(low), "high": float(high)}
+
+
+def ratio_interval(
+    numerator: ArrayLike,
+    denominator: ArrayLike,
+    talkers: Sequence[Any] | None = None,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> Interval:
+    """Sum of one over sum of the other, such as errors over words, with its 95 % interval.
+
+    Args:
+        numerator: [clips].
+        denominator: [clips], not negative.
+        talkers, draws, seed: see `resample_counts`.
+    """
+    above, below = (np.asarray(v, np.float64).reshape(-1, 1) for v in (numerator, denominator))
+    value = float(above.sum() / below.sum()) if below.sum() > 0 else float("nan")
+    return percentiles(value, ratio_draws(above, below, talkers, draws, seed))
+
+
+def mean_interval(
+    values: ArrayLike,
+    talkers: Sequence[Any] | None = None,
+    *,
+    talker_mean: bool = False,
+    two_stage: bool = False,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> Interval:
+    """Mean with its 95 % interval; NaN (could not be scored) counts nowhere.
+
+    Args:
+        values: [clips].
+        talkers: talker of each clip, for either of the next two.
+        talker_mean: mean per talker, then over talkers; otherwise the plain mean over clips.
+        two_stage: draw talkers, then clips, for a claim about unseen talkers; otherwise clips.
+        draws: resamplings.
+        seed: decides them.
+    """
+    array = np.asarray(values, np.float64)
+    weights = np.isfinite(array).astype(np.float64)
+    if talker_mean and talkers is not None:
+        codes = np.unique(list(talkers), return_inverse=True)[1]
+        weights /= np.maximum(np.bincount(codes, weights=weights), 1)[codes]
+    known = np.where(weights > 0, array, 0.0)
+    return ratio_interval(known * weights, weights, talkers if two_stage else None, draws, seed)
+
+
+def paired_difference(
+    first: ArrayLike,
+    second: ArrayLike,
+    talkers: Sequence[Any] | None = None,
+    *,
+    denominator: ArrayLike | None = None,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> Interval:
+    """First minus second of two systems on the same clips; clips that lack either count nowhere.
+
+    Args:
+        first: [clips], in the same order as `second`.
+        second: [clips].
+        talkers: if given, talkers are drawn, then clips.
+        denominator: [clips], for a pooled ratio: words, where the others are word errors.
+        draws: resamplings.
+        seed: decides them.
+
+    Raises:
+        ValueError: the two differ in length.
+    """
+    a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    if a.shape != b.shape:
+        raise ValueError(f"paired test of {a.size} and {b.size} clips; expected the same clips")
+    below = np.ones(a.shape) if denominator is None else np.asarray(denominator, np.float64)
+    both = np.isfinite(a - b)
+    above = np.where(both, a - b, 0.0)
+    return ratio_interval(above, np.where(both, below, 0.0), talkers, draws, seed)
+
+
+def mcnemar(first: ArrayLike, second: ArrayLike) -> dict[str, float]:
+    """Exact two-sided McNemar test of two systems that are right or wrong on the same clips.
+
+    Args:
+        first: bool [clips], whether the first system is right.
+        second: bool [clips].
+
+    Returns:
+        `first_only` and `second_only`, clips that just one has right, and `p`; 1 if there is none.
+    """
+    from scipy.stats import binom
+
+    a, b = np.asarray(first, bool), np.asarray(second, bool)
+    if a.shape != b.shape:
+        raise ValueError(f"McNemar of {a.size} and {b.size} clips; expected the same clips")
+    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
+    tail = float(binom.cdf(min(only_a, only_b), only_a + only_b, 0.5))
+    return {"first_only": only_a, "second_only": only_b, "p": min(1.0, 2 * tail)}
