@@ -175,9 +175,11 @@ def _luma(frame: Any) -> np.ndarray:
     if not name.startswith(("yuv", "gray", "nv")) or depth > 16:  # RGB, or packed with its chroma
         frame, depth = frame.reformat(format="yuv420p"), 8
     plane = frame.planes[0]
-    kind = np.dtype(np.uint8 if depth == 8 else ">u2" if name.endswith("be") else "<u2")
+    kind: np.dtype[Any] = np.dtype(
+        np.uint8 if depth == 8 else ">u2" if name.endswith("be") else "<u2"
+    )
     rows = np.frombuffer(plane, kind).reshape(-1, plane.line_size // kind.itemsize)
-    picture = rows[: frame.height, : frame.width]
+    picture: np.ndarray[Any, Any] = rows[: frame.height, : frame.width]
     if depth > 8:
         picture = (picture >> (depth - 8)).astype(np.uint8)
     # Copied, so that the decoder can use its frame again: fresh ones cost 2 ms a clip more.
