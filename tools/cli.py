@@ -32,7 +32,13 @@ train = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+evaluation = typer.Typer(
+    help="Measure a checkpoint on a part of its split.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 app.add_typer(bench, name="bench")
+app.add_typer(evaluation, name="eval")
 app.add_typer(train, name="train")
 
 
@@ -379,6 +385,42 @@ def train_l2s(
     code = train_command.run(options)
     if code:
         raise typer.Exit(code)
+
+
+@evaluation.command("lip")
+@guarded
+def eval_lip(
+    context: typer.Context,
+    ckpt: Annotated[Path, typer.Option(help="best.pt or last.pt of a run.")],
+    data: Annotated[Path, typer.Option(help="Shards.")],
+    part: Annotated[str, typer.Option(help="test, val, train or all.")] = "test",
+    device: Annotated[str | None, typer.Option(help="cpu or cuda [cuda if there].")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many clips; flagged.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the whole record here.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Accuracy, confusions, the audio path and the mirrored test."""
+    from avb.tools.eval_command import run
+
+    run("lip", ckpt, data, part, device, limit, out, as_json, context.obj)
+
+
+@evaluation.command("l2s")
+@guarded
+def eval_l2s(
+    context: typer.Context,
+    ckpt: Annotated[Path, typer.Option(help="best.pt or last.pt of a run.")],
+    data: Annotated[Path, typer.Option(help="Shards.")],
+    part: Annotated[str, typer.Option(help="test, val, train or all.")] = "test",
+    device: Annotated[str | None, typer.Option(help="cpu or cuda [cuda if there].")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many clips; flagged.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the whole record here.")] = None,
+    as_json: Json = False,
+) -> None:
+    """STOI, ESTOI, PESQ and word error beside ceiling and floors."""
+    from avb.tools.eval_command import run
+
+    run("l2s", ckpt, data, part, device, limit, out, as_json, context.obj)
 
 
 @bench.command("prep")

@@ -293,7 +293,8 @@ def test_bench_reads_the_same_clips_with_both_readers(grid: Any) -> None:
     assert result["clips"] == 5 and result["codec"] == "mp4"
     assert result["crops"] == ["lips", "face"]
     assert result["ratio"] == pytest.approx(
-        result["clips_per_s"] / result["webdataset_clips_per_s"], rel=1e-6
+        result["clips_per_s"] / result["webdataset_clips_per_s"],
+        rel=0.01,  # printed rounded
     )
 
 
