@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -21,11 +22,18 @@ _ZERO_BLOCK = bytes(_BLOCK)
 
 def write_atomic(path: str | Path, data: Buffer) -> None:
     """Write a file that is either the old one or all of `data`, whatever happens meanwhile."""
+    with open_atomic(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def open_atomic(path: str | Path) -> Iterator[BinaryIO]:
+    """A file to write that takes the place of `path`, synced, when the block ends well."""
     path = Path(path)
     temporary = _temporary(path)
     try:
         with temporary.open("wb") as file:
-            file.write(data)
+            yield file
             _sync(file)
         _publish(temporary, path)
     except BaseException:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 
 from avb.pipeline.config import UsageError
+from avb.pipeline.shard import open_atomic
 
 FORMAT = 1
 
@@ -20,21 +20,8 @@ def save(path: Path, state: dict[str, Any]) -> None:
     Raises:
         OSError: the disk refused; the previous checkpoint is untouched.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            torch.save({"format": FORMAT} | state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with open_atomic(path) as file:
+        torch.save({"format": FORMAT} | state, file)
 
 
 def load(path: Path, task: str | None = None) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import math
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from typing import Any
 
 import torch
 import yaml
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from avb.models.layout import channels_last
@@ -31,6 +30,7 @@ from avb.pipeline.index import Index
 from avb.pipeline.stream import Stream
 from avb.train import checkpoint, task
 from avb.train.log import Metrics, Pace
+from avb.train.machine import autocast, global_sum, join_processes, peak_gib, stop_signals
 from avb.train.recipe import Recipe
 from avb.train.split import Parts
 
@@ -354,32 +354,6 @@ def open_log(run: Run, out: Path, identity: dict[str, Any]) -> Metrics:
     return Metrics(out, run.step + 1)
 
 
-# --- Processes, devices, signals -----------------------------------------------------------------
-
-
-def join_processes(device: str) -> tuple[int, int]:
-    """Rank and number of processes as torchrun says, joined; 0 and 1 without it."""
-    world = int(os.environ.get("WORLD_SIZE", 1))
-    if world > 1 and not distributed.is_initialized():
-        distributed.init_process_group("nccl" if device == "cuda" else "gloo")
-        if device == "cuda":
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
-    return int(os.environ.get("RANK", 0)), world
-
-
-def global_sum(value: Tensor, world: int) -> Tensor:
-    """The sum over all processes."""
-    if world > 1:
-        value = value.clone()
-        distributed.all_reduce(value)
-    return value
-
-
-def autocast(device: torch.device) -> Any:
-    """bfloat16 on an accelerator, float32 on the CPU."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
-
-
 def seed_step(run: Run) -> None:
     """Make dropout a function of (seed, step, process), so that a resumed run draws the same."""
     torch.manual_seed((run.recipe.seed << 40) + (run.step << 10) + run.rank)
@@ -390,29 +364,6 @@ def check(step: tuple[Tensor, list[str]] | None) -> None:
     if step is not None and not math.isfinite(float(step[0])):
         keys = ", ".join(step[1][:8]) + (", ..." if len(step[1]) > 8 else "")
         raise Diverged(f"the loss became {float(step[0])} on the batch {keys}; last.pt is kept")
-
-
-@contextlib.contextmanager
-def stop_signals() -> Iterator[Callable[[], bool]]:
-    """While inside, SIGTERM and SIGUSR1 only raise a flag, which the loop reads between steps."""
-    flag: list[int] = []
-    old = {
-        s: signal.signal(s, lambda n, _: flag.append(n)) for s in (signal.SIGTERM, signal.SIGUSR1)
-    }
-    try:
-        yield lambda: bool(flag)
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
-
-
-def peak_gib(device: torch.device) -> float:
-    """Most memory in use so far: of the device, or of this process on the CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def progress_line(run: Run, line: dict[str, float]) -> str:

@@ -1,0 +1,57 @@
+"""What the loop needs of the machine: processes, devices, signals, memory."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+
+
+def join_processes(device: str) -> tuple[int, int]:
+    """Rank and number of processes as torchrun says, joined; 0 and 1 without it."""
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    if world > 1 and not distributed.is_initialized():
+        distributed.init_process_group("nccl" if device == "cuda" else "gloo")
+        if device == "cuda":
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+    return int(os.environ.get("RANK", 0)), world
+
+
+def global_sum(value: Tensor, world: int) -> Tensor:
+    """The sum over all processes."""
+    if world > 1:
+        value = value.clone()
+        distributed.all_reduce(value)
+    return value
+
+
+def autocast(device: torch.device) -> Any:
+    """bfloat16 on an accelerator, float32 on the CPU."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[Callable[[], bool]]:
+    """While inside, SIGTERM and SIGUSR1 only raise a flag, which the loop reads between steps."""
+    flag: list[int] = []
+    old = {
+        s: signal.signal(s, lambda n, _: flag.append(n)) for s in (signal.SIGTERM, signal.SIGUSR1)
+    }
+    try:
+        yield lambda: bool(flag)
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def peak_gib(device: torch.device) -> float:
+    """Most memory in use so far: of the device, or of this process on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
