@@ -313,40 +313,68 @@ def demo(
         raise typer.Exit(code)
 
 
+# Options that the commands of both tasks share.
+RecipeName = Annotated[str, typer.Option(help="A recipe's name, or a file.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="key=value over the recipe; repeatable.")
+]
+Talkers = Annotated[str | None, typer.Option(help="Only these talkers, s1,s2.")]
+SplitFile = Annotated[
+    Path | None, typer.Option(help="A list of part/talker/clip instead of a named split.")
+]
+Steps = Annotated[int | None, typer.Option(min=1, help="Length of the training.")]
+Epochs = Annotated[float | None, typer.Option(help="Its length in epochs instead.")]
+Seed = Annotated[int | None, typer.Option(help="Weights, order, augmentation.")]
+Device = Annotated[str | None, typer.Option(help="cpu or cuda [cuda if there].")]
+RunFolder = Annotated[Path | None, typer.Option(help="[runs/<task>-<corpus>-<recipe>]")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from last.pt.")]
+Compile = Annotated[bool, typer.Option("--compile", help="torch.compile.")]
+Checkpoint = Annotated[Path, typer.Option(help="best.pt or last.pt of a run.")]
+Shards = Annotated[Path, typer.Option(help="Shards.")]
+Part = Annotated[str, typer.Option(help="test, val, train or all.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Only so many clips; flagged.")]
+Record = Annotated[Path | None, typer.Option(help="Write the whole record here.")]
+
+
+def _train(context: typer.Context, **given: Any) -> None:
+    from avb.tools import train_command
+
+    overrides = given.pop("overrides") or []
+    options = train_command.Options(overrides=overrides, datasets=context.obj, **given)
+    code = train_command.run(options)
+    if code:
+        raise typer.Exit(code)
+
+
 @train.command("lip")
 @guarded
 def train_lip(
     context: typer.Context,
     data: Annotated[Path | None, typer.Option(help="Shards [shards/lrw].")] = None,
-    recipe: Annotated[str, typer.Option(help="A recipe's name, or a file.")] = "paper",
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="key=value over the recipe; repeatable.")
-    ] = None,
+    recipe: RecipeName = "paper",
+    overrides: Overrides = None,
     unit: Annotated[str | None, typer.Option(help="clip, or word of a sentence.")] = None,
-    split: Annotated[str | None, typer.Option(help="A named split [per recipe].")] = None,
-    speakers: Annotated[str | None, typer.Option(help="Only these talkers, s1,s2.")] = None,
-    split_file: Annotated[
-        Path | None, typer.Option(help="A list of part/talker/clip instead of a named split.")
+    split: Annotated[
+        str | None,
+        typer.Option(help="A named split [per recipe]."),
     ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Length of the training.")] = None,
-    epochs: Annotated[float | None, typer.Option(help="Its length in epochs instead.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Weights, order, augmentation.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda [cuda if there].")] = None,
-    out: Annotated[Path | None, typer.Option(help="[runs/<task>-<corpus>-<recipe>]")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from last.pt.")] = False,
-    compile_model: Annotated[bool, typer.Option("--compile", help="torch.compile.")] = False,
+    speakers: Talkers = None,
+    split_file: SplitFile = None,
+    steps: Steps = None,
+    epochs: Epochs = None,
+    seed: Seed = None,
+    device: Device = None,
+    out: RunFolder = None,
+    resume: Resume = False,
+    compile_model: Compile = False,
 ) -> None:
     """Lip reading: which word a silent mouth speaks."""
-    from avb.tools import train_command
-
-    options = train_command.Options(
-        task="lip", data=data, recipe=recipe, overrides=overrides or [], unit=unit, split=split,
-        speakers=speakers, split_file=split_file, steps=steps, epochs=epochs, seed=seed,
-        device=device, out=out, resume=resume, compile_model=compile_model, datasets=context.obj,
+    _train(
+        context, task="lip", data=data, recipe=recipe, overrides=overrides,
+        unit=unit, split=split, speakers=speakers, split_file=split_file, steps=steps,
+        epochs=epochs, seed=seed, device=device, out=out, resume=resume,
+        compile_model=compile_model,
     )  # fmt: skip
-    code = train_command.run(options)
-    if code:
-        raise typer.Exit(code)
 
 
 @train.command("l2s")
@@ -354,49 +382,41 @@ def train_lip(
 def train_l2s(
     context: typer.Context,
     data: Annotated[Path | None, typer.Option(help="Shards [shards/grid].")] = None,
-    recipe: Annotated[str, typer.Option(help="A recipe's name, or a file.")] = "paper",
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="key=value over the recipe; repeatable.")
-    ] = None,
+    recipe: RecipeName = "paper",
+    overrides: Overrides = None,
     split: Annotated[
         str | None,
         typer.Option(help="speaker-dependent, speaker-independent or a named split [per recipe]."),
     ] = None,
-    speakers: Annotated[str | None, typer.Option(help="Only these talkers, s1,s2.")] = None,
-    split_file: Annotated[
-        Path | None, typer.Option(help="A list of part/talker/clip instead of a named split.")
-    ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Length of the training.")] = None,
-    epochs: Annotated[float | None, typer.Option(help="Its length in epochs instead.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Weights, order, augmentation.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda [cuda if there].")] = None,
-    out: Annotated[Path | None, typer.Option(help="[runs/<task>-<corpus>-<recipe>]")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from last.pt.")] = False,
-    compile_model: Annotated[bool, typer.Option("--compile", help="torch.compile.")] = False,
+    speakers: Talkers = None,
+    split_file: SplitFile = None,
+    steps: Steps = None,
+    epochs: Epochs = None,
+    seed: Seed = None,
+    device: Device = None,
+    out: RunFolder = None,
+    resume: Resume = False,
+    compile_model: Compile = False,
 ) -> None:
     """Lip to speech: the speech that belongs to a silent face."""
-    from avb.tools import train_command
-
-    options = train_command.Options(
-        task="l2s", data=data, recipe=recipe, overrides=overrides or [], unit=None, split=split,
-        speakers=speakers, split_file=split_file, steps=steps, epochs=epochs, seed=seed,
-        device=device, out=out, resume=resume, compile_model=compile_model, datasets=context.obj,
+    _train(
+        context, task="l2s", data=data, recipe=recipe, overrides=overrides,
+        unit=None, split=split, speakers=speakers, split_file=split_file, steps=steps,
+        epochs=epochs, seed=seed, device=device, out=out, resume=resume,
+        compile_model=compile_model,
     )  # fmt: skip
-    code = train_command.run(options)
-    if code:
-        raise typer.Exit(code)
 
 
 @evaluation.command("lip")
 @guarded
 def eval_lip(
     context: typer.Context,
-    ckpt: Annotated[Path, typer.Option(help="best.pt or last.pt of a run.")],
-    data: Annotated[Path, typer.Option(help="Shards.")],
-    part: Annotated[str, typer.Option(help="test, val, train or all.")] = "test",
-    device: Annotated[str | None, typer.Option(help="cpu or cuda [cuda if there].")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only so many clips; flagged.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Write the whole record here.")] = None,
+    ckpt: Checkpoint,
+    data: Shards,
+    part: Part = "test",
+    device: Device = None,
+    limit: Limit = None,
+    out: Record = None,
     as_json: Json = False,
 ) -> None:
     """Accuracy, confusions, the audio path and the mirrored test."""
@@ -409,12 +429,12 @@ def eval_lip(
 @guarded
 def eval_l2s(
     context: typer.Context,
-    ckpt: Annotated[Path, typer.Option(help="best.pt or last.pt of a run.")],
-    data: Annotated[Path, typer.Option(help="Shards.")],
-    part: Annotated[str, typer.Option(help="test, val, train or all.")] = "test",
-    device: Annotated[str | None, typer.Option(help="cpu or cuda [cuda if there].")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only so many clips; flagged.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Write the whole record here.")] = None,
+    ckpt: Checkpoint,
+    data: Shards,
+    part: Part = "test",
+    device: Device = None,
+    limit: Limit = None,
+    out: Record = None,
     as_json: Json = False,
 ) -> None:
     """STOI, ESTOI, PESQ and word error beside ceiling and floors."""
