@@ -231,13 +231,9 @@ def split_inputs(inputs: task.Inputs, parts: int) -> list[task.Inputs]:
 def validate(run: Run, index: Index, rows: Any) -> dict[str, float]:
     """The mean score of the validation clips, each counted once over all processes."""
     recipe = run.recipe
-    stream = Stream(
-        index, rows=rows, batch_size=recipe.batch_size, crops=(recipe.crop,), unit=recipe.unit,
-        once=True, rank=run.rank, world=run.world, workers=0,
-    )  # fmt: skip
     model = run.evaluated.eval()
     sums = torch.zeros(2, dtype=torch.float64)
-    for batch in stream:
+    for batch in task.one_pass(index, recipe, rows, rank=run.rank, world=run.world):
         inputs = task.prepare(batch, recipe, run.scaling, run.device, train=False)
         with autocast(run.device):
             _, output = task.forward(model, inputs, recipe)

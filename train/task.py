@@ -13,7 +13,8 @@ from avb.models.lip import LipReader, lip_losses
 from avb.models.memory import Losses
 from avb.models.speech import SpeechReconstructor, speech_losses
 from avb.pipeline.batch import Batch
-from avb.pipeline.index import Index
+from avb.pipeline.index import Index, Ints
+from avb.pipeline.stream import Stream
 from avb.train import augment
 from avb.train.recipe import Recipe
 
@@ -69,6 +70,16 @@ def scaling_of(index: Index, recipe: Recipe) -> Scaling:
     return Scaling(
         pixels["mean"], pixels["std"], low, low + 255 * float(mel["scale"]),
         crop["margin"], crop["size"], len(index.labels),
+    )  # fmt: skip
+
+
+def one_pass(
+    index: Index, recipe: Recipe, rows: Ints, audio: bool = False, rank: int = 0, world: int = 1
+) -> Stream:
+    """Every row once, in a fixed order; of several processes, each its share."""
+    return Stream(
+        index, rows=rows, batch_size=recipe.batch_size, crops=(recipe.crop,), unit=recipe.unit,
+        once=True, audio=audio, rank=rank, world=world, workers=0,
     )  # fmt: skip
 
 

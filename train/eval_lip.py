@@ -1,0 +1,76 @@
+"""Lip reading measured: accuracy from video alone, mirrored, with real audio, and with both."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from avb.pipeline.index import Index, Ints
+from avb.train import task
+from avb.train.measures import lip
+from avb.train.recipe import Recipe
+
+
+def measure(
+    model: nn.Module, recipe: Recipe, scaling: task.Scaling, index: Index, rows: Ints,
+    device: torch.device,
+) -> dict[str, Any]:  # fmt: skip
+    """Words: from video alone, with the mirrored clip added, with real audio, with both."""
+    found: dict[str, list[Tensor]] = {"video": [], "mirrored": [], "audio": []}
+    labels: list[int] = []
+    keys: list[str] = []
+    for batch in task.one_pass(index, recipe, rows):
+        inputs = task.prepare(batch, recipe, scaling, device, train=False)
+        lengths = inputs.lengths_B if inputs.ragged else None
+        output = model(inputs.video_BCTHW, inputs.mel_BFM, lengths, inputs.boundary_BT)
+        mirrored = model(inputs.video_BCTHW.flip(-1), None, lengths, inputs.boundary_BT)
+        found["video"].append(output.logits.float().cpu())
+        found["mirrored"].append((output.logits + mirrored.logits).float().cpu())
+        if output.real_logits is not None:
+            found["audio"].append(output.real_logits.float().cpu())
+        labels += batch.label_id.tolist()
+        keys += batch.keys
+    logits = {name: torch.cat(parts).numpy() for name, parts in found.items() if parts}
+    if "audio" in logits:
+        logits["both"] = logits["video"] + logits["audio"]
+    words = recipe.unit == "word"
+    options: dict[str, Any] = {}
+    if words:  # words of one sentence share its light and its talker: intervals draw sentences
+        options["talkers"] = [key.split("#")[0] for key in keys]
+        options["places"] = [int(key.split("#")[1]) for key in keys]
+    scored = {name: lip.score(v, labels, index.labels, **options) for name, v in logits.items()}
+    video = scored["video"]
+    metrics = dict(video["metrics"])
+    for name in ("mirrored", "audio", "both"):
+        if name in scored:
+            metrics[f"top1_{name}"] = scored[name]["metrics"]["top1"]
+    return {
+        "task": "lip",
+        "metrics": metrics,
+        "ceiling": {"top1_audio": metrics.get("top1_audio")},
+        "floors": {"chance": 1 / len(index.labels), "most_frequent": _most_frequent(labels)},
+        "flags": {
+            "n": len(labels),
+            "unit": recipe.unit,
+            "boundary": bool(recipe.model.get("word_boundary", False)),
+            "flip": "top1 without; top1_mirrored adds the mirrored clip's logits",
+        },
+        **{k: video[k] for k in ("per_class", "per_slot", "confusions") if k in video},
+        "clips": [
+            {
+                "key": k,
+                "label": index.labels[t],
+                "said": index.labels[int(p)],
+                "right": bool(t == p),
+            }
+            for k, t, p in zip(keys, labels, logits["video"].argmax(1), strict=True)
+        ],
+    }
+
+
+def _most_frequent(labels: list[int]) -> float:
+    """Accuracy of always saying the word that is most frequent in these clips."""
+    return float(np.bincount(labels).max() / len(labels))
