@@ -64,11 +64,16 @@ def run(options: Options) -> int:
     counts = {part: len(rows) for part, rows in parts.rows.items()}
     if not quiet:
         say(f"split {parts.name} ({parts.source}): {counts} clips; test is not looked at")
+    facts = {
+        "speakers": speakers,
+        "counts": counts,
+        "revision": revision(),
+        "torch": str(torch.__version__),
+    }
     try:
         record = train(
             recipe, index, parts, out, device=device, resume=options.resume,
-            compile_model=options.compile_model,
-            facts={"revision": revision(), "counts": counts, "torch": str(torch.__version__)},
+            compile_model=options.compile_model, facts=facts,
             say=(lambda text: None) if quiet else say,
         )  # fmt: skip
     except Preempted as stop:

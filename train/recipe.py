@@ -54,6 +54,7 @@ class Recipe:
         unit: `clip`, or `word`: 29 frames round each word of a sentence.
         crop: `lips` or `face`.
         split: name of a split of the corpus.
+        shrink: pictures are averaged over so many pixels a side first, for small machines.
         model: arguments of `LipReader` or `SpeechReconstructor`.
         batch_size: clips in a global batch, over all processes.
         accumulate: parts in which a global batch is worked off.
@@ -75,6 +76,7 @@ class Recipe:
     unit: Literal["clip", "word"] = "clip"
     crop: Literal["lips", "face"] = "lips"
     split: str = "official"
+    shrink: int = 1
     model: dict[str, Any] = field(default_factory=dict)
     augment: Augment = field(default_factory=Augment)
     batch_size: int = 32
@@ -148,6 +150,8 @@ def make_recipe(task: Task, raw: dict[str, Any], where: str) -> Recipe:
             raise UsageError(
                 f"{where}: unknown key 'model.{key}'; the nearest right one is 'model.{near[0]}'"
             )
+    if recipe.shrink < 1:
+        raise UsageError(f"{where}: shrink {recipe.shrink}: expected 1 (as stored) or more")
     if recipe.batch_size % recipe.accumulate:
         raise UsageError(
             f"{where}: batch_size {recipe.batch_size} cannot be worked off in"

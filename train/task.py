@@ -87,7 +87,8 @@ def build_model(recipe: Recipe, scaling: Scaling) -> nn.Module:
     """The model of a recipe, with freshly drawn weights."""
     if recipe.task == "lip":
         return LipReader(scaling.classes, **recipe.model)
-    return SpeechReconstructor(**{"channels": 1, "side": scaling.size} | recipe.model)
+    side = scaling.size // recipe.shrink
+    return SpeechReconstructor(**{"channels": 1, "side": side} | recipe.model)
 
 
 def normalise_clip(mel_BFM: Tensor, lengths_B: Tensor) -> Tensor:
@@ -149,6 +150,8 @@ def prepare(
         if recipe.task == "lip":  # the speech mel is the target, and stays whole
             mel = augment.mask_span(mel, draws.first_bin, draws.num_bins, 1)
             mel = augment.mask_span(mel, draws.first_column, draws.num_columns, 2)
+    if recipe.shrink > 1:
+        pixels = functional.avg_pool2d(pixels, recipe.shrink)
     labels = batch.label_id
     if draws is not None and recipe.task == "lip" and recipe.augment.mixup:
         weights = augment.mix_weights(batch, recipe.augment.mixup, recipe.seed)
