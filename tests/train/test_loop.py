@@ -69,6 +69,72 @@ def test_a_signal_saves_and_the_resumed_run_is_the_unbroken_one(
     assert same(tmp_path / "a", tmp_path / "b")
 
 
+KILLED = """
+import json, os, signal, sys
+from pathlib import Path
+import numpy as np
+import torch
+from avb.pipeline.index import load_index
+from avb.train import loop
+from avb.train.recipe import make_recipe
+from avb.train.split import Parts
+torch.set_num_threads(int(sys.argv[4]))
+index, real = load_index(sys.argv[1]), loop.one_step
+def one_step(run, *rest):
+    if run.step == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(run, *rest)
+loop.one_step = one_step
+rows = np.arange(len(index))
+parts = Parts("all", "test", {"train": rows, "val": rows[:3], "test": rows})
+loop.train(make_recipe("lip", json.loads(sys.argv[3]), "test"), index, parts, Path(sys.argv[2]))
+"""
+
+
+def test_a_run_killed_outright_resumes_to_the_weights_of_an_unbroken_one(
+    lrw: Index, recipe: Any, tmp_path: Path
+) -> None:
+    plan = recipe("lip", ema=0.9, augment={"erase": 24})
+    run(plan, lrw, tmp_path / "a")
+    out, script = tmp_path / "b", tmp_path / "killed.py"
+    script.write_text(KILLED)
+    words = [str(lrw.folder), str(out), json.dumps(plan.as_dict()), str(torch.get_num_threads())]
+    done = subprocess.run([sys.executable, str(script), *words], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert checkpoint.load(out / "last.pt")["counters"]["step"] == 3  # steps 4 and 5 are lost
+    run(plan, lrw, out, resume=True)
+    assert same(tmp_path / "a", out)
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_validation_counts_each_clip_once_under_any_number_of_processes(
+    lrw: Index, recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, world: int
+) -> None:
+    rows = np.arange(len(lrw))[:7]  # a number that neither 2 nor 3 divides
+    shares: list[torch.Tensor] = []
+
+    def collect(value: torch.Tensor, processes: int) -> torch.Tensor:
+        assert processes == world
+        shares.append(value)
+        return sum(shares, torch.zeros_like(value))  # of the last process: the sum over all
+
+    monkeypatch.setattr(loop, "global_sum", collect)
+    seen: list[str] = []
+    real = loop.task.prepare
+
+    def prepare(batch: Any, *rest: Any, **options: Any) -> Any:
+        seen.extend(batch.keys)
+        return real(batch, *rest, **options)
+
+    monkeypatch.setattr(loop.task, "prepare", prepare)
+    for rank in range(world):
+        state = loop.start(recipe("lip"), lrw, tmp_path, "cpu", rank, world)
+        record = loop.validate(state, lrw, rows)
+    assert sorted(seen) == sorted(lrw.key(i) for i in rows)
+    assert record["clips"] == 7
+    assert all(0 < float(share[1]) < 7 for share in shares) or world == 1
+
+
 def test_metrics_hold_each_step_once_also_after_a_resume(
     lrw: Index, recipe: Any, tmp_path: Path
 ) -> None:
@@ -176,54 +242,3 @@ def test_the_baseline_without_memory_trains(lrw: Index, recipe: Any, tmp_path: P
     run(plan, lrw, tmp_path)
     line = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
     assert "recalled" in line and "saving" not in line and "real" not in line
-
-
-SCRIPT = """
-import sys, torch
-from pathlib import Path
-import numpy as np
-from avb.pipeline.index import load_index
-from avb.train import loop
-from avb.train.recipe import make_recipe
-from avb.train.split import Parts
-import json
-torch.set_num_threads(1)
-index, out = load_index(sys.argv[1]), Path(sys.argv[2])
-recipe = make_recipe("lip", json.loads(sys.argv[3]), "test")
-real = loop.start
-def start(*a):
-    run = real(*a)
-    for m in run.model.modules():
-        if isinstance(m, torch.nn.Dropout): m.p = 0.0
-        if hasattr(m, "dropout") and isinstance(m.dropout, float): m.dropout = 0.0
-    run.model.eval(); run.model.train = lambda mode=True: run.model
-    return run
-loop.start = start
-everything = np.arange(len(index))
-loop.train(recipe, index, Parts("all", "t", {k: everything for k in ("train", "val")}), out)
-"""
-
-
-@pytest.mark.slow
-def test_two_processes_train_as_one(lrw: Index, recipe: Any, tmp_path: Path) -> None:
-    """The same global batch: batch norm in evaluation, dropout 0, float32, plain SGD."""
-    plan = {
-        "model": recipe("lip").model, "batch_size": 4, "steps": 4, "validate_every": 4,
-        "optimizer": "sgd", "lr": 0.01,
-    }  # fmt: skip
-    words = [str(lrw.folder), json.dumps(plan)]
-    script = tmp_path / "train.py"
-    script.write_text(SCRIPT)
-    one, two = tmp_path / "one", tmp_path / "two"
-    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29617"]
-    for out, launch in ((one, []), (two, torchrun)):
-        done = subprocess.run(
-            [sys.executable, *launch, str(script), words[0], str(out), words[1]],
-            capture_output=True, text=True,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-    first, second = weights(one), weights(two)
-    for name, value in first.items():
-        torch.testing.assert_close(
-            value, second[name], rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
-        )

@@ -1,0 +1,76 @@
+"""Several processes train as one: torchrun with gloo on this machine."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from avb.pipeline.index import Index
+from avb.train import checkpoint
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return checkpoint.load(out / "last.pt")["model"]
+
+
+SCRIPT = """
+import sys, torch
+from pathlib import Path
+import numpy as np
+from avb.pipeline.index import load_index
+from avb.train import loop
+from avb.train.recipe import make_recipe
+from avb.train.split import Parts
+import json
+torch.set_num_threads(1)
+index, out = load_index(sys.argv[1]), Path(sys.argv[2])
+recipe = make_recipe("lip", json.loads(sys.argv[3]), "test")
+real = loop.start
+def start(*a):
+    run = real(*a)
+    for m in run.model.modules():
+        if isinstance(m, torch.nn.Dropout): m.p = 0.0
+        if hasattr(m, "dropout") and isinstance(m.dropout, float): m.dropout = 0.0
+    run.model.eval(); run.model.train = lambda mode=True: run.model
+    return run
+loop.start = start
+everything = np.arange(len(index))
+loop.train(recipe, index, Parts("all", "t", {k: everything for k in ("train", "val")}), out)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 3])
+def test_processes_train_as_one(lrw: Index, recipe: Any, tmp_path: Path, processes: int) -> None:
+    """The same global batch: batch norm in evaluation, dropout 0, float32, plain SGD."""
+    plan = {
+        "model": recipe("lip").model, "batch_size": 6, "steps": 4, "validate_every": 4,
+        "optimizer": "sgd", "lr": 0.01,
+    }  # fmt: skip
+    words = [str(lrw.folder), json.dumps(plan)]
+    script = tmp_path / "train.py"
+    script.write_text(SCRIPT)
+    one, many = tmp_path / "one", tmp_path / "many"
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    for out, launch in ((one, []), (many, torchrun)):
+        done = subprocess.run(
+            [sys.executable, *launch, str(script), words[0], str(out), words[1]],
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    first, second = weights(one), weights(many)
+    for name, value in first.items():
+        torch.testing.assert_close(
+            value, second[name], rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
+        )
+    scores = [
+        [json.loads(x)["val_score"] for x in (out / "metrics.jsonl").open() if "val_score" in x]
+        for out in (one, many)
+    ]
+    assert scores[0] == pytest.approx(scores[1])
