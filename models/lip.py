@@ -114,13 +114,8 @@ class LipReader(nn.Module):
             lengths_B: real frames of each clip; all T if not given.
             boundary_BT: 1 inside the word, 0 outside, for a model with `word_boundary`.
         """
-        num_frames = video_BCTHW.shape[2]
-        mask_BT = None if lengths_B is None else frame_mask(lengths_B, num_frames)
-        source_BTC = self.visual(video_BCTHW, mask_BT)
-        target_BTD = None
-        if mel_BFM is not None and self.audio is not None:
-            check_mel(mel_BFM, num_frames)
-            target_BTD = self.audio(mel_BFM, mask_BT)
+        mask_BT = None if lengths_B is None else frame_mask(lengths_B, video_BCTHW.shape[2])
+        source_BTC, target_BTD = self.features(video_BCTHW, mel_BFM, lengths_B)
         bridge = self.memory(source_BTC, target_BTD, mask_BT)
         return LipOutput(
             logits=self._classify(bridge.recalled, lengths_B, boundary_BT),
@@ -130,6 +125,24 @@ class LipReader(nn.Module):
             bridge=bridge,
             num_frames=count_frames(source_BTC, mask_BT),
         )
+
+    def features(
+        self,
+        video_BCTHW: Tensor,
+        mel_BFM: Tensor | None = None,
+        lengths_B: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """What the memory is given: f_src [B x T x C], and f_tgt [B x T x D] or None.
+
+        There is no f_tgt without a mel, or in a model with 0 slots. Arguments as in `forward`.
+        """
+        num_frames = video_BCTHW.shape[2]
+        mask_BT = None if lengths_B is None else frame_mask(lengths_B, num_frames)
+        source_BTC = self.visual(video_BCTHW, mask_BT)
+        if mel_BFM is None or self.audio is None:
+            return source_BTC, None
+        check_mel(mel_BFM, num_frames)
+        return source_BTC, self.audio(mel_BFM, mask_BT)
 
     def _classify(
         self, feature_BTE: Tensor, lengths_B: Tensor | None, boundary_BT: Tensor | None

@@ -80,9 +80,15 @@ def to_published(state: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
 
 def _unwrapped(checkpoint: Checkpoint) -> dict[str, dict[str, Tensor]]:
     """The four parts; without the `module.` that parallel wrappers put before each name."""
+    if not isinstance(checkpoint, Mapping):
+        raise ValueError(f"not a published LRW checkpoint: a {type(checkpoint).__name__}")
     missing = [part for part in PARTS if part not in checkpoint]
     if missing:
         raise ValueError(f"not a published LRW checkpoint: no {', '.join(missing)}")
+    for part in PARTS:
+        values = checkpoint[part].values() if isinstance(checkpoint[part], Mapping) else [None]
+        if not all(isinstance(value, Tensor) for value in values):
+            raise ValueError(f"not a published LRW checkpoint: {part} is not tensors by name")
     return {
         part: {name.removeprefix("module."): value for name, value in checkpoint[part].items()}
         for part in PARTS

@@ -126,19 +126,31 @@ class SpeechReconstructor(nn.Module):
             teacher_ratio: share of decoder steps that see the true last columns. By default 1 in
                 training and 0 in evaluation, where `mels` is then the same with or without audio.
         """
-        num_frames = video_BCTHW.shape[2]
         if teacher_ratio is None:
             teacher_ratio = 1.0 if self.training else 0.0
-        mask_BT = None if lengths_B is None else frame_mask(lengths_B, num_frames)
-        source_BTC = self.encoder(video_BCTHW, lengths_B, mask_BT)
-        target_BTD = None
-        if mel_BFM is not None:
-            check_mel(mel_BFM, num_frames)
-            if self.audio is not None:
-                target_BTD = self.audio(mel_BFM, mask_BT)
+        mask_BT = None if lengths_B is None else frame_mask(lengths_B, video_BCTHW.shape[2])
+        source_BTC, target_BTD = self.features(video_BCTHW, mel_BFM, lengths_B)
         bridge = self.memory(source_BTC, target_BTD, mask_BT)
         mels, real_mels = self._decode(bridge, mask_BT, mel_BFM, teacher_ratio)
         return SpeechOutput(mels, real_mels, bridge, mask_BT, count_frames(source_BTC, mask_BT))
+
+    def features(
+        self,
+        video_BCTHW: Tensor,
+        mel_BFM: Tensor | None = None,
+        lengths_B: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """What the memory is given: f_src [B x T x C], and f_tgt [B x T x D] or None.
+
+        There is no f_tgt without a mel, or in a model with 0 slots. Arguments as in `forward`.
+        """
+        num_frames = video_BCTHW.shape[2]
+        mask_BT = None if lengths_B is None else frame_mask(lengths_B, num_frames)
+        source_BTC = self.encoder(video_BCTHW, lengths_B, mask_BT)
+        if mel_BFM is None:
+            return source_BTC, None
+        check_mel(mel_BFM, num_frames)
+        return source_BTC, None if self.audio is None else self.audio(mel_BFM, mask_BT)
 
     def windowed(
         self, video_BCTHW: Tensor, size: int = 40, stride: int = 30, cover_tail: bool = True

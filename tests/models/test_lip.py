@@ -39,6 +39,19 @@ def test_audio_changes_nothing_that_is_read_from_video(back_end, tiny_lip, stir)
     assert not torch.equal(other.real_logits, heard.real_logits)
 
 
+def test_features_are_what_the_memory_is_given(tiny_lip, stir) -> None:
+    model = stir(LipReader(5, **tiny_lip)).eval()
+    (video, mel), lengths = batch(2, 6), torch.tensor([6, 4])
+    source, target = model.features(video, mel, lengths)
+    assert source.shape == (2, 6, 16) and target.shape == (2, 6, 10)
+    found, expected = model.memory(source, target), model(video, mel, lengths).bridge
+    assert torch.equal(found.source_addressing, expected.source_addressing)
+    assert torch.equal(found.target_addressing, expected.target_addressing)
+    assert model.features(video)[1] is None
+    plain = LipReader(5, **tiny_lip | {"slots": 0})
+    assert plain.features(video, mel)[1] is None
+
+
 @pytest.mark.parametrize("back_end", BACK_ENDS)
 def test_one_clip_alone_is_the_same_as_padded_among_64(back_end, tiny_lip, stir) -> None:
     model = stir(LipReader(5, back_end=back_end, variant="released", **tiny_lip)).eval().double()

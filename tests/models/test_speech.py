@@ -113,6 +113,17 @@ def test_audio_changes_nothing_that_is_made_from_video(tiny: SpeechReconstructor
     assert not torch.equal(heard.real_mels.after, other.real_mels.after)
 
 
+def test_features_are_what_the_memory_is_given(tiny: SpeechReconstructor) -> None:
+    tiny.eval()
+    (video, mel), lengths = batch(2, 6), torch.tensor([6, 4])
+    source, target = tiny.features(video, mel, lengths)
+    assert source.shape == (2, 6, 10) and target is not None and target.shape == (2, 6, 12)
+    found, expected = tiny.memory(source, target), tiny(video, mel, lengths).bridge
+    assert torch.equal(found.source_addressing, expected.source_addressing)
+    assert torch.equal(found.target_addressing, expected.target_addressing)
+    assert tiny.features(video)[1] is None
+
+
 def test_the_same_seed_makes_the_same_speech_with_and_without_audio(
     tiny_speech, tiny_decoders
 ) -> None:

@@ -235,8 +235,10 @@ class Discrimination:
         def measure(counts_CD: Floats) -> dict[str, Floats]:
             figures = {kind: scored.mean(counts_CD) for kind, scored in kinds.items()}
             figures["auc"] = anywhere.auc(counts_CD)[0]
-            value, weight = np.stack([c.auc(counts_CD) for c in at_place], axis=1)
-            figures["within_slot_auc"] = _ratio((value * weight).sum(axis=0), weight.sum(axis=0))
+            won, total = np.zeros((2, counts_CD.shape[1]))
+            for value, weight in (contrast.auc(counts_CD) for contrast in at_place):
+                won, total = won + value * weight, total + weight
+            figures["within_slot_auc"] = _ratio(won, total)  # NaN if no place has both kinds
             return figures
 
         once = measure(np.ones((len(clips), 1)))
@@ -279,7 +281,10 @@ class _Scored:
 
     def mean(self, counts_CD: Floats) -> Floats:
         weights_PD = self.weights(counts_CD)
-        return _ratio(self.score.astype(weights_PD.dtype) @ weights_PD, weights_PD.sum(axis=0))
+        # Cosines of a new memory differ in their seventh digit, which float32 would lose.
+        middle = self.score.mean() if self.score.size else 0.0
+        apart = (self.score - middle).astype(weights_PD.dtype)
+        return middle + _ratio(apart @ weights_PD, weights_PD.sum(axis=0)).astype(np.float64)
 
 
 class _Contrast:

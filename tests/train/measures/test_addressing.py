@@ -177,6 +177,25 @@ def test_place_alone_is_seen_across_slots_and_not_within() -> None:
     assert found["within_slot_auc"] == pytest.approx(0.5, abs=0.05)
 
 
+def test_cosines_that_hardly_differ_keep_their_digits() -> None:
+    """As those of a new memory: an interval in float32 left its own value out."""
+    segments = make_segments(60)
+    vectors = 1 + 1e-4 * meaningful(segments, 1.0)
+    found = Discrimination(vectors, segments, draw_pairs(segments), draws=200).intervals()
+    for kind in ("same", "other", "within"):
+        low, value, high = (found[kind][end] for end in ("low", "value", "high"))
+        assert low < value < high < 1 - 1e-9  # type: ignore[operator]
+
+
+def test_without_a_place_of_both_kinds_there_is_no_figure_within() -> None:
+    """Two sentences with their first word in common and another second one."""
+    segments = Segments(*(np.array(v) for v in ([0, 1, 0, 2], [0, 1, 0, 1], [0, 0, 1, 1], [0] * 4)))
+    found = Discrimination(np.eye(3)[[0, 1, 0, 2]], segments, draw_pairs(segments), draws=20)
+    assert found.intervals()["within_slot_auc"] == {"value": None, "low": None, "high": None}
+    assert found.ahead_of(found) == {"value": None, "low": None, "high": None}
+    assert found.values["auc"] == 1
+
+
 def test_permuted_labels_keep_their_place_and_lose_their_meaning() -> None:
     segments = make_segments(200)
     null = permute_within_places(segments, seed=1)
