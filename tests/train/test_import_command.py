@@ -1,0 +1,174 @@
+"""Promise: an imported checkpoint says of a stored clip what its published tensors say.
+
+The published model is `straight_line` of `tests/models/test_published.py`; what the pixels are
+scaled by is written here once more, from the authors' loader.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from typer.testing import CliRunner
+
+from avb.pipeline.assemble import Assembler
+from avb.pipeline.config import load_corpora
+from avb.pipeline.index import Index
+from avb.tools.cli import app
+from avb.train import checkpoint, task
+from avb.train.evaluate import evaluate
+
+CLASSIFIER = {"gru": "fc", "mstcn": "tcn.tcn_output"}
+Published = dict[str, dict[str, Tensor]]
+
+
+@pytest.fixture(scope="module")
+def independent() -> ModuleType:
+    path = Path(__file__).parents[1] / "models/test_published.py"
+    spec = importlib.util.spec_from_file_location("published_straight_line", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def published(independent: ModuleType, back_end: str, classes: int) -> Published:
+    torch.manual_seed(1)
+    found = independent.random_checkpoint(back_end)
+    for leaf in ("weight", "bias"):
+        name = f"{CLASSIFIER[back_end]}.{leaf}"
+        found["back_state_dict"][name] = found["back_state_dict"][name][:classes].clone()
+    return found
+
+
+def avb(*words: object) -> tuple[int, str]:
+    run = CliRunner().invoke(app, ["import-checkpoint", *map(str, words)])
+    if run.exception is not None and not isinstance(run.exception, SystemExit):
+        raise run.exception
+    return run.exit_code, run.stderr
+
+
+@pytest.mark.parametrize("back_end", ["gru", "mstcn"])
+def test_an_imported_checkpoint_says_what_its_tensors_say(
+    lrw: Index, independent: ModuleType, tmp_path: Path, monkeypatch: Any, back_end: str
+) -> None:
+    theirs = published(independent, back_end, len(lrw.labels))
+    torch.save(theirs, tmp_path / "theirs.ckpt")
+    code, text = avb(tmp_path / "theirs.ckpt", "--out", tmp_path / "ours.pt", "--data", lrw.folder)
+    assert code == 0 and f"{back_end}, {independent.SLOTS[back_end]} slots, 10 words" in text
+    assert "CC BY-NC 4.0" in text
+    built: list[nn.Module] = []
+    build = task.build_model
+
+    def seen(*arguments: Any) -> nn.Module:
+        built.append(build(*arguments))
+        return built[-1]
+
+    monkeypatch.setattr(task, "build_model", seen)
+    record = evaluate("lip", tmp_path / "ours.pt", lrw, load_corpora()["lrw"], "all", limit=1)
+    assert record["flags"]["trained_on"] == "published" and record["flags"]["n"] == 1
+    assert "ms-dot-k" in record["flags"]["split_source"]
+
+    key = record["clips"][0]["key"]
+    row = next(i for i in range(len(lrw)) if lrw.key(i) == key)
+    frames, mel = Assembler(lrw, ("lips",), True, False).decode(row)
+    box = frames["lips"][:, 4:116, 4:116].astype(np.float64)
+    grey = (box - 16) / (235 - 16)  # as a decoder to RGB stretches limited range, from 0 to 1
+    video = torch.from_numpy((grey - 0.4136) / 0.1700)[None, None]
+    heard = torch.from_numpy(mel.astype(np.float64))
+    heard = (heard - heard.mean(1, keepdim=True)) / (heard.std(1, keepdim=True) + 1e-10)
+    with torch.no_grad():
+        expected = independent.straight_line(theirs, video, heard[None])
+        found = built[0](video.float(), heard[None].float())
+    for name in ("logits", "real_logits"):
+        torch.testing.assert_close(getattr(found, name).double(), expected[name], rtol=0, atol=2e-3)
+    assert record["clips"][0]["said"] == lrw.labels[int(expected["logits"].argmax())]
+    inputs = next(iter(task.one_pass(lrw, small_batch(tmp_path), np.array([row]))))
+    scaling = task.Scaling(**checkpoint.load(tmp_path / "ours.pt")["scaling"])
+    ours = task.prepare(inputs, small_batch(tmp_path), scaling, torch.device("cpu"), train=False)
+    torch.testing.assert_close(ours.video_BCTHW.double(), video, rtol=0, atol=1e-5)
+
+
+def small_batch(folder: Path) -> Any:
+    from avb.train.recipe import make_recipe
+
+    return make_recipe("lip", checkpoint.load(folder / "ours.pt", "lip")["recipe"], "ours.pt")
+
+
+def test_what_does_not_fit_is_one_line_that_names_it(
+    independent: ModuleType, tmp_path: Path
+) -> None:
+    whole = published(independent, "gru", 3)
+    words = tmp_path / "words.txt"
+    words.write_text("ABOUT\nYOUNG\nPRICE\n")
+    file, out = tmp_path / "theirs.ckpt", tmp_path / "ours.pt"
+
+    def refused(content: Any, *options: object) -> str:
+        torch.save(content, file)
+        code, text = avb(file, "--out", out, *(options or ("--labels", words)))
+        assert code == 2 and len(text.strip().splitlines()) == 1 and not out.exists()
+        return text
+
+    def changed(part: str, name: str, value: Tensor | None) -> Any:
+        tensors = {k: v for k, v in whole[part].items() if k != name}
+        return whole | {part: tensors | ({} if value is None else {name: value})}
+
+    audio, memory = "a_front_state_dict", "mem_state_dict"
+    text = refused(changed(audio, "frontend.3.bias", None))
+    assert f"1 missing: {audio}/frontend.3.bias" in text
+    text = refused(changed(memory, "norm.weight", torch.zeros(2)))
+    assert f"1 unexpected: {memory}/norm.weight" in text
+    text = refused(changed(memory, "value", torch.zeros(44, 512)))
+    assert f"1 of another shape: {memory}/value (44, 512), expected (88, 512)" in text
+    assert f"{memory} is not tensors by name" in refused(whole | {memory: {"key": 3}})
+    assert f"{memory} is not tensors by name" in refused(whole | {memory: torch.zeros(2)})
+    assert "no v_front_state_dict" in refused({"state_dict": {}})
+    assert "a Tensor" in refused(torch.zeros(3))
+    assert "weights for 3 words" in refused(whole, "--labels", write(tmp_path / "w", "A B"))
+    assert "must be different" in refused(whole, "--labels", write(tmp_path / "w", "A A B"))
+    assert "does not name its words" in refused(whole, "--out", out)
+    both = refused(whole, "--labels", words, "--data", tmp_path)
+    assert "one of both" in both
+    assert "avb synth" in refused(whole, "--data", tmp_path / "nowhere")
+    assert "cannot be read" in refused(whole, "--labels", tmp_path / "nowhere")
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_words_are_taken_in_the_order_of_sorted_folders(
+    independent: ModuleType, tmp_path: Path
+) -> None:
+    torch.save(published(independent, "gru", 3), tmp_path / "theirs.ckpt")
+    words = write(tmp_path / "words.txt", "YOUNG\nABOUT\n\nPRICE\n")
+    out = tmp_path / "ours.pt"
+    assert avb(tmp_path / "theirs.ckpt", "--out", out, "--labels", words)[0] == 0
+    state = checkpoint.load(out, "lip")
+    assert state["data"]["labels"] == ["ABOUT", "PRICE", "YOUNG"]
+    assert state["recipe"]["model"]["variant"] == state["recipe"]["model"]["pool"] == "released"
+    code, text = avb(out, "--out", out, "--labels", words)
+    assert code == 2 and "is the file to import" in text
+
+
+class Evil:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (os.mkdir, ("/tmp/avb-import-was-here",))
+
+
+def test_pickled_code_is_refused_and_not_run(tmp_path: Path) -> None:
+    torch.save({"v_front_state_dict": Evil()}, tmp_path / "x.ckpt")
+    code, text = avb(tmp_path / "x.ckpt", "--out", tmp_path / "y.pt", "--labels", "none")
+    assert code == 2 and "holds more than tensors" in text
+    assert not Path("/tmp/avb-import-was-here").exists()
+    (tmp_path / "x.ckpt").write_bytes(b"cut")
+    code, text = avb(tmp_path / "x.ckpt", "--out", tmp_path / "y.pt", "--labels", "none")
+    assert code == 2 and len(text.strip().splitlines()) == 1
