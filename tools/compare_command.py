@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from avb.tools.cli import say
+from avb.tools.console import say
 
 
 def run(first: str, second: str, by_talker: bool, as_json: bool) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from avb.pipeline.config import UsageError, load_corpora
-from avb.tools.cli import say
+from avb.tools.console import say
 
 SOURCE = "published weights of ms-dot-k/Visual-Audio-Memory, CC BY-NC 4.0"
 GREY_MEAN, GREY_STD = 0.4136, 0.1700  # LRW, from the authors' code (paper.md 2.1)

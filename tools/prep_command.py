@@ -16,7 +16,7 @@ from typing import Any
 
 from avb.pipeline.config import Corpus, Crop, UsageError, corpus_root, load_corpora
 from avb.pipeline.plan import Plan, Settings, make_plan
-from avb.tools.cli import FAILED, REFUSED, say
+from avb.tools.console import FAILED, REFUSED, say
 
 CHOICES = {
     "codec": ("mp4", "h264", "jpeg"),

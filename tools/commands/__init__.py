@@ -1,0 +1,1 @@
+"""The commands as typer sees them: flags in, one library call, what is shown."""

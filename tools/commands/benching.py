@@ -1,0 +1,117 @@
+"""`avb bench`: side by side in one run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from avb.tools.commands.options import (
+    Compile,
+    Device,
+    Json,
+    Overrides,
+    RecipeName,
+)
+from avb.tools.console import guarded, show
+
+app = typer.Typer(
+    help="Measure, side by side in one run.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+step = typer.Typer(
+    help="The training step against plain eager PyTorch on the same batches.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(step, name="train")
+
+Streamed = Annotated[Path | None, typer.Option(help="Shards to stream [drawn batches].")]
+BatchSize = Annotated[
+    int | None, typer.Option(min=1, help="Clips a step [per recipe; on the CPU 8, speech 2].")
+]
+Timed = Annotated[
+    int | None, typer.Option(min=1, help="Timed steps a round [24, on the CPU 1 or 6].")
+]
+Rounds = Annotated[int | None, typer.Option(min=1, help="Turns of each [5, on the CPU 3].")]
+
+
+@app.command("prep")
+@guarded
+def bench_prep_command(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Argument(help="A raw corpus.")],
+    corpus: Annotated[str | None, typer.Option(help="Which one [recognised].")] = None,
+    clips: Annotated[int, typer.Option(min=1, help="How many clips, a repeatable sample.")] = 40,
+    rounds: Annotated[int, typer.Option(min=1, help="Times each clip is measured.")] = 3,
+    codec: Annotated[str, typer.Option(help="mp4, h264 or jpeg.")] = "mp4",
+    mel_dtype: Annotated[str, typer.Option(help="float16 or uint8.")] = "float16",
+    as_json: Json = False,
+) -> None:
+    """Preparing a clip against decoding its picture and sound alone, on one core."""
+    from avb.tools.bench_prep import bench_prep
+
+    show(bench_prep(folder, corpus, clips, rounds, codec, mel_dtype, context.obj), as_json)
+
+
+@app.command("read")
+@guarded
+def bench_read_command(
+    folder: Annotated[Path, typer.Argument(help="Shards, OUT/<corpus>.")],
+    clips: Annotated[int, typer.Option(min=1, help="How many clips.")] = 300,
+    as_json: Json = False,
+) -> None:
+    """Reading shards against plain webdataset and PyAV on the same clips, on one core."""
+    from avb.tools.bench_read import bench_read
+
+    show(bench_read(folder, clips), as_json)
+
+
+@step.command("lip")
+@guarded
+def bench_train_lip(
+    context: typer.Context,
+    recipe: RecipeName = "paper",
+    overrides: Overrides = None,
+    data: Streamed = None,
+    device: Device = None,
+    batch_size: BatchSize = None,
+    steps: Timed = None,
+    rounds: Rounds = None,
+    compile_model: Compile = False,
+    as_json: Json = False,
+) -> None:
+    """The lip reader."""
+    from avb.tools.bench_train import bench_train as measure
+
+    record = measure(
+        "lip", recipe, overrides, data=data, device=device, batch_size=batch_size, steps=steps,
+        rounds=rounds, compile_model=compile_model, datasets=context.obj,
+    )  # fmt: skip
+    show(record, as_json)
+
+
+@step.command("l2s")
+@guarded
+def bench_train_l2s(
+    context: typer.Context,
+    recipe: RecipeName = "paper",
+    overrides: Overrides = None,
+    data: Streamed = None,
+    device: Device = None,
+    batch_size: BatchSize = None,
+    steps: Timed = None,
+    rounds: Rounds = None,
+    compile_model: Compile = False,
+    as_json: Json = False,
+) -> None:
+    """The speech model, with both decoders."""
+    from avb.tools.bench_train import bench_train as measure
+
+    record = measure(
+        "l2s", recipe, overrides, data=data, device=device, batch_size=batch_size, steps=steps,
+        rounds=rounds, compile_model=compile_model, datasets=context.obj,
+    )  # fmt: skip
+    show(record, as_json)

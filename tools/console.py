@@ -1,0 +1,62 @@
+"""What every command shares: lines for a person, results, faults as one line, exit codes.
+
+Exit codes: 0 done and nothing refused, 1 failed, 2 wrong usage, 3 finished but some clips were
+refused, 75 saved and stopped on a signal, 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import typer
+
+FAILED, USAGE, REFUSED, PREEMPTED, INTERRUPTED = 1, 2, 3, 75, 130
+
+
+def say(text: str) -> None:
+    """One line for a person, on stderr; stdout is for results."""
+    typer.echo(text, err=True)
+
+
+def fail(text: str, code: int) -> NoReturn:
+    """One clear line, and out."""
+    say(f"avb: {text}")
+    raise typer.Exit(code)
+
+
+def guarded(function: Callable[..., None]) -> Callable[..., None]:
+    """Turn the faults a user can mend into one line and the right exit code."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> None:
+        from avb.pipeline.config import UsageError
+
+        try:
+            function(*args, **kwargs)
+        except UsageError as error:
+            fail(str(error), USAGE)
+        except KeyboardInterrupt:
+            fail("stopped; run the same command again to go on", INTERRUPTED)
+
+    return run
+
+
+def show(record: dict[str, Any], as_json: bool) -> None:
+    """A result on stdout: one JSON object, or one `name  value` line each."""
+    import json
+
+    if as_json:
+        typer.echo(json.dumps(record, ensure_ascii=False))
+        return
+    for name, value in record.items():
+        if isinstance(value, dict):
+            shown = [f"{k} {v:,}" if isinstance(v, int) else f"{k} {v}" for k, v in value.items()]
+            more = f", and {len(shown) - 40} more" if len(shown) > 40 else ""
+            value = (", ".join(shown[:40]) or "-") + more
+        elif isinstance(value, list):
+            value = "; ".join(map(str, value)) or "-"
+        elif isinstance(value, int):
+            value = f"{value:,}"
+        typer.echo(f"{name:>14}  {value}")
