@@ -15,10 +15,9 @@ from scipy.ndimage import gaussian_filter1d
 from avb.pipeline.config import Crop
 from avb.pipeline.track import CHIN, EYES, FOREHEAD, MOUTH, SIDES
 
-#: Side of the lips box in distances between the outer eye corners: the mouth fills two fifths.
-LIPS_SIDE = 1.5
-#: Side of the face box in heights from hairline to chin.
-FACE_SIDE = 1.15
+#: Side of the lips box in distances between the outer eye corners (the mouth fills two fifths), of
+#: the face box in heights from hairline to chin.
+SIDE = {"lips": 1.5, "face": 1.15}
 #: Deviation, in seconds, of the Gaussian that smooths centres: slower than speech (3 to 8 Hz).
 SMOOTH_S = 0.2
 #: From this many source pixels a stored pixel on, the source is smoothed before it is sampled.
@@ -43,15 +42,23 @@ def tracked_boxes(points: np.ndarray, kind: str, fps: int) -> np.ndarray:
         points: float [T, 10, 2], of `track.POINTS`.
         kind: "lips" or "face".
     """
+    centre, unit = places(points, kind)
+    return square_boxes(centre, SIDE[kind] * float(np.median(unit)), fps)
+
+
+def places(points: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """Where lips or face are in points [T, 10, 2]: centres [T, 2], and the units of `SIDE` [T]."""
     if kind == "lips":
-        centre = points[:, MOUTH].mean(axis=1)
-        side = LIPS_SIDE * np.median(np.linalg.norm(np.diff(points[:, EYES], axis=1)[:, 0], axis=1))
-    else:
-        centre = np.stack(
-            [points[:, SIDES, 0].mean(axis=1), points[:, [FOREHEAD, CHIN], 1].mean(axis=1)], axis=1
-        )
-        height = np.linalg.norm(points[:, CHIN] - points[:, FOREHEAD], axis=1)
-        side = FACE_SIDE * np.median(height)
+        eyes = np.linalg.norm(np.diff(points[:, EYES], axis=1)[:, 0], axis=1)
+        return points[:, MOUTH].mean(axis=1), eyes
+    centre = np.stack(
+        [points[:, SIDES, 0].mean(axis=1), points[:, [FOREHEAD, CHIN], 1].mean(axis=1)], axis=1
+    )
+    return centre, np.linalg.norm(points[:, CHIN] - points[:, FOREHEAD], axis=1)
+
+
+def square_boxes(centre: np.ndarray, side: float, fps: int) -> np.ndarray:
+    """Boxes [T, 4] of one side round centres [T, 2], which are smoothed first."""
     centre = gaussian_filter1d(centre, SMOOTH_S * fps, axis=0, mode="nearest")
     half = side / 2
     # A tenth of a pixel is what the sample's JSON holds, so its boxes are exactly those cut.

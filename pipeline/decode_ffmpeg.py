@@ -18,6 +18,9 @@ from avb.pipeline import decode
 from avb.pipeline.decode import Media, check_size, start_of
 from avb.pipeline.records import Refused
 
+#: Formats whose first plane is the luma of the source as it is.
+LUMA_FIRST = "yuv420p|yuvj420p|gray"
+
 
 def ffmpeg_program() -> str:
     """The ffmpeg program: the one on PATH, else the one inside imageio-ffmpeg.
@@ -46,13 +49,10 @@ def read_ffmpeg(path: Path, fps: int, start_s: float | None, end_s: float | None
 
     # Seconds to pictures as in `_decode`; where a file has no index, the program's seek misses.
     first = math.ceil((start_s or 0.0) * fps - 0.5 - 1e-4)
-    header = _header(path)
+    header = read_header(path)
     early = max(0, first // fps - 2) if header.indexed else 0
     source = ffmpeg.input(str(path), **({"ss": early} if early else {}))
-    # Its clock starts with the first stamp of either stream; ours with the first picture. Half a
-    # period earlier, the last picture before each time is the nearest one.
-    video = source.video.filter("setpts", f"PTS-{header.first_s + 0.5 / header.rate:.6f}/TB")
-    video = video.filter("fps", fps, round="up", **({"start_time": 0} if early else {}))
+    video = at_rate(source.video, header, fps, **({"start_time": 0} if early else {}))
     # The program's own mix of float channels is 3 dB louder than their mean.
     mean = "mono|c0<" + "+".join(f"c{i}" for i in range(header.channels))
     # first_pts=0 fills or cuts the start, so that both begin together.
@@ -66,7 +66,7 @@ def read_ffmpeg(path: Path, fps: int, start_s: float | None, end_s: float | None
         samples = {f"{k}_sample": n * 16000 // fps for k, n in span.items()}
         sound = sound.filter("atrim", **samples).filter("asetpts", "PTS-STARTPTS")
         video = video.filter("setpts", "PTS-STARTPTS")
-    video = video.filter("format", "yuv420p|yuvj420p|gray")  # the luma of the source as it is
+    video = video.filter("format", LUMA_FIRST)
     most = int(1.6 * decode.MAX_CLIP_BYTES)  # a little more than is refused, with its chroma
     video = video.output("pipe:", format="yuv4mpegpipe", strict=-1, fs=most)
     frames = _parse_y4m(_run(video, path, ("bad_decode", "no video stream")), path)
@@ -77,6 +77,14 @@ def read_ffmpeg(path: Path, fps: int, start_s: float | None, end_s: float | None
         raise Refused("no_audio", f"{path.name}: the sound track is empty")
     flags = {"resampled_rate"} if abs(header.rate / fps - 1) > 0.01 else set()
     return Media(frames, np.frombuffer(pcm, np.float32), 16000, flags=flags)
+
+
+def at_rate(video: Any, header: Header, fps: int, **options: Any) -> Any:
+    """An ffmpeg-python stream of pictures at `fps`: the nearest one for each time."""
+    # Its clock starts with the first stamp of either stream; ours with the first picture. Half a
+    # period earlier, the last picture before each time is the nearest one.
+    video = video.filter("setpts", f"PTS-{header.first_s + 0.5 / header.rate:.6f}/TB")
+    return video.filter("fps", fps, round="up", **options)
 
 
 def _run(output: Any, path: Path, absent: tuple[str, str]) -> bytes:
@@ -94,7 +102,7 @@ def _run(output: Any, path: Path, absent: tuple[str, str]) -> bytes:
 
 
 @dataclass
-class _Header:
+class Header:
     """What a file says of itself.
 
     Attributes:
@@ -110,20 +118,25 @@ class _Header:
     indexed: bool = False
 
 
-def _header(path: Path) -> _Header:
+def read_header(path: Path) -> Header:
+    """What a file says of itself; what it does not say is as usual."""
     import av
 
-    header = _Header()
     try:
         with av.open(str(path)) as container:
-            for sound in container.streams.audio[:1]:
-                header.channels = sound.codec_context.layout.nb_channels
-            for stream in container.streams.video[:1]:
-                header.first_s = start_of(stream) - (container.start_time or 0) / 1e6
-                header.rate = float(stream.guessed_rate or 25)
-            header.indexed = container.format.name not in decode.UNINDEXED
+            return header_of(container)
     except av.FFmpegError:
-        pass  # the program will say what is wrong
+        return Header()  # the program will say what is wrong
+
+
+def header_of(container: Any) -> Header:
+    """What an opened file says of itself."""
+    header = Header(indexed=container.format.name not in decode.UNINDEXED)
+    for sound in container.streams.audio[:1]:
+        header.channels = sound.codec_context.layout.nb_channels
+    for stream in container.streams.video[:1]:
+        header.first_s = start_of(stream) - (container.start_time or 0) / 1e6
+        header.rate = float(stream.guessed_rate or 25)
     return header
 
 

@@ -10,7 +10,7 @@ clip 1.1 / 1.5 / 3.0 / 3.9 px.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
@@ -33,6 +33,8 @@ SIDES = [8, 9]
 LOOK_SIDE = 640
 #: A picture in which the mesh loses its face.
 NO_FACE = np.zeros((64, 64, 3), np.uint8)
+#: Numbers of faces whose graph has met one.
+_met: set[int] = set()
 
 
 @dataclass
@@ -45,19 +47,19 @@ class Track:
 
 
 @cache
-def _mesh() -> Any:
-    """The mesh graph of this process, made once (20 ms)."""
+def _mesh(num_faces: int = 1) -> Any:
+    """The mesh graph of this process for so many faces, made once (20 ms)."""
     try:
         import mediapipe
     except ImportError as error:
         raise UsageError(
             f"tracking needs mediapipe ({error}); pip install 'avb[prep]', or use --box fixed"
         ) from None
-    return mediapipe.solutions.face_mesh.FaceMesh(max_num_faces=1)
+    return mediapipe.solutions.face_mesh.FaceMesh(max_num_faces=num_faces)
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep what mediapipe's C++ side writes to stderr, whatever its log level, off the terminal."""
     stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
@@ -81,24 +83,48 @@ def track(frames: Sequence[np.ndarray], every: int) -> Track:
     """
     num_frames = len(frames)
     at = sorted({*range(0, num_frames, every), num_frames - 1})
-    # It greets and warns when the graph is made and when it meets its first face.
-    with nullcontext() if _mesh.cache_info().currsize else _quiet():
-        _mesh().process(NO_FACE)
-        found = {i: marks for i in at if (marks := _look(frames[i])) is not None}
+    forget_faces()
+    found = {i: faces[0] for i in at if (faces := look(frames[i]))}
     misses = len(at) - len(found)
     if misses * 2 > len(at) or not found:
         raise Refused("no_face", f"no face in {misses} of {len(at)} looks")
+    return Track(interpolate(found, 0, num_frames), len(at), misses)
+
+
+def forget_faces(num_faces: int = 1) -> None:
+    """Make the graph search anew: the next look is at another film."""
+    _process(NO_FACE, num_faces)
+
+
+def _process(picture: np.ndarray, num_faces: int) -> list[Any]:
+    """The mesh of each face in one RGB picture [H, W, 3]."""
+    # It greets and warns when the graph is made and when it meets its first face.
+    with nullcontext() if num_faces in _met else quiet():
+        faces = _mesh(num_faces).process(picture).multi_face_landmarks or []
+    if faces:
+        _met.add(num_faces)
+    return [face.landmark for face in faces]
+
+
+def interpolate(found: Mapping[int, np.ndarray], start: int, stop: int) -> np.ndarray:
+    """Landmarks [stop - start, 10, 2] of the frames between, from those of some frames.
+
+    Args:
+        found: frame number -> landmarks [10, 2], in rising order; at the ends they are repeated.
+        start: first frame wanted.
+        stop: the one after the last.
+    """
     known = np.array(list(found))
     stack = np.stack(list(found.values()))
-    times = np.arange(num_frames)
+    times = np.arange(start, stop)
     points = np.stack(
         [np.interp(times, known, column) for column in stack.reshape(len(known), -1).T], axis=1
     )
-    return Track(points.reshape(num_frames, len(POINTS), 2), len(at), misses)
+    return points.reshape(stop - start, len(POINTS), 2)
 
 
-def _look(picture: np.ndarray) -> np.ndarray | None:
-    """Landmarks [10, 2] of the face in one picture [H, W], in its pixels."""
+def look(picture: np.ndarray, num_faces: int = 1) -> list[np.ndarray]:
+    """Landmarks [10, 2] of up to `num_faces` faces in one luma picture [H, W], in its pixels."""
     import cv2
 
     height, width = picture.shape
@@ -106,8 +132,7 @@ def _look(picture: np.ndarray) -> np.ndarray | None:
     if shrink > 1:
         small = (width // shrink, height // shrink)
         picture = cv2.resize(picture, small, interpolation=cv2.INTER_AREA)
-    faces = _mesh().process(cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB)).multi_face_landmarks
-    if not faces:
-        return None
-    marks = faces[0].landmark
-    return np.array([(marks[p].x * width, marks[p].y * height) for p in POINTS])
+    found = _process(cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB), num_faces)
+    return [
+        np.array([(marks[p].x * width, marks[p].y * height) for p in POINTS]) for marks in found
+    ]

@@ -117,6 +117,28 @@ def from_speech_range(mel_BFM: Tensor, scaling: Scaling) -> Tensor:
     return unit * (scaling.mel_high - scaling.mel_low) + scaling.mel_low
 
 
+def scale_pixels(video: Tensor, recipe: Recipe, scaling: Scaling) -> Tensor:
+    """Stored grey levels, 0 to 255 in any shape, as the network of a task takes them."""
+    if recipe.task == "lip":
+        return (video.float() - scaling.pixel_mean) / scaling.pixel_std
+    return video.float() / 255
+
+
+def shrink_pixels(pixels_BTHW: Tensor, recipe: Recipe) -> Tensor:
+    """Pictures averaged over as many pixels a side as the recipe says."""
+    return functional.avg_pool2d(pixels_BTHW, recipe.shrink) if recipe.shrink > 1 else pixels_BTHW
+
+
+def network_video(stored_BTHW: Tensor, recipe: Recipe, scaling: Scaling) -> Tensor:
+    """What `prepare` gives a network in evaluation, [B x 1 x T x H x W], of crops alone.
+
+    Args:
+        stored_BTHW: uint8 crops with their margin, on the network's device.
+    """
+    video = augment.crop_center(stored_BTHW, scaling.margin)
+    return shrink_pixels(scale_pixels(video, recipe, scaling), recipe)[:, None]
+
+
 def prepare(
     batch: Batch, recipe: Recipe, scaling: Scaling, device: torch.device, train: bool
 ) -> Inputs:
@@ -135,11 +157,10 @@ def prepare(
     else:
         video = augment.crop_drawn(stored, draws, scaling.margin)
     mel = batch.mel.float()
+    pixels = scale_pixels(video, recipe, scaling)
     if recipe.task == "lip":
-        pixels = (video.float() - scaling.pixel_mean) / scaling.pixel_std
         mel = normalise_clip(mel, batch.mel_lengths)
     else:
-        pixels = video.float() / 255
         mel = to_speech_range(mel, scaling)
     if draws is not None:
         plan = recipe.augment
@@ -150,8 +171,7 @@ def prepare(
         if recipe.task == "lip":  # the speech mel is the target, and stays whole
             mel = augment.mask_span(mel, draws.first_bin, draws.num_bins, 1)
             mel = augment.mask_span(mel, draws.first_column, draws.num_columns, 2)
-    if recipe.shrink > 1:
-        pixels = functional.avg_pool2d(pixels, recipe.shrink)
+    pixels = shrink_pixels(pixels, recipe)
     labels = batch.label_id
     if draws is not None and recipe.task == "lip" and recipe.augment.mixup:
         weights = augment.mix_weights(batch, recipe.augment.mixup, recipe.seed)

@@ -1,0 +1,1 @@
+"""Any video in, words or speech out: what `avb infer` does."""

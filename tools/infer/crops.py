@@ -1,0 +1,206 @@
+"""The crops of a film for a model: which box, laid how, cut by the code of `avb prep`.
+
+A box means the same as in training. Where faces were tracked it is laid in the same way. A fixed
+box (LRW) has no meaning in another film; what it shows of a face has: there it is laid round the
+tracked face, as many times the distance between the outer eye corners as it has in LRW's own
+pictures. Pictures that were mouths already and were taken whole (LRW-1000) get the lips box.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from avb.pipeline import crop
+from avb.pipeline.config import UsageError
+from avb.pipeline.sample import Clock
+from avb.tools.infer.follow import Follower, Frame
+from avb.tools.infer.trained import Trained
+from avb.tools.infer.video import FPS, BadVideo, Video, pictures
+
+#: LRW's mean face in its 256 x 256 pictures: outer eye corners 74.16 px apart, middle of the mouth
+#: corners at (129.7, 157.1) (mpc001/Lipreading_using_Temporal_Convolutional_Networks,
+#: preprocessing/20words_mean_face.npy, points 36, 45, 48 and 54).
+LRW_PICTURE = 256
+LRW_EYES_PX = 74.16
+LRW_MOUTH_PX = (129.68, 157.09)
+#: Looks a second at a film that is no clip of the corpus: its people may walk.
+LOOKS_A_SECOND = 5
+#: Pictures without a box to follow leave together in such numbers.
+FIXED_BLOCK = 100
+
+BOXES = ("auto", "fixed", "tracked", "whole")
+
+
+@dataclass
+class Piece:
+    """Crops of pictures that follow each other: uint8 [n, stored, stored].
+
+    Attributes:
+        boxes: float [n, 4], x0 y0 x1 y1 in the pixels of the pictures.
+        seen: bool [n], whether somebody is there.
+    """
+
+    crops: np.ndarray
+    boxes: np.ndarray
+    seen: np.ndarray
+
+
+@dataclass
+class Cutter:
+    """Cuts one film for one model, and keeps what there is to tell about it.
+
+    Attributes:
+        box: auto, fixed, tracked or whole; after cutting, what it was.
+        every: pictures from one look at the faces to the next; None: as the film asks for.
+        which: whose face, 1 for the largest and steadiest.
+        clock: milliseconds of decode, track and crop.
+        boxes: after cutting float [T, 4].
+        seen: after cutting bool [T].
+        size: height and width of the pictures.
+        faces: the most faces seen at a time.
+        turns: quarter turns that the pictures needed.
+    """
+
+    video: Video
+    trained: Trained
+    box: str = "auto"
+    every: int | None = None
+    which: int = 1
+    clock: Clock = field(default_factory=Clock)
+    size: tuple[int, int] = (0, 0)
+    faces: int = 0
+    turns: int = 0
+
+    def __post_init__(self) -> None:
+        self._boxes: list[np.ndarray] = []
+        self._seen: list[np.ndarray] = []
+
+    @property
+    def boxes(self) -> np.ndarray:
+        """What was cut, float [T, 4]."""
+        return np.concatenate(self._boxes)
+
+    @property
+    def seen(self) -> np.ndarray:
+        """Where somebody is, bool [T]."""
+        return np.concatenate(self._seen)
+
+    def pieces(self) -> Iterator[Piece]:
+        """The crops of the whole film, in order.
+
+        Raises:
+            BadVideo: it cannot be decoded, or nobody is in it.
+        """
+        frames = self._decoded()
+        own, frames = self._is_own(frames)
+        if self.box == "auto":
+            lay = self.trained.box
+            self.box = "tracked" if lay == "tracked" or not own else lay
+        made = self._tracked(frames, own) if self.box == "tracked" else self._fixed(frames)
+        for piece in made:
+            self._boxes.append(piece.boxes)
+            self._seen.append(piece.seen)
+            yield piece
+        if not any(seen.any() for seen in self._seen):
+            what = "no face was found (is it a crop already? then --box whole)"
+            if self.faces:
+                what = f"no face number {self.which}; {self.faces} found (--face)"
+            raise BadVideo(f"{self.video.name}: {what}")
+
+    def _decoded(self) -> Iterator[np.ndarray]:
+        source = pictures(self.video)
+        while True:
+            with self.clock("decode"):
+                picture = next(source, None)
+            if picture is None:
+                return
+            yield picture
+
+    def _is_own(self, frames: Iterator[np.ndarray]) -> tuple[bool, Iterator[np.ndarray]]:
+        """Whether the film is like a clip of the corpus: its picture, and its length."""
+        wanted, length = self.trained.picture, self.trained.frames
+        held = list(itertools.islice(frames, (length or 0) + 1))
+        if held:
+            self.size = held[0].shape  # type: ignore[assignment]
+        own = bool(held) and wanted is not None and list(held[0].shape[::-1]) == wanted
+        if self.trained.box != "tracked":
+            own = own and (length is None or len(held) == length)
+        return own or wanted is None, itertools.chain(held, frames)
+
+    def _tracked(self, frames: Iterator[np.ndarray], own: bool) -> Iterator[Piece]:
+        every = self.every or (self.trained.face_every if own else FPS // LOOKS_A_SECOND)
+        follower = Follower(every, self._frame(), self.which, self.clock)
+        for block in follower.follow(frames):
+            self.size = block.frames[0].shape  # type: ignore[assignment]
+            self.faces, self.turns = follower.most, follower.turns
+            with self.clock("crop"):
+                crops = crop.cut(block.frames, block.boxes, self.trained.crop)
+            yield Piece(crops, block.boxes, block.seen)
+
+    def _frame(self) -> Frame:
+        """How boxes lie round a tracked face."""
+        box, picture = self.trained.fixed_box, self.trained.picture
+        if self.trained.box != "fixed" or box is None or picture is None:
+            return Frame.of(self.trained.recipe.crop)
+        unit = LRW_EYES_PX * picture[0] / LRW_PICTURE
+        mouth = np.array(LRW_MOUTH_PX) * picture[0] / LRW_PICTURE
+        x, y = (np.array([box[0] + box[2], box[1] + box[3]]) / 2 - mouth) / unit
+        return Frame("lips", (box[2] - box[0]) / unit, (float(x), float(y)))
+
+    def _fixed(self, frames: Iterator[np.ndarray]) -> Iterator[Piece]:
+        """Boxes that do not follow anybody."""
+        fixed, wanted = self.trained.fixed_box, self.trained.picture
+        if self.box == "fixed" and (fixed is None or wanted is None):
+            raise UsageError("--box fixed: this model was not trained with a fixed box; tracked?")
+        while block := list(itertools.islice(frames, FIXED_BLOCK)):
+            height, width = self.size = block[0].shape
+            box = crop.whole_boxes(height, width)
+            if self.box == "fixed" and fixed is not None and wanted is not None:
+                box = crop.fixed_boxes(fixed, wanted, height, width)
+            with self.clock("crop"):
+                crops = crop.cut(block, box, self.trained.crop)
+            boxes = np.repeat(box, len(block), axis=0)
+            yield Piece(crops, boxes, np.ones(len(block), bool))
+
+
+@dataclass
+class Window:
+    """A span of the film: its first picture, crops [n, stored, stored] and seen [n]."""
+
+    start: int
+    crops: np.ndarray
+    seen: np.ndarray
+
+
+def slide(pieces: Iterator[Piece], size: int, stride: int) -> Iterator[Window]:
+    """Windows of `size` pictures every `stride`, the last one ending with the film.
+
+    A film that is shorter is one window of its own length. No more than a window and a piece are
+    held.
+    """
+    crops = np.empty((0, 0, 0), np.uint8)
+    seen = np.empty(0, bool)
+    first = start = covered = 0  # number of the first picture held, of the next window, done
+    for piece in pieces:
+        crops = np.concatenate([crops, piece.crops]) if len(crops) else piece.crops
+        seen = np.concatenate([seen, piece.seen])
+        while start + size <= first + len(crops):
+            at = start - first
+            yield Window(start, crops[at : at + size], seen[at : at + size])
+            covered, start = start + size, start + stride
+        drop = max(0, min(start - first, len(crops) - size))  # the tail's window may begin earlier
+        crops, seen, first = crops[drop:], seen[drop:], first + drop
+    num_frames = first + len(crops)
+    if covered < num_frames:
+        at = max(0, len(crops) - size)
+        yield Window(first + at, crops[at:], seen[at:])
+
+
+def absent_spans(seen: np.ndarray) -> list[tuple[float, float]]:
+    """Start and end in seconds of each stretch in which nobody is seen."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], ~seen, [False]]).astype(int)))
+    return [(float(a) / FPS, float(b) / FPS) for a, b in edges.reshape(-1, 2)]

@@ -1,0 +1,103 @@
+"""Words from a film: the lip reader on a window of 29 pictures every 5."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from avb.pipeline.assemble import WORD_FRAMES
+from avb.pipeline.sample import Clock
+from avb.tools.infer.crops import Piece, Window, slide
+from avb.tools.infer.trained import Trained
+from avb.tools.infer.video import FPS
+from avb.train import task
+
+STRIDE = 5
+#: Windows that go through the network together.
+BATCH = 8
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one window says.
+
+    Attributes:
+        start, stop: its pictures, `stop` being the one after the last.
+        probabilities: float32 [classes]; None where nobody is seen in half of it.
+    """
+
+    start: int
+    stop: int
+    probabilities: np.ndarray | None
+
+    def ranked(self, labels: list[str], top: int) -> list[dict[str, Any]]:
+        """The likeliest words, best first: `word` and `probability`."""
+        if self.probabilities is None:
+            return []
+        best = np.argsort(-self.probabilities, kind="stable")[:top]
+        return [
+            {"word": labels[i], "probability": round(float(self.probabilities[i]), 4)} for i in best
+        ]
+
+    def record(self, labels: list[str], top: int) -> dict[str, Any]:
+        """As it goes into JSON: times in seconds, words."""
+        start_s, end_s = self.start / FPS, self.stop / FPS
+        return {"start": start_s, "end": end_s, "words": self.ranked(labels, top)}
+
+
+def read_words(pieces: Iterator[Piece], trained: Trained, clock: Clock) -> Iterator[Reading]:
+    """A reading for every window of a film, in order; 29 pictures are one window.
+
+    The windows of training were centred on a word, so a word is best read where it is the middle
+    one. A film of fewer than 29 pictures is one window, its first and last picture repeated, as
+    the windows of words at the ends of sentences were.
+    """
+    batch: list[Window] = []
+    for window in slide(pieces, WORD_FRAMES, STRIDE):
+        batch.append(window)
+        if len(batch) == BATCH:
+            yield from _read(batch, trained, clock)
+            batch = []
+    yield from _read(batch, trained, clock)
+
+
+def _read(batch: list[Window], trained: Trained, clock: Clock) -> Iterator[Reading]:
+    there = [window for window in batch if window.seen.mean() >= 0.5]
+    found: dict[int, np.ndarray] = {}
+    if there:
+        with clock("network"):
+            stored = np.stack([_whole(window.crops) for window in there])
+            logits = _logits(torch.from_numpy(stored).to(trained.device), trained)
+            rows = logits.softmax(1).cpu().numpy()
+        found = {window.start: row for window, row in zip(there, rows, strict=True)}
+    for window in batch:
+        stop = window.start + len(window.crops)
+        yield Reading(window.start, stop, found.get(window.start))
+
+
+def _whole(crops: np.ndarray) -> np.ndarray:
+    """Crops [n, H, W] of a window as 29, the ends repeated."""
+    lack = WORD_FRAMES - len(crops)
+    ends = ((lack // 2, lack - lack // 2), (0, 0), (0, 0))
+    return np.pad(crops, ends, mode="edge") if lack > 0 else crops
+
+
+@torch.no_grad()
+def _logits(stored_BTHW: torch.Tensor, trained: Trained) -> torch.Tensor:
+    video = task.network_video(stored_BTHW, trained.recipe, trained.scaling)
+    boundary = None
+    if trained.recipe.model.get("word_boundary"):  # nobody has marked the word: all of it may be
+        boundary = torch.ones(len(video), video.shape[2], device=video.device)
+    return trained.model(video, None, None, boundary).logits.float()
+
+
+def overall(readings: list[Reading]) -> Reading | None:
+    """The mean of all readings of a film; None if nobody was seen in any."""
+    known = [r.probabilities for r in readings if r.probabilities is not None]
+    if not known:
+        return None
+    return Reading(readings[0].start, readings[-1].stop, np.mean(known, axis=0))

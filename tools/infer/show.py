@@ -1,0 +1,96 @@
+"""Films to look at and listen to: the box over the pictures, the speech beside the true sound."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from avb.tools.infer.crops import Cutter
+from avb.tools.infer.video import FPS, BadVideo, Video, colour_pictures, running
+
+GREEN, RED = (60, 220, 60), (60, 60, 230)  # BGR
+#: Codecs whose pictures go into an MP4 as they are, and play; others are encoded anew.
+KEPT = ("h264", "hevc", "av1")
+EVEN = "ceil(iw/2)*2"
+
+
+@contextmanager
+def in_place_of(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path`, with its ending, that becomes `path` when all went well."""
+    temporary = path.with_name(f"{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def draw_boxes(cutter: Cutter, path: Path) -> None:
+    """Write the film with the box that was cut: green, or red where nobody is seen. No sound.
+
+    Raises:
+        BadVideo: it cannot be written.
+    """
+    import cv2
+    import ffmpeg
+
+    height, width = cutter.size
+    stored = (width, height) if cutter.turns % 2 else (height, width)
+    boxes, seen = np.rint(cutter.boxes).astype(int).tolist(), cutter.seen
+    thick = max(1, min(height, width) // 180)
+    source = ffmpeg.input("pipe:", format="rawvideo", pix_fmt="bgr24", s=f"{width}x{height}", r=FPS)
+    source = source.filter("pad", EVEN, EVEN.replace("iw", "ih"))
+    with in_place_of(path) as temporary:
+        output = source.output(
+            str(temporary), vcodec="libx264", pix_fmt="yuv420p", crf=20, preset="veryfast"
+        )
+        with running(output, feed=True) as (process, said):
+            assert process.stdin is not None
+            films = zip(colour_pictures(cutter.video, *stored), boxes, seen, strict=False)
+            try:
+                for picture, (x0, y0, x1, y1), there in films:
+                    upright = np.ascontiguousarray(np.rot90(picture, cutter.turns))
+                    colour = GREEN if there else RED
+                    cv2.rectangle(upright, (x0, y0), (x1 - 1, y1 - 1), colour, thick)
+                    process.stdin.write(upright.data)
+                process.stdin.close()
+                process.wait()
+            except BrokenPipeError:
+                pass
+            if process.wait():
+                raise BadVideo(f"{path}: cannot be written ({said()})")
+
+
+def mux(video: Video, speech: Path, path: Path) -> None:
+    """Write the film with the speech of the WAV file `speech`, and the true track as a second one.
+
+    Players offer both tracks; two channels of one would play both at a time.
+
+    Raises:
+        BadVideo: it cannot be written.
+    """
+    import ffmpeg
+
+    source = video.input()
+    options = {
+        "acodec": "aac",
+        "metadata:s:a:0": "handler_name=from the lips",
+        "disposition:a:0": "default",
+    }
+    tracks = [ffmpeg.input(str(speech)).audio]
+    if video.has_sound:
+        tracks.append(source.audio)
+        options |= {"metadata:s:a:1": "handler_name=true", "disposition:a:1": "0"}
+    if video.codec in KEPT:
+        picture, options["vcodec"] = source.video, "copy"
+    else:
+        picture = source.video.filter("pad", EVEN, EVEN.replace("iw", "ih"))
+        options |= {"vcodec": "libx264", "pix_fmt": "yuv420p", "crf": "18"}
+    with in_place_of(path) as temporary:
+        with running(ffmpeg.output(picture, *tracks, str(temporary), **options)) as (process, said):
+            if process.wait():
+                raise BadVideo(f"{path}: cannot be written ({said()})")
