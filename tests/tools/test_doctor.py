@@ -1,0 +1,120 @@
+"""`avb doctor` says what is broken in one line each, whatever breaks, and never dies of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from avb.tools import doctor
+
+ROOT = Path(__file__).parents[2]
+
+
+def modules(folder: Path, **sources: str) -> Path:
+    for name, source in sources.items():
+        (folder / f"{name}.py").write_text(source)
+    return folder
+
+
+def avb_doctor(*words: str, path: Path | None = None, cwd: Path = ROOT) -> Any:
+    paths = [str(p) for p in (path, ROOT) if p is not None]
+    return subprocess.run(
+        [sys.executable, "-m", "avb", "doctor", *words], capture_output=True, text=True, cwd=cwd,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("raise RuntimeError('a wheel for\\nanother machine')", "another machine"),
+        ("import os; os.abort()", "ended by signal 6"),
+        ("import sys; sys.exit(3)", "no word of why"),
+        ("import nowhere_at_all", "No module named 'nowhere_at_all'"),
+        ("raise OSError('libcudart.so.13: cannot open')", "libcudart.so.13"),
+    ],
+)
+def test_a_module_that_breaks_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, said: str
+) -> None:
+    monkeypatch.syspath_prepend(modules(tmp_path, fragile=source))
+    line = doctor.probe("fragile", doctor._IMPORT.format(module="fragile", name="fragile"), "mend")
+    assert not line.ok and said in line.found
+    assert str(line).startswith("-- fragile") and str(line).endswith(": mend")
+    assert "\n" not in str(line)
+
+
+def test_a_module_that_hangs_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "TIMEOUT_S", 0.2)
+    line = doctor.probe("slow", "import time; time.sleep(9)", "mend")
+    assert not line.ok and "no answer" in line.found
+
+
+def test_what_is_absent_and_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(modules(tmp_path, sound="__version__ = '7.1'"))
+    code = doctor._IMPORT
+    there = doctor.probe("sound", code.format(module="sound", name="sound"), "mend")
+    assert str(there).split() == ["ok", "sound", "7.1"]
+    absent = doctor.probe("gone", code.format(module="gone", name="gone"), "pip install gone")
+    assert absent.found == "not installed" and str(absent).endswith("pip install gone")
+
+
+def test_with_everything_broken_it_still_reports(tmp_path: Path) -> None:
+    names = [m for own in doctor.MODULES.values() for m in own.values() if m != "typer"]
+    broken = {name: "raise RuntimeError('broken on purpose')" for name in names if "." not in name}
+    done = avb_doctor("--json", path=modules(tmp_path, **broken), cwd=tmp_path)
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    record = json.loads(done.stdout)
+    lines = {line["name"]: line for line in record["lines"]}
+    assert not record["ok"]
+    for name in ("torch", "pyyaml", "numpy", "mediapipe", "onnx", "ffmpeg", "corpus grid", "GPU"):
+        assert not lines[name]["ok"] and lines[name]["todo"], name
+    assert "broken on purpose" in lines["scipy"]["found"] and lines["scipy"]["needed"]
+    assert lines["python"]["ok"] and lines["typer"]["ok"]
+
+
+@pytest.mark.parametrize(("needed", "code"), [(True, 1), (False, 0)])
+def test_only_the_base_decides_the_exit_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], needed: bool, code: int
+) -> None:
+    bad = doctor.Line("part", False, "gone", "bring it", needed)
+    monkeypatch.setattr(doctor, "_looks", lambda datasets: [lambda: bad, doctor._cores])
+    assert doctor.run(None, as_json=False) == code
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.split() == ["--", "part", "gone:", "bring", "it"] and second.startswith("ok")
+
+
+def test_a_corpus_is_found_by_its_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "s1").mkdir()
+    for name in ("bbaf2n", "lwbz9s"):
+        (tmp_path / "s1" / f"{name}.mpg").touch()
+    monkeypatch.setenv("AVB_GRID_ROOT", str(tmp_path))
+    code = doctor._CORPUS.format(name="grid", datasets=None)
+    line = doctor.probe("corpus grid", code, "set it")
+    assert line.ok and line.found == f"2 clips at {tmp_path}"
+    monkeypatch.setenv("AVB_GRID_ROOT", str(tmp_path / "nothing"))
+    line = doctor.probe("corpus grid", code, "set it")
+    assert not line.ok and "nothing at" in line.found
+
+
+def test_it_looks_at_every_dependency() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = {"": project["dependencies"]} | project["optional-dependencies"]
+    for extra, modules_of in doctor.MODULES.items():
+        names = {re.split(r"[<>=\[ ]", one)[0] for one in wanted[extra]}
+        assert names - {"pyarrow"} == set(modules_of) - {"pyarrow"}, extra
+
+
+@pytest.mark.slow
+def test_where_the_base_works_it_says_so() -> None:
+    done = avb_doctor()
+    assert done.returncode == 0, done.stdout
+    assert "ok torch" in done.stdout and "the base works" in done.stderr

@@ -1,0 +1,258 @@
+"""`avb doctor`: what is there, what is missing, and what to do about it.
+
+Every look that imports something runs in a child process with this one's `sys.path`: a broken
+wheel may raise anything, or take its interpreter with it, and here that must be one line. So this
+module imports typer and the standard library alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import typer
+
+#: Distributions and the module of each, as `pyproject.toml` has them; "" is the base.
+MODULES: dict[str, dict[str, str]] = {
+    "": {
+        "torch": "torch", "torchaudio": "torchaudio", "numpy": "numpy", "webdataset": "webdataset",
+        "opencv-python-headless": "cv2", "av": "av", "pyarrow": "pyarrow", "typer": "typer",
+        "tqdm": "tqdm", "pyyaml": "yaml", "scipy": "scipy",
+    },
+    "prep": {
+        "mediapipe": "mediapipe", "protobuf": "google.protobuf", "ffmpeg-python": "ffmpeg",
+        "imageio-ffmpeg": "imageio_ffmpeg", "espeakng-loader": "espeakng_loader",
+    },
+    "eval": {"pystoi": "pystoi", "jiwer": "jiwer", "pocketsphinx": "pocketsphinx"},
+    "pesq": {"pesq": "pesq"},
+    "export": {
+        "safetensors": "safetensors", "onnx": "onnx", "onnxscript": "onnxscript",
+        "onnxruntime": "onnxruntime",
+    },
+    "ui": {"gradio": "gradio"},
+}  # fmt: skip
+TIMEOUT_S = 120  # a cold import of torch on a slow disk takes half a minute
+DISK_GB, MEMORY_GB, SHARED_GB = 10, 4, 1
+
+_IMPORT = """
+import importlib, importlib.metadata
+module = importlib.import_module({module!r})
+try:
+    print(importlib.metadata.version({name!r}))
+except importlib.metadata.PackageNotFoundError:
+    print(getattr(module, "__version__", "version unknown"))
+"""
+# The wheels are CUDA builds; avb knows how to import them beside a CPU-only torch.
+_TORCHAUDIO = "from avb.pipeline.audio import torchaudio; print(torchaudio().__version__)"
+_CODECS = """
+import av
+av.codec.Codec("h264", "r"), av.codec.Codec("flac", "r")
+print("FFmpeg", ".".join(map(str, av.library_versions["libavcodec"])), "decodes H.264 and FLAC")
+"""
+_ENCODER = """
+import av
+av.codec.Codec("libx264", "w")
+print("PyAV has libx264")
+"""
+_FFMPEG = """
+import subprocess
+from avb.pipeline.decode_ffmpeg import ffmpeg_program
+program = ffmpeg_program()
+source = ["-f", "lavfi", "-i", "color=size=16x16:duration=0.1"]
+subprocess.run([program, "-v", "error", *source, "-f", "null", "-"], check=True)
+version = subprocess.run([program, "-version"], check=True, capture_output=True, text=True)
+print(version.stdout.split()[2], "at", program)
+"""
+_FACES = """
+import mediapipe, numpy
+mesh = mediapipe.solutions.face_mesh.FaceMesh(max_num_faces=1)
+mesh.process(numpy.zeros((64, 64, 3), numpy.uint8))
+print("the face mesh loads and looks at a picture")
+"""
+_GPU = """
+import torch
+names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+if not names:
+    raise SystemExit(f"torch {torch.__version__} sees none")
+float(torch.ones(8, 8, device="cuda").sum())
+gib = torch.cuda.get_device_properties(0).total_memory / 2**30
+print(f"{len(names)} x {names[0]}, {gib:.0f} GiB")
+"""
+_CORPUS = """
+from avb.pipeline.config import corpus_root, load_corpora
+from avb.pipeline.inspect import inspect
+name, file = {name!r}, {datasets!r}
+corpus = load_corpora(file)[name]
+root = corpus_root(name, corpus)
+try:
+    if not (root.is_dir() and any(root.iterdir())):
+        raise SystemExit(f"nothing at {{root}}; its licence: {{corpus.licence.apply}}")
+    found = inspect(name, corpus, root)
+except Exception as error:
+    raise SystemExit(str(error))
+print(f"{{found.clips:,}} clips at {{root}}")
+"""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One look.
+
+    Attributes:
+        name: what was looked at.
+        ok: whether it is as it should be.
+        found: its version, size or place, or what is wrong.
+        todo: what to do if it is not ok.
+        needed: whether the base cannot work without it.
+    """
+
+    name: str
+    ok: bool
+    found: str
+    todo: str = ""
+    needed: bool = False
+
+    def __str__(self) -> str:
+        """`ok name  found`, or `-- name  what is wrong: what to do`."""
+        todo = f": {self.todo}" if self.todo and not self.ok else ""
+        return f"{'ok' if self.ok else '--'} {self.name:<24} {self.found}{todo}"
+
+
+def examine(datasets: Path | None = None) -> list[Line]:
+    """Every look, in a fixed order; never raises for what it finds.
+
+    Args:
+        datasets: your overrides of `datasets.yaml`.
+    """
+    with ThreadPoolExecutor(max_workers=max(2, min(8, cores()))) as pool:
+        waiting = [pool.submit(look) for look in _looks(datasets)]
+        return [one.result() for one in waiting]
+
+
+def probe(name: str, code: str, todo: str, needed: bool = False) -> Line:
+    """Run Python code in a child: the last line it prints, or the reason why it failed."""
+    paths = [str(Path(p).resolve()) for p in sys.path]  # "" is the current folder here, too
+    source = f"import sys\nsys.path[:] = {paths!r}\n{code}"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", source], capture_output=True, timeout=TIMEOUT_S,
+            encoding="utf-8", errors="replace", env=os.environ | {"GLOG_minloglevel": "2"},
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return Line(name, False, f"no answer in {TIMEOUT_S} s", todo, needed)
+    except OSError as error:
+        return Line(name, False, f"no child process ({error.strerror})", todo, needed)
+    if done.returncode == 0:
+        return Line(name, True, _last(done.stdout) or "there", todo, needed)
+    why = _last(done.stderr) or "no word of why"
+    if done.returncode < 0:
+        why = f"ended by signal {-done.returncode}"
+    elif why == f"ModuleNotFoundError: No module named {name!r}" or "PackageNotFound" in why:
+        why = "not installed"
+    return Line(name, False, why, todo, needed)
+
+
+def _last(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:200] if lines else ""
+
+
+def _looks(datasets: Path | None) -> Iterator[Callable[[], Line]]:
+    """What `examine` runs, slowest first within each part."""
+    yield _python
+    for extra, modules in MODULES.items():
+        todo = f"pip install 'avb[{extra}]'" if extra else "pip install 'avb' again"
+        for distribution, module in modules.items():
+            code = _IMPORT.format(module=module, name=distribution)
+            if module == "torchaudio":
+                code = _TORCHAUDIO
+            yield _later(distribution, code, todo, not extra)
+    yield _later("codecs", _CODECS, "pip install --force-reinstall av", True)
+    yield _later("encoder", _ENCODER, "avb prep needs it; pip install --force-reinstall av")
+    yield _later("ffmpeg", _FFMPEG, "odd films need it; pip install 'avb[prep]', or apt's ffmpeg")
+    yield _later("face models", _FACES, "pip install --no-deps mediapipe==0.10.21")
+    yield _later("GPU", _GPU, "all runs on the CPU; with a card, install a CUDA build of torch")
+    for name in ("lrw", "lrw1000", "grid"):
+        code = _CORPUS.format(name=name, datasets=None if datasets is None else str(datasets))
+        place = f"set AVB_{name.upper()}_ROOT, or its root in datasets.yaml, or try avb synth"
+        yield _later(f"corpus {name}", code, place)
+    yield from (_cores, _memory, _disk, _shared_memory)
+
+
+def _later(name: str, code: str, todo: str, needed: bool = False) -> Callable[[], Line]:
+    return lambda: probe(name, code, todo, needed)
+
+
+def _python() -> Line:
+    found = ".".join(map(str, sys.version_info[:3]))
+    ok = (3, 11) <= sys.version_info[:2] < (3, 13)
+    return Line("python", ok, found, "use Python 3.11 or 3.12", needed=True)
+
+
+def cores() -> int:
+    """Cores that this process may run on."""
+    usable = getattr(os, "sched_getaffinity", None)
+    return len(usable(0)) if usable else os.cpu_count() or 1
+
+
+def _cores() -> Line:
+    return Line("cores", True, str(cores()))
+
+
+def _memory() -> Line:
+    """What is free, and what the container leaves of it."""
+    free = None
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(int(x.split()[1]) * 1024 for x in lines if x.startswith("MemAvailable"))
+        group = Path("/sys/fs/cgroup")
+        limit = (group / "memory.max").read_text().strip()
+        if limit != "max":
+            free = min(free, int(limit) - int((group / "memory.current").read_text()))
+    except (OSError, ValueError, StopIteration):
+        pass  # no such files outside Linux, or in a container without limits
+    if free is None:
+        return Line("memory", True, "not known here")
+    todo = "a worker of avb prep takes 0.5 GB, training 2 GB and more: fewer --jobs, close others"
+    return Line("memory", free >= MEMORY_GB * 1e9, f"{free / 1e9:.1f} GB free", todo)
+
+
+def _disk() -> Line:
+    free = shutil.disk_usage(".").free
+    todo = "GRID takes 5 GB as shards, LRW 18 GB: write to another disk with --out"
+    return Line("disk", free >= DISK_GB * 1e9, f"{free / 1e9:.0f} GB free in {Path.cwd()}", todo)
+
+
+def _shared_memory() -> Line:
+    """Workers of a reader hand batches over through /dev/shm, which Docker makes 64 MB small."""
+    folder, todo = Path("/dev/shm"), "docker run --shm-size 2g, or read without workers"
+    if not folder.is_dir():
+        return Line("shared memory", True, "no /dev/shm on this system")
+    if not os.access(folder, os.W_OK):
+        return Line("shared memory", False, f"{folder} cannot be written", todo)
+    free = shutil.disk_usage(folder).free
+    return Line("shared memory", free >= SHARED_GB * 1e9, f"{free / 1e9:.1f} GB free", todo)
+
+
+def run(datasets: Path | None, as_json: bool) -> int:
+    """Print every line; the exit code: 0 if the base works, else 1."""
+    from avb.tools.console import say
+
+    lines = examine(datasets)
+    broken = [line for line in lines if line.needed and not line.ok]
+    if as_json:
+        typer.echo(json.dumps({"ok": not broken, "lines": [asdict(line) for line in lines]}))
+        return int(bool(broken))
+    for line in lines:
+        typer.echo(line)
+    missing = sum(not line.ok for line in lines)
+    base = f"broken ({', '.join(line.name for line in broken)})" if broken else "works"
+    say(f"the base {base}; {missing} of {len(lines)} looks want something")
+    return int(bool(broken))
