@@ -1,0 +1,212 @@
+"""Promise: exported weights say of a stored clip what the checkpoint says of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from avb.pipeline.batch import Batch
+from avb.tools.cli import app
+from avb.train import augment, checkpoint, task
+from avb.train.recipe import Recipe, make_recipe
+
+MODEL = {"slots": 8, "width": 8, "blocks": 1, "audio_dim": 16, "audio_width": 8, "hidden": 16}
+SPEECH = MODEL | {"decoder": "synchronous", "decoder_sizes": {"width": 32, "post_width": 32}}
+LABELS = ["again", "bin", "blue", "four", "now"]
+SCALING = task.Scaling(120.0, 40.0, -11.5, 3.5, 4, 112, len(LABELS))
+
+
+@pytest.fixture(autouse=True)
+def unlogged() -> Iterator[None]:
+    """The exporter traces into the log what pytest would keep: half of its time."""
+    logging.disable()
+    yield
+    logging.disable(logging.NOTSET)
+
+
+def save(path: Path, kind: str, **changes: Any) -> tuple[Recipe, torch.nn.Module]:
+    """A checkpoint of random weights, batch norm included, as a run writes it."""
+    torch.manual_seed(3)
+    raw = {"model": MODEL} if kind == "lip" else {"corpus": "grid", "model": SPEECH, "shrink": 2}
+    recipe = make_recipe(kind, raw | changes, "test")  # type: ignore[arg-type]
+    model = task.build_model(recipe, SCALING).eval()
+    for name, value in model.named_buffers():
+        if name.endswith("running_var"):
+            value.uniform_(0.5, 1.5)
+    data = {"labels": LABELS, "fingerprint": "f" * 64, "split": "official", "split_source": "x"}
+    state = {
+        "recipe": recipe.as_dict(), "scaling": dataclasses.asdict(SCALING), "data": data,
+        "model": model.state_dict(), "ema": None, "optimizer": None, "counters": {"step": 7},
+    }  # fmt: skip
+    checkpoint.save(path, state)
+    return recipe, model
+
+
+def batch(clips: int = 3, frames: int = 29) -> Batch:
+    """Drawn noise where shards would have clips."""
+    generator = torch.Generator().manual_seed(clips)
+    size = (clips, frames, 120, 120)
+    video = torch.randint(0, 256, size, generator=generator, dtype=torch.uint8)
+    return Batch(
+        keys=["k"] * clips, video={"lips": video}, mel=torch.zeros(clips, 80, 4 * frames),
+        lengths=torch.full((clips,), frames), mel_lengths=torch.full((clips,), 4 * frames),
+        label_id=torch.zeros(clips, dtype=torch.int64),
+        boundary=torch.tensor([[0.2, 0.6]] * clips), words=[[]] * clips, speakers=[None] * clips,
+        epoch=torch.zeros(clips, dtype=torch.int64),
+    )  # fmt: skip
+
+
+def avb(*words: object) -> tuple[int, str, str]:
+    run = CliRunner().invoke(app, [str(word) for word in words])
+    if run.exception is not None and not isinstance(run.exception, SystemExit):
+        raise run.exception
+    return run.exit_code, run.stdout, run.stderr
+
+
+def run_onnx(path: Path, **given: Any) -> np.ndarray:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return session.run(None, {name: value.numpy() for name, value in given.items()})[0]
+
+
+@pytest.mark.parametrize(
+    "settings", [{"shrink": 2, "model": MODEL | {"word_boundary": True}}], ids=["boundary"]
+)
+def test_the_onnx_lip_model_says_the_same_words(tmp_path: Path, settings: Any) -> None:
+    pytest.importorskip("onnxruntime", reason="the extra export")
+    pytest.importorskip("onnxscript", reason="the extra export")
+    recipe, model = save(tmp_path / "best.pt", "lip", **settings)
+    out = tmp_path / "out"
+    code, _, said = avb("export", "--ckpt", tmp_path / "best.pt", "--to", "onnx", "--out", out)
+    assert code == 0 and "differ by at most" in said
+    for clips, frames in ((1, 29), (3, 29), (2, 35)):  # any batch, any length
+        given = batch(clips, frames)
+        inputs = task.prepare(given, recipe, SCALING, torch.device("cpu"), train=False)
+        with torch.no_grad():
+            wanted = model(inputs.video_BCTHW, None, None, inputs.boundary_BT).logits.numpy()
+        video = augment.crop_center(given.video["lips"], SCALING.margin).contiguous()
+        found = run_onnx(out / "model.onnx", video=video, boundary=inputs.boundary_BT)
+        assert np.abs(found - wanted).max() < 1e-4
+        assert (found.argmax(1) == wanted.argmax(1)).all()
+        assert np.ptp(wanted, axis=1).min() > 0.01  # else equal words would mean nothing
+    config = json.loads((out / "config.json").read_text())
+    assert config["labels"] == LABELS and config["onnx"]["largest_difference"] < 1e-4
+    assert config["video"]["size"] == 112 and config["fps"] == 25
+    assert not list(out.glob("*.tmp")) and "opset" in (out / "MODEL_CARD.md").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("back_end", ["gru", "mstcn"])
+@pytest.mark.parametrize("slots", [0, 8])
+def test_every_kind_of_lip_reader_exports(tmp_path: Path, back_end: str, slots: int) -> None:
+    from avb.tools.export import to_onnx
+
+    pytest.importorskip("onnxscript", reason="the extra export")
+    changes = {"back_end": back_end, "slots": slots, "variant": "released", "pool": "released"}
+    recipe, model = save(tmp_path / "best.pt", "lip", model=MODEL | changes)
+    assert to_onnx(model, recipe, SCALING)[1]["largest_difference"] < 1e-4
+
+
+@pytest.mark.slow
+def test_the_onnx_speech_model_makes_the_same_mels(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript", reason="the extra export")
+    recipe, model = save(tmp_path / "best.pt", "l2s")
+    words = ["--ckpt", tmp_path / "best.pt", "--out", tmp_path / "out", "--frames", 20]
+    assert avb("export", "--to", "onnx", *words)[0] == 0
+    given = batch(2, 20)
+    inputs = task.prepare(given, recipe, SCALING, torch.device("cpu"), train=False)
+    with torch.no_grad():
+        mel = model(inputs.video_BCTHW).mels.after
+    wanted = task.from_speech_range(mel, SCALING).clamp(-11.5, 3.5).numpy()
+    video = augment.crop_center(given.video["lips"], SCALING.margin).contiguous()
+    found = run_onnx(tmp_path / "out/model.onnx", video=video)
+    assert found.shape == (2, 80, 80) and np.abs(found - wanted).max() < 1e-3
+    assert np.ptp(wanted) > 0.1
+
+
+def test_safetensors_and_config_rebuild_the_model(tmp_path: Path) -> None:
+    safetensors = pytest.importorskip("safetensors.torch", reason="the extra export")
+    recipe, model = save(tmp_path / "best.pt", "lip")
+    out = tmp_path / "out"
+    words = ["--ckpt", tmp_path / "best.pt", "--to", "safetensors", "--out", out]
+    assert avb("export", *words)[0] == 0
+    config = json.loads((out / "config.json").read_text())
+    again = make_recipe("lip", config["recipe"], "config.json")
+    rebuilt = task.build_model(again, task.Scaling(**config["scaling"])).eval()
+    rebuilt.load_state_dict(safetensors.load_file(out / "model.safetensors"))
+    given = task.prepare(batch(), recipe, SCALING, torch.device("cpu"), train=False).video_BCTHW
+    with torch.no_grad():
+        assert torch.equal(rebuilt(given).logits, model(given).logits)
+    assert avb("export", *words)[0] == 0  # again into the same folder
+
+
+def test_the_card_has_figures_flags_and_what_is_not_known(tmp_path: Path) -> None:
+    pytest.importorskip("safetensors", reason="the extra export")
+    ckpt, out, record = tmp_path / "best.pt", tmp_path / "out", tmp_path / "record.json"
+    save(ckpt, "lip")
+    import hashlib
+
+    flags = {"n": 400, "part": "test", "split": "official", "unit": "clip"}
+    flags["checkpoint_sha256"] = hashlib.sha256(ckpt.read_bytes()).hexdigest()
+    top1 = {"value": 0.8541, "low": 0.81, "high": 0.89}
+    made = {"metrics": {"top1": top1}, "floors": {"chance": 0.002}, "flags": flags}
+    record.write_text(json.dumps(made))
+    words = ["export", "--ckpt", ckpt, "--to", "safetensors", "--out", out]
+    assert avb(*words, "--record", record)[0] == 0
+    card = (out / "MODEL_CARD.md").read_text()
+    for text in ("0.8541 [0.8100, 0.8900]", "floors: chance", "unit clip", "slots: 8"):
+        assert text in card, text
+    assert "BBC agreement" in card and "## Not known" in card
+    assert "Not measured" not in card and "How many clips it was trained on" in card
+    flags["checkpoint_sha256"] = "0" * 64
+    record.write_text(json.dumps(made))
+    code, _, said = avb(*words, "--record", record)
+    assert code == 2 and "another checkpoint" in said
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "words", "said"),
+    [
+        ("l2s", {"model": {"slots": 8}}, ["--to", "onnx"], "model.decoder=synchronous"),
+        ("lip", {}, ["--to", "tflite"], "safetensors, onnx"),
+        ("lip", {}, ["--to", "safetensors", "--record", "nowhere.json"], "nowhere.json"),
+        ("lip", {}, ["--to", "safetensors", "--data", "nowhere"], "no dataset.json"),
+    ],
+)
+def test_what_cannot_be_is_one_line_and_leaves_nothing(
+    tmp_path: Path, kind: str, changes: Any, words: list[str], said: str
+) -> None:
+    pytest.importorskip("onnxscript", reason="the extra export")
+    save(tmp_path / "best.pt", kind, **changes)
+    out = tmp_path / "out"
+    code, _, text = avb("export", "--ckpt", tmp_path / "best.pt", "--out", out, *words)
+    assert code == 2 and said in text and text.count("\n") == 1
+    assert not out.exists()
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    pytest.importorskip("safetensors", reason="the extra export")
+    save(tmp_path / "best.pt", "lip")
+    (tmp_path / "config.json").write_text('{"mine": 1}')
+    words = ["--ckpt", tmp_path / "best.pt", "--to", "safetensors", "--out", tmp_path]
+    code, _, text = avb("export", *words)
+    assert code == 2 and "another --out" in text
+    assert (tmp_path / "config.json").read_text() == '{"mine": 1}'
+
+
+def test_a_judge_is_not_exported(tmp_path: Path) -> None:
+    pytest.importorskip("safetensors", reason="the extra export")
+    checkpoint.save(tmp_path / "judge.pt", {"task": "judge"})
+    words = ["--ckpt", tmp_path / "judge.pt", "--to", "safetensors", "--out", tmp_path / "out"]
+    code, _, text = avb("export", *words)
+    assert code == 2 and "judge" in text
