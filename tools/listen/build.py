@@ -1,0 +1,236 @@
+"""`avb listen`: sounds of several systems as one page to rate them on, and its key."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import io
+import json
+import wave
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from avb.pipeline.config import UsageError
+from avb.pipeline.corpora.grid import words_of
+from avb.pipeline.shard import write_atomic
+from avb.tools.listen.level import to_level
+from avb.tools.listen.order import rating_order
+from avb.train.measures.bounds import fit_length, speech_shaped_noise
+from avb.train.measures.sentence import SLOT_NAMES, SLOT_WORDS
+from avb.train.measures.speech import RATE, Sound
+from avb.train.sounds import make_folder, to_int16
+
+#: What every test has beside the systems it is about.
+REAL, CEILING, FLOOR = "real", "griffin_lim", "floor"
+CLIPS, PRACTICE = 24, 3
+#: Orders in a page; a rater's seed is the number of one.
+ORDERS = 200
+_FULL_SCALE = 32768
+
+
+@dataclass(frozen=True)
+class System:
+    """Sounds of one model: `FOLDER/KEY.model.wav`, as `avb eval l2s --save-wavs` writes them."""
+
+    name: str
+    folder: Path
+
+
+def parse(texts: Sequence[str]) -> list[System]:
+    """Systems from `name=FOLDER`, or a folder that is called as the system.
+
+    Raises:
+        UsageError: no folder, a name twice, or one that every test has already.
+    """
+    found = []
+    for text in texts:
+        name, sign, folder = text.partition("=")
+        path = Path(folder if sign else text)
+        found.append(System(name if sign else path.resolve().name, path))
+        if not path.is_dir():
+            raise UsageError(f"{path}: no such folder (avb eval l2s --save-wavs makes one)")
+    names = [one.name for one in found]
+    for name in names:
+        if not name or name in (REAL, CEILING, FLOOR) or names.count(name) > 1:
+            raise UsageError(f"system {name!r}: give each its own name, name=FOLDER")
+    if not found:
+        raise UsageError("no system to listen to; give name=FOLDER")
+    return found
+
+
+def build(systems: Sequence[System], out: Path, clips: int = CLIPS, seed: int = 0) -> Path:
+    """Write the page to `out` and its key beside it; returns the key's path.
+
+    Every sentence is said by each system, by the real talker, by Griffin-Lim of the true mel and
+    by noise of the talker's spectrum. All clips have an active level of -26 dBov, one length and
+    16 kHz. Sentences are drawn from all talkers alike; those of the practice are not in the test.
+
+    Args:
+        systems: what is compared.
+        out: the HTML file.
+        clips: sentences a system.
+        seed: of what is drawn, and of the ids.
+
+    Raises:
+        UsageError: too few common sentences, sounds that do not fit, or a disk that refuses.
+    """
+    keys = choose(common_keys(systems), clips + PRACTICE, seed)
+    practice, tested = keys[:PRACTICE], keys[PRACTICE:]
+    names = [*(one.name for one in systems), REAL, CEILING, FLOOR]
+    try:
+        orders = [rating_order(len(names), len(tested), s) for s in range(ORDERS)]
+    except ValueError as error:
+        raise UsageError(f"{error} (--clips)") from None
+    sounds = load(systems, keys)
+    rng = np.random.default_rng([seed, len(keys)])
+    heard = [(name, key) for key in tested for name in names]
+    # The best, a model and the worst: raters hear the range before they rate.
+    heard += list(zip((REAL, systems[0].name, FLOOR), practice, strict=True))
+    ids = dict(zip(heard, _ids(len(heard), rng), strict=True))
+    test = {
+        "clips": {
+            one: {"words": words_of(_sentence(key)), "wav": _encoded(sounds[name, key])}
+            for (name, key), one in sorted(ids.items(), key=lambda item: item[1])
+        },
+        "slots": dict(zip(SLOT_NAMES, SLOT_WORDS, strict=True)),
+        "practice": [ids[clip] for clip in heard[-PRACTICE:]],
+        "orders": [
+            [[ids[names[i], tested[j]] for i, j in part] for part in (order, again)]
+            for order, again in orders
+        ],
+    }
+    page, page_hash = render(test)
+    key = {
+        "page_hash": page_hash,
+        "systems": names,
+        "folders": {one.name: str(one.folder) for one in systems},
+        "clips": {one: {"system": name, "key": key} for (name, key), one in ids.items()},
+        "practice": test["practice"],
+        "orders": test["orders"],
+        "seed": seed,
+    }
+    key_file = out.with_suffix(".key.json")
+    make_folder(out.parent)
+    try:
+        write_atomic(out, page.encode())
+        write_atomic(key_file, (json.dumps(key) + "\n").encode())
+    except OSError as error:
+        raise UsageError(f"{out}: cannot be written ({error.strerror})") from None
+    return key_file
+
+
+def render(test: dict[str, Any]) -> tuple[str, str]:
+    """The page with a test in it, and the hash of the page without its hash."""
+    template = resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
+    page = template.replace("@TEST@", json.dumps(test).replace("</", "<\\/"))
+    digest = hashlib.sha256(page.encode()).hexdigest()
+    return page.replace("@HASH@", html.escape(digest)), digest
+
+
+def common_keys(systems: Sequence[System]) -> list[str]:
+    """Keys whose sound each system has, with the real one and the ceiling in the first folder."""
+    first = systems[0].folder
+    keys = {_key(path, first, "real") for path in first.rglob("*.real.wav")}
+    keys &= {_key(path, first, "griffin_lim") for path in first.rglob("*.griffin_lim.wav")}
+    for one in systems:
+        keys &= {_key(path, one.folder, "model") for path in one.folder.rglob("*.model.wav")}
+    return sorted(keys)
+
+
+def _key(path: Path, folder: Path, signal: str) -> str:
+    return path.relative_to(folder).as_posix().removesuffix(f".{signal}.wav")
+
+
+def choose(keys: Sequence[str], count: int, seed: int) -> list[str]:
+    """So many keys, talkers in turn.
+
+    Raises:
+        UsageError: there are not as many.
+    """
+    if len(keys) < count:
+        raise UsageError(
+            f"{len(keys)} sentences are in all folders, and {count} are needed with the"
+            f" {PRACTICE} of the practice; evaluate more clips, or lower --clips"
+        )
+    rng = np.random.default_rng(seed)
+    talkers: dict[str, list[str]] = {}
+    for key in (keys[i] for i in rng.permutation(len(keys))):
+        talkers.setdefault(key.rpartition("/")[0], []).append(key)
+    turns = [(place, key) for own in talkers.values() for place, key in enumerate(own)]
+    return [key for _, key in sorted(turns, key=lambda turn: turn[0])][:count]
+
+
+def _sentence(key: str) -> str:
+    return key.rpartition("/")[2]
+
+
+def load(systems: Sequence[System], keys: Sequence[str]) -> dict[tuple[str, str], Sound]:
+    """Sounds by (system, key), at one level and of one length.
+
+    Raises:
+        UsageError: one cannot be read or is silent, a key is no sentence of GRID, or the folders
+            are not of the same clips.
+    """
+    sounds: dict[tuple[str, str], Sound] = {}
+    for key in keys:
+        try:
+            words_of(_sentence(key))
+        except (KeyError, ValueError):
+            raise UsageError(f"{key}: no GRID sentence; the six drop-downs need one") from None
+        real = [read_wav(one.folder / f"{key}.real.wav") for one in systems]
+        if any(not np.array_equal(real[0], other) for other in real[1:]):
+            raise UsageError(f"{key}: the folders differ in the real sound; are they of one test?")
+        sounds[REAL, key] = real[0]
+        sounds[CEILING, key] = read_wav(systems[0].folder / f"{key}.griffin_lim.wav")
+        for one in systems:
+            sounds[one.name, key] = read_wav(one.folder / f"{key}.model.wav")
+    talkers = [key.rpartition("/")[0] for key in keys]
+    noises = speech_shaped_noise([sounds[REAL, key] for key in keys], talkers)
+    sounds |= {(FLOOR, key): noise for key, noise in zip(keys, noises, strict=True)}
+    shortest = {k: min(len(s) for (_, key), s in sounds.items() if key == k) for k in keys}
+    longest = max(shortest.values())
+    levelled = {}
+    for (name, key), sound in sounds.items():
+        try:
+            # Cut alike first, so that no system is known by where it ends.
+            levelled[name, key] = fit_length(to_level(sound[: shortest[key]]), longest)
+        except ValueError as error:
+            raise UsageError(f"{key} of {name}: {error}") from None
+    return levelled
+
+
+def read_wav(path: Path) -> Sound:
+    """A 16-bit mono file at 16 kHz, float32 [n].
+
+    Raises:
+        UsageError: it is missing, damaged or of another kind.
+    """
+    try:
+        with wave.open(str(path), "rb") as file:
+            kind = file.getnchannels(), file.getsampwidth(), file.getframerate()
+            data = file.readframes(file.getnframes())
+    except (OSError, EOFError, wave.Error) as error:
+        raise UsageError(f"{path}: cannot be read ({error})") from None
+    if kind != (1, 2, RATE):
+        raise UsageError(f"{path}: expected mono, 16 bit, {RATE} Hz; found {kind}")
+    return np.asarray(np.frombuffer(data, "<i2") / _FULL_SCALE, np.float32)
+
+
+def _encoded(sound: Sound) -> str:
+    buffer = io.BytesIO()
+    samples = to_int16(sound)[0]
+    with wave.open(buffer, "wb") as file:
+        file.setparams((1, 2, RATE, len(samples), "NONE", "not compressed"))
+        file.writeframes(samples.tobytes())
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _ids(count: int, rng: np.random.Generator) -> list[str]:
+    """Different names that say nothing: eight hexadecimal digits each."""
+    return [f"{n:08x}" for n in rng.choice(2**32, count, replace=False)]

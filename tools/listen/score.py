@@ -1,0 +1,260 @@
+"""`avb listen-score`: what the raters' files say, under rules that were fixed beforehand.
+
+Everything is a mean over raters and sentences, two crossed samples: both are drawn again for an
+interval. Each system is heard with the same sentences by the same raters, so differences are
+paired: the draws are the same for all.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avb.pipeline.config import UsageError
+from avb.pipeline.corpora.grid import words_of
+from avb.tools.listen.build import FLOOR, REAL
+from avb.train.measures.intervals import DRAWS, percentiles, resample_counts
+from avb.train.measures.sentence import SLOT_NAMES
+
+SCALES = ("intelligibility", "naturalness")
+#: Repeats that may differ by more than one point before a rater is left out.
+_TOLERATED = 1
+RATERS, SENTENCES = 20, 24  # evaluation.md section 6: fewer prove little
+
+Row = dict[str, str]
+Floats = NDArray[np.float64]
+
+
+def score(
+    files: Sequence[Path], key_file: Path, draws: int = DRAWS, seed: int = 0
+) -> dict[str, Any]:
+    """Ratings, human word error and differences of systems.
+
+    Args:
+        files: one CSV of each rater, as the page saved it.
+        key_file: what `avb listen` wrote beside the page.
+        draws: resamplings of raters and sentences.
+        seed: decides them.
+
+    Returns:
+        `systems`: by name, for each scale and `wer` (wrong words of six) {"value", "low", "high",
+        "rater_mean": {"value", "half"}}, half of the t interval over rater means, None with one
+        rater; `wer_first`, where the rater had not met the sentence before, as a plain ratio;
+        `differences`: for each pair {"a", "b", "measure", "value", "low", "high", "p", "p_holm"};
+        `raters`, `excluded` with reasons, `notes`.
+
+    Raises:
+        UsageError: a file that cannot be read, is of another page, or a rater twice.
+    """
+    key = _read_key(key_file)
+    sessions = [_read_session(path, key) for path in files]
+    names = [own[0]["rater"] for own in sessions]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UsageError(f"rater {twice!r} is in two files; give each file once")
+    reasons = {name: exclude(own, key) for name, own in zip(names, sessions, strict=True)}
+    kept = [own for name, own in zip(names, sessions, strict=True) if not reasons[name]]
+    record: dict[str, Any] = {
+        "page_hash": key["page_hash"],
+        "raters": [_facts(own) for own in kept],
+        "excluded": [{"rater": name, "reasons": why} for name, why in reasons.items() if why],
+        "notes": [],
+    }
+    if not kept:
+        raise UsageError(f"no rater is left: {record['excluded']}")
+    tables = {m: _table(kept, key, m) for m in (*SCALES, "wer")}
+    num_sentences = tables["wer"].shape[2]
+    weights = _weights(len(kept), num_sentences, draws, seed)
+    drawn = {m: _draws(table, *weights) for m, table in tables.items()}
+    first = _first_hearing(kept, key)
+    record["systems"] = {
+        name: {
+            **{m: _figure(tables[m][i], drawn[m][:, i]) for m in tables},
+            "wer_first": first[name],
+        }
+        for i, name in enumerate(key["systems"])
+    }
+    record["differences"] = [d for m in tables for d in _pairs(m, key, tables[m], drawn[m])]
+    if len(kept) < RATERS or num_sentences < SENTENCES:
+        record["notes"].append(
+            f"{len(kept)} raters and {num_sentences} sentences a system; {RATERS} and {SENTENCES}"
+            " are the least for a claim (evaluation.md section 6)"
+        )
+    return record
+
+
+def _read_key(path: Path) -> dict[str, Any]:
+    try:
+        key = json.loads(path.read_text(encoding="utf-8"))
+        return {name: key[name] for name in ("page_hash", "systems", "clips", "orders", "practice")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path}: not the key of avb listen ({error})") from None
+
+
+def _read_session(path: Path, key: dict[str, Any]) -> list[Row]:
+    """The rows of one rater, without practice, in the order of hearing."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+        rows.sort(key=lambda row: int(row["position"]))
+        bad = [r for r in rows if r["page_hash"] != key["page_hash"]]
+        heard = [r for r in rows if r["kind"] != "practice"]
+        if not heard:
+            raise ValueError("no answers")
+        if bad:
+            raise ValueError("its page is not the one of the key (page_hash differs)")
+        if len({r["rater"] for r in rows}) > 1:
+            raise ValueError("more than one rater")
+        for row in heard:
+            if not all(row[scale] in set("12345") for scale in SCALES):
+                raise ValueError(f"clip {row['clip']}: a rating that is none of 1 to 5")
+            if row["kind"] not in ("test", "repeat") or row["clip"] not in key["clips"]:
+                raise ValueError(f"clip {row['clip']}: not of this test")
+        order, again = key["orders"][int(heard[0]["seed"])]
+        if [r["clip"] for r in heard] != [*order, *again][: len(heard)]:
+            raise ValueError("its clips are not in the order of its seed")
+    except (OSError, ValueError, KeyError, TypeError, IndexError, csv.Error) as error:
+        raise UsageError(f"{path}: {_reason(error)}") from None
+    return heard
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"no file of the listening page (column {error} is missing)"
+    return str(error)
+
+
+def exclude(rows: Sequence[Row], key: dict[str, Any]) -> list[str]:
+    """Why a rater does not count; empty if they do. The rule of evaluation.md section 5.
+
+    Out is who rates the floor above real speech on either scale, or rates two of the four repeats
+    more than a point off on either; and, as the first two cannot be told then, who did not finish.
+    """
+    order, again = key["orders"][int(rows[0]["seed"])]
+    if len(rows) < len(order) + len(again):
+        return [f"not finished: {len(rows)} of {len(order) + len(again)} clips"]
+    found = []
+    tested = [row for row in rows if row["kind"] == "test"]
+    for scale in SCALES:
+        real, floor = (
+            np.mean([int(r[scale]) for r in tested if key["clips"][r["clip"]]["system"] == name])
+            for name in (REAL, FLOOR)
+        )
+        if floor > real:
+            found.append(f"{scale} of the floor {floor:.2f}, above real speech {real:.2f}")
+    before = {row["clip"]: row for row in tested}
+    off = [
+        any(abs(int(row[scale]) - int(before[row["clip"]][scale])) > 1 for scale in SCALES)
+        for row in rows
+        if row["kind"] == "repeat"
+    ]
+    if sum(off) > _TOLERATED:
+        found.append(f"{sum(off)} of {len(off)} repeats more than a point off")
+    return found
+
+
+def _facts(rows: Sequence[Row]) -> dict[str, Any]:
+    first = rows[0]
+    plays = float(np.mean([int(row["plays"]) for row in rows]))
+    seconds = float(np.median([float(row["play_to_answer_s"]) for row in rows]))
+    return {k: first[k] for k in ("rater", "seed", "headphones", "native")} | {
+        "mean_plays": plays,
+        "median_play_to_answer_s": seconds,
+    }
+
+
+def _wrong(row: Row, key: dict[str, Any]) -> float:
+    """Share of the six words that were not heard; no word stands in two slots."""
+    truth = words_of(key["clips"][row["clip"]]["key"].rpartition("/")[2])
+    heard = [row[slot] for slot in SLOT_NAMES]
+    return sum(a != b for a, b in zip(truth, heard, strict=True)) / len(truth)
+
+
+def _table(sessions: Sequence[Sequence[Row]], key: dict[str, Any], measure: str) -> Floats:
+    """One measure [systems x raters x sentences], first hearings alone: no repeats."""
+    clips = key["clips"]
+    keys = sorted({clips[row["clip"]]["key"] for row in sessions[0]})
+    places = {name: i for i, name in enumerate(key["systems"])}
+    table = np.full((len(places), len(sessions), len(keys)), np.nan)
+    for rater, rows in enumerate(sessions):
+        for row in (row for row in rows if row["kind"] == "test"):
+            clip = clips[row["clip"]]
+            value = _wrong(row, key) if measure == "wer" else float(row[measure])
+            table[places[clip["system"]], rater, keys.index(clip["key"])] = value
+    return table
+
+
+def _weights(raters: int, sentences: int, draws: int, seed: int) -> tuple[Floats, Floats]:
+    """How often each rater [draws x R] and each sentence [draws x N] is drawn."""
+    drawn = (
+        np.concatenate(list(resample_counts(count, draws=draws, seed=seed + i)))
+        for i, count in enumerate((raters, sentences))
+    )
+    by_rater, by_sentence = drawn
+    return by_rater / raters, by_sentence / sentences
+
+
+def _draws(table: Floats, by_rater: Floats, by_sentence: Floats) -> Floats:
+    """Means of each draw [draws x systems]."""
+    per_sentence = np.einsum("dr,srn->dsn", by_rater, table)
+    return np.einsum("dsn,dn->ds", per_sentence, by_sentence)
+
+
+def _figure(table: Floats, draws: Floats) -> dict[str, Any]:
+    """Mean of [raters x sentences] with both intervals."""
+    from scipy.stats import t
+
+    means = table.mean(axis=1)
+    half = None
+    if len(means) > 1:
+        spread = means.std(ddof=1) / np.sqrt(len(means))
+        half = float(t.ppf(0.975, len(means) - 1) * spread)
+    rater_mean = {"value": float(means.mean()), "half": half}
+    return {**percentiles(float(table.mean()), draws), "rater_mean": rater_mean}
+
+
+def _first_hearing(sessions: Sequence[Sequence[Row]], key: dict[str, Any]) -> dict[str, Any]:
+    """Word error by system where the rater met the sentence for the first time; None: never."""
+    found: dict[str, list[float]] = {name: [] for name in key["systems"]}
+    for rows in sessions:
+        met: set[str] = set()
+        for row in rows:
+            clip = key["clips"][row["clip"]]
+            if clip["key"] not in met:
+                found[clip["system"]].append(_wrong(row, key))
+            met.add(clip["key"])
+    return {name: float(np.mean(all_)) if all_ else None for name, all_ in found.items()}
+
+
+def _pairs(measure: str, key: dict[str, Any], table: Floats, draws: Floats) -> list[dict[str, Any]]:
+    """Each pair of systems: difference, interval, two-sided p, and p by Holm over the pairs."""
+    found = []
+    for i, j in itertools.combinations(range(len(key["systems"])), 2):
+        gap = draws[:, i] - draws[:, j]
+        # One more, so that no p is 0: so many draws cannot show less.
+        tail = min(int((gap <= 0).sum()), int((gap >= 0).sum())) + 1
+        found.append(
+            {"a": key["systems"][i], "b": key["systems"][j], "measure": measure}
+            | percentiles(float((table[i] - table[j]).mean()), gap)
+            | {"p": min(1.0, 2 * tail / (len(gap) + 1))}
+        )
+    for pair, adjusted in zip(found, holm([pair["p"] for pair in found]), strict=True):
+        pair["p_holm"] = adjusted
+    return found
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """P values corrected for their number by Holm's step-down rule, in the same order."""
+    adjusted = [0.0] * len(values)
+    highest = 0.0
+    for rank, i in enumerate(sorted(range(len(values)), key=lambda i: values[i])):
+        highest = max(highest, min(1.0, (len(values) - rank) * values[i]))
+        adjusted[i] = highest
+    return adjusted
