@@ -1,0 +1,301 @@
+"""The report: nothing is fetched, every number of a record is there, and pictures and sounds are.
+
+Runs are real, of two steps on drawn words of LRW with their sound kept, for both tasks, and one
+without memory.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+import json
+import re
+import shutil
+import wave
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from avb.pipeline.config import UsageError, load_corpora
+from avb.pipeline.index import Index, load_index
+from avb.pipeline.prep import prep
+from avb.tools.cli import app
+from avb.tools.prep_command import settings_for
+from avb.tools.report import numbers, page, published, tables
+from avb.tools.report.runs import load_run, load_runs
+from avb.train import eval_l2s, loop
+from avb.train.evaluate import evaluate
+from avb.train.recipe import make_recipe
+from avb.train.split import split_rows
+
+pytest.importorskip("matplotlib", reason="figures need the extra report")
+pytest.importorskip("sklearn", reason="the map of features needs the extra report")
+pytest.importorskip("pystoi", reason="speech is measured with the extra eval")
+
+MODEL = {"slots": 8, "width": 8, "blocks": 1, "audio_dim": 16, "audio_width": 8, "hidden": 16}
+FETCHED = re.compile(r"""(?:src|href|srcset|action|poster)\s*=\s*["']?([^"'\s>]+)|url\(([^)]+)\)""")
+
+
+@pytest.fixture(scope="module")
+def spoken(tmp_path_factory: pytest.TempPathFactory) -> Index:
+    """Ten clips with sound, called by two words in turn: drawn, no word comes twice."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pytest.importorskip("espeakng_loader", reason="drawn talkers speak with the extra prep")
+    from avb.tools.synth import make
+
+    folder = tmp_path_factory.mktemp("spoken")
+    make("lrw", folder / "raw", clips=10)
+    corpus = load_corpora()["lrw"]
+    prep(corpus, settings_for("lrw", corpus, keep_audio=True), folder / "raw", folder / "shards")
+    path = folder / "shards" / "lrw" / "manifest.parquet"
+    table = pq.read_table(path)
+    column = table.schema.get_field_index("label")
+    names = pa.array([("ABOUT", "YOUNG")[i % 2] for i in range(len(table))], pa.string())
+    pq.write_table(table.set_column(column, "label", names), path)
+    return load_index(path.parent)
+
+
+def train(task: str, index: Index, out: Path, **model: Any) -> Path:
+    """A run of two steps with the record of its test part."""
+    corpus = load_corpora()["lrw"]
+    base: dict[str, Any] = {"batch_size": 4, "steps": 2, "validate_every": 1}
+    if task == "l2s":
+        model = {"decoder": "synchronous"} | model
+    recipe = make_recipe(task, base | {"model": MODEL | model}, "test")  # type: ignore[arg-type]
+    order = ["train", "train", "train", "val", *["test"] * 6]
+    listed = {index.key(i): part for i, part in zip(range(len(index)), order, strict=True)}
+    loop.train(recipe, index, split_rows(index, corpus, "official", listed=listed), out)
+    record = evaluate(task, out / "best.pt", index, corpus, "test")
+    (out / "test.json").write_text(json.dumps(record, default=float))
+    return out
+
+
+@pytest.fixture(scope="module")
+def runs(spoken: Index, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(eval_l2s, "GL_ITERATIONS", 4)
+        return {
+            "words": train("lip", spoken, folder / "words"),
+            "baseline": train("lip", spoken, folder / "baseline", slots=0),
+            "speech": train("l2s", spoken, folder / "speech"),
+        }
+
+
+@pytest.fixture(scope="module")
+def text(runs: dict[str, Path], spoken: Index, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page of all three, with clips."""
+    out = tmp_path_factory.mktemp("page") / "deep" / "report.html"
+    given = ["report", *map(str, runs.values()), "--data", str(spoken.folder), "--clips", "1"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(eval_l2s, "GL_ITERATIONS", 4)
+        done = CliRunner().invoke(app, [*given, "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    return out.read_text(encoding="utf-8")
+
+
+def section(text: str, title: str) -> str:
+    """The part of the page under a heading."""
+    found = [part for part in text.split("<section")[1:] if f"<h2>{title}" in part]
+    assert len(found) == 1, title
+    return found[0]
+
+
+def test_the_page_asks_for_nothing_outside_itself(text: str) -> None:
+    asked = [a or b for a, b in FETCHED.findall(text)]
+    assert asked and all(a.strip("\"'").startswith(("data:", "#")) for a in asked)
+    assert "http:" not in text and "https:" not in text
+    assert "<script" not in text and "@import" not in text and "<link" not in text
+
+
+def entries(values: Any) -> Iterator[dict[str, float]]:
+    """Every figure with an interval, at any depth."""
+    if isinstance(values, dict) and {"value", "low", "high"} <= set(values):
+        if values["value"] is not None:
+            yield values
+    elif isinstance(values, dict):
+        for inner in values.values():
+            yield from entries(inner)
+
+
+@pytest.mark.parametrize("name", ["words", "baseline", "speech"])
+def test_every_figure_of_the_record_is_there_with_its_interval(
+    text: str, runs: dict[str, Path], name: str
+) -> None:
+    record = json.loads((runs[name] / "test.json").read_text())
+    plain = text.replace("\N{NO-BREAK SPACE}", " ")
+    kept = ("metrics", "ceiling", "real", "floors", "per_slot")
+    found = list(entries({k: record[k] for k in kept if k in record}))
+    found += list(entries({k: v for k, v in record["addressing"].items() if k != "flags"}))
+    assert len(found) > (3 if name == "baseline" else 60)
+    for entry in found:
+        value, low, high = (entry[k] for k in ("value", "low", "high"))
+        forms = [
+            f"{s * value:{sign}.{d}f} [{s * low:{sign}.{d}f}, {s * high:{sign}.{d}f}]"
+            for s, d, sign in ((1, 3, ""), (100, 1, ""), (1, 2, ""), (1, 1, ""), (1, 3, "+"))
+        ]
+        assert any(form in plain for form in forms), forms[0]
+    for clip_count in (str(record["flags"]["n"]), record["flags"]["checkpoint_sha256"]):
+        assert clip_count in plain
+
+
+def test_players_hold_whole_sounds_and_three_of_each_clip(
+    text: str, spoken: Index, runs: dict[str, Path]
+) -> None:
+    sounds = re.findall(r'src="data:audio/wav;base64,([^"]+)"', text)
+    assert len(sounds) == 3
+    for data in sounds:
+        with wave.open(io.BytesIO(base64.b64decode(data, validate=True))) as file:
+            assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (16000, 1, 2)
+            assert abs(file.getnframes() - spoken.num_frames[0] * 640) <= 640
+            assert any(file.readframes(20000))
+
+
+def test_each_task_has_its_figures(text: str) -> None:
+    for task in ("Lip reading", "Lip to speech"):
+        assert f"{task}: loss terms" in section(text, "Training")
+    assert section(text, "Training").count("<svg") == 2
+    words, speech = section(text, "words: words seen"), section(text, "speech: seen and heard")
+    assert words.count("<svg") == 2, "addresses and the map of features"
+    assert speech.count("<svg") == 3, "addresses, mels and the map of features"
+    assert "words taken for others</figcaption>" in section(text, "Lip reading: words")
+    assert section(text, "The memory").count("<svg") == 2
+    assert "currentColor" in text, "figures take the colour of the page's text"
+
+
+def test_a_run_without_memory_leaves_its_addresses_out_and_says_so(text: str) -> None:
+    own = section(text, "baseline: words seen")
+    assert "0 slots" in own and "<svg" not in own
+    assert "baseline, test: left out, a model with 0 slots" in section(text, "The memory")
+
+
+def test_runs_on_the_same_clips_are_compared_in_pairs(text: str) -> None:
+    own = section(text, "Runs compared")
+    assert "words, test (A) against baseline, test (B)" in own and "McNemar" in own
+    assert "speech" not in own
+
+
+def test_without_shards_a_line_says_how_to_get_clips(runs: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(runs["words"], tmp_path / "run")
+    (tmp_path / "run" / "test.json").unlink()
+    done = CliRunner().invoke(app, ["report", str(tmp_path / "run"), "--out", str(tmp_path / "r")])
+    assert done.exit_code == 0, done.output
+    plain = (tmp_path / "r").read_text()
+    assert "avb report --data SHARDS" in plain and "avb eval lip --ckpt" in plain
+    assert "<audio" not in plain and "loss terms" in plain
+
+
+def test_published_rows_load_and_each_names_a_source() -> None:
+    found = published.load()
+    assert len(found.rows) > 50
+    for row in found.rows:
+        assert len(row.source) > 8 and row.mark in found.marks and row.metrics and row.splits
+        for name, value in row.metrics.items():
+            assert name in numbers.STYLES and 0 < value < 5
+    names = [(row.corpus, row.method) for row in found.rows]
+    assert len(set(names)) == len(names)
+    corpora = load_corpora()
+    assert all(s in corpora[r.corpus].splits for r in found.rows for s in r.splits)
+
+
+def test_rows_with_other_flags_are_labelled_and_like_ones_are_not(text: str) -> None:
+    flags = {"split": "official", "part": "test", "limit": None, "boundary": False, "unit": "clip"}
+    record = {"task": "lip", "flags": flags}
+    rows = {row.method: row for row in published.load().rows if row.corpus == "lrw"}
+    paper, told = rows["the paper, 88 slots"], rows["SyncVSR 2024 with boundary"]
+    assert published.reasons(record, "lrw", paper) == []
+    assert "with word boundary" in published.reasons(record, "lrw", told)
+    for name, value in (("limit", 30), ("part", "val"), ("boundary", True), ("unit", "word")):
+        changed = {"task": "lip", "flags": flags | {name: value}}
+        assert published.reasons(changed, "lrw", paper), name
+    assert published.reasons(record, "grid", paper) == ["other corpus: lrw"]
+    assert "not comparable; with word boundary" in section(text, "Lip reading: numbers")
+
+
+@pytest.mark.parametrize("figure", ["curves", "confusion", "similarity", "addressing", "mels"])
+def test_plot_writes_the_figure(
+    figure: str, runs: dict[str, Path], spoken: Index, tmp_path: Path
+) -> None:
+    out = tmp_path / ("figure.pdf" if figure == "curves" else "figure.png")
+    given = [str(runs["words" if figure == "confusion" else "speech"]), "--figure", figure]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(eval_l2s, "GL_ITERATIONS", 2)
+        flags = ["--out", str(out), "--data", str(spoken.folder)]
+        done = CliRunner().invoke(app, ["plot", *given, *flags])
+    assert done.exit_code == 0, done.output
+    assert out.read_bytes()[:4] in (b"%PDF", b"\x89PNG") and out.stat().st_size > 5000
+
+
+def refused(*given: object) -> str:
+    done = CliRunner().invoke(app, [str(one) for one in given])
+    assert done.exit_code == 2, done.output
+    lines = done.output.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("avb: "), done.output
+    return lines[0]
+
+
+def test_bad_input_is_one_clear_line(
+    runs: dict[str, Path], spoken: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "no such folder" in refused("report", tmp_path / "nothing")
+    assert "holds no recipe.yaml" in refused("report", tmp_path)
+    assert "given twice" in refused("report", runs["words"], runs["words"])
+    assert "give --data" in refused(
+        "plot", runs["words"], "--figure", "addressing", "--out", "a.png"
+    )
+    assert "one of curves" in refused("plot", runs["words"], "--figure", "cats", "--out", "a.png")
+    assert ".png or .pdf" in refused("plot", runs["words"], "--figure", "curves", "--out", "a.gif")
+    for name, figure, why in (
+        ("baseline", "similarity", "0 slots"),
+        ("baseline", "addressing", "0 slots"),
+        ("words", "mels", "makes no mels"),
+    ):
+        flags = ("--figure", figure, "--out", "a.png", "--data", spoken.folder)
+        assert why in refused("plot", runs[name], *flags)
+    assert not list(tmp_path.iterdir())
+
+    other = tmp_path / "other"
+    shutil.copytree(runs["words"], other)
+    shutil.copy(runs["baseline"] / "test.json", other / "val.json")
+    assert "neither best.pt" in refused("report", other)
+    shutil.copy(runs["speech"] / "test.json", other / "val.json")
+    assert "another run (task l2s, here lip)" in refused("report", other)
+    (other / "val.json").write_text("{")
+    assert "cannot be read as JSON" in refused("report", other)
+
+
+def test_shards_of_another_label_map_are_refused(runs: dict[str, Path], spoken: Index) -> None:
+    from avb.tools.report.look import Look
+
+    renamed = {**spoken.dataset, "labels": ["other", "words"]}
+    index = dataclasses.replace(spoken, dataset=renamed)
+    with pytest.raises(UsageError, match="label map"):
+        Look(load_run(runs["words"]), index, load_corpora()["lrw"])
+
+
+def test_many_words_become_bars_and_judged_words_a_matrix() -> None:
+    from avb.tools.report import figures
+    from avb.tools.report.style import drawing, svg
+
+    clips = [{"key": f"a/{i}", "label": f"W{i}", "said": f"W{i // 2}"} for i in range(80)]
+    spoken = "bin blue at f two now".split()
+    heard = "bin red at f two now".split()
+    speech = {"key": "s1/a", "words": spoken, "heard": heard, "heard_judge": spoken}
+    with drawing():
+        drawn = svg(figures.confusion({"task": "lip", "clips": clips}))
+        assert "W3 taken for W1" in drawn and "said, and" not in drawn
+        assert figures.heard({"task": "l2s", "clips": [speech]})[1] == ("blue", "blue", 1)
+        assert "said, and" in svg(figures.confusion({"task": "l2s", "clips": [speech]}))
+
+
+def test_names_on_a_page_are_text_and_no_markup(runs: dict[str, Path]) -> None:
+    run = dataclasses.replace(load_runs([runs["words"]])[0], name="<b>&")
+    drawn = page.render([run], [page.Section("x", [tables.facts_table([run])])])
+    assert "<b>&" not in drawn and "&lt;b&gt;&amp;" in drawn

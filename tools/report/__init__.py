@@ -1,0 +1,1 @@
+"""Runs and their evaluation records as one page, and the page's figures as files."""

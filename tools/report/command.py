@@ -1,0 +1,129 @@
+"""`avb report` and `avb plot` between the flags and the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from avb.pipeline.config import UsageError
+from avb.pipeline.shard import open_atomic, write_atomic
+from avb.tools.console import say
+from avb.tools.report.runs import Run, load_run, load_runs
+from avb.tools.report.style import drawing, need
+
+FIGURES = ("curves", "confusion", "addressing", "similarity", "tsne", "mels")
+SUFFIXES = (".png", ".pdf")
+
+
+def report(
+    folders: list[Path],
+    data: Path | None,
+    out: Path,
+    clips: int,
+    device: str | None,
+    datasets: Path | None,
+) -> None:
+    """Write the report of these runs to one file.
+
+    Raises:
+        UsageError: a folder is no run, something does not fit, or the file cannot be written.
+    """
+    need("matplotlib", "jinja2", *(["sklearn"] if data else []))
+    from avb.tools.report import page
+
+    runs = load_runs(folders)
+    looks = {run.name: _open(run, data, device, datasets) for run in runs} if data else {}
+    text = page.render(runs, page.build(runs, looks, clips, say))
+    _make_folder(out.parent)
+    try:
+        write_atomic(out, text.encode())
+    except OSError as error:
+        raise UsageError(f"{out}: cannot be written ({error.strerror})") from None
+    evaluated = sum(len(run.results) for run in runs)
+    say(f"{out}: {len(runs)} runs, {evaluated} evaluations, {len(text) / 1e6:.1f} MB")
+
+
+def plot(
+    folder: Path,
+    figure: str,
+    out: Path,
+    data: Path | None,
+    clip: int,
+    device: str | None,
+    datasets: Path | None,
+) -> None:
+    """Write one figure of a run as PNG or PDF.
+
+    Raises:
+        UsageError: no such figure, the run has not what it takes, or the file cannot be written.
+    """
+    if figure not in FIGURES:
+        raise UsageError(f"--figure {figure}: one of {', '.join(FIGURES)}")
+    if out.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"{out}: give a name that ends in {' or '.join(SUFFIXES)}")
+    need("matplotlib", *(["sklearn"] if figure == "tsne" else []))
+    run = load_run(folder)
+    _make_folder(out.parent)
+    try:
+        with drawing():
+            drawn = _draw(
+                run, figure, lambda: _need_look(run, figure, data, device, datasets), clip
+            )
+            with open_atomic(out) as file:
+                drawn.savefig(file, format=out.suffix[1:].lower(), dpi=200)
+    except ValueError as reason:
+        raise UsageError(f"{folder}: no figure {figure}: {reason}") from None
+    except OSError as error:
+        raise UsageError(f"{out}: cannot be written ({error.strerror})") from None
+    say(f"{figure} of {run.name} drawn to {out}")
+
+
+def _draw(run: Run, figure: str, look: Callable[[], Any], clip: int) -> Any:
+    from avb.tools.report import figures, scenes
+
+    probes = None
+    if run.results:
+        probes = (run.results[0].record.get("addressing") or {}).get("probes")
+    if figure == "curves":
+        return figures.curves([run])
+    if figure == "confusion":
+        return figures.confusion(_record(run))
+    if figure == "similarity":
+        found = _record(run).get("addressing") or {"reason": "the record has no such part"}
+        if "source" not in found:
+            raise ValueError(found["reason"])
+        return figures.similarity(found)
+    if figure == "tsne":
+        return scenes.tsne(look().features(), probes)
+    clips = look().clips(clip)
+    if len(clips) < clip:
+        raise ValueError(f"--clip {clip}: the test part has {len(clips)}")
+    return (scenes.addressing if figure == "addressing" else scenes.mels)(clips[clip - 1])
+
+
+def _record(run: Run) -> dict[str, Any]:
+    if not run.results:
+        raise ValueError(f"it holds no record; avb eval {run.task} --out {run.folder}/test.json")
+    return run.results[0].record
+
+
+def _need_look(
+    run: Run, figure: str, data: Path | None, device: str | None, datasets: Path | None
+) -> Any:
+    if data is None:
+        raise UsageError(f"--figure {figure} runs the network on clips: give --data SHARDS")
+    return _open(run, data, device, datasets)
+
+
+def _open(run: Run, data: Path, device: str | None, datasets: Path | None) -> Any:
+    from avb.tools.report.look import open_look
+    from avb.tools.train_command import choose_device
+
+    return open_look(run, data, choose_device(device), datasets)
+
+
+def _make_folder(folder: Path) -> None:
+    from avb.train.sounds import make_folder
+
+    make_folder(folder)

@@ -1,0 +1,202 @@
+"""Figures from what a run has written: curves, confusions, similarity of addresses.
+
+Each function returns a matplotlib figure; make them inside `style.drawing()`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avb.tools.report.runs import Run
+from avb.tools.report.style import COLOURS, HEAT, INK, new
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: Above, a matrix can no longer be read.
+MOST_CLASSES = 60
+_SIDE = 5.6  # inches that a matrix is wide at most
+_PAIRS_SHOWN = 20
+#: Points of a curve that one point of its smooth line is the mean of, as a share of the curve.
+_SMOOTH = 0.04
+
+NULLS = {
+    "trained": "trained",
+    "initial": "the network at its initialisation",
+    "random_slots": "its features, random slots",
+    "features": "its features, no memory",
+    "permuted": "words permuted within a slot",
+}
+SIDES = {"source": "A_src, from video", "target": "A_tgt, from audio"}
+
+
+def curves(runs: Sequence[Run]) -> Figure:
+    """Loss terms and validation over the steps, of runs of one task."""
+    lip = runs[0].task == "lip"
+    task = "cross entropy (nats)" if lip else "mel L1, both outputs"
+    score = "accuracy" if lip else "minus mel L1"
+    panels = {
+        "recalled": ("task loss, recalled audio", task),
+        "real": ("task loss, real audio", task),
+        "val_score": ("validation", score),
+        "saving": ("saving loss", "squared distance"),
+        "bridging": ("bridging loss", "KL (nats)"),
+        "lr": ("learning rate", "rate"),
+    }
+    figure, axes = new(4.4, nrows=2, ncols=3, sharex=True)
+    for place, (name, (title, unit)) in zip(axes.flat, panels.items(), strict=True):
+        found = 0
+        for number, run in enumerate(runs):
+            steps, values = run.series(name)
+            found += len(steps)
+            _curve(place, steps, values, COLOURS[number % len(COLOURS)], name)
+        place.set(title=title, ylabel=unit)
+        place.locator_params(axis="x", nbins=4)
+        if not found:
+            place.text(0.5, 0.5, "none", ha="center", transform=place.transAxes, color=INK)
+            place.set(yticks=[])
+    for place in axes[1]:
+        place.set_xlabel("step")
+    if len(runs) > 1:
+        from matplotlib.lines import Line2D
+
+        lines = [Line2D([], [], color=COLOURS[i % len(COLOURS)]) for i in range(len(runs))]
+        figure.legend(lines, [r.name for r in runs], loc="outside upper left", ncols=3)
+    return figure
+
+
+def _curve(axes: Axes, steps: list[int], values: list[float], colour: str, name: str) -> None:
+    """One run's line; a long noisy one pale, with its moving mean."""
+    marker = "o" if name == "val_score" or len(values) == 1 else None
+    width = 1 if name in ("val_score", "lr") else round(len(values) * _SMOOTH)
+    if width < 3:
+        axes.plot(steps, values, color=colour, marker=marker, markersize=3.5)
+        return
+    axes.plot(steps, values, color=colour, alpha=0.3, linewidth=0.8)
+    smooth = np.convolve(values, np.ones(width) / width, "valid")
+    first = (width - 1) // 2
+    axes.plot(steps[first : first + len(smooth)], smooth, color=colour)
+
+
+def heard(record: dict[str, Any]) -> list[tuple[str, str, int]]:
+    """Said, understood and place in the sentence, of every word that can be set beside another.
+
+    Of speech, the words that a judge heard in the model's sound, the trained one if there is one;
+    sentences of another length than was spoken are left out.
+    """
+    found = []
+    for clip in record["clips"]:
+        if record["task"] == "lip":
+            place = clip["key"].partition("#")[2]
+            found.append((clip["label"], clip["said"], int(place or 0)))
+            continue
+        words = clip.get("heard_judge") or clip.get("heard") or []
+        if len(words) == len(clip["words"]):
+            pairs = zip(clip["words"], words, strict=True)
+            found += [(said, word, place) for place, (said, word) in enumerate(pairs)]
+    return found
+
+
+def confusion(record: dict[str, Any]) -> Figure:
+    """Which words are taken for which: a matrix up to 60 words, else the most frequent mistakes.
+
+    Words stand in the order of their place in the sentence, then of the alphabet.
+
+    Raises:
+        ValueError: the record holds no words.
+    """
+    words = heard(record)
+    if not words:
+        raise ValueError("no words were read or heard in these clips")
+    said_at: dict[str, list[int]] = {}
+    understood_at: dict[str, list[int]] = {}
+    for said, word, place in words:
+        said_at.setdefault(said, []).append(place)
+        understood_at.setdefault(word, []).append(place)
+    places = understood_at | said_at
+    if len(places) > MOST_CLASSES:
+        return _mistakes(words)
+    columns = sorted(places, key=lambda word: (np.mean(places[word]), word))
+    rows = [word for word in columns if word in said_at]
+    counts = np.zeros((len(rows), len(columns)))
+    for said, word, _ in words:
+        counts[rows.index(said), columns.index(word)] += 1
+    return _matrix(counts, rows, columns)
+
+
+def _matrix(counts: NDArray[np.float64], rows: list[str], columns: list[str]) -> Figure:
+    side = min(_SIDE, 0.5 * len(columns)) * len(rows) / len(columns)
+    figure, axes = new(1.1 + side)
+    total = counts.sum(axis=1, keepdims=True)
+    picture = axes.imshow(100 * counts / total, cmap=HEAT, vmin=0, vmax=100)
+    size = 8 if len(columns) < 30 else 6
+    axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=size)
+    labels = [f"{word}  {int(n)}" for word, n in zip(rows, total[:, 0], strict=True)]
+    axes.set_yticks(range(len(labels)), labels, fontsize=size)
+    axes.tick_params(length=0)
+    axes.set(xlabel="understood", ylabel="said, and how often")
+    bar = figure.colorbar(picture, ax=axes, shrink=0.6, pad=0.02)
+    bar.set_label("% of the times it was said")
+    bar.outline.set_visible(False)
+    return figure
+
+
+def _mistakes(words: list[tuple[str, str, int]]) -> Figure:
+    pairs = Counter((said, word) for said, word, _ in words if said != word)
+    top = pairs.most_common(_PAIRS_SHOWN)
+    figure, axes = new(0.8 + 0.2 * max(len(top), 3))
+    names = [f"{said} taken for {word}" for (said, word), _ in top]
+    bars = axes.barh(range(len(top)), [n for _, n in top], color=COLOURS[0], height=0.7)
+    axes.bar_label(bars, padding=3, fontsize=8)
+    axes.set_yticks(range(len(top)), names)
+    axes.invert_yaxis()
+    axes.set(xlabel="clips")
+    axes.tick_params(axis="y", length=0)
+    return figure
+
+
+def similarity(addressing: dict[str, Any]) -> Figure:
+    """How well addresses tell words apart, beside their null models (after the paper's Figure 4).
+
+    Left: the area under the curve of same against other words at one place of the sentence.
+    Right: the mean cosines behind it. Bars are the intervals of the record.
+
+    Args:
+        addressing: of a record; with slots.
+    """
+    figure, axes = new(4.2, nrows=2, ncols=2, sharex="col", width_ratios=(3, 2))
+    for row, (side, title) in zip(axes, SIDES.items(), strict=True):
+        measured = {"trained": addressing[side], **addressing[side]["nulls"]}
+        names = [name for name in NULLS if name in measured]
+        left, right = row
+        for y, name in enumerate(names):
+            own = COLOURS[1] if name == "trained" else COLOURS[0]
+            _bar(left, measured[name]["within_slot_auc"], y, own, "o")
+            _bar(right, measured[name]["same"], y - 0.14, COLOURS[2], "o")
+            _bar(right, measured[name]["within"], y + 0.14, COLOURS[3], "s")
+        left.axvline(0.5, color=INK, linewidth=0.7, linestyle=":")
+        left.set_yticks(range(len(names)), [NULLS[name] for name in names])
+        right.set_yticks(range(len(names)), [""] * len(names))
+        for place in row:
+            place.set_ylim(len(names) - 0.5, -0.5)
+            place.tick_params(axis="y", length=0)
+        left.set_title(title)
+    left.set_xlabel("AUC of same against other words\nat the same place (dotted: chance)")
+    right.set_xlabel("mean cosine of two addresses")
+    handles = axes[0][1].get_lines()[:2]
+    axes[0][1].set_title(" ")  # room for the legend
+    names = ["same word", "other word, same place"]
+    figure.legend(handles, names, loc="outside upper right", ncols=2)
+    return figure
+
+
+def _bar(axes: Axes, entry: dict[str, Any], y: float, colour: str, marker: str) -> None:
+    """A point with its interval."""
+    axes.plot(entry["value"], y, marker, color=colour, markersize=5)
+    axes.hlines(y, entry["low"], entry["high"], color=colour, linewidth=1.6)

@@ -1,0 +1,288 @@
+"""A report: sections of tables, pictures and sounds, and one file that holds all of them."""
+
+from __future__ import annotations
+
+import base64
+import io
+import itertools
+import wave
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from avb.pipeline.config import UsageError
+from avb.tools.report import figures, published, tables
+from avb.tools.report.facts import differences
+from avb.tools.report.runs import Result, Run
+from avb.tools.report.style import drawing, svg
+from avb.tools.report.tables import Table
+
+Say = Callable[[str], None]
+TEMPLATE = Path(__file__).with_name("page.html")
+TASKS = {"lip": "Lip reading", "l2s": "Lip to speech"}
+SOUNDS = {
+    "real": "real",
+    "griffin_lim": "Griffin-Lim of the true mel (the ceiling)",
+    "model": "the model, from video alone",
+}
+_CONFUSIONS = 20
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph."""
+
+    text: str
+    kind: str = "text"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An SVG element with its caption."""
+
+    svg: str
+    caption: str
+    kind: str = "picture"
+
+
+@dataclass(frozen=True)
+class Sounds:
+    """Players side by side: name and `data:` address of each."""
+
+    players: list[tuple[str, str]]
+    kind: str = "sounds"
+
+
+@dataclass(frozen=True)
+class Fold:
+    """What is shown when asked for."""
+
+    title: str
+    blocks: list[Any]
+    kind: str = "fold"
+
+
+@dataclass
+class Section:
+    """A heading and what stands below."""
+
+    title: str
+    blocks: list[Any] = field(default_factory=list)
+
+    def draw(self, make: Callable[..., Any], caption: str, *given: Any) -> None:
+        """Add a figure, or a line that says why there is none."""
+        try:
+            with drawing():
+                figure = make(*given)
+        except ValueError as reason:
+            self.blocks.append(Text(f"{caption}: left out, {reason}."))
+            return
+        self.blocks.append(Picture(svg(figure), caption))
+
+
+def build(runs: Sequence[Run], looks: dict[str, Any], clips: int, say: Say) -> list[Section]:
+    """The sections of a report.
+
+    Args:
+        runs: to be shown.
+        looks: by name of the run a `Look` at its network; without one its clips are left out.
+        clips: how many of each.
+        say: takes lines of progress.
+
+    Raises:
+        UsageError: a clip cannot be read, or a module is missing.
+    """
+    sections = [_trained(runs), _curves(runs)]
+    for task in TASKS:
+        own = [run for run in runs if run.task == task]
+        if own:
+            sections += [_numbers(task, own), _words(task, own)]
+    sections += [_memory(runs), _paired(runs)]
+    for run in runs:
+        say(f"{run.name}: clips and features")
+        sections.append(_seen(run, looks.get(run.name), clips))
+    return sections
+
+
+def _trained(runs: Sequence[Run]) -> Section:
+    section = Section("What was trained on what", [tables.facts_table(runs)])
+    for run in runs:
+        rows = [list(row) for row in differences(run)]
+        table = Table(f"{run.name}: recipe", ["setting", "here", "default"], rows)
+        title = f"{run.name}: {len(rows)} settings that differ from the defaults"
+        section.blocks.append(Fold(title, [table]))
+    return section
+
+
+def _curves(runs: Sequence[Run]) -> Section:
+    section = Section("Training")
+    for task, title in TASKS.items():
+        own = [run for run in runs if run.task == task and run.log]
+        if own:
+            section.draw(figures.curves, f"{title}: loss terms and validation over the steps", own)
+    for run in runs:
+        if not run.log:
+            section.blocks.append(Text(f"{run.name}: metrics.jsonl is missing or empty."))
+    return section
+
+
+def _numbers(task: str, runs: Sequence[Run]) -> Section:
+    section = Section(f"{TASKS[task]}: numbers")
+    for run in runs:
+        if not run.results:
+            text = f"{run.name}: not evaluated. avb eval {task} --ckpt {run.folder}/best.pt"
+            section.blocks.append(Text(f"{text} --data SHARDS --out {run.folder}/test.json"))
+    for result in _results(runs):
+        fold = Fold(f"{result.title}: every flag", [tables.flags_table(result)])
+        section.blocks += [tables.metrics_table(result), fold]
+    for corpus in dict.fromkeys(run.recipe["corpus"] for run in runs):
+        of_corpus = _results([run for run in runs if run.recipe["corpus"] == corpus])
+        if not of_corpus:
+            continue
+        table, fits = tables.published_table(of_corpus, corpus)
+        marks = "; ".join(f"{mark}: {text}" for mark, text in published.load().marks.items())
+        blocks: list[Any] = [Text(f"Rows with other flags are not ranked. Marks: {marks}.")]
+        for result in of_corpus:
+            why = published.own_reasons(result.record)
+            if why:
+                text = f"{result.title} is comparable with no row: {'; '.join(why)}."
+                blocks.append(Text(text))
+        blocks.append(table)
+        if fits:
+            section.blocks += blocks
+        else:
+            section.blocks.append(Fold("Published rows; none of them is comparable", blocks))
+    return section
+
+
+def _results(runs: Sequence[Run]) -> list[Result]:
+    return [result for run in runs for result in run.results]
+
+
+def _words(task: str, runs: Sequence[Run]) -> Section:
+    section = Section(f"{TASKS[task]}: words")
+    for result in _results(runs):
+        by_slot = tables.slots_table(result)
+        if by_slot is not None:
+            section.blocks.append(by_slot)
+        section.draw(figures.confusion, f"{result.title}: words taken for others", result.record)
+        words = figures.heard(result.record)
+        pairs = Counter((said, word) for said, word, _ in words if said != word)
+        if pairs:
+            table = tables.confusions_table(result, pairs.most_common(_CONFUSIONS))
+            section.blocks.append(Fold(table.caption, [table]))
+    return section
+
+
+def _memory(runs: Sequence[Run]) -> Section:
+    section = Section("The memory: what its addresses mean")
+    for result in _results(runs):
+        found = result.record.get("addressing") or {"reason": "the record has no such part"}
+        if "source" not in found:
+            section.blocks.append(Text(f"{result.title}: left out, {found['reason']}."))
+            continue
+        section.draw(
+            figures.similarity,
+            f"{result.title}: addresses of the same word and of others, beside null models",
+            found,
+        )
+        section.blocks.append(Text(tables.verdict(result)))
+        first, *rest = tables.addressing_tables(result)
+        section.blocks += [Fold(first.caption, [first]), *rest]
+    return section
+
+
+def _paired(runs: Sequence[Run]) -> Section:
+    """Two runs of one task on the same clips, each pair."""
+    from avb.train.compare import compare
+
+    section = Section("Runs compared on the same clips")
+    for one, other in itertools.combinations(_results(runs), 2):
+        alike = [one.record["task"] == other.record["task"]]
+        alike.append(one.record["flags"].get("part") == other.record["flags"].get("part"))
+        if not all(alike):
+            continue
+        try:
+            record = compare(str(one.path), str(other.path))
+        except UsageError as reason:
+            section.blocks.append(Text(f"{one.title} and {other.title} not compared: {reason}"))
+            continue
+        section.blocks.append(tables.paired_table(record, one.title, other.title))
+        notes = list(record["notes"])
+        if "mcnemar" in record:
+            exact = record["mcnemar"]
+            better = f"A better on {exact['a_better']}, B on {exact['b_better']}"
+            notes.insert(0, f"exact McNemar: {better}, p {exact['p']:.2g}")
+        section.blocks.append(Text("; ".join(notes) + "."))
+    return section
+
+
+def _seen(run: Run, look: Any, clips: int) -> Section:
+    """Clips with their addresses, mels and sounds, and the map of features."""
+    from avb.tools.report import scenes
+
+    section = Section(f"{run.name}: {'words seen' if run.task == 'lip' else 'seen and heard'}")
+    if look is None:
+        text = "Clips, sounds and the map of features need the shards: avb report --data SHARDS."
+        section.blocks.append(Text(text))
+        return section
+    section.blocks += [Text(f"{note}.") for note in look.notes]
+    if not run.slots:
+        text = "A model with 0 slots has no addresses and recalls nothing: both are left out."
+        section.blocks.append(Text(text))
+    for clip in look.clips(clips):
+        if run.slots:
+            caption = f"{clip.key}: addresses under the frames and the sound they belong to"
+            section.draw(scenes.addressing, caption, clip)
+        if clip.made_db is not None:
+            section.draw(scenes.mels, f"{clip.key}: true mel and the model's", clip)
+        if clip.sounds:
+            players = [(title, data_uri(clip.sounds[name])) for name, title in SOUNDS.items()]
+            section.blocks.append(Sounds(players))
+    if run.slots:
+        found = (run.results[0].record if run.results else {}).get("addressing") or {}
+        caption = (
+            "t-SNE of frames inside words: a picture; the number is the probe's accuracy, 50 %"
+            " where the two cannot be told apart"
+        )
+        try:
+            features = look.features()
+        except ValueError as reason:
+            section.blocks.append(Text(f"Map of features: left out, {reason}."))
+            return section
+        section.draw(scenes.tsne, caption, features, found.get("probes"))
+        widths = features.visual.shape[1], features.real.shape[1]
+        if widths[0] != widths[1]:
+            text = "Visual features have {} numbers and audio features {}: no map holds both."
+            section.blocks.append(Text(text.format(*widths)))
+    return section
+
+
+def data_uri(sound: Any, rate: int = 16000) -> str:
+    """A sound, float [n] at 16 kHz, as a WAV file inside an address."""
+    from avb.train.sounds import to_int16
+
+    samples, _ = to_int16(sound)
+    out = io.BytesIO()
+    with wave.open(out, "wb") as file:
+        file.setparams((1, 2, rate, len(samples), "NONE", "not compressed"))
+        file.writeframes(samples.tobytes())
+    return "data:audio/wav;base64," + base64.b64encode(out.getvalue()).decode()
+
+
+def render(runs: Sequence[Run], sections: Sequence[Section]) -> str:
+    """The page as text; it refers to nothing outside of itself."""
+    import jinja2
+
+    import avb
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATE.parent), autoescape=True, trim_blocks=True,
+        lstrip_blocks=True, undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
+    shown = [section for section in sections if section.blocks]
+    names = ", ".join(run.name for run in runs)
+    template = environment.get_template(TEMPLATE.name)
+    return template.render(names=names, sections=shown, version=avb.__version__)

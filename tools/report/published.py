@@ -1,0 +1,91 @@
+"""Published rows, and whether a record may be set beside one."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from avb.pipeline.config import build, read_yaml
+
+FILE = Path(__file__).with_name("published.yaml")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table printed elsewhere.
+
+    Attributes:
+        task, corpus: of what.
+        method: whose.
+        splits: splits of `datasets.yaml` on which a run may be set beside it.
+        metrics: values; accuracies and word errors are shares.
+        mark: how sure the value is, a key of `Published.marks`.
+        source: where it was read.
+        boundary: whether the network was told where the word lies.
+        differs: what else was done otherwise than `avb eval` does it.
+        note: about single values.
+    """
+
+    task: str
+    corpus: str
+    method: str
+    splits: list[str]
+    metrics: dict[str, float]
+    mark: str
+    source: str
+    boundary: bool = False
+    differs: list[str] = field(default_factory=list)
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Published:
+    """All rows, and what their marks mean."""
+
+    marks: dict[str, str]
+    rows: list[Row]
+
+
+@cache
+def load() -> Published:
+    """The rows that come with the package, each with its source spelt out."""
+    raw = read_yaml(FILE)
+    rows = [build(Row, row, f"{FILE.name}: {row.get('method')}") for row in raw["rows"]]
+    named = [dataclasses.replace(row, source=raw["sources"][row.source]) for row in rows]
+    return Published(raw["marks"], named)
+
+
+def reasons(record: dict[str, Any], corpus: str, row: Row) -> list[str]:
+    """Why the record must not be ranked against the row; empty: they are comparable."""
+    return own_reasons(record) + row_reasons(record, corpus, row)
+
+
+def own_reasons(record: dict[str, Any]) -> list[str]:
+    """Why the record must not be ranked against any row."""
+    flags = record["flags"]
+    found = []
+    if flags.get("unit") == "word":
+        found.append("words cut from sentences")
+    if flags.get("part") != "test":
+        found.append(f"part {flags.get('part')}")
+    if flags.get("limit") is not None:
+        found.append(f"only {flags['limit']} clips of the part")
+    if flags.get("speakers"):
+        found.append(f"only talkers {', '.join(flags['speakers'])}")
+    return found
+
+
+def row_reasons(record: dict[str, Any], corpus: str, row: Row) -> list[str]:
+    """What differs between the record and this row."""
+    flags = record["flags"]
+    found = []
+    if row.corpus != corpus:
+        found.append(f"other corpus: {row.corpus}")
+    elif flags.get("split") not in row.splits:
+        found.append(f"other split than {', '.join(row.splits)}")
+    if record["task"] == "lip" and bool(flags.get("boundary")) != row.boundary:
+        found.append("with word boundary" if row.boundary else "without word boundary")
+    return found + row.differs

@@ -1,0 +1,101 @@
+"""How figures look: one set of colours for the page, in light and dark, and for files."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from avb.pipeline.config import UsageError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: After Okabe and Ito, told apart by all kinds of colour vision; the blue is lighter than theirs,
+#: to be seen on white and on near-black.
+COLOURS = ("#2B83BA", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+INK = "#1c1e21"
+HEAT = "cividis"  # made to look the same with and without red-green vision
+WIDTH = 7.6  # inches, all figures
+
+RC: dict[Any, Any] = {
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 8.5,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8.5,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.7,
+    "lines.linewidth": 1.4,
+    "svg.fonttype": "none",  # text stays text: small, searchable, in the page's own type
+    "svg.hashsalt": "avb",  # the same figure is the same bytes
+    "pdf.fonttype": 42,
+    **dict.fromkeys(
+        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK
+    ),
+}  # fmt: skip
+
+
+def need(*modules: str) -> None:
+    """See that the modules of the extra `report` are there.
+
+    Raises:
+        UsageError: one is missing; it says how to install it.
+    """
+    absent = [name for name in modules if importlib.util.find_spec(name) is None]
+    if absent:
+        raise UsageError(f"{' and '.join(absent)} not installed: pip install 'avb[report]'")
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """Figures made inside look alike, whatever the user's matplotlibrc says."""
+    need("matplotlib")
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(RC)
+        yield
+
+
+def new(height: float, **grid: Any) -> tuple[Figure, Any]:
+    """A figure of the common width and `height` inches, and its axes as `Figure.subplots`."""
+    from matplotlib.figure import Figure
+
+    figure = Figure((WIDTH, height), layout="constrained")
+    return figure, figure.subplots(**grid)
+
+
+def svg(figure: Figure) -> str:
+    """The figure as an element of a page: no outside reference, ink in the colour of the text."""
+    out = io.StringIO()
+    with drawing():
+        no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(out, format="svg", transparent=True, metadata=no_metadata, dpi=150)
+    text = out.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
+    # Its width and height are in the page's hands; the view box keeps the shape.
+    head, rest = text.split(">", 1)
+    head = re.sub(r' (width|height|xmlns|xmlns:xlink)="[^"]*"', "", head)
+    text = f"{head}>{rest}"
+    # matplotlib's rule for everything would be one for the whole page.
+    text = re.sub(r"<style type=\"text/css\">\*\{[^<]*</style>", "", text)
+    return text.replace(INK, "currentColor")
+
+
+def quiet(axes: Axes) -> None:
+    """No frame and no ticks."""
+    axes.set(xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set_visible(False)

@@ -1,0 +1,236 @@
+"""The tables of a report: every number comes out of a record, or out of `published.yaml`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from avb.tools.report import published
+from avb.tools.report.facts import facts
+from avb.tools.report.figures import NULLS, SIDES
+from avb.tools.report.numbers import NONE, interval, number, titled
+from avb.tools.report.runs import Result, Run
+
+#: Shown beside published rows, where one of them or a run has it.
+PUBLISHED_COLUMNS = {
+    "lip": ("top1", "top1_mirrored"),
+    "l2s": ("stoi", "estoi", "pesq_nb8", "pesq_nb16", "pesq", "wer"),
+}
+#: The trained judge's is the one to be set beside others' (evaluation.md 3.2).
+_SAME_FIGURE = {"wer": "wer_judge"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells of text; the first column names the row.
+
+    Attributes:
+        caption: what it shows.
+        header: of each column.
+        rows: cells.
+        strong: numbers of the rows that are this report's own.
+        breaks: whether long cells, such as hashes, may break anywhere.
+    """
+
+    caption: str
+    header: list[str]
+    rows: list[list[str]]
+    strong: set[int] = field(default_factory=set)
+    breaks: bool = False
+    kind: str = "table"
+
+
+def facts_table(runs: Sequence[Run]) -> Table:
+    """What was trained on what, a column a run."""
+    told = [facts(run) for run in runs]
+    rows = [[name, *(one[name] for one in told)] for name in told[0]]
+    return Table("", ["", *(run.name for run in runs)], rows, breaks=True)
+
+
+def signals(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Everything that was measured on the clips of a record: {signal: {metric: entry}}."""
+    found = {"model": record["metrics"]}
+    if record["task"] == "lip":
+        audio = record["ceiling"].get("top1_audio")
+        found |= {"ceiling: real audio in place of recalled": {"top1": audio}} if audio else {}
+        floors = {name: {"top1": value} for name, value in record["floors"].items()}
+    else:
+        found |= {"ceiling: Griffin-Lim of the true mel": record["ceiling"]}
+        found |= {"real audio": record["real"]}
+        floors = record["floors"]
+    return found | {f"floor: {name.replace('_', ' ')}": v for name, v in floors.items()}
+
+
+def metrics_table(result: Result) -> Table:
+    """Each figure of the model with its interval, beside ceiling and floors on the same clips."""
+    found = signals(result.record)
+    names = list(dict.fromkeys(name for values in found.values() for name in values))
+    rows = [
+        [titled(name), *(_cell(name, v, signal != "model") for signal, v in found.items())]
+        for name in names
+    ]
+    flags = result.record["flags"]
+    caption = (
+        f"{result.title}: {flags['n']} samples of {flags.get('part')}, split"
+        f" {flags.get('split')}, step {flags.get('step')}; 95 % intervals in brackets"
+    )
+    return Table(caption, ["", *found], rows)
+
+
+def _cell(name: str, values: dict[str, Any], short: bool) -> str:
+    """One figure of one signal; why there is none is said once, of the model."""
+    if name not in values:
+        return ""
+    entry = values[name]
+    missing = isinstance(entry, dict) and entry.get("value") is None
+    return NONE if missing and short else interval(name, entry)
+
+
+def flags_table(result: Result) -> Table:
+    """How it was measured."""
+    rows = [[name.replace("_", " "), _plain(v)] for name, v in result.record["flags"].items()]
+    return Table(f"{result.title}: how it was measured", ["flag", "value"], rows, breaks=True)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_plain(one)}" for name, one in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return NONE if value is None else str(value)
+
+
+def slots_table(result: Result) -> Table | None:
+    """Words by their place in the sentence: right (words), or wrong by each judge (speech)."""
+    per_slot = result.record.get("per_slot") or {}
+    if result.record["task"] == "lip":
+        columns, name = {"top-1 (%)": per_slot} if per_slot else {}, "top1"
+    else:
+        columns, name = (
+            {
+                f"{signal.replace('_', ' ')}, {judge}": slots
+                for signal, judges in per_slot.items()
+                for judge, slots in judges.items()
+            },
+            "wer",
+        )
+    if not columns:
+        return None
+    places = list(next(iter(columns.values())))
+    rows = [[p, *(interval(name, slots.get(p)) for slots in columns.values())] for p in places]
+    what = "right" if name == "top1" else "word error (%)"
+    return Table(f"{result.title}: {what} by place in the sentence", ["", *columns], rows)
+
+
+def confusions_table(result: Result, pairs: list[tuple[tuple[str, str], int]]) -> Table:
+    """The most frequent mistakes."""
+    rows = [[said, word, str(count)] for (said, word), count in pairs]
+    return Table(f"{result.title}: most confused", ["said", "understood", "times"], rows)
+
+
+def published_table(results: Sequence[Result], corpus: str) -> tuple[Table, bool]:
+    """These runs' numbers above the published ones; and whether any row is comparable."""
+    task = results[0].record["task"]
+    rows = [row for row in published.load().rows if row.task == task]
+    own = [row for row in rows if row.corpus == corpus] or rows
+    columns = [
+        name
+        for name in PUBLISHED_COLUMNS[task]
+        if any(name in row.metrics for row in own) or name in results[0].record["metrics"]
+    ]
+    lines = []
+    for result in results:
+        metrics = result.record["metrics"]
+        cells = [interval(c, metrics.get(_SAME_FIGURE.get(c, c), {})) for c in columns]
+        lines.append([result.title, *cells, "", "this report", str(result.path)])
+    any_fits = False
+    for row in own:
+        cells = [number(c, row.metrics.get(c)) for c in columns]
+        records = [result.record for result in results]
+        fits_one = any(not published.reasons(record, corpus, row) for record in records)
+        any_fits |= fits_one
+        # What holds for a whole record is said once, above the table.
+        why = min((published.row_reasons(r, corpus, row) for r in records), key=len)
+        fits = "comparable" if fits_one else "; ".join(["not comparable", *why])
+        note = f" ({row.note})" if row.note else ""
+        lines.append([row.method, *cells, row.mark + note, fits, row.source])
+    header = ["", *(titled(c) for c in columns), "mark", "may be compared", "source"]
+    caption = f"Beside published rows ({', '.join(sorted({row.corpus for row in own}))})"
+    return Table(caption, header, lines, set(range(len(results)))), any_fits
+
+
+def addressing_tables(result: Result) -> list[Table]:
+    """Similarity of addresses beside the null models, agreement of the sides, use, probes."""
+    found = result.record["addressing"]
+    names = ("same", "other", "within", "auc", "within_slot_auc")
+    titles = ("same word", "other word", "other, same place", "AUC", "AUC at the same place")
+    rows = []
+    for side, title in SIDES.items():
+        for null, measured in {"trained": found[side], **found[side]["nulls"]}.items():
+            ahead = found[side]["ahead_of"].get(null)
+            cells = [interval("stoi", measured[name]) for name in names]
+            lead = "" if ahead is None else interval("stoi", ahead, sign=True)
+            rows.append([f"{title}: {NULLS.get(null, null)}", *cells, lead])
+    flags = found["flags"]
+    caption = (
+        f"{result.title}: mean cosine of the addresses of two words, {flags['segments']} words of"
+        f" {flags['clips']} clips, pairs {flags['pairs']}"
+    )
+    similar = Table(caption, ["", *titles, "trained is ahead by"], rows)
+    usage = [
+        [title, *(_plain_number(found["usage"][side][key]) for key in found["usage"][side])]
+        for side, title in SIDES.items()
+    ]
+    header = [key.replace("_", " ") for key in found["usage"]["source"]]
+    return [
+        similar,
+        Table(f"{result.title}: how the two sides agree, and what a line can tell",
+              ["", "value", "chance"], _agreement(found)),
+        Table(f"{result.title}: use of the slots", ["", *header], usage),
+    ]  # fmt: skip
+
+
+def _plain_number(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.3f}"
+
+
+def _agreement(found: dict[str, Any]) -> list[list[str]]:
+    agreement, probes = found["agreement"], found["probes"]
+    chance = probes["chance"]
+    probe, retrieval = number("top1", chance["probe"]), number("top1", chance["retrieval"])
+    return [
+        ["KL of A_src from A_tgt (nats)", interval("kl", agreement["kl"]), ""],
+        ["heaviest slot is the same (%)", interval("top1", agreement["top1"]), ""],
+        ["cosine of A_src and A_tgt", interval("stoi", agreement["cosine"]), ""],
+        ["linear probe, visual or audio (%)", interval("top1", probes["visual_vs_audio"]), probe],
+        ["linear probe, recalled or real (%)", interval("top1", probes["recalled_vs_real"]), probe],
+        ["recalled finds its own real frame (%)", interval("top1", probes["retrieval"]), retrieval],
+    ]
+
+
+def verdict(result: Result) -> str:
+    """What the null models leave of the claim that addresses are bound to words."""
+    ahead = result.record["addressing"]["source"]["ahead_of"]
+    won = [NULLS[n] for n in NULLS if n in ahead and ahead[n]["low"] > 0]
+    lost = [NULLS[n] for n in NULLS if n in ahead and not ahead[n]["low"] > 0]
+    text = f"A_src tells words apart better than: {', '.join(won) or 'none of the null models'}."
+    return text + (
+        f" Not better, as far as these clips tell, than: {', '.join(lost)}." * bool(lost)
+    )
+
+
+def paired_table(record: dict[str, Any], first: str, second: str) -> Table:
+    """A paired comparison of two records."""
+    rows = []
+    for name, entry in {**record["metrics"], **record.get("per_slot", {})}.items():
+        key = name if name in record["metrics"] else "top1"
+        title = titled(name) if name in record["metrics"] else f"{name} (%)"
+        if entry["a"] is None:
+            rows.append([title, NONE, NONE, entry["reason"], "0"])
+            continue
+        a, b = number(key, entry["a"]), number(key, entry["b"])
+        lead = interval(key, entry["difference"], sign=True)
+        rows.append([title, a, b, lead, str(entry["n"])])
+    caption = f"{first} (A) against {second} (B) on the same {record['clips']} samples, paired"
+    return Table(caption, ["", "A", "B", "A - B", "n"], rows)
