@@ -27,6 +27,10 @@ def save(path: Path, state: dict[str, Any]) -> None:
 def load(path: Path, task: str | None = None) -> dict[str, Any]:
     """Read a checkpoint on the CPU; only tensors and plain values are accepted.
 
+    Args:
+        path: the file.
+        task: `lip`, `l2s` or `judge`, whichever is wanted; None: any.
+
     Raises:
         UsageError: it is missing, damaged, pickled code, or another task's; one line says which.
     """
@@ -39,8 +43,19 @@ def load(path: Path, task: str | None = None) -> dict[str, Any]:
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
         reason = (str(error).splitlines() or ["unreadable"])[0]
         raise UsageError(f"{path}: damaged or no checkpoint ({reason[:120]})") from None
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
+    found = task_of(state)
+    if found is None:
         raise UsageError(f"{path}: not a checkpoint of avb (import others: avb import-checkpoint)")
-    if task is not None and state["recipe"]["task"] != task:
-        raise UsageError(f"{path}: a checkpoint for {state['recipe']['task']}, not for {task}")
+    if task is not None and found != task:
+        hint = "; make one with avb train judge" if task == "judge" else ""
+        raise UsageError(f"{path}: a checkpoint for {found}, not for {task}{hint}")
     return dict(state)
+
+
+def task_of(state: Any) -> str | None:
+    """What a loaded file is for: a run has it in its recipe, a judge has none; None: not ours."""
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        return None
+    recipe = state.get("recipe")
+    task = recipe.get("task") if isinstance(recipe, dict) else state.get("task")
+    return task if isinstance(task, str) else None

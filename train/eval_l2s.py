@@ -2,32 +2,117 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from avb.pipeline.config import Mel, build
+from avb.pipeline.config import Mel
 from avb.pipeline.index import Index, Ints
-from avb.train import task
-from avb.train.measures import bounds, sentence, speech
+from avb.train import hearing, task
+from avb.train.judging import Stored
+from avb.train.measures import bounds, speech
 from avb.train.recipe import Recipe
+from avb.train.sounds import WavFolder, front_end, mean_mel, need, readable
 
 GL_ITERATIONS, GL_MOMENTUM = 60, 0.99
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What a pass may be given beside the model.
+
+    Attributes:
+        judge: hears words; without it `wer_judge` is null, with the reason.
+        wavs: where the sounds are written.
+        mean_rows: training clips, whose mean log-mel is a floor; none: the evaluated ones'.
+        say: takes lines of progress.
+    """
+
+    judge: Stored | None = None
+    wavs: Path | None = None
+    mean_rows: Ints | None = None
+    say: Say = lambda text: None
+
+
+@dataclass
+class Clips:
+    """The evaluated clips in the order of the pass; log-mels [n_mels x M] lie on the device.
+
+    Attributes:
+        facts: `key`, `talker` and `words` of each.
+        sounds: the originals, float32 [n] at 16 kHz.
+        true, made: log-mels of the originals and of the model.
+    """
+
+    facts: list[dict[str, Any]] = field(default_factory=list)
+    sounds: list[speech.Sound] = field(default_factory=list)
+    true: list[Tensor] = field(default_factory=list)
+    made: list[Tensor] = field(default_factory=list)
+
+    def of(self, fact: str) -> list[Any]:
+        """One fact of each clip."""
+        return [facts[fact] for facts in self.facts]
 
 
 def measure(
     model: nn.Module, recipe: Recipe, scaling: task.Scaling, index: Index, rows: Ints,
-    device: torch.device,
+    device: torch.device, extras: Extras | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Speech: the model's, beside the ceiling (Griffin-Lim of the true mel) and the floors."""
-    plain = index.dataset["mel"]
-    mel = build(Mel, {k: plain[k] for k in Mel.__dataclass_fields__}, "dataset.json: mel")
-    sounds: list[Any] = []
-    true: list[Tensor] = []
-    made: list[Tensor] = []
-    facts: list[dict[str, Any]] = []
-    for batch in task.one_pass(index, recipe, rows, audio=True):
+    """Speech: the model's, beside the ceiling (Griffin-Lim of the true mel) and the floors.
+
+    Raises:
+        UsageError: a clip cannot be read, a sound not written, or the extra `eval` is missing.
+    """
+    extras = extras or Extras()
+    need("pystoi", "jiwer")
+    wavs = None if extras.wavs is None else WavFolder(extras.wavs)
+    say = _timed(extras.say)
+    mel = front_end(index)
+    clips = reconstruct(model, recipe, scaling, index, rows, device)
+    say(f"{len(clips.facts)} clips reconstructed")
+    signals, mean_of = _signals(clips, index, extras, mel)
+    say("Griffin-Lim of the model, of the true mel, and the floors")
+    scored = {name: _score(clips, outputs, mel) for name, outputs in signals.items()}
+    say("STOI, ESTOI, PESQ and mel distance")
+    judges = hearing.ears(extras.judge, mel)
+    heard = hearing.listen({**signals, "real": clips.sounds}, clips.of("words"), judges)
+    say("words heard")
+    for name, score in scored.items():
+        score["metrics"] |= heard[name]["metrics"]
+    model_score = scored["model"]
+    for number, clip in enumerate(model_score["clips"]):
+        clip |= _heard(heard, number)
+    files = {} if wavs is None else {"wavs": _write(wavs, clips, signals, say)}
+    return {
+        "task": "l2s",
+        "metrics": model_score["metrics"],
+        "ceiling": scored["ceiling"]["metrics"],
+        "real": heard["real"]["metrics"],
+        "floors": {k: v["metrics"] for k, v in scored.items() if k not in ("model", "ceiling")},
+        "per_slot": {name: found["per_slot"] for name, found in heard.items()},
+        "plain": model_score["plain"],
+        "talkers": model_score["talkers"],
+        "failures": model_score["failures"],
+        "flags": _flags(clips, extras, mean_of, index.dataset["corpus"]),
+        **files,
+        "clips": model_score["clips"],
+    }
+
+
+def reconstruct(
+    model: nn.Module, recipe: Recipe, scaling: task.Scaling, index: Index, rows: Ints,
+    device: torch.device,
+) -> Clips:  # fmt: skip
+    """One pass of the model over the rows."""
+    clips = Clips()
+    for batch in readable(task.one_pass(index, recipe, rows, audio=True)):
         inputs = task.prepare(batch, recipe, scaling, device, train=False)
         lengths = inputs.lengths_B if inputs.ragged else None
         output = model(inputs.video_BCTHW, None, lengths)
@@ -35,58 +120,84 @@ def measure(
         assert batch.audio is not None and batch.audio_lengths is not None and batch.mel is not None
         for i, key in enumerate(batch.keys):
             columns = int(batch.mel_lengths[i])
-            sounds.append(batch.audio[i, : int(batch.audio_lengths[i])].numpy())
-            true.append(batch.mel[i, :, :columns].to(device))
-            made.append(mels[i, :, :columns].clamp(scaling.mel_low, scaling.mel_high))
+            clips.sounds.append(batch.audio[i, : int(batch.audio_lengths[i])].numpy())
+            clips.true.append(batch.mel[i, :, :columns].to(device))
+            clips.made.append(mels[i, :, :columns].clamp(scaling.mel_low, scaling.mel_high))
             words = [w for w, _, _ in batch.words[i]]
-            facts.append({"key": key, "talker": batch.speakers[i] or "", "words": words})
+            clips.facts.append({"key": key, "talker": batch.speakers[i] or "", "words": words})
+    return clips
+
+
+def _signals(
+    clips: Clips, index: Index, extras: Extras, mel: Mel
+) -> tuple[dict[str, Sequence[Any]], dict[str, Any]]:
+    """Sounds [n] at 16 kHz of every signal that is scored, and of which clips the mean is."""
     options: dict[str, Any] = {"iterations": GL_ITERATIONS, "momentum": GL_MOMENTUM}
-    signals: dict[str, list[Any]] = {"model": list(bounds.invert_all(made, mel, **options))}
-    talkers = [f["talker"] for f in facts]
-    signals |= bounds.bounds(sounds, true, talkers, mel, **options)
-    scored = {name: _score(name, sounds, out, facts, mel) for name, out in signals.items()}
+    mean, mean_of = None, {"part": "evaluated", "clips": len(clips.facts)}
+    if extras.mean_rows is not None and len(extras.mean_rows):
+        mean, count = mean_mel(index, extras.mean_rows)
+        mean = mean.to(clips.true[0].device)
+        mean_of = {"part": "train", "clips": count}
+    signals: dict[str, Sequence[Any]] = {
+        "model": bounds.invert_all(clips.made, mel, **options),
+        **bounds.bounds(clips.sounds, clips.true, clips.of("talker"), mel, mean=mean, **options),
+    }
+    return signals, mean_of
+
+
+def _score(clips: Clips, outputs: Sequence[Any], mel: Mel) -> dict[str, Any]:
+    """Per-clip scores of one signal, and what they sum up to."""
+    scored = [
+        fact | speech.score_clip(sound, output, mel)
+        for sound, output, fact in zip(clips.sounds, outputs, clips.facts, strict=True)
+        if output is not None  # a lone clip of its talker has no other sentence
+    ]
+    return speech.summarise(scored) | {"clips": scored}
+
+
+def _heard(signals: dict[str, Any], clip: int) -> dict[str, Any]:
+    """Words heard in one clip: `heard` and `heard_judge` of the model, `heard_in` of the rest."""
+    of = {name: found["heard"][clip] for name, found in signals.items()}
+    model = of.pop("model")
+    names = {"pocketsphinx": "heard", "judge": "heard_judge"}
+    return {names[judge]: words for judge, words in model.items()} | {"heard_in": of}
+
+
+def _flags(clips: Clips, extras: Extras, mean_of: dict[str, Any], corpus: str) -> dict[str, Any]:
+    judge = None
+    if extras.judge is not None:
+        saw = extras.judge.saw(clips.of("key"), corpus)
+        judge = extras.judge.flags() | {"judge_saw_test": saw}
     return {
-        "task": "l2s",
-        "metrics": scored["model"]["metrics"],
-        "ceiling": scored["ceiling"]["metrics"],
-        "floors": {k: v["metrics"] for k, v in scored.items() if k not in ("model", "ceiling")},
-        "plain": scored["model"]["plain"],
-        "talkers": scored["model"]["talkers"],
-        "failures": scored["model"]["failures"],
-        "flags": {
-            "n": len(facts),
-            "pesq_mode": "pesq_nb8 is the headline: narrow band at 8 kHz",
-            "gl_iters": GL_ITERATIONS,
-            "gl_momentum": GL_MOMENTUM,
-            "length_rule": "min",
-            "wer_judge": "avb train judge is not there yet",
-        },
-        "clips": scored["model"]["clips"],
+        "n": len(clips.facts),
+        "pesq_mode": "pesq_nb8 is the headline: narrow band at 8 kHz",
+        "gl_iters": GL_ITERATIONS,
+        "gl_momentum": GL_MOMENTUM,
+        "length_rule": "min",
+        "mean_mel": mean_of,
+        "wer_judge": judge,
     }
 
 
-def _score(
-    name: str, sounds: list[Any], outputs: list[Any], facts: list[dict[str, Any]], mel: Mel
+def _write(
+    wavs: WavFolder, clips: Clips, signals: dict[str, Sequence[Any]], say: Say
 ) -> dict[str, Any]:
-    """Per-clip scores of one signal and what they sum up to, with the word error if it can be."""
-    clips = []
-    for sound, output, fact in zip(sounds, outputs, facts, strict=True):
-        if output is not None:  # a lone clip of its talker has no other sentence
-            clips.append(fact | speech.score_clip(sound, output[: len(sound)], mel))
-    summary = speech.summarise(clips)
-    spoken = [(o, f["words"]) for o, f in zip(outputs, facts, strict=True) if o is not None]
-    if spoken and all(len(words) == len(sentence.SLOT_WORDS) for _, words in spoken):
-        try:
-            from avb.train.measures import sphinx
+    """Write what was scored, to be listened to; where, and what had to be made quieter."""
+    written = {"model": signals["model"], "griffin_lim": signals["ceiling"], "real": clips.sounds}
+    for name, sounds in written.items():
+        wavs.write(name, clips.of("key"), sounds)
+    quieter = f", {len(wavs.scaled)} of them scaled down so as not to clip" if wavs.scaled else ""
+    say(f"{wavs.written} files in {wavs.folder}{quieter}")
+    return {"folder": str(wavs.folder), "files": wavs.written, "scaled_down": wavs.scaled}
 
-            heard = [sphinx.transcribe(output) for output, _ in spoken]
-        except ImportError:
-            summary["metrics"]["wer_pocketsphinx"] = {
-                "value": None, "low": None, "high": None, "reason": "pip install 'avb[eval]'",
-            }  # fmt: skip
-        else:
-            rate = sentence.word_error_rate([words for _, words in spoken], heard)
-            summary["metrics"]["wer_pocketsphinx"] = rate["wer"]
-            for clip, words in zip(clips, heard, strict=True):
-                clip["heard"] = words
-    return summary | {"clips": clips}
+
+def _timed(say: Say) -> Say:
+    """Say what was done, with the seconds since the last line."""
+    last = [time.perf_counter()]
+
+    def spoken(text: str) -> None:
+        now = time.perf_counter()
+        say(f"{text} ({now - last[0]:.0f} s)")
+        last[0] = now
+
+    return spoken

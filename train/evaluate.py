@@ -8,6 +8,7 @@ derived from the per-clip values.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 
 from avb.pipeline.config import Corpus, UsageError
 from avb.pipeline.index import Index, Ints
-from avb.train import checkpoint, eval_l2s, eval_lip, task
+from avb.train import checkpoint, eval_addressing, eval_l2s, eval_lip, judging, task
 from avb.train.recipe import make_recipe
 from avb.train.split import split_rows
 
@@ -29,11 +30,28 @@ def evaluate(
     part: str = "test",
     device: str = "cpu",
     limit: int | None = None,
+    *,
+    judge: Path | None = None,
+    wavs: Path | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Evaluate the checkpoint `path` on one part (train, val, test or all) of its split.
 
+    Args:
+        kind: `lip` or `l2s`.
+        path: the checkpoint.
+        index: shards; the clips are those of the checkpoint's own split, talkers or list.
+        corpus: their entry of `datasets.yaml`.
+        part: train, val, test or all.
+        device: cpu or cuda.
+        limit: only so many clips.
+        judge: speech: a file of `avb train judge`, for the word error.
+        wavs: speech: a folder for the sounds that are scored.
+        say: takes lines of progress.
+
     Raises:
-        UsageError: a checkpoint of another task or label map, or an empty part.
+        UsageError: a checkpoint of another task or label map, a judge that does not fit, an empty
+            part, or a folder that cannot be written.
     """
     state = checkpoint.load(path, kind)
     recipe = make_recipe(kind, state["recipe"], path.name)  # type: ignore[arg-type]
@@ -43,15 +61,23 @@ def evaluate(
     model = task.build_model(recipe, scaling)
     model.load_state_dict(state["ema"] or state["model"])
     model.eval().to(device)
-    rows = part_rows(index, corpus, state["data"]["split"], part)[:limit]
+    rows = part_rows(index, corpus, state["data"], part)[:limit]
+    given = (model, recipe, scaling, index, rows, torch.device(device))
     torch.manual_seed(0)  # the pre-net's dropout stays on
-    run = eval_lip.measure if recipe.task == "lip" else eval_l2s.measure
     with torch.no_grad():
-        record = run(model, recipe, scaling, index, rows, torch.device(device))
+        if recipe.task == "lip":
+            record = eval_lip.measure(*given)
+        else:
+            heard_by = None if judge is None else judging.load(judge, index, device)
+            mean_rows = part_rows(index, corpus, state["data"], "train", need=False)
+            extras = eval_l2s.Extras(heard_by, wavs, mean_rows, say)
+            record = eval_l2s.measure(*given, extras)
+    record["addressing"] = eval_addressing.measure(*given)
     record["flags"] |= {
         "part": part,
         "split": state["data"]["split"],
         "split_source": state["data"]["split_source"],
+        "speakers": state["data"].get("speakers"),
         "limit": limit,
         "checkpoint_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "step": state["counters"]["step"],
@@ -65,8 +91,26 @@ def evaluate(
     return record
 
 
-def part_rows(index: Index, corpus: Corpus, split: str, part: str) -> Ints:
-    """Rows of one part of a split, or all."""
-    if part == "all":
+def part_rows(
+    index: Index, corpus: Corpus, data: dict[str, Any], part: str, need: bool = True
+) -> Ints:
+    """Rows of one part of the split that a checkpoint was trained on, or all.
+
+    Args:
+        index: the stored clips.
+        corpus: their entry of `datasets.yaml`.
+        data: the checkpoint's; `split`, and if there are any, `speakers` (the talkers it was
+            narrowed to) and `listed` (`{key: part}`, in place of a named split).
+        part: train, val, test or all; all is every stored clip, or all of those talkers or that
+            list.
+        need: whether an empty part is an error.
+
+    Raises:
+        UsageError: the part is empty.
+    """
+    speakers, listed = data.get("speakers"), data.get("listed")
+    if part == "all" and speakers is None and listed is None:
         return np.arange(len(index))
-    return split_rows(index, corpus, split, need=(part,)).rows[part]
+    wanted = (part,) if need and part != "all" else ()
+    rows = split_rows(index, corpus, data["split"], speakers, need=wanted, listed=listed).rows
+    return np.sort(np.concatenate(list(rows.values()))) if part == "all" else rows[part]

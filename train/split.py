@@ -17,11 +17,17 @@ TALKER = re.compile(r"^s(\d{1,2})$")
 
 @dataclass(frozen=True)
 class Parts:
-    """Rows of an index for each part, and under which name the split goes into every result."""
+    """Rows of an index for each part, and under which name the split goes into every result.
+
+    `speakers` and `listed` are what it was narrowed to or read from: with the name, all it takes
+    to find the same clips again.
+    """
 
     name: str
     source: str
     rows: dict[str, Ints]
+    speakers: list[str] | None = None
+    listed: dict[str, str] | None = None
 
 
 def split_rows(
@@ -31,8 +37,9 @@ def split_rows(
     speakers: list[str] | None = None,
     file: Path | None = None,
     need: tuple[str, ...] = ("train", "val"),
+    listed: dict[str, str] | None = None,
 ) -> Parts:
-    """The rows of each part of a named split, or of a list in a file.
+    """The rows of each part of a named split, or of a list.
 
     Args:
         index: the stored clips.
@@ -42,21 +49,24 @@ def split_rows(
         file: lines that name part, talker and clip, in any of the public forms
             (`val/s20/prwo5p`, `train s1/video/bwim6p.mp4`).
         need: parts that must not be empty.
+        listed: `{key: part}` as such a file was read once; `name` is then what it was called.
 
     Raises:
         UsageError: an unknown split or line, or an empty part; missing talkers are named.
     """
-    listed: dict[str, str] = {}
     if file is not None:
-        listed = read_split_file(file)
-        own, split = file.name, Split("split", str(file.name))
+        name, listed = file.name, read_split_file(file)
+    if listed is not None:
+        own, split = name, Split("split", name)
     else:
         own, split = find_split(corpus, name)
 
     def part(row: Row) -> str | None:
         if speakers is not None and row.speaker not in speakers:
             return None
-        return listed.get(row.key) if listed else split.part_of(row.key, row.speaker, row.split)
+        if listed is not None:
+            return listed.get(row.key)
+        return split.part_of(row.key, row.speaker, row.split)
 
     found = [part(index.row(i)) for i in range(len(index))]
     rows = {p: np.flatnonzero([f == p for f in found]) for p in PARTS}
@@ -66,7 +76,7 @@ def split_rows(
             f"{index.folder}: split {own} leaves nothing for {' and '.join(empty)}"
             f"{missing_talkers(index, split)}; choose another --split, or prepare more talkers"
         )
-    return Parts(own, split.source, rows)
+    return Parts(own, split.source, rows, speakers, listed)
 
 
 def missing_talkers(index: Index, split: Split) -> str:

@@ -70,5 +70,20 @@ def test_a_cut_file_another_task_and_a_foreign_one_are_named(tmp_path: Path) -> 
     torch.save({"state_dict": {}}, path)
     with pytest.raises(UsageError, match="not a checkpoint of avb"):
         checkpoint.load(path)
+    checkpoint.save(path, {"recipe": None, "task": None})
+    with pytest.raises(UsageError, match="not a checkpoint of avb"):
+        checkpoint.load(path)
     with pytest.raises(UsageError, match="no such checkpoint"):
         checkpoint.load(tmp_path / "none.pt")
+
+
+def test_a_judge_is_no_run_and_a_run_no_judge(tmp_path: Path) -> None:
+    run, judge = tmp_path / "best.pt", tmp_path / "judge.pt"
+    checkpoint.save(run, STATE)
+    checkpoint.save(judge, {"task": "judge", "weights": {}})
+    assert checkpoint.load(judge, "judge")["task"] == "judge"
+    for task in ("lip", "l2s"):
+        with pytest.raises(UsageError, match=f"judge.pt: a checkpoint for judge, not for {task}"):
+            checkpoint.load(judge, task)
+    with pytest.raises(UsageError, match=r"for lip, not for judge; make one with avb train judge"):
+        checkpoint.load(run, "judge")

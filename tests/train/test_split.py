@@ -54,3 +54,16 @@ def test_a_split_file_in_any_public_form(grid: Index, tmp_path: Path) -> None:
     file.write_text(f"train/{some[0]}\nval/{some[1]}\n")
     parts = split_rows(grid, GRID, "", file=file)
     assert keys(grid, parts.rows["train"]) == {some[0]} and parts.name == "mine.txt"
+    assert parts.listed == {some[0]: "train", some[1]: "val"} and parts.speakers is None
+    again = split_rows(grid, GRID, parts.name, listed=parts.listed)
+    assert again.name == "mine.txt" and again.source == parts.source
+    assert all((again.rows[part] == rows).all() for part, rows in parts.rows.items())
+    file.write_text("\n")
+    with pytest.raises(UsageError, match="mine.txt leaves nothing for train and val"):
+        split_rows(grid, GRID, "", file=file)
+
+
+def test_the_talkers_that_a_split_was_narrowed_to_are_kept(grid: Index) -> None:
+    parts = split_rows(grid, GRID, "speaker-independent", speakers=["s1", "s9"])
+    assert parts.speakers == ["s1", "s9"] and parts.listed is None
+    assert {k.split("/")[0] for k in keys(grid, parts.rows["train"])} == {"s1"}

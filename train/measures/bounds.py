@@ -14,8 +14,9 @@ from avb.pipeline.config import Mel
 from avb.train.measures.invert import invert_mel
 from avb.train.measures.speech import RATE, Sound
 
-#: Clips that are inverted at once.
-_BATCH = 64
+#: Clips that are inverted at once on an accelerator, and on the CPU: there more fall out of its
+#: caches and into pages that are given back each round (64: 0.67 s a clip, 4: 0.23 s).
+_BATCH, _CPU_BATCH = 64, 4
 
 
 def invert_all(mels: Sequence[Tensor], mel: Mel, **options: Any) -> list[Sound]:
@@ -30,9 +31,10 @@ def invert_all(mels: Sequence[Tensor], mel: Mel, **options: Any) -> list[Sound]:
     for i, one in enumerate(mels):
         by_length[one.shape[-1]].append(i)
     sounds: dict[int, Sound] = {}
+    size = _CPU_BATCH if mels and mels[0].device.type == "cpu" else _BATCH
     for alike in by_length.values():
-        for start in range(0, len(alike), _BATCH):
-            rows = alike[start : start + _BATCH]
+        for start in range(0, len(alike), size):
+            rows = alike[start : start + size]
             batch = torch.stack([mels[i] for i in rows])
             found = invert_mel(batch, mel, RATE, **options).cpu().numpy()
             sounds.update(zip(rows, found, strict=True))
@@ -68,7 +70,7 @@ def bounds(
     """
     mean = mean_log_mel(mels) if mean is None else mean
     columns = sorted({m.shape[-1] for m in mels})
-    means = invert_all([_fit_columns(mean, m) for m in columns], mel, **options)
+    means = invert_all([fit_columns(mean, m) for m in columns], mel, **options)
     of_length = dict(zip(columns, means, strict=True))
     return {
         "ceiling": list(invert_all(mels, mel, **options)),
@@ -92,10 +94,10 @@ def mean_log_mel(mels: Sequence[Tensor]) -> Tensor:
     return total / count
 
 
-def _fit_columns(mean: Tensor, columns: int) -> Tensor:
-    """The first columns; the last one again where there are not as many."""
-    more = max(0, columns - mean.shape[-1])
-    return torch.cat([mean, mean[:, -1:].expand(-1, more)], dim=1)[:, :columns]
+def fit_columns(mel: Tensor, columns: int) -> Tensor:
+    """The first columns of [n_mels x M]; the last one again where there are not as many."""
+    more = max(0, columns - mel.shape[-1])
+    return torch.cat([mel, mel[:, -1:].expand(-1, more)], dim=1)[:, :columns]
 
 
 def fit_length(sound: Sound, length: int) -> Sound:

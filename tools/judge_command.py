@@ -1,0 +1,64 @@
+"""`avb train judge` between the flags and the training: shards, split, device, the file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from avb.pipeline.config import UsageError
+from avb.tools.console import say
+from avb.tools.train_command import DEFAULT_SPLIT, choose_device, open_shards, revision
+
+
+@dataclass(frozen=True)
+class Options:
+    """The flags of `avb train judge` as they were given."""
+
+    data: Path
+    split: str | None
+    speakers: str | None
+    split_file: Path | None
+    epochs: int | None
+    seed: int
+    device: str | None
+    out: Path
+    datasets: Path | None
+
+
+def run(options: Options) -> None:
+    """Train a judge as the flags say, and write it.
+
+    Raises:
+        UsageError: the shards or the split will not do, or `out` cannot be written.
+    """
+    import torch
+
+    from avb.train import checkpoint, judging
+    from avb.train.measures.judge import Training
+    from avb.train.split import split_rows
+
+    if options.out.exists():
+        raise UsageError(f"{options.out}: is there already; choose another --out, or delete it")
+    index, corpus = open_shards(options.data, options.datasets)
+    split = options.split or DEFAULT_SPLIT.get(index.dataset["corpus"], next(iter(corpus.splits)))
+    speakers = options.speakers.split(",") if options.speakers else None
+    parts = split_rows(index, corpus, split, speakers, options.split_file)
+    device = choose_device(options.device)
+    counts = {part: len(rows) for part, rows in parts.rows.items()}
+    say(f"split {parts.name} ({parts.source}): {counts} clips; test is not looked at")
+    training = Training(epochs=options.epochs or judging.EPOCHS, seed=options.seed)
+    try:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        state = judging.train(index, parts, training, torch.device(device), say)
+        facts = {"revision": revision(), "torch": str(torch.__version__), "device": device}
+        checkpoint.save(options.out, state | facts)
+    except OSError as error:
+        raise UsageError(f"{options.out}: cannot be written ({error.strerror})") from None
+    for name in ("real", "griffin_lim", "other_sentence"):
+        rate = state["val"][name]["wer"]
+        if rate["value"] is not None:
+            say(
+                f"word error on {name} of {counts['val']} validation clips: {rate['value']:.2%}"
+                f" [{rate['low']:.2%}, {rate['high']:.2%}]"
+            )
+    say(f"{options.out}: hash {state['hash'][:12]}")

@@ -1,0 +1,69 @@
+"""One model for each talker, evaluated as one result: the mean over talkers.
+
+The paper's speaker-dependent figures are an average over four talkers with a model each
+(evaluation.md 2.2: mean over the clips of a talker, then over talkers).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from avb.pipeline.config import UsageError
+from avb.train.measures import speech
+from avb.train.measures.intervals import mean_interval
+from avb.train.measures.sentence import word_error_rate
+
+HEARD = {"wer_judge": "heard_judge", "wer_pocketsphinx": "heard"}
+
+
+def join(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """Records of `evaluate`, one a talker, as one.
+
+    Returns:
+        `metrics` over all clips, mean per talker and then over talkers; word errors pooled.
+        `ceiling`, `floors` and `models` hold those of each talker by name.
+
+    Raises:
+        UsageError: two records have a clip in common.
+    """
+    clips = [clip for record in records for clip in record["clips"]]
+    if len({clip["key"] for clip in clips}) < len(clips):
+        raise UsageError("two of these checkpoints are evaluated on the same clips: not per talker")
+    names = [", ".join(record["flags"]["speakers"] or ["?"]) for record in records]
+    metrics = _speech(clips) if records[0]["task"] == "l2s" else _words(clips)
+    by_talker = dict(zip(names, records, strict=True))
+    return {
+        "task": records[0]["task"],
+        "metrics": metrics,
+        "ceiling": {name: record["ceiling"] for name, record in by_talker.items()},
+        "floors": {name: record["floors"] for name, record in by_talker.items()},
+        "models": {
+            name: {"metrics": record["metrics"], "addressing": record["addressing"]}
+            for name, record in by_talker.items()
+        },
+        "flags": records[0]["flags"]
+        | {
+            "n": len(clips),
+            "speakers": names,
+            "per_talker": True,
+            "checkpoint_sha256": [r["flags"]["checkpoint_sha256"] for r in records],
+        },
+        "clips": clips,
+    }
+
+
+def _speech(clips: list[dict[str, Any]]) -> dict[str, Any]:
+    metrics: dict[str, Any] = speech.summarise(clips)["metrics"]
+    for name, heard in HEARD.items():
+        if all(heard in clip for clip in clips):
+            said = [clip[heard] for clip in clips]
+            metrics[name] = word_error_rate([clip["words"] for clip in clips], said)["wer"]
+    return metrics
+
+
+def _words(clips: list[dict[str, Any]]) -> dict[str, Any]:
+    right = np.array([clip["right"] for clip in clips], np.float64)
+    talkers = [clip["key"].split("/")[0] for clip in clips]
+    return {"top1": mean_interval(right, talkers, talker_mean=True)}
