@@ -12,8 +12,9 @@ from typing import Any
 
 from avb.pipeline.config import Corpus, UsageError, load_corpora
 from avb.pipeline.index import Index, load_index
-from avb.tools.cli import FAILED, PREEMPTED, say
+from avb.tools.console import FAILED, PREEMPTED, say
 from avb.train.recipe import Recipe, Task, load_recipe
+from avb.train.split import Parts, split_rows
 
 DEFAULT_DATA = {"lip": Path("shards/lrw"), "l2s": Path("shards/grid")}
 DEFAULT_SPLIT = {"grid": "grid-hash"}
@@ -31,6 +32,7 @@ class Options:
     split: str | None
     speakers: str | None
     split_file: Path | None
+    per_talker: bool
     steps: int | None
     epochs: float | None
     seed: int | None
@@ -43,36 +45,63 @@ class Options:
 
 def run(options: Options) -> int:
     """Train as the flags say; returns the exit code."""
-    import torch
-
-    from avb.train.loop import Diverged, Preempted, train
-    from avb.train.split import split_rows
-
     index, corpus = open_shards(options.data or DEFAULT_DATA[options.task], options.datasets)
     recipe = resolve(options, index, corpus)
     speakers = options.speakers.split(",") if options.speakers else None
     parts = split_rows(index, corpus, recipe.split, speakers, options.split_file)
+    out = options.out or Path("runs") / f"{options.task}-{recipe.corpus}-{options.recipe}"
+    if not options.per_talker:
+        return run_one(options, recipe, index, parts, out)
+    for talker in talkers_of(index, parts):
+        own = split_rows(index, corpus, recipe.split, [talker], options.split_file)
+        code = run_one(options, recipe, index, own, out / talker)
+        if code:
+            return code
+    return 0
+
+
+def talkers_of(index: Index, parts: Parts) -> list[str]:
+    """Talkers with clips to train on.
+
+    Raises:
+        UsageError: the shards do not say who speaks.
+    """
+    found = {index.row(i).speaker for i in parts.rows["train"]} - {None}
+    if not found:
+        raise UsageError(f"{index.folder}: no clip has a talker; --per-talker needs them")
+    return sorted((str(talker) for talker in found), key=lambda name: (len(name), name))
+
+
+def run_one(options: Options, recipe: Recipe, index: Index, parts: Parts, out: Path) -> int:
+    """One training run; returns the exit code."""
+    import torch
+
+    from avb.train.loop import Diverged, Preempted, train
+
     if options.epochs is not None:
         samples = len(parts.rows["train"]) * (6 if recipe.unit == "word" else 1)
         steps = math.ceil(options.epochs * samples / recipe.batch_size)
         recipe = dataclasses.replace(recipe, steps=steps)
     device = choose_device(options.device)
-    out = options.out or Path("runs") / f"{options.task}-{recipe.corpus}-{options.recipe}"
     quiet = int(os.environ.get("RANK", 0)) > 0
     if device == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(len(os.sched_getaffinity(0)))
     counts = {part: len(rows) for part, rows in parts.rows.items()}
     if not quiet:
-        say(f"split {parts.name} ({parts.source}): {counts} clips; test is not looked at")
+        whose = f" of {', '.join(parts.speakers)}" if parts.speakers else ""
+        say(f"split {parts.name}{whose} ({parts.source}): {counts} clips; test is not looked at")
     facts = {
-        "speakers": speakers,
         "counts": counts,
+        "device": device,
         "revision": revision(),
         "torch": str(torch.__version__),
     }
+    facts["settings"] = index.dataset["settings"]  # how other films must be cut for this model
+    # A series of runs goes on with the first that is not there yet.
+    resume = options.resume and ((out / "last.pt").exists() or not options.per_talker)
     try:
         record = train(
-            recipe, index, parts, out, device=device, resume=options.resume,
+            recipe, index, parts, out, device=device, resume=resume,
             compile_model=options.compile_model, facts=facts,
             say=(lambda text: None) if quiet else say,
         )  # fmt: skip

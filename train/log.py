@@ -53,10 +53,12 @@ def _step_of(line: str) -> float:
 
 
 class Pace:
-    """Clips a second, share of time spent waiting for data, and time left, since the last look."""
+    """Clips a second, MFU, share of time spent waiting for data, and time left, since last look."""
 
-    def __init__(self, steps: int, batch_size: int) -> None:
+    def __init__(self, steps: int, batch_size: int, seconds_at_peak: float | None = None) -> None:
+        """Start the clock; `seconds_at_peak` is what a clip would take at best, if known."""
         self._steps, self._batch_size = steps, batch_size
+        self._seconds_at_peak = seconds_at_peak
         self._start = self._last = time.perf_counter()
         self._waited = 0.0
         self._done = 0
@@ -65,12 +67,17 @@ class Pace:
         """Count time in which the device had no batch."""
         self._waited += seconds
 
-    def look(self, done: int, at_step: int) -> dict[str, float]:
-        """`clips_per_s`, `data_wait` (0 to 1) and `left_s` over the `done` steps since last."""
+    def look(self, done: int, at_step: int) -> dict[str, float | None]:
+        """`clips_per_s`, `mfu` (0 to 1, None where no peak is known), `data_wait` and `left_s`.
+
+        All are over the `done` steps since the last look; `data_wait` is 0 to 1 too.
+        """
         now = time.perf_counter()
         passed = max(now - self._last, 1e-9)
+        speed = done * self._batch_size / passed
         found = {
-            "clips_per_s": done * self._batch_size / passed,
+            "clips_per_s": speed,
+            "mfu": None if self._seconds_at_peak is None else speed * self._seconds_at_peak,
             "data_wait": min(1.0, self._waited / passed),
             "left_s": (self._steps - at_step) * passed / max(done, 1),
         }

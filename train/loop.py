@@ -29,6 +29,7 @@ from avb.pipeline.config import UsageError
 from avb.pipeline.index import Index
 from avb.pipeline.stream import Stream
 from avb.train import checkpoint, task
+from avb.train.flops import check_room, seconds_at_peak
 from avb.train.log import Metrics, Pace
 from avb.train.machine import autocast, global_sum, join_processes, peak_gib, stop_signals
 from avb.train.recipe import Recipe
@@ -93,12 +94,16 @@ def train(
         Diverged: the loss is not a number; the keys of its batch are named.
     """
     rank, world = join_processes(device)
+    lengths = index.num_frames[parts.rows["train"]]
     run = start(recipe, index, out, device, rank, world)
+    check_room(recipe, run.scaling, lengths, run.device, world)
     identity = {
         "labels": index.labels,
         "fingerprint": index.dataset["fingerprint"],
         "split": parts.name,
         "split_source": parts.source,
+        "speakers": parts.speakers,
+        "listed": parts.listed,
     } | (facts or {})
     if resume:
         restore(run, checkpoint.load(out / "last.pt", recipe.task), identity)
@@ -113,7 +118,8 @@ def train(
         unit=recipe.unit, seed=recipe.seed, buffer=recipe.buffer, rank=rank, world=world,
         pin_memory=run.device.type == "cuda", position=run.step,
     )  # fmt: skip
-    pace = Pace(recipe.steps, recipe.batch_size)
+    at_peak = seconds_at_peak(recipe, run.scaling, lengths, run.device, world)
+    pace = Pace(recipe.steps, recipe.batch_size, at_peak)
     record: dict[str, Any] = {}
     before: tuple[Tensor, list[str]] | None = None
     with stop_signals() as stopped:
@@ -130,7 +136,7 @@ def train(
             run.step += 1
             last = run.step == recipe.steps
             if metrics is not None and (run.step % LOG_EVERY == 0 or last):
-                line = {k: round(float(v), 6) for k, v in values.items()}
+                line: dict[str, Any] = {k: round(float(v), 6) for k, v in values.items()}
                 line |= pace.look(run.step % LOG_EVERY or LOG_EVERY, run.step)
                 line |= {"lr": learning_rate(run), "peak_gib": peak_gib(run.device)}
                 metrics.write(run.step, line)
@@ -334,6 +340,12 @@ def restore(run: Run, state: dict[str, Any], identity: dict[str, Any]) -> None:
         raise UsageError(f"the run to resume has another recipe ({shown})")
     if state["data"]["fingerprint"] != identity["fingerprint"]:
         raise UsageError("the run to resume was trained on other shards (fingerprints differ)")
+    theirs, mine = state["data"], identity
+    differ = [k for k in ("split", "speakers", "listed") if theirs.get(k) != mine[k]]
+    if differ:
+        raise UsageError(
+            f"the run to resume was trained on other clips ({', '.join(differ)} differ)"
+        )
     run.model.load_state_dict(state["model"])
     run.optimizer.load_state_dict(state["optimizer"])
     if run.ema is not None:
@@ -345,7 +357,8 @@ def restore(run: Run, state: dict[str, Any], identity: dict[str, Any]) -> None:
 
 def open_log(run: Run, out: Path, identity: dict[str, Any]) -> Metrics:
     """Save the resolved recipe and open the log where the run goes on."""
-    text = yaml.safe_dump({"recipe": run.recipe.as_dict(), "data": identity}, sort_keys=False)
+    data = {k: v for k, v in identity.items() if k != "listed"}  # may be as long as the corpus
+    text = yaml.safe_dump({"recipe": run.recipe.as_dict(), "data": data}, sort_keys=False)
     (out / "recipe.yaml").write_text(text, encoding="utf-8")
     return Metrics(out, run.step + 1)
 
@@ -362,10 +375,12 @@ def check(step: tuple[Tensor, list[str]] | None) -> None:
         raise Diverged(f"the loss became {float(step[0])} on the batch {keys}; last.pt is kept")
 
 
-def progress_line(run: Run, line: dict[str, float]) -> str:
+def progress_line(run: Run, line: dict[str, Any]) -> str:
     """One line for a person."""
     shown = ("loss", "recalled", "real", "saving", "bridging")
     losses = " ".join(f"{name} {line[name]:.3f}" for name in shown if name in line)
     speed = f"{line['clips_per_s']:.1f} clips/s, wait {line['data_wait']:.0%}"
+    if line["mfu"] is not None:
+        speed += f", {line['mfu']:.0%} MFU"
     rest = f"{line['peak_gib']:.1f} GiB, {line['left_s'] / 60:.0f} min left"
     return f"step {run.step}/{run.recipe.steps} {losses} | {speed}, {rest}"

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from avb.pipeline.index import Index
 from avb.tools.cli import app
+from avb.train import checkpoint
 
 TINY = ["--recipe", "tiny", "--set", "unit=clip", "--set", "batch_size=4", "--set", "model.width=8"]
 
@@ -60,3 +61,21 @@ def test_a_wrong_word_is_one_line(
     code, _, text = avb("train", "lip", *given)
     assert code == 2 and message in text
     assert len(text.strip().splitlines()) <= 2 and "Traceback" not in text
+
+
+def test_each_talker_gets_a_model_of_its_own_clips(grid: Index, tmp_path: Path) -> None:
+    keys = [grid.key(i) for i in range(len(grid))]
+    of = {talker: [k for k in keys if k.startswith(talker + "/")] for talker in ("s1", "s2")}
+    listed = tmp_path / "mine.txt"
+    listed.write_text("".join(f"train {k[0]}\nval {k[1]}\n" for k in of.values()))
+    words = ["train", "l2s", "--data", grid.folder, "--recipe", "tiny", "--per-talker",
+             "--device", "cpu", "--set", "batch_size=1", "--set", "steps=1",
+             "--split-file", listed, "--out", tmp_path / "runs"]  # fmt: skip
+    code, _, text = avb(*words)
+    assert code == 0, text
+    for talker, own in of.items():
+        saved = checkpoint.load(tmp_path / "runs" / talker / "last.pt")["data"]
+        assert saved["speakers"] == [talker] and saved["counts"]["train"] == 1
+        assert saved["listed"][own[0]] == "train" and saved["split"] == "mine.txt"
+    code, _, text = avb(*words, "--resume")  # what is done is done
+    assert code == 0, text

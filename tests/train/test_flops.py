@@ -1,0 +1,168 @@
+"""FLOP = what a calculation by hand and the public figures say; MFU = FLOP/s over the peak."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from avb.pipeline.config import UsageError
+from avb.pipeline.index import Index
+from avb.train import flops, loop
+from avb.train.flops import Cost
+from avb.train.log import Pace
+from avb.train.recipe import load_recipe
+from avb.train.split import Parts
+from avb.train.task import Scaling
+
+CPU = torch.device("cpu")
+
+
+def scaling(size: int = 112) -> Scaling:
+    return Scaling(127.5, 74.0, -11.0, 4.0, 4, size, 500)
+
+
+@pytest.mark.parametrize(("kind", "gates"), [(nn.LSTM, 4), (nn.GRU, 3)])
+def test_recurrent_layers_cost_what_a_hand_counts(kind: type[nn.RNNBase], gates: int) -> None:
+    clips, frames, wide, hidden, directions = 2, 5, 7, 11, 2
+    with torch.device("meta"):
+        network = kind(wide, hidden, 2, batch_first=True, bidirectional=True)
+        x = torch.empty(clips, frames, wide, requires_grad=True)
+    forward, step = flops.step_flops(lambda: network(x)[0].sum())
+    each = 2 * clips * directions * gates * hidden  # FLOP of a frame, for each value that comes in
+    by_hand = each * frames * ((wide + hidden) + (directions * hidden + hidden))
+    assert forward == by_hand
+    # Backward is twice that, but for the gradient of each layer's first state, which is constant.
+    assert step == 3 * by_hand - 2 * each * hidden
+
+
+def test_convolutions_and_products_cost_what_a_hand_counts() -> None:
+    with torch.device("meta"):
+        convolution, linear = nn.Conv2d(3, 8, 5, stride=2, padding=2), nn.Linear(8, 6)
+        x = torch.empty(2, 3, 12, 10)
+    forward, step = flops.step_flops(
+        lambda: linear(convolution(x).relu().mean((2, 3)).tanh()).square().sum()
+    )
+    first, second = 2 * (2 * 8 * 6 * 5) * (3 * 25), 2 * 2 * 8 * 6
+    assert forward == first + second
+    assert step == 2 * first + 3 * second  # the pictures need no gradient
+
+
+@pytest.mark.parametrize(
+    ("overrides", "forward", "step"),
+    [
+        ([], 32.2, 93.6),
+        (["model.back_end=mstcn", "model.slots=168"], 35.7, 104.2),
+    ],
+)
+def test_lip_readers_cost_what_is_publicly_known(
+    overrides: list[str], forward: float, step: float
+) -> None:
+    """The figures are of the authors' modules, counted with other code."""
+    cost = flops.clip_cost(load_recipe("lip", "paper", overrides), scaling(), 29)
+    assert cost.forward / 1e9 == pytest.approx(forward, rel=0.005)
+    assert cost.step / 1e9 == pytest.approx(step, rel=0.005)
+
+
+@pytest.mark.slow
+def test_lip2wav_costs_what_is_publicly_known() -> None:
+    recipe = load_recipe("l2s", "paper", ["model.slots=0"])
+    cost = flops.clip_cost(recipe, scaling(96), 75)
+    colour = 2 * (24 * 75 * 48 * 48) * (2 * 125)  # two more channels into the first convolution
+    assert cost.forward + colour == pytest.approx(76.3e9, rel=0.005)
+    assert cost.step + 2 * colour == pytest.approx(225.7e9, rel=0.005)
+
+
+SMALL = ["unit=clip", "shrink=1", "model.width=8", "model.hidden=16", "model.audio_width=8"]
+
+
+def test_a_cost_grows_with_the_clip_and_leaves_the_run_s_random_numbers_alone() -> None:
+    recipe = load_recipe("lip", "tiny", SMALL)
+    before = torch.get_rng_state()
+    short, long = (flops.clip_cost(recipe, scaling(), frames) for frames in (4, 8))
+    assert torch.equal(before, torch.get_rng_state())
+    for name in ("forward", "step", "saved_bytes"):
+        assert getattr(long, name) == pytest.approx(2 * getattr(short, name), rel=0.05)
+    assert short.step > 2 * short.forward and long.weight_bytes == short.weight_bytes
+
+
+@pytest.mark.parametrize(
+    ("name", "peak"),
+    [
+        ("NVIDIA H100 80GB HBM3", 989e12),
+        ("NVIDIA H100 PCIe", 756e12),
+        ("NVIDIA H200", 989e12),
+        ("NVIDIA A100-SXM4-40GB", 312e12),
+        ("NVIDIA L40S", 362e12),
+        ("NVIDIA GeForce RTX 4090", 165e12),
+        ("Tesla V100-SXM2-16GB", 125e12),
+        ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", None),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", None),
+        ("Radeon Something", None),
+    ],
+)
+def test_a_peak_is_known_by_the_device_s_name_or_not_at_all(name: str, peak: float | None) -> None:
+    assert flops.named_peak(name) == peak
+
+
+def test_nothing_is_counted_where_no_peak_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flops, "clip_cost", lambda *_: pytest.fail("counted"))
+    recipe = load_recipe("lip", "paper")
+    assert flops.peak_flops(CPU) is None
+    assert flops.seconds_at_peak(recipe, scaling(), np.array([29]), CPU) is None
+
+
+def test_seconds_at_peak_are_shared_by_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def cost(recipe: Any, scaling: Any, frames: int) -> flops.Cost:
+        asked.append(frames)
+        return flops.Cost(10, 30, 0, 0)
+
+    monkeypatch.setattr(flops, "clip_cost", cost)
+    monkeypatch.setattr(flops, "peak_flops", lambda device: 100.0)
+    lengths = np.array([20, 40])
+    clips, words = (load_recipe("lip", "tiny", [f"unit={unit}"]) for unit in ("clip", "word"))
+    assert flops.seconds_at_peak(clips, scaling(), lengths, CPU) == pytest.approx(0.3)
+    assert flops.seconds_at_peak(words, scaling(), lengths, CPU, world=2) == pytest.approx(0.15)
+    assert asked == [30, 29]  # their mean; the window of a word
+
+
+def test_mfu_is_speed_times_seconds_at_peak() -> None:
+    seen = Pace(10, 4, seconds_at_peak=0.25).look(2, 2)
+    assert seen["mfu"] == pytest.approx(0.25 * seen["clips_per_s"])
+    assert Pace(10, 4).look(2, 2)["mfu"] is None
+
+
+@pytest.mark.parametrize("at_peak", [None, 0.001])
+def test_a_run_writes_and_says_its_mfu(
+    lrw: Index, recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_peak: float | None
+) -> None:
+    if at_peak is not None:
+        monkeypatch.setattr(loop, "seconds_at_peak", lambda *_: at_peak)
+    everything = np.arange(len(lrw))
+    parts = Parts("all", "test", {"train": everything, "val": everything[:3], "test": everything})
+    said: list[str] = []
+    loop.train(recipe("lip", steps=1), lrw, parts, tmp_path, say=said.append)
+    line = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
+    expected = None if at_peak is None else pytest.approx(at_peak * line["clips_per_s"])
+    assert line["mfu"] == expected
+    assert any("MFU" in text for text in said) == (at_peak is not None)
+
+
+def test_a_batch_that_cannot_fit_is_refused_with_the_parts_that_would(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(flops, "clip_cost", lambda *_: Cost(0, 0, 100 << 20, 10 << 20))
+    monkeypatch.setattr(flops, "free_bytes", lambda _: 1 << 30)
+    recipe, lengths = load_recipe("l2s", "paper"), np.array([75])  # 64 clips: 6.3 GiB
+    with pytest.raises(UsageError, match=r"64 clips needs about 6 GiB, and 1 .* accumulate=8 "):
+        flops.check_room(recipe, scaling(96), lengths, CPU)
+    flops.check_room(dataclasses.replace(recipe, accumulate=8), scaling(96), lengths, CPU)
+    flops.check_room(recipe, scaling(96), lengths, CPU, world=8)  # eight clips a process

@@ -1,0 +1,169 @@
+"""What a clip's training step costs in arithmetic and memory, and what devices do at their best.
+
+Counted as peers count: a multiply-add is 2 FLOP, convolutions and matrix products only, nothing
+for optimiser, augmentation or recomputing. MFU is that, per second, over the device's peak.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from avb.pipeline.assemble import WORD_FRAMES
+from avb.pipeline.config import UsageError
+from avb.pipeline.index import Ints
+from avb.train import task
+from avb.train.machine import free_bytes
+from avb.train.recipe import Recipe
+
+# Words of a device's name, and its dense bfloat16 peak in TFLOP/s by NVIDIA's data sheets (float16
+# for V100, whose tensor cores know no other). The first line whose words are all there counts.
+PEAKS: list[tuple[str, float | None]] = [
+    ("mig", None),  # a slice of a device
+    ("laptop", None),
+    ("b200", 2250),
+    ("gh200", 989),
+    ("h200 nvl", 835),
+    ("h200", 989),
+    ("h100 pcie", 756),
+    ("h100 nvl", 835),
+    ("h100 hbm3", 989),  # SXM
+    ("a100", 312),
+    ("l40s", 362),
+    ("4090 d", None),
+    ("4090", 165),
+    ("v100 sxm2", 125),
+    ("v100 sxm3", 125),
+    ("v100 pcie", 112),
+]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one clip asks of a training step.
+
+    Attributes:
+        forward: FLOP of the forward pass, audio and both terms of the task loss included.
+        step: FLOP of forward and backward pass.
+        saved_bytes: what the forward pass keeps for the backward pass, in float32.
+        weight_bytes: of the model, whatever the batch.
+    """
+
+    forward: int
+    step: int
+    saved_bytes: int
+    weight_bytes: int
+
+
+def step_flops(loss: Callable[[], Tensor]) -> tuple[int, int]:
+    """FLOP of computing a scalar loss, and of that with its backward pass.
+
+    Recurrent layers must be on the device `meta`: elsewhere they run as single kernels of cuDNN
+    or oneDNN, which the counter takes for nothing.
+    """
+    with FlopCounterMode(display=False) as counter:
+        value = loss()
+        forward = counter.get_total_flops()
+        value.backward()
+        return forward, counter.get_total_flops()
+
+
+def clip_cost(recipe: Recipe, scaling: task.Scaling, frames: int) -> Cost:
+    """The cost of one clip of `frames` frames under a recipe.
+
+    Counted on a second model that has shapes but no values (device `meta`): nothing is computed,
+    the result is the same on every machine, and no random number of the run is used up.
+    """
+    kept: dict[int, Tensor] = {}  # by storage; holding the tensors keeps the addresses unique
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    side = scaling.size // recipe.shrink
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        model = task.build_model(recipe, scaling).train()
+        inputs = task.Inputs(
+            video_BCTHW=torch.empty(1, 1, frames, side, side),
+            mel_BFM=torch.empty(1, recipe.model.get("mel_bins", 80), 4 * frames),
+            lengths_B=torch.empty(1, dtype=torch.int64),
+            labels=torch.empty(1, dtype=torch.int64),
+            boundary_BT=torch.empty(1, frames) if recipe.model.get("word_boundary") else None,
+        )
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            forward, step = step_flops(lambda: task.forward(model, inputs, recipe)[0].total())
+    weights = {p.untyped_storage()._cdata: p for p in model.parameters()}
+    saved = (t for address, t in kept.items() if address not in weights)
+    return Cost(
+        forward,
+        step,
+        sum(tensor.untyped_storage().nbytes() for tensor in saved),
+        sum(weight.untyped_storage().nbytes() for weight in weights.values()),
+    )
+
+
+def peak_flops(device: torch.device) -> float | None:
+    """Dense bfloat16 FLOP/s of a device at its best; None on the CPU or if it is not known."""
+    return named_peak(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+
+
+def named_peak(name: str) -> float | None:
+    """`peak_flops` of a device by its name; None if it is not in the table."""
+    found = set(re.findall(r"[a-z0-9]+", name.lower()))
+    peak = next((peak for words, peak in PEAKS if found.issuperset(words.split())), None)
+    return None if peak is None else peak * 1e12
+
+
+def seconds_at_peak(
+    recipe: Recipe, scaling: task.Scaling, lengths: Ints, device: torch.device, world: int = 1
+) -> float | None:
+    """How long a clip's step would take `world` devices at their peak; None if that is not known.
+
+    Times clips/s this is the MFU. Where no peak is known nothing is counted either.
+
+    Args:
+        recipe: what is trained.
+        scaling: of the shards it is trained on.
+        lengths: frames of the clips; their mean counts.
+        device: one of `world` that are alike.
+        world: number of processes.
+    """
+    peak = peak_flops(device)
+    if peak is None:
+        return None
+    return clip_cost(recipe, scaling, usual_frames(recipe, lengths)).step / (peak * world)
+
+
+def usual_frames(recipe: Recipe, lengths: Ints) -> int:
+    """Frames of a sample: a word's window, or the mean of the clips."""
+    return WORD_FRAMES if recipe.unit == "word" else round(float(lengths.mean()))
+
+
+def check_room(
+    recipe: Recipe, scaling: task.Scaling, lengths: Ints, device: torch.device, world: int = 1
+) -> None:
+    """Refuse a batch that cannot fit, before the kernel or the driver kills the run.
+
+    A lower bound: what the forward pass keeps, half of it under autocast, and the weights with
+    their gradients and two moments. Arguments as in `seconds_at_peak`.
+
+    Raises:
+        UsageError: it needs more than is free; the recipe's `accumulate` that would fit is named.
+    """
+    cost = clip_cost(recipe, scaling, usual_frames(recipe, lengths))
+    a_clip = cost.saved_bytes // (2 if device.type == "cuda" else 1)
+    clips, weights, free = recipe.batch_size // world, 4 * cost.weight_bytes, free_bytes(device)
+    if weights + a_clip * clips // recipe.accumulate <= free:
+        return
+    fits = [n for n in range(1, clips + 1) if weights + a_clip * -(-clips // n) <= free]
+    n = next((n for n in fits if recipe.batch_size % n == 0), None)
+    advice = f"--set accumulate={n} works it off in parts" if n else "take a smaller model"
+    raise UsageError(
+        f"a batch of {clips} clips needs about {(weights + a_clip * clips) / 2**30:.0f} GiB, and"
+        f" {free / 2**30:.0f} are free: {advice}"
+    )
