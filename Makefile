@@ -11,7 +11,7 @@ TORCH  ?= torch==2.13.0
 FACE   := absl-py attrs 'flatbuffers>=25,<26' 'protobuf>=4.25.3,<7' matplotlib \
           'ffmpeg-python>=0.2,<1' 'imageio-ffmpeg>=0.5' 'espeakng-loader>=0.2.4'
 
-.PHONY: env test lint types quick slow kills demo clean
+.PHONY: env test lint types quick slow kills demo docs results-lip results-speech clean
 
 env: $(VENV)/installed
 
@@ -19,7 +19,7 @@ $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet '$(TORCH)'
-	$(BIN)/pip install --quiet -e '.[dev,eval]' $(FACE)
+	$(BIN)/pip install --quiet -e '.[dev,eval,export,report]' $(FACE)
 	$(BIN)/pip install --quiet --no-deps mediapipe==0.10.21
 	touch $@
 
@@ -46,6 +46,42 @@ kills: env
 
 demo: env
 	$(BIN)/avb demo
+
+docs: env
+	$(BIN)/pip install --quiet -e '.[docs]'
+	$(BIN)/mkdocs build --quiet --strict
+
+# The results in results/grid-talker1, from the raw clips of GRID's talker 1: about an hour each on
+# two CPU cores. Another recipe or device: make results-lip RECIPE=modern DEVICE=cuda
+GRID    ?= ../shared/grid
+RECIPE  ?= tiny
+DEVICE  ?= cpu
+RESULTS := results/grid-talker1
+AVB     := $(BIN)/avb
+ONE     := --data runs/shards/grid --split grid-hash --speakers s1 --device $(DEVICE)
+TRAIN   := $(ONE) --recipe $(RECIPE)
+EVAL    := --data runs/shards/grid --device $(DEVICE)
+
+runs/shards/grid/dataset.json: | env
+	$(AVB) prep grid --root $(GRID) --out runs/shards
+
+results-lip results-speech: RUNS := runs/talker1
+results-lip: runs/shards/grid/dataset.json
+	$(AVB) train lip $(TRAIN) --out $(RUNS)/lip-memory
+	$(AVB) train lip $(TRAIN) --set model.slots=0 --out $(RUNS)/lip-baseline
+	$(AVB) eval lip --ckpt $(RUNS)/lip-memory/best.pt $(EVAL) --out $(RESULTS)/lip-memory.json
+	$(AVB) eval lip --ckpt $(RUNS)/lip-baseline/best.pt $(EVAL) --out $(RESULTS)/lip-baseline.json
+	$(AVB) compare $(RESULTS)/lip-memory.json $(RESULTS)/lip-baseline.json
+
+results-speech: runs/shards/grid/dataset.json
+	$(AVB) train judge $(ONE) --out $(RUNS)/judge.pt
+	$(AVB) train l2s $(TRAIN) --out $(RUNS)/speech-memory
+	$(AVB) train l2s $(TRAIN) --set model.slots=0 --out $(RUNS)/speech-baseline
+	$(AVB) eval l2s --ckpt $(RUNS)/speech-memory/best.pt --judge $(RUNS)/judge.pt $(EVAL) \
+	    --out $(RESULTS)/speech-memory.json
+	$(AVB) eval l2s --ckpt $(RUNS)/speech-baseline/best.pt --judge $(RUNS)/judge.pt $(EVAL) \
+	    --out $(RESULTS)/speech-baseline.json
+	$(AVB) compare $(RESULTS)/speech-memory.json $(RESULTS)/speech-baseline.json
 
 clean:
 	rm -rf build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache
