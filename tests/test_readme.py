@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+KEYS = ("value", "low", "high")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -54,3 +56,20 @@ def test_the_reader_example_runs(
         scope: dict[str, object] = {}
         exec(block, scope)
     assert scope["batch"].video["lips"].shape[1:] == (29, 120, 120)  # type: ignore[attr-defined]
+
+
+def test_the_results_are_those_of_the_records() -> None:
+    section = README.split("## Results so far")[1].split("\n## ")[0]
+    folder = ROOT / "results" / "grid-talker1"
+    figures = []
+    for name in ("lip-memory", "lip-baseline"):
+        top1 = json.loads((folder / f"{name}.json").read_text())["metrics"]["top1"]
+        figures.append("{:.1f} [{:.1f}, {:.1f}]".format(*(100 * top1[k] for k in KEYS)))
+    metrics = json.loads((folder / "speech-memory.json").read_text())["metrics"]
+    for name in ("stoi", "estoi"):
+        text = "{:.3f} [{:.3f}, {:.3f}]".format(*(metrics[name][k] for k in KEYS))
+        figures.append(text.replace("0.", "."))
+    for name in ("wer_judge", "wer_pocketsphinx"):
+        figures.append("{:.1f} [{:.1f}, {:.1f}]".format(*(100 * metrics[name][k] for k in KEYS)))
+    for figure in figures:
+        assert figure in section, figure

@@ -182,13 +182,13 @@ def _flags(clips: Clips, extras: Extras, mean_of: dict[str, Any], corpus: str) -
 def _write(
     wavs: WavFolder, clips: Clips, signals: dict[str, Sequence[Any]], say: Say
 ) -> dict[str, Any]:
-    """Write what was scored, to be listened to; where, and what had to be made quieter."""
+    """Write what was scored, to be listened to; how many, and what had to be made quieter."""
     written = {"model": signals["model"], "griffin_lim": signals["ceiling"], "real": clips.sounds}
     for name, sounds in written.items():
         wavs.write(name, clips.of("key"), sounds)
     quieter = f", {len(wavs.scaled)} of them scaled down so as not to clip" if wavs.scaled else ""
     say(f"{wavs.written} files in {wavs.folder}{quieter}")
-    return {"folder": str(wavs.folder), "files": wavs.written, "scaled_down": wavs.scaled}
+    return {"files": wavs.written, "scaled_down": wavs.scaled}
 
 
 def _timed(say: Say) -> Say:
