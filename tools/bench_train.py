@@ -14,7 +14,6 @@ All do everything that a step does: to the device, augmentation, forward, backwa
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import platform
 import statistics
@@ -39,7 +38,7 @@ from avb.tools.bench_contenders import (
 from avb.tools.train_command import Options, choose_device, open_shards, resolve, revision
 from avb.train import task as tasks
 from avb.train.flops import Cost, clip_cost, peak_flops
-from avb.train.machine import peak_gib
+from avb.train.machine import free_bytes, peak_gib
 from avb.train.recipe import Recipe, Task, load_recipe
 
 CPU_BATCH = {"lip": 8, "l2s": 2}  # speech keeps 0.33 GiB a clip for the backward pass
@@ -89,7 +88,7 @@ def bench_train(
     scaling, frames = tasks.scaling_of(index, wanted), typical_frames(index, wanted)
     costs = {name: clip_cost(plan, scaling, frames) for name, plan in plans.items()}
     if cpu:
-        size = affordable(asked, list(costs.values()), free_bytes())
+        size = affordable(asked, list(costs.values()), free_bytes(torch.device("cpu")))
         plans = {name: with_batch(plan, size) for name, plan in plans.items()}
     own = next(iter(plans))
     usual = (1 if data is None else 6) if cpu else 24  # six batches come from a block of words
@@ -160,19 +159,6 @@ def affordable(size: int, costs: list[Cost], free: float) -> int:
             )
         size //= 2
     return size
-
-
-def free_bytes() -> float:
-    """Host memory that can still be had, by the kernel and by the container's limit."""
-    about, group = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
-    if not about.is_file():  # not Linux
-        return math.inf
-    lines = about.read_text().splitlines()
-    free = float(next(n.split()[1] for n in lines if n.startswith("MemAvailable"))) * 1024
-    if (group / "memory.max").is_file() and (group / "memory.max").read_text().strip() != "max":
-        limit, used = (float((group / f"memory.{n}").read_text()) for n in ("max", "current"))
-        free = min(free, limit - used)
-    return free
 
 
 # --- Taking turns ---------------------------------------------------------------------------------

@@ -95,8 +95,8 @@ def run_one(options: Options, recipe: Recipe, index: Index, parts: Parts, out: P
         "device": device,
         "revision": revision(),
         "torch": str(torch.__version__),
+        "settings": index.dataset["settings"],  # how other films must be cut for this model
     }
-    facts["settings"] = index.dataset["settings"]  # how other films must be cut for this model
     # A series of runs goes on with the first that is not there yet.
     resume = options.resume and ((out / "last.pt").exists() or not options.per_talker)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import resource
 import signal
@@ -51,16 +52,18 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def free_bytes(device: torch.device) -> int:
-    """Memory that is free: of the device, or of this machine or container on the CPU."""
+def free_bytes(device: torch.device) -> float:
+    """Memory that can still be had: of the device, or by the kernel and the container's limit."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    free = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")) * 1024
-    group = Path("/sys/fs/cgroup")
-    with contextlib.suppress(OSError, ValueError):  # no such group, or no limit ("max")
-        limit = int((group / "memory.max").read_text())
-        free = min(free, limit - int((group / "memory.current").read_text()))
+        return float(torch.cuda.mem_get_info(device)[0])
+    about, group = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
+    if not about.is_file():  # not Linux
+        return math.inf
+    lines = about.read_text().splitlines()
+    free = float(next(n.split()[1] for n in lines if n.startswith("MemAvailable"))) * 1024
+    if (group / "memory.max").is_file() and (group / "memory.max").read_text().strip() != "max":
+        limit, used = (float((group / f"memory.{n}").read_text()) for n in ("max", "current"))
+        free = min(free, limit - used)
     return free
 
 

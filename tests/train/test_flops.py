@@ -15,7 +15,6 @@ from torch import nn
 from avb.pipeline.config import UsageError
 from avb.pipeline.index import Index
 from avb.train import flops, loop
-from avb.train.flops import Cost
 from avb.train.log import Pace
 from avb.train.recipe import load_recipe
 from avb.train.split import Parts
@@ -156,10 +155,16 @@ def test_a_run_writes_and_says_its_mfu(
     assert any("MFU" in text for text in said) == (at_peak is not None)
 
 
+def test_bytes_alone_are_those_of_the_whole_cost() -> None:
+    recipe = load_recipe("lip", "tiny")
+    cost = flops.clip_cost(recipe, scaling(), 8)
+    assert flops.clip_bytes(recipe, scaling(), 8) == (cost.saved_bytes, cost.weight_bytes)
+
+
 def test_a_batch_that_cannot_fit_is_refused_with_the_parts_that_would(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(flops, "clip_cost", lambda *_: Cost(0, 0, 100 << 20, 10 << 20))
+    monkeypatch.setattr(flops, "clip_bytes", lambda *_: (100 << 20, 10 << 20))
     monkeypatch.setattr(flops, "free_bytes", lambda _: 1 << 30)
     recipe, lengths = load_recipe("l2s", "paper"), np.array([75])  # 64 clips: 6.3 GiB
     with pytest.raises(UsageError, match=r"64 clips needs about 6 GiB, and 1 .* accumulate=8 "):
