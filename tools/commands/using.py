@@ -151,7 +151,7 @@ def doctor(context: typer.Context, as_json: Json = False) -> None:
 def demo(
     out: Annotated[Path, typer.Option(help="Everything goes here.")] = Path("demo"),
 ) -> None:
-    """The whole pipeline on drawn and spoken corpora, in about five minutes."""
+    """The whole pipeline on drawn and spoken corpora, in about seven minutes of two cores."""
     from avb.tools.demo import demo as run
 
     code = run(out)
