@@ -63,11 +63,8 @@ def run(
         return
     flags = record["flags"]
     say(f"{flags['n']} samples of {flags['part']}, split {flags['split']}, step {flags['step']}")
-    for name, value in record["metrics"].items():
-        typer.echo(f"{name:>16}  {_shown(value)}")
-    for title in ("ceiling", "real", "floors"):
-        for name, value in _flat(record.get(title, {})).items():
-            typer.echo(f"{title:>8} {name}: {_shown(value)}")
+    for line in table(record):
+        typer.echo(line)
     _show_addressing(record.get("addressing") or {})
 
 
@@ -98,20 +95,37 @@ def checkpoints_in(path: Path) -> list[Path]:
     return found
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Figures by their dotted names."""
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, dict) and "value" not in value:
-            found |= _flat(value, f"{prefix}{name}.")
-        else:
-            found[prefix + name] = value
-    return found
+def table(record: dict[str, Any]) -> list[str]:
+    """A row a metric: the model's figure and interval, then the others on the same clips."""
+    others: dict[str, dict[str, Any]] = {}
+    alone: dict[str, float] = {}
+    if "models" in record:  # one for each talker
+        others = {name: one["metrics"] for name, one in record["models"].items()}
+    elif record["task"] == "l2s":
+        others = {"ceiling": record["ceiling"], "real": record["real"], **record["floors"]}
+    else:
+        alone = record["floors"]
+    lines = [f"{'':>16}  {'model [95 %]':<25}" + "".join(f"  {name:>8}" for name in others)]
+    lacking: dict[str, str] = {}
+    for name, value in record["metrics"].items():
+        row = "".join(
+            f"  {_point(metrics.get(name)):>{max(8, len(other))}}"
+            for other, metrics in others.items()
+        )
+        lines.append(f"{name:>16}  {_shown(value):<25}{row}".rstrip())
+        if isinstance(value, dict) and value["value"] is None:
+            lacking[name] = value.get("reason", "no clip could be scored")
+    lines += [f"{name:>16}  {_shown(value)}" for name, value in alone.items()]
+    return lines + [f"{name}: {reason}" for name, reason in lacking.items()]
+
+
+def _point(value: Any) -> str:
+    """A figure without its interval; a dash where there is none."""
+    value = value["value"] if isinstance(value, dict) else value
+    return "-" if value is None else f"{value:.4f}"
 
 
 def _shown(value: Any) -> str:
-    if not isinstance(value, dict):
-        return "-" if value is None else f"{value:.4f}"
-    if value["value"] is None:
-        return f"- ({value.get('reason', 'no clip could be scored')})"
+    if not isinstance(value, dict) or value["value"] is None:
+        return _point(value)
     return f"{value['value']:.4f} [{value['low']:.4f}, {value['high']:.4f}]"

@@ -32,12 +32,14 @@ class Extras:
         judge: hears words; without it `wer_judge` is null, with the reason.
         wavs: where the sounds are written.
         mean_rows: training clips, whose mean log-mel is a floor; none: the evaluated ones'.
+        unseen_talkers: whether intervals draw talkers.
         say: takes lines of progress.
     """
 
     judge: Stored | None = None
     wavs: Path | None = None
     mean_rows: Ints | None = None
+    unseen_talkers: bool = False
     say: Say = lambda text: None
 
 
@@ -79,10 +81,14 @@ def measure(
     say(f"{len(clips.facts)} clips reconstructed")
     signals, mean_of = _signals(clips, index, extras, mel)
     say("Griffin-Lim of the model, of the true mel, and the floors")
-    scored = {name: _score(clips, outputs, mel) for name, outputs in signals.items()}
+    unseen = extras.unseen_talkers
+    scored = {name: _score(clips, outputs, mel, unseen) for name, outputs in signals.items()}
     say("STOI, ESTOI, PESQ and mel distance")
     judges = hearing.ears(extras.judge, mel)
-    heard = hearing.listen({**signals, "real": clips.sounds}, clips.of("words"), judges)
+    heard = hearing.listen(
+        {**signals, "real": clips.sounds}, clips.of("words"), judges,
+        clips.of("talker") if unseen else None,
+    )  # fmt: skip
     say("words heard")
     for name, score in scored.items():
         score["metrics"] |= heard[name]["metrics"]
@@ -145,14 +151,14 @@ def _signals(
     return signals, mean_of
 
 
-def _score(clips: Clips, outputs: Sequence[Any], mel: Mel) -> dict[str, Any]:
+def _score(clips: Clips, outputs: Sequence[Any], mel: Mel, unseen: bool) -> dict[str, Any]:
     """Per-clip scores of one signal, and what they sum up to."""
     scored = [
         fact | speech.score_clip(sound, output, mel)
         for sound, output, fact in zip(clips.sounds, outputs, clips.facts, strict=True)
         if output is not None  # a lone clip of its talker has no other sentence
     ]
-    return speech.summarise(scored) | {"clips": scored}
+    return speech.summarise(scored, unseen_talkers=unseen) | {"clips": scored}
 
 
 def _heard(signals: dict[str, Any], clip: int) -> dict[str, Any]:

@@ -16,12 +16,16 @@ from avb.train.recipe import Recipe
 
 def measure(
     model: nn.Module, recipe: Recipe, scaling: task.Scaling, index: Index, rows: Ints,
-    device: torch.device,
+    device: torch.device, unseen_talkers: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
-    """Words: from video alone, with the mirrored clip added, with real audio, with both."""
+    """Words: from video alone, with the mirrored clip added, with real audio, with both.
+
+    With `unseen_talkers`, intervals draw talkers.
+    """
     found: dict[str, list[Tensor]] = {"video": [], "mirrored": [], "audio": []}
     labels: list[int] = []
     keys: list[str] = []
+    talkers: list[str | None] = []
     for batch in task.one_pass(index, recipe, rows):
         inputs = task.prepare(batch, recipe, scaling, device, train=False)
         lengths = inputs.lengths_B if inputs.ragged else None
@@ -33,6 +37,7 @@ def measure(
             found["audio"].append(output.real_logits.float().cpu())
         labels += batch.label_id.tolist()
         keys += batch.keys
+        talkers += batch.speakers
     logits = {name: torch.cat(parts).numpy() for name, parts in found.items() if parts}
     if "audio" in logits:
         logits["both"] = logits["video"] + logits["audio"]
@@ -41,6 +46,8 @@ def measure(
     if words:  # words of one sentence share its light and its talker: intervals draw sentences
         options["talkers"] = [key.split("#")[0] for key in keys]
         options["places"] = [int(key.split("#")[1]) for key in keys]
+    if unseen_talkers:
+        options["talkers"] = talkers
     scored = {name: lip.score(v, labels, index.labels, **options) for name, v in logits.items()}
     video = scored["video"]
     metrics = dict(video["metrics"])

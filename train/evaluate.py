@@ -63,14 +63,15 @@ def evaluate(
     model.eval().to(device)
     rows = part_rows(index, corpus, state["data"], part)[:limit]
     given = (model, recipe, scaling, index, rows, torch.device(device))
+    known_rows = part_rows(index, corpus, state["data"], "train", need=False)
+    strangers = unseen_talkers(index, rows, known_rows)
     torch.manual_seed(0)  # the pre-net's dropout stays on
     with torch.no_grad():
         if recipe.task == "lip":
-            record = eval_lip.measure(*given)
+            record = eval_lip.measure(*given, unseen_talkers=strangers)
         else:
             heard_by = None if judge is None else judging.load(judge, index, device)
-            mean_rows = part_rows(index, corpus, state["data"], "train", need=False)
-            extras = eval_l2s.Extras(heard_by, wavs, mean_rows, say)
+            extras = eval_l2s.Extras(heard_by, wavs, known_rows, strangers, say)
             record = eval_l2s.measure(*given, extras)
     record["addressing"] = eval_addressing.measure(*given)
     record["flags"] |= {
@@ -79,6 +80,7 @@ def evaluate(
         "split_source": state["data"]["split_source"],
         "speakers": state["data"].get("speakers"),
         "limit": limit,
+        "intervals": "of talkers drawn, then clips" if strangers else "of clips drawn",
         "checkpoint_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "step": state["counters"]["step"],
         "seed": recipe.seed,
@@ -89,6 +91,15 @@ def evaluate(
         "torch": str(torch.__version__),
     }
     return record
+
+
+def unseen_talkers(index: Index, rows: Ints, known_rows: Ints) -> bool:
+    """Whether every clip is of a talker that no training clip is of.
+
+    Then the claim is about talkers, and intervals draw them (evaluation.md 2.2).
+    """
+    talkers, known = set(index.speaker.codes[rows]), set(index.speaker.codes[known_rows])
+    return bool(known) and -1 not in talkers and not talkers & known
 
 
 def part_rows(

@@ -50,6 +50,7 @@ def listen(
     signals: Mapping[str, Sequence[Sound | None]],
     words: Sequence[Sequence[str]],
     judges: Mapping[str, Ear | str],
+    talkers: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Word errors of every signal by every judge.
 
@@ -57,6 +58,7 @@ def listen(
         signals: by name, float [n] at 16 kHz of each clip; None counts nowhere.
         words: spoken words of each clip.
         judges: from `ears`.
+        talkers: of each clip; if given, intervals draw them, then clips.
 
     Returns:
         By signal: `metrics` `{"wer_<judge>": {"value", "low", "high"}}`, None with its `reason`
@@ -80,7 +82,8 @@ def listen(
             said = _hear(ear, [sounds[i] for i in there])  # type: ignore[misc]
             for i, sentence in zip(there, said, strict=True):
                 heard[i][judge] = sentence
-            rate = word_error_rate([words[i] for i in there], said)
+            whose = None if talkers is None else [talkers[i] for i in there]
+            rate = word_error_rate([words[i] for i in there], said, whose)
             metrics[f"wer_{judge}"] = rate["wer"]
             per_slot[judge] = rate["per_slot"]
         found[name] = {"metrics": metrics, "per_slot": per_slot, "heard": heard}

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from avb.pipeline.index import Index
 from avb.tools.cli import app
+from avb.tools.eval_command import table
 from avb.train import checkpoint
 
 TINY = ["--recipe", "tiny", "--set", "unit=clip", "--set", "batch_size=4", "--set", "model.width=8"]
@@ -41,6 +42,30 @@ def test_a_run_is_trained_resumed_and_evaluated(lrw: Index, tmp_path: Path) -> N
     assert record["flags"]["step"] == 3 and {"value", "low", "high"} <= set(
         record["metrics"]["top1"]
     )
+
+
+def test_a_table_shows_the_model_first_and_why_a_figure_is_missing() -> None:
+    figure = {"value": 0.25, "low": 0.125, "high": 0.5}
+    none = {"value": None, "low": None, "high": None, "reason": "no --judge given"}
+    record = {
+        "task": "l2s",
+        "metrics": {"estoi": figure, "wer_judge": none},
+        "ceiling": {"estoi": figure | {"value": 0.75}, "wer_judge": none},
+        "real": {"wer_judge": none},
+        "floors": {"noise": {"estoi": figure | {"value": 0.0}, "wer_judge": none}},
+    }
+    head, first, second, reason = (line.split() for line in table(record))
+    assert head == ["model", "[95", "%]", "ceiling", "real", "noise"]
+    assert first == ["estoi", "0.2500", "[0.1250,", "0.5000]", "0.7500", "-", "0.0000"]
+    assert second == ["wer_judge", "-", "-", "-", "-"]
+    assert " ".join(reason) == "wer_judge: no --judge given"
+    words = {"task": "lip", "metrics": {"top1": figure}, "floors": {"chance": 0.02}}
+    assert [line.split() for line in table(words)][1:] == [
+        ["top1", "0.2500", "[0.1250,", "0.5000]"],
+        ["chance", "0.0200"],
+    ]
+    joined = words | {"floors": {}, "models": {"s1": {"metrics": {"top1": figure}}}}
+    assert table(joined)[1].split() == ["top1", "0.2500", "[0.1250,", "0.5000]", "0.2500"]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from avb.train.evaluate import evaluate, part_rows
 from avb.train.measures import bounds
 from avb.train.measures.judge import Training, fingerprint, transcribe
 from avb.train.measures.sentence import word_error_rate
-from avb.train.measures.speech import score_clip
+from avb.train.measures.speech import score_clip, summarise
 from avb.train.split import split_rows
 
 
@@ -118,7 +118,7 @@ def test_both_judges_hear_every_signal(
     for name, metrics in {"model": record["metrics"], **signals}.items():
         for kind, field in (("judge", "heard_judge"), ("pocketsphinx", "heard")):
             heard = [c[field] if name == "model" else c["heard_in"][name][kind] for c in clips]
-            rate = word_error_rate([c["words"] for c in clips], heard)
+            rate = word_error_rate([c["words"] for c in clips], heard, ["s2"] * len(clips))
             assert metrics[f"wer_{kind}"] == rate["wer"], (name, kind)
             assert record["per_slot"][name][kind] == rate["per_slot"]
     rows = split_rows(grid, load_corpora()["grid"], "vcagan-16-7-10").rows["test"]
@@ -264,6 +264,26 @@ def test_talkers_and_lists_of_the_run_are_evaluated(
     record = evaluate("lip", tmp_path / "x.pt", lrw, corpora["lrw"])
     assert [clip["key"] for clip in record["clips"]] == chosen
     assert record["flags"]["split"] == "mine.txt"
+
+
+def test_intervals_draw_talkers_when_none_of_them_was_trained_on(
+    grid: Index, speech_run: Path, tmp_path: Path
+) -> None:
+    keys = [grid.key(i) for i in range(len(grid))]
+    parts = {"s1": "train", "s3": "train", "s2": "test", "s9": "test"}
+    strangers = {key: parts[key.split("/")[0]] for key in keys}
+    mixed = strangers | {keys[0]: "test"}
+    for listed, unseen in ((strangers, True), (mixed, False)):
+        changed(speech_run, tmp_path / "x.pt", split="mine.txt", listed=listed)
+        record = evaluate("l2s", tmp_path / "x.pt", grid, load_corpora()["grid"])
+        assert record["flags"]["intervals"].startswith("of talkers") == unseen
+        clips, shown = record["clips"], record["metrics"]
+        for name, value in summarise(clips, unseen_talkers=unseen)["metrics"].items():
+            assert shown[name] == value
+        assert shown["stoi"] != summarise(clips, unseen_talkers=not unseen)["metrics"]["stoi"]
+        said, heard = [c["words"] for c in clips], [c["heard"] for c in clips]
+        talkers = [c["talker"] for c in clips] if unseen else None
+        assert shown["wer_pocketsphinx"] == word_error_rate(said, heard, talkers)["wer"]
 
 
 def test_another_task_another_label_map_and_an_empty_part_are_named(
