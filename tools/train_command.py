@@ -12,6 +12,7 @@ from typing import Any
 
 from avb.pipeline.config import Corpus, UsageError, load_corpora
 from avb.pipeline.index import Index, load_index
+from avb.pipeline.prep import DISK_FAULTS
 from avb.tools.console import FAILED, PREEMPTED, say
 from avb.train.recipe import Recipe, Task, load_recipe
 from avb.train.split import Parts, split_rows
@@ -110,6 +111,11 @@ def run_one(options: Options, recipe: Recipe, index: Index, parts: Parts, out: P
         return PREEMPTED
     except Diverged as stop:
         say(f"avb: {stop}")
+        return FAILED
+    except OSError as error:
+        if error.errno not in DISK_FAULTS:
+            raise
+        say(f"avb: {out}: {error.strerror}; checkpoints are as they were, --resume when mended")
         return FAILED
     if not quiet:
         say(f"done at step {record['step']}, best validation {record['best']:.4f}; {out}")

@@ -20,8 +20,13 @@ def save(path: Path, state: dict[str, Any]) -> None:
     Raises:
         OSError: the disk refused; the previous checkpoint is untouched.
     """
-    with open_atomic(path) as file:
-        torch.save({"format": FORMAT} | state, file)
+    try:
+        with open_atomic(path) as file:
+            torch.save({"format": FORMAT} | state, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):  # torch hides what the disk said
+            raise error.__context__ from None
+        raise
 
 
 def load(path: Path, task: str | None = None) -> dict[str, Any]:

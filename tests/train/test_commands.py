@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,6 +45,28 @@ def test_a_run_is_trained_resumed_and_evaluated(lrw: Index, tmp_path: Path) -> N
     assert record["flags"]["step"] == 3 and {"value", "low", "high"} <= set(
         record["metrics"]["top1"]
     )
+
+
+def test_a_disk_that_is_full_is_one_line_and_the_run_goes_on_later(
+    lrw: Index, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    words = ["--data", lrw.folder, "--device", "cpu", "--out", out, *TINY]
+    words += ["--set", "validate_every=1"]
+    assert avb("train", "lip", *words, "--steps", 1)[0] == 0
+    before = {path.name: path.read_bytes() for path in out.glob("*.pt")}
+    limit = len(before["last.pt"]) // 2
+    full = subprocess.run(
+        [sys.executable, "-m", "avb", "train", "lip", *map(str, words), "--steps=3", "--resume"],
+        capture_output=True, text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )  # fmt: skip
+    assert full.returncode == 1 and "Traceback" not in full.stderr
+    assert full.stderr.splitlines()[-1].startswith(f"avb: {out}: File too large; checkpoints")
+    assert {path.name: path.read_bytes() for path in out.glob("*.pt*")} == before
+    assert avb("train", "lip", *words, "--steps", 3, "--resume")[0] == 0
+    steps = [json.loads(line)["step"] for line in (out / "metrics.jsonl").open()]
+    assert steps == sorted(steps) and steps.count(3) == 2  # its losses, its validation
 
 
 def test_a_table_shows_the_model_first_and_why_a_figure_is_missing() -> None:
