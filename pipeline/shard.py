@@ -6,6 +6,7 @@ other, so that one sample is one block of bytes at a known offset.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,17 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 Buffer = bytes | bytearray | memoryview
+
+#: What a disk says; any other OSError is a fault of the program and shows itself as one.
+DISK_FAULTS = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.EIO,
+    errno.EFBIG,
+}
 
 _BLOCK = 512
 _ZERO_BLOCK = bytes(_BLOCK)

@@ -12,7 +12,7 @@ from typing import Any
 
 from avb.pipeline.config import Corpus, UsageError, load_corpora
 from avb.pipeline.index import Index, load_index
-from avb.pipeline.prep import DISK_FAULTS
+from avb.pipeline.shard import DISK_FAULTS
 from avb.tools.console import FAILED, PREEMPTED, say
 from avb.train.recipe import Recipe, Task, load_recipe
 from avb.train.split import Parts, split_rows
@@ -78,6 +78,7 @@ def run_one(options: Options, recipe: Recipe, index: Index, parts: Parts, out: P
     import torch
 
     from avb.train.loop import Diverged, Preempted, train
+    from avb.train.machine import peer_lost
 
     if options.epochs is not None:
         samples = len(parts.rows["train"]) * (6 if recipe.unit == "word" else 1)
@@ -98,11 +99,11 @@ def run_one(options: Options, recipe: Recipe, index: Index, parts: Parts, out: P
         "torch": str(torch.__version__),
         "settings": index.dataset["settings"],  # how other films must be cut for this model
     }
-    # A series of runs goes on with the first that is not there yet.
-    resume = options.resume and ((out / "last.pt").exists() or not options.per_talker)
+    if options.resume and not quiet and not (out / "last.pt").exists():
+        say(f"{out}: no run to resume; it begins")
     try:
         record = train(
-            recipe, index, parts, out, device=device, resume=resume,
+            recipe, index, parts, out, device=device, resume=options.resume,
             compile_model=options.compile_model, facts=facts,
             say=(lambda text: None) if quiet else say,
         )  # fmt: skip
@@ -116,6 +117,11 @@ def run_one(options: Options, recipe: Recipe, index: Index, parts: Parts, out: P
         if error.errno not in DISK_FAULTS:
             raise
         say(f"avb: {out}: {error.strerror}; checkpoints are as they were, --resume when mended")
+        return FAILED
+    except RuntimeError as error:
+        if not peer_lost(error):
+            raise
+        say(f"avb: another process of this run is gone; start all again with --resume: {out}")
         return FAILED
     if not quiet:
         say(f"done at step {record['step']}, best validation {record['best']:.4f}; {out}")

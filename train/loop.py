@@ -86,10 +86,13 @@ def train(
 ) -> dict[str, Any]:
     """Train a recipe on the training part of `index`; returns the last validation's record.
 
+    With `resume`, the run in `out` goes on, if there is one: a cluster that pre-empts or restarts
+    types the same command again.
+
     `out` gets `recipe.yaml metrics.jsonl last.pt best.pt` and TensorBoard files.
 
     Raises:
-        UsageError: `out` holds another run, or there is nothing to resume.
+        UsageError: `out` holds another run.
         Preempted: SIGTERM or SIGUSR1 came; the run was saved.
         Diverged: the loss is not a number; the keys of its batch are named.
     """
@@ -105,10 +108,10 @@ def train(
         "speakers": parts.speakers,
         "listed": parts.listed,
     } | (facts or {})
-    if resume:
+    if (out / "last.pt").exists():
+        if not resume:
+            raise UsageError(f"{out}: holds a run; --resume it, or choose another --out")
         restore(run, checkpoint.load(out / "last.pt", recipe.task), identity)
-    elif (out / "last.pt").exists():
-        raise UsageError(f"{out}: holds a run; --resume it, or choose another --out")
     metrics = open_log(run, out, identity) if rank == 0 else None
     network: nn.Module = torch.compile(run.model) if compile_model else run.model  # type: ignore[assignment]
     if world > 1:
@@ -135,12 +138,15 @@ def train(
             before = (values["loss"], batch.keys)
             run.step += 1
             last = run.step == recipe.steps
-            if metrics is not None and (run.step % LOG_EVERY == 0 or last):
-                line: dict[str, Any] = {k: round(float(v), 6) for k, v in values.items()}
+            if run.step % LOG_EVERY == 0 or last:
+                means = global_sum(torch.stack(list(values.values())), world) / world
+                line: dict[str, Any] = dict(zip(values, means.tolist(), strict=True))
+                line = {name: round(value, 6) for name, value in line.items()}
                 line |= pace.look(run.step % LOG_EVERY or LOG_EVERY, run.step)
                 line |= {"lr": learning_rate(run), "peak_gib": peak_gib(run.device)}
-                metrics.write(run.step, line)
-                say(progress_line(run, line))
+                if metrics is not None:
+                    metrics.write(run.step, line)
+                    say(progress_line(run, line))
             if run.step % recipe.validate_every == 0 or last:
                 check(before)
                 record = validate(run, index, parts.rows["val"])
@@ -212,7 +218,7 @@ def weigh(losses: Losses, recipe: Recipe, clips: Any, frames: Any) -> Tensor:
 
 
 def terms(losses: Losses, loss: Tensor, clips: Any, frames: Any) -> dict[str, Tensor]:
-    """What is written of a step: the weighed total and each term as a mean."""
+    """What is written of a step: the weighed total, each term; their mean over the processes."""
     named = {"recalled": losses.recalled, "real": losses.real}
     found = {k: v.detach() * clips for k, v in named.items() if v is not None}
     memory = {"saving": losses.saving, "bridging": losses.bridging}

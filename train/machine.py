@@ -25,6 +25,11 @@ def join_processes(device: str) -> tuple[int, int]:
     return int(os.environ.get("RANK", 0)), world
 
 
+def peer_lost(error: RuntimeError) -> bool:
+    """Whether an exchange failed because another process is gone; gloo has no type for that."""
+    return isinstance(error, distributed.DistError) or "gloo/transport" in str(error)
+
+
 def global_sum(value: Tensor, world: int) -> Tensor:
     """The sum over all processes."""
     if world > 1:
