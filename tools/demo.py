@@ -1,8 +1,8 @@
 """`avb demo`: everything there is, from nothing, by the commands a user would type.
 
 Draws and speaks a small corpus in each of the three raw layouts, prepares shards, verifies them,
-draws contact sheets, reads batches, trains both tasks with the tiny recipes on the sentences, and
-measures them. No corpus and no network needed.
+draws contact sheets, trains both tasks with the tiny recipes on the sentences, measures them, reads
+the lips of a film that no shard holds, and writes the report. No corpus and no network needed.
 """
 
 from __future__ import annotations
@@ -10,32 +10,49 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from glob import glob
 from pathlib import Path
-
-import typer
 
 from avb.tools.console import say
 
 CORPORA = ("lrw", "lrw1000", "grid")
 SENTENCES = 96  # of GRID: enough that words not seen in training are read better than by chance
 STEPS = {"lip": 150, "l2s": 120}
+#: Seconds of each command on two cores, for the time left; all others take about 6.
+SECONDS = {"train": 70, "eval": 35, "report": 30}
+OTHERS = 6
 
 
 def demo(out: Path) -> int:
     """Run the demo into `out`; returns the exit code of the first command that fails, or 0."""
-    start = time.perf_counter()
     steps = prepare_steps(out) + [step for task in STEPS for step in train_steps(out, task)]
+    steps += use_steps(out)
+    start = time.perf_counter()
     for number, step in enumerate(steps, 1):
-        say(f"\n[{number}/{len(steps) + 1}] avb {' '.join(step)}")
+        left = minutes_left(steps, number - 1, time.perf_counter() - start)
+        step = [name for word in step for name in expanded(word)]
+        say(f"\n[{number}/{len(steps)}, {left:.0f} min left] avb {' '.join(step)}")
         code = subprocess.run([sys.executable, "-m", "avb", *step]).returncode
         if code:
             say(f"avb: that ended with {code}")
             return code
-    say(f"\n[{len(steps) + 1}/{len(steps) + 1}] reading, as in README.md")
-    read(out / "shards")
-    pictures = ", ".join(f"{out}/{name}.png" for name in CORPORA)
-    say(f"\ndone in {time.perf_counter() - start:.0f} s; now look at {pictures}")
+    say(
+        f"\ndone in {time.perf_counter() - start:.0f} s; now open {out}/report.html, look at"
+        f" {', '.join(f'{out}/{name}.png' for name in CORPORA)}, and play {out}/unseen.mp4"
+    )
     return 0
+
+
+def expanded(word: str) -> list[str]:
+    """The files of a pattern, as a shell would give them; other words as they are."""
+    return sorted(glob(word, recursive=True)) if "*" in word else [word]
+
+
+def minutes_left(steps: list[list[str]], done: int, elapsed_s: float) -> float:
+    """What the rest of the commands will take, at the pace of those that are done."""
+    expected = [SECONDS.get(step[0], OTHERS) for step in steps]
+    pace = elapsed_s / sum(expected[:done]) if done else 1.0
+    return pace * sum(expected[done:]) / 60
 
 
 def prepare_steps(out: Path) -> list[list[str]]:
@@ -49,6 +66,7 @@ def prepare_steps(out: Path) -> list[list[str]]:
     steps.append(["verify", f"{out}/shards"])
     for name in CORPORA:
         steps.append(["preview", f"{out}/shards/{name}", "--out", f"{out}/{name}.png"])
+    steps.append(["bench", "read", f"{out}/shards/grid", "--clips", "50"])
     return steps
 
 
@@ -56,29 +74,19 @@ def train_steps(out: Path, task: str) -> list[list[str]]:
     """A short training on the drawn sentences, and its measures on those it has not seen."""
     data, run = ["--data", f"{out}/shards/grid"], out / "runs" / task
     length = ["--steps", str(STEPS[task]), "--set", "warmup=10", "--set", "validate_every=50"]
-    again = ["--resume"] if (run / "last.pt").exists() else []
-    train = ["train", task, *data, "--recipe", "tiny", *length, "--out", str(run), *again]
-    measure = ["eval", task, *data, "--ckpt", f"{run}/best.pt", "--out", f"{out}/{task}.json"]
-    return [train, measure]
+    train = ["train", task, *data, "--recipe", "tiny", *length, "--out", str(run), "--resume"]
+    return [train, ["eval", task, *data, "--ckpt", str(run)]]
 
 
-def read(shards: Path) -> None:
-    """Read a few batches of words and of sentences and say what is in them."""
-    from avb.pipeline.index import load_index
-    from avb.pipeline.stream import Stream
-
-    views = [("lrw", "clip", ("lips",)), ("grid", "word", ("lips",)), ("grid", "clip", ("face",))]
-    for name, unit, crops in views:
-        stream = Stream(load_index(shards / name), batch_size=8, crops=crops, unit=unit, seed=0)
-        start = time.perf_counter()
-        batches = [batch for batch, _ in zip(stream, range(12), strict=False)]
-        rate = 12 * 8 / (time.perf_counter() - start)
-        batch = batches[0]
-        video = batch.video[crops[0]]
-        mel = batch.mel
-        assert mel is not None
-        typer.echo(
-            f"{name} by {unit}: {stream.num_samples} samples an epoch, {rate:.0f} a second;"
-            f" {crops[0]} {video.dtype} {list(video.shape)}, mel {list(mel.shape)},"
-            f" first key {batch.keys[0]}"
-        )
+def use_steps(out: Path) -> list[list[str]]:
+    """Words and speech of a film that no shard holds, and the report."""
+    film = f"{out}/raw/unseen/**/*.mpg"
+    ckpt = {task: ["--ckpt", f"{out}/runs/{task}"] for task in STEPS}
+    sound = ["--out", f"{out}/unseen.wav", "--mux", f"{out}/unseen.mp4"]
+    return [
+        ["synth", "grid", "--clips", "1", "--seed", "7", "--out", f"{out}/raw/unseen"],
+        ["infer", "lip", film, *ckpt["lip"], "--track", f"{out}/unseen-box.mp4"],
+        ["infer", "l2s", film, *ckpt["l2s"], *sound],
+        ["report", *(f"{out}/runs/{task}" for task in STEPS), "--data", f"{out}/shards/grid",
+         "--out", f"{out}/report.html"],
+    ]  # fmt: skip
