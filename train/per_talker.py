@@ -15,6 +15,7 @@ from avb.train.measures import speech
 from avb.train.measures.intervals import mean_interval
 from avb.train.measures.sentence import word_error_rate
 
+PARTS = ("ceiling", "real", "floors", "per_slot")
 HEARD = {"wer_judge": "heard_judge", "wer_pocketsphinx": "heard"}
 
 
@@ -23,7 +24,8 @@ def join(records: list[dict[str, Any]]) -> dict[str, Any]:
 
     Returns:
         `metrics` over all clips, mean per talker and then over talkers; word errors pooled.
-        `ceiling`, `floors` and `models` hold those of each talker by name.
+        `ceiling`, `real`, `floors` and `per_slot`: means over talkers, without intervals. `models`:
+        all of these of each talker, with theirs, and its addressing.
 
     Raises:
         UsageError: two records have a clip in common.
@@ -37,10 +39,13 @@ def join(records: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "task": records[0]["task"],
         "metrics": metrics,
-        "ceiling": {name: record["ceiling"] for name, record in by_talker.items()},
-        "floors": {name: record["floors"] for name, record in by_talker.items()},
+        **{
+            part: mean([record[part] for record in records]) for part in PARTS if part in records[0]
+        },
         "models": {
-            name: {"metrics": record["metrics"], "addressing": record["addressing"]}
+            name: {
+                part: record[part] for part in ("metrics", *PARTS, "addressing") if part in record
+            }
             for name, record in by_talker.items()
         },
         "flags": records[0]["flags"]
@@ -52,6 +57,17 @@ def join(records: list[dict[str, Any]]) -> dict[str, Any]:
         },
         "clips": clips,
     }
+
+
+def mean(figures: list[Any]) -> Any:
+    """Mean of figures over talkers, in the mappings they come in; None where one has none."""
+    first = figures[0]
+    if not isinstance(first, dict):
+        return None if None in figures else float(np.mean(figures))
+    if "value" in first:
+        return mean([figure["value"] for figure in figures])
+    names = [name for name in first if all(name in figure for figure in figures)]
+    return {name: mean([figure[name] for figure in figures]) for name in names}
 
 
 def _speech(clips: list[dict[str, Any]]) -> dict[str, Any]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from avb.pipeline.config import UsageError
+from avb.tools.report.runs import Result
+from avb.tools.report.tables import metrics_table, slots_table
 from avb.train.per_talker import join
 
 SAID = "bin blue at f two now".split()
@@ -36,6 +39,28 @@ def test_talkers_count_alike_and_word_errors_are_pooled() -> None:
     assert joined["metrics"]["wer_judge"]["value"] == pytest.approx(2 / 24)
     assert "wer_pocketsphinx" not in joined["metrics"]
     assert joined["flags"]["n"] == 4 and joined["flags"]["speakers"] == ["s1", "s2"]
+
+
+def test_ceiling_floors_and_real_sound_are_means_over_talkers() -> None:
+    def measured(talker: str, value: float, noise: float | None) -> dict[str, Any]:
+        figure = {"value": value, "low": value - 0.1, "high": value + 0.1}
+        none = {"value": noise, "low": None, "high": None}
+        return record(talker, [0.2], SAID) | {
+            "ceiling": {"estoi": figure},
+            "real": {"wer_judge": figure},
+            "floors": {"mean_mel": {"estoi": figure}, "noise": {"estoi": none}},
+            "per_slot": {"real": {"judge": {"digit": figure}}},
+        }
+
+    joined = join([measured("s1", 0.5, 0.1), measured("s2", 0.7, None)])
+    assert joined["ceiling"] == {"estoi": pytest.approx(0.6)}
+    assert joined["real"] == {"wer_judge": pytest.approx(0.6)}
+    assert joined["floors"]["mean_mel"]["estoi"] == pytest.approx(0.6)
+    assert joined["floors"]["noise"]["estoi"] is None
+    assert joined["per_slot"]["real"]["judge"]["digit"] == pytest.approx(0.6)
+    assert joined["models"]["s2"]["ceiling"]["estoi"]["low"] == pytest.approx(0.6)
+    result = Result(Path("x.json"), "joined", joined)
+    assert metrics_table(result) and slots_table(result)  # the report takes it as any other
 
 
 def test_words_are_right_by_talker() -> None:
