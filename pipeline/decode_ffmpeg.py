@@ -53,11 +53,7 @@ def read_ffmpeg(path: Path, fps: int, start_s: float | None, end_s: float | None
     early = max(0, first // fps - 2) if header.indexed else 0
     source = ffmpeg.input(str(path), **({"ss": early} if early else {}))
     video = at_rate(source.video, header, fps, **({"start_time": 0} if early else {}))
-    # The program's own mix of float channels is 3 dB louder than their mean.
-    mean = "mono|c0<" + "+".join(f"c{i}" for i in range(header.channels))
-    # first_pts=0 fills or cuts the start, so that both begin together.
-    sound = source.audio.filter("asetpts", f"PTS-{header.first_s:.6f}/TB")
-    sound = sound.filter("pan", mean).filter("aresample", 16000, first_pts=0)
+    sound = mono_at_rate(source.audio, header, 16000)
     if first or end_s is not None:
         span = {"start": first - early * fps}
         if end_s is not None:
@@ -85,6 +81,15 @@ def at_rate(video: Any, header: Header, fps: int, **options: Any) -> Any:
     # period earlier, the last picture before each time is the nearest one.
     video = video.filter("setpts", f"PTS-{header.first_s + 0.5 / header.rate:.6f}/TB")
     return video.filter("fps", fps, round="up", **options)
+
+
+def mono_at_rate(audio: Any, header: Header, rate: int) -> Any:
+    """An ffmpeg-python stream of mono sound at `rate` Hz that begins with the first picture."""
+    # The program's own mix of float channels is 3 dB louder than their mean.
+    mean = "mono|c0<" + "+".join(f"c{i}" for i in range(header.channels))
+    audio = audio.filter("asetpts", f"PTS-{header.first_s:.6f}/TB")
+    # first_pts=0 fills or cuts the start, so that both begin together.
+    return audio.filter("pan", mean).filter("aresample", rate, first_pts=0)
 
 
 def _run(output: Any, path: Path, absent: tuple[str, str]) -> bytes:

@@ -36,7 +36,7 @@ MODULES: dict[str, dict[str, str]] = {
         "safetensors": "safetensors", "onnx": "onnx", "onnxscript": "onnxscript",
         "onnxruntime": "onnxruntime",
     },
-    "ui": {"gradio": "gradio"},
+    "ui": {"starlette": "starlette", "uvicorn": "uvicorn"},
 }  # fmt: skip
 TIMEOUT_S = 120  # a cold import of torch on a slow disk takes half a minute
 DISK_GB, MEMORY_GB, SHARED_GB = 10, 4, 1

@@ -16,8 +16,9 @@ def run(
 ) -> None:  # fmt: skip
     """Export, and say what was written; with `--json` the config goes to stdout."""
     from avb.tools.export import export
+    from avb.train.checkpoint import best_of
 
-    config = export(ckpt, to, out, records, data, frames, datasets)
+    config = export(best_of(ckpt), to, out, records, data, frames, datasets)
     if as_json:
         typer.echo(json.dumps(config, ensure_ascii=False))
         return

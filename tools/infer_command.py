@@ -21,6 +21,7 @@ from avb.tools.infer.show import draw_boxes, mux
 from avb.tools.infer.trained import Trained, load_trained
 from avb.tools.infer.video import FPS, BadVideo, probe
 from avb.tools.train_command import choose_device
+from avb.train.checkpoint import best_of
 
 STAGES = ("decode", "track", "crop", "network", "vocoder")
 
@@ -56,7 +57,7 @@ def run(options: Options) -> int:
         "track": _targets(options, options.track, ".mp4"),
     }
     try:
-        trained = load_trained(options.task, options.ckpt, device, options.datasets)
+        trained = load_trained(options.task, best_of(options.ckpt), device, options.datasets)
     except UsageError as error:
         fail(str(error), FAILED)
     if options.box == "fixed" and trained.fixed_box is None:

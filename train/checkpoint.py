@@ -29,6 +29,11 @@ def save(path: Path, state: dict[str, Any]) -> None:
         raise
 
 
+def best_of(path: Path) -> Path:
+    """The best checkpoint of a run, where `path` is its folder; else `path`."""
+    return path / "best.pt" if path.is_dir() else path
+
+
 def load(path: Path, task: str | None = None) -> dict[str, Any]:
     """Read a checkpoint on the CPU; only tensors and plain values are accepted.
 

@@ -87,3 +87,8 @@ def test_a_judge_is_no_run_and_a_run_no_judge(tmp_path: Path) -> None:
             checkpoint.load(judge, task)
     with pytest.raises(UsageError, match=r"for lip, not for judge; make one with avb train judge"):
         checkpoint.load(run, "judge")
+
+
+def test_a_run_stands_for_its_best_checkpoint(tmp_path: Path) -> None:
+    assert checkpoint.best_of(tmp_path) == tmp_path / "best.pt"
+    assert checkpoint.best_of(tmp_path / "last.pt") == tmp_path / "last.pt"

@@ -25,10 +25,12 @@ Epochs = Annotated[float | None, typer.Option(help="Its length in epochs instead
 Seed = Annotated[int | None, typer.Option(help="Weights, order, augmentation.")]
 Device = Annotated[str | None, typer.Option(help="cpu or cuda [cuda if there].")]
 RunFolder = Annotated[Path | None, typer.Option(help="[runs/<task>-<corpus>-<recipe>]")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, if there is one.")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on with the run in --out, if there is one.")
+]
 Compile = Annotated[bool, typer.Option("--compile", help="torch.compile.")]
-Checkpoint = Annotated[Path, typer.Option(help="best.pt, last.pt, a run, or runs by talker.")]
-Shards = Annotated[Path, typer.Option(help="Shards.")]
+Checkpoint = Annotated[Path, typer.Option(help="best.pt, last.pt, or a run's folder.")]
+Shards = Annotated[str, typer.Option(help="Shards, a folder or an address.")]
 Part = Annotated[str, typer.Option(help="test, val, train or all.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Only so many clips; flagged.")]
 Record = Annotated[Path | None, typer.Option(help="Write the whole record here.")]

@@ -98,6 +98,27 @@ def infer_l2s(
 
 @app.command()
 @guarded
+def ui(
+    context: typer.Context,
+    ckpt: Annotated[
+        list[Path], typer.Option(help="A run's best.pt, lip or l2s; repeatable, to choose from.")
+    ],
+    host: Annotated[str, typer.Option(help="Who may open it; 0.0.0.0: everybody.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, help="0 takes a free one.")] = 7860,
+    max_mb: Annotated[float, typer.Option(min=1, help="Largest clip, in megabytes.")] = 200,
+    max_seconds: Annotated[
+        float, typer.Option(min=1, help="Longest clip; its work may take ten times as long.")
+    ] = 60,
+    device: Device = None,
+) -> None:
+    """A page on this machine: drop or record a clip, see and hear what a model makes of it."""
+    from avb.tools.ui.command import Options, run
+
+    run(Options(ckpt, host, port, max_mb, max_seconds, device, context.obj))
+
+
+@app.command()
+@guarded
 def export(
     context: typer.Context,
     ckpt: Checkpoint,

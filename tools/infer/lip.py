@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from avb.models.lip import LipOutput
 from avb.pipeline.assemble import WORD_FRAMES
 from avb.pipeline.sample import Clock
+from avb.tools.infer.addresses import Addresses
 from avb.tools.infer.crops import Piece, Window, slide
 from avb.tools.infer.trained import Trained
 from avb.tools.infer.video import FPS
@@ -49,30 +51,41 @@ class Reading:
         return {"start": start_s, "end": end_s, "words": self.ranked(labels, top)}
 
 
-def read_words(pieces: Iterator[Piece], trained: Trained, clock: Clock) -> Iterator[Reading]:
+def read_words(
+    pieces: Iterator[Piece], trained: Trained, clock: Clock, addresses: Addresses | None = None
+) -> Iterator[Reading]:
     """A reading for every window of a film, in order; 29 pictures are one window.
 
     The windows of training were centred on a word, so a word is best read where it is the middle
     one. A film of fewer than 29 pictures is one window, its first and last picture repeated, as
     the windows of words at the ends of sentences were.
+
+    Args:
+        addresses: where to keep what the windows address in the memory.
     """
     batch: list[Window] = []
     for window in slide(pieces, WORD_FRAMES, STRIDE):
         batch.append(window)
         if len(batch) == BATCH:
-            yield from _read(batch, trained, clock)
+            yield from _read(batch, trained, clock, addresses)
             batch = []
-    yield from _read(batch, trained, clock)
+    yield from _read(batch, trained, clock, addresses)
 
 
-def _read(batch: list[Window], trained: Trained, clock: Clock) -> Iterator[Reading]:
+def _read(
+    batch: list[Window], trained: Trained, clock: Clock, addresses: Addresses | None
+) -> Iterator[Reading]:
     there = [window for window in batch if window.seen.mean() >= 0.5]
     found: dict[int, np.ndarray] = {}
     if there:
         with clock("network"):
             stored = np.stack([_whole(window.crops) for window in there])
-            logits = _logits(torch.from_numpy(stored).to(trained.device), trained)
-            rows = logits.softmax(1).cpu().numpy()
+            output = _look(torch.from_numpy(stored).to(trained.device), trained)
+            rows = output.logits.float().softmax(1).cpu().numpy()
+            if addresses is not None and output.bridge.source_addressing is not None:
+                for window, weights in zip(there, output.bridge.source_addressing, strict=True):
+                    first = _lack(window.crops) // 2
+                    addresses.add(window.start, weights[first : first + len(window.crops)])
         found = {window.start: row for window, row in zip(there, rows, strict=True)}
     for window in batch:
         stop = window.start + len(window.crops)
@@ -81,18 +94,23 @@ def _read(batch: list[Window], trained: Trained, clock: Clock) -> Iterator[Readi
 
 def _whole(crops: np.ndarray) -> np.ndarray:
     """Crops [n, H, W] of a window as 29, the ends repeated."""
-    lack = WORD_FRAMES - len(crops)
+    lack = _lack(crops)
     ends = ((lack // 2, lack - lack // 2), (0, 0), (0, 0))
-    return np.pad(crops, ends, mode="edge") if lack > 0 else crops
+    return np.pad(crops, ends, mode="edge") if lack else crops
+
+
+def _lack(crops: np.ndarray) -> int:
+    """Pictures that a window has too few."""
+    return WORD_FRAMES - len(crops)
 
 
 @torch.no_grad()
-def _logits(stored_BTHW: torch.Tensor, trained: Trained) -> torch.Tensor:
+def _look(stored_BTHW: torch.Tensor, trained: Trained) -> LipOutput:
     video = task.network_video(stored_BTHW, trained.recipe, trained.scaling)
     boundary = None
     if trained.recipe.model.get("word_boundary"):  # nobody has marked the word: all of it may be
         boundary = torch.ones(len(video), video.shape[2], device=video.device)
-    return trained.model(video, None, None, boundary).logits.float()
+    return trained.model(video, None, None, boundary)
 
 
 def overall(readings: list[Reading]) -> Reading | None:

@@ -17,6 +17,7 @@ import torch
 
 from avb.models.frontends import COLUMNS_PER_FRAME
 from avb.pipeline.sample import Clock
+from avb.tools.infer.addresses import Addresses
 from avb.tools.infer.crops import Piece, Window, slide
 from avb.tools.infer.trained import Trained
 from avb.train import task
@@ -32,10 +33,15 @@ SPAN, SHARED = 2000, 200
 FADE = 4
 
 
-def make_mels(pieces: Iterator[Piece], trained: Trained, clock: Clock) -> Iterator[np.ndarray]:
+def make_mels(
+    pieces: Iterator[Piece], trained: Trained, clock: Clock, addresses: Addresses | None = None
+) -> Iterator[np.ndarray]:
     """Log-mels float32 [F, n] that follow each other: in all four columns a picture.
 
     Where nobody is seen they are silent.
+
+    Args:
+        addresses: where to keep what the windows address in the memory.
     """
     size = trained.frames or WINDOW
     overlap = int(size * OVERLAP)
@@ -44,7 +50,7 @@ def make_mels(pieces: Iterator[Piece], trained: Trained, clock: Clock) -> Iterat
     total = weight = np.empty((0, 0), np.float32)
     first = last = 0  # column at which they begin, and where the latest window does
     for window in slide(pieces, size, size - overlap):
-        mel = _mel(window, trained, clock)
+        mel = _mel(window, trained, clock, addresses)
         mel[:, ~np.repeat(window.seen, COLUMNS_PER_FRAME)] = silence
         ramp = _ramp(mel.shape[1], overlap * COLUMNS_PER_FRAME)
         start = window.start * COLUMNS_PER_FRAME
@@ -70,11 +76,13 @@ def _ramp(length: int, fade: int) -> np.ndarray:
 
 
 @torch.no_grad()
-def _mel(window: Window, trained: Trained, clock: Clock) -> np.ndarray:
+def _mel(window: Window, trained: Trained, clock: Clock, addresses: Addresses | None) -> np.ndarray:
     """Log-mel [F, 4 n] of one window."""
     with clock("network"):
         stored = torch.from_numpy(window.crops).to(trained.device)[None]
         output = trained.model(task.network_video(stored, trained.recipe, trained.scaling))
+        if addresses is not None and output.bridge.source_addressing is not None:
+            addresses.add(window.start, output.bridge.source_addressing[0])
         mel = task.from_speech_range(output.mels.after.float(), trained.scaling)
         low, high = trained.scaling.mel_low, trained.scaling.mel_high
         return mel[0].clamp(low, high).cpu().numpy()

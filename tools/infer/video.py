@@ -22,7 +22,14 @@ from typing import IO, Any
 
 import numpy as np
 
-from avb.pipeline.decode_ffmpeg import LUMA_FIRST, Header, at_rate, ffmpeg_program, header_of
+from avb.pipeline.decode_ffmpeg import (
+    LUMA_FIRST,
+    Header,
+    at_rate,
+    ffmpeg_program,
+    header_of,
+    mono_at_rate,
+)
 from avb.pipeline.records import Refused
 
 #: Pictures with more pixels than this (the largest camera format) are refused: a decoder holds up
@@ -107,6 +114,8 @@ def _probe(source: str, name: str, remote: bool) -> Video:
                 raise BadVideo(f"{name}: no video stream")
             stream = container.streams.video[0]
             context = stream.codec_context
+            if context is None:
+                raise BadVideo(f"{name}: its pictures are in a format that no decoder here knows")
             duration_s = container.duration / 1e6 if container.duration else None
             if stream.duration and stream.time_base:
                 duration_s = float(stream.duration * stream.time_base)
@@ -157,6 +166,19 @@ def colour_pictures(video: Video, height: int, width: int) -> Iterator[np.ndarra
             if not _fill(process.stdout, picture, video.name):
                 return
             yield picture
+
+
+def own_sound(video: Video, num_frames: int, rate: int) -> np.ndarray:
+    """The film's own sound under its pictures, mono: float32 [num_frames * rate / 25].
+
+    Silence where there is none.
+    """
+    samples = np.zeros(num_frames * rate // FPS, np.float32)
+    if video.has_sound:
+        stream = mono_at_rate(video.input().audio, video.header, rate)
+        with running(stream.output("pipe:", format="f32le", ac=1, ar=rate)) as (process, _):
+            _fill(process.stdout, samples, video.name)
+    return samples
 
 
 def _shrunk(stream: Any) -> Any:

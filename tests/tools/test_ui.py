@@ -1,0 +1,309 @@
+"""Promise: what the page gets is what `avb infer` finds, and no film can hurt the page or stay.
+
+Films and networks are those of conftest.py: drawn, small and random.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import http.client
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from avb.pipeline.decode_ffmpeg import ffmpeg_program
+from avb.tools.cli import app
+from avb.tools.infer import lip, speech
+from avb.tools.infer.addresses import Addresses
+from avb.tools.infer.crops import Piece
+from avb.tools.infer.trained import load_trained
+from avb.train import task
+
+pytest.importorskip("mediapipe", reason="faces are tracked with the extra prep")
+ffmpeg = pytest.importorskip("ffmpeg", reason="films are read with the extra prep")
+uvicorn = pytest.importorskip("uvicorn", reason="the page is served with the extra ui")
+pytest.importorskip("starlette", reason="the page is served with the extra ui")
+
+from avb.tools.ui import command  # noqa: E402
+from avb.tools.ui.child import Limits  # noqa: E402
+from avb.tools.ui.server import FILM, Service  # noqa: E402
+
+NAMES = ("lip", "l2s", "none")  # models, in the order of the page
+
+
+# Addresses, as the two tasks collect them
+
+
+@pytest.mark.parametrize("num_frames", [20, 29, 40])
+@pytest.mark.parametrize("kind", ["lip", "l2s"])
+def test_addresses_are_those_of_the_windows(
+    tiny_models: dict[str, Path], kind: str, num_frames: int
+) -> None:
+    trained = load_trained(kind, tiny_models[kind])
+    rng = np.random.default_rng(0)
+    stored = rng.integers(0, 256, (num_frames, 120, 120), dtype=np.uint8)
+    piece = Piece(stored, np.zeros((num_frames, 4)), np.ones(num_frames, bool))
+    addresses, clock = Addresses(), lip.Clock()
+    make: Any = lip.read_words if kind == "lip" else speech.make_mels
+    list(make(iter([piece]), trained, clock, addresses))
+    found = addresses.mean(num_frames)
+    assert found is not None and found.shape == (num_frames, 4)
+    assert np.allclose(found.sum(axis=1), 1, atol=1e-5)
+    whole = stored
+    if kind == "lip" and num_frames < 29:
+        whole = np.concatenate([stored[:1].repeat(4, 0), stored, stored[-1:].repeat(5, 0)])
+    if len(whole) == 29 or kind == "l2s":  # one window
+        video = task.network_video(torch.from_numpy(whole)[None], trained.recipe, trained.scaling)
+        model: Any = trained.model
+        with torch.no_grad():
+            weights = model(video).bridge.source_addressing[0].numpy()
+        first = (len(whole) - num_frames) // 2
+        assert np.allclose(found, weights[first : first + num_frames], atol=1e-6)
+
+
+# The server
+
+
+@pytest.fixture(scope="module")
+def models(tiny_models: dict[str, Path]) -> list[dict[str, Any]]:
+    paths = [tiny_models[name] for name in NAMES]
+    options = command.Options(paths, "127.0.0.1", 0, 1, 2, "cpu", None)
+    return asyncio.run(command.describe(options))
+
+
+@pytest.fixture
+def service(models: list[dict[str, Any]], tmp_path: Path) -> Service:
+    return Service(models, tmp_path, 4_000_000, 2.0, Limits(60, 60))
+
+
+@contextmanager
+def serving(service: Service) -> Iterator[int]:
+    """The service on a port of this machine."""
+    config = uvicorn.Config(service.app(["127.0.0.1"]), log_level="error")
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            yield port
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def begin(
+    port: int, film: Path | bytes, query: str = "", **headers: str
+) -> http.client.HTTPResponse:
+    data = film if isinstance(film, bytes) else film.read_bytes()
+    query = query or "model=0&box=auto&face=1"
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request("POST", f"/read?{query}", data, {"Content-Type": FILM} | headers)
+    return connection.getresponse()
+
+
+def ask(port: int, film: Path | bytes, query: str = "") -> dict[str, Any]:
+    """The last event about a film."""
+    answer = begin(port, film, query)
+    assert answer.status == 200, answer.read()
+    return dict(json.loads(answer.read().splitlines()[-1]))
+
+
+def test_the_page_gets_what_infer_finds(
+    service: Service, talker_clip: Path, tiny_models: dict[str, Path], tmp_path: Path
+) -> None:
+    out = tmp_path.with_name("speech.wav")
+    words = [talker_clip, "--ckpt", tiny_models["lip"], "--device", "cpu", "--json"]
+    told = CliRunner().invoke(app, ["infer", "lip", *map(str, words)]).stdout
+    [record] = json.loads(told)["videos"]
+    words = [talker_clip, "--ckpt", tiny_models["l2s"], "--device", "cpu", "--out", out]
+    assert CliRunner().invoke(app, ["infer", "l2s", *map(str, words)]).exit_code == 0
+    with serving(service) as port:
+        read, spoken, none = (
+            ask(port, talker_clip, f"model={number}&box=auto&face=1")["result"]
+            for number in range(3)
+        )
+    assert read["windows"] == record["windows"] and read["seconds"] == record["duration"] == 1.6
+    assert base64.b64decode(spoken["sounds"]["From the lips"]) == out.read_bytes()
+    assert list(spoken["mels"]) == list(spoken["sounds"]) == ["From the lips", "Original sound"]
+    assert list(read["mels"]) == ["Original sound"]
+    for result in (read, spoken):
+        assert result["slots"]["count"] == 4 and len(result["slots"]["best"]) == 40
+        assert all(sum(weight for _, weight in best) <= 1.01 for best in result["slots"]["best"])
+    assert none["slots"] is None and none["windows"]
+    assert read["crops"]["side"] == 28 and read["crops"]["columns"] == 7
+    assert b"ftyp" in base64.b64decode(read["film"])[:12]
+    assert not any(tmp_path.iterdir())
+
+
+def bad_films(
+    talker_clip: Path, folder: Path, film: Callable[..., Path]
+) -> dict[str, tuple[bytes, str]]:
+    """{name: (the film, what is said of it)}."""
+    grey = [np.full((96, 128), 90, np.uint8)] * 80
+    times = np.arange(80) / 25
+    long = film(folder / "long.mp4", grey, times)
+    twice = ffmpeg.input(str(talker_clip), stream_loop=1).video
+    unsaid, _ = twice.output("pipe:", format="matroska", vcodec="copy").run(
+        cmd=ffmpeg_program(), capture_stdout=True, quiet=True
+    )  # into a pipe, where its length cannot be written
+    nobody = film(folder / "nobody.mp4", grey[:30], times[:30])
+    whole = talker_clip.read_bytes()
+    return {
+        "empty": (b"", "0 bytes"),
+        "text": (b"no film at all\n" * 50, "not a video"),
+        "cut": (whole[: len(whole) // 3], "not a video"),
+        "unknown": (whole.replace(b"avc1", b"zzzz"), "no decoder here knows"),
+        "nobody": (nobody.read_bytes(), "no face was found"),
+        "long": (long.read_bytes(), "3.2 s long; at most 2 s"),
+        "unsaid": (unsaid, "3.2 s long; at most 2 s"),
+    }
+
+
+def test_bad_films_are_one_line_each_and_the_page_lives_on(
+    service: Service, talker_clip: Path, tmp_path: Path, film: Callable[..., Path]
+) -> None:
+    cases = bad_films(talker_clip, tmp_path.with_name("bad"), film)
+    with serving(service) as port:
+        for data, said in cases.values():
+            error = ask(port, data)["error"]
+            assert said in error and "\n" not in error and str(tmp_path) not in error
+        for query, said in (("box=auto&face=2", "no face number 2"), ("box=round&face=1", "box")):
+            assert said in ask(port, talker_clip, f"model=0&{query}")["error"]
+        assert "result" in ask(port, talker_clip, "model=0&box=whole&face=1")
+    assert not any(tmp_path.iterdir())
+
+
+def test_what_the_page_does_not_send_is_refused(service: Service, tmp_path: Path) -> None:
+    with serving(service) as port:
+        for status, film, query, headers in (
+            (413, bytes(4_100_000), "", {}),
+            (415, b"", "", {"Content-Type": "text/plain"}),  # what a form elsewhere could send
+            (400, b"", "model=3&box=auto&face=1", {}),
+            (400, b"", "model=0&box=auto&face=x", {}),
+            (400, b"", "model=0", {}),
+            (400, b"", "", {"Host": "elsewhere.example"}),
+        ):
+            answer = begin(port, film, query, **headers)
+            assert answer.status == status, query
+            assert len(answer.read().splitlines()) == 1
+    assert not any(tmp_path.iterdir())
+
+
+def alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+def wait_for(wanted: Callable[[], Any], seconds: float = 20) -> Any:
+    end = time.monotonic() + seconds
+    while not (found := wanted()) and time.monotonic() < end:
+        time.sleep(0.02)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [(signal.SIGKILL, "signal 9"), (signal.SIGSTOP, "longer than 3 s"), (None, "")],
+)
+def test_a_child_that_dies_or_hangs_or_that_nobody_waits_for_leaves_nothing(
+    service: Service, talker_clip: Path, tmp_path: Path, harm: signal.Signals | None, said: str
+) -> None:
+    service.limits = Limits(3 if harm == signal.SIGSTOP else 60, 60)
+    with serving(service) as port:
+        answer = begin(port, talker_clip)
+        working = wait_for(multiprocessing.active_children)[0].pid
+        os.kill(working, harm or signal.SIGSTOP)
+        if harm:
+            assert said in json.loads(answer.read().splitlines()[-1])["error"]
+        answer.close()  # the page was closed
+        assert wait_for(lambda: not alive(working) and not any(tmp_path.iterdir()))
+        assert "0 bytes" in ask(port, b"")["error"]  # the page lives on
+
+
+def test_films_are_worked_on_one_after_the_other(service: Service, talker_clip: Path) -> None:
+    with serving(service) as port:
+        first = begin(port, talker_clip)
+        [working] = wait_for(multiprocessing.active_children)
+        os.kill(working.pid, signal.SIGSTOP)
+        second = begin(port, b"")
+        assert json.loads(second.readline()) == {"doing": "Waiting for another clip"}
+        assert len(multiprocessing.active_children()) == 1
+        os.kill(working.pid, signal.SIGCONT)
+        assert b'"result"' in first.read() and b"0 bytes" in second.read()
+
+
+# The command
+
+
+def avb_ui(*words: object) -> tuple[int, str]:
+    done = CliRunner().invoke(app, ["ui", *map(str, words)])
+    return done.exit_code, done.output
+
+
+def test_what_cannot_be_served_is_one_line(tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    for ckpt, said in (
+        (tiny_models["judge"], "a checkpoint for judge"),
+        (tmp_path / "none.pt", "no such checkpoint"),
+        (tmp_path, "best.pt: no such checkpoint"),
+    ):
+        words = ["--ckpt", tiny_models["lip"], "--ckpt", ckpt, "--port", 0, "--device", "cpu"]
+        code, text = avb_ui(*words)
+        assert code == 1 and said in text and str(ckpt) in text
+        assert len(text.splitlines()) == 1
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, text = avb_ui("--ckpt", tiny_models["lip"], "--port", port)
+    assert code == 2 and str(port) in text and len(text.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("host", "warns"), [("127.0.0.1", False), ("localhost", False), ("0.0.0.0", True)]
+)
+def test_only_this_machine_is_served_unless_it_is_said_and_warned_of(
+    tiny_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch, host: str, warns: bool
+) -> None:
+    monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    words = ["--ckpt", tiny_models["lip"], "--host", host, "--port", 0, "--device", "cpu"]
+    code, text = avb_ui(*words)
+    assert code == 0 and ("warning" in text) == warns and "http://" in text
+    assert ("no password" in text) == warns
+
+
+@pytest.mark.parametrize(
+    "ending", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
+def test_ended_in_the_middle_of_a_film_nothing_stays(
+    tiny_models: dict[str, Path], talker_clip: Path, tmp_path: Path, ending: signal.Signals
+) -> None:
+    words = ["ui", "--ckpt", tiny_models["lip"], "--port", 0, "--device", "cpu"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "avb", *map(str, words)], stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, env=os.environ | {"TMPDIR": str(tmp_path)},
+    ) as server:  # fmt: skip
+        assert server.stdout and server.stderr
+        port = int(server.stdout.readline().rsplit(":", 1)[1])
+        answer = begin(port, talker_clip)
+        answer.readline()
+        assert any(path.name == "film" for path in tmp_path.rglob("*"))
+        server.send_signal(ending)
+        assert server.wait(20) == 130
+        said = server.stderr.read()
+    assert "Traceback" not in said and "stopped" in said.splitlines()[-1]
+    assert wait_for(lambda: not any(tmp_path.iterdir()))

@@ -1,0 +1,136 @@
+"""The page's server: its files, what there is to choose from, and films in, events out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import Receive, Scope, Send
+
+from avb.tools.ui.child import Limits, Stopped, lines
+
+PAGE = Path(__file__).parent / "page"
+#: Forms cannot send this type, so pages of other sites have to ask first, and are refused.
+FILM = "application/octet-stream"
+
+
+@dataclass
+class Service:
+    """What a page may ask for, and what it may cost.
+
+    Attributes:
+        models: what `work.describe` said of each checkpoint.
+        folder: films are kept in it while they are worked on, and no longer.
+        max_bytes, max_seconds: of a film.
+        limits: of the child that works on one.
+    """
+
+    models: list[dict[str, Any]]
+    folder: Path
+    max_bytes: int
+    max_seconds: float
+    limits: Limits
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def app(self, hosts: list[str]) -> Starlette:
+        """The application; requests that call this machine by another name are refused.
+
+        Such come from a page of another site whose name was made to lead here (DNS rebinding).
+        """
+        routes = [
+            Route("/models", self.choices),
+            Route("/read", _Read(self), methods=["POST"]),
+            Mount("/", StaticFiles(directory=PAGE, html=True)),
+        ]
+        guard = Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
+        return Starlette(routes=routes, middleware=[guard])
+
+    async def choices(self, request: Request) -> Response:
+        """GET /models: the models by number, and the limits."""
+        shown = ("name", "task", "corpus", "words", "slots")
+        models = [{key: model[key] for key in shown} for model in self.models]
+        return JSONResponse(
+            {"models": models, "max_bytes": self.max_bytes, "max_seconds": self.max_seconds}
+        )
+
+    async def receive(self, request: Request, film: Path) -> None:
+        """Write the body of a request to a file.
+
+        Raises:
+            HTTPException: it is larger than films may be, or not sent by the page.
+        """
+        if request.headers.get("content-type") != FILM:
+            raise HTTPException(415, f"films are sent as {FILM}")
+        size = 0
+        with film.open("wb") as file:
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > self.max_bytes:
+                    most = self.max_bytes / 1e6
+                    raise HTTPException(413, f"more than {most:g} MB (avb ui --max-mb)")
+                file.write(chunk)
+
+    async def read(self, film: Path, options: tuple[Any, ...]) -> AsyncGenerator[bytes, None]:
+        """Events about one film as lines of JSON; one film is worked on at a time."""
+        if self.turn.locked():
+            yield _line(doing="Waiting for another clip")
+        async with self.turn:
+            events = lines("avb.tools.ui.work:read", self.limits, str(film), *options)
+            async with aclosing(events):
+                try:
+                    async for event in events:
+                        yield event
+                except Stopped as reason:
+                    yield _line(error=str(reason))
+
+    def options(self, request: Request) -> tuple[Any, ...]:
+        """What `work.read` is given beside the film.
+
+        Raises:
+            HTTPException: a request that the page does not make.
+        """
+        query = request.query_params
+        try:
+            model = self.models[int(query["model"])]
+            return model, query["box"], int(query["face"]), self.max_seconds
+        except (KeyError, ValueError, IndexError):
+            raise HTTPException(400, "no such model, box or face") from None
+
+
+class _Read:
+    """POST /read?model=0&box=auto&face=1, a film as its body."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer with events; nothing of the film is left, whichever way it ends."""
+        request = Request(scope, receive)
+        options = self.service.options(request)
+        with TemporaryDirectory(dir=self.service.folder) as folder:
+            film = Path(folder) / "film"
+            try:
+                await self.service.receive(request, film)
+            except ClientDisconnect:
+                return
+            async with aclosing(self.service.read(film, options)) as events:
+                answer = StreamingResponse(events, media_type="application/x-ndjson")
+                await answer(scope, receive, send)
+
+
+def _line(**event: str) -> bytes:
+    return json.dumps(event).encode() + b"\n"
