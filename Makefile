@@ -11,7 +11,7 @@ TORCH  ?= torch==2.13.0
 FACE   := absl-py attrs 'flatbuffers>=25,<26' 'protobuf>=4.25.3,<7' matplotlib \
           'ffmpeg-python>=0.2,<1' 'imageio-ffmpeg>=0.5' 'espeakng-loader>=0.2.4'
 
-.PHONY: env test lint types quick slow kills demo docs results-lip results-speech clean
+.PHONY: env test lint types quick slow kills ray demo docs results-lip results-speech clean
 
 env: $(VENV)/installed
 
@@ -43,6 +43,11 @@ slow: env
 
 kills: env
 	$(BIN)/python -m pytest -m slow tests/pipeline/test_kills.py
+
+# Three Ray nodes on this machine; one is taken away, workers are killed.
+ray: env
+	$(BIN)/pip install --quiet -e '.[ray]'
+	$(BIN)/python -m pytest tests/pipeline/test_engine_ray.py
 
 demo: env
 	$(BIN)/avb demo

@@ -8,30 +8,40 @@ import json
 import math
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import avb
 from avb.pipeline import audio
 from avb.pipeline.config import Corpus
 from avb.pipeline.plan import Plan, Unit
-from avb.pipeline.shard import write_atomic
+from avb.pipeline.shard import open_atomic, write_atomic
 from avb.pipeline.unit import row_schema, rows_path
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 SCHEMA = 1
+MANIFEST_ROWS = 1 << 15  # in a row group; the index of a file with one a unit outgrows its rows
 LIBRARIES = ("av", "opencv-python-headless", "mediapipe", "numpy", "torch", "torchaudio")
 
 
 def write_manifest(folder: Path, plan: Plan) -> None:
-    """Gather the rows of all units, in plan order, into `manifest.parquet`, one unit at a time."""
+    """Gather the rows of all units, in plan order, into `manifest.parquet`."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     schema = row_schema()
     schema = schema.remove(schema.get_field_index("sums"))
-    temporary = folder / "manifest.parquet.tmp"
-    with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+    gathered: list[pa.Table] = []
+    with (
+        open_atomic(folder / "manifest.parquet") as file,
+        pq.ParquetWriter(file, schema, compression="zstd") as writer,
+    ):
         for unit in plan.units:
-            writer.write_table(pq.read_table(rows_path(folder, unit), columns=schema.names))
-    temporary.replace(folder / "manifest.parquet")
+            gathered.append(_read(folder, unit, schema.names))
+            if sum(map(len, gathered)) >= MANIFEST_ROWS or unit is plan.units[-1]:
+                writer.write_table(pa.concat_tables(gathered))
+                gathered.clear()
 
 
 def write_dataset(folder: Path, plan: Plan, corpus: Corpus, seconds: float) -> dict[str, Any]:
@@ -91,12 +101,15 @@ def write_dataset(folder: Path, plan: Plan, corpus: Corpus, seconds: float) -> d
     return record
 
 
-def _rows(folder: Path, unit: Unit) -> tuple[dict[str, str], Any]:
+def _read(folder: Path, unit: Unit, columns: list[str]) -> pa.Table:
     import pyarrow.parquet as pq
 
-    table = pq.read_table(
-        rows_path(folder, unit), columns=["status", "flags", "n_frames", "n_mel", "sums"]
-    )
+    with pq.ParquetFile(rows_path(folder, unit)) as file:
+        return file.read(columns, use_threads=False)  # threads cost more than so small a file
+
+
+def _rows(folder: Path, unit: Unit) -> tuple[dict[str, str], pa.Table]:
+    table = _read(folder, unit, ["status", "flags", "n_frames", "n_mel", "sums"])
     return {k.decode(): v.decode() for k, v in table.schema.metadata.items()}, table
 
 

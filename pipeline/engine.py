@@ -1,39 +1,101 @@
-"""Where units run: in this process, or in spawned ones. Another engine is another such function."""
+"""Where units run: a table of engines, each a function that maps tasks to reports.
+
+An engine knows nothing of clips and shards: it takes tasks from a queue while there are any, has a
+bounded number of them in flight, and says of each how far it is, that it is done, or that its
+worker died. What follows from a death is for `dispatch` to decide, the same for every engine.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import functools
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from avb.pipeline.unit import run_unit
+from avb.pipeline.unit import run_unit, try_clips
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # names of <malloc.h>
 
-#: Called with the clips done and refused so far.
-Report = Callable[[int, int], None]
 
+@dataclass(frozen=True)
+class Make:
+    """A task: make the shard and the rows of one unit, without opening the clips at `crashed`.
 
-class PrepError(Exception):
-    """The run could not go on; finished shards are kept, and the line says what to do (exit 1)."""
-
-
-def run_units(plan: Path, folder: Path, todo: list[int], jobs: int, report: Report) -> None:
-    """Make the units `todo` of a plan file in `folder`, with `jobs` processes.
-
-    Raises:
-        PrepError: a worker died; what is finished is kept.
+    Attributes:
+        retries: how often an engine that loses workers for reasons of its own, such as a machine
+            taken away, may start it again.
     """
-    if jobs == 1 or len(todo) <= 1:
-        _run_here(plan, folder, todo, report)
-    else:
-        _run_pool(plan, folder, todo, min(jobs, len(todo)), report)
+
+    plan: Path
+    folder: Path
+    number: int
+    crashed: frozenset[int] = frozenset()
+    retries: int = 3
+
+    def run(self) -> Iterator[bool]:
+        """Do it; after each clip, whether it passed."""
+        return run_unit(self.plan, self.number, self.folder, self.crashed)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A task: take some clips of a unit and write nothing."""
+
+    plan: Path
+    folder: Path
+    number: int
+    clips: range
+    retries: int = 0
+
+    def run(self) -> Iterator[bool]:
+        """Do it; after each clip, whether it passed."""
+        return try_clips(self.plan, self.number, self.folder, self.clips)
+
+
+#: What an engine runs; small, hashable and picklable.
+Task = Make | Probe
+
+
+@dataclass(frozen=True)
+class Report:
+    """How a task stands: clips taken and how many of them were refused."""
+
+    task: Task
+    clips: int
+    refused: int
+    state: str = "running"  # or "done", or "died"
+
+
+#: Takes tasks from the queue, of which others may join between two reports, until none is left;
+#: at most so many at once (None: as many as there are workers).
+Engine = Callable[[deque[Task], int | None], Iterator[Report]]
+
+
+def _local(address: str | None) -> AbstractContextManager[Engine]:
+    return local()
+
+
+def _ray(address: str | None) -> AbstractContextManager[Engine]:
+    from avb.pipeline.engine_ray import cluster
+
+    return cluster(address)
+
+
+#: What opens an engine for the length of a `with` block, by name; the argument is its address.
+ENGINES: dict[str, Callable[[str | None], AbstractContextManager[Engine]]] = {
+    "local": _local,
+    "ray": _ray,
+}
 
 
 def settle_process() -> None:
@@ -54,63 +116,129 @@ def settle_process() -> None:
         mallopt(M_TRIM_THRESHOLD, 1 << 28)
 
 
-def _run_here(plan: Path, folder: Path, todo: list[int], report: Report) -> None:
-    settle_process()
-    done = refused = 0
-
-    def tick(ok: bool) -> None:
-        nonlocal done, refused
-        done, refused = done + 1, refused + (not ok)
-        report(done, refused)
-
-    for number in todo:
-        run_unit(plan, number, folder, tick)
+_settle_once = functools.cache(settle_process)
 
 
-def _run_pool(plan: Path, folder: Path, todo: list[int], jobs: int, report: Report) -> None:
-    # Spawned: a live mediapipe graph and fork do not go together.
-    context = multiprocessing.get_context("spawn")
-    counts = context.Array("q", [0, 0])
-    pool = ProcessPoolExecutor(jobs, context, _start_worker, (counts, os.getpid()))
-    waiting = {pool.submit(_work, plan, folder, number) for number in todo}
+def work(task: Task) -> Iterator[tuple[int, int]]:
+    """Run a task in this process; after each clip, how many were taken and how many refused."""
+    _settle_once()
+    clips = refused = 0
+    for ok in task.run():
+        clips, refused = clips + 1, refused + (not ok)
+        yield clips, refused
+
+
+def work_in_worker(task: Task, count: Callable[[int, int], None]) -> None:
+    """Run a task in a process that may be lost; one without memory is as good as dead."""
     try:
-        while waiting:
-            done, waiting = wait(waiting, timeout=0.25, return_when=FIRST_COMPLETED)
-            for future in done:
-                future.result()
-            report(counts[0], counts[1])
-        pool.shutdown()
-    except BrokenProcessPool:
-        raise PrepError(
-            "a worker died (out of memory, or a crash in a decoder); finished shards are kept:"
-            " run the same command again, with fewer --jobs if memory was short"
-        ) from None
+        for clips, refused in work(task):
+            count(clips, refused)
+    except MemoryError:
+        os._exit(1)
+
+
+# local ----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def local() -> Iterator[Engine]:
+    """Worker processes of this machine; without a number of them, this process itself.
+
+    In this process nothing is started and nothing needs a `__main__` guard, but a clip that crashes
+    its decoder ends it.
+    """
+    yield lambda waiting, jobs: _here(waiting) if jobs is None else _workers(waiting, jobs)
+
+
+def _here(waiting: deque[Task]) -> Iterator[Report]:
+    while waiting:
+        task = waiting.popleft()
+        clips = refused = 0
+        for clips, refused in work(task):
+            yield Report(task, clips, refused)
+        yield Report(task, clips, refused, "done")
+
+
+class _Worker:
+    """One process, alone in its pool: when it dies, it is clear of what."""
+
+    def __init__(self) -> None:
+        # Forked from a server that has imported everything and run nothing, so that a fresh one
+        # after a death takes 0.05 s and not 4; a live mediapipe graph and fork do not go together.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["avb.pipeline.unit", "torch", "cv2", "pyarrow.parquet"])
+        self.counts = context.RawArray("q", 2)  # clips taken, refused: of the present task
+        self.pool = ProcessPoolExecutor(1, context, _start_worker, (self.counts,))
+
+    def submit(self, task: Task) -> Future[None]:
+        self.counts[:] = (0, 0)
+        return self.pool.submit(_work, task)
+
+    def report(self, task: Task, state: str) -> Report:
+        clips, refused = self.counts
+        return Report(task, clips, refused, state)
+
+    def kill(self) -> None:
+        processes = list((self.pool._processes or {}).values())
+        self.pool.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
+            process.kill()
+
+
+def _workers(waiting: deque[Task], jobs: int) -> Iterator[Report]:
+    idle: list[_Worker] = []
+    running: dict[Future[None], tuple[Task, _Worker]] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                worker = idle.pop() if idle else _Worker()
+                try:
+                    running[worker.submit(waiting[0])] = (waiting[0], worker)
+                    waiting.popleft()
+                except BrokenProcessPool:  # killed while it had nothing to do
+                    worker.kill()
+            for future in wait(running, timeout=0.25, return_when=FIRST_COMPLETED).done:
+                task, worker = running.pop(future)
+                yield _ended(task, worker, future, idle)
+            for task, worker in running.values():
+                yield worker.report(task, "running")
     finally:
-        workers = list((pool._processes or {}).values())
-        pool.shutdown(wait=False, cancel_futures=True)
-        for worker in workers:
+        for worker in (*idle, *(worker for _, worker in running.values())):
             worker.kill()
 
 
-# In a worker: the shared counts of clips done and refused, and the process that started it.
+def _ended(task: Task, worker: _Worker, future: Future[None], idle: list[_Worker]) -> Report:
+    try:
+        future.result()
+    except BrokenProcessPool:
+        worker.kill()
+        return Report(task, 0, 0, "died")
+    idle.append(worker)
+    return worker.report(task, "done")
+
+
+# In a worker: counts that the process that started it reads.
 _counts: Any = None
-_parent = 0
 
 
-def _start_worker(counts: Any, parent: int) -> None:
-    global _counts, _parent
-    _counts, _parent = counts, parent
+def _start_worker(counts: Any) -> None:
+    global _counts
+    _counts = counts
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    settle_process()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-def _work(plan: Path, folder: Path, number: int) -> None:
-    run_unit(plan, number, folder, _tick)
+def _end_with_parent() -> None:
+    """A new run may already be at work when the parent was killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
-def _tick(ok: bool) -> None:
-    if os.getppid() != _parent:
-        os._exit(1)  # the parent was killed, and a new run may already be at work
-    with _counts.get_lock():
-        _counts[0] += 1
-        _counts[1] += not ok
+def _work(task: Task) -> None:
+    work_in_worker(task, _count)
+
+
+def _count(clips: int, refused: int) -> None:
+    _counts[:] = (clips, refused)

@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import functools
 import json
+import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from avb.pipeline.account import write_dataset, write_manifest
 from avb.pipeline.config import Corpus, UsageError
-from avb.pipeline.engine import PrepError, run_units
-from avb.pipeline.plan import Plan, Settings, make_plan, read_plan
-from avb.pipeline.unit import finished, rows_path
+from avb.pipeline.dispatch import run_units
+from avb.pipeline.engine import ENGINES, Engine
+from avb.pipeline.plan import Plan, Settings, Unit, make_plan, read_plan
+from avb.pipeline.shard import DISK_FAULTS
+from avb.pipeline.unit import PrepError, finished, rows_path
 
 Progress = Callable[[int, int, int], None]
 
 
 @dataclass(frozen=True)
+class Part:
+    """The `index`-th, from 1, of `count` shares of the units."""
+
+    index: int
+    count: int
+
+
+@dataclass(frozen=True)
 class Summary:
-    """The outcome of a run, as `--json` prints it."""
+    """The outcome of a run, as `--json` prints it; of a part, that of its share."""
 
     corpus: str
     listed: int
@@ -44,7 +56,10 @@ def prep(
     root: Path,
     out: Path,
     *,
-    jobs: int = 1,
+    jobs: int | None = None,
+    engine: str = "local",
+    address: str | None = None,
+    part: Part | None = None,
     retry_failed: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -52,30 +67,37 @@ def prep(
     """Make what is missing of `out/<corpus>/` and account for every listed clip.
 
     Args:
+        jobs: units at once; None: `local` works in this process, `ray` on all of its cluster.
+        engine: a name of `ENGINES`.
+        address: where the engine is.
+        part: make this share of the units and account for nothing. Any number of them may run at
+            once, on any machine; a run without `part` makes what is still missing and accounts.
         progress: called with (clips done, refused, to do).
 
     Raises:
-        UsageError: nothing is found, the folder holds other settings, or another run holds it.
-        PrepError: a worker died or the disk refused; what is finished is kept.
+        UsageError: nothing is found, the folder holds other settings, or there is no such engine.
+        PrepError: another run holds the folder, workers die of no single clip, or the disk
+            refused; what is finished is kept.
     """
     start = time.perf_counter()
+    if engine not in ENGINES:
+        raise UsageError(f"--engine {engine}: one of {', '.join(ENGINES)}")
+    if part is not None and overwrite:
+        raise UsageError("--overwrite with --part: each would empty the folder of the others")
     folder = out / settings.corpus
-    with _held(folder), _disk_faults_named():
-        plan = _settle(corpus, settings, root, folder, overwrite)
-        todo = _missing(folder, plan, retry_failed)
-        if todo or not (folder / "dataset.json").is_file():
-            # dataset.json says "complete", so it goes first and comes back last.
-            (folder / "dataset.json").unlink(missing_ok=True)
-            _clean(folder, plan)
-            made = sum(plan.units[number].clips for number in todo)
-            run_units(plan.path, folder, todo, jobs, functools.partial(_report, progress, made))
-            write_manifest(folder, plan)
-            record = write_dataset(folder, plan, corpus, time.perf_counter() - start)
+    with ENGINES[engine](address) as run, _held(folder, part is not None), _disk_faults_named():
+        make = functools.partial(_make, run, folder, jobs, progress)
+        if part is None:
+            plan = _settle(corpus, settings, root, folder, overwrite)
+            todo = _missing(folder, plan.units, retry_failed)
+            made, counts = _complete(make, plan, todo, folder, corpus, start)
         else:
-            made = 0
-            record = json.loads((folder / "dataset.json").read_text())
+            plan = _settle_once(corpus, settings, root, folder)
+            units = plan.units[part.index - 1 :: part.count]
+            todo = _missing(folder, units, retry_failed)
+            made = make(plan, todo) if todo else 0
+            counts = _counts(folder, units)
     seconds = time.perf_counter() - start
-    counts = record["counts"]
     return Summary(
         corpus=settings.corpus,
         listed=counts["listed"],
@@ -90,43 +112,148 @@ def prep(
     )
 
 
-def _report(progress: Progress | None, to_do: int, done: int, refused: int) -> None:
-    if progress is not None:
-        progress(done, refused, to_do)
+def _complete(
+    make: Callable[[Plan, list[int]], int],
+    plan: Plan,
+    todo: list[int],
+    folder: Path,
+    corpus: Corpus,
+    start: float,
+) -> tuple[int, dict[str, Any]]:
+    """Make what is missing and account for all; returns clips made and the counts of all."""
+    if not todo and (folder / "dataset.json").is_file():
+        return 0, json.loads((folder / "dataset.json").read_text())["counts"]
+    _clean(folder, plan)
+    made = make(plan, todo)
+    _sweep(folder)  # workers that died leave temporary files
+    write_manifest(folder, plan)
+    return made, write_dataset(folder, plan, corpus, time.perf_counter() - start)["counts"]
+
+
+def _make(
+    run: Engine,
+    folder: Path,
+    jobs: int | None,
+    progress: Progress | None,
+    plan: Plan,
+    todo: list[int],
+) -> int:
+    """Make the units `todo`; returns how many clips they have."""
+    clips = sum(plan.units[number].clips for number in todo)
+
+    def report(done: int, refused: int) -> None:
+        if progress is not None:
+            progress(done, refused, clips)
+
+    # dataset.json says "complete", so it goes first and comes back last.
+    (folder / "dataset.json").unlink(missing_ok=True)
+    run_units(run, plan, folder, todo, jobs, report)
+    _await_rows(folder, [plan.units[number] for number in todo])
+    return clips
+
+
+def _await_rows(folder: Path, units: list[Unit], patience_s: float = 90.0) -> None:
+    """Wait until this machine sees what others wrote: a network file system may be a minute late.
+
+    Raises:
+        PrepError: it does not come to see it.
+    """
+    until = time.monotonic() + patience_s
+    absent = {rows_path(folder, unit).name for unit in units}
+    while absent:
+        absent -= set(os.listdir(rows_path(folder, units[0]).parent))
+        if absent and time.monotonic() > until:
+            raise PrepError(f"{folder}: {len(absent)} units were made, but none of it is seen here")
+        if absent:
+            time.sleep(1.0)
+
+
+def _counts(folder: Path, units: list[Unit]) -> dict[str, Any]:
+    """Clips of some finished units by status and flag, as in `dataset.json`."""
+    import pyarrow.parquet as pq
+
+    status: Counter[str] = Counter()
+    flags: Counter[str] = Counter()
+    for unit in units:
+        rows = pq.read_table(rows_path(folder, unit), columns=["status", "flags"])
+        status.update(rows["status"].to_pylist())
+        flags.update(flag for found in rows["flags"].to_pylist() for flag in found or ())
+    return {
+        "listed": status.total(),
+        "ok": status["ok"],
+        "status": dict(sorted(status.items())),
+        "flags": dict(sorted(flags.items())),
+    }
 
 
 @contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Hold the output folder against a second run; the lock goes with the process."""
+def _held(folder: Path, shared: bool) -> Iterator[None]:
+    """Hold the output folder against a second run, or share it with other parts of this one.
+
+    The lock goes with the process.
+    """
     hidden = folder / ".avb"
     try:
         hidden.mkdir(parents=True, exist_ok=True)
-        lock = (hidden / "lock").open("w")
+        lock = (hidden / "lock").open("a+")
     except OSError as error:
         raise PrepError(f"{folder}: cannot be written ({error.strerror})") from None
     with lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise PrepError(f"{folder}: another run is writing here; wait for it") from None
+            fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise PrepError(
+                f"{folder}: another run is writing here; wait for it (only parts of the same one"
+                " go side by side)"
+            ) from None
+        except OSError as error:
+            raise PrepError(f"{folder}: cannot be locked ({error.strerror})") from None
         yield
+
+
+def _plan_path(folder: Path) -> Path:
+    """Where the plan lies; one of the first version, which was Parquet, gets its name."""
+    path = folder / ".avb" / "plan.arrow"
+    old = path.with_suffix(".parquet")
+    if old.is_file() and not path.is_file():
+        with suppress(FileNotFoundError):  # another part was faster
+            old.replace(path)
+    return path
 
 
 def _settle(corpus: Corpus, settings: Settings, root: Path, folder: Path, overwrite: bool) -> Plan:
     """A fresh plan for the folder, refused if the folder was made with other settings."""
-    path = folder / ".avb" / "plan.parquet"
+    path = _plan_path(folder)
     if overwrite:
         _empty(folder)
     elif path.is_file():
-        difference = settings.difference(read_plan(path).settings)
-        if difference:
-            raise UsageError(
-                f"{folder} was made with other settings ({'; '.join(difference)});"
-                " give them again, another --out, or --overwrite"
-            )
+        _refuse_other(settings, read_plan(path), folder)
     elif any(folder.glob("*.tar")):
         raise UsageError(f"{folder}: holds shards but no plan of this tool; give another --out")
     return make_plan(corpus, settings, root, path)
+
+
+def _settle_once(corpus: Corpus, settings: Settings, root: Path, folder: Path) -> Plan:
+    """The plan of the first part that came; a complete folder is looked at afresh."""
+    path = _plan_path(folder)
+    with (folder / ".avb" / "plan.lock").open("a+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the first one lists, the others wait for it
+        if (folder / "dataset.json").is_file() or not path.is_file():
+            return _settle(corpus, settings, root, folder, overwrite=False)
+        plan = read_plan(path)
+    _refuse_other(settings, plan, folder)
+    if plan.root not in (root.resolve(), root.resolve().parent):  # a table lies in its root
+        raise UsageError(f"{folder} was planned from {plan.root}; give the same --root")
+    return plan
+
+
+def _refuse_other(settings: Settings, plan: Plan, folder: Path) -> None:
+    difference = settings.difference(plan.settings)
+    if difference:
+        raise UsageError(
+            f"{folder} was made with other settings ({'; '.join(difference)});"
+            " give them again, another --out, or --overwrite"
+        )
 
 
 def _empty(folder: Path) -> None:
@@ -136,13 +263,13 @@ def _empty(folder: Path) -> None:
     for tar in folder.glob("*.tar"):
         tar.unlink()
     shutil.rmtree(folder / ".avb" / "rows", ignore_errors=True)
-    (folder / ".avb" / "plan.parquet").unlink(missing_ok=True)
+    _plan_path(folder).unlink(missing_ok=True)
 
 
-def _missing(folder: Path, plan: Plan, retry_failed: bool) -> list[int]:
+def _missing(folder: Path, units: list[Unit], retry_failed: bool) -> list[int]:
     """Numbers of the units to make: those not finished, with `retry_failed` those with refusals."""
     todo = []
-    for unit in plan.units:
+    for unit in units:
         done = finished(folder, unit)
         if done is None or (retry_failed and set(done["statuses"]) - {"ok", "duplicate"}):
             todo.append(unit.number)
@@ -152,8 +279,7 @@ def _missing(folder: Path, plan: Plan, retry_failed: bool) -> list[int]:
 def _clean(folder: Path, plan: Plan) -> None:
     """Clear temporary files of a killed run, and shards and rows that the plan does not have."""
     names = {unit.name for unit in plan.units}
-    for path in (*folder.glob("*.tmp"), *(folder / ".avb").rglob("*.tmp")):
-        path.unlink(missing_ok=True)
+    _sweep(folder)
     for path in (*folder.glob("*.tar"), *(folder / ".avb" / "rows").glob("*.parquet")):
         if path.stem not in names:
             path.unlink()
@@ -162,16 +288,9 @@ def _clean(folder: Path, plan: Plan) -> None:
             (folder / f"{unit.name}.tar").unlink(missing_ok=True)
 
 
-#: What a disk says; any other OSError is a fault of the program and shows itself as one.
-DISK_FAULTS = {
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.EIO,
-    errno.EFBIG,
-}
+def _sweep(folder: Path) -> None:
+    for path in (*folder.glob("*.tmp"), *(folder / ".avb").rglob("*.tmp")):
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ STATUSES = {
     "bad_decode": "the file opens as no video, or no picture comes out",
     "bad_name": "a video whose name or folder says neither class nor sentence",
     "blank_frames": "a picture without content (GRID: the first intra picture is missing)",
+    "crashed": "whatever process opens it dies: a crash in a decoder, or all the memory taken",
     "duplicate": "another file or row of the same clip was taken",
     "long": "more pictures than the corpus defines, or more than memory should hold",
     "missing_audio": "the separate sound file is not there or cannot be read",
@@ -92,7 +93,9 @@ class Listing:
     """What discovery found: the layout in words, remarks for the user, labels and clips.
 
     `clips` is consumed once; `labels` is the corpus's class list in label order and is complete
-    only when `clips` has been read to its end.
+    only when `clips` has been read to its end. Of several clips of one group and name all but the
+    first are refused as `duplicate`, unless `twins_kept`: then they are clips like any other and
+    get numbers, `name-2`, `name-3`.
     """
 
     root: Path
@@ -100,3 +103,4 @@ class Listing:
     clips: Iterator[Clip]
     labels: list[str]
     notices: list[str] = field(default_factory=list)
+    twins_kept: bool = False

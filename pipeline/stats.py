@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from avb.pipeline.unit import STAGES
 from avb.pipeline.verify import read_dataset, read_manifest
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_COLUMNS = ("status", "group", "speaker", "n_frames", "nbytes", "words", "face_misses")
 
 
 def stats(folder: Path) -> dict[str, Any]:
@@ -18,36 +21,55 @@ def stats(folder: Path) -> dict[str, Any]:
     Raises:
         UsageError: the folder holds no finished dataset.
     """
+    import pyarrow.compute as pc
+
     record = read_dataset(folder)
-    rows = read_manifest(folder)
-    kept = [row for row in rows if row["status"] == "ok"]
-    frames = np.array([row["n_frames"] for row in kept] or [0])
-    nbytes = np.array([row["nbytes"] for row in kept] or [0])
-    stages = {
-        stage: round(float(np.mean([row[f"{stage}_ms"] or 0.0 for row in kept] or [0.0])), 2)
-        for stage in STAGES
-    }
+    columns = [*_COLUMNS, *(f"{stage}_ms" for stage in STAGES)]
+    listed = 0
+    sums: dict[str, Any] = {}
+    values = {name: Counter[Any]() for name in ("n_frames", "group", "speaker")}
+    for batch in read_manifest(folder, columns):
+        listed += len(batch)
+        kept = batch.filter(pc.equal(batch["status"], "ok"))
+        sums = {name: sums.get(name, 0) + added for name, added in _sums(kept).items()}
+        for name, counter in values.items():
+            for count in pc.value_counts(kept[name]).to_pylist():
+                counter[count["values"]] += count["counts"]
+    frames, ok = values["n_frames"], sums["ok"]
+    hours = sum(length * clips for length, clips in frames.items())
     return {
         "corpus": record["corpus"],
         "fingerprint": record["fingerprint"],
-        "listed": len(rows),
-        "ok": len(kept),
-        "hours": round(float(frames.sum()) / record["settings"]["fps"] / 3600, 3),
-        "frames": dict(sorted(Counter(frames.tolist()).items())) if kept else {},
+        "listed": listed,
+        "ok": ok,
+        "hours": round(hours / record["settings"]["fps"] / 3600, 3),
+        "frames": dict(sorted(frames.items())),
         "shards": len(record["shards"]),
-        "bytes": int(nbytes.sum()),
-        "bytes_per_clip": round(float(nbytes.mean())),
-        "groups": dict(sorted(Counter(row["group"] for row in kept).items())),
-        "speakers": len({row["speaker"] for row in kept if row["speaker"]}),
+        "bytes": sums["nbytes"],
+        "bytes_per_clip": round(sums["nbytes"] / max(1, ok)),
+        "groups": dict(sorted(values["group"].items())),
+        "speakers": sum(map(bool, values["speaker"])),
         "labels": len(record["labels"]),
-        "words": sum(len(row["words"] or ()) for row in kept),
-        "aligned_words": sum(
-            word["start"] is not None for row in kept for word in row["words"] or ()
-        ),
+        "words": sums["words"],
+        "aligned_words": sums["aligned_words"],
         "status": record["counts"]["status"],
         "flags": record["counts"]["flags"],
-        "face_misses": sum(row["face_misses"] or 0 for row in kept),
-        "mean_ms": stages,
+        "face_misses": sums["face_misses"],
+        "mean_ms": {stage: round(sums[f"{stage}_ms"] / max(1, ok), 2) for stage in STAGES},
         "pixels": record["pixels"],
         "mel": {k: record["mel"][k] for k in ("mean", "std", "dtype")},
+    }
+
+
+def _sums(kept: pa.RecordBatch) -> dict[str, Any]:
+    """What is added up over the stored clips, of some of them."""
+    import pyarrow.compute as pc
+
+    words = kept["words"].flatten()
+    added = ("nbytes", "face_misses", *(f"{stage}_ms" for stage in STAGES))
+    return {
+        "ok": len(kept),
+        "words": len(words),
+        "aligned_words": len(words) - words.field("start").null_count,
+        **{name: pc.sum(kept[name]).as_py() or 0 for name in added},
     }

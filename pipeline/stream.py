@@ -124,7 +124,6 @@ class Stream:
     def _jobs(self, block: int) -> Iterator[Job]:
         """What this process has to decode, block after block of `batch_size` clips."""
         size, num_clips = self._batch_size, len(self.rows)
-        slots_of: dict[int, Ints] = {}
         for start in range(block * size, num_clips, size) if self._once else _count(block, size):
             if self._once:
                 clips = np.arange(start, min(start + size, num_clips))
@@ -135,19 +134,16 @@ class Stream:
             clips, epochs = clips[part], epochs[part]
             if not clips.size:  # fewer clips left in a pass than processes
                 continue
-            slots = None
-            if self._deal > 1:
-                present = set(epochs.tolist())
-                slots_of = {e: slots_of[e] if e in slots_of else self._slots(e) for e in present}
-                slots = np.stack(
-                    [slots_of[e][c] for c, e in zip(clips, epochs.tolist(), strict=True)]
-                )
+            slots = self._slots(clips, epochs) if self._deal > 1 else None
             yield Job(self.rows[clips], epochs, slots)
 
-    def _slots(self, epoch: int) -> Ints:
-        if self._once:
-            return np.tile(np.arange(self._deal), (len(self.rows), 1))
-        return word_slots(len(self.rows), self._seed, epoch, self._deal)
+    def _slots(self, clips: Ints, epochs: Ints) -> Ints:
+        slots = np.tile(np.arange(self._deal), (len(clips), 1))
+        if not self._once:
+            for epoch in np.unique(epochs):
+                here = epochs == epoch
+                slots[here] = word_slots(clips[here], self._seed, int(epoch), self._deal)
+        return slots
 
     def _run(self, jobs: Iterator[Job]) -> Iterator[list[Batch] | Exception]:
         """The jobs' batches in the jobs' order."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,15 @@ from avb.pipeline.shard import ShardWriter, read_members, write_atomic
 
 STAGES = ("decode", "track", "crop", "mel", "encode", "shard")
 
-Tick = Callable[[bool], None]
+#: What a crash that no `except` sees leaves in the row.
+CRASHED = "its worker died, also when it was tried alone (a crash in a decoder, or out of memory)"
+
+#: Row and members of one clip; a refused one has no members.
+Taken = tuple[dict[str, Any], dict[str, bytes] | None]
+
+
+class PrepError(Exception):
+    """The run could not go on; finished shards are kept, and the line says what to do (exit 1)."""
 
 
 def row_schema() -> Any:
@@ -66,31 +75,63 @@ def finished(folder: Path, unit: Unit) -> dict[str, Any] | None:
     return head | {"statuses": {c["values"]: c["counts"] for c in counts}}
 
 
-def run_unit(plan_path: Path, number: int, folder: Path, tick: Tick | None = None) -> None:
+def run_unit(
+    plan_path: Path, number: int, folder: Path, crashed: frozenset[int] = frozenset()
+) -> Iterator[bool]:
     """Make one shard and its rows in `folder`; the rows are written last.
 
     Clips that passed in an earlier run of the same unit are copied from its shard, so that trying
     the refused ones again costs only them; the tar is rewritten only if one of them now passes.
+
+    Args:
+        crashed: positions in the unit of clips that kill whoever opens them: refused unopened.
+
+    Yields:
+        After each clip, whether it is in the shard.
     """
-    plan = _read_plan_once(plan_path, plan_path.stat().st_mtime_ns)
+    plan = _open_plan(plan_path)
     unit = plan.units[number]
-    labels = {label: i for i, label in enumerate(plan.labels)}
-    earlier = _earlier_rows(folder, unit)
     rows: list[dict[str, Any]] = []
     with ShardWriter(folder / f"{unit.name}.tar") as writer:
-        for key, clip in plan.rows(number):
-            row, members = earlier.get(key, (None, None))
-            if row is None or members is None:
-                row, members = _try_clip(key, clip, plan, labels)
+        for row, members in _take(plan, unit, folder, crashed):
             if members is not None:
                 start = time.perf_counter()
-                row["offset"], row["nbytes"] = writer.write(key, members)
+                row["offset"], row["nbytes"] = writer.write(row["key"], members)
                 row["shard"] = unit.name
                 row["shard_ms"] = (time.perf_counter() - start) * 1e3
             rows.append(row)
-            if tick is not None:
-                tick(row["status"] == "ok")
+            yield row["status"] == "ok"
     _write_rows(folder, unit, rows, writer.sha256, writer.nbytes)
+
+
+def try_clips(plan_path: Path, number: int, folder: Path, clips: range) -> Iterator[bool]:
+    """Take some clips of a unit as `run_unit` would, and write nothing: do they kill the worker?"""
+    plan = _open_plan(plan_path)
+    unit = plan.units[number]
+    others = frozenset(range(unit.clips)) - frozenset(clips)
+    for row, _ in _take(plan, unit, folder, others):
+        yield row["status"] == "ok"
+
+
+def _take(plan: Plan, unit: Unit, folder: Path, crashed: frozenset[int]) -> Iterator[Taken]:
+    """Row and members of every clip of a unit, in shard order; a refused one has no members."""
+    labels = {label: i for i, label in enumerate(plan.labels)}
+    earlier = _earlier_rows(folder, unit)
+    for position, (key, clip) in enumerate(plan.rows(unit.number)):
+        if position in crashed and not clip.status:
+            clip.status, clip.error = "crashed", CRASHED
+        yield earlier.get(key) or _try_clip(key, clip, plan, labels)
+
+
+def _open_plan(path: Path) -> Plan:
+    """The plan, where it and its corpus are there: or every clip would be refused as unreadable."""
+    plan = _read_plan_once(path, path.stat().st_mtime_ns) if path.is_file() else None
+    if plan is None or not plan.root.exists():
+        raise PrepError(
+            f"{plan.root if plan else path} is not there on {socket.gethostname()}: every machine"
+            " must see --root and --out under the same path"
+        )
+    return plan
 
 
 @lru_cache(maxsize=1)
@@ -99,9 +140,7 @@ def _read_plan_once(path: Path, written_ns: int) -> Plan:
     return read_plan(path)
 
 
-def _try_clip(
-    key: str, clip: Clip, plan: Plan, labels: dict[str, int]
-) -> tuple[dict[str, Any], dict[str, bytes] | None]:
+def _try_clip(key: str, clip: Clip, plan: Plan, labels: dict[str, int]) -> Taken:
     """Row and members of one clip; a refused one has no members."""
     row = {f.name: getattr(clip, f.name) for f in dataclasses.fields(Clip)}
     row = {k: row[k] for k in ("source", "group", "split", "speaker", "label", "flags")}
@@ -131,7 +170,7 @@ def _try_clip(
     return row, members
 
 
-def _earlier_rows(folder: Path, unit: Unit) -> dict[str, tuple[dict[str, Any], dict[str, bytes]]]:
+def _earlier_rows(folder: Path, unit: Unit) -> dict[str, Taken]:
     """Rows and members of the clips that passed when this very unit was last made."""
     import pyarrow.parquet as pq
 
@@ -140,7 +179,7 @@ def _earlier_rows(folder: Path, unit: Unit) -> dict[str, tuple[dict[str, Any], d
     rows = pq.read_table(rows_path(folder, unit)).to_pylist()
     tar = folder / f"{unit.name}.tar"
     data = tar.read_bytes() if tar.is_file() else b""
-    kept = {}
+    kept: dict[str, Taken] = {}
     for row in rows:
         if row["status"] == "ok":
             block = memoryview(data)[row["offset"] : row["offset"] + row["nbytes"]]

@@ -1,36 +1,78 @@
-"""`avb verify`: are the shards what their manifest and `dataset.json` say, byte for byte?"""
+"""`avb verify`: are the shards what their manifest and `dataset.json` say, byte for byte?
+
+The manifest is streamed, and whatever process looks at a shard holds the rows of that shard alone:
+memory does not grow with the clips, but for 8 bytes each to find keys that stand twice.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
-from collections import Counter
-from collections.abc import Callable, Iterator
+import math
+import multiprocessing
+import signal
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from avb.pipeline.codec import decode_flac, decode_video
 from avb.pipeline.config import UsageError
+from avb.pipeline.plan import stable_hash
 from avb.pipeline.shard import read_members
+from avb.pipeline.spill import runs
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+BATCH_ROWS = 1 << 14
+MOST_LINES = 10  # of one shard: with more than that it is made again, not mended
+
+_COLUMNS = "key shard status offset nbytes n_frames n_mel speaker label".split()
 
 
 @dataclass
 class Verdict:
-    """What was looked at in one dataset folder, and every fault found, a line each."""
+    """What was looked at in one dataset folder, and every fault found, a line each.
+
+    `samples` were looked at, of `stored` ones.
+    """
 
     folder: str
     shards: int = 0
     samples: int = 0
+    stored: int = 0
     faults: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
         """Whether nothing is wrong."""
         return not self.faults
+
+
+@dataclass(frozen=True)
+class _Look:
+    """One shard to look at: its entry in `dataset.json`, if any, and rows of its samples.
+
+    `stored` rows are in the manifest. `record` is what of `dataset.json` every sample has to meet.
+    """
+
+    path: Path
+    shard: dict[str, Any] | None
+    stored: int
+    rows: list[dict[str, Any]]
+    record: dict[str, Any]
+
+
+class _WorkerDied(Exception):
+    pass
 
 
 def dataset_folders(folder: Path) -> list[Path]:
@@ -71,8 +113,8 @@ def read_dataset(folder: Path) -> dict[str, Any]:
     return record
 
 
-def read_manifest(folder: Path) -> list[dict[str, Any]]:
-    """Rows of `manifest.parquet`.
+def read_manifest(folder: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Rows of `manifest.parquet` in its order, a batch at a time.
 
     Raises:
         UsageError: it is missing or damaged.
@@ -82,7 +124,11 @@ def read_manifest(folder: Path) -> list[dict[str, Any]]:
 
     path = folder / "manifest.parquet"
     try:
-        return pq.read_table(path).to_pylist()
+        with pq.ParquetFile(path) as file:
+            absent = sorted(set(columns) - set(file.schema_arrow.names))
+            if absent:
+                raise pa.ArrowInvalid(f"no column {absent[0]}")
+            yield from file.iter_batches(BATCH_ROWS, columns=list(columns), use_threads=False)
     except FileNotFoundError:
         raise UsageError(
             f"{folder}: no manifest.parquet; prep has not finished, run it again"
@@ -93,64 +139,173 @@ def read_manifest(folder: Path) -> list[dict[str, Any]]:
         ) from None
 
 
-def verify(folder: Path, progress: Callable[[int], object] | None = None) -> Verdict:
+def parse_share(text: str | None) -> float:
+    """`--sample` as a part of one: "5%" is 0.05, None is 1.
+
+    Raises:
+        UsageError: it is no percentage above 0 and up to 100.
+    """
+    if text is None:
+        return 1.0
+    with contextlib.suppress(ValueError):
+        if text.endswith("%") and 0 < (percent := float(text[:-1])) <= 100:
+            return percent / 100
+    raise UsageError(f"--sample {text}: a percentage above 0 and up to 100, such as 5%")
+
+
+def verify(
+    folder: Path,
+    progress: Callable[[int], object] | None = None,
+    jobs: int = 1,
+    share: float = 1.0,
+) -> Verdict:
     """Check one dataset folder: hashes, manifest against tars, and that every sample decodes.
 
     Args:
-        progress: called with the number of samples checked since the last call.
+        progress: called with the number of samples looked at since the last call.
+        jobs: shards looked at at once, above one in processes of their own.
+        share: below 1, only this part of the samples of each shard, at least one and each time
+            the same, and of the shard itself the size but not the hash, which takes all its bytes.
     """
     verdict = Verdict(str(folder))
     try:
         record = read_dataset(folder)
-        rows = read_manifest(folder)
-    except UsageError as error:
-        verdict.faults.append(str(error))
-        return verdict
-    verdict.faults += _account_faults(record, rows)
-    kept: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        if row["status"] == "ok":
-            kept.setdefault(row["shard"], []).append(row)
-    listed = {shard["name"]: shard for shard in record["shards"]}
-    for name in sorted(kept.keys() - listed.keys()):
-        verdict.faults.append(f"{name}.tar: in the manifest, not in dataset.json")
-    for path in sorted(folder.glob("*.tar")):
-        if path.stem not in listed:
-            verdict.faults.append(f"{path.name}: not in dataset.json")
-    for name, shard in listed.items():
-        verdict.shards += 1
-        verdict.faults += _shard_faults(folder / f"{name}.tar", shard)
-        for fault in _sample_faults(folder / f"{name}.tar", kept.get(name, []), record):
-            verdict.samples += 1
-            verdict.faults += fault
+        verdict.faults += _account_faults(folder, record)
+        verdict.shards = len(record["shards"])
+        looks = _looks(folder, record, share)
+        for look, samples, faults in _look_at_all(looks, min(jobs, verdict.shards)):
+            verdict.samples += samples
+            verdict.stored += look.stored
+            verdict.faults += faults
             if progress is not None:
-                progress(1)
+                progress(samples)
+    except (UsageError, _WorkerDied) as error:
+        verdict.faults.append(str(error))
     return verdict
 
 
-def _account_faults(record: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
-    """Do the counts add up?"""
+def _account_faults(folder: Path, record: dict[str, Any]) -> list[str]:
+    """Do the counts add up, and are the shards those that are listed?"""
+    import pyarrow.compute as pc
+
     faults = []
-    status = Counter(row["status"] for row in rows)
+    status: Counter[str] = Counter()
+    for batch in read_manifest(folder, ["status"]):
+        for count in pc.value_counts(batch["status"]).to_pylist():
+            status[count["values"]] += count["counts"]
     counts = record["counts"]
-    if len(rows) != counts["listed"]:
-        faults.append(f"manifest.parquet: {len(rows)} rows, dataset.json lists {counts['listed']}")
+    rows = status.total()
+    if rows != counts["listed"]:
+        faults.append(f"manifest.parquet: {rows} rows, dataset.json lists {counts['listed']}")
     if dict(status) != counts["status"]:
         faults.append(f"manifest.parquet: statuses {dict(status)}, expected {counts['status']}")
-    twice = [key for key, n in Counter(row["key"] for row in rows).items() if n > 1]
-    faults += [f"{key}: stands more than once in the manifest" for key in twice[:10]]
+    faults += [f"{key}: stands more than once in the manifest" for key in _twice(folder, rows)]
     labels = hashlib.sha256("\n".join(record["labels"]).encode()).hexdigest()
     if labels != record["labels_sha256"]:
         faults.append("dataset.json: the hash of the label map does not match its labels")
-    return faults
+    listed = {f"{shard['name']}.tar" for shard in record["shards"]}
+    there = {path.name for path in folder.glob("*.tar")}
+    return faults + [f"{name}: not in dataset.json" for name in sorted(there - listed)]
+
+
+def _twice(folder: Path, num_rows: int, most: int = 10) -> list[str]:
+    """The first few keys of the manifest that stand there more than once."""
+
+    def keys() -> Iterator[str]:
+        for batch in read_manifest(folder, ["key"]):
+            yield from batch["key"].to_pylist()
+
+    hashes = np.fromiter(map(hash, keys()), np.int64, num_rows)
+    hashes.sort()
+    repeated = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
+    counts: Counter[str] = Counter()
+    if repeated:
+        for key in keys():
+            if hash(key) in repeated and (key in counts or len(counts) < most):
+                counts[key] += 1
+    return [key for key, count in counts.items() if count > 1]
+
+
+def _looks(folder: Path, record: dict[str, Any], share: float) -> Iterator[_Look]:
+    """Every shard of the manifest and of `dataset.json`, with its rows."""
+    import pyarrow.compute as pc
+
+    shards = {shard["name"]: shard for shard in record["shards"]}
+    if share < 1:  # a hash takes all bytes of a shard
+        shards = {name: shard | {"sha256": None} for name, shard in shards.items()}
+    wanted = {name: record[name] for name in ("crops", "mel", "settings")}
+    stored = (
+        batch.filter(pc.equal(batch["status"], "ok")) for batch in read_manifest(folder, _COLUMNS)
+    )
+    seen = set()
+    for batch in runs(stored, "shard"):
+        name = batch["shard"][0].as_py()
+        seen.add(name)
+        rows = _sample(batch.to_pylist(), share)
+        yield _Look(folder / f"{name}.tar", shards.get(name), len(batch), rows, wanted)
+    for name in sorted(shards.keys() - seen):
+        yield _Look(folder / f"{name}.tar", shards[name], 0, [], wanted)
+
+
+def _look_at_all(looks: Iterable[_Look], jobs: int) -> Iterator[tuple[_Look, int, list[str]]]:
+    """For each look the samples looked at and the faults, in the order of the looks."""
+    if jobs <= 1:
+        yield from ((look, *_look_at(look)) for look in looks)
+        return
+    # Spawned: what decodes has threads, and they do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(jobs, context, signal.signal, (signal.SIGINT, signal.SIG_IGN))
+    waiting: deque[tuple[_Look, Future[tuple[int, list[str]]]]] = deque()
+
+    def results(most: int) -> Iterator[tuple[_Look, int, list[str]]]:
+        while len(waiting) > most:
+            look, future = waiting[0]
+            yield (look, *future.result())
+            waiting.popleft()
+
+    try:
+        for look in looks:
+            waiting.append((look, pool.submit(_look_at, look)))
+            yield from results(2 * jobs)
+        yield from results(0)
+    except BrokenProcessPool:
+        names = ", ".join(sorted(look.path.name for look, future in waiting if future.exception()))
+        raise _WorkerDied(
+            f"a process died (a crash in a decoder, or out of memory) at one of {names};"
+            " they and what follows were not looked at"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _look_at(look: _Look) -> tuple[int, list[str]]:
+    """How many samples of a shard were looked at, and what is wrong with it."""
+    path, shard = look.path, look.shard
+    if shard is None:
+        return 0, [f"{path.name}: in the manifest, not in dataset.json"]
+    if not path.is_file():
+        return 0, [f"{path.name}: missing, and {look.stored} samples with it"]
+    faults = [fault for sample in _sample_faults(path, look.rows, look.record) for fault in sample]
+    if len(faults) > MOST_LINES:
+        faults[MOST_LINES:] = [f"{path.name}: {len(faults) - MOST_LINES} more faults of samples"]
+    return len(look.rows), _shard_faults(path, shard) + faults
+
+
+def _sample(rows: list[dict[str, Any]], share: float) -> list[dict[str, Any]]:
+    """A share of the rows, at least one, in their order; a larger share holds every smaller one."""
+    if share == 1:
+        return rows
+    # Not the stable hash of the key itself, by which the clips are laid into shards.
+    rank = sorted(range(len(rows)), key=lambda i: stable_hash(f"verify {rows[i]['key']}"))
+    return [rows[i] for i in sorted(rank[: math.ceil(share * len(rows))])]
 
 
 def _shard_faults(path: Path, shard: dict[str, Any]) -> list[str]:
-    if not path.is_file():
-        return [f"{path.name}: missing"]
     size = path.stat().st_size
     if size != shard["bytes"]:
         return [f"{path.name}: {size} bytes, expected {shard['bytes']}"]
+    if shard["sha256"] is None:
+        return []
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != shard["sha256"]:
@@ -162,9 +317,6 @@ def _sample_faults(
     path: Path, rows: list[dict[str, Any]], record: dict[str, Any]
 ) -> Iterator[list[str]]:
     """Faults of each sample of a shard, in manifest order."""
-    if not path.is_file():
-        yield from ([f"{row['key']}: its shard is missing"] for row in rows)
-        return
     with path.open("rb") as file:
         for row in rows:
             file.seek(row["offset"])

@@ -51,7 +51,7 @@ def bench_prep(
         name, corpora[name], codec=codec, mel_dtype=mel_dtype, limit=clips, shard_clips=clips
     )
     with tempfile.TemporaryDirectory() as folder:
-        plan_path = Path(folder) / "plan.parquet"
+        plan_path = Path(folder) / "plan.arrow"
         make_plan(corpora[name], settings, root, plan_path)
         plan = read_plan(plan_path)
         rows = [row for unit in plan.units for row in plan.rows(unit.number)]

@@ -6,17 +6,21 @@ import dataclasses
 import difflib
 import json
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from avb.pipeline.config import Corpus, Crop, UsageError, corpus_root, load_corpora
 from avb.pipeline.plan import Plan, Settings, make_plan
 from avb.tools.console import FAILED, REFUSED, say
+
+if TYPE_CHECKING:
+    from avb.pipeline.prep import Part
 
 CHOICES = {
     "codec": ("mp4", "h264", "jpeg"),
@@ -36,6 +40,9 @@ class Options:
     out: Path
     name: str | None
     jobs: int | None
+    engine: str
+    address: str | None
+    part: str | None
     limit: int | None
     speakers: str | None
     crop: str | None
@@ -59,16 +66,22 @@ def run(options: Options) -> int:
     """Prepare a corpus as the flags say; returns the exit code."""
     corpus, settings, root = resolve(options)
     limit = parse_limit(options.max_failures)
+    part = parse_part(options.part)
+    if options.address and options.engine != "ray":
+        raise UsageError("--address is for --engine ray")
     if options.dry_run:
         return _dry_run(corpus, settings, root, options)
     from avb.pipeline.prep import PrepError, prep
 
-    jobs = options.jobs or len(os.sched_getaffinity(0))
+    jobs = options.jobs
+    if options.engine == "local":
+        jobs = jobs or len(os.sched_getaffinity(0))
     try:
         with _bar(options.as_json) as progress:
             summary = prep(
-                corpus, settings, root, options.out, jobs=jobs,
-                retry_failed=options.retry_failed, overwrite=options.overwrite, progress=progress,
+                corpus, settings, root, options.out, jobs=jobs, engine=options.engine,
+                address=options.address, part=part, retry_failed=options.retry_failed,
+                overwrite=options.overwrite, progress=progress,
             )  # fmt: skip
     except PrepError as error:
         say(f"avb: {error}")
@@ -78,7 +91,9 @@ def run(options: Options) -> int:
     _show(dataclasses.asdict(summary), options.as_json)
     say(f"licence of the data: {corpus.licence.name} ({corpus.licence.apply})")
     refused = summary.listed - summary.ok
-    if summary.ok == 0:
+    if part is not None:
+        say(f"part {options.part} is done; after all parts, run once without --part")
+    elif summary.ok == 0:
         say(f"avb: none of {summary.listed} clips passed; the first reasons: {_reasons(summary)}")
         return FAILED
     if limit is not None and refused > limit(summary.listed):
@@ -185,6 +200,18 @@ def parse_limit(text: str | None) -> Any:
     return (lambda listed: listed * value / 100) if text.endswith("%") else (lambda _: value)
 
 
+def parse_part(text: str | None) -> Part | None:
+    """`--part` "3/8": the third of eight shares."""
+    from avb.pipeline.prep import Part
+
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        raise UsageError(f"--part {text}: I/N with I from 1 to N, such as 3/8")
+    return Part(int(found[1]), int(found[2]))
+
+
 @contextmanager
 def _bar(quiet: bool) -> Iterator[Any]:
     """A progress bar with clips/s, refusals and time left, on stderr."""
@@ -222,7 +249,7 @@ def _show(summary: dict[str, Any], as_json: bool) -> None:
         say(f"kept but odd: {kept}")
     rate = f"{summary['seconds']} s, {summary['clips_per_s']} a second"
     say(f"{summary['made']:,} clips taken in {rate}")
-    say(f"shards and manifest.parquet in {summary['out']}")
+    say(f"shards and their rows in {summary['out']}")
 
 
 def _reasons(summary: Any) -> str:
@@ -235,7 +262,7 @@ def _reasons(summary: Any) -> str:
 
 def _dry_run(corpus: Corpus, settings: Settings, root: Path, options: Options) -> int:
     with tempfile.TemporaryDirectory() as folder:
-        plan = make_plan(corpus, settings, root, Path(folder) / "plan.parquet")
+        plan = make_plan(corpus, settings, root, Path(folder) / "plan.arrow")
     refused = {k: n for k, n in plan.statuses.items() if k != "ok"}
     record = {
         "corpus": settings.corpus,

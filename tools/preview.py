@@ -35,15 +35,27 @@ def preview(folder: Path, out: Path, clips: int = 8) -> str:
 
     folder = dataset_folders(folder)[0]
     record = read_dataset(folder)
-    rows = [row for row in read_manifest(folder) if row["status"] == "ok"]
-    chosen = _choose(rows, clips)
+    chosen = _choose(_candidates(folder, clips), clips)
     if not chosen:
         raise UsageError(f"{folder}: no clip passed, nothing to show")
     sheet = np.concatenate([_head(record), *(_row(folder, row, record) for row in chosen)])
     out.parent.mkdir(parents=True, exist_ok=True)
     if not cv2.imwrite(str(out), sheet):
         raise UsageError(f"{out}: cannot be written; give a name that ends in .png")
-    return f"{len(chosen)} of {len(rows):,} clips of {record['corpus']} drawn to {out}"
+    stored = record["counts"]["ok"]
+    return f"{len(chosen)} of {stored:,} clips of {record['corpus']} drawn to {out}"
+
+
+def _candidates(folder: Path, clips: int) -> list[dict[str, Any]]:
+    """Of each group and combination of flags the first clips: no more can be chosen."""
+    columns = ["key", "group", "flags", "status", "shard", "offset", "nbytes"]
+    rows: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for batch in read_manifest(folder, columns):
+        for row in batch.to_pylist():
+            found = rows.setdefault((row["group"], *row["flags"]), [])
+            if row["status"] == "ok" and len(found) < clips:
+                found.append(row)
+    return [row for found in rows.values() for row in found]
 
 
 def _choose(rows: list[dict[str, Any]], clips: int) -> list[dict[str, Any]]:

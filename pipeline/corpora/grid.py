@@ -140,36 +140,42 @@ def _clips(
     aligns: dict[str, str],
     wavs: dict[str, str],
 ) -> Iterator[Clip]:
-    named: dict[tuple[str, str], list[Clip]] = {}
+    named: dict[tuple[str | None, str], list[str]] = {}
     for source in (*videos, *pictures):
         path = PurePosixPath(source)
         speaker = _talker(path, root)
-        match = NAME.match(path.stem)
-        name = (match[2] if match else path.stem).lower()
-        clip = Clip(
-            name=name.replace(".", "_"),
-            group=speaker or "unknown",
-            speaker=speaker,
-            source=source,
-            text=aligns.get(name),
-        )
-        if not match:
-            clip.status, clip.error = "bad_name", f"{source}: the name spells no GRID sentence"
-            yield clip
+        if match := NAME.match(path.stem):
+            named.setdefault((speaker, match[2].lower()), []).append(source)
             continue
-        if speaker is None:
-            clip.status, clip.error = "no_speaker", f"{source}: no folder sN, no name idN_vcd_NAME"
-        clip.words = [(word, None, None) for word in words_of(name)]
-        if source in pictures:
-            clip.audio = wavs.get(name)
-        named.setdefault((clip.group, name), []).append(clip)
-    for twins in named.values():
+        clip = _clip(source, path.stem.lower(), speaker, aligns)
+        clip.status, clip.error = "bad_name", f"{source}: the name spells no GRID sentence"
+        yield clip
+    folders = set(pictures)
+    for (speaker, name), sources in named.items():
+        twins = [_clip(source, name, speaker, aligns) for source in sources]
         if len(twins) > 1:
             twins.sort(key=lambda c: _preference(root, c))
-            for clip in twins[1:]:
+        for clip in twins:
+            clip.words = [(word, None, None) for word in words_of(name)]
+            if clip.source in folders:
+                clip.audio = wavs.get(name)
+            if speaker is None:
+                clip.status = "no_speaker"
+                clip.error = f"{clip.source}: no folder sN, no name idN_vcd_NAME"
+            if clip is not twins[0]:
                 clip.status = "duplicate"
                 clip.error = f"{clip.source}: {twins[0].source} was taken"
-        yield from twins
+            yield clip
+
+
+def _clip(source: str, name: str, speaker: str | None, aligns: dict[str, str]) -> Clip:
+    return Clip(
+        name=name.replace(".", "_"),
+        group=speaker or "unknown",
+        speaker=speaker,
+        source=source,
+        text=aligns.get(name),
+    )
 
 
 def _preference(root: Path, clip: Clip) -> tuple[bool, bool, int, str]:

@@ -11,6 +11,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -19,55 +20,96 @@ from avb.pipeline.decode import Media, read_video
 from avb.pipeline.records import Clip, Listing, Word
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from avb.pipeline.plan import Settings
 
 COLUMNS = ("video", "start", "end", "label", "speaker", "split", "words")
-TEXTS = ("video", "label", "speaker", "split", "words")
+#: What other programs write into a column of numbers where there is none.
+NO_NUMBER = {"", "NA", "N/A", "n/a", "#N/A", "null", "NULL"}
 
 
 def discover(root: Path, corpus: Corpus) -> Listing:
-    """Every row of the table file `root`.
+    """Every row of the table file `root`, which is read twice: the first time for its labels.
 
     Raises:
         UsageError: it is no CSV or Parquet, is empty, or has no column `video`.
     """
-    rows = _read(root)
-    labels = sorted({str(row["label"]) for row in rows if row.get("label") not in (None, "")})
-    unused = sorted(set(rows[0]) - set(COLUMNS))
-    notices = [f"columns not used: {', '.join(unused)}"] if unused else []
-    return Listing(root.parent, f"table of {len(rows)} rows", _clips(rows), labels, notices)
+    names = _column_names(root)
+    if "video" not in names:
+        raise UsageError(
+            f"{root}: the column 'video' is missing; found {', '.join(names)};"
+            f" known columns: {', '.join(COLUMNS)}"
+        )
+    num_rows, labels = 0, set[str | None]()
+    for batch in _batches(root, [name for name in ("video", "label") if name in names]):
+        num_rows += len(batch)
+        if "label" in batch.schema.names:
+            labels.update(map(_text, batch["label"].unique().to_pylist()))
+    if num_rows == 0:
+        raise UsageError(f"{root}: no rows")
+    unused = sorted(set(names) - set(COLUMNS))
+    return Listing(
+        root=root.parent,
+        layout=f"table of {num_rows} rows",
+        clips=_clips(_batches(root, [name for name in COLUMNS if name in names])),
+        labels=sorted(label for label in labels if label is not None),
+        notices=[f"columns not used: {', '.join(unused)}"] if unused else [],
+        twins_kept=True,
+    )
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
+@contextmanager
+def _table_faults_named(path: Path) -> Iterator[None]:
     import pyarrow as pa
-    import pyarrow.csv
-    import pyarrow.parquet
 
-    if not path.is_file():
-        raise UsageError(f"{path}: no such file")
     try:
-        if path.suffix.lower() in (".parquet", ".pq"):
-            table = pa.parquet.read_table(path)
-        else:
-            # Left to guess, the reader makes 1 of the label 001 and nothing of the word null.
-            texts = pa.csv.ConvertOptions(column_types={name: pa.string() for name in TEXTS})
-            table = pa.csv.read_csv(path, convert_options=texts)
+        yield
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file") from None
     except (pa.ArrowInvalid, OSError) as error:
         raise UsageError(
             f"{path}: neither CSV nor Parquet ({str(error).splitlines()[0]})"
         ) from None
-    if "video" not in table.column_names:
-        raise UsageError(
-            f"{path}: the column 'video' is missing; found {', '.join(table.column_names)};"
-            f" known columns: {', '.join(COLUMNS)}"
-        )
-    if table.num_rows == 0:
-        raise UsageError(f"{path}: no rows")
-    return table.to_pylist()
 
 
-def _clips(rows: list[dict[str, Any]]) -> Iterator[Clip]:
-    seen: dict[str, int] = {}
+def _is_parquet(path: Path) -> bool:
+    return path.suffix.lower() in (".parquet", ".pq")
+
+
+def _column_names(path: Path) -> list[str]:
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    with _table_faults_named(path):
+        if _is_parquet(path):
+            return pyarrow.parquet.read_schema(path).names
+        with pyarrow.csv.open_csv(path) as reader:
+            return reader.schema.names
+
+
+def _batches(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """Some columns of the rows, some thousand at a time; of a CSV every cell is text."""
+    import pyarrow as pa
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    with _table_faults_named(path):
+        if _is_parquet(path):
+            with pyarrow.parquet.ParquetFile(path) as file:
+                yield from file.iter_batches(8192, columns=columns)
+        else:
+            # Left to guess, the reader makes 1 of the label 001 and nothing of the word null, and
+            # guesses from the first rows alone.
+            options = pyarrow.csv.ConvertOptions(
+                include_columns=columns, column_types=dict.fromkeys(columns, pa.string())
+            )
+            with pyarrow.csv.open_csv(path, convert_options=options) as reader:
+                yield from reader
+
+
+def _clips(batches: Iterator[pa.RecordBatch]) -> Iterator[Clip]:
+    rows = (row for batch in batches for row in batch.to_pylist())
     for number, row in enumerate(rows, 1):
         video = str(row["video"] or "")
         status = error = ""
@@ -85,15 +127,12 @@ def _clips(rows: list[dict[str, Any]]) -> Iterator[Clip]:
             error = f"row {number}: starts at {start or 0} s and ends at {end} s"
         split = _text(row.get("split"))
         speaker = _text(row.get("speaker"))
-        group = _safe(split or speaker or "all")
         name = _safe(PurePosixPath(video).stem or f"row{number}")
         if start is not None or end is not None:
             name += f"_{round((start or 0) * 1000)}_{'' if end is None else round(end * 1000)}"
-        twin = seen.get(f"{group}/{name}", 0)
-        seen[f"{group}/{name}"] = twin + 1
         yield Clip(
-            name=f"{name}-{twin + 1}" if twin else name,
-            group=group,
+            name=name,
+            group=_safe(split or speaker or "all"),
             split=split,
             speaker=speaker,
             label=_text(row.get("label")),
@@ -129,7 +168,7 @@ def parse_words(value: Any) -> list[Word]:
 
 
 def _seconds(value: Any) -> float | None:
-    if value in (None, ""):
+    if value is None or str(value) in NO_NUMBER:
         return None
     try:
         number = float(value)

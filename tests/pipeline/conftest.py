@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -183,3 +184,52 @@ def lrw(tmp_path_factory: pytest.TempPathFactory) -> StoredFolder:
     folder = tmp_path_factory.mktemp("lrw")
     labels = ["ABOUT", "MIDDLE", "ZEBRA"]
     return write_folder(folder, rows, labels, 4, codec="h264", mel_dtype="uint8")
+
+
+# Crashes ------------------------------------------------------------------------------------------
+
+FAULTS = """
+import os, signal, sys
+
+def fault(event, args):
+    if event != "open" or not str(args[0]).endswith(".txt"):
+        return
+    for line in open({table!r}):
+        kind, ending = line.split()
+        if not str(args[0]).endswith(ending):
+            continue
+        if kind == "segfault":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if kind == "no-memory":
+            raise MemoryError
+        try:
+            os.mkdir({table!r} + ".fell")
+        except FileExistsError:
+            return
+        os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(fault)
+"""
+
+
+@dataclass
+class Faults:
+    """Every Python process started with `environment` falls over the clips that are named."""
+
+    table: Path
+    environment: dict[str, str]
+
+    def at(self, kind: str, *clips: str) -> None:
+        """Names clips of LRW by the end of their path, for "segfault", "no-memory" or "once"."""
+        with self.table.open("a") as table:
+            table.writelines(f"{kind} {clip}.txt\n" for clip in clips)
+
+
+@pytest.fixture(scope="module")
+def faults(tmp_path_factory: pytest.TempPathFactory) -> Faults:
+    folder = tmp_path_factory.mktemp("faults")
+    table = folder / "faults.tsv"
+    table.touch()
+    (folder / "sitecustomize.py").write_text(FAULTS.format(table=str(table)))
+    path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+    return Faults(table, os.environ | {"PYTHONPATH": path})

@@ -418,7 +418,7 @@ def test_the_larger_of_two_files_of_a_sentence_is_the_duplicate(
     grid = importer("grid", drawn_grid.root)
     twins = {c.source: c.status for c in grid.clips() if c.name == Path(source).stem}
     assert twins == {source: "duplicate", source.replace("mpg_6000/", ""): ""}
-    plan = make_plan(grid.corpus, grid.settings, grid.root, tmp_path / "plan.parquet")
+    plan = make_plan(grid.corpus, grid.settings, grid.root, tmp_path / "plan.arrow")
     assert plan.statuses["duplicate"] == 1
 
 

@@ -156,7 +156,7 @@ def test_class_ids_are_the_same_in_every_split(tmp_path: Path, importer: Any) ->
     }
     assert naive["train"].index("PRICE") == 1 and naive["val"].index("PRICE") == 0
     lrw = importer("lrw", tmp_path, limit=1)
-    plan = make_plan(lrw.corpus, lrw.settings, tmp_path, tmp_path / "plan.parquet")
+    plan = make_plan(lrw.corpus, lrw.settings, tmp_path, tmp_path / "plan.arrow")
     assert plan.listed == 1 and plan.labels == list(WORDS)
 
 

@@ -196,7 +196,7 @@ def test_class_ids_are_the_same_in_every_split(tmp_path: Path, importer: Any) ->
     assert len({found.index("zhong guo") for found in (as_met["trn"], as_met["tst"])}) == 2
     for limit in (None, 1):
         lrw1000 = importer("lrw1000", root, limit=limit)
-        plan = make_plan(lrw1000.corpus, lrw1000.settings, root, tmp_path / "plan.parquet")
+        plan = make_plan(lrw1000.corpus, lrw1000.settings, root, tmp_path / "plan.arrow")
         assert plan.labels == ["an quan", "bei jing", "zhong guo"]
 
 
@@ -296,7 +296,7 @@ def test_zero_length_and_repeated_rows_are_refused_and_counted(
     rows.append(("val", HASH, "扫描", "sao miao", 80, 140))  # another split: another clip
     lrw1000 = importer("lrw1000", write_tree(tmp_path, rows))
     assert [c.status for c in lrw1000.clips()] == ["", "", "zero_length", "zero_length", ""]
-    plan = make_plan(lrw1000.corpus, lrw1000.settings, tmp_path, tmp_path / "plan.parquet")
+    plan = make_plan(lrw1000.corpus, lrw1000.settings, tmp_path, tmp_path / "plan.arrow")
     assert plan.statuses == {"ok": 2, "duplicate": 1, "zero_length": 2} and plan.listed == 5
     planned = [clip for unit in plan.units for _, clip in plan.rows(unit.number)]
     [twin] = [clip for clip in planned if clip.status == "duplicate"]

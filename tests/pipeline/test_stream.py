@@ -75,7 +75,9 @@ def test_order_does_not_change_between_versions() -> None:
     # Pinned: a checkpoint taken with one version resumes with another.
     shards = np.array([0, 0, 0, 1, 1, 1, 2, 2])
     assert epoch_order(shards, 1, 0, 4).tolist() == [1, 7, 0, 6, 5, 2, 4, 3]
-    assert word_slots(2, 1, 0, 6).tolist() == [[2, 0, 5, 3, 4, 1], [2, 1, 3, 4, 5, 0]]
+    slots = [[2, 0, 5, 3, 4, 1], [2, 1, 3, 4, 5, 0]]
+    assert word_slots(np.array([0, 1]), 1, 0, 6).tolist() == slots
+    assert word_slots(np.array([1, 1, 0]), 1, 0, 6).tolist() == [slots[1], slots[1], slots[0]]
 
 
 def test_epochs_follow_each_other_without_a_seam() -> None:

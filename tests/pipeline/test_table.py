@@ -16,6 +16,7 @@ import pytest
 from avb.pipeline import audio, decode
 from avb.pipeline.config import UsageError
 from avb.pipeline.corpora.table import parse_words
+from avb.pipeline.plan import make_plan
 from avb.pipeline.records import Refused
 from avb.tools.synth import media
 
@@ -173,12 +174,17 @@ def test_labels_are_sorted_over_the_whole_table(tmp_path: Path, importer: Any) -
 
 def test_every_row_has_its_own_dotless_key(tmp_path: Path, importer: Any) -> None:
     videos = ["x/a.b.mp4", "y/a.b.mp4", "x/a.b.mp4", "ä ö.mp4", "...mp4"]
-    clips = importer("table", table(tmp_path, "video\n" + "\n".join(videos) + "\n")).clips()
+    mine = importer("table", table(tmp_path, "video\n" + "\n".join(videos) + "\n"))
     naive = [Path(video).stem for video in videos]
     assert len(set(naive)) == 3 and any("." in name for name in naive)
-    names = [clip.name for clip in clips]
-    assert names[:4] == ["a_b", "a_b-2", "a_b-3", "ä_ö"]
-    assert len(set(names)) == 5 and not any(set("./ ") & set(name) for name in names)
+    plan = make_plan(mine.corpus, mine.settings, mine.root, tmp_path / "plan.arrow")
+    rows = [row for unit in plan.units for row in plan.rows(unit.number)]
+    sources = {clip.name: (clip.source, clip.status) for _, clip in rows}
+    assert [sources.pop(name) for name in ("a_b", "a_b-2", "a_b-3", "ä_ö")] == [
+        (video, "") for video in videos[:4]
+    ]
+    [last] = sources
+    assert not set("./ ") & set(last)
 
 
 def test_spans_of_one_film_have_names_of_their_own(tmp_path: Path, importer: Any) -> None:

@@ -1,17 +1,29 @@
-"""`avb verify` finds any flipped byte, and names each fault."""
+"""`avb verify` finds any flipped byte, and names each fault, however many processes look.
+
+A sample of P % is the same clips each time, some of every shard and of every place in it.
+"""
 
 from __future__ import annotations
 
 import json
+import math
+import os
 import random
 import shutil
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
-from avb.pipeline.config import load_corpora
+from avb.pipeline import verify as module
+from avb.pipeline.config import UsageError, load_corpora
+from avb.pipeline.plan import stable_hash
 from avb.pipeline.prep import prep
-from avb.pipeline.verify import verify
+from avb.pipeline.verify import parse_share, verify
+from avb.tools.cli import app
 from avb.tools.prep_command import settings_for
 from avb.tools.synth import make
 
@@ -79,3 +91,145 @@ def test_a_damaged_manifest_is_one_fault(copy: Path) -> None:
     (copy / "manifest.parquet").write_bytes(b"PAR1 nonsense")
     faults = verify(copy).faults
     assert len(faults) == 1 and "manifest.parquet" in faults[0]
+
+
+def rewrite(folder: Path, **changed: Any) -> None:
+    """The manifest again, with other columns, or with other rows under the name `rows`."""
+    table = pq.read_table(folder / "manifest.parquet")
+    rows = changed.pop("rows", lambda rows: rows)(table.to_pylist())
+    for name, change in changed.items():
+        rows = [row | {name: change(row[name])} for row in rows]
+    pq.write_table(pa.Table.from_pylist(rows, table.schema), folder / "manifest.parquet")
+
+
+def test_a_key_that_stands_twice_is_named(copy: Path) -> None:
+    rewrite(copy, rows=lambda rows: [*rows, rows[1], rows[3], rows[1]])
+    twice = [fault for fault in verify(copy).faults if "stands more than once" in fault]
+    keys = pq.read_table(copy / "manifest.parquet")["key"].to_pylist()
+    assert twice == [f"{keys[i]}: stands more than once in the manifest" for i in (1, 3)]
+
+
+def test_rows_of_a_shard_that_are_not_together_are_all_looked_at(copy: Path) -> None:
+    rewrite(copy, rows=lambda rows: rows[::2] + rows[1::2])
+    verdict = verify(copy)
+    assert verdict.ok and verdict.samples == verdict.stored == 6
+
+
+def test_a_shard_without_rows_is_looked_at_as_well(copy: Path) -> None:
+    rewrite(copy, rows=lambda rows: [row for row in rows if row["shard"] != "train-000000"])
+    assert not any("train-000000" in fault for fault in verify(copy).faults)
+    with (copy / "train-000000.tar").open("r+b") as tar:
+        tar.write(b"x")
+    assert any("train-000000.tar: sha256" in fault for fault in verify(copy).faults)
+
+
+def test_a_shard_of_which_dataset_json_knows_nothing_is_named(copy: Path) -> None:
+    rewrite(copy, shard=lambda name: name.replace("train", "trani"))
+    faults = "\n".join(verify(copy).faults)
+    assert "trani-000000.tar: in the manifest, not in dataset.json" in faults
+
+
+def test_a_shard_full_of_faults_has_some_lines_and_a_count(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_LINES", 1)
+    rewrite(copy, n_mel=lambda columns: columns + 1)
+    faults = verify(copy).faults
+    shards = {row["shard"] for row in pq.read_table(copy / "manifest.parquet").to_pylist()}
+    assert len([fault for fault in faults if "mel is float16" in fault]) == len(shards)
+    assert any(fault.endswith("more faults of samples") for fault in faults)
+
+
+# Several processes
+
+
+def damage(folder: Path) -> None:
+    """Something wrong with every shard, and a shard gone."""
+    first, *others = sorted(folder.glob("*.tar"))
+    first.unlink()
+    for tar in others:
+        data = bytearray(tar.read_bytes())
+        data[len(data) // 3 : len(data) // 3 + 64] = bytes(64)
+        tar.write_bytes(data)
+
+
+def test_the_verdict_does_not_depend_on_the_processes(copy: Path) -> None:
+    assert verify(copy, jobs=3) == verify(copy)
+    damage(copy)
+    one, progress = verify(copy), []
+    assert one.faults and verify(copy, progress.append, jobs=2) == one
+    assert sum(progress) == one.samples
+
+
+def die(look: object) -> tuple[int, list[str]]:
+    os._exit(9)
+
+
+def test_a_process_that_dies_is_a_fault_that_names_its_shards(
+    good: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_look_at", die)
+    verdict = verify(good, jobs=2)
+    [fault] = verdict.faults
+    assert "a process died" in fault and "train-000000.tar" in fault and "\n" not in fault
+
+
+# A sample
+
+
+def test_a_share_is_a_percentage() -> None:
+    assert [parse_share(text) for text in (None, "100%", "5%", "0.1%")] == [1, 1, 0.05, 0.001]
+    for text in ("5", "0%", "-1%", "101%", "nan%", "%", "", "5 %x", "five%"):
+        with pytest.raises(UsageError, match=f"--sample {text}: a percentage above 0"):
+            parse_share(text)
+
+
+def test_a_sample_is_repeatable_nested_and_from_every_place_of_a_shard() -> None:
+    keys = sorted((f"s1/clip{n}" for n in range(2000)), key=stable_hash)  # as they lie in a shard
+    rows = [{"key": key} for key in keys]
+    places = {}
+    for share in (0.0001, 0.01, 0.05, 0.5, 1.0):
+        chosen = module._sample(rows, share)
+        assert chosen == module._sample(rows, share)
+        assert len(chosen) == math.ceil(share * len(rows))
+        places[share] = [keys.index(row["key"]) for row in chosen]
+        assert places[share] == sorted(places[share])
+    sizes = sorted(places)
+    assert all(set(places[a]) <= set(places[b]) for a, b in zip(sizes, sizes[1:], strict=False))
+    quarters = [sum(q * 500 <= place < q * 500 + 500 for place in places[0.05]) for q in range(4)]
+    assert min(quarters) > 10  # of 100
+
+
+def test_a_sample_looks_into_every_shard_and_at_no_hash(copy: Path) -> None:
+    verdict = verify(copy, share=0.1)
+    assert verdict.ok and verdict.samples == verdict.shards and verdict.stored == 6
+    tars = sorted(copy.glob("*.tar"))
+    for tar in tars:  # what lies behind the samples is hashed, and read by no sample
+        tar.write_bytes(tar.read_bytes()[:-1] + b"x")
+    assert verify(copy, share=0.1).ok and len(verify(copy).faults) == len(tars)
+    for tar in tars:
+        tar.write_bytes(bytes(tar.stat().st_size))
+    faults = verify(copy, share=0.1).faults
+    assert all(any(tar.name in fault for fault in faults) for tar in tars)
+    tars[0].write_bytes(b"")
+    assert f"{tars[0].name}: 0 bytes, expected" in "\n".join(verify(copy, share=0.1).faults)
+
+
+def avb(*words: object) -> tuple[int, str, str]:
+    run = CliRunner().invoke(app, [str(word) for word in words])
+    assert run.exception is None or isinstance(run.exception, SystemExit)
+    return run.exit_code, run.stdout, run.stderr
+
+
+def test_the_command_says_that_it_looked_at_a_sample(copy: Path) -> None:
+    code, _, text = avb("verify", copy, "--jobs", 1)
+    assert code == 0 and text.strip().splitlines()[-1].endswith("6 samples: nothing wrong")
+    code, _, text = avb("verify", copy, "--jobs", 1, "--sample", "10%")
+    assert code == 0 and " of 6 " in text and "--sample 10%" in text and "hashes" in text
+    record = json.loads(avb("verify", copy, "--sample", "10%", "--json")[1])
+    assert record["ok"] and record["sample"] == "10%"
+    assert record["samples"] == record["shards"] < record["stored"] == 6
+    damage(copy)
+    assert avb("verify", copy, "--jobs", 1)[0] == 1
+    for words in (("--sample", "5"), ("--jobs", 0), ("--sample", "200%")):
+        assert avb("verify", copy, *words)[0] == 2

@@ -69,6 +69,75 @@ def bench_read_command(
     show(bench_read(folder, clips), as_json)
 
 
+@app.command("growth")
+@guarded
+def bench_growth_command(
+    rows: Annotated[int, typer.Option(min=1, help="How many clips.")] = 100_000,
+    kind: Annotated[str, typer.Option(help="lrw (a word each) or grid (sentences).")] = "lrw",
+    folder: Annotated[
+        Path | None, typer.Option(help="Where the temporary files go [the system's place].")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Time and memory of planning, accounting, verifying and indexing clips made up by code."""
+    from avb.tools.bench_growth import bench_growth
+
+    show(bench_growth(rows, kind, folder), as_json)
+
+
+@app.command("engines")
+@guarded
+def bench_engines_command(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Argument(help="A raw corpus.")],
+    corpus: Annotated[str | None, typer.Option(help="Which one [recognised].")] = None,
+    clips: Annotated[int, typer.Option(min=1, help="How many clips, a repeatable sample.")] = 200,
+    jobs: Annotated[int, typer.Option(min=1, help="Worker processes of each.")] = 1,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each.")] = 5,
+    address: Annotated[str | None, typer.Option(help="Ray's HOST:PORT, or auto.")] = None,
+    as_json: Json = False,
+) -> None:
+    """`avb prep` on Ray against as many processes without it, start-up left out."""
+    from avb.tools.bench_engines import bench_engines
+
+    found = bench_engines(folder, corpus, clips, jobs, rounds, address, context.obj)
+    show(found, as_json)
+
+
+@app.command("driver")
+@guarded
+def bench_driver_command(
+    workers: Annotated[int, typer.Option(min=1, help="Simulated workers.")] = 1000,
+    units: Annotated[int, typer.Option(min=1, help="Units that sleep.")] = 2000,
+    unit_s: Annotated[float, typer.Option(min=0, help="Seconds each sleeps.")] = 60.0,
+    as_json: Json = False,
+) -> None:
+    """The driver of `avb prep --engine ray` alone, its units replaced by sleeps."""
+    from avb.tools.bench_engines import bench_driver
+
+    show(bench_driver(workers, units, unit_s), as_json)
+
+
+@app.command("hours")
+@guarded
+def bench_hours_command(
+    context: typer.Context,
+    folders: Annotated[list[Path], typer.Argument(help="Raw clips, a folder a corpus.")],
+    clips: Annotated[int, typer.Option(min=1, help="How many of each are measured.")] = 40,
+    driver: Annotated[bool, typer.Option(help="Measure Ray's driver too.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Hours that whole corpora take on 1 to 256 cores, as a table."""
+    from avb.tools.bench_hours import bench_hours, lines
+
+    record = bench_hours(folders, clips, context.obj, driver)
+    if as_json:
+        show(record, True)
+        return
+    for line in lines(record):
+        typer.echo(line)
+
+
 @step.command("lip")
 @guarded
 def bench_train_lip(

@@ -28,7 +28,20 @@ def prep(
     ] = None,
     out: Annotated[Path, typer.Option(help="Shards go to OUT/<corpus>/.")] = Path("shards"),
     name: Annotated[str | None, typer.Option(help="For `table`: name of the corpus.")] = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Worker processes [one a core].")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Worker processes [one a core; ray: all it has].")
+    ] = None,
+    engine: Annotated[
+        str, typer.Option(help="local (processes of this machine), or ray (a cluster).")
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(help="For ray: HOST:PORT of its head, or auto [RAY_ADDRESS, or its own]."),
+    ] = None,
+    part: Annotated[
+        str | None,
+        typer.Option(help="I/N: only this share, for job arrays; a last run without completes."),
+    ] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Take only this many clips, a repeatable sample.")
     ] = None,
@@ -78,11 +91,12 @@ def prep(
     from avb.tools import prep_command
 
     options = prep_command.Options(
-        corpus=corpus, table=table, root=root, out=out, name=name, jobs=jobs, limit=limit,
-        speakers=speakers, crop=crop, box=box, codec=codec, crf=crf, decoder=decoder,
-        mel_dtype=mel_dtype, keep_audio=keep_audio, face_every=face_every, shard_clips=shard_clips,
-        retry_failed=retry_failed, overwrite=overwrite, max_failures=max_failures,
-        dry_run=dry_run, as_json=as_json, datasets=context.obj,
+        corpus=corpus, table=table, root=root, out=out, name=name, jobs=jobs, engine=engine,
+        address=address, part=part, limit=limit, speakers=speakers, crop=crop, box=box,
+        codec=codec, crf=crf, decoder=decoder, mel_dtype=mel_dtype, keep_audio=keep_audio,
+        face_every=face_every, shard_clips=shard_clips, retry_failed=retry_failed,
+        overwrite=overwrite, max_failures=max_failures, dry_run=dry_run, as_json=as_json,
+        datasets=context.obj,
     )  # fmt: skip
     code = prep_command.run(options)
     if code:
@@ -119,25 +133,41 @@ def inspect(
 @guarded
 def verify(
     folder: Annotated[Path, typer.Argument(help="OUT/<corpus>, or OUT for all in it.")],
+    jobs: Annotated[int | None, typer.Option(min=1, help="Worker processes [one a core].")] = None,
+    sample: Annotated[
+        str | None, typer.Option(help="Only P% of the samples of each shard, and no hashes [all].")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Check shards against their manifest and hashes, and that every sample decodes."""
+    import os
+
     from tqdm import tqdm
 
-    from avb.pipeline.verify import dataset_folders
+    from avb.pipeline.verify import dataset_folders, parse_share
     from avb.pipeline.verify import verify as check
 
+    share = parse_share(sample)
+    jobs = jobs or len(os.sched_getaffinity(0))
     with tqdm(unit="sample", disable=as_json or None) as bar:
-        verdicts = [check(path, bar.update) for path in dataset_folders(folder)]
+        verdicts = [check(path, bar.update, jobs, share) for path in dataset_folders(folder)]
     faults = [f"{v.folder}: {fault}" for v in verdicts for fault in v.faults]
-    shards, samples = sum(v.shards for v in verdicts), sum(v.samples for v in verdicts)
+    shards, samples, stored = (
+        sum(getattr(v, name) for v in verdicts) for name in ("shards", "samples", "stored")
+    )
     if as_json:
-        show({"ok": not faults, "shards": shards, "samples": samples, "faults": faults}, True)
+        found = {"ok": not faults, "shards": shards, "samples": samples, "stored": stored}
+        show(found | {"sample": sample, "faults": faults}, True)
     else:
         for fault in faults:
             say(fault)
         outcome = f"{len(faults)} faults" if faults else "nothing wrong"
-        say(f"{shards:,} shards, {samples:,} samples: {outcome}")
+        some = (
+            ""
+            if share == 1
+            else f" of {stored:,} (--sample {sample}: the rest and the hashes were not looked at)"
+        )
+        say(f"{shards:,} shards, {samples:,} samples{some}: {outcome}")
     if faults:
         raise typer.Exit(FAILED)
 

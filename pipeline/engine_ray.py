@@ -1,0 +1,159 @@
+"""Units on a Ray cluster: retries, lost machines and their replacement are Ray's."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import avb
+from avb.pipeline.config import UsageError
+from avb.pipeline.engine import Engine, Report, Task, work_in_worker
+from avb.pipeline.unit import PrepError
+
+#: An address that nobody answers would cost ray.init two minutes and as many lines.
+ANSWER_S = 12.0
+
+#: Tasks in flight for each processor, so that the next one is there when one ends.
+AHEAD = 2
+
+#: How often the size of the cluster is asked for: it may grow and shrink.
+LOOK_S = 10.0
+
+
+@contextmanager
+def cluster(address: str | None) -> Iterator[Engine]:
+    """A connection to a Ray cluster, and the engine that runs tasks on it, one a processor.
+
+    Args:
+        address: `host:port` of its head, or `auto` for the one that runs on this machine; else
+            what RAY_ADDRESS says; else one is started here until the end.
+
+    Raises:
+        UsageError: Ray is not installed, or the address is none.
+        PrepError: nobody answers there.
+    """
+    ray = connect(address or os.environ.get("RAY_ADDRESS"))
+    try:
+        remote = ray.remote(num_cpus=1)(_work)
+
+        def submit(task: Task) -> Any:
+            return remote.options(max_retries=task.retries).remote(task, avb.__version__)
+
+        yield lambda waiting, jobs: run_tasks(ray, submit, waiting, jobs)
+    finally:
+        ray.shutdown()
+
+
+#: What Ray reads from the environment when it is imported, and nowhere else.
+RAY_HABITS = {
+    "RAY_task_oom_retries": "3",  # else a task that takes all the memory is tried for ever
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # a paragraph on stdout for every worker that dies
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+def connect(address: str | None) -> Any:
+    """The module `ray`, connected; see `cluster`."""
+    for name, value in RAY_HABITS.items():
+        os.environ.setdefault(name, value)
+    try:
+        import ray
+    except ImportError:
+        raise UsageError("ray is not installed: pip install 'avb[ray]'") from None
+    start: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address is None:
+        start |= {"num_cpus": len(os.sched_getaffinity(0)), "include_dashboard": False}
+    elif address == "auto" or re.fullmatch(r"[^:/]+:\d+", address):
+        _look_for(address)
+    else:
+        raise UsageError(f"--address {address}: host:port of a Ray head, or auto")
+    at_sigterm = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(address or "local", **start)
+    except (ConnectionError, RuntimeError) as error:
+        line = " ".join(str(error).split())
+        raise PrepError(
+            f"--address {address}: {line} (the driver runs on a machine of the cluster: ray start)"
+        ) from None
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, at_sigterm)  # Ray's own ends in an abort
+    return ray
+
+
+def _look_for(address: str) -> None:
+    """Ask in a process of its own, which can be given up."""
+    ask = [sys.executable, "-m", "ray.scripts.scripts", "status", "--address", address]
+    try:
+        subprocess.run(ask, check=True, capture_output=True, timeout=ANSWER_S)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
+        raise PrepError(
+            f"--address {address}: no Ray cluster answers there; ray status --address {address}"
+            " says more, ray start --head begins one"
+        ) from None
+
+
+def run_tasks(
+    ray: Any, submit: Callable[[Task], Any], waiting: deque[Task], jobs: int | None
+) -> Iterator[Report]:
+    """Keep tasks in flight until none is left, `jobs` or twice the processors of the cluster."""
+    running: dict[Any, Task] = {}
+    width, looked = jobs or 0, -LOOK_S
+    try:
+        while waiting or running:
+            if jobs is None and time.monotonic() - looked > LOOK_S:
+                looked = time.monotonic()
+                width = AHEAD * max(1, int(ray.cluster_resources().get("CPU", 0)))
+            while waiting and len(running) < width:
+                task = waiting.popleft()
+                running[submit(task)] = task
+            for ref in ray.wait(list(running), num_returns=len(running), timeout=0.2)[0]:
+                yield _ended(ray, ref, running.pop(ref))
+    finally:
+        for ref in running:
+            ray.cancel(ref, force=True)
+
+
+def _ended(ray: Any, ref: Any, task: Task) -> Report:
+    faults = ray.exceptions
+    try:
+        clips, refused = ray.get(ref)
+        return Report(task, clips, refused, "done")
+    except (faults.WorkerCrashedError, faults.OutOfMemoryError, faults.NodeDiedError):
+        return Report(task, 0, 0, "died")
+    except faults.RayTaskError as error:
+        if isinstance(error.cause, PrepError | OSError):
+            raise error.cause from None
+        if "No module named 'avb" in str(error):
+            raise PrepError(
+                f"a machine of the cluster has no avb: install {avb.__version__} on every one"
+            ) from None
+        raise
+    except faults.RayError as error:
+        raise PrepError(f"Ray: {' '.join(str(error).split())}") from None
+
+
+def _work(task: Task, version: str) -> tuple[int, int]:
+    """On a worker: the clips of a task, and how many of them were refused."""
+    if avb.__version__ != version:
+        raise PrepError(
+            f"{socket.gethostname()} has avb {avb.__version__}, not {version}: the same on all"
+            " machines, or the bytes differ"
+        )
+    counts = (0, 0)
+
+    def count(clips: int, refused: int) -> None:
+        nonlocal counts
+        counts = (clips, refused)
+
+    work_in_worker(task, count)
+    return counts
