@@ -66,7 +66,6 @@ def prepare_steps(out: Path) -> list[list[str]]:
     steps.append(["verify", f"{out}/shards"])
     for name in CORPORA:
         steps.append(["preview", f"{out}/shards/{name}", "--out", f"{out}/{name}.png"])
-    steps.append(["bench", "read", f"{out}/shards/grid", "--clips", "50"])
     return steps
 
 
