@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import struct
 from collections import OrderedDict
+from collections.abc import Iterator
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -18,13 +19,16 @@ import torch
 from numpy.typing import NDArray
 
 from avb.pipeline.batch import Batch
+from avb.pipeline.cache import fetched_ahead, the_cache
 from avb.pipeline.codec import EXTENSIONS, decode_flac, decode_video
 from avb.pipeline.index import WORDS_PER_SENTENCE, Index, Ints
 from avb.pipeline.shard import read_members
+from avb.pipeline.storage import Folder
 
 #: Frames of a word sample, as in the corpora of single words.
 WORD_FRAMES = 29
 _OPEN_FILES = 64
+_OPEN_COPIES = 16  # none of them can leave the cache
 
 Members = dict[str, memoryview]
 Floats = NDArray[np.float32]
@@ -49,14 +53,18 @@ def first_frame(start_s: float, end_s: float, fps: float) -> int:
 
 
 class ShardFiles:
-    """Reads pieces of shards by name, keeping the last few files open in each process."""
+    """Reads pieces of shards by name, keeping the last few files open in each process.
 
-    def __init__(self, folder: Path) -> None:
+    Of a store these are copies in the cache, named by the `hashes` of the shards.
+    """
+
+    def __init__(self, folder: Folder, hashes: dict[str, str]) -> None:
         self._folder = folder
+        self._hashes = hashes
         self._open: OrderedDict[str, int] = OrderedDict()
 
     def __getstate__(self) -> dict[str, object]:
-        return {"_folder": self._folder, "_open": OrderedDict()}  # descriptors do not travel
+        return self.__dict__ | {"_open": OrderedDict()}  # descriptors do not travel
 
     def __del__(self) -> None:
         for descriptor in self._open.values():
@@ -74,18 +82,28 @@ class ShardFiles:
         else:
             try:
                 # pread keeps no position, so forked workers may use one descriptor at a time.
-                self._open[shard] = os.open(self._folder / f"{shard}.tar", os.O_RDONLY)
+                self._open[shard] = self._open_one(shard)
             except FileNotFoundError:
                 raise FileNotFoundError(
                     f"{self._folder / shard}.tar: missing, though the manifest lists its clips; "
                     "copy it again or run `avb prep` again"
                 ) from None
-            if len(self._open) > _OPEN_FILES:
+            if len(self._open) > (_OPEN_FILES if isinstance(self._folder, Path) else _OPEN_COPIES):
                 os.close(self._open.popitem(last=False)[1])
         block = os.pread(self._open[shard], nbytes, offset)
         if len(block) != nbytes:
             raise ValueError(f"ends after {offset + len(block)} bytes, a sample lies beyond")
         return block
+
+    def fetch(self, shard: str) -> None:
+        """See to it that a shard of a store lies in the cache."""
+        os.close(self._open_one(shard))
+
+    def _open_one(self, shard: str) -> int:
+        name = f"{shard}.tar"
+        if isinstance(self._folder, Path):
+            return os.open(self._folder / name, os.O_RDONLY)
+        return the_cache().open(self._folder, name, self._hashes.get(shard))
 
 
 class Assembler:
@@ -95,7 +113,8 @@ class Assembler:
         self._index = index
         self._with_mel = mel
         self._with_audio = audio
-        self._files = ShardFiles(index.folder)
+        hashes = {shard["name"]: shard["sha256"] for shard in index.dataset.get("shards", ())}
+        self._files = ShardFiles(index.folder, hashes)
         settings, stored_mel = index.dataset["settings"], index.dataset["mel"]
         self._fps = settings["fps"]
         self._columns_per_frame = settings["sample_rate"] // (self._fps * stored_mel["hop"])
@@ -104,6 +123,17 @@ class Assembler:
         self._mel_scale = (stored_mel.get("scale", 1.0), stored_mel.get("offset", 0.0))
         self._sides = {crop: index.dataset["crops"][crop]["stored"] for crop in crops}
         self._label_of = {label: i for i, label in enumerate(index.labels)}
+
+    def fetched_ahead(self, jobs: Iterator[Job]) -> Iterator[Job]:
+        """The jobs, while the shards of later ones come from the store if they lie in one."""
+        if isinstance(self._index.folder, Path):
+            return jobs
+        shard = self._index.shard
+
+        def wanted(job: Job) -> list[str]:
+            return [shard.names[code] for code in np.unique(shard.codes[job.rows])]
+
+        return fetched_ahead(jobs, wanted, self._files.fetch)
 
     def __call__(self, job: Job) -> list[Batch]:
         """The batches of one job: one of clips, or six of words.

@@ -12,11 +12,14 @@ import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
 import avb
+
+if TYPE_CHECKING:
+    from avb.pipeline.storage import Folder
 
 #: What can be cut from a picture, and what can be counted against the published numbers.
 CROPS = ("lips", "face")
@@ -258,10 +261,13 @@ def load_corpora(path: str | Path | None = None) -> dict[str, Corpus]:
     return corpora
 
 
-def corpus_root(name: str, corpus: Corpus, flag: str | Path | None = None) -> Path:
+def corpus_root(name: str, corpus: Corpus, flag: str | Folder | None = None) -> Folder:
     """Where the raw corpus lies: the flag, else `AVB_<CORPUS>_ROOT`, else its entry."""
     variable = os.environ.get(f"AVB_{name.upper()}_ROOT")
-    return Path(flag or variable or corpus.root).expanduser()
+    from avb.pipeline.storage import place
+
+    root = place(flag or variable or corpus.root)
+    return root.expanduser() if isinstance(root, Path) else root
 
 
 def find_split(corpus: Corpus, name: str) -> tuple[str, Split]:

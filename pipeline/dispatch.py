@@ -14,6 +14,7 @@ from pathlib import Path
 
 from avb.pipeline.engine import Engine, Make, Probe, Report, Task
 from avb.pipeline.plan import Plan
+from avb.pipeline.storage import Store
 from avb.pipeline.unit import PrepError
 
 #: More clips that die than this, and than 1 % of all, speak of the machine and not of the clips.
@@ -26,16 +27,22 @@ Progress = Callable[[int, int], None]
 
 
 def run_units(
-    engine: Engine, plan: Plan, folder: Path, todo: list[int], jobs: int | None, progress: Progress
+    engine: Engine,
+    plan: Plan,
+    folder: Path,
+    todo: list[int],
+    jobs: int | None,
+    progress: Progress,
+    store: Store | None = None,
 ) -> None:
-    """Make the units `todo` of a plan in `folder`, at most `jobs` at once.
+    """Make the units `todo` of a plan in `folder`, or the store it is for, at most `jobs` at once.
 
     Raises:
         PrepError: workers die of something else than single clips; what is finished is kept.
     """
     account = _Account(progress)
     # Absolute, since a worker elsewhere has its own working directory.
-    lost = [Make(plan.path.absolute(), folder.absolute(), number) for number in todo]
+    lost = [Make(plan.path.absolute(), folder.absolute(), number, store=store) for number in todo]
     # What is lost again goes with fewer at once, and then one by one: memory may be short.
     for width in (jobs, jobs and max(1, jobs // 4), 1):
         lost, suspects = _one_pass(engine, plan, lost, width, account)
@@ -83,7 +90,7 @@ def _one_pass(
 
 
 def _probe(make: Make, clips: range, retries: int = 0) -> Probe:
-    return Probe(make.plan, make.folder, make.number, clips, retries)
+    return Probe(make.plan, make.folder, make.number, clips, retries, make.store)
 
 
 def _halves(probe: Probe) -> list[Probe]:

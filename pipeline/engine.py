@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from avb.pipeline.storage import Store
 from avb.pipeline.unit import run_unit, try_clips
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # names of <malloc.h>
@@ -41,10 +42,11 @@ class Make:
     number: int
     crashed: frozenset[int] = frozenset()
     retries: int = 3
+    store: Store | None = None  # what the folder stands for
 
     def run(self) -> Iterator[bool]:
         """Do it; after each clip, whether it passed."""
-        return run_unit(self.plan, self.number, self.folder, self.crashed)
+        return run_unit(self.plan, self.number, self.folder, self.crashed, self.store)
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,11 @@ class Probe:
     number: int
     clips: range
     retries: int = 0
+    store: Store | None = None
 
     def run(self) -> Iterator[bool]:
         """Do it; after each clip, whether it passed."""
-        return try_clips(self.plan, self.number, self.folder, self.clips)
+        return try_clips(self.plan, self.number, self.folder, self.clips, self.store)
 
 
 #: What an engine runs; small, hashable and picklable.

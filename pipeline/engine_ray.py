@@ -18,6 +18,7 @@ from typing import Any
 import avb
 from avb.pipeline.config import UsageError
 from avb.pipeline.engine import Engine, Report, Task, work_in_worker
+from avb.pipeline.storage import StorageError
 from avb.pipeline.unit import PrepError
 
 #: An address that nobody answers would cost ray.init two minutes and as many lines.
@@ -131,7 +132,7 @@ def _ended(ray: Any, ref: Any, task: Task) -> Report:
     except (faults.WorkerCrashedError, faults.OutOfMemoryError, faults.NodeDiedError):
         return Report(task, 0, 0, "died")
     except faults.RayTaskError as error:
-        if isinstance(error.cause, PrepError | OSError):
+        if isinstance(error.cause, PrepError | OSError | StorageError):
             raise error.cause from None
         if "No module named 'avb" in str(error):
             raise PrepError(

@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from avb.pipeline.cache import open_file
+from avb.pipeline.storage import Folder, place
+
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -76,7 +79,7 @@ class Index:
         word_s: float64 [words, 2], start and end in seconds; NaN where not known.
     """
 
-    folder: Path
+    folder: Folder
     dataset: dict[str, Any]
     keys: pa.Array
     group: Names
@@ -193,8 +196,8 @@ class Index:
         )
 
 
-def load_index(folder: str | Path) -> Index:
-    """Read the index of a folder of shards.
+def load_index(folder: str | Folder) -> Index:
+    """Read the index of a folder of shards, here or in a store.
 
     Raises:
         FileNotFoundError: no folder, or no finished preparation in it.
@@ -203,24 +206,26 @@ def load_index(folder: str | Path) -> Index:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    folder = Path(folder)
-    if not folder.is_dir():
+    folder = place(folder)
+    if isinstance(folder, Path) and not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder of shards; make one with `avb prep`")
-    dataset = _load_dataset(folder / "dataset.json")
+    dataset = _load_dataset(folder)
     path = folder / "manifest.parquet"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: missing; run `avb prep` on this folder again")
     try:
-        with pq.ParquetFile(path) as file:
+        with open_file(folder, "manifest.parquet") as source, pq.ParquetFile(source) as file:
             return _read(folder, dataset, file)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: missing; run `avb prep` on this folder again") from None
     except (pa.ArrowException, KeyError) as error:
         line = " ".join(str(error).split())[:200]
         raise ValueError(f"{path}: no manifest of this version ({line}); prepare again") from None
 
 
-def _load_dataset(path: Path) -> dict[str, Any]:
+def _load_dataset(folder: Folder) -> dict[str, Any]:
+    path = folder / "dataset.json"
     try:
-        dataset = json.loads(path.read_text(encoding="utf-8"))
+        with open_file(folder, "dataset.json") as file:
+            dataset = json.load(file)
         missing = {"corpus", "settings", "crops", "mel", "labels"} - set(dataset)
     except FileNotFoundError:
         raise FileNotFoundError(
@@ -233,7 +238,7 @@ def _load_dataset(path: Path) -> dict[str, Any]:
     return dataset
 
 
-def _read(folder: Path, dataset: dict[str, Any], file: pq.ParquetFile) -> Index:
+def _read(folder: Folder, dataset: dict[str, Any], file: pq.ParquetFile) -> Index:
     """All columns of the stored clips, one after the other: a table of them would take twice it."""
     shard = _names(_stored(file, "shard"))
     if not shard.codes.size:

@@ -21,8 +21,11 @@ from typing import TYPE_CHECKING, Any
 from avb.pipeline.config import Corpus, Crop, Mel, UsageError, build
 from avb.pipeline.corpora import adapter
 from avb.pipeline.records import Clip, Listing
+from avb.pipeline.remote import listed_tree
 from avb.pipeline.shard import open_atomic
 from avb.pipeline.spill import Spill, runs
+from avb.pipeline.storage import Folder, Store
+from avb.pipeline.storage import place as folder_at
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,7 +83,7 @@ class Plan:
     """The head of a plan file: everything but the rows."""
 
     path: Path
-    root: Path
+    root: Folder
     settings: Settings
     labels: list[str]
     layout: str
@@ -237,7 +240,7 @@ def _to_clip(row: dict[str, Any]) -> tuple[str, Clip]:
     return key, Clip(name=key.split("/", 1)[1], **row)
 
 
-def make_plan(corpus: Corpus, settings: Settings, root: Path, path: Path) -> Plan:
+def make_plan(corpus: Corpus, settings: Settings, root: Folder, path: Path) -> Plan:
     """List the corpus, lay its clips into shards, and write the plan file `path`.
 
     Clips of a group are laid in the order of a stable hash of their key and cut into shards of
@@ -246,7 +249,11 @@ def make_plan(corpus: Corpus, settings: Settings, root: Path, path: Path) -> Pla
     Raises:
         UsageError: nothing was found, or nothing is left of the selection.
     """
-    return lay_out(adapter(settings.corpus).discover(root, corpus), settings, path)
+    with listed_tree(root) as here:
+        listing = adapter(settings.corpus).discover(here, corpus)
+        if isinstance(root, Store):  # a table lies in its root
+            listing.root = root if listing.root == here else root.parent
+        return lay_out(listing, settings, path)
 
 
 def lay_out(listing: Listing, settings: Settings, path: Path) -> Plan:
@@ -325,7 +332,7 @@ def read_plan(path: Path) -> Plan:
         raise UsageError(f"{path}: no plan of avb prep, or damaged ({line}); remove it") from None
     return Plan(
         path,
-        Path(head["root"]),
+        folder_at(head["root"]),
         build(Settings, head["settings"], "plan"),
         head["labels"],
         head["layout"],

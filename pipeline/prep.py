@@ -20,7 +20,9 @@ from avb.pipeline.config import Corpus, UsageError
 from avb.pipeline.dispatch import run_units
 from avb.pipeline.engine import ENGINES, Engine
 from avb.pipeline.plan import Plan, Settings, Unit, make_plan, read_plan
+from avb.pipeline.remote import Mirror, mirrored
 from avb.pipeline.shard import DISK_FAULTS
+from avb.pipeline.storage import Folder
 from avb.pipeline.unit import PrepError, finished, rows_path
 
 Progress = Callable[[int, int, int], None]
@@ -53,8 +55,8 @@ class Summary:
 def prep(
     corpus: Corpus,
     settings: Settings,
-    root: Path,
-    out: Path,
+    root: Folder,
+    out: Folder,
     *,
     jobs: int | None = None,
     engine: str = "local",
@@ -84,15 +86,23 @@ def prep(
         raise UsageError(f"--engine {engine}: one of {', '.join(ENGINES)}")
     if part is not None and overwrite:
         raise UsageError("--overwrite with --part: each would empty the folder of the others")
-    folder = out / settings.corpus
-    with ENGINES[engine](address) as run, _held(folder, part is not None), _disk_faults_named():
-        make = functools.partial(_make, run, folder, jobs, progress)
+    with (
+        ENGINES[engine](address) as run,
+        mirrored(out / settings.corpus) as mirror,
+        _held(mirror, part is not None),
+        _disk_faults_named(),
+    ):
+        folder = mirror.folder
+        make = functools.partial(_make, run, mirror, jobs, progress)
         if part is None:
-            plan = _settle(corpus, settings, root, folder, overwrite)
+            settle = functools.partial(_settle, corpus, settings, root, mirror, overwrite)
+            plan = _published(settle, mirror)
             todo = _missing(folder, plan.units, retry_failed)
             made, counts = _complete(make, plan, todo, folder, corpus, start)
+            mirror.push()
         else:
-            plan = _settle_once(corpus, settings, root, folder)
+            settle = functools.partial(_settle_once, corpus, settings, root, mirror)
+            plan = _published(settle, mirror)
             units = plan.units[part.index - 1 :: part.count]
             todo = _missing(folder, units, retry_failed)
             made = make(plan, todo) if todo else 0
@@ -106,7 +116,7 @@ def prep(
         flags=counts["flags"],
         seconds=round(seconds, 2),
         clips_per_s=round(made / seconds, 2),
-        out=str(folder),
+        out=str(mirror),
         made=made,
         notices=plan.notices,
     )
@@ -132,7 +142,7 @@ def _complete(
 
 def _make(
     run: Engine,
-    folder: Path,
+    mirror: Mirror,
     jobs: int | None,
     progress: Progress | None,
     plan: Plan,
@@ -146,9 +156,11 @@ def _make(
             progress(done, refused, clips)
 
     # dataset.json says "complete", so it goes first and comes back last.
-    (folder / "dataset.json").unlink(missing_ok=True)
-    run_units(run, plan, folder, todo, jobs, report)
-    _await_rows(folder, [plan.units[number] for number in todo])
+    (mirror.folder / "dataset.json").unlink(missing_ok=True)
+    mirror.push()
+    run_units(run, plan, mirror.folder, todo, jobs, report, mirror.store)
+    mirror.pull()
+    _await_rows(mirror.folder, [plan.units[number] for number in todo])
     return clips
 
 
@@ -187,27 +199,28 @@ def _counts(folder: Path, units: list[Unit]) -> dict[str, Any]:
 
 
 @contextmanager
-def _held(folder: Path, shared: bool) -> Iterator[None]:
+def _held(mirror: Mirror, shared: bool) -> Iterator[None]:
     """Hold the output folder against a second run, or share it with other parts of this one.
 
-    The lock goes with the process.
+    The lock goes with the process. A store has none: there, what other settings would make is
+    refused by the plan, of which the first is the only one, and equal runs make equal bytes.
     """
-    hidden = folder / ".avb"
+    hidden = mirror.folder / ".avb"
     try:
         hidden.mkdir(parents=True, exist_ok=True)
         lock = (hidden / "lock").open("a+")
     except OSError as error:
-        raise PrepError(f"{folder}: cannot be written ({error.strerror})") from None
+        raise PrepError(f"{mirror}: cannot be written ({error.strerror})") from None
     with lock:
         try:
             fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             raise PrepError(
-                f"{folder}: another run is writing here; wait for it (only parts of the same one"
+                f"{mirror}: another run is writing here; wait for it (only parts of the same one"
                 " go side by side)"
             ) from None
         except OSError as error:
-            raise PrepError(f"{folder}: cannot be locked ({error.strerror})") from None
+            raise PrepError(f"{mirror}: cannot be locked ({error.strerror})") from None
         yield
 
 
@@ -221,37 +234,52 @@ def _plan_path(folder: Path) -> Path:
     return path
 
 
-def _settle(corpus: Corpus, settings: Settings, root: Path, folder: Path, overwrite: bool) -> Plan:
+def _published(settle: Callable[[], Plan], mirror: Mirror) -> Plan:
+    """The plan that was settled on, also by others who write to the same store."""
+    plan = settle()
+    try:
+        mirror.push_plan(plan.path)
+    except FileExistsError:  # theirs came first
+        mirror.pull()
+        plan = settle()
+    return plan
+
+
+def _settle(
+    corpus: Corpus, settings: Settings, root: Folder, mirror: Mirror, overwrite: bool
+) -> Plan:
     """A fresh plan for the folder, refused if the folder was made with other settings."""
+    folder = mirror.folder
     path = _plan_path(folder)
     if overwrite:
         _empty(folder)
     elif path.is_file():
-        _refuse_other(settings, read_plan(path), folder)
+        _refuse_other(settings, read_plan(path), mirror)
     elif any(folder.glob("*.tar")):
-        raise UsageError(f"{folder}: holds shards but no plan of this tool; give another --out")
+        raise UsageError(f"{mirror}: holds shards but no plan of this tool; give another --out")
     return make_plan(corpus, settings, root, path)
 
 
-def _settle_once(corpus: Corpus, settings: Settings, root: Path, folder: Path) -> Plan:
+def _settle_once(corpus: Corpus, settings: Settings, root: Folder, mirror: Mirror) -> Plan:
     """The plan of the first part that came; a complete folder is looked at afresh."""
+    folder = mirror.folder
     path = _plan_path(folder)
     with (folder / ".avb" / "plan.lock").open("a+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the first one lists, the others wait for it
         if (folder / "dataset.json").is_file() or not path.is_file():
-            return _settle(corpus, settings, root, folder, overwrite=False)
+            return _settle(corpus, settings, root, mirror, overwrite=False)
         plan = read_plan(path)
-    _refuse_other(settings, plan, folder)
+    _refuse_other(settings, plan, mirror)
     if plan.root not in (root.resolve(), root.resolve().parent):  # a table lies in its root
-        raise UsageError(f"{folder} was planned from {plan.root}; give the same --root")
+        raise UsageError(f"{mirror} was planned from {plan.root}; give the same --root")
     return plan
 
 
-def _refuse_other(settings: Settings, plan: Plan, folder: Path) -> None:
+def _refuse_other(settings: Settings, plan: Plan, mirror: Mirror) -> None:
     difference = settings.difference(plan.settings)
     if difference:
         raise UsageError(
-            f"{folder} was made with other settings ({'; '.join(difference)});"
+            f"{mirror} was made with other settings ({'; '.join(difference)});"
             " give them again, another --out, or --overwrite"
         )
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+
+from avb.pipeline.storage import Folder
 
 #: Why a clip is in no shard, or "ok". A closed list: anything else is a bug.
 STATUSES = {
@@ -98,7 +99,7 @@ class Listing:
     get numbers, `name-2`, `name-3`.
     """
 
-    root: Path
+    root: Folder
     layout: str
     clips: Iterator[Clip]
     labels: list[str]

@@ -55,7 +55,7 @@ def open_atomic(path: str | Path) -> Iterator[BinaryIO]:
 
 def _temporary(path: Path) -> Path:
     """A name of this process alone: the last worker of a killed run may still be writing."""
-    return path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    return path.with_name(f"{path.name}.{os.uname().nodename}.{os.getpid()}.tmp")
 
 
 def _sync(file: BinaryIO) -> None:

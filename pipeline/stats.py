@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from avb.pipeline.storage import Folder
 from avb.pipeline.unit import STAGES
 from avb.pipeline.verify import read_dataset, read_manifest
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _COLUMNS = ("status", "group", "speaker", "n_frames", "nbytes", "words", "face_misses")
 
 
-def stats(folder: Path) -> dict[str, Any]:
+def stats(folder: Folder) -> dict[str, Any]:
     """Counts, hours, lengths, bytes and milliseconds of one dataset folder.
 
     Raises:

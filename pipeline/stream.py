@@ -24,6 +24,7 @@ from avb.pipeline.assemble import Assembler, Job
 from avb.pipeline.batch import Batch
 from avb.pipeline.index import WORDS_PER_SENTENCE, Index, Ints
 from avb.pipeline.order import EndlessOrder, share, word_slots
+from avb.pipeline.storage import StorageError
 
 
 def default_workers(processes: int = 1) -> int:
@@ -113,7 +114,8 @@ class Stream:
         if self._once:
             self.position = 0
         skip = self.position % self._deal  # batches of the first block that were handed out
-        for batches in self._run(self._jobs(self.position // self._deal)):
+        jobs = self._jobs(self.position // self._deal)
+        for batches in self._run(self._assemble.fetched_ahead(jobs)):
             if isinstance(batches, Exception):
                 raise batches
             for batch in batches[skip:]:
@@ -172,7 +174,7 @@ class _Jobs:
     def __getitem__(self, job: Job) -> list[Batch] | Exception:
         try:
             return self._assemble(job)
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, StorageError) as error:
             # Raised in a worker, the loader would bury its one line in a printed traceback.
             return error
 

@@ -17,8 +17,10 @@ from typing import Any
 
 from avb.pipeline.plan import Plan, Unit, read_plan
 from avb.pipeline.records import STATUSES, Clip, Refused
+from avb.pipeline.remote import clip_files, fetch_plan, fetch_unit, send_unit
 from avb.pipeline.sample import Clock, encode_sample, prepare_clip, sums
 from avb.pipeline.shard import ShardWriter, read_members, write_atomic
+from avb.pipeline.storage import Store
 
 STAGES = ("decode", "track", "crop", "mel", "encode", "shard")
 
@@ -76,7 +78,11 @@ def finished(folder: Path, unit: Unit) -> dict[str, Any] | None:
 
 
 def run_unit(
-    plan_path: Path, number: int, folder: Path, crashed: frozenset[int] = frozenset()
+    plan_path: Path,
+    number: int,
+    folder: Path,
+    crashed: frozenset[int] = frozenset(),
+    store: Store | None = None,
 ) -> Iterator[bool]:
     """Make one shard and its rows in `folder`; the rows are written last.
 
@@ -85,14 +91,18 @@ def run_unit(
 
     Args:
         crashed: positions in the unit of clips that kill whoever opens them: refused unopened.
+        store: what `folder` stands for, if it does; the shard goes there, then its rows.
 
     Yields:
         After each clip, whether it is in the shard.
     """
-    plan = _open_plan(plan_path)
+    plan = _open_plan(plan_path, store)
     unit = plan.units[number]
+    tar = folder / f"{unit.name}.tar"
+    if store is not None:
+        fetch_unit(store, folder, rows_path(folder, unit), tar)
     rows: list[dict[str, Any]] = []
-    with ShardWriter(folder / f"{unit.name}.tar") as writer:
+    with ShardWriter(tar) as writer:
         for row, members in _take(plan, unit, folder, crashed):
             if members is not None:
                 start = time.perf_counter()
@@ -102,11 +112,15 @@ def run_unit(
             rows.append(row)
             yield row["status"] == "ok"
     _write_rows(folder, unit, rows, writer.sha256, writer.nbytes)
+    if store is not None:
+        send_unit(store, folder, rows_path(folder, unit), tar)
 
 
-def try_clips(plan_path: Path, number: int, folder: Path, clips: range) -> Iterator[bool]:
+def try_clips(
+    plan_path: Path, number: int, folder: Path, clips: range, store: Store | None = None
+) -> Iterator[bool]:
     """Take some clips of a unit as `run_unit` would, and write nothing: do they kill the worker?"""
-    plan = _open_plan(plan_path)
+    plan = _open_plan(plan_path, store)
     unit = plan.units[number]
     others = frozenset(range(unit.clips)) - frozenset(clips)
     for row, _ in _take(plan, unit, folder, others):
@@ -123,10 +137,12 @@ def _take(plan: Plan, unit: Unit, folder: Path, crashed: frozenset[int]) -> Iter
         yield earlier.get(key) or _try_clip(key, clip, plan, labels)
 
 
-def _open_plan(path: Path) -> Plan:
+def _open_plan(path: Path, store: Store | None) -> Plan:
     """The plan, where it and its corpus are there: or every clip would be refused as unreadable."""
+    if store is not None:
+        fetch_plan(store, path)
     plan = _read_plan_once(path, path.stat().st_mtime_ns) if path.is_file() else None
-    if plan is None or not plan.root.exists():
+    if plan is None or (isinstance(plan.root, Path) and not plan.root.exists()):
         raise PrepError(
             f"{plan.root if plan else path} is not there on {socket.gethostname()}: every machine"
             " must see --root and --out under the same path"
@@ -150,7 +166,8 @@ def _try_clip(key: str, clip: Clip, plan: Plan, labels: dict[str, int]) -> Taken
     clock = Clock()
     members = None
     try:
-        done = prepare_clip(clip, plan.root, plan.settings, clock)
+        with clip_files(plan.root, clip) as root:
+            done = prepare_clip(clip, root, plan.settings, clock)
     except Refused as refusal:
         assert refusal.status in STATUSES
         row |= {"status": refusal.status, "error": refusal.error}

@@ -12,6 +12,7 @@ import io
 import json
 import math
 import multiprocessing
+import re
 import signal
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,11 +24,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from avb.pipeline.cache import open_file
 from avb.pipeline.codec import decode_flac, decode_video
 from avb.pipeline.config import UsageError
 from avb.pipeline.plan import stable_hash
 from avb.pipeline.shard import read_members
 from avb.pipeline.spill import runs
+from avb.pipeline.storage import Folder, Store, local_copy
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -64,7 +67,7 @@ class _Look:
     `stored` rows are in the manifest. `record` is what of `dataset.json` every sample has to meet.
     """
 
-    path: Path
+    path: Folder
     shard: dict[str, Any] | None
     stored: int
     rows: list[dict[str, Any]]
@@ -75,25 +78,42 @@ class _WorkerDied(Exception):
     pass
 
 
-def dataset_folders(folder: Path) -> list[Path]:
+def dataset_folders(folder: Folder) -> list[Folder]:
     """The folder itself if it holds a dataset, else its children that do.
 
     Raises:
         UsageError: there is none, finished or not.
     """
+    if isinstance(folder, Store):
+        return _stored_folders(folder)
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder")
     if (folder / "dataset.json").is_file() or (folder / "manifest.parquet").is_file():
         return [folder]
-    found = sorted(p.parent for p in folder.glob("*/dataset.json"))
+    found: list[Folder] = [*sorted(p.parent for p in folder.glob("*/dataset.json"))]
     if found:
         return found
-    if (folder / ".avb").is_dir() or any(folder.glob("*/.avb")):
-        raise UsageError(f"{folder}: prep has not finished here; run the same avb prep again")
-    raise UsageError(f"{folder}: no dataset.json here or one folder down; give OUT/<corpus>")
+    raise _no_dataset(folder, (folder / ".avb").is_dir() or any(folder.glob("*/.avb")))
 
 
-def read_dataset(folder: Path) -> dict[str, Any]:
+def _stored_folders(store: Store) -> list[Folder]:
+    """`dataset_folders` of a store."""
+    names = store.entries()
+    if "dataset.json" in names or "manifest.parquet" in names:
+        return [store]
+    found = sorted(name.split("/")[0] for name in names if re.fullmatch("[^/]+/dataset.json", name))
+    if not found:
+        raise _no_dataset(store, any(re.match(r"([^/]+/)?\.avb/", name) for name in names))
+    return [store / name for name in found]
+
+
+def _no_dataset(folder: Folder, begun: bool) -> UsageError:
+    if begun:
+        return UsageError(f"{folder}: prep has not finished here; run the same avb prep again")
+    return UsageError(f"{folder}: no dataset.json here or one folder down; give OUT/<corpus>")
+
+
+def read_dataset(folder: Folder) -> dict[str, Any]:
     """`dataset.json` of a finished folder.
 
     Raises:
@@ -101,7 +121,8 @@ def read_dataset(folder: Path) -> dict[str, Any]:
     """
     path = folder / "dataset.json"
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        with open_file(folder, "dataset.json") as file:
+            record = json.load(file)
     except FileNotFoundError:
         raise UsageError(
             f"{folder}: no dataset.json; prep has not finished, run it again"
@@ -113,7 +134,7 @@ def read_dataset(folder: Path) -> dict[str, Any]:
     return record
 
 
-def read_manifest(folder: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+def read_manifest(folder: Folder, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """Rows of `manifest.parquet` in its order, a batch at a time.
 
     Raises:
@@ -124,7 +145,7 @@ def read_manifest(folder: Path, columns: Sequence[str]) -> Iterator[pa.RecordBat
 
     path = folder / "manifest.parquet"
     try:
-        with pq.ParquetFile(path) as file:
+        with open_file(folder, "manifest.parquet") as source, pq.ParquetFile(source) as file:
             absent = sorted(set(columns) - set(file.schema_arrow.names))
             if absent:
                 raise pa.ArrowInvalid(f"no column {absent[0]}")
@@ -154,7 +175,7 @@ def parse_share(text: str | None) -> float:
 
 
 def verify(
-    folder: Path,
+    folder: Folder,
     progress: Callable[[int], object] | None = None,
     jobs: int = 1,
     share: float = 1.0,
@@ -184,7 +205,7 @@ def verify(
     return verdict
 
 
-def _account_faults(folder: Path, record: dict[str, Any]) -> list[str]:
+def _account_faults(folder: Folder, record: dict[str, Any]) -> list[str]:
     """Do the counts add up, and are the shards those that are listed?"""
     import pyarrow.compute as pc
 
@@ -204,11 +225,15 @@ def _account_faults(folder: Path, record: dict[str, Any]) -> list[str]:
     if labels != record["labels_sha256"]:
         faults.append("dataset.json: the hash of the label map does not match its labels")
     listed = {f"{shard['name']}.tar" for shard in record["shards"]}
-    there = {path.name for path in folder.glob("*.tar")}
+    if isinstance(folder, Store):
+        names = list(folder.entries())
+    else:
+        names = [path.name for path in folder.glob("*.tar")]
+    there = {name for name in names if name.endswith(".tar") and "/" not in name}
     return faults + [f"{name}: not in dataset.json" for name in sorted(there - listed)]
 
 
-def _twice(folder: Path, num_rows: int, most: int = 10) -> list[str]:
+def _twice(folder: Folder, num_rows: int, most: int = 10) -> list[str]:
     """The first few keys of the manifest that stand there more than once."""
 
     def keys() -> Iterator[str]:
@@ -226,7 +251,7 @@ def _twice(folder: Path, num_rows: int, most: int = 10) -> list[str]:
     return [key for key, count in counts.items() if count > 1]
 
 
-def _looks(folder: Path, record: dict[str, Any], share: float) -> Iterator[_Look]:
+def _looks(folder: Folder, record: dict[str, Any], share: float) -> Iterator[_Look]:
     """Every shard of the manifest and of `dataset.json`, with its rows."""
     import pyarrow.compute as pc
 
@@ -280,15 +305,25 @@ def _look_at_all(looks: Iterable[_Look], jobs: int) -> Iterator[tuple[_Look, int
 
 def _look_at(look: _Look) -> tuple[int, list[str]]:
     """How many samples of a shard were looked at, and what is wrong with it."""
-    path, shard = look.path, look.shard
+    shard = look.shard
     if shard is None:
-        return 0, [f"{path.name}: in the manifest, not in dataset.json"]
-    if not path.is_file():
-        return 0, [f"{path.name}: missing, and {look.stored} samples with it"]
+        return 0, [f"{look.path.name}: in the manifest, not in dataset.json"]
+    pieces = None
+    if shard["sha256"] is None:
+        pieces = [(row["offset"], row["nbytes"]) for row in look.rows]
+    try:
+        with local_copy(look.path, pieces) as path:
+            return len(look.rows), _faults(path, shard, look)
+    except FileNotFoundError:
+        return 0, [f"{look.path.name}: missing, and {look.stored} samples with it"]
+
+
+def _faults(path: Path, shard: dict[str, Any], look: _Look) -> list[str]:
+    """What is wrong with a shard and with the samples of it that are looked at."""
     faults = [fault for sample in _sample_faults(path, look.rows, look.record) for fault in sample]
     if len(faults) > MOST_LINES:
         faults[MOST_LINES:] = [f"{path.name}: {len(faults) - MOST_LINES} more faults of samples"]
-    return len(look.rows), _shard_faults(path, shard) + faults
+    return _shard_faults(path, shard) + faults
 
 
 def _sample(rows: list[dict[str, Any]], share: float) -> list[dict[str, Any]]:

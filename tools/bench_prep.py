@@ -56,9 +56,8 @@ def bench_prep(
         plan = read_plan(plan_path)
         rows = [row for unit in plan.units for row in plan.rows(unit.number)]
         with ShardWriter(Path(folder) / "bench.tar") as writer:
-            measured = [
-                _measure(key, clip, plan.root, settings, writer, rounds) for key, clip in rows
-            ]
+            at = Path(str(plan.root))
+            measured = [_measure(key, clip, at, settings, writer, rounds) for key, clip in rows]
     kept = [m for m in measured if m is not None]
     if not kept:
         raise UsageError(f"{root}: none of {len(rows)} clips can be prepared; see avb prep")

@@ -5,6 +5,7 @@ Nothing heavy is imported at the top: `avb --help` must not wait for torch, cv2 
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -38,6 +39,17 @@ def top(
     datasets: Annotated[
         Path | None, typer.Option(help="Your overrides of datasets.yaml, only what differs.")
     ] = None,
+    cache: Annotated[
+        str | None,
+        typer.Option(
+            help="Where shards of an address are kept on this machine [~/.cache/avb].",
+            envvar="AVB_CACHE",
+        ),
+    ] = None,
+    cache_gb: Annotated[
+        float | None,
+        typer.Option(help="How much of them at most, in gigabytes [20].", envvar="AVB_CACHE_GB"),
+    ] = None,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     """Options of every command."""
@@ -46,4 +58,7 @@ def top(
 
         typer.echo(avb.__version__)
         raise typer.Exit
+    # To every process that reads, whoever starts it.
+    os.environ.update({"AVB_CACHE": cache} if cache else {})
+    os.environ.update({"AVB_CACHE_GB": str(cache_gb)} if cache_gb is not None else {})
     context.obj = datasets

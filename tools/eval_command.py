@@ -10,6 +10,7 @@ import typer
 
 from avb.pipeline.config import UsageError
 from avb.pipeline.shard import write_atomic
+from avb.pipeline.storage import Folder
 from avb.tools.console import say
 from avb.tools.train_command import choose_device, open_shards
 
@@ -19,7 +20,7 @@ PARTS = ("test", "val", "train", "all")
 def run(
     kind: str,
     ckpt: Path,
-    data: Path,
+    data: Folder,
     part: str,
     device: str | None,
     limit: int | None,

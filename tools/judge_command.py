@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from avb.pipeline.config import UsageError
+from avb.pipeline.storage import Folder
 from avb.tools.console import say
 from avb.tools.train_command import DEFAULT_SPLIT, choose_device, open_shards, revision
 
@@ -14,7 +15,7 @@ from avb.tools.train_command import DEFAULT_SPLIT, choose_device, open_shards, r
 class Options:
     """The flags of `avb train judge` as they were given."""
 
-    data: Path
+    data: Folder
     split: str | None
     speakers: str | None
     split_file: Path | None

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from avb.pipeline.cache import open_file
 from avb.pipeline.config import Corpus, Crop, UsageError, corpus_root, load_corpora
 from avb.pipeline.plan import Plan, Settings, make_plan
+from avb.pipeline.storage import Folder, place
 from avb.tools.console import FAILED, REFUSED, say
 
 if TYPE_CHECKING:
@@ -35,9 +37,9 @@ class Options:
     """The flags of `avb prep` as they were given; None means: as `datasets.yaml` says."""
 
     corpus: str
-    table: Path | None
-    root: Path | None
-    out: Path
+    table: Folder | None
+    root: Folder | None
+    out: Folder
     name: str | None
     jobs: int | None
     engine: str
@@ -102,7 +104,7 @@ def run(options: Options) -> int:
     return REFUSED if refused else 0
 
 
-def resolve(options: Options) -> tuple[Corpus, Settings, Path]:
+def resolve(options: Options) -> tuple[Corpus, Settings, Folder]:
     """Flags over `datasets.yaml`: the corpus entry, the settings and the root.
 
     Raises:
@@ -255,12 +257,13 @@ def _show(summary: dict[str, Any], as_json: bool) -> None:
 def _reasons(summary: Any) -> str:
     import pyarrow.parquet as pq
 
-    rows = pq.read_table(Path(summary.out) / "manifest.parquet", columns=["status", "error"])
+    with open_file(place(summary.out), "manifest.parquet") as file:
+        rows = pq.read_table(file, columns=["status", "error"])
     found = [f"{r['status']}: {r['error']}" for r in rows.slice(0, 3).to_pylist()]
     return "; ".join(found)
 
 
-def _dry_run(corpus: Corpus, settings: Settings, root: Path, options: Options) -> int:
+def _dry_run(corpus: Corpus, settings: Settings, root: Folder, options: Options) -> int:
     with tempfile.TemporaryDirectory() as folder:
         plan = make_plan(corpus, settings, root, Path(folder) / "plan.arrow")
     refused = {k: n for k, n in plan.statuses.items() if k != "ok"}

@@ -13,6 +13,7 @@ import numpy as np
 from avb.pipeline.codec import decode_video
 from avb.pipeline.plan import stable_hash
 from avb.pipeline.shard import read_members
+from avb.pipeline.storage import Folder, read_piece
 from avb.pipeline.verify import dataset_folders, read_dataset, read_manifest
 
 LIPS_SHOWN, FACES_SHOWN = 8, 3
@@ -21,7 +22,7 @@ PAPER, INK, FAINT = (255, 255, 255), (40, 40, 40), (150, 150, 150)
 BOX, MOUTH = (0, 170, 0), (0, 60, 230)  # blue, green, red
 
 
-def preview(folder: Path, out: Path, clips: int = 8) -> str:
+def preview(folder: Folder, out: Path, clips: int = 8) -> str:
     """Draw `clips` clips of one dataset folder to the PNG `out`; returns what was drawn.
 
     Each row shows the stored crops over time, the box in them in green and the mouth in red, the
@@ -46,7 +47,7 @@ def preview(folder: Path, out: Path, clips: int = 8) -> str:
     return f"{len(chosen)} of {stored:,} clips of {record['corpus']} drawn to {out}"
 
 
-def _candidates(folder: Path, clips: int) -> list[dict[str, Any]]:
+def _candidates(folder: Folder, clips: int) -> list[dict[str, Any]]:
     """Of each group and combination of flags the first clips: no more can be chosen."""
     columns = ["key", "group", "flags", "status", "shard", "offset", "nbytes"]
     rows: dict[tuple[str, ...], list[dict[str, Any]]] = {}
@@ -93,11 +94,10 @@ def _head(record: dict[str, Any]) -> np.ndarray:
     return head
 
 
-def _row(folder: Path, row: dict[str, Any], record: dict[str, Any]) -> np.ndarray:
+def _row(folder: Folder, row: dict[str, Any], record: dict[str, Any]) -> np.ndarray:
     """One clip: a line of text, crops over time on the left, mel and words on the right."""
-    with (folder / f"{row['shard']}.tar").open("rb") as file:
-        file.seek(row["offset"])
-        members = read_members(file.read(row["nbytes"]))
+    piece = read_piece(folder, f"{row['shard']}.tar", row["offset"], row["nbytes"])
+    members = read_members(piece)
     parts = {name.removeprefix(row["key"] + "."): data for name, data in members.items()}
     facts = json.loads(bytes(parts["json"]))
     strip = np.full((150, WIDTH, 3), PAPER, np.uint8)

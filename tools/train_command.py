@@ -13,6 +13,7 @@ from typing import Any
 from avb.pipeline.config import Corpus, UsageError, load_corpora
 from avb.pipeline.index import Index, load_index
 from avb.pipeline.shard import DISK_FAULTS
+from avb.pipeline.storage import Folder
 from avb.tools.console import FAILED, PREEMPTED, say
 from avb.train.recipe import Recipe, Task, load_recipe
 from avb.train.split import Parts, split_rows
@@ -26,7 +27,7 @@ class Options:
     """The flags of `avb train` as they were given; None means: as the recipe says."""
 
     task: Task
-    data: Path | None
+    data: Folder | None
     recipe: str
     overrides: list[str]
     unit: str | None
@@ -128,7 +129,7 @@ def run_one(options: Options, recipe: Recipe, index: Index, parts: Parts, out: P
     return 0
 
 
-def open_shards(folder: Path, datasets: Path | None = None) -> tuple[Index, Corpus]:
+def open_shards(folder: Folder, datasets: Path | None = None) -> tuple[Index, Corpus]:
     """The index of a folder of shards, and the entry of its corpus.
 
     Raises:

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from avb.pipeline import prep as prep_module
 from avb.pipeline.config import UsageError, load_corpora
+from avb.pipeline.remote import Mirror
 from avb.tools.cli import app
 from avb.tools.prep_command import settings_for
 from avb.tools.synth import make
@@ -63,7 +64,8 @@ def plan(raw: Path, out: Path, **settings: Any) -> Any:
     corpus = load_corpora()["lrw"]
     folder = out / "lrw"
     (folder / ".avb").mkdir(parents=True, exist_ok=True)
-    return prep_module._settle_once(corpus, settings_for("lrw", corpus, **settings), raw, folder)
+    mirror = Mirror(folder)
+    return prep_module._settle_once(corpus, settings_for("lrw", corpus, **settings), raw, mirror)
 
 
 def test_parts_and_a_last_run_are_one_run(raw: Path, whole: Path, tmp_path: Path) -> None:

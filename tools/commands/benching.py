@@ -69,6 +69,22 @@ def bench_read_command(
     show(bench_read(folder, clips), as_json)
 
 
+@app.command("storage")
+@guarded
+def bench_storage_command(
+    folder: Annotated[Path, typer.Argument(help="Shards on this machine, OUT/<corpus>.")],
+    store: Annotated[str, typer.Argument(metavar="URL", help="The same shards in a store.")],
+    clips: Annotated[int, typer.Option(min=1, help="How many clips a round.")] = 300,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each.")] = 5,
+    as_json: Json = False,
+) -> None:
+    """Reading shards from a store, once they are in the cache, against a local folder."""
+    from avb.pipeline.storage import place
+    from avb.tools.bench_storage import bench_storage
+
+    show(bench_storage(folder, place(store), clips, rounds), as_json)
+
+
 @app.command("growth")
 @guarded
 def bench_growth_command(

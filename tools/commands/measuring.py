@@ -40,9 +40,10 @@ def eval_lip(
     as_json: Json = False,
 ) -> None:
     """Accuracy, confusions, the audio path and the mirrored test."""
+    from avb.pipeline.storage import place
     from avb.tools.eval_command import run
 
-    run("lip", ckpt, data, part, device, limit, out, as_json, context.obj)
+    run("lip", ckpt, place(data), part, device, limit, out, as_json, context.obj)
 
 
 @evaluation.command("l2s")
@@ -64,9 +65,10 @@ def eval_l2s(
     as_json: Json = False,
 ) -> None:
     """STOI, ESTOI, PESQ and word error beside ceiling and floors."""
+    from avb.pipeline.storage import place
     from avb.tools.eval_command import run
 
-    run("l2s", ckpt, data, part, device, limit, out, as_json, context.obj, judge, save_wavs)
+    run("l2s", ckpt, place(data), part, device, limit, out, as_json, context.obj, judge, save_wavs)
 
 
 @app.command()
@@ -94,7 +96,7 @@ def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of avb train.")],
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
     data: Annotated[
-        Path | None, typer.Option(help="Shards: adds clips, sounds and the map of features.")
+        str | None, typer.Option(help="Shards: adds clips, sounds and the map of features.")
     ] = None,
     clips: Annotated[int, typer.Option(min=1, help="With --data: how many test clips.")] = 4,
     device: Device = None,
@@ -103,9 +105,10 @@ def report(
 
     Evaluations are the records of avb eval that lie in the run's folder.
     """
+    from avb.pipeline.storage import place
     from avb.tools.report.command import report as write
 
-    write(runs, data, out, clips, device, context.obj)
+    write(runs, place(data) if data else None, out, clips, device, context.obj)
 
 
 @app.command()
@@ -117,16 +120,15 @@ def plot(
         str, typer.Option(help="curves, confusion, addressing, similarity, tsne or mels.")
     ],
     out: Annotated[Path, typer.Option(help="The file to write, .png or .pdf.")],
-    data: Annotated[
-        Path | None, typer.Option(help="Shards, for addressing, tsne and mels.")
-    ] = None,
+    data: Annotated[str | None, typer.Option(help="Shards, for addressing, tsne and mels.")] = None,
     clip: Annotated[int, typer.Option(min=1, help="Which of the report's clips.")] = 1,
     device: Device = None,
 ) -> None:
     """One figure of the report as a file."""
+    from avb.pipeline.storage import place
     from avb.tools.report.command import plot as draw
 
-    draw(run, figure, out, data, clip, device, context.obj)
+    draw(run, figure, out, place(data) if data else None, clip, device, context.obj)
 
 
 @app.command()

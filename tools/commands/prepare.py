@@ -21,12 +21,12 @@ app = typer.Typer()
 def prep(
     context: typer.Context,
     corpus: CorpusName,
-    table: Annotated[Path | None, typer.Argument(help="For `table`: the CSV or Parquet.")] = None,
+    table: Annotated[str | None, typer.Argument(help="For `table`: the CSV or Parquet.")] = None,
     root: Annotated[
-        Path | None,
+        str | None,
         typer.Option(help="Where the raw corpus lies; else AVB_<CORPUS>_ROOT, else datasets.yaml."),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Shards go to OUT/<corpus>/.")] = Path("shards"),
+    out: Annotated[str, typer.Option(help="Shards go to OUT/<corpus>/.")] = "shards",
     name: Annotated[str | None, typer.Option(help="For `table`: name of the corpus.")] = None,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Worker processes [one a core; ray: all it has].")
@@ -88,10 +88,12 @@ def prep(
 
     Running it again completes what is missing.
     """
+    from avb.pipeline.storage import place
     from avb.tools import prep_command
 
     options = prep_command.Options(
-        corpus=corpus, table=table, root=root, out=out, name=name, jobs=jobs, engine=engine,
+        corpus=corpus, table=place(table) if table else None, root=place(root) if root else None,
+        out=place(out), name=name, jobs=jobs, engine=engine,
         address=address, part=part, limit=limit, speakers=speakers, crop=crop, box=box,
         codec=codec, crf=crf, decoder=decoder, mel_dtype=mel_dtype, keep_audio=keep_audio,
         face_every=face_every, shard_clips=shard_clips, retry_failed=retry_failed,
@@ -108,7 +110,7 @@ def prep(
 def inspect(
     context: typer.Context,
     corpus: Annotated[str | None, typer.Argument(help="lrw, lrw1000, grid or table.")] = None,
-    root: Annotated[Path | None, typer.Option(help="Where the raw corpus lies.")] = None,
+    root: Annotated[str | None, typer.Option(help="Where the raw corpus lies.")] = None,
     as_json: Json = False,
 ) -> None:
     """Which layout a raw corpus has, its counts, and how far they are from the published ones."""
@@ -117,22 +119,26 @@ def inspect(
     from avb.pipeline.config import UsageError, corpus_root, load_corpora
     from avb.pipeline.inspect import inspect as count
     from avb.pipeline.inspect import recognise
+    from avb.pipeline.remote import listed_tree
+    from avb.pipeline.storage import place
 
     corpora = load_corpora(context.obj)
     if corpus is None:
         if root is None:
             raise UsageError("give a corpus, or --root and it is recognised")
-        corpus = recognise(root, corpora)
+        with listed_tree(place(root)) as here:
+            corpus = recognise(here, corpora)
     if corpus not in corpora:
         raise UsageError(f"no corpus {corpus!r}; one of {', '.join(corpora)}")
-    found = count(corpus, corpora[corpus], corpus_root(corpus, corpora[corpus], root))
+    with listed_tree(corpus_root(corpus, corpora[corpus], root)) as here:
+        found = count(corpus, corpora[corpus], here)
     show(dataclasses.asdict(found), as_json)
 
 
 @app.command()
 @guarded
 def verify(
-    folder: Annotated[Path, typer.Argument(help="OUT/<corpus>, or OUT for all in it.")],
+    folder: Annotated[str, typer.Argument(help="OUT/<corpus>, or OUT for all in it.")],
     jobs: Annotated[int | None, typer.Option(min=1, help="Worker processes [one a core].")] = None,
     sample: Annotated[
         str | None, typer.Option(help="Only P% of the samples of each shard, and no hashes [all].")
@@ -144,13 +150,15 @@ def verify(
 
     from tqdm import tqdm
 
+    from avb.pipeline.storage import place
     from avb.pipeline.verify import dataset_folders, parse_share
     from avb.pipeline.verify import verify as check
 
     share = parse_share(sample)
     jobs = jobs or len(os.sched_getaffinity(0))
+    folders = dataset_folders(place(folder))
     with tqdm(unit="sample", disable=as_json or None) as bar:
-        verdicts = [check(path, bar.update, jobs, share) for path in dataset_folders(folder)]
+        verdicts = [check(path, bar.update, jobs, share) for path in folders]
     faults = [f"{v.folder}: {fault}" for v in verdicts for fault in v.faults]
     shards, samples, stored = (
         sum(getattr(v, name) for v in verdicts) for name in ("shards", "samples", "stored")
@@ -175,14 +183,15 @@ def verify(
 @app.command()
 @guarded
 def stats(
-    folder: Annotated[Path, typer.Argument(help="OUT/<corpus>, or OUT for all in it.")],
+    folder: Annotated[str, typer.Argument(help="OUT/<corpus>, or OUT for all in it.")],
     as_json: Json = False,
 ) -> None:
     """Counts, hours, lengths, bytes and milliseconds of prepared shards."""
     from avb.pipeline.stats import stats as count
+    from avb.pipeline.storage import place
     from avb.pipeline.verify import dataset_folders
 
-    found = [count(path) for path in dataset_folders(folder)]
+    found = [count(path) for path in dataset_folders(place(folder))]
     if as_json:
         show(found[0] if len(found) == 1 else {r["corpus"]: r for r in found}, True)
     else:
@@ -194,14 +203,15 @@ def stats(
 @app.command()
 @guarded
 def preview(
-    folder: Annotated[Path, typer.Argument(help="OUT/<corpus>.")],
+    folder: Annotated[str, typer.Argument(help="OUT/<corpus>.")],
     out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("preview.png"),
     clips: Annotated[int, typer.Option(min=1, help="How many clips.")] = 8,
 ) -> None:
     """A contact sheet: crops over time with the mouth marked, the mel, the words."""
+    from avb.pipeline.storage import place
     from avb.tools.preview import preview as draw
 
-    say(draw(folder, out, clips))
+    say(draw(place(folder), out, clips))
 
 
 @app.command()

@@ -31,10 +31,14 @@ app = typer.Typer(
 
 
 def _train(context: typer.Context, **given: Any) -> None:
+    from avb.pipeline.storage import place
     from avb.tools import train_command
 
     overrides = given.pop("overrides") or []
-    options = train_command.Options(overrides=overrides, datasets=context.obj, **given)
+    data = given.pop("data")
+    options = train_command.Options(
+        overrides=overrides, data=place(data) if data else None, datasets=context.obj, **given
+    )
     code = train_command.run(options)
     if code:
         raise typer.Exit(code)
@@ -44,7 +48,7 @@ def _train(context: typer.Context, **given: Any) -> None:
 @guarded
 def train_lip(
     context: typer.Context,
-    data: Annotated[Path | None, typer.Option(help="Shards [shards/lrw].")] = None,
+    data: Annotated[str | None, typer.Option(help="Shards [shards/lrw].")] = None,
     recipe: RecipeName = "paper",
     overrides: Overrides = None,
     unit: Annotated[str | None, typer.Option(help="clip, or word of a sentence.")] = None,
@@ -76,7 +80,7 @@ def train_lip(
 @guarded
 def train_l2s(
     context: typer.Context,
-    data: Annotated[Path | None, typer.Option(help="Shards [shards/grid].")] = None,
+    data: Annotated[str | None, typer.Option(help="Shards [shards/grid].")] = None,
     recipe: RecipeName = "paper",
     overrides: Overrides = None,
     split: Annotated[
@@ -107,7 +111,7 @@ def train_l2s(
 @guarded
 def train_judge(
     context: typer.Context,
-    data: Annotated[Path, typer.Option(help="Shards of GRID.")] = Path("shards/grid"),
+    data: Annotated[str, typer.Option(help="Shards of GRID.")] = "shards/grid",
     split: Annotated[str | None, typer.Option(help="A named split [grid-hash].")] = None,
     speakers: Talkers = None,
     split_file: SplitFile = None,
@@ -119,10 +123,11 @@ def train_judge(
     out: Annotated[Path, typer.Option(help="The file to write.")] = Path("runs/judge.pt"),
 ) -> None:
     """A small recogniser of GRID's words, for the word error of `avb eval l2s`."""
+    from avb.pipeline.storage import place
     from avb.tools import judge_command
 
     options = judge_command.Options(
-        data=data, split=split, speakers=speakers, split_file=split_file, epochs=epochs,
+        data=place(data), split=split, speakers=speakers, split_file=split_file, epochs=epochs,
         seed=seed, device=device, out=out, datasets=context.obj,
     )  # fmt: skip
     judge_command.run(options)

@@ -8,6 +8,7 @@ from typing import Any
 
 from avb.pipeline.config import UsageError
 from avb.pipeline.shard import open_atomic, write_atomic
+from avb.pipeline.storage import Folder
 from avb.tools.console import say
 from avb.tools.report.runs import Run, load_run, load_runs
 from avb.tools.report.style import drawing, need
@@ -18,7 +19,7 @@ SUFFIXES = (".png", ".pdf")
 
 def report(
     folders: list[Path],
-    data: Path | None,
+    data: Folder | None,
     out: Path,
     clips: int,
     device: str | None,
@@ -48,7 +49,7 @@ def plot(
     folder: Path,
     figure: str,
     out: Path,
-    data: Path | None,
+    data: Folder | None,
     clip: int,
     device: str | None,
     datasets: Path | None,
@@ -109,14 +110,14 @@ def _record(run: Run) -> dict[str, Any]:
 
 
 def _need_look(
-    run: Run, figure: str, data: Path | None, device: str | None, datasets: Path | None
+    run: Run, figure: str, data: Folder | None, device: str | None, datasets: Path | None
 ) -> Any:
     if data is None:
         raise UsageError(f"--figure {figure} runs the network on clips: give --data SHARDS")
     return _open(run, data, device, datasets)
 
 
-def _open(run: Run, data: Path, device: str | None, datasets: Path | None) -> Any:
+def _open(run: Run, data: Folder, device: str | None, datasets: Path | None) -> Any:
     from avb.tools.report.look import open_look
     from avb.tools.train_command import choose_device
 

@@ -15,6 +15,7 @@ from torch import nn
 from avb.pipeline.batch import Batch
 from avb.pipeline.config import Corpus, UsageError
 from avb.pipeline.index import Index, Ints
+from avb.pipeline.storage import Folder
 from avb.tools.infer.trained import Trained, load_trained
 from avb.tools.report.runs import Run
 from avb.train import checkpoint, eval_addressing, task
@@ -238,7 +239,7 @@ def _to_db(mel: Array, power: float) -> Array:
     return mel.astype(np.float32) * _DB / power
 
 
-def open_look(run: Run, data: Path, device: str = "cpu", datasets: Path | None = None) -> Look:
+def open_look(run: Run, data: Folder, device: str = "cpu", datasets: Path | None = None) -> Look:
     """A run's network on the shards of a folder.
 
     Raises:

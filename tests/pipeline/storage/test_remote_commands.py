@@ -1,0 +1,90 @@
+"""The commands as they are typed, with addresses: what comes out is what a folder gives."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from avb.tools.cli import app
+from avb.tools.synth import make
+
+TINY = ["--recipe", "tiny", "--set", "unit=clip", "--set", "batch_size=4", "--set", "model.width=8"]
+
+
+def avb(*words: object, expected: int = 0) -> str:
+    """Standard output of a command in a process of its own."""
+    command = [sys.executable, "-m", "avb", *map(str, words)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert run.returncode == expected, run.stderr[-2000:]
+    assert "hidden-secret" not in run.stdout + run.stderr
+    return run.stdout
+
+
+def losses(run: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    timed = ("clips_per_s", "seconds", "data_wait", "time", "memory")
+    return [{k: v for k, v in x.items() if "loss" in k and k not in timed} for x in lines]
+
+
+@pytest.mark.slow
+def test_from_the_corpus_to_the_record(bucket: Any, tmp_path: Path) -> None:
+    pytest.importorskip("espeakng_loader", reason="drawn talkers speak with the extra prep")
+    make("lrw", tmp_path / "raw", clips=12, odd=True)
+    for path in (tmp_path / "raw").rglob("*"):
+        if path.is_file():
+            name = path.relative_to(tmp_path / "raw").as_posix()
+            bucket.write(f"raw/{name}", path.read_bytes())
+    flags = ("--shard-clips", 6, "--jobs", 2)
+    avb("prep", "lrw", "--root", tmp_path / "raw", "--out", tmp_path, *flags, expected=3)
+    avb("prep", "lrw", "--root", bucket.store / "raw", "--out", bucket.store, *flags, expected=3)
+    here, there = tmp_path / "lrw", bucket.store / "lrw"
+    for tar in here.glob("*.tar"):
+        data = bucket.read(f"lrw/{tar.name}")
+        assert hashlib.sha256(data).digest() == hashlib.sha256(tar.read_bytes()).digest()
+    avb("verify", there)
+    avb("verify", there, "--sample", "50%", "--jobs", 1)
+    stats = [json.loads(avb("stats", where, "--json")) for where in (here, there)]
+    for one in stats:
+        del one["mean_ms"]
+    assert stats[0] == stats[1]
+    for name, where in (("here", here), ("there", there)):
+        avb("preview", where, "--out", tmp_path / f"{name}.png")
+        run = tmp_path / name
+        avb("train", "lip", "--data", where, *TINY, "--steps", 2, "--seed", 1, "--out", run)
+        record = tmp_path / f"{name}.json"
+        avb("eval", "lip", "--data", where, "--ckpt", run, "--part", "val", "--out", record)
+    assert (tmp_path / "here.png").read_bytes() == (tmp_path / "there.png").read_bytes()
+    assert losses(tmp_path / "here") == losses(tmp_path / "there") != []
+    records = [json.loads((tmp_path / f"{name}.json").read_text()) for name in ("here", "there")]
+    for key in ("metrics", "data", "predictions"):
+        assert records[0].get(key) == records[1].get(key)
+
+
+def test_a_flipped_byte_in_a_store_is_named(grid: Any, bucket: Any) -> None:
+    from avb.pipeline.verify import _Look, _look_at
+
+    tar = next(iter(sorted(grid.folder.glob("s1-*.tar"))))
+    data = bytearray(tar.read_bytes())
+    shard = {"name": tar.stem, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    data[len(data) // 2] ^= 1
+    bucket.write(tar.name, bytes(data))
+    looks = [_Look(bucket.store / name, shard, 1, [], {}) for name in (tar.name, "no.tar")]
+    assert "sha256" in _look_at(looks[0])[1][0]
+    assert "missing" in _look_at(looks[1])[1][0]
+
+
+def test_cache_options_reach_every_reader(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from avb.pipeline.cache import the_cache
+
+    for name in ("AVB_CACHE", "AVB_CACHE_GB"):
+        monkeypatch.setenv(name, "")
+    words = ["--cache", str(tmp_path / "here"), "--cache-gb", "2", "stats", str(tmp_path)]
+    CliRunner().invoke(app, words)
+    assert the_cache().folder == tmp_path / "here" and the_cache().max_bytes == 2_000_000_000

@@ -1,0 +1,252 @@
+"""`avb prep` between stores: the bytes of a local run; nothing half, nothing lost."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from avb.pipeline.config import UsageError, load_corpora
+from avb.pipeline.prep import Part, Summary, prep
+from avb.pipeline.storage import StorageError, place
+from avb.tools.cli import app
+from avb.tools.prep_command import settings_for
+from avb.tools.synth import make
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A drawn LRW: 6 good clips and the odd ones."""
+    pytest.importorskip("espeakng_loader", reason="drawn talkers speak with the extra prep")
+    root = tmp_path_factory.mktemp("raw")
+    make("lrw", root / "lrw", clips=6, odd=True)
+    return root / "lrw"
+
+
+@pytest.fixture(scope="module")
+def done(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("done")
+    run(raw, out)
+    return out
+
+
+def run(root: Any, out: Any, corpus: str = "lrw", given: Any = None, **more: Any) -> Summary:
+    entry = load_corpora()[corpus]
+    settings = settings_for(corpus, entry, **({"shard_clips": 5} | (given or {})))
+    return prep(entry, settings, place(root), place(out), **more)
+
+
+def avb(*words: object) -> tuple[int, str]:
+    """Exit code and stderr of a command in this process."""
+    found = CliRunner().invoke(app, [str(word) for word in words])
+    if found.exception is not None and not isinstance(found.exception, SystemExit):
+        raise found.exception
+    return found.exit_code, found.stderr
+
+
+def plain(record: bytes) -> dict[str, Any]:
+    found = json.loads(record)
+    del found["timings"]
+    return found
+
+
+def rows(data: bytes) -> list[dict[str, Any]]:
+    found = pq.read_table(io.BytesIO(data)).to_pylist()
+    return [{k: v for k, v in row.items() if not k.endswith("_ms")} for row in found]
+
+
+def assert_same(bucket: Any, done: Path, corpus: str = "lrw") -> None:
+    """Shards, manifest and dataset.json in the bucket are those of the folder, and no more."""
+    wanted = {
+        path.relative_to(done).as_posix() for path in (done / corpus).glob("*.*") if path.is_file()
+    }
+    found = bucket.keys()
+    assert {key for key in found if "/.avb/" not in key} == wanted
+    assert not [key for key in found if "tmp" in key or "lock" in key]
+    for name in wanted:
+        there, here = bucket.read(name), (done / name).read_bytes()
+        if name.endswith(".tar"):
+            assert hashlib.sha256(there).digest() == hashlib.sha256(here).digest(), name
+    folder = done / corpus
+    assert plain(bucket.read(f"{corpus}/dataset.json")) == plain(
+        (folder / "dataset.json").read_bytes()
+    )
+    assert rows(bucket.read(f"{corpus}/manifest.parquet")) == rows(
+        (folder / "manifest.parquet").read_bytes()
+    )
+
+
+def test_the_bytes_are_those_of_a_local_run(raw: Path, done: Path, bucket: Any) -> None:
+    summary = run(raw, bucket.store)
+    assert_same(bucket, done)
+    assert summary.out == f"s3://{bucket.name}/lrw"
+    again = run(raw, bucket.store)
+    assert again.made == 0
+    assert dataclasses.replace(again, made=summary.made, seconds=0, clips_per_s=0) == (
+        dataclasses.replace(summary, seconds=0, clips_per_s=0)
+    )
+
+
+def test_no_credential_is_written(raw: Path, bucket: Any) -> None:
+    run(raw, bucket.store)
+    for key in bucket.keys():
+        data = bucket.read(key)
+        assert b"hidden-secret" not in data and b"testing" not in data
+    assert b"s3://" not in bucket.read("lrw/dataset.json")
+
+
+def test_what_is_missing_is_made_and_no_more(raw: Path, done: Path, bucket: Any) -> None:
+    run(raw, bucket.store)
+    tar = sorted(key for key in bucket.keys() if key.endswith(".tar"))[0]
+    bucket.client.delete_object(Bucket=bucket.name, Key=tar)
+    bucket.write("lrw/left-000000.tar", b"of another plan")
+    bucket.door.seen.clear()
+    run(raw, bucket.store)
+    assert_same(bucket, done)
+    sent = [path for method, path in bucket.door.seen if method == "PUT" and ".tar" in path]
+    assert sent == [f"/{bucket.name}/{tar}"]
+
+
+def test_retrying_takes_what_passed_from_the_store(raw: Path, done: Path, bucket: Any) -> None:
+    run(raw, bucket.store)
+    run(raw, bucket.store, retry_failed=True)
+    assert_same(bucket, done)
+
+
+def test_overwriting_with_other_settings(raw: Path, bucket: Any, tmp_path: Path) -> None:
+    run(raw, bucket.store)
+    with pytest.raises(UsageError, match=rf"s3://{bucket.name}/lrw was made with other.*crf"):
+        run(raw, bucket.store, given={"crf": 30})
+    run(raw, bucket.store, given={"crf": 30, "shard_clips": 4}, overwrite=True)
+    run(raw, tmp_path, given={"crf": 30, "shard_clips": 4})
+    assert_same(bucket, tmp_path)
+
+
+def test_parts_and_a_last_run_are_one_run(raw: Path, done: Path, bucket: Any) -> None:
+    for number in (1, 2):
+        run(raw, bucket.store, part=Part(number, 2))
+        assert "lrw/dataset.json" not in bucket.keys()
+    assert run(raw, bucket.store).made == 0
+    assert_same(bucket, done)
+
+
+def test_of_two_that_start_at_once_the_later_one_keeps_to_the_plan(
+    raw: Path, bucket: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other run writes its plan when this one has looked and found none."""
+    from avb.pipeline import remote
+
+    push, calls = remote.Mirror.push_plan, []
+
+    def late(self: Any, plan: Path) -> None:
+        calls.append(self)
+        if len(calls) == 1:
+            run(raw, bucket.store, part=Part(1, 2))
+        push(self, plan)
+
+    monkeypatch.setattr(remote.Mirror, "push_plan", late)
+    with pytest.raises(UsageError, match="made with other settings.*crf"):
+        run(raw, bucket.store, given={"crf": 30})
+    calls.clear()
+    run(raw, bucket.store)
+
+
+@pytest.mark.parametrize("what", ["500", "503", "cut", "deaf", "slow"])
+def test_faults_that_pass_change_nothing(raw: Path, done: Path, bucket: Any, what: str) -> None:
+    left = iter([what, what, None, None, None, None, what, None, None] * 3)
+    bucket.door.rule = lambda method, path: next(left, None) if method != "EXPECT" else None
+    run(raw, bucket.store)
+    assert_same(bucket, done)
+
+
+@pytest.mark.parametrize("what", ["500", "cut", "404"])
+def test_a_store_that_fails_in_the_middle_is_one_line(
+    raw: Path, done: Path, bucket: Any, what: str
+) -> None:
+    """Nothing half is seen there, what is finished stays, and the next run completes it."""
+    puts = iter(range(10**6))
+    bucket.door.rule = lambda method, path: (
+        what if method == "PUT" and ".tar" in path and next(puts) > 0 else None
+    )
+    with pytest.raises(StorageError, match=rf"s3://{bucket.name}/lrw/.*tar: ") as caught:
+        run(raw, bucket.store)
+    assert "\n" not in str(caught.value)
+    bucket.door.rule = None
+    found = {key: size for key, size in bucket.keys().items() if key.endswith(".tar")}
+    assert found == {key: (done / key).stat().st_size for key in found} and len(found) == 1
+    assert "lrw/dataset.json" not in bucket.keys()
+    run(raw, bucket.store)
+    assert_same(bucket, done)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("corpus", ["lrw", "grid", "lrw1000"])
+def test_a_corpus_in_a_store(
+    corpus: str, bucket: Any, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    root = request.getfixturevalue(f"drawn_{corpus}").root
+    for path in root.rglob("*"):
+        if path.is_file():
+            bucket.write(f"raw/{root.name}/{path.relative_to(root).as_posix()}", path.read_bytes())
+    there = run(f"s3://{bucket.name}/raw/{root.name}", tmp_path / "there", corpus)
+    here = run(root, tmp_path / "here", corpus)
+    assert there.status == here.status and there.flags == here.flags
+    for name in ("dataset.json", "manifest.parquet"):
+        read = plain if name.endswith("json") else rows
+        found, wanted = (
+            read((tmp_path / side / corpus / name).read_bytes()) for side in ("there", "here")
+        )
+        assert found == wanted
+
+
+def test_bad_addresses_are_one_line_each(
+    raw: Path, bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import s3fs
+
+    words = ("prep", "lrw", "--root", raw, "--shard-clips", 5)
+    bucket.fail("403", 10**6, "PUT")
+    code, text = avb(*words, "--out", bucket.store)
+    assert code == 1 and text.count("\n") == 1 and "do not allow it" in text
+    bucket.door.rule = None
+    code, text = avb(*words, "--out", f"s3://{bucket.name}-not")
+    assert code == 1 and text.count("\n") == 1 and "bucket does not exist" in text
+    code, text = avb("prep", "lrw", "--root", bucket.store / "no", "--out", tmp_path / "out")
+    assert code == 2 and text.count("\n") == 1 and "no LRW found" in text
+    code, text = avb(*words, "--out", "s3://me:hidden@bucket/x")
+    assert code == 2 and text.count("\n") == 1 and "hidden" not in text
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    s3fs.S3FileSystem.clear_instance_cache()
+    for command in (words, ("stats",), ("verify",)):
+        target = ("--out", bucket.store) if command is words else (bucket.store,)
+        code, text = avb(*command, *target)
+        assert code == 1 and text.count("\n") == 1, text
+        assert f"s3://{bucket.name}" in text and "127.0.0.1:9" in text
+
+
+def test_wrong_credentials_are_one_line(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import http.client
+
+    import s3fs
+
+    def enforce(after: str) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", bucket.door.port)
+        connection.request("POST", "/moto-api/reset-auth", after)
+        assert connection.getresponse().status == 200
+
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong-secret")
+    s3fs.S3FileSystem.clear_instance_cache()
+    enforce("0")
+    try:
+        code, text = avb("stats", bucket.store)
+    finally:
+        enforce("inf")
+    assert code == 1 and text.count("\n") == 1 and "wrong credentials" in text
+    assert "wrong-secret" not in text and str(bucket.store) in text

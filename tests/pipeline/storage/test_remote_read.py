@@ -1,0 +1,108 @@
+"""Batches from a store = batches from the folder it is a copy of, first time and cached."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from avb.pipeline.index import load_index
+from avb.pipeline.storage import StorageError
+from avb.pipeline.stream import Stream
+
+
+def upload(folder: Path, bucket: Any, prefix: str = "grid") -> Any:
+    for path in folder.iterdir():
+        if path.is_file():
+            bucket.write(f"{prefix}/{path.name}", path.read_bytes())
+    return bucket.store / prefix
+
+
+def batches(folder: Any, count: int = 6, **more: Any) -> list[Any]:
+    index = load_index(folder)
+    stream = Stream(index, batch_size=4, seed=3, buffer=4, **({"workers": 0} | more))
+    return [batch for batch, _ in zip(stream, range(count), strict=False)]
+
+
+def assert_equal(found: list[Any], wanted: list[Any]) -> None:
+    assert [b.keys for b in found] == [b.keys for b in wanted]
+    for one, other in zip(found, wanted, strict=True):
+        assert torch.equal(one.mel, other.mel)
+        assert torch.equal(one.video["lips"], other.video["lips"])
+
+
+def gets(bucket: Any) -> int:
+    return sum(method == "GET" and ".tar" in path for method, path in bucket.door.seen)
+
+
+def test_an_index_is_the_same(grid: Any, bucket: Any) -> None:
+    here, there = load_index(grid.folder), load_index(upload(grid.folder, bucket))
+    assert here.keys.equals(there.keys) and np.array_equal(here.offset, there.offset)
+    assert str(there.folder) == f"s3://{bucket.name}/grid"
+    assert load_index(f"s3://{bucket.name}/grid").dataset == here.dataset
+
+
+@pytest.mark.parametrize("more", [{}, {"unit": "word"}, {"once": True}])
+def test_batches_are_the_same(grid: Any, bucket: Any, more: dict[str, Any]) -> None:
+    there = upload(grid.folder, bucket)
+    assert_equal(batches(there, **more), batches(grid.folder, **more))
+
+
+def test_each_shard_is_fetched_once(grid: Any, bucket: Any) -> None:
+    there = upload(grid.folder, bucket)
+    batches(there, 12)
+    shards = len(list(grid.folder.glob("*.tar")))
+    assert gets(bucket) == shards
+    batches(there, 12)
+    assert gets(bucket) == shards
+
+
+def test_a_cache_of_one_shard_is_enough(
+    grid: Any, bucket: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    largest = max(path.stat().st_size for path in grid.folder.glob("*.tar"))
+    monkeypatch.setenv("AVB_CACHE_GB", str(1.1 * largest / 1e9))
+    there = upload(grid.folder, bucket)
+    assert_equal(batches(there, 12), batches(grid.folder, 12))
+
+
+@pytest.mark.slow
+def test_workers_read_the_same(grid: Any, bucket: Any) -> None:
+    there = upload(grid.folder, bucket)
+    assert_equal(batches(there, workers=2), batches(grid.folder))
+
+
+@pytest.mark.parametrize("what", ["500", "cut", "deaf"])
+def test_faults_that_pass_are_not_seen(grid: Any, bucket: Any, what: str) -> None:
+    there = upload(grid.folder, bucket)
+    bucket.fail(what, 4, "GET", ".tar")
+    assert_equal(batches(there), batches(grid.folder))
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_bucket_that_vanishes_is_one_line(grid: Any, bucket: Any, workers: int) -> None:
+    there = upload(grid.folder, bucket)
+    stream = Stream(load_index(there), batch_size=4, workers=workers)
+    bucket.vanish()
+    with pytest.raises(FileNotFoundError, match=rf"{there}/.*tar: missing"):
+        next(iter(stream))
+
+
+def test_a_shard_with_another_content_is_one_line(grid: Any, bucket: Any) -> None:
+    there = upload(grid.folder, bucket)
+    name = next(iter(sorted(grid.folder.glob("s1-*.tar")))).name
+    bucket.write(f"grid/{name}", b"?" * 4096)
+    with pytest.raises(StorageError, match=f"{there}/{name}: sha256"):
+        batches(there)
+
+
+def test_a_store_without_shards_is_one_line(bucket: Any) -> None:
+    with pytest.raises(FileNotFoundError, match="dataset.json.*avb prep"):
+        load_index(bucket.store / "nothing")
+    bucket.write("half/manifest.parquet", io.BytesIO().getvalue())
+    with pytest.raises(FileNotFoundError, match="half/dataset.json.*not finished"):
+        load_index(bucket.store / "half")

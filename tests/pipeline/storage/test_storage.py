@@ -1,0 +1,198 @@
+"""What arrived = what was sent, or one line that names the object, whatever the way does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from avb.pipeline import storage
+from avb.pipeline.config import UsageError
+from avb.pipeline.storage import StorageError, Store, place
+
+DATA = bytes(range(256)) * 2000
+
+
+@pytest.fixture
+def sent(tmp_path: Path) -> Path:
+    path = tmp_path / "shard.tar"
+    path.write_bytes(DATA)
+    return path
+
+
+def names(store: Store) -> dict[str, int]:
+    return {name: entry.size for name, entry in store.entries().items()}
+
+
+def test_a_folder_as_it_was_typed(tmp_path: Path) -> None:
+    assert place("s3://bucket/shards/") == Store("s3://bucket/shards")
+    assert place(f"file://{tmp_path}") == tmp_path
+    assert place("shards/grid") == Path("shards/grid")
+    assert place(tmp_path) is tmp_path
+    assert str(Store("s3://bucket") / "grid") == "s3://bucket/grid"
+
+
+def test_a_password_in_an_address_is_refused_and_not_shown() -> None:
+    with pytest.raises(UsageError, match="credentials come") as caught:
+        place("s3://me:hidden@host/bucket")
+    assert "hidden" not in str(caught.value)
+    with pytest.raises(UsageError, match="no bucket"):
+        place("s3://")
+
+
+def test_an_address_of_no_known_kind_is_one_line() -> None:
+    pytest.importorskip("fsspec", reason="comes with the extra cloud")
+    with pytest.raises(UsageError, match="nothing://bucket: .*nothing"):
+        Store("nothing://bucket").entries()
+
+
+def test_there_and_back(bucket: Any, sent: Path, tmp_path: Path) -> None:
+    store = bucket.store / "a/b"
+    store.put(sent, "one.tar")
+    assert bucket.read("a/b/one.tar") == DATA
+    assert names(store) == {"one.tar": len(DATA)} and store.size("one.tar") == len(DATA)
+    assert store.read("one.tar", 10, 20) == DATA[10:20]
+    before = store.version("one.tar")
+    store.get("one.tar", tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == DATA
+    bucket.write("a/b/one.tar", b"other")
+    assert store.version("one.tar") != before
+    store.remove("one.tar")
+    store.remove("one.tar")
+    assert names(store) == {}
+
+
+def test_an_absent_object_is_told_from_a_fault(bucket: Any, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="s3://.*/no.tar"):
+        bucket.store.get("no.tar", tmp_path / "back")
+    assert not (tmp_path / "back").exists()
+    assert names(bucket.store / "empty") == {}
+
+
+@pytest.mark.parametrize("what", ["500", "503", "cut", "slow", "deaf"])
+def test_a_fault_that_passes_is_lived_through(
+    bucket: Any, sent: Path, tmp_path: Path, what: str
+) -> None:
+    bucket.fail(what, 3, "PUT")
+    bucket.store.put(sent, "one.tar")
+    assert bucket.read("one.tar") == DATA
+    bucket.fail(what, 3, "GET")
+    bucket.store.get("one.tar", tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == DATA
+    bucket.fail(what, 3)
+    assert names(bucket.store) == {"one.tar": len(DATA)}
+
+
+def test_a_store_that_falls_silent_is_not_waited_for(
+    bucket: Any, sent: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "SILENCE_S", 0.3)
+    monkeypatch.setattr(storage, "SLOWEST_BYTES_PER_S", 10_000_000)
+    bucket.fail("silent", 2, "EXPECT")
+    bucket.store.put(sent, "one.tar")
+    assert bucket.read("one.tar") == DATA
+
+
+@pytest.mark.parametrize("what", ["500", "cut", "deaf"])
+def test_a_fault_that_stays_is_one_line_and_leaves_nothing(
+    bucket: Any, sent: Path, tmp_path: Path, what: str
+) -> None:
+    bucket.fail(what, 99, "PUT")
+    with pytest.raises(StorageError, match=rf"s3://{bucket.name}/one.tar: .*tried 6 times") as put:
+        bucket.store.put(sent, "one.tar")
+    assert "\n" not in str(put.value)
+    assert bucket.keys() == {}  # not half of it either
+    bucket.door.rule = None
+    bucket.store.put(sent, "one.tar")
+    bucket.fail(what, 99, "GET")
+    with pytest.raises(StorageError, match=rf"s3://{bucket.name}/one.tar: .*tried 6 times"):
+        bucket.store.get("one.tar", tmp_path / "back")
+    assert list(tmp_path.iterdir()) == [sent]
+
+
+def test_a_bucket_without_write_permission_is_one_line(bucket: Any, sent: Path) -> None:
+    bucket.fail("403", 99, "PUT")
+    with pytest.raises(StorageError, match="one.tar: AccessDenied.*do not allow it") as caught:
+        bucket.store.put(sent, "one.tar")
+    assert "hidden-secret" not in str(caught.value)
+    assert len(bucket.door.seen) == 1  # asking again would not help
+
+
+def test_a_bucket_that_is_gone_is_one_line(bucket: Any, sent: Path, tmp_path: Path) -> None:
+    bucket.store.put(sent, "one.tar")
+    bucket.vanish()
+    with pytest.raises(StorageError, match="two.tar: The specified bucket does not exist"):
+        bucket.store.put(sent, "two.tar")
+    with pytest.raises(FileNotFoundError, match="one.tar: The specified bucket does not exist"):
+        bucket.store.get("one.tar", tmp_path / "back")
+
+
+def test_what_differs_from_its_hash_is_refused(bucket: Any, sent: Path, tmp_path: Path) -> None:
+    bucket.store.put(sent, "one.tar")
+    with pytest.raises(StorageError, match="one.tar: sha256 is .*, expected 000000000000"):
+        bucket.store.get("one.tar", tmp_path / "back", "0" * 64)
+    assert not (tmp_path / "back").exists()
+
+
+def test_an_upload_that_arrives_otherwise_is_sent_again(
+    bucket: Any, sent: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import s3fs
+
+    put, calls = s3fs.S3FileSystem._put_file, []
+
+    async def damaged(self: Any, local: str, path: str, **more: Any) -> None:
+        calls.append(path)
+        if len(calls) < 3:
+            other = Path(local).with_suffix(".other")
+            other.write_bytes(DATA[:-1] + b"?")
+            local = str(other)
+        await put(self, local, path, **more)
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "_put_file", damaged)
+    s3fs.S3FileSystem.clear_instance_cache()
+    bucket.store.put(sent, "one.tar")
+    assert len(calls) == 3 and bucket.read("one.tar") == DATA
+
+
+def test_a_hash_that_the_store_does_not_state_is_made_from_the_content(
+    bucket: Any, sent: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import s3fs
+
+    info = s3fs.S3FileSystem._info
+
+    async def unstated(*given: Any, **more: Any) -> dict[str, Any]:
+        return await info(*given, **more) | {"ETag": '"0-2"'}
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "_info", unstated)
+    s3fs.S3FileSystem.clear_instance_cache()
+    bucket.store.put(sent, "one.tar")
+    assert bucket.door.seen[-1][0] == "GET"
+    bucket.write("two.tar", DATA[:-1] + b"?")
+    assert not storage._same(storage._driver("s3://x"), f"{bucket.name}/two.tar", sent)
+
+
+def test_of_two_who_write_first_one_is_told(bucket: Any, sent: Path, tmp_path: Path) -> None:
+    bucket.store.put(sent, "plan", new=True)
+    bucket.store.put(sent, "plan", new=True)  # the same content: its own answer may be lost
+    other = tmp_path / "other"
+    other.write_bytes(b"other")
+    with pytest.raises(FileExistsError):
+        bucket.store.put(other, "plan", new=True)
+    assert bucket.read("plan") == DATA
+
+
+def test_an_address_nobody_answers_is_one_line(
+    bucket: Any, sent: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import s3fs
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    s3fs.S3FileSystem.clear_instance_cache()
+    try:
+        with pytest.raises(StorageError, match=r"Could not connect to .*127.0.0.1:9.*tried 6"):
+            bucket.store.put(sent, "one.tar")
+    finally:
+        s3fs.S3FileSystem.clear_instance_cache()
