@@ -19,7 +19,7 @@ $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet '$(TORCH)'
-	$(BIN)/pip install --quiet -e '.[dev,eval,export,report]' $(FACE)
+	$(BIN)/pip install --quiet -e '.[dev,eval,export,report,ui,cloud]' $(FACE)
 	$(BIN)/pip install --quiet --no-deps mediapipe==0.10.21
 	touch $@
 
