@@ -28,7 +28,7 @@ def bench_hours(
         driver: whether to measure it; needs the extra `ray`.
 
     Returns:
-        By corpus `clips clips_per_s` (of one core), `hours` by cores, `driver_hours` (None if not
+        By corpus `clips clips_per_s` (of one core), `hours` by cores, `driver_s` (None if not
         measured); `driver_ms` a unit.
 
     Raises:
@@ -49,17 +49,17 @@ def bench_hours(
             "clips": total,
             "clips_per_s": rate,
             "hours": {cores: round(total / rate / cores / 3600, 2) for cores in CORES},
-            "driver_hours": None if driver_ms is None else round(units * driver_ms / 3.6e6, 5),
+            "driver_s": None if driver_ms is None else round(units * driver_ms / 1e3, 2),
         }
     return {"driver_ms": driver_ms, "corpora": found}
 
 
 def lines(record: dict[str, Any]) -> list[str]:
     """The record as a table in Markdown."""
-    head = ["corpus", "clips", "clips/s a core", *(f"h on {n}" for n in CORES), "h of the driver"]
+    head = ["corpus", "clips", "clips/s a core", *(f"h on {n}" for n in CORES), "s of the driver"]
     rows = [head, ["---"] * len(head)]
     for name, one in record["corpora"].items():
-        driver = "-" if one["driver_hours"] is None else f"{one['driver_hours']:.4f}"
+        driver = "-" if one["driver_s"] is None else f"{one['driver_s']:.1f}"
         hours = [f"{value:.2f}" for value in one["hours"].values()]
         rows.append([name, f"{one['clips']:,}", f"{one['clips_per_s']:.1f}", *hours, driver])
     return [f"| {' | '.join(row)} |" for row in rows]
