@@ -13,7 +13,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from avb.pipeline.engine import Make
 from avb.pipeline.shard import ShardWriter, read_members
+from avb.pipeline.unit import PrepError
 from avb.tools.synth import make
 
 
@@ -72,14 +74,14 @@ def hashes_without(calm: Path, keys: set[str], scratch: Path) -> dict[str, str]:
 def test_a_clip_that_kills_its_decoder_is_one_row_and_changes_no_other_byte(
     raw: Path, calm: Path, faults: Any, tmp_path: Path
 ) -> None:
-    faults.at("segfault", "train/ABOUT_00001")
+    faults.at("segfault", "val/ABOUT_00001")
     faults.at("no-memory", "train/BUSINESS_00001")
     run = prep(raw, tmp_path, faults)
     faults.table.write_text("")
     assert run.returncode == 3, run.stderr
     ended = {row["key"]: row["status"] for row in rows(tmp_path)}
     crashed = {key for key, status in ended.items() if status == "crashed"}
-    assert crashed == {"train/ABOUT_00001", "train/BUSINESS_00001"}
+    assert crashed == {"val/ABOUT_00001", "train/BUSINESS_00001"}
     assert len(rows(tmp_path)) == len(rows(calm)) == len(ended)
     assert all("its worker died" in r["error"] for r in rows(tmp_path) if r["key"] in crashed)
     (tmp_path / "scratch" / "lrw").mkdir(parents=True)
@@ -88,6 +90,23 @@ def test_a_clip_that_kills_its_decoder_is_one_row_and_changes_no_other_byte(
     # Mended, they are taken again.
     assert prep(raw, tmp_path, faults, "--retry-failed").returncode == 0
     assert hashes(tmp_path) == hashes(calm)
+
+
+def test_a_machine_that_does_not_see_the_folders_says_so_and_refuses_no_clip(
+    raw: Path, calm: Path, tmp_path: Path
+) -> None:
+    folder = calm / "lrw"
+    plan = folder / ".avb" / "plan.arrow"
+    before = hashes(calm)
+    with pytest.raises(PrepError, match="nowhere is not there on .* every machine must see"):
+        list(Make(tmp_path / "nowhere", folder, 0).run())
+    raw.rename(raw.with_name("away"))
+    try:
+        with pytest.raises(PrepError, match=f"{raw} is not there on "):
+            list(Make(plan, folder, 0).run())
+    finally:
+        raw.with_name("away").rename(raw)
+    assert hashes(calm) == before and all(Make(plan, folder, 0).run())
 
 
 @pytest.mark.slow
@@ -117,7 +136,7 @@ def test_nothing_outlives_a_run_that_is_stopped(raw: Path, faults: Any, tmp_path
             assert process.poll() is None
             time.sleep(0.02)
         process.send_signal(sent)
-        _, errors = process.communicate()
+        _, errors = process.communicate(timeout=60)  # a worker left alone would hold the pipe
         assert process.returncode == code
         assert sent != signal.SIGINT or "stopped; run the same command again" in errors
         until = time.monotonic() + 20

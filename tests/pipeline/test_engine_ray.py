@@ -17,6 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from avb.pipeline.engine import Make
+from avb.pipeline.engine_ray import _work
+from avb.pipeline.unit import PrepError
 from avb.tools.cli import app
 from avb.tools.synth import make
 
@@ -223,6 +226,11 @@ def avb(*words: object) -> tuple[int, str]:
     assert run.exception is None or isinstance(run.exception, SystemExit), run.exception
     assert len(run.stderr.strip().splitlines()) == 1
     return run.exit_code, run.stderr
+
+
+def test_a_machine_with_another_version_is_refused() -> None:
+    with pytest.raises(PrepError, match=r"has avb .*, not 0\.0\.0: the same on all machines"):
+        _work(Make(Path("plan"), Path("out"), 0), "0.0.0")
 
 
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.ipc as ipc
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
 from avb.pipeline import account, index, prep, spill, verify
 from avb.pipeline import plan as plan_module
@@ -25,6 +26,7 @@ from avb.pipeline.plan import Plan, Settings, lay_out, read_plan, schema
 from avb.pipeline.records import Clip, Listing
 from avb.pipeline.spill import Spill, runs
 from avb.tools import bench_growth
+from avb.tools.cli import app
 
 SETTINGS = Settings(
     corpus="grid", crops={"lips": Crop(112, 4)}, box="tracked", codec="mp4", crf=17,
@@ -219,8 +221,10 @@ def test_nothing_is_left_of_a_plan_that_cannot_be_made(
 def made_up(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the account of 5,000 clips and no shards."""
     out = tmp_path_factory.mktemp(request.param) / "out"
-    for name in ("plan", "rows", "missing", "account"):
-        bench_growth.STEPS[name](out, request.param, 5000)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench_growth, "TALKERS", 20)  # each has a shard at least
+        for name in ("plan", "rows", "missing", "account"):
+            bench_growth.STEPS[name](out, request.param, 5000)
     return out
 
 
@@ -305,6 +309,11 @@ def test_missing_shards_are_a_line_each_however_many_clips_they_held(made_up: Pa
 
 
 # Memory
+
+
+def test_a_bench_of_no_known_kind_is_one_line() -> None:
+    run = CliRunner().invoke(app, ["bench", "growth", "--kind", "films"])
+    assert (run.exit_code, run.stderr) == (2, "avb: --kind films: lrw or grid\n")
 
 
 @pytest.mark.slow
