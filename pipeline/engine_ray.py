@@ -22,7 +22,15 @@ from avb.pipeline.storage import StorageError
 from avb.pipeline.unit import PrepError
 
 #: An address that nobody answers would cost ray.init two minutes and as many lines.
-ANSWER_S = 12.0
+ANSWER_S = 15.0
+
+TRY = """
+import ray, sys
+try:
+    ray.init(sys.argv[1], log_to_driver=False, logging_level="ERROR")
+except Exception as error:
+    sys.exit(" ".join(str(error).split()))
+"""
 
 #: Tasks in flight for each processor, so that the next one is there when one ends.
 AHEAD = 2
@@ -79,28 +87,27 @@ def connect(address: str | None) -> Any:
     else:
         raise UsageError(f"--address {address}: host:port of a Ray head, or auto")
     at_sigterm = signal.getsignal(signal.SIGTERM)
-    try:
-        ray.init(address or "local", **start)
-    except (ConnectionError, RuntimeError) as error:
-        line = " ".join(str(error).split())
-        raise PrepError(
-            f"--address {address}: {line} (the driver runs on a machine of the cluster: ray start)"
-        ) from None
+    ray.init(address or "local", **start)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, at_sigterm)  # Ray's own ends in an abort
     return ray
 
 
 def _look_for(address: str) -> None:
-    """Ask in a process of its own, which can be given up."""
-    ask = [sys.executable, "-m", "ray.scripts.scripts", "status", "--address", address]
+    """Connect in a process of its own first, which can be given up."""
     try:
-        subprocess.run(ask, check=True, capture_output=True, timeout=ANSWER_S)
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
+        tried = subprocess.run(
+            [sys.executable, "-c", TRY, address], capture_output=True, text=True, timeout=ANSWER_S
+        )
+    except subprocess.TimeoutExpired:
         raise PrepError(
-            f"--address {address}: no Ray cluster answers there; ray status --address {address}"
-            " says more, ray start --head begins one"
+            f"--address {address}: no Ray cluster answers there; ray start --head begins one"
         ) from None
+    if tried.returncode:
+        found = (tried.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise PrepError(
+            f"--address {address}: {found} (the driver runs on a machine of the cluster)"
+        )
 
 
 def run_tasks(
