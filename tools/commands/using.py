@@ -172,7 +172,7 @@ def doctor(context: typer.Context, as_json: Json = False) -> None:
 def demo(
     out: Annotated[Path, typer.Option(help="Everything goes here.")] = Path("demo"),
 ) -> None:
-    """The whole pipeline on drawn and spoken corpora, in about seven minutes of two cores."""
+    """The whole pipeline on drawn and spoken corpora, from nothing to a report."""
     from avb.tools.demo import demo as run
 
     code = run(out)
