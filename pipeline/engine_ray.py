@@ -22,7 +22,7 @@ from avb.pipeline.storage import StorageError
 from avb.pipeline.unit import PrepError
 
 #: An address that nobody answers would cost ray.init two minutes and as many lines.
-ANSWER_S = 15.0
+ANSWER_S = 13.0
 
 TRY = """
 import ray, sys
@@ -95,19 +95,16 @@ def connect(address: str | None) -> Any:
 
 def _look_for(address: str) -> None:
     """Connect in a process of its own first, which can be given up."""
+    attempt = [sys.executable, "-c", TRY, address]
     try:
-        tried = subprocess.run(
-            [sys.executable, "-c", TRY, address], capture_output=True, text=True, timeout=ANSWER_S
-        )
-    except subprocess.TimeoutExpired:
+        subprocess.run(attempt, check=True, capture_output=True, timeout=ANSWER_S)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        last = (error.stderr or b"").decode(errors="replace").strip().rpartition("\n")[2]
+        said = re.sub(r"^\[.*?\] \S+: ", "", last) or "silence"
         raise PrepError(
-            f"--address {address}: no Ray cluster answers there; ray start --head begins one"
+            f"--address {address}: no Ray cluster to work with: {said} (ray start begins one, and"
+            " takes this machine into it; RAY_AUTH_MODE=token where it wants a token)"
         ) from None
-    if tried.returncode:
-        found = (tried.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise PrepError(
-            f"--address {address}: {found} (the driver runs on a machine of the cluster)"
-        )
 
 
 def run_tasks(

@@ -217,7 +217,7 @@ def test_an_address_that_nobody_answers_is_one_line(raw: Path, tmp_path: Path) -
     )  # fmt: skip
     assert run.returncode == 1 and not run.stdout
     assert len(run.stderr.strip().splitlines()) == 1
-    assert "127.0.0.1:1: no Ray cluster answers there" in run.stderr
+    assert "127.0.0.1:1: no Ray cluster to work with: Failed to" in run.stderr
     assert not list(tmp_path.iterdir())
 
 
