@@ -34,6 +34,10 @@ class UsageError(Exception):
     """The user asked for something that cannot be; one line says what, and what to do (exit 2)."""
 
 
+class PrepError(Exception):
+    """The run could not go on; finished shards are kept, and the line says what to do (exit 1)."""
+
+
 @dataclass(frozen=True)
 class Mel:
     """A log-mel front end: natural log of `max(mel(|STFT|^power), floor)`, centred frames.

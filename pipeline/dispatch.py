@@ -12,10 +12,10 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
+from avb.pipeline.config import PrepError
 from avb.pipeline.engine import Engine, Make, Probe, Report, Task
 from avb.pipeline.plan import Plan
 from avb.pipeline.storage import Store
-from avb.pipeline.unit import PrepError
 
 #: More clips that die than this, and than 1 % of all, speak of the machine and not of the clips.
 MOST_SUSPECTS = 100

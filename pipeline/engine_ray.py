@@ -16,10 +16,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import avb
-from avb.pipeline.config import UsageError
+from avb.pipeline.config import PrepError, UsageError
 from avb.pipeline.engine import Engine, Report, Task, work_in_worker
 from avb.pipeline.storage import StorageError
-from avb.pipeline.unit import PrepError
 
 #: An address that nobody answers would cost ray.init two minutes and as many lines.
 ANSWER_S = 13.0

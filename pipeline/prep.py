@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from avb.pipeline.account import write_dataset, write_manifest
-from avb.pipeline.config import Corpus, UsageError
+from avb.pipeline.config import Corpus, PrepError, UsageError
 from avb.pipeline.dispatch import run_units
 from avb.pipeline.engine import ENGINES, Engine
 from avb.pipeline.plan import Plan, Settings, Unit, make_plan, read_plan
 from avb.pipeline.remote import Mirror, mirrored
 from avb.pipeline.shard import DISK_FAULTS
 from avb.pipeline.storage import Folder
-from avb.pipeline.unit import PrepError, finished, rows_path
+from avb.pipeline.unit import finished, rows_path
 
 Progress = Callable[[int, int, int], None]
 

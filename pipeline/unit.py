@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from avb.pipeline.config import PrepError
 from avb.pipeline.plan import Plan, Unit, read_plan
 from avb.pipeline.records import STATUSES, Clip, Refused
 from avb.pipeline.remote import clip_files, fetch_plan, fetch_unit, send_unit
@@ -29,10 +30,6 @@ CRASHED = "its worker died, also when it was tried alone (a crash in a decoder, 
 
 #: Row and members of one clip; a refused one has no members.
 Taken = tuple[dict[str, Any], dict[str, bytes] | None]
-
-
-class PrepError(Exception):
-    """The run could not go on; finished shards are kept, and the line says what to do (exit 1)."""
 
 
 def row_schema() -> Any:

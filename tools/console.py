@@ -31,14 +31,14 @@ def guarded(function: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> None:
-        from avb.pipeline.config import UsageError
+        from avb.pipeline.config import PrepError, UsageError
         from avb.pipeline.storage import StorageError
 
         try:
             function(*args, **kwargs)
         except UsageError as error:
             fail(str(error), USAGE)
-        except StorageError as error:
+        except (PrepError, StorageError) as error:
             fail(str(error), FAILED)
         except KeyboardInterrupt:
             fail("stopped; run the same command again to go on", INTERRUPTED)

@@ -73,21 +73,17 @@ def run(options: Options) -> int:
         raise UsageError("--address is for --engine ray")
     if options.dry_run:
         return _dry_run(corpus, settings, root, options)
-    from avb.pipeline.prep import PrepError, prep
+    from avb.pipeline.prep import prep
 
     jobs = options.jobs
     if options.engine == "local":
         jobs = jobs or len(os.sched_getaffinity(0))
-    try:
-        with _bar(options.as_json) as progress:
-            summary = prep(
-                corpus, settings, root, options.out, jobs=jobs, engine=options.engine,
-                address=options.address, part=part, retry_failed=options.retry_failed,
-                overwrite=options.overwrite, progress=progress,
-            )  # fmt: skip
-    except PrepError as error:
-        say(f"avb: {error}")
-        return FAILED
+    with _bar(options.as_json) as progress:
+        summary = prep(
+            corpus, settings, root, options.out, jobs=jobs, engine=options.engine,
+            address=options.address, part=part, retry_failed=options.retry_failed,
+            overwrite=options.overwrite, progress=progress,
+        )  # fmt: skip
     for notice in summary.notices:
         say(f"note: {notice}")
     _show(dataclasses.asdict(summary), options.as_json)

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from avb.pipeline.config import PrepError
 from avb.pipeline.dispatch import run_units
 from avb.pipeline.engine import Make, Probe, Report, Task
-from avb.pipeline.unit import PrepError
 
 CLIPS = [13, 1, 8]
 

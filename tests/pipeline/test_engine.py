@@ -13,9 +13,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from avb.pipeline.config import PrepError
 from avb.pipeline.engine import Make
 from avb.pipeline.shard import ShardWriter, read_members
-from avb.pipeline.unit import PrepError
 from avb.tools.synth import make
 
 

@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from avb.pipeline.config import PrepError
 from avb.pipeline.engine import Make
 from avb.pipeline.engine_ray import _work
-from avb.pipeline.unit import PrepError
 from avb.tools.cli import app
 from avb.tools.synth import make
 
