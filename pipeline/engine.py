@@ -7,12 +7,9 @@ worker died. What follows from a death is for `dispatch` to decide, the same for
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import multiprocessing
 import os
-import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -24,8 +21,7 @@ from typing import Any
 
 from avb.pipeline.storage import Store
 from avb.pipeline.unit import run_unit, try_clips
-
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # names of <malloc.h>
+from avb.pipeline.worker import follow_parent, settle_process
 
 
 @dataclass(frozen=True)
@@ -99,24 +95,6 @@ ENGINES: dict[str, Callable[[str | None], AbstractContextManager[Engine]]] = {
     "local": _local,
     "ray": _ray,
 }
-
-
-def settle_process() -> None:
-    """Make this process a good worker: one thread, and memory that is used again.
-
-    More threads inside one worker cost more than they give. Pictures are larger than glibc's
-    128 KiB limit for fresh pages, which would be mapped, cleared and given back for each one:
-    4 of 22 ms of decoding a GRID clip.
-    """
-    import cv2
-    import torch
-
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, 1 << 25)
-        mallopt(M_TRIM_THRESHOLD, 1 << 28)
 
 
 _settle_once = functools.cache(settle_process)
@@ -227,16 +205,7 @@ _counts: Any = None
 def _start_worker(counts: Any) -> None:
     global _counts
     _counts = counts
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A new run may already be at work when the parent was killed."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+    follow_parent()
 
 
 def _work(task: Task) -> None:

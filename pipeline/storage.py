@@ -39,7 +39,7 @@ Result = TypeVar("Result")
 
 
 class StorageError(Exception):
-    """A store did not do what was asked; the line names the object and what to do (exit 1)."""
+    """A store or bucket did not do what was asked; the line says which, and what to do (exit 1)."""
 
 
 class Entry(NamedTuple):
@@ -189,6 +189,12 @@ class Store:
             try:
                 return action(files, self._path(name))
             except FileNotFoundError as error:
+                if _bucket_is_gone(error):
+                    bucket = urlsplit(self.url).netloc
+                    raise StorageError(
+                        f"{where}: there is no bucket {bucket}, or no more; see its name and"
+                        " AWS_ENDPOINT_URL, and run again when it is there"
+                    ) from None
                 raise FileNotFoundError(f"{where}: {_line(error)}") from None
             except FileExistsError:
                 raise
@@ -315,6 +321,16 @@ def _advice(error: Exception) -> str:
     if "BotoCoreError" in kinds and not kinds & _MAY_PASS:
         return "see the address and the settings in the environment and ~/.aws"
     return ""
+
+
+def _bucket_is_gone(error: BaseException | None) -> bool:
+    """Whether S3 said so; what it said is behind the driver's error, which is that of an object."""
+    while error is not None:
+        response = getattr(error, "response", None)
+        if isinstance(response, dict) and response["Error"].get("Code") == "NoSuchBucket":
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _line(error: Exception) -> str:

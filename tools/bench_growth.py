@@ -11,13 +11,14 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from avb.pipeline.config import UsageError, load_corpora
+from avb.pipeline.config import PrepError, UsageError, load_corpora
 from avb.pipeline.plan import Plan, Settings, Unit, lay_out, read_plan
 from avb.pipeline.records import Clip, Listing, Word
+from avb.pipeline.worker import follow_parent
 from avb.tools.prep_command import settings_for
 
 LABELS = [f"WORD{number:03d}" for number in range(500)]  # as many as LRW has
@@ -38,6 +39,7 @@ def bench_growth(rows: int, kind: str, folder: Path | None = None) -> dict[str, 
 
     Raises:
         UsageError: there is no such kind.
+        PrepError: the process of a step died.
     """
     if kind not in ("lrw", "grid"):
         raise UsageError(f"--kind {kind}: lrw or grid")
@@ -45,10 +47,8 @@ def bench_growth(rows: int, kind: str, folder: Path | None = None) -> dict[str, 
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         out = Path(temporary) / "out"
         measured = {}
-        for name, step in STEPS.items():
-            context = multiprocessing.get_context("spawn")
-            with ProcessPoolExecutor(1, context) as pool:
-                measured[name] = pool.submit(_measure, step, out, kind, rows).result()
+        for name in STEPS:
+            measured[name] = _apart(name, out, kind, rows)
         record["shards"] = len(read_plan(_plan_path(out)).units)
         record["plan_mb"] = round(_plan_path(out).stat().st_size / 1e6, 1)
         record["manifest_mb"] = round((out / "manifest.parquet").stat().st_size / 1e6, 1)
@@ -60,6 +60,29 @@ def bench_growth(rows: int, kind: str, folder: Path | None = None) -> dict[str, 
 
 
 Step = Callable[[Path, str, int], object]
+
+
+def _apart(name: str, out: Path, kind: str, rows: int) -> tuple[float, int, int]:
+    """`_measure` in a process of its own, which does not outlive this call nor this process."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=_send, args=(there, name, out, kind, rows))
+    process.start()
+    there.close()  # else its end would not be the end of what comes
+    try:
+        return here.recv()
+    except EOFError:
+        raise PrepError(
+            f"bench growth: the process of the step {name} died; if memory is short, fewer --rows"
+        ) from None
+    finally:
+        process.kill()
+        process.join()
+
+
+def _send(there: Connection, name: str, out: Path, kind: str, rows: int) -> None:
+    follow_parent()
+    there.send(_measure(STEPS[name], out, kind, rows))
 
 
 def _measure(step: Step, out: Path, kind: str, rows: int) -> tuple[float, int, int]:

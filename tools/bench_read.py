@@ -13,8 +13,8 @@ import numpy as np
 
 from avb.pipeline.codec import EXTENSIONS
 from avb.pipeline.config import UsageError
-from avb.pipeline.engine import settle_process
 from avb.pipeline.index import Index, Ints, load_index
+from avb.pipeline.worker import settle_process
 from avb.tools import baseline_webdataset
 
 _BATCH_SIZE = 32

@@ -24,6 +24,7 @@ import torch
 
 from avb.models.speech import DECODERS
 from avb.pipeline.config import UsageError
+from avb.pipeline.storage import Folder
 from avb.tools.bench_batches import Feed, blank_index, typical_frames
 from avb.tools.bench_contenders import (
     Contender,
@@ -49,7 +50,7 @@ def bench_train(
     recipe: str = "paper",
     overrides: list[str] | None = None,
     *,
-    data: Path | None = None,
+    data: Folder | None = None,
     device: str | None = None,
     batch_size: int | None = None,
     steps: int | None = None,
@@ -114,7 +115,7 @@ def bench_train(
 
 
 def open_recipe(
-    task: Task, recipe: str, overrides: list[str], data: Path | None, datasets: Path | None
+    task: Task, recipe: str, overrides: list[str], data: Folder | None, datasets: Path | None
 ) -> tuple[Recipe, Any]:
     """The recipe, and the index of the shards it is measured on or a `Blank` for them."""
     if data is None:

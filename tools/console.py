@@ -7,7 +7,9 @@ refused, 75 saved and stopped on a signal, 130 Ctrl-C.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
@@ -35,6 +37,7 @@ def guarded(function: Callable[..., None]) -> Callable[..., None]:
         from avb.pipeline.storage import StorageError
 
         try:
+            refuse_addresses(kwargs.values())
             function(*args, **kwargs)
         except UsageError as error:
             fail(str(error), USAGE)
@@ -44,6 +47,26 @@ def guarded(function: Callable[..., None]) -> Callable[..., None]:
             fail("stopped; run the same command again to go on", INTERRUPTED)
 
     return run
+
+
+def refuse_addresses(given: Iterable[Any]) -> None:
+    """An address typed where a file of this machine is wanted is said to be one, not absent.
+
+    Raises:
+        UsageError: there is one among the paths.
+    """
+    from avb.pipeline.config import UsageError
+
+    for value in given:
+        if isinstance(value, list):
+            refuse_addresses(value)
+        # A path has lost one of the two slashes.
+        elif isinstance(value, Path) and re.match("[a-z][a-z0-9+.-]+:/", str(value)):
+            address = str(value).replace(":/", "://", 1)
+            raise UsageError(
+                f"{address}: an address, where a file or folder of this machine is wanted; copy it"
+                " here and give its path"
+            )
 
 
 def show(record: dict[str, Any], as_json: bool) -> None:

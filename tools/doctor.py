@@ -88,13 +88,15 @@ print(f"{len(names)} x {names[0]}, {gib:.0f} GiB")
 _CORPUS = """
 from avb.pipeline.config import corpus_root, load_corpora
 from avb.pipeline.inspect import inspect
+from avb.pipeline.remote import listed_tree
 name, file = {name!r}, {datasets!r}
 corpus = load_corpora(file)[name]
 root = corpus_root(name, corpus)
 try:
-    if not (root.is_dir() and any(root.iterdir())):
-        raise SystemExit(f"nothing at {{root}}; its licence: {{corpus.licence.apply}}")
-    found = inspect(name, corpus, root)
+    with listed_tree(root) as here:
+        if not (here.is_dir() and any(here.iterdir())):
+            raise SystemExit(f"nothing at {{root}}; its licence: {{corpus.licence.apply}}")
+        found = inspect(name, corpus, here)
 except Exception as error:
     raise SystemExit(str(error))
 print(f"{{found.clips:,}} clips at {{root}}")

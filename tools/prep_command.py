@@ -9,13 +9,13 @@ import os
 import re
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from avb.pipeline.cache import open_file
 from avb.pipeline.config import Corpus, Crop, UsageError, corpus_root, load_corpora
 from avb.pipeline.plan import Plan, Settings, make_plan
 from avb.pipeline.storage import Folder, place
@@ -92,7 +92,8 @@ def run(options: Options) -> int:
     if part is not None:
         say(f"part {options.part} is done; after all parts, run once without --part")
     elif summary.ok == 0:
-        say(f"avb: none of {summary.listed} clips passed; the first reasons: {_reasons(summary)}")
+        why = _reasons(place(summary.out))
+        say(f"avb: none of {summary.listed} clips passed; the commonest reasons: {why}")
         return FAILED
     if limit is not None and refused > limit(summary.listed):
         say(f"avb: {refused} clips refused, more than --max-failures {options.max_failures}")
@@ -250,13 +251,23 @@ def _show(summary: dict[str, Any], as_json: bool) -> None:
     say(f"shards and their rows in {summary['out']}")
 
 
-def _reasons(summary: Any) -> str:
-    import pyarrow.parquet as pq
+def _reasons(folder: Folder, most: int = 3) -> str:
+    """The statuses that most clips have, each with how many and what is said of the first."""
+    import pyarrow.compute as pc
 
-    with open_file(place(summary.out), "manifest.parquet") as file:
-        rows = pq.read_table(file, columns=["status", "error"])
-    found = [f"{r['status']}: {r['error']}" for r in rows.slice(0, 3).to_pylist()]
-    return "; ".join(found)
+    from avb.pipeline.dataset import read_manifest
+
+    counts: Counter[str] = Counter()
+    first: dict[str, str] = {}
+    for batch in read_manifest(folder, ["status", "error"]):
+        for found in pc.value_counts(batch["status"]).to_pylist():
+            status = found["values"]
+            counts[status] += found["counts"]
+            if status not in first:
+                first[status] = batch["error"][pc.index(batch["status"], status).as_py()].as_py()
+    return "; ".join(
+        f"{count} {status}, such as: {first[status]}" for status, count in counts.most_common(most)
+    )
 
 
 def _dry_run(corpus: Corpus, settings: Settings, root: Folder, options: Options) -> int:

@@ -8,7 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -283,7 +288,9 @@ def test_clips_are_indexed_by_the_names_of_their_shards(tmp_path: Path) -> None:
     for unit in plan.units:
         bench_growth._fabricate(tmp_path, plan, unit)
     account.write_manifest(tmp_path, plan)
-    facts = {"corpus": "x", "settings": {}, "crops": {}, "mel": {}, "labels": ["no"]}
+    mel = {"n_mels": 80, "hop": 160, "floor": 1e-5, "dtype": "uint8", "scale": 0.1, "offset": -11.5}
+    facts = {"corpus": "x", "settings": {"fps": 25, "sample_rate": 16000}, "crops": {}, "mel": mel}
+    facts |= {"labels": ["no"], "fingerprint": "f"}
     (tmp_path / "dataset.json").write_text(json.dumps(facts))
     found = index.load_index(tmp_path)
     shards = [found.shard[row] for row in range(len(found))]
@@ -314,6 +321,36 @@ def test_missing_shards_are_a_line_each_however_many_clips_they_held(made_up: Pa
 def test_a_bench_of_no_known_kind_is_one_line() -> None:
     run = CliRunner().invoke(app, ["bench", "growth", "--kind", "films"])
     assert (run.exit_code, run.stderr) == (2, "avb: --kind films: lrw or grid\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_nothing_outlives_a_bench_that_is_stopped(tmp_path: Path, sent: int) -> None:
+    words = ["bench", "growth", "--rows", "2000000", "--folder", str(tmp_path)]
+    bench = subprocess.Popen(
+        [sys.executable, "-m", "avb", *words], stderr=subprocess.PIPE, text=True
+    )
+    while not list(tmp_path.glob("*/out/.avb/*")):  # the first step is at work
+        assert bench.poll() is None
+        time.sleep(0.02)
+    bench.send_signal(sent)
+    try:
+        _, errors = bench.communicate(timeout=30)  # a step left alone would hold the pipe
+    finally:
+        bench.kill()
+    assert bench.returncode == (-sent if sent == signal.SIGKILL else 130)
+    assert sent == signal.SIGKILL or (errors.count("\n") == 1 and not list(tmp_path.iterdir()))
+
+
+def test_a_step_that_dies_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_growth, "_send", _die)
+    run = CliRunner().invoke(app, ["bench", "growth", "--rows", "10", "--folder", str(tmp_path)])
+    assert run.exit_code == 1 and run.stderr.count("\n") == 1
+    assert "step plan died" in run.stderr and not list(tmp_path.iterdir())
+
+
+def _die(*_: object) -> None:
+    os._exit(9)
 
 
 @pytest.mark.slow

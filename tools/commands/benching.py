@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -28,7 +29,10 @@ step = typer.Typer(
 )
 app.add_typer(step, name="train")
 
-Streamed = Annotated[Path | None, typer.Option(help="Shards to stream [drawn batches].")]
+Streamed = Annotated[
+    str | None,
+    typer.Option(help="Shards to stream, a folder or an address [drawn batches]."),
+]
 BatchSize = Annotated[
     int | None, typer.Option(min=1, help="Clips a step [per recipe; on the CPU 8, speech 2].")
 ]
@@ -98,6 +102,7 @@ def bench_growth_command(
     """Time and memory of planning, accounting, verifying and indexing clips made up by code."""
     from avb.tools.bench_growth import bench_growth
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: all is tidied up
     show(bench_growth(rows, kind, folder), as_json)
 
 
@@ -169,11 +174,13 @@ def bench_train_lip(
     as_json: Json = False,
 ) -> None:
     """The lip reader."""
+    from avb.pipeline.storage import place
     from avb.tools.bench_train import bench_train as measure
 
     record = measure(
-        "lip", recipe, overrides, data=data, device=device, batch_size=batch_size, steps=steps,
-        rounds=rounds, compile_model=compile_model, datasets=context.obj,
+        "lip", recipe, overrides, data=place(data) if data else None, device=device,
+        batch_size=batch_size, steps=steps, rounds=rounds, compile_model=compile_model,
+        datasets=context.obj,
     )  # fmt: skip
     show(record, as_json)
 
@@ -193,10 +200,12 @@ def bench_train_l2s(
     as_json: Json = False,
 ) -> None:
     """The speech model, with both decoders."""
+    from avb.pipeline.storage import place
     from avb.tools.bench_train import bench_train as measure
 
     record = measure(
-        "l2s", recipe, overrides, data=data, device=device, batch_size=batch_size, steps=steps,
-        rounds=rounds, compile_model=compile_model, datasets=context.obj,
+        "l2s", recipe, overrides, data=place(data) if data else None, device=device,
+        batch_size=batch_size, steps=steps, rounds=rounds, compile_model=compile_model,
+        datasets=context.obj,
     )  # fmt: skip
     show(record, as_json)

@@ -150,8 +150,9 @@ def verify(
 
     from tqdm import tqdm
 
+    from avb.pipeline.dataset import dataset_folders
     from avb.pipeline.storage import place
-    from avb.pipeline.verify import dataset_folders, parse_share
+    from avb.pipeline.verify import parse_share
     from avb.pipeline.verify import verify as check
 
     share = parse_share(sample)
@@ -187,9 +188,9 @@ def stats(
     as_json: Json = False,
 ) -> None:
     """Counts, hours, lengths, bytes and milliseconds of prepared shards."""
+    from avb.pipeline.dataset import dataset_folders
     from avb.pipeline.stats import stats as count
     from avb.pipeline.storage import place
-    from avb.pipeline.verify import dataset_folders
 
     found = [count(path) for path in dataset_folders(place(folder))]
     if as_json:

@@ -129,7 +129,7 @@ def export(
         typer.Option(help="Record of avb eval on it, for the card; repeatable."),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="The shards it was trained on, for their licence and mel.")
+        str | None, typer.Option(help="The shards it was trained on, for their licence and mel.")
     ] = None,
     frames: Annotated[
         int | None, typer.Option(min=1, help="Frames a clip, for speech as ONNX [75 of GRID].")
@@ -137,9 +137,11 @@ def export(
     as_json: Json = False,
 ) -> None:
     """A checkpoint as safetensors or ONNX, with a model card (extra `export`)."""
+    from avb.pipeline.storage import place
     from avb.tools.export_command import run
 
-    run(ckpt, to, out, record or [], data, frames, as_json, context.obj)
+    shards = place(data) if data else None
+    run(ckpt, to, out, record or [], shards, frames, as_json, context.obj)
 
 
 @app.command("import-checkpoint")
@@ -147,13 +149,14 @@ def export(
 def import_checkpoint(
     file: Annotated[Path, typer.Argument(help="The authors' published LRW checkpoint.")],
     out: Annotated[Path, typer.Option(help="The checkpoint to write, for avb eval lip.")],
-    data: Annotated[Path | None, typer.Option(help="Shards of LRW, for their words.")] = None,
+    data: Annotated[str | None, typer.Option(help="Shards of LRW, for their words.")] = None,
     labels: Annotated[Path | None, typer.Option(help="Or a file of LRW's 500 words.")] = None,
 ) -> None:
     """The authors' published LRW weights as a checkpoint of avb."""
+    from avb.pipeline.storage import place
     from avb.tools.import_command import run
 
-    run(file, out, labels, data)
+    run(file, out, labels, place(data) if data else None)
 
 
 @app.command()

@@ -42,6 +42,7 @@ class Door(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else each body waits 40 ms for its head to be acknowledged
     server: Door
 
     def log_message(self, *_: Any) -> None:
@@ -110,7 +111,7 @@ class _Handler(BaseHTTPRequestHandler):
             for start in range(0, len(data), max(1, len(data) // 5)):
                 self.wfile.write(data[start : start + max(1, len(data) // 5)])
                 self.wfile.flush()
-                time.sleep(0.1)
+                time.sleep(0.02)
         else:
             self.wfile.write(data)
 
@@ -129,6 +130,7 @@ class Bucket:
     name: str
     door: Door
     client: Any = field(repr=False)
+    reconnected: bool = False
 
     @property
     def store(self) -> Store:
@@ -158,6 +160,13 @@ class Bucket:
 
         self.door.rule = rule
 
+    def reconnect(self) -> None:
+        """Have the next request see what was patched or set in the environment, for this test."""
+        import s3fs
+
+        self.reconnected = True
+        s3fs.S3FileSystem.clear_instance_cache()
+
     def vanish(self) -> None:
         for key in self.keys():
             self.client.delete_object(Bucket=self.name, Key=key)
@@ -167,7 +176,7 @@ class Bucket:
 @pytest.fixture(scope="session")
 def door() -> Iterator[Door]:
     reason = "object storage needs moto[server] and the extra cloud"
-    pytest.importorskip("s3fs", reason=reason)
+    s3fs = pytest.importorskip("s3fs", reason=reason)
     server_of = pytest.importorskip("moto.server", reason=reason)
     server = server_of.ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
     server.start()
@@ -175,6 +184,7 @@ def door() -> Iterator[Door]:
     thread = threading.Thread(target=found.serve_forever, daemon=True)
     thread.start()
     yield found
+    s3fs.S3FileSystem.clear_instance_cache()
     found.shutdown()
     server.stop()
 
@@ -186,7 +196,6 @@ _numbers = iter(range(1, 10_000))
 def bucket(door: Door, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Bucket]:
     """Named in the environment as a user would name it; waits are short, the cache is its own."""
     import boto3
-    import s3fs
 
     values = {
         "AWS_ENDPOINT_URL": door.url,
@@ -197,12 +206,14 @@ def bucket(door: Door, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Itera
     }
     for name, value in values.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(storage, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(storage, "FIRST_WAIT_S", 0.001)
     client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{door.port}")
     name = f"corpus-{next(_numbers)}"
     client.create_bucket(Bucket=name)
     door.rule = None
     door.seen.clear()
-    yield Bucket(name, door, client)
+    found = Bucket(name, door, client)
+    yield found
     door.rule = None
-    s3fs.S3FileSystem.clear_instance_cache()
+    if found.reconnected:  # a client takes 0.2 s to make, so all other tests share one
+        found.reconnect()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from avb.pipeline.storage import Store
 from avb.tools.cli import app
 from avb.tools.synth import make
 
@@ -60,11 +62,86 @@ def test_from_the_corpus_to_the_record(bucket: Any, tmp_path: Path) -> None:
         avb("train", "lip", "--data", where, *TINY, "--steps", 2, "--seed", 1, "--out", run)
         record = tmp_path / f"{name}.json"
         avb("eval", "lip", "--data", where, "--ckpt", run, "--part", "val", "--out", record)
+        if importlib.util.find_spec("safetensors"):
+            words = ("--to", "safetensors", "--out", tmp_path / f"{name}-export")
+            avb("export", "--ckpt", tmp_path / "here", "--data", where, *words)
     assert (tmp_path / "here.png").read_bytes() == (tmp_path / "there.png").read_bytes()
+    for path in (tmp_path / "here-export").glob("*"):
+        assert path.read_bytes() == (tmp_path / "there-export" / path.name).read_bytes()
     assert losses(tmp_path / "here") == losses(tmp_path / "there") != []
     records = [json.loads((tmp_path / f"{name}.json").read_text()) for name in ("here", "there")]
-    for key in ("metrics", "data", "predictions"):
-        assert records[0].get(key) == records[1].get(key)
+    assert len(records[0]["clips"]) == records[0]["flags"]["n"] > 0  # what was said of each clip
+    one, other = (
+        json.dumps({key: record[key] for key in ("metrics", "clips", "confusions", "addressing")})
+        for record in records
+    )
+    assert one == other
+
+
+STORED = "s3://bucket/run/best.pt"
+LOCAL_ONLY = {
+    "infer lip": ["infer", "lip", "me.mp4", "--ckpt", STORED],
+    "infer l2s": ["infer", "l2s", "me.mp4", "--ckpt", STORED],
+    "eval": ["eval", "lip", "--data", "shards", "--ckpt", STORED],
+    "export": ["export", "--ckpt", STORED, "--to", "onnx", "--out", "out"],
+    "ui": ["ui", "--ckpt", "best.pt", "--ckpt", STORED],
+    "import": ["import-checkpoint", STORED, "--out", "out.pt"],
+    "train": ["train", "lip", "--out", STORED],
+    "bench read": ["bench", "read", STORED],
+}
+
+
+@pytest.mark.parametrize("words", LOCAL_ONLY.values(), ids=LOCAL_ONLY)
+def test_an_address_where_none_is_taken_is_one_line(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = CliRunner().invoke(app, words)
+    assert run.exit_code == 2, run.output
+    assert run.stderr.count("\n") == 1 and run.stderr.startswith(f"avb: {STORED}: an address")
+    assert "copy it here" in run.stderr and not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def there(lrw: Any, bucket: Any) -> Store:
+    """Shards to train on, in a bucket."""
+    for path in lrw.folder.iterdir():
+        bucket.write(f"lrw/{path.name}", path.read_bytes())
+    record = json.loads((lrw.folder / "dataset.json").read_text())
+    clips = len(lrw.clips)
+    record |= {"title": "drawn", "counts": {"listed": clips, "ok": clips, "status": {"ok": clips}}}
+    record["pixels"] = {crop: {"mean": 128.0, "std": 50.0} for crop in record["crops"]}
+    bucket.write("lrw/dataset.json", json.dumps(record).encode())
+    return bucket.store / "lrw"
+
+
+def test_words_come_from_shards_in_a_store(lrw: Any, there: Store) -> None:
+    from avb.tools.import_command import read_words
+
+    assert read_words(None, there) == (lrw.labels, there)
+
+
+@pytest.mark.slow
+def test_a_corpus_in_a_store_is_looked_at(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from avb.tools import doctor
+
+    for name in ("bbaf2n", "lwbz9s"):
+        bucket.write(f"raw/s1/{name}.mpg", b"")
+    code = doctor._CORPUS.format(name="grid", datasets=None)
+    for folder, ok in (("raw", True), ("nothing", False)):
+        monkeypatch.setenv("AVB_GRID_ROOT", str(bucket.store / folder))
+        line = doctor.probe("corpus grid", code, "set it")
+        wanted = "2 clips" if ok else "nothing"
+        assert line.ok == ok and line.found.startswith(f"{wanted} at {bucket.store / folder}")
+
+
+def test_a_bench_streams_from_a_store(there: Store, bucket: Any) -> None:
+    small = [*TINY, "--batch-size", "2", "--steps", "1", "--rounds", "1", "--json"]
+    run = CliRunner().invoke(app, ["bench", "train", "lip", "--data", str(there), *small])
+    assert run.exit_code == 0, run.output
+    record = json.loads(run.stdout)
+    assert record["data"] == str(there) and record["data_wait"] is not None
+    assert any(".tar" in path for _, path in bucket.door.seen)
 
 
 def test_a_flipped_byte_in_a_store_is_named(grid: Any, bucket: Any) -> None:

@@ -18,16 +18,14 @@ from avb.pipeline.prep import Part, Summary, prep
 from avb.pipeline.storage import StorageError, place
 from avb.tools.cli import app
 from avb.tools.prep_command import settings_for
-from avb.tools.synth import make
+
+#: The rest of the faults; what they do to one object is in `test_storage`.
+SLOW = {what: pytest.param(what, marks=pytest.mark.slow) for what in ("500", "503", "deaf", "slow")}
 
 
 @pytest.fixture(scope="module")
-def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A drawn LRW: 6 good clips and the odd ones."""
-    pytest.importorskip("espeakng_loader", reason="drawn talkers speak with the extra prep")
-    root = tmp_path_factory.mktemp("raw")
-    make("lrw", root / "lrw", clips=6, odd=True)
-    return root / "lrw"
+def raw(drawn_lrw: Any) -> Path:
+    return drawn_lrw.root
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +156,7 @@ def test_of_two_that_start_at_once_the_later_one_keeps_to_the_plan(
     run(raw, bucket.store)
 
 
-@pytest.mark.parametrize("what", ["500", "503", "cut", "deaf", "slow"])
+@pytest.mark.parametrize("what", ["cut", *SLOW.values()])
 def test_faults_that_pass_change_nothing(raw: Path, done: Path, bucket: Any, what: str) -> None:
     left = iter([what, what, None, None, None, None, what, None, None] * 3)
     bucket.door.rule = lambda method, path: next(left, None) if method != "EXPECT" else None
@@ -166,7 +164,7 @@ def test_faults_that_pass_change_nothing(raw: Path, done: Path, bucket: Any, wha
     assert_same(bucket, done)
 
 
-@pytest.mark.parametrize("what", ["500", "cut", "404"])
+@pytest.mark.parametrize("what", ["cut", "404", SLOW["500"]])
 def test_a_store_that_fails_in_the_middle_is_one_line(
     raw: Path, done: Path, bucket: Any, what: str
 ) -> None:
@@ -206,24 +204,51 @@ def test_a_corpus_in_a_store(
         assert found == wanted
 
 
+@pytest.mark.parametrize("role", ["root", "out"])
+def test_a_bucket_that_vanishes_in_the_middle_is_one_line(
+    raw: Path, bucket: Any, tmp_path: Path, role: str
+) -> None:
+    """Of the corpus it would else be clips without a file, and a row each."""
+    places: dict[str, Any] = {"root": raw, "out": tmp_path}
+    if role == "root":
+        for path in raw.rglob("*"):
+            if path.is_file():
+                bucket.write(f"raw/lrw/{path.relative_to(raw).as_posix()}", path.read_bytes())
+    places[role] = bucket.store / "raw/lrw" if role == "root" else bucket.store
+    method, match = ("GET", ".mp4") if role == "root" else ("PUT", ".tar")
+    seen = []
+
+    def rule(command: str, path: str) -> None:
+        if command == method and match in path:
+            seen.append(path)
+            if len(seen) == 2:
+                bucket.vanish()
+
+    bucket.door.rule = rule
+    with pytest.raises(StorageError, match=rf"^{places[role]}.*there is no bucket {bucket.name}"):
+        run(places["root"], places["out"])
+    assert len(seen) >= 2 and not (tmp_path / "lrw" / "dataset.json").exists()
+
+
 def test_bad_addresses_are_one_line_each(
     raw: Path, bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import s3fs
-
     words = ("prep", "lrw", "--root", raw, "--shard-clips", 5)
     bucket.fail("403", 10**6, "PUT")
     code, text = avb(*words, "--out", bucket.store)
     assert code == 1 and text.count("\n") == 1 and "do not allow it" in text
     bucket.door.rule = None
     code, text = avb(*words, "--out", f"s3://{bucket.name}-not")
-    assert code == 1 and text.count("\n") == 1 and "bucket does not exist" in text
+    assert code == 1 and text.count("\n") == 1 and f"no bucket {bucket.name}-not" in text
+    for command in ("stats", "verify", "preview"):
+        code, text = avb(command, f"s3://{bucket.name}-not/lrw")
+        assert code == 1 and text.count("\n") == 1 and f"no bucket {bucket.name}-not" in text
     code, text = avb("prep", "lrw", "--root", bucket.store / "no", "--out", tmp_path / "out")
     assert code == 2 and text.count("\n") == 1 and "no LRW found" in text
     code, text = avb(*words, "--out", "s3://me:hidden@bucket/x")
     assert code == 2 and text.count("\n") == 1 and "hidden" not in text
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    s3fs.S3FileSystem.clear_instance_cache()
+    bucket.reconnect()
     for command in (words, ("stats",), ("verify",)):
         target = ("--out", bucket.store) if command is words else (bucket.store,)
         code, text = avb(*command, *target)
@@ -234,15 +259,13 @@ def test_bad_addresses_are_one_line_each(
 def test_wrong_credentials_are_one_line(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import http.client
 
-    import s3fs
-
     def enforce(after: str) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", bucket.door.port)
         connection.request("POST", "/moto-api/reset-auth", after)
         assert connection.getresponse().status == 200
 
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong-secret")
-    s3fs.S3FileSystem.clear_instance_cache()
+    bucket.reconnect()
     enforce("0")
     try:
         code, text = avb("stats", bucket.store)

@@ -76,7 +76,9 @@ def test_workers_read_the_same(grid: Any, bucket: Any) -> None:
     assert_equal(batches(there, workers=2), batches(grid.folder))
 
 
-@pytest.mark.parametrize("what", ["500", "cut", "deaf"])
+@pytest.mark.parametrize(
+    "what", ["cut", *(pytest.param(what, marks=pytest.mark.slow) for what in ("500", "deaf"))]
+)
 def test_faults_that_pass_are_not_seen(grid: Any, bucket: Any, what: str) -> None:
     there = upload(grid.folder, bucket)
     bucket.fail(what, 4, "GET", ".tar")
@@ -88,8 +90,17 @@ def test_a_bucket_that_vanishes_is_one_line(grid: Any, bucket: Any, workers: int
     there = upload(grid.folder, bucket)
     stream = Stream(load_index(there), batch_size=4, workers=workers)
     bucket.vanish()
-    with pytest.raises(FileNotFoundError, match=rf"{there}/.*tar: missing"):
+    with pytest.raises(StorageError, match=rf"{there}/.*tar: there is no bucket {bucket.name}"):
         next(iter(stream))
+
+
+def test_a_shard_that_is_gone_is_told_from_its_bucket(grid: Any, bucket: Any) -> None:
+    there = upload(grid.folder, bucket)
+    index = load_index(there)
+    for key in bucket.keys():
+        bucket.client.delete_object(Bucket=bucket.name, Key=key)
+    with pytest.raises(FileNotFoundError, match=rf"{there}/.*tar: missing"):
+        next(iter(Stream(index, batch_size=4, workers=0)))
 
 
 def test_a_shard_with_another_content_is_one_line(grid: Any, bucket: Any) -> None:

@@ -1,0 +1,76 @@
+"""Workers of Ray write into a store what processes of this machine write into a folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+def prep(root: object, out: object, *more: object) -> subprocess.CompletedProcess[str]:
+    words = ["prep", "lrw", "--root", root, "--out", out, "--shard-clips", 3, *more]
+    return subprocess.run(
+        [sys.executable, "-m", "avb", *map(str, words)],
+        env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+
+
+def content(folder: Path) -> dict[str, Any]:
+    """What does not change from run to run: hashes of shards, rows and the record."""
+    found: dict[str, Any] = {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.tar")
+    }
+    rows = pq.read_table(folder / "manifest.parquet").to_pylist()
+    found["rows"] = [{k: v for k, v in row.items() if not k.endswith("_ms")} for row in rows]
+    found["dataset"] = json.loads((folder / "dataset.json").read_text())
+    del found["dataset"]["timings"]
+    return found
+
+
+@pytest.fixture
+def raw(drawn_lrw: Any, bucket: Any) -> Any:
+    pytest.importorskip("ray", reason="needs the extra ray")
+    for path in drawn_lrw.root.rglob("*"):
+        if path.is_file():
+            name = path.relative_to(drawn_lrw.root).as_posix()
+            bucket.write(f"raw/lrw/{name}", path.read_bytes())
+    return bucket.store / "raw/lrw"
+
+
+def test_from_store_to_store(raw: Any, drawn_lrw: Any, bucket: Any, tmp_path: Path) -> None:
+    """The way there fails now and then; what the workers upload is whole all the same."""
+    left = iter([None, None, "500", "cut", None, None, "deaf"] * 3)
+    bucket.door.rule = lambda method, path: next(left, None) if ".tar" in path else None
+    run = prep(raw, bucket.store / "out", "--engine", "ray")
+    assert run.returncode == 3, run.stderr
+    assert "hidden-secret" not in run.stdout + run.stderr
+    there = tmp_path / "there"
+    for key in bucket.keys():
+        if key.startswith("out/lrw/") and "/.avb/" not in key:
+            path = there / key
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(bucket.read(key))
+    assert prep(drawn_lrw.root, tmp_path / "here", "--jobs", 1).returncode == 3
+    assert content(there / "out/lrw") == content(tmp_path / "here/lrw")
+    assert list((tmp_path / "here/lrw").glob("*.tar"))
+
+
+def test_what_a_worker_may_not_write_is_one_line(raw: Any, bucket: Any) -> None:
+    bucket.door.rule = lambda method, path: (
+        "403" if method == "PUT" and path.endswith(".tar") else None
+    )
+    run = prep(raw, bucket.store / "out", "--engine", "ray", "--json")
+    assert run.returncode == 1 and not run.stdout
+    lines = run.stderr.strip().splitlines()
+    assert len(lines) == 1 and "do not allow it" in lines[0], run.stderr
+    assert f"{bucket.store}/out/lrw/" in lines[0]
