@@ -6,11 +6,8 @@ Axis letters: B samples, T frames, H rows, W columns, F mel bins, M mel columns.
 from __future__ import annotations
 
 import os
-import struct
 from collections import OrderedDict
 from collections.abc import Iterator
-from functools import lru_cache
-from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +19,7 @@ from avb.pipeline.batch import Batch
 from avb.pipeline.cache import fetched_ahead, the_cache
 from avb.pipeline.codec import EXTENSIONS, decode_flac, decode_video
 from avb.pipeline.index import WORDS_PER_SENTENCE, Index, Ints
+from avb.pipeline.npy import parse_npy
 from avb.pipeline.shard import read_members
 from avb.pipeline.storage import Folder
 
@@ -90,10 +88,10 @@ class ShardFiles:
                 ) from None
             if len(self._open) > (_OPEN_FILES if isinstance(self._folder, Path) else _OPEN_COPIES):
                 os.close(self._open.popitem(last=False)[1])
-        block = os.pread(self._open[shard], nbytes, offset)
-        if len(block) != nbytes:
-            raise ValueError(f"ends after {offset + len(block)} bytes, a sample lies beyond")
-        return block
+        size = os.fstat(self._open[shard]).st_size  # asked first: pread makes room for all it reads
+        if offset + nbytes > size:
+            raise ValueError(f"ends after {size} bytes, a sample lies beyond")
+        return os.pread(self._open[shard], nbytes, offset)
 
     def fetch(self, shard: str) -> None:
         """See to it that a shard of a store lies in the cache."""
@@ -303,26 +301,6 @@ class Assembler:
             f"{index.folder / str(index.shard[row])}.tar: clip {index.key(row)}: {error}; "
             f"find every fault with `avb verify {index.folder}`"
         )
-
-
-def parse_npy(data: memoryview) -> NDArray[np.float16] | NDArray[np.uint8]:
-    """A float16 or uint8 array from the bytes of a `.npy` file, not copied; never unpickles.
-
-    Raises:
-        ValueError: something else.
-    """
-    if bytes(data[:8]) != b"\x93NUMPY\x01\x00" or len(data) < 10:
-        raise ValueError(f"{len(data)} bytes are not a .npy array of format 1.0")
-    start = 10 + struct.unpack_from("<H", data, 8)[0]
-    shape, fortran, dtype = _parse_npy_header(bytes(data[8:start]))
-    if dtype not in (np.float16, np.uint8):
-        raise ValueError(f".npy array is {dtype}, expected float16 or uint8")
-    return np.frombuffer(data[start:], dtype).reshape(shape, order="F" if fortran else "C")
-
-
-@lru_cache(maxsize=256)  # one for each length of clip; parsing takes as long as a lips frame
-def _parse_npy_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype]:
-    return np.lib.format.read_array_header_1_0(BytesIO(header))
 
 
 def _copy_window(mel_FM: Floats, first: int, out_FM: Floats) -> None:

@@ -36,13 +36,23 @@ def torchaudio() -> Any:
     return module
 
 
+#: Of the filters between two rates without a common factor; 48 kHz from 44.1 kHz has 23,520.
+MOST_TAPS = 1 << 25
+
+
 @lru_cache(maxsize=8)
 def _resampler(rate: int, wanted: int) -> Any:
     return torchaudio().transforms.Resample(rate, wanted)
 
 
 def resample(sound: np.ndarray, rate: int, wanted: int) -> np.ndarray:
-    """Band-limited resampling of float32 [n] from `rate` to `wanted` Hz."""
+    """Band-limited resampling of float32 [n] from `rate` to `wanted` Hz.
+
+    A rate that has little in common with `wanted` (44101, damaged) is taken for the next multiple
+    of 25 Hz: its filters would be gigabytes.
+    """
+    if rate * wanted > MOST_TAPS * math.gcd(rate, wanted) ** 2:
+        rate = max(1, round(rate / 25)) * 25
     if rate == wanted:
         return sound
     with torch.inference_mode():
@@ -63,9 +73,9 @@ def fit(
         cut).
     """
     placed = resample(np.ascontiguousarray(sound, np.float32), rate, sample_rate)
-    shift = round(start_s * sample_rate)
-    placed = np.concatenate([np.zeros(shift, np.float32), placed]) if shift > 0 else placed[-shift:]
     wanted = num_frames * sample_rate // fps
+    shift = min(round(start_s * sample_rate), wanted)
+    placed = np.concatenate([np.zeros(shift, np.float32), placed]) if shift > 0 else placed[-shift:]
     pad = wanted - len(placed)
     if pad > 0:
         return np.concatenate([placed, np.zeros(pad, np.float32)]), pad

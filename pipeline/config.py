@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import hashlib
+import math
 import os
 import re
+import reprlib
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -59,6 +61,14 @@ class Mel:
     floor: float
     uint8_max: float
 
+    def __post_init__(self) -> None:
+        sizes = 0 < self.hop <= self.window <= self.n_fft <= 1 << 16 and 0 < self.n_mels <= 1024
+        bands = 0 <= self.f_min < self.f_max < math.inf and 0 <= self.preemphasis <= 1
+        scale = 0 < self.power <= 4 and self.floor > 0
+        scale = scale and math.log(self.floor) < self.uint8_max < math.inf
+        if not (sizes and bands and scale):
+            raise ValueError("numbers that make no front end")
+
 
 @dataclass(frozen=True)
 class Crop:
@@ -66,6 +76,10 @@ class Crop:
 
     size: int
     margin: int
+
+    def __post_init__(self) -> None:
+        if not (0 < self.size <= 4096 and 0 <= self.margin <= 1024):
+            raise ValueError(f"no picture of {self.size} pixels and a margin of {self.margin}")
 
     @property
     def stored(self) -> int:
@@ -137,15 +151,18 @@ class Corpus:
     face_every: int = 3
 
 
-def build(kind: Any, value: Any, where: str) -> Any:
+def build(kind: Any, value: Any, where: str, strict: bool = True) -> Any:
     """`value`, read from YAML, as an instance of `kind` (dataclasses, dict, list, unions).
 
+    Args:
+        strict: whether an unknown key is a mistake; else it is passed over.
+
     Raises:
-        UsageError: a key is unknown or missing, or a value has the wrong type; it names the place
-            and the nearest right key.
+        UsageError: a key is unknown or missing, or a value has the wrong type or cannot be; it
+            names the place and the nearest right key.
     """
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        return _build_dataclass(kind, value, where)
+        return _build_dataclass(kind, value, where, strict)
     if kind is Any:
         return value
     origin, args = typing.get_origin(kind), typing.get_args(kind)
@@ -154,42 +171,67 @@ def build(kind: Any, value: Any, where: str) -> Any:
             choices = ", ".join(map(str, args))
             near = difflib.get_close_matches(str(value), list(map(str, args)), 1, 0.5)
             hint = f"; did you mean {near[0]}?" if near else ""
-            raise UsageError(f"{where}: {value!r} is none of {choices}{hint}")
+            raise UsageError(f"{where}: {_short(value)} is none of {choices}{hint}")
         return value
     if origin in (types.UnionType, typing.Union):
         if value is None and type(None) in args:
             return None
         rest = [a for a in args if a is not type(None)]
         plain = [a for a in rest if isinstance(a, type) and isinstance(value, a)]
-        return build((plain or rest)[0], value, where)
+        return build((plain or rest)[0], value, where, strict)
     if origin is dict:
         _expect(isinstance(value, Mapping), where, "a mapping", value)
-        return {str(k): build(args[1], v, f"{where}.{k}") for k, v in value.items()}
+        return {str(k): build(args[1], v, f"{where}.{_plain(k)}", strict) for k, v in value.items()}
     if origin is list:
         _expect(isinstance(value, list), where, "a list", value)
-        return [build(args[0], v, f"{where}[{i}]") for i, v in enumerate(value)]
+        return [build(args[0], v, f"{where}[{i}]", strict) for i, v in enumerate(value)]
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        _expect(abs(value) < 1 << 1000, where, "a smaller number", value)
         return float(value)
     ok = isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool)
     _expect(ok, where, kind.__name__, value)
     return value
 
 
-def _build_dataclass(kind: type, value: Any, where: str) -> Any:
+def _build_dataclass(kind: type, value: Any, where: str, strict: bool) -> Any:
     _expect(isinstance(value, Mapping), where, "a mapping", value)
     hints = typing.get_type_hints(kind)
     names = {f.name: f for f in dataclasses.fields(kind)}
-    _expect_keys(value, names, where)
+    if strict:
+        _expect_keys(value, names, where)
     for name, f in names.items():
         required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
         if required and name not in value:
             raise UsageError(f"{where}: the key {name!r} is missing")
-    return kind(**{k: build(hints[k], v, f"{where}.{k}") for k, v in value.items()})
+    given = {k: v for k, v in value.items() if k in names}
+    found = {k: build(hints[k], v, f"{where}.{k}", strict) for k, v in given.items()}
+    try:
+        return kind(**found)
+    except ValueError as error:  # the values do not go together
+        raise UsageError(f"{where}: {error}") from None
 
 
 def _expect(ok: bool, where: str, wanted: str, value: Any) -> None:
     if not ok:
-        raise UsageError(f"{where}: expected {wanted}, found {value!r} ({type(value).__name__})")
+        raise UsageError(
+            f"{where}: expected {wanted}, found {_short(value)} ({type(value).__name__})"
+        )
+
+
+def one_line(error: object) -> str:
+    """What an error says, in one line that is not long and can be read."""
+    text = " ".join(str(error).split())[:200]
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def _short(value: Any) -> str:
+    """A value as it is written in Python, in one line that can be read."""
+    return " ".join(reprlib.repr(value).split())
+
+
+def _plain(key: Any) -> str:
+    """A key of a mapping, in one line that can be read."""
+    return key if isinstance(key, str) and key.isprintable() and len(key) < 80 else _short(key)
 
 
 def _expect_keys(found: Iterable[Any], known: Iterable[str], where: str) -> None:
@@ -197,7 +239,9 @@ def _expect_keys(found: Iterable[Any], known: Iterable[str], where: str) -> None
     for key in found:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, 1, 0.0)
-            raise UsageError(f"{where}: unknown key {key!r}; the nearest right one is {near[0]!r}")
+            raise UsageError(
+                f"{where}: unknown key {_short(key)}; the nearest right one is {near[0]!r}"
+            )
 
 
 def builtin_path() -> Path:

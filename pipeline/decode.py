@@ -25,6 +25,10 @@ BLANK_STD = 2.0
 #: alone. Broadcast and disc streams have one at least every half second.
 UNINDEXED = {"mpeg", "mpegts"}
 PREROLL_S = 2.0
+#: What sound is sampled at, from telephones to mastering.
+MIN_HZ, MAX_HZ = 2_000, 768_000
+#: No picture is shown for longer: where stamps are damaged, a film of a second may say years.
+LONGEST_S = 10.0
 
 
 @dataclass
@@ -107,7 +111,7 @@ def _decode(path: Path, fps: int, low: float, high: float, seek_s: float) -> _Ta
     bounded = high < float("inf")
     edge = 0.5 / fps + 1e-6  # a picture belongs to the span whose start it is nearest to
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:
             streams = _streams(container, path)
             zero = start_of(streams[0])
             taken.indexed = container.format.name not in UNINDEXED
@@ -152,7 +156,9 @@ def _streams(container: Any, path: Path) -> list[Any]:
         raise Refused("bad_decode", f"{path.name}: no video stream")
     if not sounds:
         raise Refused("no_audio", f"{path.name}: no sound track")
-    for stream in (videos[0], sounds[0]):
+    for stream, status in ((videos[0], "bad_decode"), (sounds[0], "no_audio")):
+        if stream.codec_context is None:
+            raise Refused(status, f"{path.name}: {stream.type} that no decoder here knows")
         stream.thread_type = "NONE"  # one worker is one core; more threads cost more than they give
     return [videos[0], sounds[0]]
 
@@ -206,6 +212,11 @@ class _Sound:
     def mono(self, path: Path) -> tuple[np.ndarray, int, float]:
         if not self.parts:
             raise Refused("no_audio", f"{path.name}: the sound track is empty")
+        forms = {(len(part), part.dtype) for part in self.parts}
+        if len(forms) > 1 or not MIN_HZ <= self.rate <= MAX_HZ:
+            raise Refused(
+                "no_audio", f"{path.name}: sound at {self.rate} Hz in {len(forms)} forms; damaged?"
+            )
         data = np.concatenate(self.parts, axis=1)
         mono = data[0].astype(np.float32)
         for channel in data[1:]:
@@ -243,7 +254,7 @@ def _to_rate(
         regular = abs(steps.mean() * fps - 1) < 0.01 and steps.max() * fps < 1.9
         if not regular:
             flags.add("resampled_rate")
-            at = np.asarray(times) - times[0]
+            at = np.concatenate([[0.0], np.cumsum(np.minimum(steps, LONGEST_S))])
             period = float(np.median(steps))
             wanted = np.arange(max(1, round((at[-1] + period) * fps))) / fps
             nearest = np.abs(at[None, :] - wanted[:, None]).argmin(axis=1)
@@ -314,7 +325,7 @@ def read_sound(path: Path) -> tuple[np.ndarray, int]:
 
     sound = _Sound()
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:
             for frame in container.decode(audio=0):
                 sound.add(frame, 0.0)
         mono, rate, _ = sound.mono(path)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from avb.pipeline import decode
-from avb.pipeline.decode import Media, check_size, start_of
+from avb.pipeline.decode import LONGEST_S, Media, check_size, start_of
 from avb.pipeline.records import Refused
 
 #: Formats whose first plane is the luma of the source as it is.
@@ -79,7 +79,9 @@ def at_rate(video: Any, header: Header, fps: int, **options: Any) -> Any:
     """An ffmpeg-python stream of pictures at `fps`: the nearest one for each time."""
     # Its clock starts with the first stamp of either stream; ours with the first picture. Half a
     # period earlier, the last picture before each time is the nearest one.
-    video = video.filter("setpts", f"PTS-{header.first_s + 0.5 / header.rate:.6f}/TB")
+    start = f"PTS-{header.first_s + min(0.5 / header.rate, LONGEST_S / 2):.6f}/TB"
+    later = f"PREV_OUTPTS+min(PTS-PREV_INPTS,{LONGEST_S}/TB)"
+    video = video.filter("setpts", f"if(isnan(PREV_OUTPTS),{start},{later})")
     return video.filter("fps", fps, round="up", **options)
 
 
@@ -128,16 +130,21 @@ def read_header(path: Path) -> Header:
     import av
 
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:
             return header_of(container)
     except av.FFmpegError:
         return Header()  # the program will say what is wrong
 
 
+def sound_of(container: Any) -> list[Any]:
+    """The sound stream of an opened file, if it has one that a decoder here knows."""
+    return [s for s in container.streams.audio[:1] if s.codec_context is not None]
+
+
 def header_of(container: Any) -> Header:
     """What an opened file says of itself."""
     header = Header(indexed=container.format.name not in decode.UNINDEXED)
-    for sound in container.streams.audio[:1]:
+    for sound in sound_of(container):
         header.channels = sound.codec_context.layout.nb_channels
     for stream in container.streams.video[:1]:
         header.first_s = start_of(stream) - (container.start_time or 0) / 1e6

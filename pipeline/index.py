@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avb.pipeline.cache import open_file
+from avb.pipeline.config import UsageError, one_line
+from avb.pipeline.dataset import check_dataset
 from avb.pipeline.storage import Folder, place
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ Rows = Ints | slice
 
 WORDS_PER_SENTENCE = 6
 PIECE_ROWS = 1 << 16
+MOST_SECONDS = 1e6  # of a clip
 
 
 class Row(NamedTuple):
@@ -213,29 +216,47 @@ def load_index(folder: str | Folder) -> Index:
     path = folder / "manifest.parquet"
     try:
         with open_file(folder, "manifest.parquet") as source, pq.ParquetFile(source) as file:
-            return _read(folder, dataset, file)
+            index = _read(folder, dataset, file)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: missing; run `avb prep` on this folder again") from None
-    except (pa.ArrowException, KeyError) as error:
-        line = " ".join(str(error).split())[:200]
-        raise ValueError(f"{path}: no manifest of this version ({line}); prepare again") from None
+    except (pa.ArrowException, KeyError, OSError) as error:
+        raise ValueError(
+            f"{path}: no manifest of this version ({one_line(error)}); prepare again"
+        ) from None
+    if (row := _first_impossible(index)) is not None:
+        raise ValueError(f"{path}: the row of clip {index.key(row)!r} cannot be; prepare again")
+    return index
+
+
+def _first_impossible(index: Index) -> int | None:
+    """The first row, if any, whose numbers no shard can have.
+
+    Readers make room for as much as these say before they see a byte of a shard.
+    """
+    wrong = (index.offset < 0) | (index.nbytes <= 0)
+    for length in (index.num_frames, index.num_mel):  # each picture and column takes a byte or more
+        wrong |= (length <= 0) | (length > index.nbytes)
+    far = np.flatnonzero((np.abs(index.word_s) > MOST_SECONDS).any(1))
+    wrong[np.searchsorted(index.first_word, far, side="right") - 1] = True
+    found = np.flatnonzero(wrong)
+    return int(found[0]) if found.size else None
 
 
 def _load_dataset(folder: Folder) -> dict[str, Any]:
     path = folder / "dataset.json"
     try:
         with open_file(folder, "dataset.json") as file:
-            dataset = json.load(file)
-        missing = {"corpus", "settings", "crops", "mel", "labels"} - set(dataset)
+            return check_dataset(json.load(file), str(path))
     except FileNotFoundError:
         raise FileNotFoundError(
             f"{path}: missing, so the preparation is not finished; run `avb prep` again"
         ) from None
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: not readable as JSON ({error}); prepare again") from None
-    if missing:
-        raise ValueError(f"{path}: lacks {_some(sorted(missing))}; prepare again")
-    return dataset
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path}: not readable as JSON ({one_line(error)}); prepare again"
+        ) from None
+    except UsageError as error:
+        raise ValueError(f"{error}; prepare again") from None
 
 
 def _read(folder: Folder, dataset: dict[str, Any], file: pq.ParquetFile) -> Index:
@@ -281,11 +302,17 @@ def _stored(file: pq.ParquetFile, name: str) -> Iterator[pa.Array]:
     if name not in file.schema_arrow.names:
         raise KeyError(f"no column {name}")
     for batch in file.iter_batches(PIECE_ROWS, columns=["status", name], use_threads=False):
-        yield batch.filter(pc.equal(batch["status"], "ok"))[name]
+        column = batch.filter(pc.equal(batch["status"], "ok"))[name]
+        if name in ("key", "shard") and column.null_count:
+            raise KeyError(f"a clip without {name}")
+        yield column
 
 
 def _ints(pieces: Iterator[pa.Array]) -> Ints:
-    return np.concatenate([np.empty(0, np.int64), *(piece.to_numpy() for piece in pieces)])
+    import pyarrow as pa
+
+    columns = (piece.cast(pa.int64()).to_numpy() for piece in pieces)
+    return np.concatenate([np.empty(0, np.int64), *columns])
 
 
 def _names(pieces: Iterator[pa.Array]) -> Names:
@@ -319,6 +346,11 @@ def _order(shard: Names, offset: Ints) -> Rows:
 
 def _words(file: pq.ParquetFile, order: Rows) -> tuple[Ints, Names, NDArray[np.float64]]:
     """Where the words of each clip begin, and all words with their times."""
+    import pyarrow as pa
+
+    kind = file.schema_arrow.field("words").type
+    if not (pa.types.is_list(kind) and pa.types.is_struct(kind.value_type)):
+        raise KeyError(f"words are {kind}")
     counts = _ints(p.value_lengths().fill_null(0) for p in _stored(file, "words"))
     first = np.concatenate([[0], np.cumsum(counts)])
     word = _names(piece.flatten().field("word") for piece in _stored(file, "words"))
@@ -327,7 +359,7 @@ def _words(file: pq.ParquetFile, order: Rows) -> tuple[Ints, Names, NDArray[np.f
     for piece in _stored(file, "words"):
         flat = piece.flatten()
         for side, name in enumerate(("start", "end")):
-            times = flat.field(name).to_numpy(zero_copy_only=False)
+            times = flat.field(name).cast(pa.float64()).to_numpy(zero_copy_only=False)
             word_s[at : at + len(flat), side] = times
         at += len(flat)
     if isinstance(order, slice):

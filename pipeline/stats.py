@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from avb.pipeline.dataset import read_dataset, read_manifest
 from avb.pipeline.storage import Folder
 from avb.pipeline.unit import STAGES
-from avb.pipeline.verify import read_dataset, read_manifest
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -8,36 +8,32 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
 import math
 import multiprocessing
-import re
-import signal
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from avb.pipeline.cache import open_file
 from avb.pipeline.codec import decode_flac, decode_video
 from avb.pipeline.config import UsageError
+from avb.pipeline.dataset import read_dataset, read_manifest
+from avb.pipeline.npy import parse_npy
 from avb.pipeline.plan import stable_hash
 from avb.pipeline.shard import read_members
 from avb.pipeline.spill import runs
 from avb.pipeline.storage import Folder, Store, local_copy
+from avb.pipeline.worker import follow_parent
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-BATCH_ROWS = 1 << 14
 MOST_LINES = 10  # of one shard: with more than that it is made again, not mended
 
+_PLACE = "offset", "nbytes", "n_frames", "n_mel"
 _COLUMNS = "key shard status offset nbytes n_frames n_mel speaker label".split()
 
 
@@ -76,88 +72,6 @@ class _Look:
 
 class _WorkerDied(Exception):
     pass
-
-
-def dataset_folders(folder: Folder) -> list[Folder]:
-    """The folder itself if it holds a dataset, else its children that do.
-
-    Raises:
-        UsageError: there is none, finished or not.
-    """
-    if isinstance(folder, Store):
-        return _stored_folders(folder)
-    if not folder.is_dir():
-        raise UsageError(f"{folder}: no such folder")
-    if (folder / "dataset.json").is_file() or (folder / "manifest.parquet").is_file():
-        return [folder]
-    found: list[Folder] = [*sorted(p.parent for p in folder.glob("*/dataset.json"))]
-    if found:
-        return found
-    raise _no_dataset(folder, (folder / ".avb").is_dir() or any(folder.glob("*/.avb")))
-
-
-def _stored_folders(store: Store) -> list[Folder]:
-    """`dataset_folders` of a store."""
-    names = store.entries()
-    if "dataset.json" in names or "manifest.parquet" in names:
-        return [store]
-    found = sorted(name.split("/")[0] for name in names if re.fullmatch("[^/]+/dataset.json", name))
-    if not found:
-        raise _no_dataset(store, any(re.match(r"([^/]+/)?\.avb/", name) for name in names))
-    return [store / name for name in found]
-
-
-def _no_dataset(folder: Folder, begun: bool) -> UsageError:
-    if begun:
-        return UsageError(f"{folder}: prep has not finished here; run the same avb prep again")
-    return UsageError(f"{folder}: no dataset.json here or one folder down; give OUT/<corpus>")
-
-
-def read_dataset(folder: Folder) -> dict[str, Any]:
-    """`dataset.json` of a finished folder.
-
-    Raises:
-        UsageError: it is missing or is no JSON object.
-    """
-    path = folder / "dataset.json"
-    try:
-        with open_file(folder, "dataset.json") as file:
-            record = json.load(file)
-    except FileNotFoundError:
-        raise UsageError(
-            f"{folder}: no dataset.json; prep has not finished, run it again"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: cannot be read ({error})") from None
-    if not isinstance(record, dict):
-        raise UsageError(f"{path}: expected a JSON object")
-    return record
-
-
-def read_manifest(folder: Folder, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """Rows of `manifest.parquet` in its order, a batch at a time.
-
-    Raises:
-        UsageError: it is missing or damaged.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    path = folder / "manifest.parquet"
-    try:
-        with open_file(folder, "manifest.parquet") as source, pq.ParquetFile(source) as file:
-            absent = sorted(set(columns) - set(file.schema_arrow.names))
-            if absent:
-                raise pa.ArrowInvalid(f"no column {absent[0]}")
-            yield from file.iter_batches(BATCH_ROWS, columns=list(columns), use_threads=False)
-    except FileNotFoundError:
-        raise UsageError(
-            f"{folder}: no manifest.parquet; prep has not finished, run it again"
-        ) from None
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UsageError(
-            f"{path}: damaged ({str(error).splitlines()[0]}); run avb prep again"
-        ) from None
 
 
 def parse_share(text: str | None) -> float:
@@ -279,7 +193,7 @@ def _look_at_all(looks: Iterable[_Look], jobs: int) -> Iterator[tuple[_Look, int
         return
     # Spawned: what decodes has threads, and they do not survive a fork.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(jobs, context, signal.signal, (signal.SIGINT, signal.SIG_IGN))
+    pool = ProcessPoolExecutor(jobs, context, follow_parent)
     waiting: deque[tuple[_Look, Future[tuple[int, list[str]]]]] = deque()
 
     def results(most: int) -> Iterator[tuple[_Look, int, list[str]]]:
@@ -352,8 +266,12 @@ def _sample_faults(
     path: Path, rows: list[dict[str, Any]], record: dict[str, Any]
 ) -> Iterator[list[str]]:
     """Faults of each sample of a shard, in manifest order."""
+    size = path.stat().st_size
     with path.open("rb") as file:
         for row in rows:
+            if not _possible(row, size):
+                yield [f"{path.name}: {row['key']}: {_place(row)} cannot lie in {size} bytes"]
+                continue
             file.seek(row["offset"])
             try:
                 members = read_members(file.read(row["nbytes"]))
@@ -362,6 +280,21 @@ def _sample_faults(
                 ]
             except (ValueError, EOFError) as error:
                 yield [f"{path.name}: {row['key']}: {error}"]
+
+
+def _place(row: dict[str, Any]) -> str:
+    """Where the manifest says that a sample lies, and how much of it there is."""
+    return ", ".join(f"{name} {row[name]}" for name in _PLACE)
+
+
+def _possible(row: dict[str, Any], size: int) -> bool:
+    """Whether a sample may lie in `size` bytes of a shard; room is made for what a row says."""
+    numbers = [row[name] for name in _PLACE]
+    if not all(isinstance(number, int) for number in numbers) or not isinstance(row["key"], str):
+        return False
+    offset, nbytes, frames, columns = numbers
+    # Each picture and each column takes a byte or more.
+    return 0 <= offset <= size - nbytes and 0 < frames <= nbytes and 0 < columns <= nbytes
 
 
 def _member_faults(
@@ -381,7 +314,7 @@ def _member_faults(
             continue
         out = np.empty((frames, crop["stored"], crop["stored"]), np.uint8)
         decode_video(by_extension[extension], extension.split(".")[1], out)
-    mel = np.load(io.BytesIO(by_extension.get("mel.npy", b"")), allow_pickle=False)
+    mel = parse_npy(by_extension.get("mel.npy", memoryview(b"")))
     wanted_mel = (record["mel"]["n_mels"], columns), record["mel"]["dtype"]
     if (mel.shape, str(mel.dtype)) != wanted_mel:
         yield f"mel is {mel.dtype} {mel.shape}, expected {wanted_mel[1]} {wanted_mel[0]}"
@@ -391,6 +324,8 @@ def _member_faults(
         if found != wanted:
             yield f"sound has {found} samples, expected {wanted}"
     facts = json.loads(bytes(by_extension.get("json", b"")))
+    if not isinstance(facts, dict):
+        raise ValueError("json holds no object")
     for name in ("key", "speaker", "label", "n_frames", "n_mel"):
         if facts.get(name) != row[name]:
             yield f"json says {name} {facts.get(name)!r}, the manifest {row[name]!r}"

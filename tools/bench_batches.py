@@ -19,8 +19,8 @@ from avb.pipeline.batch import Batch
 from avb.pipeline.config import UsageError, load_corpora
 from avb.pipeline.index import WORDS_PER_SENTENCE, Index
 from avb.pipeline.stream import Stream, default_workers
-from avb.train.loop import read
 from avb.train.recipe import Recipe
+from avb.train.sounds import readable
 
 _PREFETCH = 2  # batches that torch's DataLoader lets each worker prepare ahead
 _DRAWN = 2  # batches that take turns: the second is never in a cache of the first
@@ -128,16 +128,16 @@ class Feed:
             )  # fmt: skip
             deal = WORDS_PER_SENTENCE if recipe.unit == "word" else 1
             self.ahead = _PREFETCH * default_workers() * deal
-            self._batches = iter(stream)
+            self._batches = readable(stream)
 
     def next(self, count: int) -> Batch:
         """The next batch, or its first `count` clips."""
         asked = time.perf_counter()
-        batch = read(self._batches)
+        batch = next(self._batches)
         self.waited_s += time.perf_counter() - asked
         return first_clips(batch, count)
 
     def drain(self) -> None:
         """Throw away what workers may have prepared while they were not waited for."""
         for _ in range(self.ahead):
-            read(self._batches)
+            next(self._batches)

@@ -8,6 +8,7 @@ Shapes: B clips of T frames, pictures of S x S, K words, F mel bins.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib.util
 import json
@@ -23,11 +24,13 @@ from torch.nn import functional
 
 from avb.models.tacotron import TacotronDecoder
 from avb.pipeline.config import Corpus, UsageError, load_corpora
+from avb.pipeline.dataset import read_dataset
 from avb.pipeline.shard import write_atomic
-from avb.pipeline.verify import read_dataset
+from avb.pipeline.storage import Folder
 from avb.tools import model_card
-from avb.train import checkpoint, task
-from avb.train.recipe import Recipe, make_recipe
+from avb.train import task
+from avb.train.network import Loaded, load_network
+from avb.train.recipe import Recipe
 
 FORMATS = {"safetensors": ("safetensors",), "onnx": ("onnx", "onnxscript", "onnxruntime")}
 #: Largest difference that is accepted between onnxruntime and PyTorch: logits, natural-log mels.
@@ -73,7 +76,7 @@ def export(
     to: str,
     out: Path,
     records: Sequence[Path] = (),
-    data: Path | None = None,
+    data: Folder | None = None,
     frames: int | None = None,
     datasets: Path | None = None,
 ) -> dict[str, Any]:
@@ -98,18 +101,12 @@ def export(
     if to not in FORMATS:
         raise UsageError(f"--to {to}: one of {', '.join(FORMATS)}")
     _need(*FORMATS[to])
-    state = checkpoint.load(path)
-    if "recipe" not in state:
-        raise UsageError(f"{path}: a judge of words; only lip readers and speech models go out")
-    recipe = make_recipe(state["recipe"]["task"], state["recipe"], path.name)
-    scaling = task.Scaling(**state["scaling"])
+    loaded = load_network(path)
+    recipe, scaling, model = loaded.recipe, loaded.scaling, loaded.model
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     measured = [model_card.read_record(record, sha256) for record in records]
-    config = _config(state, recipe, scaling, sha256, load_corpora(datasets), data)
+    config = _config(loaded, sha256, load_corpora(datasets), data)
     _check_folder(out, sha256)
-    model = task.build_model(recipe, scaling)
-    model.load_state_dict(state["ema"] or state["model"])
-    model.eval()
     if to == "onnx":
         frames = frames or config["frames"] or _FRAMES
         blob, facts = to_onnx(model, recipe, scaling, frames)
@@ -160,11 +157,11 @@ def _keep(out: Path, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _config(
-    state: dict[str, Any], recipe: Recipe, scaling: task.Scaling, sha256: str,
-    corpora: dict[str, Corpus], data: Path | None,
-) -> dict[str, Any]:  # fmt: skip
+    loaded: Loaded, sha256: str, corpora: dict[str, Corpus], data: Folder | None
+) -> dict[str, Any]:
     """All that it takes to use the weights, and where they come from."""
-    facts = {k: v for k, v in state["data"].items() if k not in ("labels", "listed")}
+    recipe, scaling = loaded.recipe, loaded.scaling
+    facts = {k: v for k, v in loaded.data.items() if k not in ("labels", "listed")}
     corpus = corpora.get(recipe.corpus)
     dataset: dict[str, Any] | None = None
     if data is not None:
@@ -183,13 +180,13 @@ def _config(
         "format": 1,
         "task": recipe.task,
         "checkpoint_sha256": sha256,
-        "weights": "averaged (ema)" if state["ema"] else "as trained",
-        "step": state["counters"]["step"],
+        "weights": "averaged (ema)" if loaded.averaged else "as trained",
+        "step": loaded.step,
         "fps": 25 if corpus is None else corpus.fps,
         "frames": 29 if recipe.unit == "word" or recipe.corpus == "lrw" else _frames_of(corpus),
         "video": _video(recipe, scaling),
-        "labels": state["data"]["labels"] if recipe.task == "lip" else None,
-        "scaling": state["scaling"],
+        "labels": loaded.data["labels"] if recipe.task == "lip" else None,
+        "scaling": dataclasses.asdict(scaling),
         "mel": mel,
         "mel_and_licence_from": source,
         "recipe": recipe.as_dict(),

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import typer
 
+from avb.pipeline.storage import Folder
 from avb.tools.console import say
 
 
 def run(
-    ckpt: Path, to: str, out: Path, records: list[Path], data: Path | None,
+    ckpt: Path, to: str, out: Path, records: list[Path], data: Folder | None,
     frames: int | None, as_json: bool, datasets: Path | None,
 ) -> None:  # fmt: skip
     """Export, and say what was written; with `--json` the config goes to stdout."""

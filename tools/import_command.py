@@ -16,7 +16,8 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-from avb.pipeline.config import UsageError, load_corpora
+from avb.pipeline.config import UsageError, load_corpora, one_line
+from avb.pipeline.storage import Folder
 from avb.tools.console import say
 
 SOURCE = "published weights of ms-dot-k/Visual-Audio-Memory, CC BY-NC 4.0"
@@ -25,7 +26,7 @@ BLACK, WHITE = 16, 235  # of limited-range luma
 CLIPS = 32  # in a batch of the evaluation; the 320 of their training take 20 GB
 
 
-def run(file: Path, out: Path, labels: Path | None, data: Path | None) -> None:
+def run(file: Path, out: Path, labels: Path | None, data: Folder | None) -> None:
     """Write the checkpoint `out` with the weights in `file`.
 
     Raises:
@@ -82,11 +83,10 @@ def read(file: Path) -> Any:
     except pickle.UnpicklingError:
         raise UsageError(f"{file}: holds more than tensors (pickled objects); refused") from None
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = (str(error).splitlines() or ["unreadable"])[0]
-        raise UsageError(f"{file}: missing, damaged or no checkpoint ({reason[:120]})") from None
+        raise UsageError(f"{file}: missing, damaged or no checkpoint ({one_line(error)})") from None
 
 
-def read_words(labels: Path | None, data: Path | None) -> tuple[list[str], Path]:
+def read_words(labels: Path | None, data: Folder | None) -> tuple[list[str], Folder]:
     """The words in the order of the weights, which is that of sorted folder names, and their file.
 
     Raises:
@@ -97,7 +97,8 @@ def read_words(labels: Path | None, data: Path | None) -> tuple[list[str], Path]
             words = labels.read_text(encoding="utf-8").split()
         except (OSError, ValueError) as error:
             raise UsageError(f"--labels {labels}: cannot be read ({error})") from None
-        found, where = sorted(words), labels
+        where: Folder = labels
+        found = sorted(words)
     elif data is not None and labels is None:
         from avb.tools.train_command import open_shards
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,11 @@ import cv2
 import numpy as np
 
 from avb.pipeline.codec import decode_video
+from avb.pipeline.dataset import dataset_folders, read_dataset, read_manifest
+from avb.pipeline.npy import parse_npy
 from avb.pipeline.plan import stable_hash
 from avb.pipeline.shard import read_members
 from avb.pipeline.storage import Folder, read_piece
-from avb.pipeline.verify import dataset_folders, read_dataset, read_manifest
 
 LIPS_SHOWN, FACES_SHOWN = 8, 3
 WIDTH = 1380
@@ -34,15 +34,21 @@ def preview(folder: Folder, out: Path, clips: int = 8) -> str:
     """
     from avb.pipeline.config import UsageError
 
+    if not cv2.haveImageWriter(str(out)):
+        raise UsageError(f"{out}: not the name of a picture; give one that ends in .png")
     folder = dataset_folders(folder)[0]
     record = read_dataset(folder)
     chosen = _choose(_candidates(folder, clips), clips)
     if not chosen:
         raise UsageError(f"{folder}: no clip passed, nothing to show")
     sheet = np.concatenate([_head(record), *(_row(folder, row, record) for row in chosen)])
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(out), sheet):
-        raise UsageError(f"{out}: cannot be written; give a name that ends in .png")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        written = cv2.imwrite(str(out), sheet)
+    except OSError:
+        written = False
+    if not written:
+        raise UsageError(f"{out}: cannot be written; choose another place")
     stored = record["counts"]["ok"]
     return f"{len(chosen)} of {stored:,} clips of {record['corpus']} drawn to {out}"
 
@@ -95,7 +101,22 @@ def _head(record: dict[str, Any]) -> np.ndarray:
 
 
 def _row(folder: Folder, row: dict[str, Any], record: dict[str, Any]) -> np.ndarray:
-    """One clip: a line of text, crops over time on the left, mel and words on the right."""
+    """One clip: a line of text, crops over time on the left, mel and words on the right.
+
+    Raises:
+        UsageError: its sample cannot be read.
+    """
+    from avb.pipeline.config import UsageError, one_line
+
+    try:
+        return _strip(folder, row, record)
+    except (ValueError, KeyError, StopIteration, OSError) as error:
+        raise UsageError(
+            f"{folder}: a clip cannot be read ({one_line(error)}); avb verify finds every fault"
+        ) from None
+
+
+def _strip(folder: Folder, row: dict[str, Any], record: dict[str, Any]) -> np.ndarray:
     piece = read_piece(folder, f"{row['shard']}.tar", row["offset"], row["nbytes"])
     members = read_members(piece)
     parts = {name.removeprefix(row["key"] + "."): data for name, data in members.items()}
@@ -111,7 +132,7 @@ def _row(folder: Folder, row: dict[str, Any], record: dict[str, Any]) -> np.ndar
             x = _crops(strip, kind, shown, x, parts, facts, record) + 6
         elif kind in record["crops"]:
             x = _crops(strip, kind, LIPS_SHOWN, x, parts, facts, record) + 6
-    mel = np.load(io.BytesIO(parts["mel.npy"]), allow_pickle=False).astype(np.float32)
+    mel = parse_npy(parts["mel.npy"]).astype(np.float32)
     _mel(strip, mel, facts, x)
     strip[-1] = (225, 225, 225)
     return strip

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from avb.pipeline.config import Corpus, UsageError, load_corpora
+from avb.pipeline.dataset import check_dataset
 from avb.pipeline.index import Index, load_index
 from avb.pipeline.shard import DISK_FAULTS
 from avb.pipeline.storage import Folder
@@ -137,6 +138,7 @@ def open_shards(folder: Folder, datasets: Path | None = None) -> tuple[Index, Co
     """
     try:
         index = load_index(folder)
+        check_dataset(index.dataset, str(folder / "dataset.json"), account=True)
     except (ValueError, OSError) as error:
         raise UsageError(
             f"{error} (make shards with avb prep, or try without a corpus: avb synth, avb demo)"

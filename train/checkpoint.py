@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 
-from avb.pipeline.config import UsageError
+from avb.pipeline.config import UsageError, one_line
 from avb.pipeline.shard import open_atomic
 
 FORMAT = 1
+#: The parts of a checkpoint that hold tensors; all others hold plain values.
+TENSORS = ("model", "ema", "optimizer", "weights")
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
@@ -51,8 +53,9 @@ def load(path: Path, task: str | None = None) -> dict[str, Any]:
     except pickle.UnpicklingError:
         raise UsageError(f"{path}: holds more than weights and plain values; refused") from None
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = (str(error).splitlines() or ["unreadable"])[0]
-        raise UsageError(f"{path}: damaged or no checkpoint ({reason[:120]})") from None
+        raise UsageError(f"{path}: damaged or no checkpoint ({one_line(error)})") from None
+    if isinstance(state, dict) and not _is_plain(state):
+        raise UsageError(f"{path}: damaged (weights where plain values belong)")
     found = task_of(state)
     if found is None:
         raise UsageError(f"{path}: not a checkpoint of avb (import others: avb import-checkpoint)")
@@ -60,6 +63,21 @@ def load(path: Path, task: str | None = None) -> dict[str, Any]:
         hint = "; make one with avb train judge" if task == "judge" else ""
         raise UsageError(f"{path}: a checkpoint for {found}, not for {task}{hint}")
     return dict(state)
+
+
+def _is_plain(state: dict[Any, Any]) -> bool:
+    """Whether tensors are only where they belong, and all keys are text."""
+    rest: list[Any] = [value for key, value in state.items() if key not in TENSORS]
+    rest += state
+    while rest:
+        value = rest.pop()
+        if isinstance(value, dict):
+            rest += [*value, *value.values()]
+        elif isinstance(value, list | tuple):
+            rest += value
+        elif not isinstance(value, str | int | float | None):
+            return False
+    return True
 
 
 def task_of(state: Any) -> str | None:

@@ -27,6 +27,7 @@ from avb.train.measures import addressing
 from avb.train.measures.addressing import Across, Discrimination, Pairs, Segments
 from avb.train.measures.probes import CANDIDATES, probe, retrieval
 from avb.train.recipe import Recipe
+from avb.train.sounds import readable
 
 Floats = NDArray[np.float32]
 
@@ -162,7 +163,7 @@ def collect(
     lengths: list[int] = []
     clips: dict[str, int] = {}
     talkers: dict[str | None, int] = {None: -1}
-    for batch in task.one_pass(index, recipe, rows):
+    for batch in readable(task.one_pass(index, recipe, rows)):
         inputs = task.prepare(batch, recipe, scaling, device, train=False)
         looked = {
             prefix + name: value.float().cpu().numpy()

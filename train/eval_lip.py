@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from avb.pipeline.index import Index, Ints
 from avb.train import task
 from avb.train.measures import lip
+from avb.train.network import finite
 from avb.train.recipe import Recipe
+from avb.train.sounds import readable
 
 
 def measure(
@@ -26,15 +28,15 @@ def measure(
     labels: list[int] = []
     keys: list[str] = []
     talkers: list[str | None] = []
-    for batch in task.one_pass(index, recipe, rows):
+    for batch in readable(task.one_pass(index, recipe, rows)):
         inputs = task.prepare(batch, recipe, scaling, device, train=False)
         lengths = inputs.lengths_B if inputs.ragged else None
         output = model(inputs.video_BCTHW, inputs.mel_BFM, lengths, inputs.boundary_BT)
         mirrored = model(inputs.video_BCTHW.flip(-1), None, lengths, inputs.boundary_BT)
-        found["video"].append(output.logits.float().cpu())
-        found["mirrored"].append((output.logits + mirrored.logits).float().cpu())
+        found["video"].append(finite(output.logits).float().cpu())
+        found["mirrored"].append(finite(output.logits + mirrored.logits).float().cpu())
         if output.real_logits is not None:
-            found["audio"].append(output.real_logits.float().cpu())
+            found["audio"].append(finite(output.real_logits).float().cpu())
         labels += batch.label_id.tolist()
         keys += batch.keys
         talkers += batch.speakers

@@ -17,8 +17,8 @@ import torch
 
 from avb.pipeline.config import Corpus, UsageError
 from avb.pipeline.index import Index, Ints
-from avb.train import checkpoint, eval_addressing, eval_l2s, eval_lip, judging, task
-from avb.train.recipe import make_recipe
+from avb.train import eval_addressing, eval_l2s, eval_lip, judging
+from avb.train.network import load_network
 from avb.train.split import split_rows
 
 
@@ -53,17 +53,14 @@ def evaluate(
         UsageError: a checkpoint of another task or label map, a judge that does not fit, an empty
             part, or a folder that cannot be written.
     """
-    state = checkpoint.load(path, kind)
-    recipe = make_recipe(kind, state["recipe"], path.name)  # type: ignore[arg-type]
-    if state["data"]["labels"] != index.labels:
+    loaded = load_network(path, kind)
+    recipe, scaling, data = loaded.recipe, loaded.scaling, loaded.data
+    if data["labels"] != index.labels:
         raise UsageError(f"{index.folder}: its label map is not the one {path} was trained on")
-    scaling = task.Scaling(**state["scaling"])
-    model = task.build_model(recipe, scaling)
-    model.load_state_dict(state["ema"] or state["model"])
-    model.eval().to(device)
-    rows = part_rows(index, corpus, state["data"], part)[:limit]
+    model = loaded.model.to(device)
+    rows = part_rows(index, corpus, data, part)[:limit]
     given = (model, recipe, scaling, index, rows, torch.device(device))
-    known_rows = part_rows(index, corpus, state["data"], "train", need=False)
+    known_rows = part_rows(index, corpus, data, "train", need=False)
     strangers = unseen_talkers(index, rows, known_rows)
     torch.manual_seed(0)  # the pre-net's dropout stays on
     with torch.no_grad():
@@ -76,17 +73,17 @@ def evaluate(
     record["addressing"] = eval_addressing.measure(*given)
     record["flags"] |= {
         "part": part,
-        "split": state["data"]["split"],
-        "split_source": state["data"]["split_source"],
-        "speakers": state["data"].get("speakers"),
+        "split": data["split"],
+        "split_source": data["split_source"],
+        "speakers": data.get("speakers"),
         "limit": limit,
         "intervals": "of talkers drawn, then clips" if strangers else "of clips drawn",
         "checkpoint_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "step": state["counters"]["step"],
+        "step": loaded.step,
         "seed": recipe.seed,
         "slots": recipe.model.get("slots", "default"),
         "fingerprint": index.dataset["fingerprint"],
-        "trained_on": state["data"]["fingerprint"],
+        "trained_on": data["fingerprint"],
         "device": device,
         "torch": str(torch.__version__),
     }

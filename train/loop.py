@@ -12,7 +12,7 @@ import dataclasses
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,15 +24,16 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from avb.models.layout import channels_last
 from avb.models.memory import Losses
-from avb.pipeline.batch import Batch
-from avb.pipeline.config import UsageError
+from avb.pipeline.config import UsageError, one_line
 from avb.pipeline.index import Index
 from avb.pipeline.stream import Stream
 from avb.train import checkpoint, task
 from avb.train.flops import check_room, seconds_at_peak
 from avb.train.log import Metrics, Pace
 from avb.train.machine import autocast, global_sum, join_processes, peak_gib, stop_signals
+from avb.train.network import BAD_STATE, load_optimizer, saved
 from avb.train.recipe import Recipe
+from avb.train.sounds import readable
 from avb.train.split import Parts
 
 LOG_EVERY = 20  # steps between two lines of metrics
@@ -111,7 +112,7 @@ def train(
     if (out / "last.pt").exists():
         if not resume:
             raise UsageError(f"{out}: holds a run; --resume it, or choose another --out")
-        restore(run, checkpoint.load(out / "last.pt", recipe.task), identity)
+        restore(run, out / "last.pt", identity)
     metrics = open_log(run, out, identity) if rank == 0 else None
     network: nn.Module = torch.compile(run.model) if compile_model else run.model  # type: ignore[assignment]
     if world > 1:
@@ -126,10 +127,10 @@ def train(
     record: dict[str, Any] = {}
     before: tuple[Tensor, list[str]] | None = None
     with stop_signals() as stopped:
-        batches = iter(stream)
+        batches = readable(stream)
         while run.step < recipe.steps:
             asked = time.perf_counter()
-            batch = read(batches)
+            batch = next(batches)
             pace.waited(time.perf_counter() - asked)
             seed_step(run)
             values = one_step(run, network, batch)
@@ -166,14 +167,6 @@ def train(
     if metrics is not None:
         metrics.close()
     return {"step": run.step, "best": run.best} | record
-
-
-def read(batches: Iterator[Batch]) -> Batch:
-    """The next batch; a missing or damaged shard is the user's to mend, in one line."""
-    try:
-        return next(batches)
-    except (ValueError, OSError) as error:
-        raise UsageError(f"{error} (avb verify finds every fault)") from None
 
 
 def one_step(run: Run, network: nn.Module, batch: Any) -> dict[str, Tensor]:
@@ -245,7 +238,7 @@ def validate(run: Run, index: Index, rows: Any) -> dict[str, float]:
     recipe = run.recipe
     model = run.evaluated.eval()
     sums = torch.zeros(2, dtype=torch.float64)
-    for batch in task.one_pass(index, recipe, rows, rank=run.rank, world=run.world):
+    for batch in readable(task.one_pass(index, recipe, rows, rank=run.rank, world=run.world)):
         inputs = task.prepare(batch, recipe, run.scaling, run.device, train=False)
         with autocast(run.device):
             _, output = task.forward(model, inputs, recipe)
@@ -336,18 +329,20 @@ def save(run: Run, out: Path, identity: dict[str, Any], better: bool) -> None:
         checkpoint.save(out / "best.pt", state | {"optimizer": None})
 
 
-def restore(run: Run, state: dict[str, Any], identity: dict[str, Any]) -> None:
+def restore(run: Run, path: Path, identity: dict[str, Any]) -> None:
     """Go on from a checkpoint as if nothing had happened.
 
     Raises:
-        UsageError: it was made with another recipe or on other shards.
+        UsageError: it is damaged, or was made with another recipe or on other shards.
     """
+    state = checkpoint.load(path, run.recipe.task)
+    parts = saved(state, path)
     mine, theirs = run.recipe.as_dict(), state["recipe"]
     differ = [k for k in mine if mine[k] != theirs.get(k) and k != "steps"]
     if differ:
         shown = "; ".join(f"{k}: {theirs.get(k)} there, {mine[k]} now" for k in differ)
         raise UsageError(f"the run to resume has another recipe ({shown})")
-    if state["data"]["fingerprint"] != identity["fingerprint"]:
+    if parts.data.fingerprint != identity["fingerprint"]:
         raise UsageError("the run to resume was trained on other shards (fingerprints differ)")
     theirs, mine = state["data"], identity
     differ = [k for k in ("split", "speakers", "listed") if theirs.get(k) != mine[k]]
@@ -355,13 +350,16 @@ def restore(run: Run, state: dict[str, Any], identity: dict[str, Any]) -> None:
         raise UsageError(
             f"the run to resume was trained on other clips ({', '.join(differ)} differ)"
         )
-    run.model.load_state_dict(state["model"])
-    run.optimizer.load_state_dict(state["optimizer"])
-    if run.ema is not None:
-        run.ema.module.load_state_dict(state["ema"])
-        run.ema.n_averaged.fill_(1)
+    try:
+        run.model.load_state_dict(state["model"])
+        load_optimizer(run.optimizer, state["optimizer"])
+        if run.ema is not None:
+            run.ema.module.load_state_dict(state["ema"])
+            run.ema.n_averaged.fill_(1)
+    except BAD_STATE as error:
+        raise UsageError(f"{path}: not a whole checkpoint ({one_line(error)})") from None
     for name in COUNTERS:
-        setattr(run, name, state["counters"][name])
+        setattr(run, name, getattr(parts.counters, name))
 
 
 def open_log(run: Run, out: Path, identity: dict[str, Any]) -> Metrics:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +57,12 @@ class Scaling:
     margin: int
     size: int
     classes: int
+
+    def __post_init__(self) -> None:
+        finite = all(map(math.isfinite, (self.pixel_mean, self.pixel_std)))
+        ranges = self.pixel_std > 0 and -1e6 < self.mel_low < self.mel_high < 1e6
+        if not (finite and ranges and self.classes >= 0 < self.size and self.margin >= 0):
+            raise ValueError("a scaling that cannot be")
 
 
 def scaling_of(index: Index, recipe: Recipe) -> Scaling:

@@ -190,7 +190,7 @@ def _pixels(path: Path) -> int:
     import av
 
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:
             stream = container.streams.video[0]
             return int(stream.width * stream.height)
     except (av.FFmpegError, IndexError):

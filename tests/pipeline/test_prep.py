@@ -11,10 +11,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from avb.pipeline import dataset as datasets
+from avb.tools import prep_command
 from avb.tools.cli import app
 from avb.tools.synth import make
 
@@ -155,6 +158,21 @@ def test_nothing_passed_is_a_failure_that_names_reasons(raw: Path, tmp_path: Pat
     assert "none of 1 clips passed" in text and "WORD_00001.mp4" in text
 
 
+def test_reasons_are_counted_a_batch_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a manifest of millions of rows no more is in memory than one batch."""
+    statuses = ["short"] * 30 + ["no_audio"] * 50 + ["bad_decode"] * 15 + ["crashed"]
+    errors = [f"clip {number}" for number in range(len(statuses))]
+    table = pa.table({"status": statuses, "error": errors})
+    pq.write_table(table, tmp_path / "manifest.parquet")
+    monkeypatch.setattr(datasets, "BATCH_ROWS", 7)
+    monkeypatch.setattr(pq, "read_table", None)
+    assert prep_command._reasons(tmp_path) == (
+        "50 no_audio, such as: clip 30; 30 short, such as: clip 0; 15 bad_decode, such as: clip 80"
+    )
+
+
 def test_a_full_disk_is_one_line_and_nothing_half(raw: Path, done: Path, tmp_path: Path) -> None:
     def small_files() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
@@ -218,6 +236,14 @@ def test_shards_are_plain_webdataset(done: Path) -> None:
         assert facts["n_frames"] == row[facts["key"]]["n_frames"] == 29
         assert facts["n_mel"] == 116
         assert facts["boundary"] is None or 0 <= facts["boundary"][0] < facts["boundary"][1] <= 1.16
+
+
+def test_a_contact_sheet_is_a_picture_by_its_name(done: Path, tmp_path: Path) -> None:
+    for name, told in (("sheet", "ends in .png"), ("sheet.png/x.png", "cannot be written")):
+        (tmp_path / "sheet.png").write_bytes(b"kept")
+        code, _, text = avb("preview", done / "lrw", "--out", tmp_path / name)
+        assert code == 2 and told in text and len(text.strip().splitlines()) == 1, text
+    assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"kept"]
 
 
 def test_no_command_prints_a_traceback_for_a_wrong_word(tmp_path: Path) -> None:

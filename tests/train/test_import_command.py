@@ -86,7 +86,7 @@ def test_an_imported_checkpoint_says_what_its_tensors_say(
     heard = (heard - heard.mean(1, keepdim=True)) / (heard.std(1, keepdim=True) + 1e-10)
     with torch.no_grad():
         expected = independent.straight_line(theirs, video, heard[None])
-        found = built[0](video.float(), heard[None].float())
+        found = built[1](video.float(), heard[None].float())  # [0] is a trial
     for name in ("logits", "real_logits"):
         torch.testing.assert_close(getattr(found, name).double(), expected[name], rtol=0, atol=2e-3)
     assert record["clips"][0]["said"] == lrw.labels[int(expected["logits"].argmax())]

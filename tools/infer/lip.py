@@ -17,6 +17,7 @@ from avb.tools.infer.crops import Piece, Window, slide
 from avb.tools.infer.trained import Trained
 from avb.tools.infer.video import FPS
 from avb.train import task
+from avb.train.network import finite
 
 STRIDE = 5
 #: Windows that go through the network together.
@@ -81,7 +82,7 @@ def _read(
         with clock("network"):
             stored = np.stack([_whole(window.crops) for window in there])
             output = _look(torch.from_numpy(stored).to(trained.device), trained)
-            rows = output.logits.float().softmax(1).cpu().numpy()
+            rows = finite(output.logits.float().softmax(1)).cpu().numpy()
             if addresses is not None and output.bridge.source_addressing is not None:
                 for window, weights in zip(there, output.bridge.source_addressing, strict=True):
                     first = _lack(window.crops) // 2

@@ -22,6 +22,7 @@ from avb.tools.infer.crops import Piece, Window, slide
 from avb.tools.infer.trained import Trained
 from avb.train import task
 from avb.train.measures.invert import invert_mel
+from avb.train.network import finite
 
 #: Pictures in a window where the corpus does not say how long its clips are.
 WINDOW = 75
@@ -83,7 +84,7 @@ def _mel(window: Window, trained: Trained, clock: Clock, addresses: Addresses | 
         output = trained.model(task.network_video(stored, trained.recipe, trained.scaling))
         if addresses is not None and output.bridge.source_addressing is not None:
             addresses.add(window.start, output.bridge.source_addressing[0])
-        mel = task.from_speech_range(output.mels.after.float(), trained.scaling)
+        mel = task.from_speech_range(finite(output.mels.after.float()), trained.scaling)
         low, high = trained.scaling.mel_low, trained.scaling.mel_high
         return mel[0].clamp(low, high).cpu().numpy()
 

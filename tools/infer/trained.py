@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from avb.pipeline.config import Crop, Mel, UsageError, build, load_corpora
-from avb.train import checkpoint, task
-from avb.train.recipe import Recipe, make_recipe
+from avb.pipeline.config import Crop, Mel, build, load_corpora
+from avb.pipeline.plan import Settings
+from avb.train import task
+from avb.train.network import load_network
+from avb.train.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -55,31 +56,25 @@ def load_trained(
     Raises:
         UsageError: it is missing, damaged, or another task's.
     """
-    state = checkpoint.load(path, kind)
-    try:
-        recipe = make_recipe(kind, state["recipe"], path.name)  # type: ignore[arg-type]
-        scaling = task.Scaling(**state["scaling"])
-        data = state["data"]
-        settings = _settings(data.get("settings"), recipe, datasets)
-        model = task.build_model(recipe, scaling)
-        model.load_state_dict(state["ema"] or state["model"])
-        labels = [str(label) for label in data["labels"]]
-        mel = build(Mel, settings["mel"], f"{path.name}: mel")
-    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
-        reason = (str(error).splitlines() or ["?"])[0][:120]
-        raise UsageError(f"{path}: not a whole checkpoint ({reason})") from None
+    loaded = load_network(path, kind)
+    recipe, scaling = loaded.recipe, loaded.scaling
+    given = _settings(loaded.data.get("settings"), recipe, datasets)
+    settings: Settings = build(Settings, given, f"{path}: settings", strict=False)
     return Trained(
-        path, model.eval().to(device), recipe, scaling, Crop(scaling.size, scaling.margin),
-        settings["box"], settings["fixed_box"], settings["picture"], settings["frames"],
-        settings["face_every"], mel, settings["sample_rate"], labels, torch.device(device),
+        path, loaded.model.to(device), recipe, scaling, Crop(scaling.size, scaling.margin),
+        settings.box, settings.fixed_box, settings.picture, settings.frames,
+        settings.face_every, settings.mel, settings.sample_rate, loaded.data["labels"],
+        torch.device(device),
     )  # fmt: skip
 
 
-def _settings(stored: Any, recipe: Recipe, datasets: Path | None) -> dict[str, Any]:
+def _settings(
+    stored: dict[str, Any] | None, recipe: Recipe, datasets: Path | None
+) -> dict[str, Any]:
     """The settings of the shards it was trained on, as far as they are known."""
     from avb.tools.prep_command import settings_for
 
     corpora = load_corpora(datasets)
     corpus = corpora.get(recipe.corpus, corpora["table"])
     usual = settings_for(recipe.corpus, corpus).as_dict()
-    return usual | (dict(stored) if isinstance(stored, Mapping) else {})
+    return usual | (stored or {})

@@ -29,6 +29,7 @@ from avb.pipeline.decode_ffmpeg import (
     ffmpeg_program,
     header_of,
     mono_at_rate,
+    sound_of,
 )
 from avb.pipeline.records import Refused
 
@@ -109,7 +110,9 @@ def _probe(source: str, name: str, remote: bool) -> Video:
 
     options = {} if remote else {"protocol_whitelist": "file"}
     try:
-        with av.open(source, options=options, timeout=STALL_S) as container:
+        with av.open(
+            source, options=options, timeout=STALL_S, metadata_errors="replace"
+        ) as container:
             if not container.streams.video:
                 raise BadVideo(f"{name}: no video stream")
             stream = container.streams.video[0]
@@ -121,7 +124,7 @@ def _probe(source: str, name: str, remote: bool) -> Video:
                 duration_s = float(stream.duration * stream.time_base)
             width, height = context.width, context.height
             video = Video(
-                source, name, duration_s, context.name, bool(container.streams.audio),
+                source, name, duration_s, context.name, bool(sound_of(container)),
                 header_of(container), remote,
             )  # fmt: skip
     except (av.FFmpegError, ValueError) as error:  # ValueError: metadata that is no text

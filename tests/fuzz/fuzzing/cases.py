@@ -1,0 +1,204 @@
+"""What is damaged, and which commands it is given to: one case is a folder and command lines."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import yaml
+
+from fuzzing.checkpoints import damaged_checkpoint, make_published
+from fuzzing.films import damaged_film, make_films, write_table
+from fuzzing.folders import damaged_folder
+from fuzzing.mutate import Rng
+from fuzzing.pool import LIMIT_S, Child, Outcome
+
+Words = list[Any]
+Case = tuple[str, int, int]
+Record = dict[str, Any]
+
+#: Films in a table; a preparation starts processes of its own, so many go into one.
+BATCH = 25
+#: Cases of each kind: 2,000 films (of them 500 in tables), and 500 checkpoints and shards.
+KINDS = {"film": 1500, "table": 500 // BATCH, "checkpoint": 250, "shard": 250}
+CPU = ["--device", "cpu"]
+SMALL = "width=8 blocks=0 audio_dim=16 audio_width=8 hidden=16 slots=4".split()
+SPEECH = ["decoder=synchronous", "decoder_sizes={width: 16, units: 1, post_width: 16}"]
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """What is damaged: good films, runs of both tasks, the authors' layout, and shards."""
+
+    films: list[Path]
+    lip: Path
+    l2s: Path
+    published: Path
+    shards: Path
+
+    @property
+    def film(self) -> Path:
+        """A good one."""
+        return self.films[0]
+
+    @property
+    def recipe(self) -> Path:
+        """How the lip reader was trained."""
+        return self.film.with_name("recipe.yaml")
+
+
+def make_seeds(out: Path) -> Seeds:
+    """All of them, by code and by the commands themselves; made anew each time."""
+    shutil.rmtree(out, ignore_errors=True)
+    folder = out / "seeds"
+    folder.mkdir(parents=True)
+    (folder / "log").touch()
+    films = make_films(folder)
+    seeds = Seeds(films, folder / "lip", folder / "l2s", folder / "theirs.pt", folder / "mine")
+    make_published(seeds.published)
+    (folder / "words.txt").write_text("now\ntwo\n")
+    table = write_table(folder, [films[0].name] * 6)
+    small = ["--set=batch_size=2", "--set=validate_every=2", "--set=shrink=4", "--steps=2"]
+    small += [f"--set=model.{word}" for word in SMALL]
+    child = Child(folder / "log")
+    try:
+        for words in (
+            ["prep", "table", table, "--out", folder, "--name", "mine"],
+            ["train", "lip", "--data", seeds.shards, "--out", seeds.lip, *small, *CPU],
+            ["train", "l2s", "--data", seeds.shards, "--out", seeds.l2s, *small, *CPU]
+            + [f"--set=model.{word}" for word in SPEECH] + ["--set=crop=lips"],
+        ):  # fmt: skip
+            outcome = child.run(words, 300)
+            if outcome.code:
+                raise RuntimeError(f"{words}: {outcome.why} {outcome.err} {outcome.trace}")
+    finally:
+        child.close()
+    recipe = yaml.safe_load((seeds.lip / "recipe.yaml").read_text())["recipe"]
+    seeds.recipe.write_text(yaml.safe_dump(recipe))
+    return seeds
+
+
+def cases(counts: dict[str, int], seed: int, only: str | None = None) -> list[Case]:
+    """Kind, number and seed of each case, or of one that is made again."""
+    if only is not None:
+        kind, number = only.split(":")
+        return [(kind, int(number), seed)]
+    return [(kind, number, seed) for kind in KINDS for number in range(counts[kind])]
+
+
+def run_case(child: Child, case: Case, seeds: Seeds, out: Path) -> list[Record]:
+    """Damage, run, and keep what is found; a record for each outcome."""
+    kind, number, seed = case
+    folder = out / "work" / f"{kind}-{number}"
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng([seed, list(KINDS).index(kind), number])
+    done, commands = _MAKE[kind](rng, folder, seeds, number)
+    limit_s = LIMIT_S * (4 if kind == "table" else 1)
+    outcomes = []
+    for words in commands:
+        outcome = child.run(words, limit_s)
+        if not outcome.why and (left := [path.name for path in folder.rglob("*.tmp*")]):
+            outcome.why = f"left behind: {', '.join(left)}"
+        outcomes.append(outcome)
+        if outcome.why:
+            break
+    worst = max(outcomes, key=lambda o: ("ok", "line", "finding").index(o.kind))
+    records = _of_table(folder, worst) if kind == "table" and not worst.why else [_record(worst)]
+    words = commands[outcomes.index(worst)]
+    records = [
+        {"case": f"{kind}:{number}", "kind": kind, "done": done} | r
+        | {"command": " ".join(map(str, words)), "seconds": round(worst.seconds, 2), "mb": worst.mb}
+        for r in records
+    ]  # fmt: skip
+    if worst.why:
+        kept = out / "findings" / folder.name
+        kept.parent.mkdir(exist_ok=True)
+        (folder / "outcome.txt").write_text(f"{records}\n{worst.err}\n{worst.trace}", "utf-8")
+        shutil.move(folder, kept)
+    else:
+        shutil.rmtree(folder)
+    return records
+
+
+def _record(outcome: Outcome) -> Record:
+    said = (outcome.err.splitlines() or [""])[-1] if outcome.code else ""
+    return {"outcome": outcome.kind, "files": 1, "why": outcome.why, "said": said[:300]}
+
+
+def _of_table(folder: Path, outcome: Outcome) -> list[Record]:
+    """What the manifest says of each film; one that killed a decoder is a row as well."""
+    manifest = folder / "films" / "manifest.parquet"
+    if not manifest.exists():
+        return [_record(outcome) | {"files": BATCH}]
+    rows = pq.read_table(manifest, columns=["status", "error"]).to_pylist()
+    refused = [row for row in rows if row["status"] != "ok"]
+    found = [{"outcome": "line", "files": 1, "why": "", "said": f"{r['status']}: {r['error']}"}
+             for r in refused if r["error"]]  # fmt: skip
+    mute = len(refused) - len(found)
+    found.append({"outcome": "ok", "files": len(rows) - len(refused), "why": "", "said": ""})
+    if mute or len(rows) != BATCH:
+        why = f"{len(rows)} rows of {BATCH} films, {mute} refused without a word"
+        found.append({"outcome": "finding", "files": 1, "why": why, "said": ""})
+    return found
+
+
+def _film(rng: Rng, folder: Path, seeds: Seeds, number: int) -> tuple[str, list[Words]]:
+    done = damaged_film(rng, seeds.films, folder)
+    film = next(folder.iterdir())
+    if number % 3 < 2:
+        return done, [["infer", "lip", film, "--ckpt", seeds.lip, *CPU, "--json"]]
+    outs = ["--out", folder / "s.wav", "--mux", folder / "mux.mp4", "--track", folder / "box.mp4"]
+    return done, [["infer", "l2s", film, "--ckpt", seeds.l2s, *CPU, *outs, "--json"]]
+
+
+def _table(rng: Rng, folder: Path, seeds: Seeds, number: int) -> tuple[str, list[Words]]:
+    done = [damaged_film(rng, seeds.films, folder, i) for i in range(BATCH)]
+    names = sorted((p.name for p in folder.iterdir()), key=lambda name: int(name.split(".")[0]))
+    table = write_table(folder, names)
+    decoder = ["--decoder", ("pyav", "ffmpeg")[number % 2]]
+    words = ["prep", "table", table, "--out", folder, "--name", "films", "--jobs", 1, *decoder]
+    return "; ".join(done), [words]
+
+
+def _checkpoint(rng: Rng, folder: Path, seeds: Seeds, number: int) -> tuple[str, list[Words]]:
+    sources = [seeds.lip / "best.pt", seeds.l2s / "best.pt", seeds.published, seeds.lip / "last.pt"]
+    source, path = sources[number % 4], folder / sources[number % 4].name
+    done = damaged_checkpoint(rng, source, path, sources)
+    given, data = ["--ckpt", path], ["--data", seeds.shards]
+    infer = ["--json", *given, *CPU]
+    export = ["export", *given, "--to", "safetensors", "--out", folder / "export"]
+    evaluate = ["--part", "all", "--limit", 2, *given, *data, *CPU, "--out", folder / "r.json"]
+    words: dict[int, list[Words]] = {
+        0: [["infer", "lip", seeds.film, *infer], ["eval", "lip", *evaluate], export],
+        1: [["infer", "l2s", seeds.film, *infer, "--out", folder / "s.wav"], export],
+        2: [["import-checkpoint", path, "--out", folder / "ours.pt"]
+            + ["--labels", seeds.published.with_name("words.txt")]],
+        3: [["train", "lip", *data, "--recipe", seeds.recipe, "--steps", 3, *CPU]
+            + ["--resume", "--out", folder]],
+    }  # fmt: skip
+    return f"{source.parent.name}/{source.name} {done}", words[number % 4]
+
+
+def _shard(rng: Rng, folder: Path, seeds: Seeds, number: int) -> tuple[str, list[Words]]:
+    data = folder / "mine"
+    shutil.copytree(seeds.shards, data)
+    done = damaged_folder(rng, data)
+    read = ["--data", data, *CPU]
+    measured = ["--part", "all", "--limit", 4, "--out", folder / "r.json"]
+    others: list[Words] = [
+        ["eval", "lip", "--ckpt", seeds.lip / "best.pt", *read, *measured],
+        ["train", "lip", "--recipe", seeds.recipe, *read, "--out", folder / "run"],
+        ["stats", data],
+        ["preview", data, "--out", folder / "preview.png"],
+    ]
+    return done, [["verify", data, "--jobs", 1], others[(0, 0, 1, 1, 2, 3)[number % 6]]]
+
+
+_MAKE: dict[str, Callable[[Rng, Path, Seeds, int], tuple[str, list[Words]]]] = {
+    "film": _film, "table": _table, "checkpoint": _checkpoint, "shard": _shard,
+}  # fmt: skip

@@ -1,0 +1,84 @@
+"""Promise: damage that `make fuzz` once found is read round or named, without end or gigabytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from avb.pipeline import audio
+from avb.pipeline.decode import _Sound, _to_rate, read_video
+from avb.pipeline.decode_ffmpeg import header_of, sound_of
+from avb.pipeline.records import Refused
+
+pytest.importorskip("ffmpeg", reason="films are read with the extra prep")
+from avb.tools.infer.video import pictures, probe
+
+Film = Callable[..., Path]
+PICTURES = [np.full((64, 64), 20 * i, np.uint8) for i in range(10)]
+TONE = 0.2 * np.sin(np.arange(6400) * 0.1)
+
+
+def test_a_jump_of_the_stamps_is_no_film_of_years(film: Film, tmp_path: Path) -> None:
+    times = [i / 25 + (3e4 if i > 4 else 0) for i in range(10)]
+    path = film(tmp_path / "jump.mkv", PICTURES, times, TONE)
+    for found in (list(pictures(probe(str(path)))), read_video(path, 25).frames):
+        levels = [int(picture.mean()) for picture in found]
+        assert abs(len(found) - (10 * 25 + 9)) <= 1
+        assert levels[0] < 5 and abs(levels[-1] - 180) < 5
+
+
+def test_stamps_that_do_not_jump_are_left_as_they_are() -> None:
+    times = [0.0, 0.04, 0.11, 0.12, 2.0]
+    found = _to_rate(PICTURES[:5], times, 25, set())
+    assert len(found) in (51, 52) and found[-1][0, 0] == 80
+
+
+def test_sound_that_no_decoder_knows_is_no_sound(film: Film, tmp_path: Path) -> None:
+    import av
+
+    path = film(tmp_path / "sound.mkv", PICTURES, np.arange(10) / 25, TONE)
+    path.write_bytes(path.read_bytes().replace(b"A_AAC", b"A_ZZZ"))
+    video = probe(str(path))
+    assert not video.has_sound and len(list(pictures(video))) == 10
+    with av.open(str(path)) as container:
+        assert sound_of(container) == [] and header_of(container).channels == 1
+    with pytest.raises(Refused, match="audio that no decoder here knows"):
+        read_video(path, 25)
+
+
+@pytest.mark.parametrize("forms", [[(1, "f4"), (2, "f4")], [(1, "f4"), (1, "i2")]])
+def test_sound_that_changes_its_form_is_refused(forms: list[tuple[int, str]]) -> None:
+    sound = _Sound()
+    sound.parts, sound.rate = [np.zeros((count, 9), kind) for count, kind in forms], 16000
+    with pytest.raises(Refused, match="2 forms"):
+        sound.mono(Path("x.ts"))
+
+
+def test_a_rate_that_is_no_rate_is_refused() -> None:
+    sound = _Sound()
+    sound.parts, sound.rate = [np.zeros((1, 9), np.float32)], 1
+    with pytest.raises(Refused, match="sound at 1 Hz"):
+        sound.mono(Path("x.avi"))
+
+
+def test_an_odd_rate_takes_no_gigabytes() -> None:
+    tone = np.sin(np.arange(44101) * 2 * np.pi * 300 / 44101).astype(np.float32)
+    near = np.sin(np.arange(44100) * 2 * np.pi * 300 / 44100).astype(np.float32)
+    found, wanted = audio.resample(tone, 44101, 16000), audio.resample(near, 44100, 16000)
+    assert np.abs(found[:15000] - wanted[:15000]).max() < 0.05
+    assert audio._resampler(44100, 16000).kernel.numel() < audio.MOST_TAPS
+
+
+def test_sound_far_behind_its_pictures_is_silence() -> None:
+    sound, _ = audio.fit(np.ones(1600, np.float32), 16000, 1e9, 25, 25, 16000)
+    assert sound.shape == (16000,) and not sound.any()
+
+
+def test_text_in_a_film_that_is_no_text_does_not_matter(film: Film, tmp_path: Path) -> None:
+    path = film(tmp_path / "named.mp4", PICTURES, np.arange(10) / 25, TONE)
+    path.write_bytes(path.read_bytes().replace(b"VideoHandler", b"\x81ideoHandler"))
+    assert len(list(pictures(probe(str(path))))) == 10
+    assert len(read_video(path, 25).frames) == len(read_video(path, 25, decoder="ffmpeg").frames)

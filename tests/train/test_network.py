@@ -1,0 +1,118 @@
+"""Promise: a checkpoint that does not hold together is one line, before it costs memory or time."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from avb.pipeline.config import UsageError
+from avb.train import checkpoint, task
+from avb.train.network import finite, load_network, load_optimizer
+from avb.train.recipe import make_recipe
+
+MODEL = {"slots": 4, "width": 8, "blocks": 0, "audio_dim": 16, "audio_width": 8, "hidden": 16}
+SPEECH = {"decoder": "synchronous", "decoder_sizes": {"width": 16, "units": 1, "post_width": 16}}
+State = dict[str, Any]
+
+
+def whole(kind: str = "lip") -> State:
+    """A small random checkpoint as training saves it."""
+    model = MODEL | (SPEECH if kind == "l2s" else {})
+    recipe = make_recipe(kind, {"shrink": 4, "model": model}, "test")  # type: ignore[arg-type]
+    scaling = task.Scaling(130.0, 30.0, -11.5, 3.5, 4, 112, 2)
+    return {
+        "recipe": recipe.as_dict(), "scaling": dataclasses.asdict(scaling), "ema": None,
+        "model": task.build_model(recipe, scaling).state_dict(),
+        "counters": {"step": 3, "best": -math.inf, "waited": 0, "factor": 1.0, "bad": 0},
+        "data": {"labels": ["no", "yes"], "fingerprint": "f", "split": "s", "split_source": "o"},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["lip", "l2s"])
+def test_a_whole_one_is_a_network(tmp_path: Path, kind: str) -> None:
+    state = whole(kind)
+    checkpoint.save(tmp_path / "x.pt", state)
+    loaded = load_network(tmp_path / "x.pt", kind)
+    assert not loaded.model.training and loaded.step == 3 and not loaded.averaged
+    assert loaded.recipe.task == kind and loaded.data == state["data"]
+    for name, value in loaded.model.state_dict().items():
+        assert torch.equal(value, state["model"][name])
+
+
+def changed(state: State, *path: str, to: Any = None) -> None:
+    for name in path[:-1]:
+        state = state[name]
+    if to is None:
+        del state[path[-1]]
+    else:
+        state[path[-1]] = to
+
+
+WEIGHT = "visual.stages.1.0.conv1.weight"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda s: changed(s, "ema"), "the key 'ema' is missing"),
+        (lambda s: changed(s, "ema", to=3), "ema: expected a mapping, found 3"),
+        (lambda s: changed(s, "scaling", "mel_low"), "scaling: the key 'mel_low' is missing"),
+        (lambda s: changed(s, "scaling", "pixel_std", to=0), "a scaling that cannot be"),
+        (lambda s: changed(s, "scaling", "margin", to=torch.zeros(0)), "where plain values belong"),
+        (lambda s: changed(s, "data", "labels", to=["no"]), "1 labels, 2 classes"),
+        (lambda s: changed(s, "data", "labels", to=["no", "\0"]), "cannot be printed"),
+        (lambda s: changed(s, "data", "counts", to=[]), "data.counts: expected a mapping"),
+        (lambda s: changed(s, "counters", "step", to="x"), "counters.step: expected int"),
+        (lambda s: changed(s, "counters", "step", to=-1), "numbers that no run counts"),
+        (lambda s: changed(s, "recipe", "model", "hidden", to=10**7), "not a whole checkpoint"),
+        (lambda s: changed(s, "model", WEIGHT), f"Missing key.*{WEIGHT}"),
+        (lambda s: changed(s, "model", WEIGHT, to=1.0), "expected Tensor, found 1.0"),
+        (lambda s: changed(s, "model", WEIGHT, to=torch.zeros(1).expand(2**20, 2**20)),
+         f"size mismatch for {WEIGHT}"),
+        (lambda s: s["model"][WEIGHT].fill_(torch.nan), "not numbers; its training diverged"),
+    ],
+)  # fmt: skip
+def test_what_does_not_hold_together_is_one_line(
+    tmp_path: Path, change: Callable[[State], None], said: str
+) -> None:
+    state, path = whole(), tmp_path / "x.pt"
+    change(state)
+    checkpoint.save(path, state)
+    with pytest.raises(UsageError, match=said) as caught:
+        load_network(path, "lip")
+    line = str(caught.value)
+    assert str(path) in line and line.isprintable() and len(line) < 400
+
+
+def test_a_judge_is_no_network(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "x.pt", {"task": "judge", "weights": {}})
+    with pytest.raises(UsageError, match="a judge of words"):
+        load_network(tmp_path / "x.pt")
+
+
+def test_an_optimizer_takes_only_its_own_state() -> None:
+    weight = torch.nn.Parameter(torch.ones(3))
+    mine = torch.optim.AdamW([weight])
+    weight.sum().backward()
+    mine.step()
+    state = mine.state_dict()
+    load_optimizer(torch.optim.AdamW([weight]), state)
+    wrong = state | {"state": {0: state["state"][0] | {"exp_avg": torch.zeros(2)}}}
+    with pytest.raises(ValueError, match=r"exp_avg of shape \(2,\)"):
+        load_optimizer(torch.optim.AdamW([weight]), wrong)
+    [group] = state["param_groups"]
+    del group["eps"]
+    with pytest.raises(ValueError, match="another optimizer"):
+        load_optimizer(torch.optim.AdamW([weight]), state)
+
+
+def test_what_is_no_number_is_not_passed_on() -> None:
+    assert finite(torch.ones(2)).sum() == 2
+    with pytest.raises(UsageError, match="diverged"):
+        finite(torch.tensor([1.0, torch.inf]))

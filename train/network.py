@@ -1,0 +1,156 @@
+"""A checkpoint as a network that works: what it says of itself is checked before it is believed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from avb.pipeline.config import UsageError, build, one_line
+from avb.train import checkpoint, task
+from avb.train.recipe import Recipe, make_recipe
+
+#: In so many ways constructors and torch say that values and weights do not go together.
+BAD_STATE = (KeyError, TypeError, AttributeError, ValueError, RuntimeError, IndexError)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A network in evaluation mode, on the CPU, and what its checkpoint says of it.
+
+    Attributes:
+        data: of the shards it was trained on: `labels fingerprint split split_source`, and more.
+        step: of its training.
+        averaged: whether the weights are those that `ema` averages.
+    """
+
+    model: nn.Module
+    recipe: Recipe
+    scaling: task.Scaling
+    data: dict[str, Any]
+    step: int
+    averaged: bool
+
+
+@dataclass(frozen=True)
+class _Data:
+    labels: list[str]
+    fingerprint: str = ""
+    split: str = ""
+    split_source: str = ""
+    speakers: list[str] | None = None
+    listed: dict[str, str] | None = None
+    counts: dict[str, int] = field(default_factory=dict)
+    settings: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if not all(label.isprintable() for label in self.labels):
+            raise ValueError("a label that cannot be printed")
+
+
+@dataclass(frozen=True)
+class Counters:
+    """Where a run stands, as `loop.Run` has it."""
+
+    step: int = 0
+    best: float = 0.0
+    waited: int = 0
+    factor: float = 1.0
+    bad: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.step, self.waited, self.bad) < 0 or not 0 < self.factor <= 1:
+            raise ValueError("numbers that no run counts")
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a checkpoint of a run must hold; there may be more."""
+
+    recipe: dict[str, Any]
+    scaling: task.Scaling
+    model: dict[str, Tensor]
+    ema: dict[str, Tensor] | None
+    data: _Data
+    counters: Counters = field(default_factory=Counters)
+
+    def __post_init__(self) -> None:
+        if len(self.data.labels) != self.scaling.classes:
+            raise ValueError(f"{len(self.data.labels)} labels, {self.scaling.classes} classes")
+
+
+def saved(state: dict[str, Any], path: Path) -> Saved:
+    """The parts of a checkpoint, each of its type.
+
+    Raises:
+        UsageError: one is missing or is something else.
+    """
+    found: Saved = build(Saved, state, str(path), strict=False)
+    return found
+
+
+def load_network(path: Path, kind: str | None = None) -> Loaded:
+    """The network of a checkpoint of a task (`lip` or `l2s`; None: either).
+
+    Raises:
+        UsageError: it is missing, damaged, or another task's; one line says which.
+    """
+    state = checkpoint.load(path, kind)
+    if "recipe" not in state:
+        raise UsageError(f"{path}: a judge of words, no lip reader or speech model")
+    parts = saved(state, path)
+    recipe = make_recipe(parts.recipe["task"], parts.recipe, path.name)
+    weights = state["ema"] or state["model"]
+    model = _fitted(recipe, parts.scaling, weights, path)
+    data = {"fingerprint": "", "split": "", "split_source": ""} | state["data"]
+    return Loaded(
+        model.eval(), recipe, parts.scaling, data, parts.counters.step, bool(state["ema"])
+    )
+
+
+def _fitted(
+    recipe: Recipe, scaling: task.Scaling, weights: dict[str, Tensor], path: Path
+) -> nn.Module:
+    """The model of a recipe with these weights."""
+    try:
+        # First without memory: a recipe may ask for more than there is, of weights that are small.
+        with torch.device("meta"):
+            task.build_model(recipe, scaling).load_state_dict(weights, assign=True)
+        model = task.build_model(recipe, scaling)
+        model.load_state_dict(weights)
+    except BAD_STATE as error:
+        raise UsageError(f"{path}: not a whole checkpoint ({one_line(error)})") from None
+    if not all(bool(w.isfinite().all()) for w in model.state_dict().values()):
+        raise UsageError(f"{path}: weights that are not numbers; its training diverged")
+    return model
+
+
+def finite(found: Tensor) -> Tensor:
+    """What a network makes, as it is.
+
+    Raises:
+        UsageError: some of it is no number.
+    """
+    if not bool(found.isfinite().all()):
+        raise UsageError("what this network makes is not finite; its training diverged")
+    return found
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Its state as saved; torch itself does not look at its settings and shapes.
+
+    Raises:
+        ValueError: another optimizer's; torch raises what else is in `BAD_STATE`.
+    """
+    usual = [set(group) for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    if [set(group) for group in optimizer.param_groups] != usual:
+        raise ValueError("settings of another optimizer")
+    for weight, values in optimizer.state.items():
+        for name, value in values.items():
+            shape = () if name == "step" else weight.shape
+            if value is not None and value.shape != shape:
+                raise ValueError(f"{name} of shape {tuple(value.shape)} for {tuple(weight.shape)}")
