@@ -236,7 +236,8 @@ def _first_impossible(index: Index) -> int | None:
     wrong = (index.offset < 0) | (index.nbytes <= 0)
     for length in (index.num_frames, index.num_mel):  # each picture and column takes a byte or more
         wrong |= (length <= 0) | (length > index.nbytes)
-    far = np.flatnonzero((np.abs(index.word_s) > MOST_SECONDS).any(1))
+    far_off = (index.word_s > MOST_SECONDS) | (index.word_s < -MOST_SECONDS)
+    far = np.flatnonzero(far_off.any(1))
     wrong[np.searchsorted(index.first_word, far, side="right") - 1] = True
     found = np.flatnonzero(wrong)
     return int(found[0]) if found.size else None
