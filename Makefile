@@ -1,7 +1,7 @@
 # make env    an environment in .venv: no root, no compiler, no system libraries
 # make test   lint, types and the quick tests
 # make demo   the whole pipeline on drawn and spoken corpora
-# make fuzz   2,000 damaged films and 500 damaged checkpoints and shards: 20 minutes on one core
+# make fuzz   2,000 damaged films and 500 damaged checkpoints and shards: 11 minutes on one core
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
