@@ -17,7 +17,7 @@ from avb.tools.console import say
 
 CORPORA = ("lrw", "lrw1000", "grid")
 SENTENCES = 96  # of GRID: enough that words not seen in training are read better than by chance
-STEPS = {"lip": 150, "l2s": 120}
+STEPS = {"lip": 300, "l2s": 120}
 #: Seconds of each command on two cores, for the time left; all others take about 6.
 SECONDS = {"train": 70, "eval": 35, "report": 30}
 OTHERS = 6
@@ -72,7 +72,8 @@ def prepare_steps(out: Path) -> list[list[str]]:
 def train_steps(out: Path, task: str) -> list[list[str]]:
     """A short training on the drawn sentences, and its measures on those it has not seen."""
     data, run = ["--data", f"{out}/shards/grid"], out / "runs" / task
-    length = ["--steps", str(STEPS[task]), "--set", "warmup=10", "--set", "validate_every=50"]
+    steps = STEPS[task]
+    length = ["--steps", str(steps), "--set", "warmup=10", "--set", f"validate_every={steps // 3}"]
     train = ["train", task, *data, "--recipe", "tiny", *length, "--out", str(run), "--resume"]
     return [train, ["eval", task, *data, "--ckpt", str(run)]]
 
