@@ -74,9 +74,12 @@ def fit(
     """
     placed = resample(np.ascontiguousarray(sound, np.float32), rate, sample_rate)
     wanted = num_frames * sample_rate // fps
-    shift = min(round(start_s * sample_rate), wanted)
-    placed = np.concatenate([np.zeros(shift, np.float32), placed]) if shift > 0 else placed[-shift:]
-    pad = wanted - len(placed)
+    shift = round(start_s * sample_rate)
+    if shift < 0:
+        placed, shift = placed[-shift:], 0
+    pad = wanted - shift - len(placed)
+    silence = np.zeros(min(shift, wanted), np.float32)  # a damaged start may be years away
+    placed = np.concatenate([silence, placed])
     if pad > 0:
         return np.concatenate([placed, np.zeros(pad, np.float32)]), pad
     return placed[:wanted], pad
