@@ -77,11 +77,15 @@ runs/shards/grid/dataset.json: | env
 	$(AVB) prep grid --root $(GRID) --out runs/shards
 
 results-lip results-speech: RUNS := runs/talker1
+keep = for name in recipe.yaml metrics.jsonl; do cp $(RUNS)/$(1)/$$name $(RESULTS)/$(1).$$name; done
+
 results-lip: runs/shards/grid/dataset.json
 	$(AVB) train lip $(TRAIN) --out $(RUNS)/lip-memory
 	$(AVB) train lip $(TRAIN) --set model.slots=0 --out $(RUNS)/lip-baseline
 	$(AVB) eval lip --ckpt $(RUNS)/lip-memory/best.pt $(EVAL) --out $(RESULTS)/lip-memory.json
 	$(AVB) eval lip --ckpt $(RUNS)/lip-baseline/best.pt $(EVAL) --out $(RESULTS)/lip-baseline.json
+	$(call keep,lip-memory)
+	$(call keep,lip-baseline)
 	$(AVB) compare $(RESULTS)/lip-memory.json $(RESULTS)/lip-baseline.json
 
 results-speech: runs/shards/grid/dataset.json
@@ -92,6 +96,8 @@ results-speech: runs/shards/grid/dataset.json
 	    --out $(RESULTS)/speech-memory.json
 	$(AVB) eval l2s --ckpt $(RUNS)/speech-baseline/best.pt --judge $(RUNS)/judge.pt $(EVAL) \
 	    --out $(RESULTS)/speech-baseline.json
+	$(call keep,speech-memory)
+	$(call keep,speech-baseline)
 	$(AVB) compare $(RESULTS)/speech-memory.json $(RESULTS)/speech-baseline.json
 
 clean:
