@@ -1,6 +1,7 @@
 """The networks of the paper: no files, no configuration, no I/O.
 
 memory.py       equations 1 to 8: the bridging memory, its losses, recall and fusion
+whitening.py    audio features without correlation, before the memory sees them
 frontends.py    pictures and mels to one feature a video frame, for lip reading and speech
 backends.py     features to words: bidirectional GRU, multi-scale temporal convolutions
 lip.py          the lip reader: front ends, memory, back end

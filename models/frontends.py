@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from avb.models.masks import keep_real
+from avb.models.whitening import Whitening
 
 Pool = Literal["global", "released"]
 
@@ -124,6 +125,7 @@ class AudioFrontEnd(nn.Module):
         mel_bins: int = 80,
         dropout: float = 0.3,
         extra_convolution: bool = False,
+        whitened: bool = False,
     ) -> None:
         """Build convolutions of `width` and 2 * `width`; `extra_convolution` for speech."""
         super().__init__()
@@ -146,6 +148,7 @@ class AudioFrontEnd(nn.Module):
         self.block = BasicBlock(2 * width, 2 * width, 1, lambda _: nn.ReLU())
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(2 * width * (mel_bins // 4), dim)
+        self.whitening = Whitening(dim) if whitened else None
 
     def forward(self, mel_BFM: Tensor, mask_BT: Tensor | None = None) -> Tensor:
         """Features of every video frame, from mels of 4 columns a frame: [B x T x D]."""
@@ -155,7 +158,8 @@ class AudioFrontEnd(nn.Module):
             x = self.extra(keep_real(x, mask_BT, 3))
         x = self.block(x, mask_BT)
         # Channel-major, channel * rows + row: the published weights depend on this order.
-        return self.linear(self.dropout(x.permute(0, 3, 1, 2).flatten(2)))
+        feature_BTD = self.linear(self.dropout(x.permute(0, 3, 1, 2).flatten(2)))
+        return feature_BTD if self.whitening is None else self.whitening(feature_BTD, mask_BT)
 
 
 def check_mel(mel_BFM: Tensor, num_frames: int) -> None:

@@ -55,6 +55,7 @@ class LipReader(nn.Module):
         blocks: int = 2,
         audio_dim: int = 512,
         audio_width: int = 128,
+        audio_whitened: bool = False,
         mel_bins: int = 80,
         hidden: int | None = None,
         dropout: float = 0.3,
@@ -75,6 +76,7 @@ class LipReader(nn.Module):
             blocks: residual blocks in each of the four stages.
             audio_dim: D, width of audio features.
             audio_width: channels of the first audio convolution.
+            audio_whitened: audio features leave without correlation (`whitening.py`).
             mel_bins: F.
             hidden: units a direction (`gru`, 512) or channels a kernel (`mstcn`, 256).
             dropout: at the end of both front ends.
@@ -97,7 +99,11 @@ class LipReader(nn.Module):
         self.memory = BridgingMemory(
             self.visual.dim, audio_dim, slots, None, radius, variant, fusion_dropout
         )
-        self.audio = AudioFrontEnd(audio_dim, audio_width, mel_bins, dropout) if slots else None
+        self.audio = (
+            AudioFrontEnd(audio_dim, audio_width, mel_bins, dropout, whitened=audio_whitened)
+            if slots
+            else None
+        )
 
     def forward(
         self,

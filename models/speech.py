@@ -67,6 +67,7 @@ class SpeechReconstructor(nn.Module):
         dropout: float = 0.5,
         audio_dim: int = 512,
         audio_width: int = 128,
+        audio_whitened: bool = False,
         audio_dropout: float = 0.3,
         mel_bins: int = 80,
         fused_dim: int | None = None,
@@ -88,6 +89,7 @@ class SpeechReconstructor(nn.Module):
             dropout: after each group of the encoder's convolutions.
             audio_dim: D, width of audio features.
             audio_width: channels of the first audio convolution.
+            audio_whitened: audio features leave without correlation (`whitening.py`).
             audio_dropout: at the end of the audio front end.
             mel_bins: F.
             fused_dim: E; C if not given.
@@ -105,7 +107,7 @@ class SpeechReconstructor(nn.Module):
             self.encoder.dim, audio_dim, slots, dim, radius, variant, fusion_dropout
         )
         self.audio = (
-            AudioFrontEnd(audio_dim, audio_width, mel_bins, audio_dropout, extra_convolution=True)
+            AudioFrontEnd(audio_dim, audio_width, mel_bins, audio_dropout, True, audio_whitened)
             if slots
             else None
         )

@@ -47,6 +47,8 @@ def stir_network(network: nn.Module) -> nn.Module:
         for name, tensor in network.state_dict().items():
             if name.endswith("running_var"):
                 tensor.uniform_(0.5, 1.5)
+            elif name.endswith("covariance"):
+                tensor.add_(torch.diag(torch.rand(len(tensor))))
             elif tensor.is_floating_point():
                 fan_in = tensor[0].numel() if tensor.dim() > 1 else 10
                 tensor.normal_(0, fan_in**-0.5)

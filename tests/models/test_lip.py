@@ -52,9 +52,10 @@ def test_features_are_what_the_memory_is_given(tiny_lip, stir) -> None:
     assert plain.features(video, mel)[1] is None
 
 
-@pytest.mark.parametrize("back_end", BACK_ENDS)
-def test_one_clip_alone_is_the_same_as_padded_among_64(back_end, tiny_lip, stir) -> None:
-    model = stir(LipReader(5, back_end=back_end, variant="released", **tiny_lip)).eval().double()
+@pytest.mark.parametrize(("back_end", "whitened"), [("gru", True), ("mstcn", False)])
+def test_one_clip_alone_is_the_same_as_padded_among_64(back_end, whitened, tiny_lip, stir) -> None:
+    model = LipReader(5, back_end=back_end, variant="released", audio_whitened=whitened, **tiny_lip)
+    model = stir(model).eval().double()
     video, mel = (x.double() for x in batch(64, 7, side=16))
     lengths = torch.randint(1, 8, (64,))
     lengths[0] = 7
@@ -160,9 +161,11 @@ def test_one_batch_is_learnt_by_heart(variant, back_end, tiny_lip) -> None:
 
 
 @pytest.mark.slow
-def test_whole_model_compiles_as_one_graph(tiny_lip) -> None:
+@pytest.mark.parametrize("whitened", [False, True])
+def test_whole_model_compiles_as_one_graph(whitened, tiny_lip) -> None:
     """With MS-TCN and clips of one length; the compiler leaves recurrent networks as they are."""
-    model = LipReader(5, back_end="mstcn", variant="released", **tiny_lip).eval()
+    sizes = tiny_lip | {"audio_whitened": whitened}
+    model = LipReader(5, back_end="mstcn", variant="released", **sizes).eval()
     video, mel = batch(2, 4)
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(video, mel).logits, model(video, mel).logits)
