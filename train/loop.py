@@ -194,7 +194,7 @@ def one_step(run: Run, network: nn.Module, batch: Any) -> dict[str, Tensor]:
             totals[name] = totals.get(name, torch.zeros((), device=run.device)) + value
     norm = nn.utils.clip_grad_norm_(run.model.parameters(), recipe.clip_norm or math.inf)
     for group in run.optimizer.param_groups:
-        group["lr"] = learning_rate(run) * group["share"]
+        group["lr"] = learning_rate(run)
     run.optimizer.step()
     if run.ema is not None:
         run.ema.update_parameters(run.model)
@@ -274,16 +274,12 @@ def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
     """The recipe's optimiser, fused where the device allows it."""
     fused = next(model.parameters()).is_cuda
     common: dict[str, Any] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "fused": fused}
-    parts: dict[float, list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        share = recipe.audio_lr if name.startswith("audio.") else 1.0
-        parts.setdefault(share, []).append(parameter)
-    groups = [{"params": parameters, "share": share} for share, parameters in parts.items()]
     if recipe.optimizer == "sgd":
-        nesterov = recipe.momentum > 0
-        return torch.optim.SGD(groups, momentum=recipe.momentum, nesterov=nesterov, **common)
+        return torch.optim.SGD(
+            model.parameters(), momentum=recipe.momentum, nesterov=recipe.momentum > 0, **common
+        )
     kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
-    return kind(groups, **common)
+    return kind(model.parameters(), **common)
 
 
 def learning_rate(run: Run) -> float:

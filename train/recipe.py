@@ -60,8 +60,6 @@ class Recipe:
         accumulate: parts in which a global batch is worked off.
         steps: length of the training.
         lr: highest learning rate.
-        audio_lr: that of the audio front end, times `lr`. The slots of the value memory chase its
-            features; where those run away from them, nothing is recalled.
         schedule: `constant`, `cosine` to zero, `plateau` (halved when `patience_lr` validations
             bring nothing), or `released` (0.01 after `released_at` steps, then as `plateau`).
         warmup: steps of linear growth at the start.
@@ -86,7 +84,6 @@ class Recipe:
     steps: int = 1000
     optimizer: Literal["sgd", "adam", "adamw"] = "adamw"
     lr: float = 1e-3
-    audio_lr: float = 1.0
     momentum: float = 0.9
     weight_decay: float = 0.0
     schedule: Literal["constant", "cosine", "plateau", "released"] = "constant"

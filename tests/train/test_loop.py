@@ -172,27 +172,6 @@ def quiet(model: torch.nn.Module) -> None:
     model.train = lambda mode=True: model  # type: ignore[method-assign, assignment]
 
 
-def test_the_audio_front_end_learns_at_its_own_rate(
-    lrw: Index, recipe: Any, tmp_path: Path
-) -> None:
-    def moved(name: str, audio_lr: float) -> dict[str, float]:
-        plan = recipe("lip", optimizer="sgd", lr=1e-3, audio_lr=audio_lr, steps=1, warmup=0)
-        run(plan, lrw, tmp_path / name)
-        torch.manual_seed(plan.seed)
-        start = loop.start(plan, lrw, tmp_path / f"{name}-start", "cpu", 0, 1).model
-        after = weights(tmp_path / name)
-        return {
-            part: float((after[part] - start.state_dict()[part]).norm())
-            for part in ("audio.linear.weight", "visual.stem.weight")
-        }
-
-    whole, tenth = moved("whole", 1.0), moved("tenth", 0.1)
-    assert tenth["visual.stem.weight"] == pytest.approx(whole["visual.stem.weight"])
-    assert tenth["audio.linear.weight"] == pytest.approx(
-        whole["audio.linear.weight"] / 10, rel=1e-3
-    )
-
-
 def test_a_loss_that_is_not_a_number_names_its_clips_and_keeps_the_checkpoint(
     lrw: Index, recipe: Any, tmp_path: Path
 ) -> None:
