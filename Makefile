@@ -73,8 +73,9 @@ ONE     := --data runs/shards/grid --split grid-hash --speakers s1 --device $(DE
 TRAIN   := $(ONE) --recipe $(RECIPE)
 EVAL    := --data runs/shards/grid --device $(DEVICE)
 
+# Status 3: done, but for clips that were refused and listed; real corpora have some.
 runs/shards/grid/dataset.json: | env
-	$(AVB) prep grid --root $(GRID) --out runs/shards
+	$(AVB) prep grid --root $(GRID) --out runs/shards || test $$? -eq 3
 
 results-lip results-speech: RUNS := runs/talker1
 keep = for name in recipe.yaml metrics.jsonl; do cp $(RUNS)/$(1)/$$name $(RESULTS)/$(1).$$name; done
