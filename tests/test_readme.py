@@ -73,5 +73,11 @@ def test_the_results_are_those_of_the_records() -> None:
         for metric in ("wer_judge", "wer_pocketsphinx"):
             values = (100 * metrics[metric][k] for k in KEYS)
             figures.append("{:.1f} [{:.1f}, {:.1f}]".format(*values))
+    for name in ("lip-memory", "speech-memory"):
+        source = json.loads((folder / f"{name}.json").read_text())["addressing"]["source"]
+        trained = source["within_slot_auc"]
+        texts = ["{:.3f} [{:.3f}, {:.3f}]".format(*(trained[k] for k in KEYS))]
+        texts += [f"{null['within_slot_auc']['value']:.3f}" for null in source["nulls"].values()]
+        figures += [text.replace("0.", ".") for text in texts]
     for figure in figures:
         assert figure in section, figure
