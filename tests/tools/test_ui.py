@@ -293,9 +293,11 @@ def test_ended_in_the_middle_of_a_film_nothing_stays(
     tiny_models: dict[str, Path], talker_clip: Path, tmp_path: Path, ending: signal.Signals
 ) -> None:
     words = ["ui", "--ckpt", tiny_models["lip"], "--port", 0, "--device", "cpu"]
+    # Torch's own cache is in the folder for temporary files, too, if nothing is said.
+    places = {"TMPDIR": str(tmp_path), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path.parent / "torch")}
     with subprocess.Popen(
         [sys.executable, "-m", "avb", *map(str, words)], stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True, env=os.environ | {"TMPDIR": str(tmp_path)},
+        stderr=subprocess.PIPE, text=True, env=os.environ | places,
     ) as server:  # fmt: skip
         assert server.stdout and server.stderr
         port = int(server.stdout.readline().rsplit(":", 1)[1])
