@@ -14,7 +14,8 @@ class Whitening(nn.Module):
     A few directions hold most of the variance of learnt features (two of 128 more than half, in
     the small recipes' audio), so a cosine, and with it Eq. 1 to 4, hardly sees the others. Here
     all directions count alike. The statistics are running means without gradient, the same in
-    training and evaluation but for the batch at hand, which in training is counted first.
+    training and evaluation but for the batch at hand, which in training is counted first. Of
+    several processes each counts its own share of it, as batch norm does.
 
     The inverse Cholesky factor whitens as any other root would, up to a rotation, which changes
     no cosine. The covariance is shrunk towards a multiple of 1, for directions that hold nothing.
@@ -22,7 +23,7 @@ class Whitening(nn.Module):
 
     momentum = 0.02
     shrinkage = 0.1
-    epsilon = 1e-6  # of the variance, for frames that are all alike
+    epsilon = 1e-6  # added to the variance, for frames that are all alike
 
     mean: Tensor
     covariance: Tensor
