@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from avb.models.masks import frame_mask, keep_real, mean_over_time, run_recurrent
+from avb.models.masks import frame_mask, keep_real, mean_over_time, run_recurrent, word_mask
 
 
 class GRUBackEnd(nn.Module):
@@ -28,10 +28,20 @@ class GRUBackEnd(nn.Module):
         )
         self.classifier = nn.Linear(2 * hidden, classes)
 
-    def forward(self, feature_BTE: Tensor, lengths_B: Tensor | None = None) -> Tensor:
-        """Logits [B x K]; frames past a clip's length change nothing."""
+    def forward(
+        self,
+        feature_BTE: Tensor,
+        lengths_B: Tensor | None = None,
+        boundary_BT: Tensor | None = None,
+    ) -> Tensor:
+        """Logits [B x K]; frames past a clip's length change nothing.
+
+        With `boundary_BT`, 1 inside the word, the mean is over the word's own states.
+        """
         states = run_recurrent(self.gru, feature_BTE, lengths_B)
         mask_BT = None if lengths_B is None else frame_mask(lengths_B, feature_BTE.shape[1])
+        if boundary_BT is not None:
+            mask_BT = word_mask(boundary_BT, mask_BT)
         return self.classifier(mean_over_time(states, mask_BT))
 
 
@@ -112,10 +122,20 @@ class TCNBackEnd(nn.Module):
         )
         self.classifier = nn.Linear(total, classes)
 
-    def forward(self, feature_BTE: Tensor, lengths_B: Tensor | None = None) -> Tensor:
-        """Logits [B x K]; frames past a clip's length change nothing in evaluation."""
+    def forward(
+        self,
+        feature_BTE: Tensor,
+        lengths_B: Tensor | None = None,
+        boundary_BT: Tensor | None = None,
+    ) -> Tensor:
+        """Logits [B x K]; frames past a clip's length change nothing in evaluation.
+
+        With `boundary_BT`, 1 inside the word, the mean is over the word's own frames.
+        """
         mask_BT = None if lengths_B is None else frame_mask(lengths_B, feature_BTE.shape[1])
         x_BET = feature_BTE.transpose(1, 2)
         for block in self.blocks:
             x_BET = block(x_BET, mask_BT)
+        if boundary_BT is not None:
+            mask_BT = word_mask(boundary_BT, mask_BT)
         return self.classifier(mean_over_time(x_BET.transpose(1, 2), mask_BT))

@@ -82,7 +82,8 @@ class LipReader(nn.Module):
             dropout: at the end of both front ends.
             fusion_dropout: before h; by default what the variant says.
             back_dropout: in the back end; by default 0.3 (`gru`) or 0.2 (`mstcn`).
-            word_boundary: take one more feature a frame, 1 inside the word and 0 outside.
+            word_boundary: take one more feature a frame, 1 inside the word and 0 outside, and
+                classify the mean over the word alone.
         """
         super().__init__()
         if back_end not in BACK_ENDS:
@@ -159,7 +160,7 @@ class LipReader(nn.Module):
         if boundary_BT is not None:
             extra_BT1 = boundary_BT[:, :, None].to(feature_BTE.dtype)
             feature_BTE = torch.cat([feature_BTE, extra_BT1], dim=-1)
-        return self.back_end(feature_BTE, lengths_B)
+        return self.back_end(feature_BTE, lengths_B, boundary_BT)
 
 
 def lip_losses(output: LipOutput, labels: Tensor, label_smoothing: float = 0.0) -> Losses:

@@ -12,6 +12,13 @@ def frame_mask(lengths_B: Tensor, num_frames: int) -> Tensor:
     return torch.arange(num_frames, device=lengths_B.device) < lengths_B[:, None]
 
 
+def word_mask(boundary_BT: Tensor, mask_BT: Tensor | None) -> Tensor:
+    """Which frames are of the word, bool [B x T]: all real ones where none is said to be."""
+    inside_BT = boundary_BT > 0
+    inside_BT = inside_BT | ~inside_BT.any(dim=1, keepdim=True)
+    return inside_BT if mask_BT is None else inside_BT & mask_BT
+
+
 def count_frames(feature_BTE: Tensor, mask_BT: Tensor | None) -> Tensor:
     """Real frames in the batch: int64 scalar."""
     if mask_BT is None:
@@ -28,7 +35,7 @@ def masked_mean(values_BT: Tensor, mask_BT: Tensor | None) -> Tensor:
 
 
 def mean_over_time(feature_BTE: Tensor, mask_BT: Tensor | None) -> Tensor:
-    """Mean over each clip's real frames: [B x E]."""
+    """Mean over those frames of each clip that the mask tells, all if None: [B x E]."""
     if mask_BT is None:
         return feature_BTE.mean(dim=1)
     weights_BT1 = mask_BT[:, :, None]

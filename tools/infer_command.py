@@ -63,7 +63,7 @@ def run(options: Options) -> int:
     if options.box == "fixed" and trained.fixed_box is None:
         raise UsageError(f"--box fixed: {options.ckpt} was not trained with a fixed box")
     if trained.recipe.model.get("word_boundary"):
-        say("note: this model was told where the word lies; here that may be anywhere")
+        say("note: this model was told where the word lies; here the middle of a window is read")
     records = []
     for number, place in enumerate(options.videos):
         paths = {name: found[number] for name, found in targets.items() if found}

@@ -38,6 +38,23 @@ def test_the_mean_runs_over_all_states_before_the_classifier() -> None:
     torch.testing.assert_close(network(feature), expected)
 
 
+@pytest.mark.parametrize("network", [GRUBackEnd(6, 4, hidden=5), TCNBackEnd(6, 4, hidden=5)])
+def test_of_a_marked_word_only_its_frames_are_averaged(network: torch.nn.Module, stir) -> None:
+    network = stir(network).eval()
+    feature, lengths = torch.randn(2, 7, 6), torch.tensor([7, 5])
+    word = torch.tensor(
+        [[0, 0, 1, 1, 0, 0, 0], [0, 1, 1, 1, 1, 1, 1]]
+    )  # past the end of the second
+    inside, outside = network(feature, lengths, word), network(feature, lengths, 1 - word)
+    counts = torch.tensor([[2, 5], [4, 1]])[:, :, None]  # of real frames, inside and outside
+    mean = (counts * torch.stack([inside, outside], 1)).sum(1) / counts.sum(1)  # all is linear
+    everywhere = network(feature, lengths)
+    torch.testing.assert_close(mean, everywhere, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(inside, outside, rtol=1e-2)
+    unmarked = network(feature, lengths, torch.zeros_like(word))
+    torch.testing.assert_close(unmarked, everywhere)
+
+
 def test_the_norm_counts_the_margins_that_are_then_cut() -> None:
     branch = Branch(3, 2, kernel=5, dilation=4).train()
     x = torch.randn(2, 3, 6)

@@ -25,6 +25,7 @@ from avb.pipeline.sample import Clock, prepare_clip
 from avb.tools.cli import app
 from avb.tools.infer import crops, follow, speech
 from avb.tools.infer.crops import Cutter, Piece, slide
+from avb.tools.infer.lip import read_words
 from avb.tools.infer.trained import Trained, load_trained
 from avb.tools.infer.video import BadVideo, pictures, probe
 from avb.tools.prep_command import settings_for
@@ -358,6 +359,25 @@ def test_windows_of_29_every_5_and_one_at_the_end(
     for window in windows:
         count = min(29, num_frames)
         assert window.crops[:, 0, 0].tolist() == list(range(window.start, window.start + count))
+
+
+def test_a_model_that_is_told_where_the_word_lies_reads_the_middle(
+    models: dict[str, Trained],
+) -> None:
+    told: list[torch.Tensor] = []
+
+    def network(video: torch.Tensor, mel: None, lengths: None, boundary: torch.Tensor) -> Any:
+        told.extend(boundary)
+        return SimpleNamespace(logits=torch.zeros(len(video), 3))
+
+    recipe = dataclasses.replace(models["lip"].recipe, shrink=1, model={"word_boundary": True})
+    scaling = dataclasses.replace(models["lip"].scaling, margin=0)
+    trained = dataclasses.replace(
+        models["lip"], model=network, recipe=recipe, scaling=scaling  # type: ignore[arg-type]
+    )  # fmt: skip
+    assert len(list(read_words(pieces(34, 25), trained, Clock()))) == len(told) == 2
+    marked = [row.nonzero().flatten().tolist() for row in told]
+    assert marked == [list(range(11, 18))] * 2  # as many before as after
 
 
 @dataclasses.dataclass

@@ -22,6 +22,9 @@ from avb.train.network import finite
 STRIDE = 5
 #: Windows that go through the network together.
 BATCH = 8
+#: Pictures in the middle of a window that a model with `word_boundary` is told are the word, as
+#: nobody has marked it: a quarter of a second, about the mean of GRID's words.
+GUESSED_WORD = 7
 
 
 @dataclass(frozen=True)
@@ -109,8 +112,10 @@ def _lack(crops: np.ndarray) -> int:
 def _look(stored_BTHW: torch.Tensor, trained: Trained) -> LipOutput:
     video = task.network_video(stored_BTHW, trained.recipe, trained.scaling)
     boundary = None
-    if trained.recipe.model.get("word_boundary"):  # nobody has marked the word: all of it may be
-        boundary = torch.ones(len(video), video.shape[2], device=video.device)
+    if trained.recipe.model.get("word_boundary"):
+        boundary = torch.zeros(len(video), video.shape[2], device=video.device)
+        first = (video.shape[2] - GUESSED_WORD) // 2
+        boundary[:, first : first + GUESSED_WORD] = 1
     return trained.model(video, None, None, boundary)
 
 
