@@ -56,6 +56,7 @@ class LipReader(nn.Module):
         audio_dim: int = 512,
         audio_width: int = 128,
         audio_whitened: bool = False,
+        value_projection: bool | None = None,
         mel_bins: int = 80,
         hidden: int | None = None,
         dropout: float = 0.3,
@@ -77,6 +78,7 @@ class LipReader(nn.Module):
             audio_dim: D, width of audio features.
             audio_width: channels of the first audio convolution.
             audio_whitened: audio features leave without correlation (`whitening.py`).
+            value_projection: of the memory; by default what the variant says.
             mel_bins: F.
             hidden: units a direction (`gru`, 512) or channels a kernel (`mstcn`, 256).
             dropout: at the end of both front ends.
@@ -98,8 +100,9 @@ class LipReader(nn.Module):
             **{name: size for name, size in sizes.items() if size is not None},
         )
         self.memory = BridgingMemory(
-            self.visual.dim, audio_dim, slots, None, radius, variant, fusion_dropout
-        )
+            self.visual.dim, audio_dim, slots, None, radius, variant, fusion_dropout,
+            value_projection,
+        )  # fmt: skip
         self.audio = (
             AudioFrontEnd(audio_dim, audio_width, mel_bins, dropout, whitened=audio_whitened)
             if slots

@@ -148,6 +148,7 @@ class BridgingMemory(nn.Module):
         radius: float = 16.0,
         variant: Variant = "paper",
         dropout: float | None = None,
+        value_projection: bool | None = None,
     ) -> None:
         """Build a memory of `slots` slots.
 
@@ -159,6 +160,9 @@ class BridgingMemory(nn.Module):
             radius: r, sharpness of the addressing; the paper gives no value, its code 16.
             variant: `paper` or `released`.
             dropout: before h; by default 0 in `paper` and 0.5 in `released`.
+            value_projection: whether a linear layer stands before A_tgt; by default in `released`.
+                Without it A_tgt compares the audio features as they are. Where it stands, only the
+                saving loss moves it, to what few slots can hold (`docs/model.md`).
         """
         super().__init__()
         if variant not in ("paper", "released"):
@@ -173,7 +177,8 @@ class BridgingMemory(nn.Module):
         self.value_memory = nn.Parameter(torch.empty(slots, target_dim).normal_(0, 0.5))
         released = variant == "released"
         self.query = nn.Linear(source_dim, source_dim) if released else nn.Identity()
-        self.value = nn.Linear(target_dim, target_dim) if released else nn.Identity()
+        projected = released if value_projection is None else value_projection
+        self.value = nn.Linear(target_dim, target_dim) if projected else nn.Identity()
         if dropout is None:
             dropout = 0.5 if released else 0.0
         self.dropout = nn.Dropout(dropout)

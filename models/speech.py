@@ -68,6 +68,7 @@ class SpeechReconstructor(nn.Module):
         audio_dim: int = 512,
         audio_width: int = 128,
         audio_whitened: bool = False,
+        value_projection: bool | None = None,
         audio_dropout: float = 0.3,
         mel_bins: int = 80,
         fused_dim: int | None = None,
@@ -90,6 +91,7 @@ class SpeechReconstructor(nn.Module):
             audio_dim: D, width of audio features.
             audio_width: channels of the first audio convolution.
             audio_whitened: audio features leave without correlation (`whitening.py`).
+            value_projection: of the memory; by default what the variant says.
             audio_dropout: at the end of the audio front end.
             mel_bins: F.
             fused_dim: E; C if not given.
@@ -104,8 +106,9 @@ class SpeechReconstructor(nn.Module):
         # What the baseline has too is built first: from one seed, both start from equal weights.
         self.decoder = DECODERS[decoder](dim, mel_bins, **(decoder_sizes or {}))
         self.memory = BridgingMemory(
-            self.encoder.dim, audio_dim, slots, dim, radius, variant, fusion_dropout
-        )
+            self.encoder.dim, audio_dim, slots, dim, radius, variant, fusion_dropout,
+            value_projection,
+        )  # fmt: skip
         self.audio = (
             AudioFrontEnd(audio_dim, audio_width, mel_bins, audio_dropout, True, audio_whitened)
             if slots

@@ -87,9 +87,11 @@ def features() -> tuple[Tensor, Tensor]:
     return torch.randn(B, T, C).double(), torch.randn(B, T, D).double()
 
 
-@pytest.fixture(params=["paper", "released"])
+@pytest.fixture(params=["paper", "released", "released without value projection"])
 def network(request: pytest.FixtureRequest) -> BridgingMemory:
-    return BridgingMemory(C, D, N, E, R, request.param).double().eval()
+    variant, _, without = request.param.partition(" ")
+    projection = False if without else None
+    return BridgingMemory(C, D, N, E, R, variant, value_projection=projection).double().eval()
 
 
 def arrays(network: BridgingMemory) -> dict[str, np.ndarray]:
@@ -135,7 +137,8 @@ def test_memory_is_the_equations_in_the_order_of_its_variant(
     query, value = f_src, f_tgt
     if network.variant == "released":
         query = loop_linear(f_src, w["query.weight"], w["query.bias"])
-        value = loop_linear(f_tgt, w["value.weight"], w["value.bias"])
+        if "value.weight" in w:
+            value = loop_linear(f_tgt, w["value.weight"], w["value.bias"])
     a_source = loop_addressing(loop_similarity(query, w["key_memory"]), R)
     a_target = loop_addressing(loop_similarity(value, w["value_memory"]), R)
     recalled = loop_read(a_source, w["value_memory"])
@@ -311,6 +314,8 @@ def test_released_memory_has_the_published_size(slots: int, parameters: int, cou
         assert count(BridgingMemory(slots=slots, variant="released")) == parameters
         # Without the two projections: 2 x (512 x 512 + 512).
         assert count(BridgingMemory(slots=slots)) == parameters - 525_312
+        one = BridgingMemory(slots=slots, variant="released", value_projection=False)
+        assert count(one) == parameters - 525_312 // 2
 
 
 def test_unknown_variant_and_negative_slots_are_refused() -> None:
