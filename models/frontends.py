@@ -126,7 +126,6 @@ class AudioFrontEnd(nn.Module):
         dropout: float = 0.3,
         extra_convolution: bool = False,
         whitened: bool = False,
-        shrinkage: float = 0.1,
     ) -> None:
         """Build convolutions of `width` and 2 * `width`; `extra_convolution` for speech."""
         super().__init__()
@@ -149,7 +148,7 @@ class AudioFrontEnd(nn.Module):
         self.block = BasicBlock(2 * width, 2 * width, 1, lambda _: nn.ReLU())
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(2 * width * (mel_bins // 4), dim)
-        self.whitening = Whitening(dim, shrinkage) if whitened else None
+        self.whitening = Whitening(dim) if whitened else None
 
     def forward(self, mel_BFM: Tensor, mask_BT: Tensor | None = None) -> Tensor:
         """Features of every video frame, from mels of 4 columns a frame: [B x T x D]."""

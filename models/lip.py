@@ -56,7 +56,6 @@ class LipReader(nn.Module):
         audio_dim: int = 512,
         audio_width: int = 128,
         audio_whitened: bool = False,
-        audio_shrinkage: float = 0.1,
         value_projection: bool | None = None,
         mel_bins: int = 80,
         hidden: int | None = None,
@@ -79,7 +78,6 @@ class LipReader(nn.Module):
             audio_dim: D, width of audio features.
             audio_width: channels of the first audio convolution.
             audio_whitened: audio features leave without correlation (`whitening.py`).
-            audio_shrinkage: of their covariance, 0 to 1.
             value_projection: of the memory; by default what the variant says.
             mel_bins: F.
             hidden: units a direction (`gru`, 512) or channels a kernel (`mstcn`, 256).
@@ -106,9 +104,7 @@ class LipReader(nn.Module):
             value_projection,
         )  # fmt: skip
         self.audio = (
-            AudioFrontEnd(
-                audio_dim, audio_width, mel_bins, dropout, False, audio_whitened, audio_shrinkage
-            )
+            AudioFrontEnd(audio_dim, audio_width, mel_bins, dropout, whitened=audio_whitened)
             if slots
             else None
         )

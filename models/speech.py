@@ -68,7 +68,6 @@ class SpeechReconstructor(nn.Module):
         audio_dim: int = 512,
         audio_width: int = 128,
         audio_whitened: bool = False,
-        audio_shrinkage: float = 0.1,
         value_projection: bool | None = None,
         audio_dropout: float = 0.3,
         mel_bins: int = 80,
@@ -92,7 +91,6 @@ class SpeechReconstructor(nn.Module):
             audio_dim: D, width of audio features.
             audio_width: channels of the first audio convolution.
             audio_whitened: audio features leave without correlation (`whitening.py`).
-            audio_shrinkage: of their covariance, 0 to 1.
             value_projection: of the memory; by default what the variant says.
             audio_dropout: at the end of the audio front end.
             mel_bins: F.
@@ -112,15 +110,7 @@ class SpeechReconstructor(nn.Module):
             value_projection,
         )  # fmt: skip
         self.audio = (
-            AudioFrontEnd(
-                audio_dim,
-                audio_width,
-                mel_bins,
-                audio_dropout,
-                True,
-                audio_whitened,
-                audio_shrinkage,
-            )  # fmt: skip
+            AudioFrontEnd(audio_dim, audio_width, mel_bins, audio_dropout, True, audio_whitened)
             if slots
             else None
         )

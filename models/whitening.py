@@ -22,6 +22,7 @@ class Whitening(nn.Module):
     """
 
     momentum = 0.02
+    shrinkage = 0.1
     epsilon = 1e-6  # added to the variance, for frames that are all alike
 
     mean: Tensor
@@ -29,10 +30,8 @@ class Whitening(nn.Module):
     batches: Tensor
     identity: Tensor
 
-    def __init__(self, dim: int, shrinkage: float = 0.1) -> None:
-        """Whiten D = `dim`; `shrinkage` is the share of the mean variance in the covariance."""
+    def __init__(self, dim: int) -> None:
         super().__init__()
-        self.shrinkage = shrinkage
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("covariance", torch.eye(dim))
         self.register_buffer("batches", torch.zeros((), dtype=torch.long))
