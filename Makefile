@@ -81,8 +81,8 @@ results-lip results-speech: RUNS := runs/talker1
 keep = for name in recipe.yaml metrics.jsonl; do cp $(RUNS)/$(1)/$$name $(RESULTS)/$(1).$$name; done
 
 results-lip: runs/shards/grid/dataset.json
-	$(AVB) train lip $(TRAIN) --out $(RUNS)/lip-memory
-	$(AVB) train lip $(TRAIN) --set model.slots=0 --out $(RUNS)/lip-baseline
+	$(AVB) train lip $(TRAIN) --unit word --out $(RUNS)/lip-memory
+	$(AVB) train lip $(TRAIN) --unit word --set model.slots=0 --out $(RUNS)/lip-baseline
 	$(AVB) eval lip --ckpt $(RUNS)/lip-memory/best.pt $(EVAL) --out $(RESULTS)/lip-memory.json
 	$(AVB) eval lip --ckpt $(RUNS)/lip-baseline/best.pt $(EVAL) --out $(RESULTS)/lip-baseline.json
 	$(call keep,lip-memory)
