@@ -13,10 +13,10 @@ def frame_mask(lengths_B: Tensor, num_frames: int) -> Tensor:
 
 
 def word_mask(boundary_BT: Tensor, mask_BT: Tensor | None) -> Tensor:
-    """Which frames are of the word, bool [B x T]: all real ones where none is said to be."""
-    inside_BT = boundary_BT > 0
-    inside_BT = inside_BT | ~inside_BT.any(dim=1, keepdim=True)
-    return inside_BT if mask_BT is None else inside_BT & mask_BT
+    """Which frames are of the word, bool [B x T]: all real ones where no real one is said to be."""
+    real_BT = torch.ones_like(boundary_BT, dtype=torch.bool) if mask_BT is None else mask_BT
+    inside_BT = (boundary_BT > 0) & real_BT
+    return inside_BT | (real_BT & ~inside_BT.any(dim=1, keepdim=True))
 
 
 def count_frames(feature_BTE: Tensor, mask_BT: Tensor | None) -> Tensor:

@@ -51,8 +51,10 @@ def test_of_a_marked_word_only_its_frames_are_averaged(network: torch.nn.Module,
     everywhere = network(feature, lengths)
     torch.testing.assert_close(mean, everywhere, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(inside, outside, rtol=1e-2)
-    unmarked = network(feature, lengths, torch.zeros_like(word))
-    torch.testing.assert_close(unmarked, everywhere)
+    unmarked = torch.zeros_like(word)
+    torch.testing.assert_close(network(feature, lengths, unmarked), everywhere)
+    unmarked[1, 5:] = 1  # where no frame is real
+    torch.testing.assert_close(network(feature, lengths, unmarked), everywhere)
 
 
 def test_the_norm_counts_the_margins_that_are_then_cut() -> None:
