@@ -246,6 +246,9 @@ def to_onnx(
     axes = {0: batch, 1: time} if lip else {0: batch}
     names = ["video", "boundary"][: len(given)]
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it names packages it could use
+    # For the capture torch puts in a GRU of any length, but where an earlier export has left the
+    # usual one in this cache, that is taken, and the graph is for the traced frames alone (2.13).
+    torch.ops.aten.gru.input._dispatch_cache.clear()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
