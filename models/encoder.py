@@ -45,7 +45,8 @@ class VideoEncoder(nn.Module):
     In training, batch norm counts padded frames; in evaluation they change nothing.
 
     Attributes:
-        dim: width C of the features.
+        dim: width of the features, after the LSTM.
+        local_dim: width of what the LSTM takes.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class VideoEncoder(nn.Module):
         groups.append(nn.ModuleList([Unit(before, before, (3, rest, rest), 1, (1, 0, 0))]))
         self.groups = nn.ModuleList(groups)
         self.dropout = nn.Dropout(dropout)
+        self.local_dim = before
         self.lstm = nn.LSTM(before, hidden, batch_first=True, bidirectional=True)
 
     def forward(
@@ -90,7 +92,11 @@ class VideoEncoder(nn.Module):
         lengths_B: Tensor | None = None,
         mask_BT: Tensor | None = None,
     ) -> Tensor:
-        """Features of every frame, 0 where padded: [B x T x C]."""
+        """Features of every frame, 0 where padded: [B x T x dim]."""
+        return self.run_lstm(self.convolve(video_BCTHW, mask_BT), lengths_B)
+
+    def convolve(self, video_BCTHW: Tensor, mask_BT: Tensor | None = None) -> Tensor:
+        """What the convolutions say of every frame, 0 where padded: [B x T x local_dim]."""
         if video_BCTHW.shape[3:] != (self.side, self.side):
             height, width = video_BCTHW.shape[3:]
             raise ValueError(
@@ -102,4 +108,8 @@ class VideoEncoder(nn.Module):
             for unit in units:  # type: ignore[attr-defined]
                 x_BCTHW = unit(x_BCTHW, mask_BT)
             x_BCTHW = self.dropout(x_BCTHW)
-        return run_recurrent(self.lstm, x_BCTHW.flatten(2).transpose(1, 2), lengths_B)
+        return x_BCTHW.flatten(2).transpose(1, 2)
+
+    def run_lstm(self, local_BTC: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+        """The LSTM over [B x T x local_dim]: [B x T x dim]."""
+        return run_recurrent(self.lstm, local_BTC, lengths_B)

@@ -74,6 +74,7 @@ class SpeechReconstructor(nn.Module):
         fused_dim: int | None = None,
         fusion_dropout: float | None = None,
         decoder_sizes: Mapping[str, Any] | None = None,
+        lstm_late: bool = False,
     ) -> None:
         """Build a speech model.
 
@@ -97,17 +98,23 @@ class SpeechReconstructor(nn.Module):
             fused_dim: E; C if not given.
             fusion_dropout: before h; by default what the variant says.
             decoder_sizes: further arguments of the decoder's class.
+            lstm_late: the encoder's LSTM runs after the memory, over h(...), not before it: f_src
+                then sees as little of the sentence at once as the audio features do. C and E are
+                the convolutions' width.
         """
         super().__init__()
+        if lstm_late and fused_dim is not None:
+            raise ValueError("fused_dim with lstm_late: the LSTM takes the convolutions' width")
         if decoder not in DECODERS:
             raise ValueError(f"decoder {decoder!r}: expected one of {', '.join(DECODERS)}")
         self.encoder = VideoEncoder(side, channels, width, blocks, hidden, dropout)
+        self.lstm_late = lstm_late
         dim = self.encoder.dim if fused_dim is None or not slots else fused_dim
         # What the baseline has too is built first: from one seed, both start from equal weights.
         self.decoder = DECODERS[decoder](dim, mel_bins, **(decoder_sizes or {}))
         self.memory = BridgingMemory(
-            self.encoder.dim, audio_dim, slots, dim, radius, variant, fusion_dropout,
-            value_projection,
+            self.encoder.local_dim if lstm_late else self.encoder.dim, audio_dim, slots,
+            fused_dim, radius, variant, fusion_dropout, value_projection,
         )  # fmt: skip
         self.audio = (
             AudioFrontEnd(audio_dim, audio_width, mel_bins, audio_dropout, True, audio_whitened)
@@ -151,7 +158,10 @@ class SpeechReconstructor(nn.Module):
         """
         num_frames = video_BCTHW.shape[2]
         mask_BT = None if lengths_B is None else frame_mask(lengths_B, num_frames)
-        source_BTC = self.encoder(video_BCTHW, lengths_B, mask_BT)
+        if self.lstm_late:
+            source_BTC = self.encoder.convolve(video_BCTHW, mask_BT)
+        else:
+            source_BTC = self.encoder(video_BCTHW, lengths_B, mask_BT)
         if mel_BFM is None:
             return source_BTC, None
         check_mel(mel_BFM, num_frames)
@@ -191,16 +201,16 @@ class SpeechReconstructor(nn.Module):
     ) -> tuple[Mels, Mels | None]:
         """Both terms of Eq. 7: the same decoder on recalled and on real audio."""
         if bridge.real is None:
-            return self.decoder(bridge.recalled, mask_BT, mel_BFM, teacher_ratio), None
+            return self._speak(bridge.recalled, mask_BT, mel_BFM, teacher_ratio), None
         if not self.training:
             # One after the other, so that random draws of the first do not depend on the second.
             first, second = (
-                self.decoder(feature_BTE, mask_BT, mel_BFM, teacher_ratio)
+                self._speak(feature_BTE, mask_BT, mel_BFM, teacher_ratio)
                 for feature_BTE in (bridge.recalled, bridge.real)
             )
             return first, second
         # Side by side as one batch of 2 B: the loop over time is paid for once.
-        both = self.decoder(
+        both = self._speak(
             torch.cat([bridge.recalled, bridge.real]),
             None if mask_BT is None else mask_BT.repeat(2, 1),
             None if mel_BFM is None else mel_BFM.repeat(2, 1, 1),
@@ -210,6 +220,19 @@ class SpeechReconstructor(nn.Module):
         alignment = (None, None) if both.alignment is None else both.alignment.chunk(2)
         first, second = (Mels(before[i], after[i], alignment[i]) for i in range(2))
         return first, second
+
+    def _speak(
+        self,
+        feature_BTE: Tensor,
+        mask_BT: Tensor | None,
+        mel_BFM: Tensor | None,
+        teacher_ratio: float,
+    ) -> Mels:
+        """Mels of what the memory handed on."""
+        if self.lstm_late:
+            lengths_B = None if mask_BT is None else mask_BT.sum(dim=1)
+            feature_BTE = self.encoder.run_lstm(feature_BTE, lengths_B)
+        return self.decoder(feature_BTE, mask_BT, mel_BFM, teacher_ratio)
 
 
 def window_starts(num_frames: int, size: int, stride: int, cover_tail: bool) -> list[int]:

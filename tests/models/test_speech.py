@@ -18,10 +18,12 @@ def batch(clips: int, frames: int, side: int = 32) -> tuple[torch.Tensor, torch.
     return torch.rand(clips, 3, frames, side, side), torch.randn(clips, 80, 4 * frames)
 
 
-@pytest.fixture(params=DECODERS)
+@pytest.fixture(params=[*DECODERS, "lstm_late"])
 def tiny(request: pytest.FixtureRequest, tiny_speech, tiny_decoders, stir) -> SpeechReconstructor:
-    sizes = tiny_decoders[request.param]
-    return stir(SpeechReconstructor(decoder=request.param, decoder_sizes=sizes, **tiny_speech))
+    late = request.param == "lstm_late"
+    tiny_speech["decoder"] = decoder = "synchronous" if late else request.param
+    sizes = tiny_decoders[decoder]
+    return stir(SpeechReconstructor(decoder_sizes=sizes, lstm_late=late, **tiny_speech))
 
 
 def test_encoder_has_the_published_size(count) -> None:
@@ -117,7 +119,8 @@ def test_features_are_what_the_memory_is_given(tiny: SpeechReconstructor) -> Non
     tiny.eval()
     (video, mel), lengths = batch(2, 6), torch.tensor([6, 4])
     source, target = tiny.features(video, mel, lengths)
-    assert source.shape == (2, 6, 10) and target is not None and target.shape == (2, 6, 12)
+    dim = 32 if tiny.lstm_late else 10  # of the last convolution, of the LSTM
+    assert source.shape == (2, 6, dim) and target is not None and target.shape == (2, 6, 12)
     found, expected = tiny.memory(source, target), tiny(video, mel, lengths).bridge
     assert torch.equal(found.source_addressing, expected.source_addressing)
     assert torch.equal(found.target_addressing, expected.target_addressing)
@@ -199,6 +202,36 @@ def test_autocast_leaves_memory_attention_and_losses_in_float32(
     values += [output.mels.alignment] if output.mels.alignment is not None else []
     values += [speech_losses(output, mel).total()]
     assert all(value.dtype == torch.float32 and value.isfinite().all() for value in values)
+
+
+def test_a_late_lstm_tells_the_decoder_of_frames_that_the_memory_never_saw(
+    tiny_speech, tiny_decoders, stir
+) -> None:
+    small = tiny_speech | {"decoder": "synchronous", "width": 4, "lstm_late": True}
+    model = stir(SpeechReconstructor(decoder_sizes=tiny_decoders["synchronous"], **small))
+    model.eval().double()
+    video = torch.rand(1, 3, 40, 32, 32).double().requires_grad_()
+
+    def last_frame_seen(of_the_first: torch.Tensor) -> int:
+        (grad,) = torch.autograd.grad(of_the_first.square().sum(), video)
+        return int(grad.abs().sum((0, 1, 3, 4)).nonzero().max())
+
+    assert 0 < last_frame_seen(model.features(video)[0][0, 0]) <= 17  # of the convolutions
+    assert last_frame_seen(model(video).mels.after[0, :, 0]) == 39
+    with pytest.raises(ValueError, match="fused_dim with lstm_late"):
+        SpeechReconstructor(lstm_late=True, fused_dim=8)
+
+
+def test_without_memory_a_late_lstm_is_the_same_model(tiny_speech, tiny_decoders) -> None:
+    video, _ = batch(2, 5)
+    lengths, mels = torch.tensor([5, 3]), []
+    for late in (False, True):
+        torch.manual_seed(3)
+        sizes = tiny_decoders["synchronous"]
+        small = tiny_speech | {"slots": 0, "decoder": "synchronous", "lstm_late": late}
+        model = SpeechReconstructor(decoder_sizes=sizes, **small).eval()
+        mels.append(model(video, lengths_B=lengths).mels.after)
+    assert torch.equal(*mels) and mels[0].abs().max() > 0
 
 
 def test_baseline_has_no_audio_and_starts_from_the_same_weights(tiny_speech, tiny_decoders) -> None:
