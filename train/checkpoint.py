@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -47,18 +48,23 @@ def load(path: Path, task: str | None = None) -> dict[str, Any]:
         UsageError: it is missing, damaged, pickled code, or another task's; one line says which.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # a plain pickle makes torch warn before it is refused
+            warnings.simplefilter("ignore")
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UsageError(f"{path}: no such checkpoint") from None
     except pickle.UnpicklingError:
         raise UsageError(f"{path}: holds more than weights and plain values; refused") from None
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (OSError, RuntimeError) as error:
         raise UsageError(f"{path}: damaged or no checkpoint ({one_line(error)})") from None
-    if isinstance(state, dict) and not _is_plain(state):
-        raise UsageError(f"{path}: damaged (weights where plain values belong)")
+    except (EOFError, LookupError, ValueError, TypeError, AttributeError):
+        # Its reader of pickles trips over what is none.
+        raise UsageError(f"{path}: damaged or no checkpoint (not a file of torch)") from None
     found = task_of(state)
     if found is None:
         raise UsageError(f"{path}: not a checkpoint of avb (import others: avb import-checkpoint)")
+    if not _is_plain(state):
+        raise UsageError(f"{path}: damaged (weights where plain values belong)")
     if task is not None and found != task:
         hint = "; make one with avb train judge" if task == "judge" else ""
         raise UsageError(f"{path}: a checkpoint for {found}, not for {task}{hint}")
@@ -82,7 +88,8 @@ def _is_plain(state: dict[Any, Any]) -> bool:
 
 def task_of(state: Any) -> str | None:
     """What a loaded file is for: a run has it in its recipe, a judge has none; None: not ours."""
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
+    form = state.get("format") if isinstance(state, dict) else None
+    if type(form) is not int or form != FORMAT:  # a tensor would compare number by number
         return None
     recipe = state.get("recipe")
     task = recipe.get("task") if isinstance(recipe, dict) else state.get("task")

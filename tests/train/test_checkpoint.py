@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import warnings
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,8 @@ def test_a_failed_write_keeps_the_one_before(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "damaged or no checkpoint"),
+        (b"", "damaged or no checkpoint .not a file of torch"),
+        (b"text of no use", "damaged or no checkpoint .not a file of torch"),
         (b"not a checkpoint at all", "refused|damaged"),
         (pickle.dumps(Evil()), "refused|damaged"),
     ],
@@ -48,7 +50,8 @@ def test_a_failed_write_keeps_the_one_before(
 def test_what_is_no_checkpoint_is_one_line(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "x.pt"
     path.write_bytes(content)
-    with pytest.raises(UsageError, match=message):
+    with warnings.catch_warnings(), pytest.raises(UsageError, match=message):
+        warnings.simplefilter("error")
         checkpoint.load(path)
     assert not Path("/tmp/avb-was-here").exists()
 
@@ -67,9 +70,10 @@ def test_a_cut_file_another_task_and_a_foreign_one_are_named(tmp_path: Path) -> 
     path.write_bytes(path.read_bytes()[:-50])
     with pytest.raises(UsageError, match="damaged"):
         checkpoint.load(path)
-    torch.save({"state_dict": {}}, path)
-    with pytest.raises(UsageError, match="not a checkpoint of avb"):
-        checkpoint.load(path)
+    for foreign in ({"state_dict": {}}, {"front.w": torch.ones(2)}, {"format": torch.ones(2)}):
+        torch.save(foreign, path)
+        with pytest.raises(UsageError, match="not a checkpoint of avb.*avb import-checkpoint"):
+            checkpoint.load(path)
     checkpoint.save(path, {"recipe": None, "task": None})
     with pytest.raises(UsageError, match="not a checkpoint of avb"):
         checkpoint.load(path)
