@@ -94,6 +94,9 @@ def run_one(options: Options, recipe: Recipe, index: Index, parts: Parts, out: P
     if not quiet:
         whose = f" of {', '.join(parts.speakers)}" if parts.speakers else ""
         say(f"split {parts.name}{whose} ({parts.source}): {counts} clips; test is not looked at")
+        if parts.absent:
+            empty = "".join(f"; {part} is empty" for part, count in counts.items() if not count)
+            say(f"talkers without a clip here: {', '.join(parts.absent)}{empty}")
     facts = {
         "counts": counts,
         "device": device,

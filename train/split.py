@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -20,7 +21,8 @@ class Parts:
     """Rows of an index for each part, and under which name the split goes into every result.
 
     `speakers` and `listed` are what it was narrowed to or read from: with the name, all it takes
-    to find the same clips again.
+    to find the same clips again. `absent` are the talkers that were asked for, by name or by the
+    split, and have no clip here.
     """
 
     name: str
@@ -28,6 +30,7 @@ class Parts:
     rows: dict[str, Ints]
     speakers: list[str] | None = None
     listed: dict[str, str] | None = None
+    absent: tuple[str, ...] = ()
 
 
 def split_rows(
@@ -70,22 +73,31 @@ def split_rows(
 
     found = [part(index.row(i)) for i in range(len(index))]
     rows = {p: np.flatnonzero([f == p for f in found]) for p in PARTS}
+    members = split_talkers(split)
     empty = [p for p in need if not len(rows[p])]
     if empty:
+        named = ", ".join(absent_talkers(index, members.union(speakers or ())))
         raise UsageError(
             f"{index.folder}: split {own} leaves nothing for {' and '.join(empty)}"
-            f"{missing_talkers(index, split)}; choose another --split, or prepare more talkers"
+            f"{named and f' (talkers without a clip: {named})'}; choose another --split, or"
+            " prepare more talkers"
         )
-    return Parts(own, split.source, rows, speakers, listed)
+    absent = absent_talkers(index, members if speakers is None else speakers)
+    return Parts(own, split.source, rows, speakers, listed, absent)
 
 
-def missing_talkers(index: Index, split: Split) -> str:
-    """A phrase that names the talkers of a split without a stored clip, or nothing."""
-    wanted = set(split.speakers or ())
+def split_talkers(split: Split) -> set[str]:
+    """The talkers that a split names."""
+    named = set(split.speakers or ())
     if split.by == "speaker":
-        wanted |= {str(s) for members in split.parts.values() for s in members}
-    absent = sorted(wanted - set(index.speaker.names), key=lambda s: int(s[1:]))
-    return f" (talkers without a clip: {', '.join(absent)})" if absent else ""
+        named |= {str(talker) for members in split.parts.values() for talker in members}
+    return named
+
+
+def absent_talkers(index: Index, talkers: Iterable[str]) -> tuple[str, ...]:
+    """Those of the talkers of whom no clip is stored."""
+    absent = set(talkers) - set(index.speaker.names)
+    return tuple(sorted(absent, key=lambda name: (len(name), name)))
 
 
 def read_split_file(path: Path) -> dict[str, str]:

@@ -37,8 +37,19 @@ def test_the_hash_rule_deals_sentences_whoever_speaks_them(grid: Index) -> None:
 def test_missing_talkers_and_empty_parts_are_named(grid: Index) -> None:
     with pytest.raises(UsageError, match=r"nothing for val.*talkers without a clip: s4, s5, s6"):
         split_rows(grid, GRID, "speaker-independent", speakers=["s1", "s2"])
+    with pytest.raises(UsageError, match=r"nothing for train and val \(talkers .*: s77\)"):
+        split_rows(grid, GRID, "grid-hash", speakers=["s77"])
     with pytest.raises(UsageError, match="no split 'independant'; known: .*speaker-independent"):
         split_rows(grid, GRID, "independant")
+
+
+def test_talkers_that_were_asked_for_and_are_not_there_are_told(grid: Index) -> None:
+    public = split_rows(grid, GRID, "speaker-independent")
+    there = {"s1", "s2", "s3", "s9"}
+    assert set(public.absent) == {f"s{n}" for n in range(1, 35) if n != 21} - there
+    assert public.absent[:2] == ("s4", "s5")  # by number
+    few = split_rows(grid, GRID, "speaker-independent", speakers=["s1", "s9", "s77"])
+    assert few.absent == ("s77",) and not len(few.rows["test"])
 
 
 def test_a_split_file_in_any_public_form(grid: Index, tmp_path: Path) -> None:
