@@ -38,6 +38,7 @@ class SynchronousDecoder(nn.Module):
         self,
         dim: int,
         mel_bins: int = 80,
+        *,
         width: int = 512,
         units: int = 4,
         kernel: int = 5,

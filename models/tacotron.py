@@ -85,6 +85,7 @@ class TacotronDecoder(nn.Module):
         self,
         dim: int,
         mel_bins: int = 80,
+        *,
         columns_per_step: int = 2,
         prenet_width: int = 256,
         prenet_dropout: float = 0.5,

@@ -179,7 +179,7 @@ def build(kind: Any, value: Any, where: str, strict: bool = True) -> Any:
         rest = [a for a in args if a is not type(None)]
         plain = [a for a in rest if isinstance(a, type) and isinstance(value, a)]
         return build((plain or rest)[0], value, where, strict)
-    if origin is dict:
+    if origin in (dict, Mapping):
         _expect(isinstance(value, Mapping), where, "a mapping", value)
         return {str(k): build(args[1], v, f"{where}.{_plain(k)}", strict) for k, v in value.items()}
     if origin is list:

@@ -16,7 +16,7 @@ from avb.pipeline.index import Index, load_index
 from avb.pipeline.shard import DISK_FAULTS
 from avb.pipeline.storage import Folder
 from avb.tools.console import FAILED, PREEMPTED, say
-from avb.train.recipe import Recipe, Task, load_recipe
+from avb.train.recipe import Recipe, Task, load_recipe, make_recipe
 from avb.train.split import Parts, split_rows
 
 DEFAULT_DATA = {"lip": Path("shards/lrw"), "l2s": Path("shards/grid")}
@@ -164,9 +164,8 @@ def resolve(options: Options, index: Index, corpus: Corpus) -> Recipe:
         "steps": options.steps,
         "seed": options.seed,
     }
-    recipe = dataclasses.replace(recipe, **{k: v for k, v in changes.items() if v is not None})
-    if recipe.unit not in ("clip", "word"):
-        raise UsageError(f"--unit {recipe.unit}: clip or word")
+    changes = {name: value for name, value in changes.items() if value is not None}
+    recipe = make_recipe(options.task, recipe.as_dict() | changes, "--recipe " + options.recipe)
     if recipe.crop not in index.dataset["crops"]:
         held = ", ".join(index.dataset["crops"])
         raise UsageError(f"{index.folder}: holds {held}, no {recipe.crop}; avb prep --crop")

@@ -9,6 +9,9 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
+import math
+import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +22,15 @@ from avb.pipeline.config import UsageError, build, parse_yaml, read_yaml
 
 Task = Literal["lip", "l2s"]
 FOLDER = Path(__file__).parent / "recipes"
+
+_COUNTS = "shrink batch_size accumulate steps validate_every buffer".split()
+_SHARES = "flip momentum ema label_smoothing teacher_ratio".split()
+#: Least and most of the numbers of a recipe; others are 0 or more.
+LIMITS = dict.fromkeys(_COUNTS, (1, math.inf)) | dict.fromkeys(_SHARES, (0, 1))
+LIMITS["seed"] = (0, (1 << 23) - 1)  # beside the step, in the 64 bits of torch's seed
+#: Arguments of the models that may be 0, and those that the shards decide.
+NONE_AT_ALL = ("slots", "blocks", "units")
+OF_THE_SHARDS = ("mel_bins", "side", "channels")
 
 
 @dataclass(frozen=True)
@@ -42,6 +54,9 @@ class Augment:
     mask_columns: int = 0
     mask_frames: int = 0
     mixup: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_limits(self)
 
 
 @dataclass(frozen=True)
@@ -101,6 +116,14 @@ class Recipe:
     buffer: int = 2048
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        _check_limits(self)
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"batch_size {self.batch_size} cannot be worked off in {self.accumulate} equal"
+                " parts (accumulate)"
+            )
+
     def as_dict(self) -> dict[str, Any]:
         """A plain mapping, as it is saved with a run."""
         return dataclasses.asdict(self)
@@ -143,31 +166,46 @@ def make_recipe(task: Task, raw: dict[str, Any], where: str) -> Recipe:
     recipe: Recipe = build(Recipe, {"task": task} | raw, where)
     if recipe.task != task:
         raise UsageError(f"{where} is a recipe for {recipe.task}, not for {task}")
-    known = model_arguments(task)
-    for key in recipe.model:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, 1, 0.0)
-            raise UsageError(
-                f"{where}: unknown key 'model.{key}'; the nearest right one is 'model.{near[0]}'"
-            )
-    if recipe.shrink < 1:
-        raise UsageError(f"{where}: shrink {recipe.shrink}: expected 1 (as stored) or more")
-    if recipe.batch_size % recipe.accumulate:
-        raise UsageError(
-            f"{where}: batch_size {recipe.batch_size} cannot be worked off in"
-            f" {recipe.accumulate} equal parts (accumulate)"
-        )
+    _check_model(recipe, where)
     return recipe
 
 
-def model_arguments(task: str) -> list[str]:
-    """What `model` in a recipe may hold: the keyword arguments of the task's model."""
-    from avb.models.lip import LipReader
-    from avb.models.speech import SpeechReconstructor
+def _check_limits(values: Any) -> None:
+    """Refuse numbers of a recipe that cannot be."""
+    for name, value in vars(values).items():
+        low, high = LIMITS.get(name, (0, math.inf))
+        if isinstance(value, int | float) and not (low <= value <= high and math.isfinite(value)):
+            wanted = f"{low} or more" if high == math.inf else f"{low} to {high}"
+            raise ValueError(f"{name} {value}: expected {wanted}")
 
-    kind = LipReader if task == "lip" else SpeechReconstructor
-    parameters = inspect.signature(kind.__init__).parameters.values()
-    return [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
+
+def _check_model(recipe: Recipe, where: str) -> None:
+    """Refuse what the model's class, or the one of its decoder, does not take."""
+    from avb.models.lip import LipReader
+    from avb.models.speech import DECODERS, SpeechReconstructor
+
+    kind = LipReader if recipe.task == "lip" else SpeechReconstructor
+    _check_arguments(recipe.model, kind, "model", where)
+    if sizes := recipe.model.get("decoder_sizes"):
+        decoder = recipe.model.get("decoder", "tacotron")
+        _check_arguments(sizes, DECODERS[decoder], "model.decoder_sizes", where)
+
+
+def _check_arguments(values: Mapping[str, Any], kind: type, name: str, where: str) -> None:
+    """Check keys and values against the keyword arguments of a class."""
+    parameters = inspect.signature(kind).parameters.values()
+    known = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY} - {*OF_THE_SHARDS}
+    hints = typing.get_type_hints(kind.__init__)  # type: ignore[misc]
+    for key, value in values.items():
+        if key not in known:
+            near = difflib.get_close_matches(str(key), sorted(known), 1, 0.0)[0]
+            raise UsageError(
+                f"{where}: unknown key '{name}.{key}'; the nearest right one is '{name}.{near}'"
+            )
+        build(hints[key], value, f"{where}: {name}.{key}")
+        least = 0 if key in NONE_AT_ALL else 1
+        if type(value) is int and hints[key] in (int, int | None) and value < least:
+            raise UsageError(f"{where}: {name}.{key} {value}: expected {least} or more")
 
 
 def _override(raw: dict[str, Any], text: str) -> None:

@@ -14,6 +14,7 @@ from avb.models.lip import LipReader, lip_losses
 from avb.models.memory import Losses
 from avb.models.speech import SpeechReconstructor, speech_losses
 from avb.pipeline.batch import Batch
+from avb.pipeline.config import UsageError, one_line
 from avb.pipeline.index import Index, Ints
 from avb.pipeline.stream import Stream
 from avb.train import augment
@@ -91,11 +92,20 @@ def one_pass(
 
 
 def build_model(recipe: Recipe, scaling: Scaling) -> nn.Module:
-    """The model of a recipe, with freshly drawn weights."""
-    if recipe.task == "lip":
-        return LipReader(scaling.classes, **recipe.model)
+    """The model of a recipe, with freshly drawn weights.
+
+    Raises:
+        UsageError: its arguments do not go together, or not with the crops.
+    """
     side = scaling.size // recipe.shrink
-    return SpeechReconstructor(**{"channels": 1, "side": side} | recipe.model)
+    if not side:
+        raise UsageError(f"shrink {recipe.shrink}: the crops have {scaling.size} pixels a side")
+    try:
+        if recipe.task == "lip":
+            return LipReader(scaling.classes, **recipe.model)
+        return SpeechReconstructor(channels=1, side=side, **recipe.model)
+    except ValueError as error:
+        raise UsageError(f"the recipe's model: {one_line(error)}") from None
 
 
 def normalise_clip(mel_BFM: Tensor, lengths_B: Tensor) -> Tensor:

@@ -52,11 +52,42 @@ def test_overrides_are_read_as_yaml_and_reach_into_mappings() -> None:
         ("optimizer=adamm", "did you mean adam"),
         ("steps", "expected key=value"),
         ("accumulate=5", "cannot be worked off in 5 equal parts"),
+        ("accumulate=0", "accumulate 0: expected 1 or more"),
+        ("validate_every=0", "validate_every 0: expected 1 or more"),
+        ("augment.flip=1.5", "flip 1.5: expected 0 to 1"),
+        ("lr=.nan", "lr nan: expected 0 or more"),
+        ("seed=8388608", "seed 8388608: expected 0 to 8388607"),
+        ("model.slots=-3", "model.slots -3: expected 0 or more"),
+        ("model.hidden=0", "model.hidden 0: expected 1 or more"),
+        ("model.width=wide", "model.width: expected int, found 'wide'"),
+        ("model.variant=papr", "did you mean paper"),
+        ("model.mel_bins=40", "unknown key 'model.mel_bins'"),  # the shards decide
     ],
 )
 def test_a_wrong_key_or_value_names_the_nearest_right_one(override: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         load_recipe("lip", "tiny", [override])
+
+
+def test_what_a_decoder_takes_is_checked_too() -> None:
+    with pytest.raises(UsageError, match=r"'model.decoder_sizes.wdth'; the nearest .*sizes.width'"):
+        load_recipe("l2s", "tiny", ["model.decoder_sizes.wdth=3"])
+    with pytest.raises(UsageError, match=r"unknown key 'model.decoder_sizes.width'"):
+        load_recipe("l2s", "tiny", ["model.decoder=tacotron"])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("shrink=100", "shrink 100: the crops have 96 pixels a side"),
+        ("model.dropout=2.0", "the recipe's model: dropout probability has to be between 0 and 1"),
+    ],
+)
+def test_what_does_not_go_with_the_shards_or_together_is_one_line(
+    override: str, message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        build_model(load_recipe("l2s", "tiny", [override]), Scaling(128, 40, -11, 4, 4, 96, 51))
 
 
 def test_an_unknown_recipe_and_another_task_s_are_named(tmp_path: Path) -> None:

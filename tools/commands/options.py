@@ -21,7 +21,7 @@ PerTalker = Annotated[
     bool, typer.Option("--per-talker", help="One model for each talker, in OUT/<talker>.")
 ]
 Steps = Annotated[int | None, typer.Option(min=1, help="Length of the training.")]
-Epochs = Annotated[float | None, typer.Option(help="Its length in epochs instead.")]
+Epochs = Annotated[float | None, typer.Option(min=0.001, help="Its length in epochs instead.")]
 Seed = Annotated[int | None, typer.Option(help="Weights, order, augmentation.")]
 Device = Annotated[str | None, typer.Option(help="cpu or cuda [cuda if there].")]
 RunFolder = Annotated[Path | None, typer.Option(help="[runs/<task>-<corpus>-<recipe>]")]
