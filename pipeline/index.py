@@ -157,6 +157,22 @@ class Index:
             )
         return rows
 
+    def check_shards(self, rows: Ints) -> None:
+        """See that the shards of these rows are there, before hours are spent on some of them.
+
+        Raises:
+            UsageError: some are gone; they are named.
+        """
+        folder = self.folder
+        there = {p.name for p in folder.iterdir()} if isinstance(folder, Path) else folder.entries()
+        codes = np.unique(self.shard.codes[rows])
+        names = [f"{self.shard.names[code]}.tar" for code in codes]
+        if gone := [name for name in names if name not in there]:
+            raise UsageError(
+                f"{folder}: {_some(gone)} not there, of {len(codes)} shards with these clips "
+                "(avb verify finds every fault)"
+            )
+
     def timed_sentences(self, rows: Ints) -> Ints:
         """Those rows that hold exactly six words, each with its times and in the class list.
 

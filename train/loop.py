@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from torch import Tensor, nn
@@ -39,6 +40,7 @@ from avb.train.split import Parts
 LOG_EVERY = 20  # steps between two lines of metrics
 
 Say = Callable[[str], None]
+Before = tuple[dict[str, Tensor], list[str]]  # numbers of a step, and the keys of its batch
 
 
 class Preempted(Exception):
@@ -46,7 +48,7 @@ class Preempted(Exception):
 
 
 class Diverged(Exception):
-    """The loss is not a number; the last good checkpoint is kept (exit 1)."""
+    """The loss or its gradient is not finite; the last good checkpoint is kept (exit 1)."""
 
 
 @dataclass
@@ -93,10 +95,11 @@ def train(
     `out` gets `recipe.yaml metrics.jsonl last.pt best.pt` and TensorBoard files.
 
     Raises:
-        UsageError: `out` holds another run.
+        UsageError: `out` holds another run, or shards are not there.
         Preempted: SIGTERM or SIGUSR1 came; the run was saved.
-        Diverged: the loss is not a number; the keys of its batch are named.
+        Diverged: the loss or its gradient is not finite; the keys of its batch are named.
     """
+    index.check_shards(np.concatenate([parts.rows["train"], parts.rows["val"]]))
     rank, world = join_processes(device)
     lengths = index.num_frames[parts.rows["train"]]
     run = start(recipe, index, out, device, rank, world)
@@ -125,7 +128,7 @@ def train(
     at_peak = seconds_at_peak(recipe, run.scaling, lengths, run.device, world)
     pace = Pace(recipe.steps, recipe.batch_size, at_peak)
     record: dict[str, Any] = {}
-    before: tuple[Tensor, list[str]] | None = None
+    before: Before | None = None
     with stop_signals() as stopped:
         batches = readable(stream)
         while run.step < recipe.steps:
@@ -134,9 +137,9 @@ def train(
             pace.waited(time.perf_counter() - asked)
             seed_step(run)
             values = one_step(run, network, batch)
-            # The loss of the step before is known by now: looking at it makes nothing wait.
+            # What the step before found is known by now: looking at it makes nothing wait.
             check(before)
-            before = (values["loss"], batch.keys)
+            before = ({"loss": values["loss"], "gradient": values["grad_norm"]}, batch.keys)
             run.step += 1
             last = run.step == recipe.steps
             if run.step % LOG_EVERY == 0 or last:
@@ -315,7 +318,11 @@ COUNTERS = ("step", "best", "waited", "factor", "bad")
 
 
 def save(run: Run, out: Path, identity: dict[str, Any], better: bool) -> None:
-    """Write `last.pt`, and `best.pt` if this is the best."""
+    """Write `best.pt` if this is the best, and `last.pt`.
+
+    In this order: `last.pt` knows how good the best one is, so a run that goes on from it would
+    never again write one that was lost.
+    """
     state = {
         "recipe": run.recipe.as_dict(),
         "scaling": dataclasses.asdict(run.scaling),
@@ -325,9 +332,9 @@ def save(run: Run, out: Path, identity: dict[str, Any], better: bool) -> None:
         "counters": {name: getattr(run, name) for name in COUNTERS},
         "data": identity,
     }
-    checkpoint.save(out / "last.pt", state)
     if better:
         checkpoint.save(out / "best.pt", state | {"optimizer": None})
+    checkpoint.save(out / "last.pt", state)
 
 
 def restore(run: Run, path: Path, identity: dict[str, Any]) -> None:
@@ -376,11 +383,14 @@ def seed_step(run: Run) -> None:
     torch.manual_seed((run.recipe.seed << 40) + (run.step << 10) + run.rank)
 
 
-def check(step: tuple[Tensor, list[str]] | None) -> None:
-    """Stop at a loss that is not a number."""
-    if step is not None and not math.isfinite(float(step[0])):
-        keys = ", ".join(step[1][:8]) + (", ..." if len(step[1]) > 8 else "")
-        raise Diverged(f"the loss became {float(step[0])} on the batch {keys}; last.pt is kept")
+def check(step: Before | None) -> None:
+    """Stop at a loss or gradient that is not finite, before such weights are saved."""
+    values, keys = step or ({}, [])
+    for name, value in values.items():
+        if not math.isfinite(float(value)):
+            shown = ", ".join(keys[:8]) + (", ..." if len(keys) > 8 else "")
+            found = f"the {name} became {float(value)} on the batch {shown}"
+            raise Diverged(f"{found}; last.pt is kept")
 
 
 def progress_line(run: Run, line: dict[str, Any]) -> str:

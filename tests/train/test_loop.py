@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -149,6 +150,16 @@ def test_metrics_hold_each_step_once_also_after_a_resume(
     assert {"loss", "recalled", "real", "saving", "bridging", "clips_per_s"} <= set(lines[0])
 
 
+def test_tensorboard_holds_what_the_metrics_hold(lrw: Index, recipe: Any, tmp_path: Path) -> None:
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    run(recipe("lip", steps=3), lrw, tmp_path)
+    found = events.EventAccumulator(str(tmp_path)).Reload()
+    line = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
+    (event,) = found.Scalars("loss")
+    assert event.step == line["step"] == 3 and event.value == pytest.approx(line["loss"])
+    assert "val_score" in found.Tags()["scalars"]
+
+
 def test_accumulation_changes_no_gradient(lrw: Index, recipe: Any, tmp_path: Path) -> None:
     """With dropout 0 and batch norm in evaluation, two halves are the whole batch."""
     grads = []
@@ -191,6 +202,45 @@ def test_a_loss_that_is_not_a_number_names_its_clips_and_keeps_the_checkpoint(
     assert all(torch.equal(good[k], after[k]) for k in good)
 
 
+def test_a_gradient_that_is_not_finite_is_not_saved_though_the_loss_is(
+    lrw: Index, recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(recipe("lip", steps=3), lrw, tmp_path)
+    good = weights(tmp_path)
+    real = loop.weigh
+
+    def steep(*values: Any) -> torch.Tensor:
+        total = real(*values)
+        total.register_hook(lambda grad: grad * torch.inf)
+        return total
+
+    monkeypatch.setattr(loop, "weigh", steep)
+    with pytest.raises(loop.Diverged, match=r"the gradient became (nan|inf) on the batch"):
+        run(recipe("lip", steps=4), lrw, tmp_path, resume=True)  # step 4 is validated and saved
+    after = weights(tmp_path)
+    assert all(torch.equal(good[k], after[k]) for k in good)
+
+
+def test_the_best_weights_outlive_a_full_disk(
+    lrw: Index, recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = checkpoint.save
+
+    def full(path: Path, state: dict[str, Any]) -> None:
+        if path.name == refused:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(path, state)
+
+    for refused in ("best.pt", "last.pt"):
+        monkeypatch.setattr(checkpoint, "save", full)
+        with pytest.raises(OSError, match="No space left"):
+            run(recipe("lip"), lrw, tmp_path / refused)
+        monkeypatch.setattr(checkpoint, "save", real)
+        record = run(recipe("lip"), lrw, tmp_path / refused, resume=True)
+        best = checkpoint.load(tmp_path / refused / "best.pt")
+        assert best["counters"]["best"] == record["best"]
+
+
 def test_another_recipe_other_shards_or_a_used_folder_are_refused(
     lrw: Index, recipe: Any, tmp_path: Path
 ) -> None:
@@ -216,8 +266,9 @@ def test_a_missing_shard_is_one_line(lrw: Index, recipe: Any, tmp_path: Path) ->
     folder = Path(shutil.copytree(lrw.folder, tmp_path / "lrw"))
     gone = sorted(folder.glob("*.tar"))[0]
     gone.unlink()
-    with pytest.raises(UsageError, match=f"{gone.name}.*avb verify finds every fault"):
+    with pytest.raises(UsageError, match=f"{gone.name} not there.*avb verify finds every fault"):
         run(recipe("lip"), dataclasses.replace(lrw, folder=folder), tmp_path / "out")
+    assert not (tmp_path / "out").exists()  # no step was made
 
 
 def test_mixed_clips_train_against_mixed_labels(lrw: Index, recipe: Any, tmp_path: Path) -> None:
