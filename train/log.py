@@ -10,7 +10,7 @@ from typing import Any
 
 
 class Metrics:
-    """`metrics.jsonl`, each step once, also after a resume; TensorBoard where it is installed."""
+    """`metrics.jsonl` and TensorBoard files, each step once, also after a resume."""
 
     def __init__(self, folder: Path, first_step: int) -> None:
         """Open the log of a run that goes on at `first_step`; later lines are cut off."""
@@ -24,7 +24,7 @@ class Metrics:
         self._file = self._path.open("a", encoding="utf-8")
         try:
             from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
+        except ImportError:  # a machine that was given only what trains
             self._board: Any = None
         else:
             self._board = SummaryWriter(str(folder), purge_step=first_step)
