@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from avb.pipeline.config import UsageError
 from avb.train.measures.intervals import DRAWS, mcnemar, mean_interval, paired_difference
+from avb.train.measures.lip import HITS
 from avb.train.measures.sentence import SLOT_NAMES, word_errors
 
 Floats = NDArray[np.float64]
@@ -27,7 +28,7 @@ Floats = NDArray[np.float64]
 #: flag says how it was measured, and numbers with different flags are not ranked.
 FREE = frozenset(
     "n limit seed slots step checkpoint_sha256 trained_on speakers split_source mean_mel device"
-    " torch".split()
+    " torch versions".split()
 )
 NUM_SEEDS = 3
 
@@ -231,6 +232,14 @@ class _Test:
             found["each_difference"] = {s: v - by_seed[1][s] for s, v in by_seed[0].items()}
         return found
 
+    def all_have(self, field: str) -> bool:
+        """Whether every clip of every record has this field."""
+        return all(field in clip for s in self.sides for r in s.clips for clip in r.values())
+
+    def tables(self, value: Callable[..., float]) -> list[Floats]:
+        """A number of each clip of either side, [records x clips] each."""
+        return [side.table(value, self.keys) for side in self.sides]
+
     def grouped(self, a: Floats, b: Floats, rows: NDArray[np.int64]) -> dict[str, float | None]:
         """Mean of a - b over `rows` as an interval; words of one sentence are drawn together."""
         names = [self.keys[i].split("#")[0] for i in rows]
@@ -243,10 +252,15 @@ class _Test:
 
 def _words(test: _Test) -> dict[str, Any]:
     """Right or wrong on each word."""
-    a, b = (side.table(lambda clip: float(clip["right"]), test.keys) for side in test.sides)
-    mean_a, mean_b = a.mean(axis=0), b.mean(axis=0)
     every = np.arange(len(test.keys))
-    entry = test.entry(a, b, np.mean) | {"difference": test.grouped(mean_a, mean_b, every)}
+    metrics: dict[str, Any] = {}
+    for name, hit in HITS.items():
+        if test.all_have(hit):
+            a, b = test.tables(lambda clip, hit=hit: float(clip[hit]))
+            difference = test.grouped(a.mean(axis=0), b.mean(axis=0), every)
+            metrics[name] = test.entry(a, b, np.mean) | {"difference": difference}
+    a, b = test.tables(lambda clip: float(clip["right"]))
+    mean_a, mean_b = a.mean(axis=0), b.mean(axis=0)
     # Of several seeds: the mean number over all pairs of one seed of A and one of B.
     counts = {
         "both_right": mean_a * mean_b,
@@ -257,7 +271,7 @@ def _words(test: _Test) -> dict[str, Any]:
     # Of several seeds: clips that A reads more often than B, and the other way round.
     exact = mcnemar(mean_a > mean_b, mean_b > mean_a)
     found: dict[str, Any] = {
-        "metrics": {"top1": entry},
+        "metrics": metrics,
         "counts": {name: float(values.sum()) for name, values in counts.items()},
         "mcnemar": {"a_better": exact["first_only"], "b_better": exact["second_only"]}
         | {"p": exact["p"]},
@@ -286,14 +300,14 @@ def _speech(test: _Test) -> dict[str, Any]:
 
     metrics: dict[str, Any] = {}
     for name in test.sides[0].records[0]["clips"][0]["values"]:
-        a, b = (side.table(partial(_value, name), test.keys) for side in test.sides)
+        a, b = test.tables(partial(_value, name))
         difference = mean_interval(
             a.mean(axis=0) - b.mean(axis=0), test.talkers, talker_mean=True,
             two_stage=test.by_talker, **test.drawing,
         )  # fmt: skip
         metrics[name] = test.entry(a, b, mean) | {"difference": difference}
     for name, field in (("wer_judge", "heard_judge"), ("wer_pocketsphinx", "heard")):
-        if all(field in clip for side in test.sides for r in side.clips for clip in r.values()):
+        if test.all_have(field):
             metrics[name] = _word_errors(test, field)
     return {"metrics": metrics}
 
@@ -308,7 +322,7 @@ def _word_errors(test: _Test, field: str) -> dict[str, Any]:
         return float(found["substitutions"] + found["deletions"] + found["insertions"])
 
     try:
-        a, b = (side.table(errors, test.keys) for side in test.sides)
+        a, b = test.tables(errors)
     except ImportError:
         return {"a": None, "b": None, "n": 0, "reason": "pip install 'avb[eval]'"}
     difference = paired_difference(

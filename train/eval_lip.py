@@ -52,10 +52,11 @@ def measure(
         options["talkers"] = talkers
     scored = {name: lip.score(v, labels, index.labels, **options) for name, v in logits.items()}
     video = scored["video"]
-    metrics = dict(video["metrics"])
-    for name in ("mirrored", "audio", "both"):
-        if name in scored:
-            metrics[f"top1_{name}"] = scored[name]["metrics"]["top1"]
+    metrics, hits = dict(video["metrics"]), {"top5": video["clips"]["top5"]}
+    for name in scored:
+        figure = "top1" if name == "video" else f"top1_{name}"
+        metrics[figure] = scored[name]["metrics"]["top1"]
+        hits[lip.HITS[figure]] = scored[name]["clips"]["top1"]
     return {
         "task": "lip",
         "metrics": metrics,
@@ -67,15 +68,13 @@ def measure(
             "boundary": bool(recipe.model.get("word_boundary", False)),
             "flip": "top1 without; top1_mirrored adds the mirrored clip's logits",
         },
-        **{k: video[k] for k in ("per_class", "per_slot", "confusions") if k in video},
+        **{k: video[k] for k in ("per_class", "per_slot", "per_length", "confusions")},
         "clips": [
-            {
-                "key": k,
-                "label": index.labels[t],
-                "said": index.labels[int(p)],
-                "right": bool(t == p),
-            }
-            for k, t, p in zip(keys, labels, logits["video"].argmax(1), strict=True)
+            {"key": key, "label": index.labels[label], "said": said}
+            | {name: values[i] for name, values in hits.items()}
+            for i, (key, label, said) in enumerate(
+                zip(keys, labels, video["clips"]["predicted"], strict=True)
+            )
         ],
     }
 

@@ -8,6 +8,7 @@ derived from the per-clip values.
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from avb.pipeline.index import Index, Ints
 from avb.train import eval_addressing, eval_l2s, eval_lip, judging
 from avb.train.network import load_network
 from avb.train.split import split_rows
+
+METERS = ("pystoi", "pesq", "jiwer", "pocketsphinx")
 
 
 def evaluate(
@@ -63,14 +66,15 @@ def evaluate(
     known_rows = part_rows(index, corpus, data, "train", need=False)
     strangers = unseen_talkers(index, rows, known_rows)
     torch.manual_seed(0)  # the pre-net's dropout stays on
-    with torch.no_grad():
+    # float32 as on a CPU: by default a GPU's convolutions round to TF32.
+    with torch.no_grad(), torch.backends.cudnn.flags(allow_tf32=False):
         if recipe.task == "lip":
             record = eval_lip.measure(*given, unseen_talkers=strangers)
         else:
             heard_by = None if judge is None else judging.load(judge, index, device)
             extras = eval_l2s.Extras(heard_by, wavs, known_rows, strangers, say)
             record = eval_l2s.measure(*given, extras)
-    record["addressing"] = eval_addressing.measure(*given)
+        record["addressing"] = eval_addressing.measure(*given)
     record["flags"] |= {
         "part": part,
         "split": data["split"],
@@ -86,8 +90,17 @@ def evaluate(
         "trained_on": data["fingerprint"],
         "device": device,
         "torch": str(torch.__version__),
+        "versions": {name: found for name in METERS if (found := version_of(name))},
     }
     return record
+
+
+def version_of(package: str) -> str | None:
+    """The version of a package, if it is installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def unseen_talkers(index: Index, rows: Ints, known_rows: Ints) -> bool:

@@ -13,6 +13,7 @@ import numpy as np
 from avb.pipeline.config import UsageError
 from avb.train.measures import speech
 from avb.train.measures.intervals import mean_interval
+from avb.train.measures.lip import HITS
 from avb.train.measures.sentence import word_error_rate
 
 PARTS = ("ceiling", "real", "floors", "per_slot")
@@ -80,6 +81,9 @@ def _speech(clips: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _words(clips: list[dict[str, Any]]) -> dict[str, Any]:
-    right = np.array([clip["right"] for clip in clips], np.float64)
     talkers = [clip["key"].split("/")[0] for clip in clips]
-    return {"top1": mean_interval(right, talkers, talker_mean=True)}
+    return {
+        name: mean_interval([float(clip[hit]) for clip in clips], talkers, talker_mean=True)
+        for name, hit in HITS.items()
+        if all(hit in clip for clip in clips)
+    }

@@ -16,8 +16,9 @@ from avb.pipeline.config import UsageError, load_corpora
 from avb.pipeline.index import Index
 from avb.tools.cli import app
 from avb.train import loop
-from avb.train.compare import compare
+from avb.train.compare import compare, read_side
 from avb.train.evaluate import evaluate
+from avb.train.measures.lip import HITS
 from avb.train.split import split_rows
 
 FLAGS = {"part": "test", "split": "grid-hash", "fingerprint": "f", "unit": "word", "slots": 44}
@@ -239,6 +240,13 @@ def test_records_of_avb_eval_are_compared_as_typed(lrw: Index, recipe: Any, tmp_
     record = json.loads(run.stdout)
     assert record["clips"] == 12 and record["flags"]["split"] == "official"
     assert sum(record["counts"].values()) == 12
+    for name, hit in HITS.items():  # every path of the reader, from the values of each clip
+        own = [
+            np.mean([clip[hit] for clip in read_side(side).records[0]["clips"]]) for side in sides
+        ]
+        entry = record["metrics"][name]
+        assert (entry["a"], entry["b"]) == pytest.approx(tuple(own))
+        assert entry["difference"]["value"] == pytest.approx(own[0] - own[1])
     run = CliRunner().invoke(app, ["compare", sides[0], str(tmp_path / "0")])
     assert run.exit_code == 2 and "holds no record" in run.stderr
     assert len(run.stderr.strip().splitlines()) == 1

@@ -65,11 +65,13 @@ def test_ceiling_floors_and_real_sound_are_means_over_talkers() -> None:
 
 def test_words_are_right_by_talker() -> None:
     def words(talker: str, right: list[bool]) -> dict[str, Any]:
-        clips = [{"key": f"{talker}/a#{i}", "right": r} for i, r in enumerate(right)]
+        clips = [{"key": f"{talker}/a#{i}", "right": r, "top5": True} for i, r in enumerate(right)]
         return record(talker, [], SAID) | {"task": "lip", "clips": clips}
 
     joined = join([words("s1", [True, True, False, False]), words("s2", [True])])
     assert joined["metrics"]["top1"]["value"] == pytest.approx(0.75)
+    assert set(joined["metrics"]) == {"top1", "top5"}  # the clips tell no more
+    assert joined["metrics"]["top5"]["value"] == 1
 
 
 def test_one_clip_in_two_records_is_refused() -> None:

@@ -18,6 +18,14 @@ from avb.train.measures.intervals import (
 from avb.train.measures.sentence import SLOT_NAMES
 
 NUM_CONFUSIONS = 20
+#: Of each figure, the field of a record's clips that it is the mean of.
+HITS = {
+    "top1": "right",
+    "top5": "top5",
+    "top1_mirrored": "right_mirrored",
+    "top1_audio": "right_audio",
+    "top1_both": "right_both",
+}
 
 
 def label_ranks(logits: ArrayLike, labels: ArrayLike) -> NDArray[np.int64]:
