@@ -15,6 +15,7 @@ from avb.tools.console import say
 from avb.tools.train_command import choose_device, open_shards
 
 PARTS = ("test", "val", "train", "all")
+WINDOWS = (None, "covered", "cut")
 
 
 def run(
@@ -29,6 +30,7 @@ def run(
     datasets: Path | None,
     judge: Path | None = None,
     save_wavs: Path | None = None,
+    windows: str | None = None,
 ) -> None:
     """Evaluate and show; the record goes to `out`, by default beside the checkpoint.
 
@@ -41,6 +43,8 @@ def run(
 
     if part not in PARTS:
         raise UsageError(f"--part {part}: one of {', '.join(PARTS)}")
+    if windows not in WINDOWS:
+        raise UsageError(f"--windows {windows}: covered or cut")
     checkpoints = checkpoints_in(ckpt)
     if out is None and limit is None:
         out = (ckpt if ckpt.is_dir() else ckpt.parent) / f"{part}.json"
@@ -50,8 +54,18 @@ def run(
     where = choose_device(device)
     records = [
         evaluate(
-            kind, path, index, corpus, part, where, limit, judge=judge, wavs=save_wavs, say=say
-        )
+            kind,
+            path,
+            index,
+            corpus,
+            part,
+            where,
+            limit,
+            judge=judge,
+            wavs=save_wavs,
+            windows=windows,
+            say=say,
+        )  # fmt: skip
         for path in checkpoints
     ]
     record = records[0] if len(records) == 1 else per_talker.join(records)

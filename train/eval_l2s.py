@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from avb.pipeline.config import Mel
+from avb.pipeline.config import Mel, UsageError
 from avb.pipeline.index import Index, Ints
 from avb.train import hearing, task
 from avb.train.judging import Stored
@@ -20,6 +20,7 @@ from avb.train.recipe import Recipe
 from avb.train.sounds import WavFolder, front_end, mean_mel, need, readable
 
 GL_ITERATIONS, GL_MOMENTUM = 60, 0.99
+LOST_FRAMES = 6  # the rule 70of75 bears 240 ms
 
 Say = Callable[[str], None]
 
@@ -33,6 +34,9 @@ class Extras:
         wavs: where the sounds are written.
         mean_rows: training clips, whose mean log-mel is a floor; none: the evaluated ones'.
         unseen_talkers: whether intervals draw talkers.
+        windows: the model sees 40 frames at a time, 30 apart, as the paper's samples were made
+            (paper.md 5.4). `cut` leaves out the frames after the last whole window, 5 of 75, as
+            they do; `covered` adds a window that ends with the clip. None: whole clips.
         say: takes lines of progress.
     """
 
@@ -40,6 +44,7 @@ class Extras:
     wavs: Path | None = None
     mean_rows: Ints | None = None
     unseen_talkers: bool = False
+    windows: str | None = None
     say: Say = lambda text: None
 
 
@@ -77,12 +82,16 @@ def measure(
     wavs = None if extras.wavs is None else WavFolder(extras.wavs)
     say = _timed(extras.say)
     mel = front_end(index)
-    clips = reconstruct(model, recipe, scaling, index, rows, device)
+    clips = reconstruct(model, recipe, scaling, index, rows, device, extras.windows)
     say(f"{len(clips.facts)} clips reconstructed")
     signals, mean_of = _signals(clips, index, extras, mel)
     say("Griffin-Lim of the model, of the true mel, and the floors")
     unseen = extras.unseen_talkers
-    scored = {name: _score(clips, outputs, mel, unseen) for name, outputs in signals.items()}
+    rules: dict[str, speech.LengthRule] = {"model": length_rule(extras)}
+    scored = {
+        name: _score(clips, outputs, mel, unseen, rules.get(name, "min"))
+        for name, outputs in signals.items()
+    }
     say("STOI, ESTOI, PESQ and mel distance")
     judges = hearing.ears(extras.judge, mel)
     heard = hearing.listen(
@@ -113,22 +122,34 @@ def measure(
 
 
 def reconstruct(
-    model: nn.Module, recipe: Recipe, scaling: task.Scaling, index: Index, rows: Ints,
-    device: torch.device,
+    model: Any, recipe: Recipe, scaling: task.Scaling, index: Index, rows: Ints,
+    device: torch.device, windows: str | None = None,
 ) -> Clips:  # fmt: skip
     """One pass of the model over the rows."""
     clips = Clips()
     for batch in readable(task.one_pass(index, recipe, rows, audio=True)):
         inputs = task.prepare(batch, recipe, scaling, device, train=False)
         lengths = inputs.lengths_B if inputs.ragged else None
-        output = model(inputs.video_BCTHW, None, lengths)
-        mels = task.from_speech_range(output.mels.after.float(), scaling)
+        if windows is None:
+            output = model(inputs.video_BCTHW, None, lengths)
+            found = list(output.mels.after.float())
+        else:
+            found = [
+                model.windowed(video[None, :, :length], cover_tail=windows == "covered")[0].float()
+                for video, length in zip(inputs.video_BCTHW, inputs.lengths_B.tolist(), strict=True)
+            ]
+        mels = [task.from_speech_range(mel, scaling) for mel in found]
         assert batch.audio is not None and batch.audio_lengths is not None and batch.mel is not None
         for i, key in enumerate(batch.keys):
             columns = int(batch.mel_lengths[i])
+            if (lost := columns // 4 - mels[i].shape[1] // 4) > LOST_FRAMES:
+                raise UsageError(
+                    f"--windows cut: would leave {lost} of {columns // 4} frames of {key} out; it"
+                    " is for GRID's 75 frames, --windows covered for any"
+                )
             clips.sounds.append(batch.audio[i, : int(batch.audio_lengths[i])].numpy())
             clips.true.append(batch.mel[i, :, :columns].to(device))
-            clips.made.append(mels[i, :, :columns].clamp(scaling.mel_low, scaling.mel_high))
+            clips.made.append(mels[i][:, :columns].clamp(scaling.mel_low, scaling.mel_high))
             words = [w for w, _, _ in batch.words[i]]
             clips.facts.append({"key": key, "talker": batch.speakers[i] or "", "words": words})
     return clips
@@ -151,10 +172,17 @@ def _signals(
     return signals, mean_of
 
 
-def _score(clips: Clips, outputs: Sequence[Any], mel: Mel, unseen: bool) -> dict[str, Any]:
+def length_rule(extras: Extras) -> speech.LengthRule:
+    """How the lengths of the model's sounds and the originals are made one."""
+    return "70of75" if extras.windows == "cut" else "min"
+
+
+def _score(
+    clips: Clips, outputs: Sequence[Any], mel: Mel, unseen: bool, rule: speech.LengthRule
+) -> dict[str, Any]:
     """Per-clip scores of one signal, and what they sum up to."""
     scored = [
-        fact | speech.score_clip(sound, output, mel)
+        fact | speech.score_clip(sound, output, mel, rule)
         for sound, output, fact in zip(clips.sounds, outputs, clips.facts, strict=True)
         if output is not None  # a lone clip of its talker has no other sentence
     ]
@@ -179,7 +207,8 @@ def _flags(clips: Clips, extras: Extras, mean_of: dict[str, Any], corpus: str) -
         "pesq_mode": "pesq_nb8 is the headline: narrow band at 8 kHz",
         "gl_iters": GL_ITERATIONS,
         "gl_momentum": GL_MOMENTUM,
-        "length_rule": "min",
+        "length_rule": length_rule(extras),
+        "windows": extras.windows,
         "mean_mel": mean_of,
         "wer_judge": judge,
     }

@@ -36,6 +36,7 @@ def evaluate(
     *,
     judge: Path | None = None,
     wavs: Path | None = None,
+    windows: str | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Evaluate the checkpoint `path` on one part (train, val, test or all) of its split.
@@ -50,6 +51,7 @@ def evaluate(
         limit: only so many clips.
         judge: speech: a file of `avb train judge`, for the word error.
         wavs: speech: a folder for the sounds that are scored.
+        windows: speech: 40 frames at a time; see `eval_l2s.Extras`.
         say: takes lines of progress.
 
     Raises:
@@ -72,7 +74,7 @@ def evaluate(
             record = eval_lip.measure(*given, unseen_talkers=strangers)
         else:
             heard_by = None if judge is None else judging.load(judge, index, device)
-            extras = eval_l2s.Extras(heard_by, wavs, known_rows, strangers, say)
+            extras = eval_l2s.Extras(heard_by, wavs, known_rows, strangers, windows, say)
             record = eval_l2s.measure(*given, extras)
         record["addressing"] = eval_addressing.measure(*given)
     record["flags"] |= {

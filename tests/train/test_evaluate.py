@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import wave
 from pathlib import Path
@@ -15,7 +16,7 @@ from avb.pipeline.config import UsageError, load_corpora
 from avb.pipeline.index import Index
 from avb.train import checkpoint, eval_l2s, hearing, judging, loop, sounds
 from avb.train.evaluate import evaluate, part_rows
-from avb.train.measures import bounds
+from avb.train.measures import bounds, lip, speech
 from avb.train.measures.judge import Training, fingerprint, transcribe
 from avb.train.measures.sentence import word_error_rate
 from avb.train.measures.speech import score_clip, summarise
@@ -42,6 +43,10 @@ def test_words_are_counted_once_and_the_mean_is_that_of_the_clips(
     right = np.mean([clip["right"] for clip in record["clips"]])
     top1 = record["metrics"]["top1"]
     assert top1["value"] == pytest.approx(right) and top1["low"] <= right <= top1["high"]
+    for name, hit in lip.HITS.items():
+        mean = np.mean([clip[hit] for clip in record["clips"]])
+        assert record["metrics"][name]["value"] == pytest.approx(mean)
+    assert sum(entry["n"] for entry in record["per_length"].values()) == len(keys)
     assert record["floors"]["most_frequent"] >= record["floors"]["chance"]
     assert record["flags"]["split"] == "official" and record["flags"]["part"] == "all"
     held = evaluate("lip", best, lrw, corpus, "val")
@@ -70,6 +75,31 @@ def test_speech_stands_beside_its_ceiling_and_floors(grid: Index, speech_run: Pa
     ceiling = record["ceiling"]["estoi"]["value"]
     assert ceiling > 0.6 and all(v < ceiling - 0.2 for v in estoi.values())
     assert [clip["key"] for clip in record["clips"]] and record["flags"]["limit"] == 2
+    assert record["flags"]["versions"]["pystoi"] == importlib.metadata.version("pystoi")
+
+
+@pytest.mark.parametrize(
+    ("windows", "frames", "rule"), [("cut", 70, "70of75"), ("covered", 75, "min")]
+)
+def test_the_model_may_see_forty_frames_at_a_time(
+    grid: Index, speech_run: Path, monkeypatch: pytest.MonkeyPatch,
+    windows: str, frames: int, rule: str,
+) -> None:  # fmt: skip
+    scored: list[tuple[int, str]] = []
+    monkeypatch.setattr(
+        speech,
+        "score_clip",
+        lambda a, b, mel, r: scored.append((len(b), r)) or score_clip(a, b, mel, r),
+    )
+    corpus = load_corpora()["grid"]
+    record = evaluate("l2s", speech_run, grid, corpus, "train", limit=1, windows=windows)
+    assert scored[0] == (4 * frames * 160, rule)  # the model's, 160 samples a column
+    assert {r for _, r in scored[1:]} == {"min"}
+    assert record["flags"]["windows"] == windows and record["flags"]["length_rule"] == rule
+    monkeypatch.setattr(eval_l2s, "LOST_FRAMES", 4)
+    if windows == "cut":
+        with pytest.raises(UsageError, match="would leave 5 of 75 frames"):
+            evaluate("l2s", speech_run, grid, corpus, "train", limit=1, windows=windows)
 
 
 @pytest.fixture(scope="module")

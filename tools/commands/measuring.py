@@ -19,6 +19,8 @@ from avb.tools.commands.options import (
 from avb.tools.console import guarded
 
 app = typer.Typer()
+
+
 evaluation = typer.Typer(
     help="Measure a checkpoint on a part of its split.",
     no_args_is_help=True,
@@ -61,6 +63,10 @@ def eval_l2s(
     save_wavs: Annotated[
         Path | None, typer.Option(help="A folder for the sounds: model, Griffin-Lim, real.")
     ] = None,
+    windows: Annotated[
+        str | None,
+        typer.Option(help="40 frames at a time: covered, or cut (70 of 75, as the paper's)."),
+    ] = None,
     out: Record = None,
     as_json: Json = False,
 ) -> None:
@@ -68,7 +74,10 @@ def eval_l2s(
     from avb.pipeline.storage import place
     from avb.tools.eval_command import run
 
-    run("l2s", ckpt, place(data), part, device, limit, out, as_json, context.obj, judge, save_wavs)
+    run(
+        "l2s", ckpt, place(data), part, device, limit, out, as_json, context.obj,
+        judge, save_wavs, windows,
+    )  # fmt: skip
 
 
 @app.command()
