@@ -34,6 +34,7 @@ def test_the_paper_s_numbers_are_in_its_recipes() -> None:
     assert (speech.model["slots"], speech.lr, speech.batch_size) == (150, 1e-3, 64)
     released = load_recipe("lip", "released")
     assert released.model["pool"] == "released" and released.model["variant"] == "released"
+    assert lrw.augment.jitter == 0 < released.augment.jitter  # paper.md 5.3, row 10
 
 
 def test_overrides_are_read_as_yaml_and_reach_into_mappings() -> None:
