@@ -62,44 +62,49 @@ docs: env
 	$(BIN)/pip install --quiet -e '.[docs]'
 	$(BIN)/mkdocs build --quiet --strict
 
-# The results in results/grid-talker1, from the raw clips of GRID's talker 1: about an hour each on
-# two CPU cores. Another recipe or device: make results-lip RECIPE=modern DEVICE=cuda
+# The results in results/grid-talker1, from the raw clips of GRID's talker 1: about 40 minutes of a
+# core for each network, 12 of them; -j2 trains two at a time. For another recipe or device:
+# make results-lip RECIPE=modern DEVICE=cuda RESULTS=results/modern
 GRID    ?= ../shared/grid
 RECIPE  ?= tiny
 DEVICE  ?= cpu
-RESULTS := results/grid-talker1
+SEEDS   ?= 0 1 2
+RESULTS ?= results/grid-talker1
 AVB     := $(BIN)/avb
+RUNS    := runs/talker1
 ONE     := --data runs/shards/grid --split grid-hash --speakers s1 --device $(DEVICE)
 TRAIN   := $(ONE) --recipe $(RECIPE)
 EVAL    := --data runs/shards/grid --device $(DEVICE)
 
+# One network: make lip-memory-0, speech-baseline-2, ...
+arm    = $(word 1,$(subst -, ,$*))
+seed   = $(word 2,$(subst -, ,$*))
+flags  = --seed $(seed) $(if $(filter baseline,$(arm)),--set model.slots=0)
+record = $(RESULTS)/$(@:-$(seed)=)/seed$(seed)
+keep   = for name in recipe.yaml metrics.jsonl; do cp $(RUNS)/$@/$$name $(record).$$name; done
+
+results-lip: $(foreach seed,$(SEEDS),lip-memory-$(seed) lip-baseline-$(seed))
+	$(AVB) compare $(RESULTS)/lip-memory $(RESULTS)/lip-baseline
+
+results-speech: $(foreach seed,$(SEEDS),speech-memory-$(seed) speech-baseline-$(seed))
+	$(AVB) compare $(RESULTS)/speech-memory $(RESULTS)/speech-baseline
+
+lip-%: runs/shards/grid/dataset.json
+	$(AVB) train lip $(TRAIN) --unit word $(flags) --out $(RUNS)/$@
+	$(AVB) eval lip --ckpt $(RUNS)/$@/best.pt $(EVAL) --out $(record).json
+	$(keep)
+
+speech-%: $(RUNS)/judge.pt
+	$(AVB) train l2s $(TRAIN) $(flags) --out $(RUNS)/$@
+	$(AVB) eval l2s --ckpt $(RUNS)/$@/best.pt --judge $(RUNS)/judge.pt $(EVAL) --out $(record).json
+	$(keep)
+
+$(RUNS)/judge.pt: runs/shards/grid/dataset.json
+	$(AVB) train judge $(ONE) --out $@
+
 # Status 3: done, but for clips that were refused and listed; real corpora have some.
 runs/shards/grid/dataset.json: | env
 	$(AVB) prep grid --root $(GRID) --out runs/shards || test $$? -eq 3
-
-results-lip results-speech: RUNS := runs/talker1
-keep = for name in recipe.yaml metrics.jsonl; do cp $(RUNS)/$(1)/$$name $(RESULTS)/$(1).$$name; done
-
-results-lip: runs/shards/grid/dataset.json
-	$(AVB) train lip $(TRAIN) --unit word --out $(RUNS)/lip-memory
-	$(AVB) train lip $(TRAIN) --unit word --set model.slots=0 --out $(RUNS)/lip-baseline
-	$(AVB) eval lip --ckpt $(RUNS)/lip-memory/best.pt $(EVAL) --out $(RESULTS)/lip-memory.json
-	$(AVB) eval lip --ckpt $(RUNS)/lip-baseline/best.pt $(EVAL) --out $(RESULTS)/lip-baseline.json
-	$(call keep,lip-memory)
-	$(call keep,lip-baseline)
-	$(AVB) compare $(RESULTS)/lip-memory.json $(RESULTS)/lip-baseline.json
-
-results-speech: runs/shards/grid/dataset.json
-	$(AVB) train judge $(ONE) --out $(RUNS)/judge.pt
-	$(AVB) train l2s $(TRAIN) --out $(RUNS)/speech-memory
-	$(AVB) train l2s $(TRAIN) --set model.slots=0 --out $(RUNS)/speech-baseline
-	$(AVB) eval l2s --ckpt $(RUNS)/speech-memory/best.pt --judge $(RUNS)/judge.pt $(EVAL) \
-	    --out $(RESULTS)/speech-memory.json
-	$(AVB) eval l2s --ckpt $(RUNS)/speech-baseline/best.pt --judge $(RUNS)/judge.pt $(EVAL) \
-	    --out $(RESULTS)/speech-baseline.json
-	$(call keep,speech-memory)
-	$(call keep,speech-baseline)
-	$(AVB) compare $(RESULTS)/speech-memory.json $(RESULTS)/speech-baseline.json
 
 clean:
 	rm -rf build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -59,25 +59,51 @@ def test_the_reader_example_runs(
 
 
 def test_the_results_are_those_of_the_records() -> None:
+    from avb.train.compare import compare
+
     section = README.split("## Results so far")[1].split("\n## ")[0]
     folder = ROOT / "results" / "grid-talker1"
+    records = {p: json.loads(p.read_text()) for p in sorted(folder.glob("*/*.json"))}
     figures = []
-    for name in ("lip-memory", "lip-baseline"):
-        top1 = json.loads((folder / f"{name}.json").read_text())["metrics"]["top1"]
-        figures.append("{:.1f} [{:.1f}, {:.1f}]".format(*(100 * top1[k] for k in KEYS)))
-    for name in ("speech-memory", "speech-baseline"):
-        metrics = json.loads((folder / f"{name}.json").read_text())["metrics"]
-        for metric in ("stoi", "estoi"):
-            text = "{:.3f} [{:.3f}, {:.3f}]".format(*(metrics[metric][k] for k in KEYS))
-            figures.append(text.replace("0.", "."))
-        for metric in ("wer_judge", "wer_pocketsphinx"):
-            values = (100 * metrics[metric][k] for k in KEYS)
-            figures.append("{:.1f} [{:.1f}, {:.1f}]".format(*values))
-    for name in ("lip-memory", "speech-memory"):
-        source = json.loads((folder / f"{name}.json").read_text())["addressing"]["source"]
-        trained = source["within_slot_auc"]
-        texts = ["{:.3f} [{:.3f}, {:.3f}]".format(*(trained[k] for k in KEYS))]
-        texts += [f"{null['within_slot_auc']['value']:.3f}" for null in source["nulls"].values()]
-        figures += [text.replace("0.", ".") for text in texts]
+    for path, record in records.items():
+        if record["task"] == "lip":
+            top1 = record["metrics"]["top1"]
+            figures.append("{:.1f} [{:.1f}, {:.1f}]".format(*(100 * top1[k] for k in KEYS)))
+        if path.parent.name.endswith("-memory"):
+            source = record["addressing"]["source"]
+            nulls = [null["within_slot_auc"]["value"] for null in source["nulls"].values()]
+            figures += [f"{v:.3f}" for v in (source["within_slot_auc"]["value"], *nulls)]
+            ahead = source["ahead_of"]["features"]
+            figures.append("{:+.3f} [{:+.3f}, {:+.3f}]".format(*map(ahead.get, KEYS)))
+    for task, scale, digits, names in (
+        ("lip", 100, 1, ["top1"]),
+        ("speech", 1, 3, ["stoi", "estoi"]),
+        ("speech", 1, 2, ["pesq_nb8", "mel_distance"]),
+        ("speech", 100, 1, ["wer_judge", "wer_pocketsphinx"]),
+    ):
+        found = compare(str(folder / f"{task}-memory"), str(folder / f"{task}-baseline"))["metrics"]
+        for entry in (found[name] for name in names):
+            for side in "ab":
+                each = [f"{scale * value:.{digits}f}" for value in entry[f"{side}_each"]]
+                mean = f"{scale * entry[side]:.{digits}f}"
+                figures.append(f"{mean} ({', '.join(each)})" if len(each) > 1 else mean)
+            lead = (scale * entry["difference"][key] for key in KEYS)
+            figures.append("{:+.{d}f} [{:+.{d}f}, {:+.{d}f}]".format(*lead, d=digits))
     for figure in figures:
-        assert figure in section, figure
+        assert figure.replace("0.", ".") in section.replace("0.", "."), figure
+
+
+def test_the_benches_are_those_of_the_records() -> None:
+    lip, speech = (
+        json.loads((ROOT / "results" / "bench" / f"{task}-cpu.json").read_text())
+        for task in ("lip", "l2s")
+    )
+    fast = speech["decoders"]["synchronous"]["clips_per_s"]
+    for figure in (
+        f"{lip['clips_per_s']:.2f} clips/s against {lip['eager_fp32_clips_per_s']:.2f}",
+        f"{lip['ratio']:.2f} x",
+        f"{speech['clips_per_s']:.3f} clips/s against {speech['eager_fp32_clips_per_s']:.3f}",
+        f"{speech['ratio']:.2f} x",
+        f"{fast:.3f}, {fast / speech['clips_per_s']:.1f} x Tacotron",
+    ):
+        assert figure.removeprefix("0").replace(" 0.", " .") in README, figure
