@@ -24,7 +24,7 @@ MODULES: dict[str, dict[str, str]] = {
     "": {
         "torch": "torch", "torchaudio": "torchaudio", "numpy": "numpy", "webdataset": "webdataset",
         "opencv-python-headless": "cv2", "av": "av", "pyarrow": "pyarrow", "typer": "typer",
-        "tqdm": "tqdm", "pyyaml": "yaml", "scipy": "scipy",
+        "tqdm": "tqdm", "pyyaml": "yaml", "scipy": "scipy", "tensorboard": "tensorboard",
     },
     "prep": {
         "mediapipe": "mediapipe", "protobuf": "google.protobuf", "ffmpeg-python": "ffmpeg",
