@@ -259,11 +259,6 @@ def start(recipe: Recipe, index: Index, out: Path, device: str, rank: int, world
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
     scaling = task.scaling_of(index, recipe)
-    if recipe.augment.jitter > scaling.margin:
-        raise UsageError(
-            f"augment.jitter {recipe.augment.jitter}: these crops were stored with a margin of"
-            f" {scaling.margin} pixels; jitter less"
-        )
     where = torch.device(device)
     if where.type == "cuda" and world > 1:
         where = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))

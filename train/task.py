@@ -67,13 +67,22 @@ class Scaling:
 
 
 def scaling_of(index: Index, recipe: Recipe) -> Scaling:
-    """The scaling that the shards call for."""
+    """The scaling that the shards call for.
+
+    Raises:
+        UsageError: the recipe shifts crops by more than the margin they were stored with.
+    """
     dataset = index.dataset
     crop, pixels, mel = (
         dataset["crops"][recipe.crop],
         dataset["pixels"][recipe.crop],
         dataset["mel"],
     )
+    if recipe.augment.jitter > crop["margin"]:
+        raise UsageError(
+            f"augment.jitter {recipe.augment.jitter}: these crops were stored with a margin of"
+            f" {crop['margin']} pixels; jitter less"
+        )
     low = float(mel["offset"])
     return Scaling(
         pixels["mean"], pixels["std"], low, low + 255 * float(mel["scale"]),

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
+from avb.pipeline.config import UsageError
 from avb.pipeline.index import Index
 from avb.train import task
 
@@ -21,6 +23,12 @@ def test_shrink_averages_squares_of_pixels(lrw: Index, recipe: Any) -> None:
     )
     corners = [pictures[..., y::2, x::2] for y in (0, 1) for x in (0, 1)]
     torch.testing.assert_close(small, torch.stack(corners).mean(dim=0))
+
+
+def test_a_crop_is_not_shifted_out_of_its_margin(lrw: Index, recipe: Any) -> None:
+    assert task.scaling_of(lrw, recipe("lip", augment={"jitter": 4})).margin == 4
+    with pytest.raises(UsageError, match="jitter 5: these crops were stored with a margin of 4"):
+        task.scaling_of(lrw, recipe("lip", augment={"jitter": 5}))
 
 
 def test_a_speech_model_is_built_for_shrunk_pictures(grid: Index, recipe: Any) -> None:
