@@ -69,7 +69,8 @@ def evaluate(
     strangers = unseen_talkers(index, rows, known_rows)
     torch.manual_seed(0)  # the pre-net's dropout stays on
     # float32 as on a CPU: by default a GPU's convolutions round to TF32.
-    with torch.no_grad(), torch.backends.cudnn.flags(allow_tf32=False):
+    exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+    with torch.no_grad(), exact:
         if recipe.task == "lip":
             record = eval_lip.measure(*given, unseen_talkers=strangers)
         else:
