@@ -103,6 +103,18 @@ def _read_pyav(path: Path, fps: int, start_s: float | None, end_s: float | None)
     return Media(frames, mono, rate, sound_start_s, taken.flags)
 
 
+def open_media(source: Path | str, **options: Any) -> Any:
+    """An opened film or sound for reading; what it says of itself may be no UTF-8.
+
+    Before PyAV 19 such text ended the reading unless it was told otherwise; 19 has no such choice.
+    """
+    import av
+
+    if int(av.__version__.split(".")[0]) < 19:
+        options["metadata_errors"] = "replace"
+    return av.open(str(source), **options)
+
+
 def _decode(path: Path, fps: int, low: float, high: float, seek_s: float) -> _Taken:
     """One pass over the span `low` to `high`, from the last key picture before `seek_s` on."""
     import av
@@ -111,7 +123,7 @@ def _decode(path: Path, fps: int, low: float, high: float, seek_s: float) -> _Ta
     bounded = high < float("inf")
     edge = 0.5 / fps + 1e-6  # a picture belongs to the span whose start it is nearest to
     try:
-        with av.open(str(path), metadata_errors="replace") as container:
+        with open_media(path) as container:
             streams = _streams(container, path)
             zero = start_of(streams[0])
             taken.indexed = container.format.name not in UNINDEXED
@@ -325,7 +337,7 @@ def read_sound(path: Path) -> tuple[np.ndarray, int]:
 
     sound = _Sound()
     try:
-        with av.open(str(path), metadata_errors="replace") as container:
+        with open_media(path) as container:
             for frame in container.decode(audio=0):
                 sound.add(frame, 0.0)
         mono, rate, _ = sound.mono(path)

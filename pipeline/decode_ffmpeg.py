@@ -130,7 +130,7 @@ def read_header(path: Path) -> Header:
     import av
 
     try:
-        with av.open(str(path), metadata_errors="replace") as container:
+        with decode.open_media(path) as container:
             return header_of(container)
     except av.FFmpegError:
         return Header()  # the program will say what is wrong

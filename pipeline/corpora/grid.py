@@ -26,6 +26,7 @@ from avb.pipeline.decode import (
     Media,
     blank_frames,
     numbered_pictures,
+    open_media,
     read_pictures,
     read_sound,
     read_video,
@@ -190,7 +191,7 @@ def _pixels(path: Path) -> int:
     import av
 
     try:
-        with av.open(str(path), metadata_errors="replace") as container:
+        with open_media(path) as container:
             stream = container.streams.video[0]
             return int(stream.width * stream.height)
     except (av.FFmpegError, IndexError):

@@ -20,6 +20,7 @@ from avb.pipeline.decode import (
     Media,
     blank_frames,
     numbered_pictures,
+    open_media,
     read_pictures,
     read_sound,
     read_video,
@@ -373,3 +374,28 @@ def test_up_to_a_fifth_of_the_pictures_is_filled_with_the_nearest(tmp_path: Path
     with pytest.raises(Refused, match="3 of 10 pictures are missing") as refusal:
         read_pictures(paths)
     assert refusal.value.status == "missing_frames" and "/0.png" in refusal.value.error
+
+
+@pytest.mark.parametrize("version", ["14.2.0", "18.1.0", "19.0.2", "20.1.0"])
+def test_every_declared_pyav_is_asked_only_for_what_it_knows(
+    version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, object]] = []
+    monkeypatch.setattr(av, "__version__", version)
+    monkeypatch.setattr(av, "open", lambda name, **options: asked.append(options))
+    open_media("film.mpg", timeout=3)
+    ends_at_odd_text = int(version.split(".")[0]) < 19
+    assert asked == [{"timeout": 3} | ({"metadata_errors": "replace"} if ends_at_odd_text else {})]
+
+
+def test_a_title_that_is_no_utf8_stops_no_film(tmp_path: Path) -> None:
+    path = tmp_path / "film.mkv"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "Q" * 8
+        stream = container.add_stream("flac", rate=16000, layout="mono")
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 1600), np.int16), layout="mono")
+        sound.rate, sound.pts = 16000, 0
+        for frame in (sound, None):
+            container.mux(stream.encode(frame))
+    path.write_bytes(path.read_bytes().replace(b"Q" * 8, b"\xe9\xff\xfe" + b"Q" * 5))
+    assert len(read_sound(path)[0]) == 1600

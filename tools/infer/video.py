@@ -22,6 +22,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from avb.pipeline.decode import open_media
 from avb.pipeline.decode_ffmpeg import (
     LUMA_FIRST,
     Header,
@@ -110,9 +111,7 @@ def _probe(source: str, name: str, remote: bool) -> Video:
 
     options = {} if remote else {"protocol_whitelist": "file"}
     try:
-        with av.open(
-            source, options=options, timeout=STALL_S, metadata_errors="replace"
-        ) as container:
+        with open_media(source, options=options, timeout=STALL_S) as container:
             if not container.streams.video:
                 raise BadVideo(f"{name}: no video stream")
             stream = container.streams.video[0]
