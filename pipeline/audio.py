@@ -36,6 +36,9 @@ def torchaudio() -> Any:
     return module
 
 
+#: Level, in dB of full scale, that the loudest tenth of a second of speech exceeds: a voice that
+#: can hardly be heard is at -50, the noise of 16 bits at -98.
+SILENT_DBFS = -60.0
 #: Of the filters between two rates without a common factor; 48 kHz from 44.1 kHz has 23,520.
 MOST_TAPS = 1 << 25
 
@@ -83,6 +86,14 @@ def fit(
     if pad > 0:
         return np.concatenate([placed, np.zeros(pad, np.float32)]), pad
     return placed[:wanted], pad
+
+
+def is_silent(sound: np.ndarray, rate: int) -> bool:
+    """Whether no tenth of a second of float32 [n] reaches `SILENT_DBFS`."""
+    length = rate // 10
+    padded = np.pad(sound, (0, -len(sound) % length))
+    power = np.square(padded.reshape(-1, length)).mean(axis=1).max()
+    return bool(power < 10 ** (SILENT_DBFS / 10))
 
 
 @lru_cache(maxsize=4)

@@ -1,23 +1,33 @@
-"""Source files to luma pictures and mono sound. No corpus knowledge; no process per clip.
+"""A film to luma pictures at an exact rate and mono sound. No corpus knowledge; no process a clip.
 
-The picture is the decoder's luma plane as it is, limited range or full, never rescaled. Sound
-keeps its own rate and its own place in time; `audio.fit` puts it under the pictures.
+The picture is the decoder's luma plane as it is, limited range or full, its levels never rescaled;
+upright, and with square pixels as a player shows it. Sound keeps its own rate and its own place in
+time; `audio.fit` puts it under the pictures. Both are read in one pass, and few pictures are held.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from avb.pipeline.records import Refused
+from avb.pipeline.sound import Sound
+from avb.pipeline.timeline import (
+    CODED_ORDER,
+    Rate,
+    Recordings,
+    Timed,
+    Timeline,
+    in_coded_order,
+    rising,
+)
 
-#: Decoded luma of one clip above this is refused as `long`: a worker stays under 1 GB.
-MAX_CLIP_BYTES = 400_000_000
 #: Luma deviation below this is a picture without content: a missing intra picture decodes to
 #: 0.0 to 1.2 over its first two frames, a face to more than 30.
 BLANK_STD = 2.0
@@ -25,10 +35,27 @@ BLANK_STD = 2.0
 #: alone. Broadcast and disc streams have one at least every half second.
 UNINDEXED = {"mpeg", "mpegts"}
 PREROLL_S = 2.0
-#: What sound is sampled at, from telephones to mastering.
-MIN_HZ, MAX_HZ = 2_000, 768_000
-#: No picture is shown for longer: where stamps are damaged, a film of a second may say years.
-LONGEST_S = 10.0
+#: Pictures with more pixels than this (the largest camera format) are refused: a decoder holds up
+#: to 16 of them.
+MAX_PIXELS = 8192 * 4320
+#: Pictures longer than this are shrunk by a whole factor as they are read: a face in them is
+#: large, and a second of 4K is 200 MB.
+MAX_SIDE = 1920
+#: Pixels this close to square are taken as they are; beyond these limits the film says nonsense.
+SQUARE, MAX_SAR = 0.02, 5
+#: Formats that name other files, which a film from outside has no business to open.
+NAMING = set(
+    "hls dash concat concatf imf image2 sdp rtsp rtp lavfi webm_dash_manifest avisynth vapoursynth"
+    " dvdvideo".split()
+)
+#: Dispositions of a stream, of libavformat.
+DEFAULT, ATTACHED_PIC = 0x1, 0x400
+#: What is read of a film whose sound nobody asked for, or that may have none.
+Track = Literal["required", "optional", "none"]
+
+#: Kind ("picture" or "sound"), stamp and duration in seconds, and what makes the picture, or
+#: (block [channels, n], rate, channel names).
+Event = tuple[str, float | None, float, Any]
 
 
 @dataclass
@@ -36,147 +63,444 @@ class Media:
     """One decoded clip.
 
     Attributes:
-        frames: T pictures of luma, uint8 [H, W], of one size. Not stacked: the copy would cost a
-            quarter of the decoding.
-        sound: float32 [n], mono, about -1 to 1, at `rate` Hz.
+        frames: T pictures of luma, uint8 [H, W], of one size; an iterator can be read once.
+        sound: float32 [n], mono, about -1 to 1, at `rate` Hz; None where there is none. Of a film
+            that is read as it is used, it is there when the pictures are through.
         sound_start_s: where `sound` starts, in seconds after the first picture.
         flags: what was odd, of `records.FLAGS`.
     """
 
-    frames: list[np.ndarray]
-    sound: np.ndarray
-    rate: int
+    frames: Iterable[np.ndarray]
+    sound: np.ndarray | None = None
+    rate: int = 0
     sound_start_s: float = 0.0
     flags: set[str] = field(default_factory=set)
 
+    def whole(self) -> Media:
+        """The same with all pictures in a list."""
+        self.frames = list(self.frames)
+        return self
 
-def read_video(
+
+@dataclass(frozen=True)
+class Head:
+    """What a film says of itself, and which of its tracks are read.
+
+    Attributes:
+        source: what FFmpeg is given: a path or an address.
+        name: for messages.
+        form: the container's name.
+        video: number of the video stream; None if its pictures are not wanted.
+        audio: number of the audio stream; None if there is none, or it is not wanted.
+        start_s: the first stamp of the pictures.
+        zero_s: that of the file.
+        duration_s: of its pictures, in seconds; None if it does not say.
+        codec: of its pictures.
+        sar: width of a pixel in heights.
+        channels: names of the sound's channels.
+        remote: whether it is an address.
+    """
+
+    source: str
+    name: str
+    form: str
+    video: int | None
+    audio: int | None
+    start_s: float
+    zero_s: float
+    duration_s: float | None
+    codec: str
+    sar: float
+    channels: tuple[str, ...]
+    remote: bool = False
+
+    @property
+    def seekable(self) -> bool:
+        """Whether a seek lands where it should."""
+        return self.form not in UNINDEXED | CODED_ORDER
+
+
+def stream_video(
     path: Path,
     fps: int,
     start_s: float | None = None,
     end_s: float | None = None,
     decoder: str = "pyav",
+    max_s: float | None = None,
+    sound: Track = "required",
 ) -> Media:
-    """Pictures and sound of a file, or of the span `start_s` to `end_s` of it.
+    """Pictures and sound of a file, or of the span `start_s` to `end_s` of it, read as they go.
+
+    Args:
+        path: of the file.
+        fps: pictures a second that come out.
+        start_s: of the span, in seconds after the first picture.
+        end_s: of the span.
+        decoder: "pyav", or "ffmpeg" for the program.
+        max_s: how long it may be, in seconds.
+        sound: "optional" flags a film without it as `no_audio`.
 
     Raises:
-        Refused: `unreadable`, `bad_decode`, `no_audio` or `long`, with what was found.
+        Refused: `unreadable`, `bad_decode`, `no_audio` or `long`, with what was found; also while
+            the pictures are read.
+        OSError: the file is there and cannot be read.
     """
-    if not path.is_file():
-        raise Refused("unreadable", f"{path.name}: no such file")
-    if path.stat().st_size == 0:
+    try:
+        size = path.stat().st_size
+    except (FileNotFoundError, NotADirectoryError):
+        raise Refused("unreadable", f"{path.name}: no such file") from None
+    if size == 0:
         raise Refused("bad_decode", f"{path.name}: 0 bytes")
-    if decoder == "ffmpeg":
-        from avb.pipeline.decode_ffmpeg import read_ffmpeg
+    container, head = _open_head(str(path), path.name, sound)
+    media = Media([])
+    film = Film(head, fps, start_s, end_s, decoder, max_s, media.flags, container=container)
 
-        return read_ffmpeg(path, fps, start_s, end_s)
-    return _read_pyav(path, fps, start_s, end_s)
+    def frames() -> Iterator[np.ndarray]:
+        yield from film.pictures()
+        if head.audio is None:
+            media.flags.add("no_audio")
+            return
+        try:
+            media.sound, media.rate, media.sound_start_s = film.sound()
+        except Refused:
+            if sound == "required":
+                raise
+            media.flags.add("no_audio")
 
-
-@dataclass
-class _Taken:
-    """What one pass over a file gave: pictures of a span, their times in it, and its sound."""
-
-    pictures: list[np.ndarray] = field(default_factory=list)
-    times: list[float] = field(default_factory=list)
-    sound: _Sound = field(default_factory=lambda: _Sound())
-    flags: set[str] = field(default_factory=set)
-    indexed: bool = True
-
-
-def _read_pyav(path: Path, fps: int, start_s: float | None, end_s: float | None) -> Media:
-    low, high = start_s or 0.0, float("inf") if end_s is None else end_s
-    taken = _decode(path, fps, low, high, low)
-    whole = "damaged" not in taken.flags and taken.times and taken.times[0] < 0.51 / fps
-    if not taken.indexed and low > 0 and not whole:  # the seek landed behind the span's start
-        taken = _decode(path, fps, low, high, 0.0)
-    if not taken.pictures:
-        raise Refused("bad_decode", f"{path.name}: no picture came out of the decoder")
-    mono, rate, sound_start_s = taken.sound.mono(path)
-    sound_start_s -= taken.times[0]
-    lead = round(-sound_start_s * rate)
-    if low > 0 and lead > 0:  # its sound begins with the decoder's frame, not with the span
-        mono, sound_start_s = mono[lead:], sound_start_s + lead / rate
-        if not len(mono):
-            raise Refused("no_audio", f"{path.name}: the sound ends before {low} s")
-    frames = _to_rate(taken.pictures, taken.times, fps, taken.flags)
-    return Media(frames, mono, rate, sound_start_s, taken.flags)
+    media.frames = frames()
+    return media
 
 
-def open_media(source: Path | str, **options: Any) -> Any:
-    """An opened film or sound for reading; what it says of itself may be no UTF-8.
+def read_video(*where: Any, **options: Any) -> Media:
+    """`stream_video` with all pictures in a list."""
+    return stream_video(*where, **options).whole()
 
-    Before PyAV 19 such text ended the reading unless it was told otherwise; 19 has no such choice.
+
+class Film:
+    """One pass over a film or a span of it: its pictures at an exact rate, then its sound.
+
+    Attributes:
+        flags: what was odd, of `records.FLAGS`.
+        first_s: when the first picture stands, in seconds of the span; known when it came.
+    """
+
+    def __init__(
+        self,
+        head: Head,
+        fps: int,
+        start_s: float | None = None,
+        end_s: float | None = None,
+        decoder: str = "pyav",
+        max_s: float | None = None,
+        flags: set[str] | None = None,
+        colour: bool = False,
+        container: Any = None,
+    ) -> None:
+        """Get ready; nothing is read before the pictures are asked for.
+
+        Args:
+            head: of `read_head`.
+            fps: pictures a second.
+            start_s: of the span, in seconds after the first picture.
+            end_s: of the span.
+            decoder: "pyav" or "ffmpeg".
+            max_s: how long it may be.
+            flags: where to put what is odd.
+            colour: BGR pictures, uint8 [H, W, 3]; the program alone has them.
+            container: the opened film, if it is at hand.
+        """
+        self.head, self.fps, self.decoder, self.colour = head, fps, decoder, colour
+        self.flags = set() if flags is None else flags
+        self.first_s = 0.0
+        self._container = container
+        self._low = start_s or 0.0
+        self._high = float("inf") if end_s is None else end_s
+        self._limit = float("inf") if max_s is None else self._low + max_s
+        self._edge = 0.5 / fps + 1e-6  # a picture belongs to the span whose start it is nearest to
+        self._sound = Sound()
+        self._shape: tuple[int, ...] | None = None
+        self._through: set[str] = set()  # kinds whose span is over
+
+    def pictures(self) -> Iterator[np.ndarray]:
+        """Pictures uint8 [H, W] at exactly `fps`.
+
+        Raises:
+            Refused: none comes, or the film is too long.
+            OSError: the disk or the network failed.
+        """
+        timed = self._span(self._low)
+        first = next(timed, None)
+        late = first is None or first[0] > 0.51 / self.fps or "damaged" in self.flags
+        if self._low > 0 and self.head.form in UNINDEXED and late:
+            # The seek landed behind the start of the span.
+            self._sound = Sound()
+            self.flags.discard("damaged")
+            timed = self._span(0.0)
+            first = next(timed, None)
+        if first is None:
+            raise Refused("bad_decode", f"{self.head.name}: no picture came out of the decoder")
+        rate = Rate(self.fps)
+        yield from rate.lay(_chain(first, timed))
+        self.first_s = rate.first_s
+        if not rate.kept:
+            self.flags.add("resampled_rate")
+
+    def sound(self) -> tuple[np.ndarray, int, float]:
+        """The span's sound once its pictures are through: float32 [n], Hz, seconds after the first.
+
+        Of a film whose pictures are not wanted the sound alone is read here.
+
+        Raises:
+            Refused: `no_audio`.
+        """
+        if self.head.video is None and self.head.audio is not None:
+            for _ in self._shown(self._low):
+                pass
+        mono, rate, start_s = self._sound.mono(self.head.name)
+        start_s -= self.first_s
+        lead = round(-start_s * rate)
+        if self._low > 0 and lead > 0:  # it begins with the decoder's block, not with the span
+            mono, start_s = mono[lead:], start_s + lead / rate
+            if not len(mono):
+                raise Refused("no_audio", f"{self.head.name}: the sound ends before {self._low} s")
+        return mono, rate, start_s
+
+    def _span(self, seek_s: float) -> Iterator[Timed]:
+        """Pictures of the span with their times in it, from one pass; the sound is collected."""
+        self._through.clear()
+        shown = self._shown(seek_s)
+        timed = in_coded_order(shown) if self.head.form in CODED_ORDER else rising(shown)
+        before = None
+        for time, make in timed:
+            if time >= self._high - self._edge:
+                break
+            if time >= self._limit:
+                raise Refused(
+                    "long",
+                    f"{self.head.name}: longer than {self._limit - self._low:g} s; cut it with the"
+                    " columns start and end of a table, or raise --max-seconds",
+                )
+            if time < self._low - self._edge:
+                before = make
+                continue
+            if self._low > 0 and before is not None and time > self._low + self._edge:
+                yield 0.0, self._picture(before)  # the one that stands when the span begins
+            before = None
+            yield time - self._low, self._picture(make)
+        for _ in shown:  # the sound may lie behind
+            pass
+
+    def _shown(self, seek_s: float) -> Iterator[Timed]:
+        """Pictures in the order in which they are shown, with what makes them; sound on the way."""
+        joined = Recordings()
+        lines = {"picture": Timeline(joined), "sound": Timeline(joined)}
+        beyond = dict.fromkeys(lines, 0)
+        zero, low, high = self.head.start_s, self._low - self._edge, min(self._high, self._limit)
+        for kind, stamp, duration, content in self._events(seek_s):
+            time = lines[kind].time(None if stamp is None else stamp - zero, duration)
+            if time > high + 1:
+                beyond[kind] += 1
+                if beyond[kind] > 1:  # a single one may be damaged
+                    self._through.add(kind)
+            else:
+                beyond[kind] = 0
+            if kind == "picture":
+                yield time, content
+            elif time + duration > low and time < high:
+                block, rate, names = content
+                self._sound.add(block, rate, names, time - self._low)
+
+    def _events(self, seek_s: float) -> Iterator[Event]:
+        if self.decoder == "pyav":
+            return self._decoded(seek_s)
+        from avb.pipeline.decode_ffmpeg import program_events
+
+        start_s = self.head.start_s - self.head.zero_s + seek_s - PREROLL_S
+        return self._until_through(program_events(self.head, start_s, self.colour))
+
+    def _until_through(self, events: Iterator[Event]) -> Iterator[Event]:
+        streams = {"picture": self.head.video, "sound": self.head.audio}
+        wanted = {kind for kind, number in streams.items() if number is not None}
+        for event in events:
+            if wanted <= self._through:
+                return
+            yield event
+
+    def _decoded(self, seek_s: float) -> Iterator[Event]:
+        """One pass over the file, from the last key picture before `seek_s` on."""
+        import av
+
+        head = self.head
+        try:
+            opened, self._container = self._container or open_film(head.source), None
+            with opened as container:
+                video = container.streams[head.video]
+                streams = [video] + ([] if head.audio is None else [container.streams[head.audio]])
+                for stream in streams:
+                    stream.thread_type = "NONE"  # one worker is one core; more threads cost more
+                seek_s -= PREROLL_S if head.form in UNINDEXED else 0.0
+                if seek_s > 0 and head.form not in CODED_ORDER:
+                    container.seek(int((head.start_s + seek_s) * 1e6), backward=True)
+                yield from self._decoded_packets(container.demux(streams), len(streams))
+        except av.FFmpegError as error:
+            check_readable(head.source)
+            raise Refused("bad_decode", f"{head.name}: {error.strerror or error}") from None
+
+    def _decoded_packets(self, packets: Iterable[Any], num_streams: int) -> Iterator[Event]:
+        import av
+
+        kinds = {"video": "picture", "audio": "sound"}
+        names = self.head.channels
+        for packet in packets:
+            kind = kinds[packet.stream.type]
+            if kind in self._through:
+                if len(self._through) == num_streams:
+                    return
+                continue
+            try:
+                decoded: list[Any] = packet.decode()
+            except av.FFmpegError:
+                if self._low == 0.0 or self._shape is not None:
+                    self.flags.add("damaged")
+                continue
+            for frame in decoded:
+                if kind == "sound":
+                    duration = frame.samples / frame.sample_rate
+                    content: Any = _samples(frame), frame.sample_rate, names
+                else:
+                    duration = float((frame.duration or 0) * (frame.time_base or 0))
+                    content = functools.partial(self._luma, frame)
+                yield kind, frame.time, duration, content
+
+    def _luma(self, frame: Any) -> np.ndarray:
+        if frame.is_corrupt:
+            self.flags.add("damaged")
+        return _luma(frame, self.head.sar)
+
+    def _picture(self, make: Callable[[], np.ndarray]) -> np.ndarray:
+        """A picture, not too large, of the size of the first one."""
+        picture = make()
+        shape = picture.shape if self._shape is None else self._shape
+        if self._shape is None:
+            shrink = -(-max(shape[:2]) // MAX_SIDE)
+            shape = (shape[0] // shrink, shape[1] // shrink, *shape[2:])
+            self._shape = shape
+        if picture.shape == shape:
+            return picture
+        import cv2
+
+        return cv2.resize(picture, shape[1::-1], interpolation=cv2.INTER_AREA)
+
+
+def _chain(first: Timed, rest: Iterator[Timed]) -> Iterator[Timed]:
+    yield first
+    yield from rest
+
+
+def open_film(source: str, remote: bool = False, **options: Any) -> Any:
+    """An opened film for reading; it opens no other file.
+
+    Raises:
+        OSError: it cannot be read, or is none that FFmpeg knows.
     """
     import av
 
+    # Before PyAV 19 text that is no UTF-8 ended the reading unless it was told otherwise; 19 has no
+    # such choice.
     if int(av.__version__.split(".")[0]) < 19:
         options["metadata_errors"] = "replace"
-    return av.open(str(source), **options)
+    limits = {"format_whitelist": film_formats()} | (
+        {} if remote else {"protocol_whitelist": "file"}
+    )
+    return av.open(source, options=limits, **options)
 
 
-def _decode(path: Path, fps: int, low: float, high: float, seek_s: float) -> _Taken:
-    """One pass over the span `low` to `high`, from the last key picture before `seek_s` on."""
+@functools.cache
+def film_formats() -> str:
+    """All formats that FFmpeg reads but those that name other files, as its options want them."""
     import av
 
-    taken, size = _Taken(), 0
-    bounded = high < float("inf")
-    edge = 0.5 / fps + 1e-6  # a picture belongs to the span whose start it is nearest to
+    return ",".join(sorted(av.formats_available - NAMING))
+
+
+def read_head(
+    source: str, name: str, *, sound: Track = "required", remote: bool = False, **options: Any
+) -> Head:
+    """What a film says of itself: of several tracks those that a player takes.
+
+    Raises:
+        Refused: `bad_decode` or `no_audio`, with what was found.
+        OSError: the file cannot be read.
+    """
+    container, head = _open_head(source, name, sound, remote, **options)
+    container.close()
+    return head
+
+
+def _open_head(
+    source: str, name: str, sound: Track, remote: bool = False, **options: Any
+) -> tuple[Any, Head]:
+    """The opened film as well; opening one takes a tenth of the time of a clip."""
+    import av
+
     try:
-        with open_media(path) as container:
-            streams = _streams(container, path)
-            zero = start_of(streams[0])
-            taken.indexed = container.format.name not in UNINDEXED
-            seek_s -= 0.0 if taken.indexed else PREROLL_S
-            if seek_s > 0:
-                container.seek(int((zero + seek_s) * 1e6), backward=True)
-            behind: set[int] = set()  # program streams hold sound up to a second after its pictures
-            for packet in container.demux(streams):
-                if bounded and packet.pts is not None and _time_of(packet) > zero + high + 1:
-                    behind.add(packet.stream_index)
-                    if len(behind) == len(streams):
-                        break
-                    continue
-                try:
-                    decoded: list[Any] = packet.decode()
-                except av.FFmpegError:
-                    if low == 0.0 or taken.pictures:
-                        taken.flags.add("damaged")
-                    continue
-                for frame in decoded:
-                    time = float(frame.time or 0.0) - zero
-                    if isinstance(frame, av.AudioFrame):
-                        if time + frame.samples / frame.sample_rate > low - edge and time < high:
-                            taken.sound.add(frame, time - low)
-                    elif low - edge <= time < high - edge:
-                        picture = _luma(frame)
-                        size += picture.nbytes
-                        check_size(size, path, len(taken.pictures))
-                        taken.pictures.append(picture)
-                        taken.times.append(time - low)
-                        if frame.is_corrupt:
-                            taken.flags.add("damaged")
-    except av.FFmpegError as error:
-        raise Refused("bad_decode", f"{path.name}: {error.strerror or error}") from None
-    return taken
+        container = open_film(source, remote, **options)
+        return container, _head_of(container, source, name, sound, remote)
+    except (av.FFmpegError, ValueError) as error:  # ValueError: metadata that is no text
+        if not remote:
+            check_readable(source)
+            _refuse_playlist(source, name)
+        reason = getattr(error, "strerror", None) or error
+        raise Refused("bad_decode", f"{name}: not a video ({reason})") from None
 
 
-def _streams(container: Any, path: Path) -> list[Any]:
-    videos = container.streams.video
-    sounds = container.streams.audio
-    if not videos:
-        raise Refused("bad_decode", f"{path.name}: no video stream")
-    if not sounds:
-        raise Refused("no_audio", f"{path.name}: no sound track")
-    for stream, status in ((videos[0], "bad_decode"), (sounds[0], "no_audio")):
-        if stream.codec_context is None:
-            raise Refused(status, f"{path.name}: {stream.type} that no decoder here knows")
-        stream.thread_type = "NONE"  # one worker is one core; more threads cost more than they give
-    return [videos[0], sounds[0]]
+def _head_of(container: Any, source: str, name: str, sound: Track, remote: bool) -> Head:
+    films = [s for s in container.streams.video if not _has(s, ATTACHED_PIC)]
+    if not films:
+        cover = " but a cover picture" if container.streams.video else ""
+        raise Refused("bad_decode", f"{name}: no video stream{cover}")
+    video = _chosen(films)
+    if video.codec_context is None:
+        raise Refused("bad_decode", f"{name}: video that no decoder here knows")
+    width, height = video.codec_context.width, video.codec_context.height
+    if width * height > MAX_PIXELS:
+        raise Refused(
+            "bad_decode",
+            f"{name}: pictures of {width} x {height}; at most 8192 x 4320 are decoded, shrink it",
+        )
+    audio = _chosen(container.streams.audio) if container.streams.audio else None
+    if sound == "required" and audio is None:
+        raise Refused("no_audio", f"{name}: no sound track")
+    if audio is not None and audio.codec_context is None:
+        if sound == "required":
+            raise Refused("no_audio", f"{name}: audio that no decoder here knows")
+        audio = None
+    duration_s = container.duration / 1e6 if container.duration else None
+    if video.duration and video.time_base:
+        duration_s = float(video.duration * video.time_base)
+    channels = () if audio is None else audio.codec_context.layout.channels
+    return Head(
+        source, name, container.format.name, video.index,
+        None if audio is None or sound == "none" else audio.index,
+        start_of(video), (container.start_time or 0) / 1e6, duration_s, video.codec_context.name,
+        _pixel_width(video), tuple(channel.name for channel in channels), remote,
+    )  # fmt: skip
 
 
-def _time_of(packet: Any) -> float:
-    return float(packet.pts * packet.time_base)
+def _has(stream: Any, disposition: int) -> bool:
+    return bool(stream.disposition.value & disposition)
+
+
+def _chosen(streams: Any) -> Any:
+    """The stream that a player takes: the default one, else the first."""
+    known = [stream for stream in streams if stream.codec_context is not None] or list(streams)
+    return next((stream for stream in known if _has(stream, DEFAULT)), known[0])
+
+
+def _pixel_width(stream: Any) -> float:
+    """Width of a pixel in heights; 1 where it is nearly so, or the film says nonsense."""
+    sar = float(stream.sample_aspect_ratio or 1)
+    return 1.0 if abs(sar - 1) < SQUARE or not 1 / MAX_SAR <= sar <= MAX_SAR else sar
 
 
 def start_of(stream: Any) -> float:
@@ -185,8 +509,26 @@ def start_of(stream: Any) -> float:
     return float(start * stream.time_base) if start is not None else 0.0
 
 
-def _luma(frame: Any) -> np.ndarray:
-    """The luma plane, upright: [H, W] uint8, a view that keeps the decoder's frame alive."""
+def check_readable(source: str) -> None:
+    """Tell a fault of the disk from one of the film: read all of it, if it is there.
+
+    Raises:
+        OSError: what the disk says.
+    """
+    with suppress(FileNotFoundError), open(source.removeprefix("file:"), "rb") as file:
+        while file.read(1 << 20):
+            pass
+
+
+def _refuse_playlist(source: str, name: str) -> None:
+    with open(source.removeprefix("file:"), "rb") as file:
+        start = file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")
+    if start.startswith((b"#EXTM3U", b"ffconcat", b"<?xml", b"<MPD", b"v=0", b"[playlist]")):
+        raise Refused("bad_decode", f"{name}: a list of other files and no video; name the video")
+
+
+def _luma(frame: Any, sar: float) -> np.ndarray:
+    """The luma plane as a player shows it: upright and with square pixels, uint8 [H, W]."""
     name = frame.format.name
     depth = 8 if name in ("yuv420p", "yuvj420p") else frame.format.components[0].bits
     turns = round(frame.rotation / 90) % 4
@@ -200,131 +542,21 @@ def _luma(frame: Any) -> np.ndarray:
     picture: np.ndarray[Any, Any] = rows[: frame.height, : frame.width]
     if depth > 8:
         picture = (picture >> (depth - 8)).astype(np.uint8)
+    if sar != 1:
+        import cv2
+
+        width = max(1, round(frame.width * sar))
+        way = cv2.INTER_AREA if sar < 1 else cv2.INTER_LINEAR
+        picture = cv2.resize(picture, (width, frame.height), interpolation=way)
     # Copied, so that the decoder can use its frame again: fresh ones cost 2 ms a clip more.
     return np.rot90(picture, turns) if turns else picture.copy()
 
 
-class _Sound:
-    """Collects decoded audio frames and mixes them down once."""
-
-    def __init__(self) -> None:
-        self.parts: list[np.ndarray] = []
-        self.rate = 0
-        self.start = 0.0
-
-    def add(self, frame: Any, time: float) -> None:
-        data = frame.to_ndarray()
-        channels = frame.layout.nb_channels
-        if not frame.format.is_planar and channels > 1:
-            data = data.reshape(-1, channels).T
-        if not self.parts:
-            self.start, self.rate = time, frame.sample_rate
-        self.parts.append(data)
-
-    def mono(self, path: Path) -> tuple[np.ndarray, int, float]:
-        if not self.parts:
-            raise Refused("no_audio", f"{path.name}: the sound track is empty")
-        forms = {(len(part), part.dtype) for part in self.parts}
-        if len(forms) > 1 or not MIN_HZ <= self.rate <= MAX_HZ:
-            raise Refused(
-                "no_audio", f"{path.name}: sound at {self.rate} Hz in {len(forms)} forms; damaged?"
-            )
-        data = np.concatenate(self.parts, axis=1)
-        mono = data[0].astype(np.float32)
-        for channel in data[1:]:
-            mono += channel
-        mono /= len(data)
-        if data.dtype.kind == "i":
-            mono /= float(np.iinfo(data.dtype).max + 1)
-        elif data.dtype.kind == "u":
-            mono = (mono - 128.0) / 128.0
-        return mono, self.rate, self.start
-
-
-def check_size(size: int, path: Path, count: int) -> None:
-    """Refuse a clip whose luma, of so many bytes and pictures, no worker should hold."""
-    if size > MAX_CLIP_BYTES:
-        raise Refused(
-            "long",
-            f"{path.name}: more than {count} pictures of this size ({size >> 20} MiB); "
-            "cut it with the columns start and end",
-        )
-
-
-def _to_rate(
-    pictures: list[np.ndarray], times: list[float], fps: int, flags: set[str]
-) -> list[np.ndarray]:
-    """Pictures at exactly `fps`: as they are, or the nearest one for each time."""
-    shape = pictures[-1].shape
-    if any(p.shape != shape for p in pictures):
-        import cv2
-
-        pictures = [p if p.shape == shape else cv2.resize(p, shape[::-1]) for p in pictures]
-    if len(times) > 1:
-        steps = np.diff(times)
-        # A mean within 1 % and no step of two periods: the corpus's own rate, timestamps jitter.
-        regular = abs(steps.mean() * fps - 1) < 0.01 and steps.max() * fps < 1.9
-        if not regular:
-            flags.add("resampled_rate")
-            at = np.concatenate([[0.0], np.cumsum(np.minimum(steps, LONGEST_S))])
-            period = float(np.median(steps))
-            wanted = np.arange(max(1, round((at[-1] + period) * fps))) / fps
-            nearest = np.abs(at[None, :] - wanted[:, None]).argmin(axis=1)
-            pictures = [pictures[i] for i in nearest]
-    return pictures
-
-
-def numbered_pictures(folder: Path) -> list[Path]:
-    """Picture files of a folder in the order of the number in their name (1.jpg, mouth_000.png).
-
-    A number missing in between has a path as well, to no file, so that nothing moves up.
-
-    Raises:
-        Refused: `missing_frames` when there is no such folder.
-    """
-    try:
-        found = [(re.search(r"(\d+)\.(?:jpe?g|png)$", p.name, re.I), p) for p in folder.iterdir()]
-    except OSError:
-        raise Refused("missing_frames", f"{folder.name}: no such folder") from None
-    paths = {int(m[1]): path for m, path in sorted(found, key=lambda f: f[1].name) if m}
-    if not paths or max(paths) - min(paths) > 2 * len(paths):  # stamps of time, not numbers
-        return [paths[n] for n in sorted(paths)]
-    return [paths.get(n, folder / f"picture {n}") for n in range(min(paths), max(paths) + 1)]
-
-
-def read_pictures(paths: Sequence[Path]) -> tuple[list[np.ndarray], list[int]]:
-    """Grey pictures of the given files, gaps filled with their nearest neighbour.
-
-    Returns:
-        T pictures, uint8 [H, W] in the size of the first, and the indices that were filled.
-
-    Raises:
-        Refused: `missing_frames` when more than a fifth are missing.
-    """
-    import cv2
-
-    have: dict[int, np.ndarray] = {}
-    for i, path in enumerate(paths):
-        try:
-            data = np.frombuffer(path.read_bytes(), np.uint8)
-        except OSError:
-            continue
-        picture = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if data.size else None
-        if picture is not None:
-            have[i] = picture
-    filled = [i for i in range(len(paths)) if i not in have]
-    if len(filled) * 5 > len(paths) or not have:
-        first = next((paths[i] for i in filled), None)
-        raise Refused(
-            "missing_frames",
-            f"{len(filled)} of {len(paths)} pictures are missing or unreadable"
-            + (f", the first is {first.parent.name}/{first.name}" if first else ""),
-        )
-    known = np.array(sorted(have))
-    nearest = known[np.abs(known[None, :] - np.arange(len(paths))[:, None]).argmin(axis=1)]
-    shape = have[int(known[0])].shape
-    stack = [have[int(i)] for i in nearest]
-    return [p if p.shape == shape else cv2.resize(p, shape[::-1]) for p in stack], filled
+def _samples(frame: Any) -> np.ndarray:
+    """The samples of a decoded block, [channels, n] of any type of number."""
+    data = frame.to_ndarray()
+    channels = frame.layout.nb_channels
+    return data if frame.format.is_planar or channels == 1 else data.reshape(-1, channels).T
 
 
 def read_sound(path: Path) -> tuple[np.ndarray, int]:
@@ -332,24 +564,23 @@ def read_sound(path: Path) -> tuple[np.ndarray, int]:
 
     Raises:
         Refused: `missing_audio` when it is not there or is no sound.
+        OSError: it is there and cannot be read.
     """
     import av
 
-    sound = _Sound()
+    sound = Sound()
+    line = Timeline(Recordings())
     try:
-        with open_media(path) as container:
+        with open_film(str(path)) as container:
             for frame in container.decode(audio=0):
-                sound.add(frame, 0.0)
-        mono, rate, _ = sound.mono(path)
+                time = line.time(frame.time, frame.samples / frame.sample_rate)
+                names = [channel.name for channel in frame.layout.channels]
+                sound.add(_samples(frame), frame.sample_rate, names, time)
+        mono, rate, _ = sound.mono(path.name)
     except (av.FFmpegError, IndexError) as error:
+        check_readable(str(path))
         what = getattr(error, "strerror", None) or error
         raise Refused("missing_audio", f"{path.name}: {what}") from None
     except Refused as refusal:
         raise Refused("missing_audio", refusal.error) from None
     return mono, rate
-
-
-def blank_frames(frames: Sequence[np.ndarray]) -> list[int]:
-    """Indices of pictures without content, judged by every eighth pixel."""
-    sparse = np.stack([frame[::8, ::8].reshape(-1) for frame in frames])
-    return np.flatnonzero(sparse.std(axis=1) < BLANK_STD).tolist()

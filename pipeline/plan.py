@@ -55,6 +55,8 @@ class Settings:
     fixed_box: list[int] | None = None
     picture: list[int] | None = None
     frames: int | None = None
+    max_seconds: float = 60.0
+    audio: str = "required"
     limit: int | None = None
     speakers: list[str] | None = None
 
@@ -156,7 +158,7 @@ def _number_of(place: bytes) -> int:
     return int.from_bytes(place[-8:])
 
 
-def _spill(listing: Listing, folder: Path) -> tuple[Spill, set[str]]:
+def _spill(listing: Listing, settings: Settings, folder: Path) -> tuple[Spill, set[str]]:
     """All listed clips, each under a key of its own, and the talkers among them.
 
     A key met again is a `duplicate` under another key, or another clip where the listing says so.
@@ -168,6 +170,9 @@ def _spill(listing: Listing, folder: Path) -> tuple[Spill, set[str]]:
     speakers: set[str] = set()
     clips, first = iter(listing.clips), 0
     while some := list(itertools.islice(clips, LISTED_ROWS)):
+        for clip in some:
+            if settings.audio == "optional" and clip.status == "missing_audio":
+                clip.status = clip.error = ""
         keys = [f"{clip.group}/{clip.name}" for clip in some]
         numbers = range(first, first + len(some))
         places = [_place(c.group, k, n) for c, k, n in zip(some, keys, numbers, strict=True)]
@@ -263,7 +268,7 @@ def lay_out(listing: Listing, settings: Settings, path: Path) -> Plan:
         UsageError: nothing was listed, or nothing is left of the selection.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    spill, speakers = _spill(listing, path.parent)
+    spill, speakers = _spill(listing, settings, path.parent)
     if not len(spill):
         raise UsageError(f"{listing.root}: 0 clips listed ({listing.layout})")
     notices = list(listing.notices)

@@ -15,7 +15,7 @@ STATUSES = {
     "blank_frames": "a picture without content (GRID: the first intra picture is missing)",
     "crashed": "whatever process opens it dies: a crash in a decoder, or all the memory taken",
     "duplicate": "another file or row of the same clip was taken",
-    "long": "more pictures than the corpus defines, or more than memory should hold",
+    "long": "more pictures than the corpus defines, or longer than --max-seconds",
     "missing_audio": "the separate sound file is not there or cannot be read",
     "missing_frames": "picture files are not there",
     "no_audio": "the video has no sound track, or an empty one",
@@ -40,6 +40,7 @@ FLAGS = {
     "filled_frames": "missing pictures were replaced by their nearest neighbour",
     "large_picture": "the picture is larger than the corpus defines",
     "misfiled_alignment": "the alignment lay in another talker's folder",
+    "no_audio": "the film has no sound track; the sample has no mel",
     "no_alignment": "no alignment file: words from the name, times null",
     "no_boundary": "no readable word boundary",
     "one_frame_short": "one picture fewer than the corpus defines",
@@ -47,7 +48,9 @@ FLAGS = {
     "separate_audio": "the sound comes from a separate file",
     "short_margin": "the word starts less than 0.2 s into the video",
     "short_pause": "the alignment holds short pauses (sp) between words",
+    "silent": "no tenth of a second of the sound reaches -60 dBFS",
     "small_picture": "the picture is smaller than the corpus defines",
+    "turned": "the pictures lay on their side and were turned upright by the face in them",
 }
 
 #: One spoken word: what, start and end in seconds of the clip (None where not known).

@@ -10,16 +10,14 @@ clip 1.1 / 1.5 / 3.0 / 3.9 px.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
 
 from avb.pipeline.config import UsageError
-from avb.pipeline.records import Refused
 
 #: Landmarks kept, as indices of the mesh: outer eye corners, mouth corners, outer lip middles,
 #: hairline, chin, face sides.
@@ -35,15 +33,6 @@ LOOK_SIDE = 640
 NO_FACE = np.zeros((64, 64, 3), np.uint8)
 #: Numbers of faces whose graph has met one.
 _met: set[int] = set()
-
-
-@dataclass
-class Track:
-    """Landmarks of one clip: float [T, 10, 2] in source pixels, and how often none was found."""
-
-    points: np.ndarray
-    looks: int
-    misses: int
 
 
 @cache
@@ -69,26 +58,6 @@ def quiet() -> Iterator[None]:
         os.dup2(stderr, 2)
         os.close(stderr)
         os.close(nowhere)
-
-
-def track(frames: Sequence[np.ndarray], every: int) -> Track:
-    """Landmarks of the face in T luma pictures [H, W], from every `every`-th one and the last.
-
-    The graph follows the face from look to look, so its state would leak from one clip into the
-    next: a picture without a face comes first and makes it search anew, at half the price of
-    resetting it and with equal results. Missed looks are interpolated, at the ends repeated.
-
-    Raises:
-        Refused: `no_face` when less than half of the looks found one.
-    """
-    num_frames = len(frames)
-    at = sorted({*range(0, num_frames, every), num_frames - 1})
-    forget_faces()
-    found = {i: faces[0] for i in at if (faces := look(frames[i]))}
-    misses = len(at) - len(found)
-    if misses * 2 > len(at) or not found:
-        raise Refused("no_face", f"no face in {misses} of {len(at)} looks")
-    return Track(interpolate(found, 0, num_frames), len(at), misses)
 
 
 def forget_faces(num_faces: int = 1) -> None:

@@ -19,8 +19,9 @@ from avb.pipeline.config import PrepError
 from avb.pipeline.plan import Plan, Unit, read_plan
 from avb.pipeline.records import STATUSES, Clip, Refused
 from avb.pipeline.remote import clip_files, fetch_plan, fetch_unit, send_unit
-from avb.pipeline.sample import Clock, encode_sample, prepare_clip, sums
+from avb.pipeline.sample import encode_sample, prepare_clip, sums
 from avb.pipeline.shard import ShardWriter, read_members, write_atomic
+from avb.pipeline.stopwatch import Clock
 from avb.pipeline.storage import Store
 
 STAGES = ("decode", "track", "crop", "mel", "encode", "shard")
@@ -175,7 +176,7 @@ def _try_clip(key: str, clip: Clip, plan: Plan, labels: dict[str, int]) -> Taken
         row |= {
             "flags": done.flags,
             "n_frames": done.num_frames,
-            "n_mel": done.log_mels.shape[1],
+            "n_mel": done.num_columns,
             "face_misses": done.face_misses,
             "words": [{"word": w, "start": s, "end": e} for w, s, e in done.words],
             "sums": sums(done),

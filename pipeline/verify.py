@@ -294,7 +294,7 @@ def _possible(row: dict[str, Any], size: int) -> bool:
         return False
     offset, nbytes, frames, columns = numbers
     # Each picture and each column takes a byte or more.
-    return 0 <= offset <= size - nbytes and 0 < frames <= nbytes and 0 < columns <= nbytes
+    return 0 <= offset <= size - nbytes and 0 < frames <= nbytes and 0 <= columns <= nbytes
 
 
 def _member_faults(
@@ -306,7 +306,7 @@ def _member_faults(
     if not all(name.startswith(prefix) for name in members):
         yield f"members of another key: {', '.join(members)}"
         return
-    frames, columns = row["n_frames"], row["n_mel"]
+    frames = row["n_frames"]
     for kind, crop in record["crops"].items():
         extension = next((e for e in by_extension if e.startswith(f"{kind}.")), None)
         if extension is None:
@@ -314,6 +314,27 @@ def _member_faults(
             continue
         out = np.empty((frames, crop["stored"], crop["stored"]), np.uint8)
         decode_video(by_extension[extension], extension.split(".")[1], out)
+    yield from _sound_faults(by_extension, row, record)
+    facts = json.loads(bytes(by_extension.get("json", b"")))
+    if not isinstance(facts, dict):
+        raise ValueError("json holds no object")
+    for name in ("key", "speaker", "label", "n_frames", "n_mel"):
+        if facts.get(name) != row[name]:
+            yield f"json says {name} {facts.get(name)!r}, the manifest {row[name]!r}"
+
+
+def _sound_faults(
+    by_extension: dict[str, memoryview], row: dict[str, Any], record: dict[str, Any]
+) -> Iterator[str]:
+    """What is wrong with the mel and the sound of one sample; a film without sound has neither."""
+    frames, columns = row["n_frames"], row["n_mel"]
+    if columns == 0:
+        yield from (
+            f"{name} of a film without sound"
+            for name in ("mel.npy", "flac")
+            if name in by_extension
+        )
+        return
     mel = parse_npy(by_extension.get("mel.npy", memoryview(b"")))
     wanted_mel = (record["mel"]["n_mels"], columns), record["mel"]["dtype"]
     if (mel.shape, str(mel.dtype)) != wanted_mel:
@@ -323,9 +344,3 @@ def _member_faults(
         found = len(decode_flac(bytes(by_extension.get("flac", b""))))
         if found != wanted:
             yield f"sound has {found} samples, expected {wanted}"
-    facts = json.loads(bytes(by_extension.get("json", b"")))
-    if not isinstance(facts, dict):
-        raise ValueError("json holds no object")
-    for name in ("key", "speaker", "label", "n_frames", "n_mel"):
-        if facts.get(name) != row[name]:
-            yield f"json says {name} {facts.get(name)!r}, the manifest {row[name]!r}"

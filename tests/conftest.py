@@ -69,8 +69,14 @@ class Importer:
         listing = self.listing()
         found = [c for c in listing.clips if match in c.source or match in c.name]
         assert len(found) == 1, f"{match!r} matches {[c.source for c in found]}"
-        media, words = adapter(self.settings.corpus).load(listing.root, found[0], self.settings)
-        return Loaded(found[0], media, words, self.settings)
+        return self.read(found[0], listing.root)
+
+    def read(self, clip: Clip, root: Path | None = None) -> Loaded:
+        """A listed clip as its adapter reads it."""
+        corpus, root = adapter(self.settings.corpus), root or self.root
+        media = corpus.load(root, clip, self.settings).whole()
+        words = corpus.words(root, clip, len(media.frames), self.settings, media.flags)
+        return Loaded(clip, media, words, self.settings)
 
 
 def make_importer(corpus: str, root: str | Path | None, **flags: Any) -> Importer:

@@ -15,8 +15,9 @@ from avb.pipeline.config import UsageError, load_corpora
 from avb.pipeline.inspect import recognise
 from avb.pipeline.plan import Settings, make_plan, read_plan
 from avb.pipeline.records import Clip, Refused
-from avb.pipeline.sample import Clock, Prepared, encode_sample, prepare_clip, sums
+from avb.pipeline.sample import Prepared, encode_sample, prepare_clip, sums
 from avb.pipeline.shard import ShardWriter
+from avb.pipeline.stopwatch import Clock
 from avb.pipeline.unit import STAGES
 from avb.pipeline.worker import settle_process
 from avb.tools.prep_command import settings_for

@@ -13,8 +13,8 @@ import numpy as np
 import typer
 
 from avb.pipeline.config import UsageError
-from avb.pipeline.sample import Clock
 from avb.pipeline.shard import open_atomic
+from avb.pipeline.stopwatch import Clock
 from avb.tools.console import FAILED, fail, say
 from avb.tools.infer import crops, lip, speech
 from avb.tools.infer.show import draw_boxes, mux

@@ -29,6 +29,7 @@ CHOICES = {
     "decoder": ("pyav", "ffmpeg"),
     "mel_dtype": ("float16", "uint8"),
     "box": ("fixed", "tracked", "whole"),
+    "audio": ("required", "optional"),
 }
 
 
@@ -56,6 +57,8 @@ class Options:
     keep_audio: bool | None
     face_every: int | None
     shard_clips: int | None
+    max_seconds: float | None
+    audio: str | None
     retry_failed: bool
     overwrite: bool
     max_failures: str | None
@@ -130,6 +133,8 @@ def resolve(options: Options) -> tuple[Corpus, Settings, Folder]:
         "keep_audio": options.keep_audio,
         "face_every": options.face_every,
         "shard_clips": options.shard_clips,
+        "max_seconds": options.max_seconds,
+        "audio": options.audio,
         "limit": options.limit,
     }
     if options.crop:

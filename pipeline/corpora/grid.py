@@ -16,21 +16,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from avb.pipeline.config import Corpus, UsageError
-from avb.pipeline.corpora.lrw import check_length
-from avb.pipeline.decode import (
-    Media,
-    blank_frames,
-    numbered_pictures,
-    open_media,
-    read_pictures,
-    read_sound,
-    read_video,
-)
+from avb.pipeline.corpora.lrw import check_length, load_film
+from avb.pipeline.decode import Media, open_film, read_sound
+from avb.pipeline.pictures import blank, numbered_pictures, read_pictures
 from avb.pipeline.records import Clip, Listing, Refused, Word
 
 if TYPE_CHECKING:
@@ -191,51 +186,69 @@ def _pixels(path: Path) -> int:
     import av
 
     try:
-        with open_media(path) as container:
+        with open_film(str(path)) as container:
             stream = container.streams.video[0]
             return int(stream.width * stream.height)
     except (av.FFmpegError, IndexError):
         return 1 << 40
 
 
-def load(root: Path, clip: Clip, settings: Settings) -> tuple[Media, list[Word]]:
-    """The clip's 75 or 74 pictures, its sound, and its six words with their times."""
+def load(root: Path, clip: Clip, settings: Settings) -> Media:
+    """The clip's 75 or 74 pictures and its sound."""
     path = root / clip.source
-    if path.is_dir():
-        media = _load_pictures(root, clip, settings)
-    else:
-        media = read_video(path, settings.fps, decoder=settings.decoder)
-    blank = blank_frames(media.frames)
-    if blank:
+    media = _load_pictures(root, clip, settings) if path.is_dir() else load_film(path, settings)
+    media.frames = _checked(media.frames, clip, settings, media.flags)
+    return media
+
+
+def _checked(
+    frames: Iterable[np.ndarray], clip: Clip, settings: Settings, flags: set[str]
+) -> Iterator[np.ndarray]:
+    """The pictures, refused in the end if some have no content or their number is wrong."""
+    blanks = []
+    number = -1
+    for number, frame in enumerate(frames):
+        if blank(frame):
+            blanks.append(number)
+        yield frame
+    if blanks:
         raise Refused(
             "blank_frames",
-            f"{clip.source}: {len(blank)} pictures without content, the first is {blank[0]}",
+            f"{clip.source}: {len(blanks)} pictures without content, the first is {blanks[0]}",
         )
-    if settings.frames is not None and len(media.frames) == settings.frames - 1:
-        media.flags.add("one_frame_short")
+    if settings.frames is not None and number + 1 == settings.frames - 1:
+        flags.add("one_frame_short")
     else:
-        check_length(media, clip, settings.frames)
-    return media, _words(root, clip, media.flags)
+        check_length(number + 1, clip, settings.frames)
 
 
 def _load_pictures(root: Path, clip: Clip, settings: Settings) -> Media:
     """A folder of pictures, with the separate wav only if it is as long as they are."""
-    frames, filled = read_pictures(numbered_pictures(root / clip.source))
+    paths = numbered_pictures(root / clip.source)
+    if len(paths) > settings.max_seconds * settings.fps:
+        raise Refused("long", f"{clip.source}: {len(paths)} pictures")
+    frames, filled = read_pictures(paths)
+    media = Media(frames, flags={"filled_frames"} if filled else set())
     if clip.audio is None:
-        raise Refused("no_audio", f"{clip.source}: pictures only, and no {clip.name}.wav")
-    sound, rate = read_sound(root / clip.audio)
-    gap = len(sound) / rate - len(frames) / settings.fps
+        if settings.audio == "required":
+            raise Refused("no_audio", f"{clip.source}: pictures only, and no {clip.name}.wav")
+        media.flags.add("no_audio")
+        return media
+    media.sound, media.rate = read_sound(root / clip.audio)
+    media.flags.add("separate_audio")
+    gap = len(media.sound) / media.rate - len(frames) / settings.fps
     if abs(gap) > 1 / settings.fps:
         # The distributed wavs are trimmed: used anyway, speech would lead the lips.
         raise Refused(
             "missing_audio",
             f"{clip.audio}: {gap:+.2f} s against {len(frames)} pictures; it was trimmed, not used",
         )
-    flags = {"separate_audio", "filled_frames"} if filled else {"separate_audio"}
-    return Media(frames, sound, rate, flags=flags)
+    return media
 
 
-def _words(root: Path, clip: Clip, flags: set[str]) -> list[Word]:
+def words(
+    root: Path, clip: Clip, num_frames: int, settings: Settings, flags: set[str]
+) -> list[Word]:
     """The six words with their times from the alignment, or without times if it is unusable."""
     if clip.text is None:
         flags.add("no_alignment")
@@ -251,13 +264,13 @@ def _words(root: Path, clip: Clip, flags: set[str]) -> list[Word]:
     if folder is not None and folder != clip.speaker:
         flags.add("misfiled_alignment")
     try:
-        words = parse_align(raw.decode("ascii", "replace"), flags)
+        found = parse_align(raw.decode("ascii", "replace"), flags)
     except ValueError:
-        words = []
-    if [w for w, _, _ in words] != [w for w, _, _ in clip.words]:
+        found = []
+    if [w for w, _, _ in found] != [w for w, _, _ in clip.words]:
         flags.add("bad_alignment")
         return clip.words
-    return words
+    return found
 
 
 def parse_align(text: str, flags: set[str]) -> list[Word]:

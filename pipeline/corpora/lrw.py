@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from avb.pipeline.config import Corpus, UsageError
-from avb.pipeline.decode import Media, read_video
+from avb.pipeline.decode import Media, stream_video
 from avb.pipeline.records import Clip, Listing, Refused, Word
 
 if TYPE_CHECKING:
@@ -120,22 +122,51 @@ def _clips(root: Path, base: Path, words: list[str]) -> Iterator[Clip]:
                 yield clip
 
 
-def load(root: Path, clip: Clip, settings: Settings) -> tuple[Media, list[Word]]:
-    """The clip's 29 pictures, its sound, and the word with its boundary in seconds."""
-    media = read_video(root / clip.source, settings.fps, decoder=settings.decoder)
-    check_length(media, clip, settings.frames)
-    boundary = _boundary(root / (clip.text or ""), len(media.frames) / settings.fps, media.flags)
-    return media, [(clip.label or "", *boundary)]
+def load(root: Path, clip: Clip, settings: Settings) -> Media:
+    """The clip's 29 pictures and its sound."""
+    media = load_film(root / clip.source, settings)
+    media.frames = checked(media.frames, clip, settings.frames)
+    return media
 
 
-def check_length(media: Media, clip: Clip, frames: int | None) -> None:
+def words(
+    root: Path, clip: Clip, num_frames: int, settings: Settings, flags: set[str]
+) -> list[Word]:
+    """The word with its boundary in seconds."""
+    boundary = _boundary(root / (clip.text or ""), num_frames / settings.fps, flags)
+    return [(clip.label or "", *boundary)]
+
+
+def load_film(
+    path: Path, settings: Settings, start_s: float | None = None, end_s: float | None = None
+) -> Media:
+    """A film, or a span of it, as the settings want it read."""
+    return stream_video(
+        path, settings.fps, start_s, end_s, settings.decoder, settings.max_seconds,
+        "optional" if settings.audio == "optional" else "required",
+    )  # fmt: skip
+
+
+def checked(frames: Iterable[np.ndarray], clip: Clip, wanted: int | None) -> Iterator[np.ndarray]:
+    """The pictures of a clip; one with fewer or more of them than `wanted` is refused in the end.
+
+    Raises:
+        Refused: `short` or `long`.
+    """
+    found = 0
+    for frame in frames:
+        found += 1
+        yield frame
+    check_length(found, clip, wanted)
+
+
+def check_length(found: int, clip: Clip, wanted: int | None) -> None:
     """Refuse a clip with fewer or more pictures than the corpus defines."""
-    found = len(media.frames)
-    if frames is not None and found != frames:
-        cause = "truncated file?" if found < frames else "another cut of the corpus?"
+    if wanted is not None and found != wanted:
+        cause = "truncated file?" if found < wanted else "another cut of the corpus?"
         raise Refused(
-            "short" if found < frames else "long",
-            f"{clip.source}: {found} frames, expected {frames} ({cause})",
+            "short" if found < wanted else "long",
+            f"{clip.source}: {found} frames, expected {wanted} ({cause})",
         )
 
 

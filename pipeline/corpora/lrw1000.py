@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from avb.pipeline.config import Corpus, UsageError
-from avb.pipeline.decode import Media, read_pictures, read_sound
-from avb.pipeline.records import Clip, Listing, Word
+from avb.pipeline.decode import Media, read_sound
+from avb.pipeline.pictures import read_pictures
+from avb.pipeline.records import Clip, Listing, Refused, Word
 
 if TYPE_CHECKING:
     from avb.pipeline.plan import Settings
@@ -157,7 +158,7 @@ def _row(line: str, where: str, split: str, images: str, audio: str, ids: dict[s
         start, end = _hundredths(parts[-2]), _hundredths(parts[-1])
         if len(parts) not in (5, 6):
             raise ValueError
-    except (ValueError, IndexError):
+    except (ValueError, IndexError, OverflowError):
         return Clip(
             name=where.replace(".", "_").replace(":", "_"),
             group=split,
@@ -194,23 +195,49 @@ def frame_span(start: int, end: int) -> tuple[int, int]:
     return max(0, start - MARGIN) // 4 + 1, (end + MARGIN) // 4 + 1
 
 
-def load(root: Path, clip: Clip, settings: Settings) -> tuple[Media, list[Word]]:
+def load(root: Path, clip: Clip, settings: Settings) -> Media:
     """Pictures from 0.2 s before the word to 0.2 s after it, and the wav at its own place."""
-    start, end = round((clip.start or 0) * 100), round((clip.end or 0) * 100)
+    start, end = _span(clip)
     first, last = frame_span(start, end)
+    if last - first >= settings.max_seconds * settings.fps:
+        raise Refused("long", f"{clip.source}: a word of {(end - start) / 100:g} s")
     folder = root / clip.source
     frames, filled = read_pictures([folder / f"{n}.jpg" for n in range(first, last + 1)])
-    sound, rate = read_sound(root / (clip.audio or ""))
-    flags = {"filled_frames"} if filled else set()
-    zero = (first - 1) * 4  # the first picture covers from here on, in hundredths
+    media = Media(frames, flags={"filled_frames"} if filled else set())
+    if start < MARGIN:
+        media.flags.add("short_margin")
+    try:
+        media.sound, media.rate = read_sound(root / (clip.audio or "no audio id"))
+    except Refused:
+        if settings.audio == "required":
+            raise
+        media.flags.add("no_audio")
+        return media
     sound_start = start - MARGIN
     if start < MARGIN:
-        flags.add("short_margin")
         # Whether the wav was cut at the start of the video or zero-filled is not documented:
         # its length tells.
         full, cut = end - start + 2 * MARGIN, end + MARGIN
-        length = len(sound) / rate * 100
+        length = len(media.sound) / media.rate * 100
         sound_start = start - MARGIN if abs(length - full) < abs(length - cut) else 0
-    media = Media(frames, sound, rate, (sound_start - zero) / 100, flags)
-    word = (clip.label or "", round((start - zero) / 100, 2), round((end - zero) / 100, 2))
-    return media, [word]
+    media.sound_start_s = (sound_start - _zero(first)) / 100
+    return media
+
+
+def words(
+    root: Path, clip: Clip, num_frames: int, settings: Settings, flags: set[str]
+) -> list[Word]:
+    """The word with its time."""
+    start, end = _span(clip)
+    zero = _zero(frame_span(start, end)[0])
+    return [(clip.label or "", round((start - zero) / 100, 2), round((end - zero) / 100, 2))]
+
+
+def _span(clip: Clip) -> tuple[int, int]:
+    """Start and end of the word in hundredths of a second."""
+    return round((clip.start or 0) * 100), round((clip.end or 0) * 100)
+
+
+def _zero(first: int) -> int:
+    """When picture `first`, from 1, begins, in hundredths of a second."""
+    return (first - 1) * 4

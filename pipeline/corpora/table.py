@@ -16,7 +16,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from avb.pipeline.config import Corpus, UsageError
-from avb.pipeline.decode import Media, read_video
+from avb.pipeline.corpora.lrw import load_film
+from avb.pipeline.decode import Media
 from avb.pipeline.records import Clip, Listing, Word
 
 if TYPE_CHECKING:
@@ -186,9 +187,13 @@ def _safe(text: str) -> str:
     return re.sub(r"[^\w-]+", "_", text).strip("_") or "clip"
 
 
-def load(root: Path, clip: Clip, settings: Settings) -> tuple[Media, list[Word]]:
+def load(root: Path, clip: Clip, settings: Settings) -> Media:
     """The pictures of the row's span and their sound."""
-    media = read_video(
-        root / clip.source, settings.fps, clip.start, clip.end, decoder=settings.decoder
-    )
-    return media, clip.words
+    return load_film(root / clip.source, settings, clip.start, clip.end)
+
+
+def words(
+    root: Path, clip: Clip, num_frames: int, settings: Settings, flags: set[str]
+) -> list[Word]:
+    """The words of the row."""
+    return clip.words

@@ -18,13 +18,11 @@ from avb.pipeline import audio
 from avb.pipeline.config import load_corpora
 from avb.pipeline.decode import (
     Media,
-    blank_frames,
-    numbered_pictures,
-    open_media,
-    read_pictures,
+    open_film,
     read_sound,
     read_video,
 )
+from avb.pipeline.pictures import blank, numbered_pictures, read_pictures
 from avb.pipeline.records import Refused
 from avb.tools.synth import media
 
@@ -287,7 +285,7 @@ def test_a_picture_without_content_is_told_from_a_dark_face(drawn_grid: Any) -> 
     dark = (real[0] // 6).astype(np.uint8)
     grey = np.full_like(dark, 128)
     noisy = grey + np.random.default_rng(0).integers(-1, 2, grey.shape).astype(np.uint8)
-    assert blank_frames([*real, dark, grey, noisy]) == [4, 5]
+    assert [blank(p) for p in [*real, dark, grey, noisy]] == [False] * 4 + [True] * 2
 
 
 # Sound
@@ -313,7 +311,7 @@ def test_sound_of_any_format_is_the_mean_of_its_channels_between_minus_1_and_1(
     path = tmp_path / "clip.mkv"
     film(path, flashing(50, 3), np.arange(50) / 25, sound, rate, audio_codec=codec)
     got = read_video(path, 25, decoder=decoder)
-    heard, rate = got.sound, rate if decoder == "pyav" else 16000
+    heard = got.sound
     assert got.rate == rate and heard.dtype == np.float32 and heard.ndim == 1
     middle = heard[rate // 2 : rate]
     assert np.abs(middle).max() == pytest.approx(0.6 / channels, rel=0.05)
@@ -383,9 +381,10 @@ def test_every_declared_pyav_is_asked_only_for_what_it_knows(
     asked: list[dict[str, object]] = []
     monkeypatch.setattr(av, "__version__", version)
     monkeypatch.setattr(av, "open", lambda name, **options: asked.append(options))
-    open_media("film.mpg", timeout=3)
+    open_film("film.mpg", timeout=3)
     ends_at_odd_text = int(version.split(".")[0]) < 19
-    assert asked == [{"timeout": 3} | ({"metadata_errors": "replace"} if ends_at_odd_text else {})]
+    [options] = asked
+    assert options["timeout"] == 3 and ("metadata_errors" in options) == ends_at_odd_text
 
 
 def test_a_title_that_is_no_utf8_stops_no_film(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 import pytest
 
-from avb.pipeline import corpora
 from avb.pipeline.config import UsageError
 from avb.pipeline.corpora.grid import SLOTS, VOCABULARY, parse_align, words_of
 from avb.pipeline.plan import make_plan
@@ -468,8 +467,7 @@ def test_the_drawn_corpus_ends_as_it_was_broken(
         found, seen = clip.status, set()
         if not found:
             try:
-                got, _ = corpora.adapter("grid").load(grid.root, clip, grid.settings)
-                found, seen = "ok", got.flags
+                found, seen = "ok", grid.read(clip).media.flags
             except Refused as refusal:
                 found = refusal.status
                 assert Path(clip.source).name in refusal.error

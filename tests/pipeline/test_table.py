@@ -287,15 +287,17 @@ def test_a_span_behind_the_end_is_refused(
     assert refusal.value.status == "bad_decode"
 
 
-def test_a_film_too_long_for_memory_is_refused_with_what_to_do(
-    films: Path, tmp_path: Path, importer: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("decoder", ["pyav", "ffmpeg"])
+def test_a_film_longer_than_asked_for_is_refused_with_what_to_do(
+    films: Path, tmp_path: Path, importer: Any, decoder: str
 ) -> None:
-    monkeypatch.setattr(decode, "MAX_CLIP_BYTES", 144 * 176 * 100)
-    path = table(tmp_path, f"video\n{films / 'film.mp4'}\n")
-    for decoder in ("pyav", "ffmpeg"):
-        with pytest.raises(Refused, match="columns start and end") as refusal:
-            importer("table", path, decoder=decoder).load()
-        assert refusal.value.status == "long"
+    whole = table(tmp_path, f"video\n{films / 'film.mp4'}\n")
+    with pytest.raises(Refused, match=r"longer than 2 s.*columns start and end") as refusal:
+        importer("table", whole, decoder=decoder, max_seconds=2.0).load()
+    assert refusal.value.status == "long"
+    span = table(tmp_path, f"video,start,end\n{films / 'film.mp4'},1.0,3.0\n")
+    got = importer("table", span, decoder=decoder, max_seconds=2.0).load()
+    assert len(got.media.frames) == 50
 
 
 def test_a_missing_video_is_named(tmp_path: Path, importer: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ from avb.pipeline.crop import (
     whole_boxes,
 )
 from avb.pipeline.decode import read_video
+from avb.pipeline.follow import Follower, Frame
 from avb.pipeline.records import Refused
-from avb.pipeline.track import EYES, MOUTH, POINTS, Track, track
+from avb.pipeline.track import EYES, MOUTH, POINTS, interpolate
 
 LIPS, FACE = Crop(112, 4), Crop(96, 4)
 
@@ -247,6 +249,27 @@ def test_an_open_mouth_does_not_move_the_box() -> None:
 # The tracker
 
 
+@dataclass
+class Track:
+    """Landmarks [T, 10, 2] of one film, and how often none was found."""
+
+    points: np.ndarray
+    looks: int
+    misses: int
+
+
+def track(frames: list[np.ndarray], every: int) -> Track:
+    """One film followed as `avb prep` does."""
+    follower = Follower(every, {"lips": Frame.of("lips")}, others=False, turn=False)
+    blocks = list(follower.follow(frames))
+    follower.require_face()
+    assert follower._chosen is not None and sum(len(b.frames) for b in blocks) == len(frames)
+    points = interpolate(follower._chosen.found, 0, len(frames))
+    boxes = np.concatenate([block.boxes["lips"] for block in blocks])
+    assert np.array_equal(boxes, tracked_boxes(points, "lips", 25))
+    return Track(points, follower.looks, follower.misses)
+
+
 @pytest.fixture(scope="module")
 def films(drawn_grid: Any) -> list[list[np.ndarray]]:
     """Pictures of four talkers."""
@@ -402,7 +425,7 @@ def test_the_mouth_of_real_talkers_lies_in_the_lips_crop(real_grid: Path, import
         if clip.status or talkers.get(clip.group, 0) >= 2:
             continue
         try:
-            media, _ = adapter("grid").load(real_grid, clip, grid.settings)
+            media = adapter("grid").load(real_grid, clip, grid.settings).whole()
         except Refused:
             continue
         found = track(media.frames, grid.settings.face_every)

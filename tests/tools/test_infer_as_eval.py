@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from avb.pipeline.config import load_corpora
 from avb.pipeline.index import Index, load_index
 from avb.pipeline.prep import prep
-from avb.pipeline.sample import Clock
+from avb.pipeline.stopwatch import Clock
 from avb.tools.cli import app
 from avb.tools.infer.crops import Cutter
 from avb.tools.infer.speech import make_mels

@@ -70,6 +70,13 @@ def prep(
     shard_clips: Annotated[
         int | None, typer.Option(min=1, help="Listed clips a shard [per corpus].")
     ] = None,
+    max_seconds: Annotated[
+        float | None, typer.Option(min=0.04, help="Refuse longer clips as long [60].")
+    ] = None,
+    audio: Annotated[
+        str | None,
+        typer.Option(help="required, or optional: films without sound become pictures alone."),
+    ] = None,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Take refused clips again.")
     ] = False,
@@ -96,7 +103,8 @@ def prep(
         out=place(out), name=name, jobs=jobs, engine=engine,
         address=address, part=part, limit=limit, speakers=speakers, crop=crop, box=box,
         codec=codec, crf=crf, decoder=decoder, mel_dtype=mel_dtype, keep_audio=keep_audio,
-        face_every=face_every, shard_clips=shard_clips, retry_failed=retry_failed,
+        face_every=face_every, shard_clips=shard_clips, max_seconds=max_seconds, audio=audio,
+        retry_failed=retry_failed,
         overwrite=overwrite, max_failures=max_failures, dry_run=dry_run, as_json=as_json,
         datasets=context.obj,
     )  # fmt: skip

@@ -16,10 +16,11 @@ import numpy as np
 
 from avb.pipeline import crop
 from avb.pipeline.config import UsageError
-from avb.pipeline.sample import Clock
-from avb.tools.infer.follow import Follower, Frame
+from avb.pipeline.decode import Head
+from avb.pipeline.follow import Block, Follower, Frame, still
+from avb.pipeline.stopwatch import Clock
 from avb.tools.infer.trained import Trained
-from avb.tools.infer.video import FPS, BadVideo, Video, pictures
+from avb.tools.infer.video import FPS, BadVideo, pictures
 
 #: LRW's mean face in its 256 x 256 pictures: outer eye corners 74.16 px apart, middle of the mouth
 #: corners at (129.7, 157.1) (mpc001/Lipreading_using_Temporal_Convolutional_Networks,
@@ -29,8 +30,9 @@ LRW_EYES_PX = 74.16
 LRW_MOUTH_PX = (129.68, 157.09)
 #: Looks a second at a film that is no clip of the corpus: its people may walk.
 LOOKS_A_SECOND = 5
-#: Pictures without a box to follow leave together in such numbers.
-FIXED_BLOCK = 100
+
+#: The one kind of crop that a model takes.
+CROP = "crop"
 
 BOXES = ("auto", "fixed", "tracked", "whole")
 
@@ -65,7 +67,7 @@ class Cutter:
         turns: quarter turns that the pictures needed.
     """
 
-    video: Video
+    video: Head
     trained: Trained
     box: str = "auto"
     every: int | None = None
@@ -133,13 +135,10 @@ class Cutter:
 
     def _tracked(self, frames: Iterator[np.ndarray], own: bool) -> Iterator[Piece]:
         every = self.every or (self.trained.face_every if own else FPS // LOOKS_A_SECOND)
-        follower = Follower(every, self._frame(), self.which, self.clock)
+        follower = Follower(every, {CROP: self._frame()}, self.which, self.clock)
         for block in follower.follow(frames):
-            self.size = block.frames[0].shape  # type: ignore[assignment]
             self.faces, self.turns = follower.most, follower.turns
-            with self.clock("crop"):
-                crops = crop.cut(block.frames, block.boxes, self.trained.crop)
-            yield Piece(crops, block.boxes, block.seen)
+            yield self._piece(block)
 
     def _frame(self) -> Frame:
         """How boxes lie round a tracked face."""
@@ -156,15 +155,21 @@ class Cutter:
         fixed, wanted = self.trained.fixed_box, self.trained.picture
         if self.box == "fixed" and (fixed is None or wanted is None):
             raise UsageError("--box fixed: this model was not trained with a fixed box; tracked?")
-        while block := list(itertools.islice(frames, FIXED_BLOCK)):
-            height, width = self.size = block[0].shape
+
+        def boxes(height: int, width: int) -> dict[str, np.ndarray]:
             box = crop.whole_boxes(height, width)
             if self.box == "fixed" and fixed is not None and wanted is not None:
                 box = crop.fixed_boxes(fixed, wanted, height, width)
-            with self.clock("crop"):
-                crops = crop.cut(block, box, self.trained.crop)
-            boxes = np.repeat(box, len(block), axis=0)
-            yield Piece(crops, boxes, np.ones(len(block), bool))
+            return {CROP: box}
+
+        for block in still(frames, boxes):
+            yield self._piece(block)
+
+    def _piece(self, block: Block) -> Piece:
+        self.size = block.frames[0].shape  # type: ignore[assignment]
+        with self.clock("crop"):
+            crops = crop.cut(block.frames, block.boxes[CROP], self.trained.crop)
+        return Piece(crops, block.boxes[CROP], block.seen)
 
 
 @dataclass

@@ -11,7 +11,7 @@ import torch
 
 from avb.models.lip import LipOutput
 from avb.pipeline.assemble import WORD_FRAMES
-from avb.pipeline.sample import Clock
+from avb.pipeline.stopwatch import Clock
 from avb.tools.infer.addresses import Addresses
 from avb.tools.infer.crops import Piece, Window, slide
 from avb.tools.infer.trained import Trained

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from avb.pipeline.decode import Head
+from avb.pipeline.decode_ffmpeg import input_options, running
 from avb.tools.infer.crops import Cutter
-from avb.tools.infer.video import FPS, BadVideo, Video, colour_pictures, running
+from avb.tools.infer.video import FPS, BadVideo, named, pictures
 
 GREEN, RED = (60, 220, 60), (60, 60, 230)  # BGR
 #: Codecs whose pictures go into an MP4 as they are, and play; others are encoded anew.
@@ -39,18 +41,21 @@ def draw_boxes(cutter: Cutter, path: Path) -> None:
     import ffmpeg
 
     height, width = cutter.size
-    stored = (width, height) if cutter.turns % 2 else (height, width)
     boxes, seen = np.rint(cutter.boxes).astype(int).tolist(), cutter.seen
     thick = max(1, min(height, width) // 180)
     source = ffmpeg.input("pipe:", format="rawvideo", pix_fmt="bgr24", s=f"{width}x{height}", r=FPS)
     source = source.filter("pad", EVEN, EVEN.replace("iw", "ih"))
     with in_place_of(path) as temporary:
         output = source.output(
-            str(temporary), vcodec="libx264", pix_fmt="yuv420p", crf=20, preset="veryfast"
+            f"file:{temporary.resolve()}",
+            vcodec="libx264",
+            pix_fmt="yuv420p",
+            crf=20,
+            preset="veryfast",
         )
-        with running(output, feed=True) as (process, said):
+        with named(), running(output, str(path), feed=True) as (process, said):
             assert process.stdin is not None
-            films = zip(colour_pictures(cutter.video, *stored), boxes, seen, strict=False)
+            films = zip(pictures(cutter.video, colour=True), boxes, seen, strict=False)
             try:
                 for picture, (x0, y0, x1, y1), there in films:
                     upright = np.ascontiguousarray(np.rot90(picture, cutter.turns))
@@ -65,32 +70,36 @@ def draw_boxes(cutter: Cutter, path: Path) -> None:
                 raise BadVideo(f"{path}: cannot be written ({said()})")
 
 
-def mux(video: Video, speech: Path, path: Path) -> None:
+def mux(video: Head, speech: Path, path: Path) -> None:
     """Write the film with the speech of the WAV file `speech`, and the true track as a second one.
 
-    Players offer both tracks; two channels of one would play both at a time.
+    Players offer both tracks; two channels of one would play both at a time. The speech begins with
+    the first picture, whenever that is.
 
     Raises:
         BadVideo: it cannot be written.
     """
     import ffmpeg
 
-    source = video.input()
+    source = ffmpeg.input(f"{video.source}", **input_options(video))
     options = {
         "acodec": "aac",
         "metadata:s:a:0": "handler_name=from the lips",
         "disposition:a:0": "default",
     }
-    tracks = [ffmpeg.input(str(speech)).audio]
-    if video.has_sound:
-        tracks.append(source.audio)
+    late_s = max(0.0, video.start_s - video.zero_s)
+    spoken = ffmpeg.input(f"file:{speech.resolve()}").audio
+    tracks = [spoken.filter("adelay", delays=round(late_s * 1000), all=1) if late_s else spoken]
+    if video.audio is not None:
+        tracks.append(source[str(video.audio)])
         options |= {"metadata:s:a:1": "handler_name=true", "disposition:a:1": "0"}
     if video.codec in KEPT:
-        picture, options["vcodec"] = source.video, "copy"
+        picture, options["vcodec"] = source[str(video.video)], "copy"
     else:
-        picture = source.video.filter("pad", EVEN, EVEN.replace("iw", "ih"))
+        picture = source[str(video.video)].filter("pad", EVEN, EVEN.replace("iw", "ih"))
         options |= {"vcodec": "libx264", "pix_fmt": "yuv420p", "crf": "18"}
     with in_place_of(path) as temporary:
-        with running(ffmpeg.output(picture, *tracks, str(temporary), **options)) as (process, said):
+        output = ffmpeg.output(picture, *tracks, f"file:{temporary.resolve()}", **options)
+        with named(), running(output, str(path)) as (process, said):
             if process.wait():
                 raise BadVideo(f"{path}: cannot be written ({said()})")

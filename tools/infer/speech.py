@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from avb.models.frontends import COLUMNS_PER_FRAME
-from avb.pipeline.sample import Clock
+from avb.pipeline.stopwatch import Clock
 from avb.tools.infer.addresses import Addresses
 from avb.tools.infer.crops import Piece, Window, slide
 from avb.tools.infer.trained import Trained

@@ -122,7 +122,7 @@ def _read(cutter: Cutter, film: Path, max_seconds: float) -> Iterator[Event]:
         mels[LIPS] = np.concatenate(parts, axis=1)
         sounds[LIPS] = _wav(film.with_name("speech.wav"), made, trained)
     num_frames = len(cutter.seen)
-    if cutter.video.has_sound:
+    if cutter.video.audio is not None:
         own = own_sound(cutter.video, num_frames, trained.sample_rate)
         mels[OWN] = audio.log_mel(own, trained.mel, trained.sample_rate)
         sounds[OWN] = _wav(film.with_name("own.wav"), iter([own]), trained)

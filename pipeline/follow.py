@@ -10,17 +10,21 @@ pictures are marked.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from avb.pipeline import track
 from avb.pipeline.crop import SIDE, SMOOTH_S, places, square_boxes
-from avb.pipeline.sample import Clock
-from avb.tools.infer.faces import MOST_FACES, faces_of, height, middle, turns_upright
-from avb.tools.infer.video import FPS
+from avb.pipeline.faces import MOST_FACES, faces_of, height, middle, turns_upright
+from avb.pipeline.records import Refused
+from avb.pipeline.stopwatch import Clock
+
+#: Pictures a second; all networks are trained on so many.
+FPS = 25
 
 #: Luma held before it leaves.
 HELD_BYTES = 200_000_000
@@ -30,6 +34,8 @@ MOST_HELD, LEAST_HELD = 60 * FPS, 2 * FPS
 BLOCK = FPS
 #: A face seen again within so many of its heights of where it was is the same one.
 REACH = 1.0
+#: Pictures without a box to follow leave together in such numbers.
+STILL_BLOCK = 4 * FPS
 #: A face missed for longer is gone; shorter gaps are interpolated.
 GAP = FPS
 
@@ -56,17 +62,32 @@ class Frame:
 
 @dataclass
 class Block:
-    """Pictures [H, W] that follow each other, the first being number `first` of the film.
+    """Pictures [H, W] that follow each other.
 
     Attributes:
-        boxes: float [n, 4], in their pixels.
+        boxes: float [n, 4] for each kind of crop, in their pixels.
         seen: bool [n], whether somebody is there.
     """
 
-    first: int
     frames: list[np.ndarray]
-    boxes: np.ndarray
+    boxes: dict[str, np.ndarray]
     seen: np.ndarray
+
+
+def still(
+    frames: Iterable[np.ndarray], boxes_of: Callable[[int, int], dict[str, np.ndarray]]
+) -> Iterator[Block]:
+    """Pictures in blocks with boxes that follow nobody.
+
+    Args:
+        frames: pictures [H, W] of one size.
+        boxes_of: height and width to the box [1, 4] of each kind.
+    """
+    rest = iter(frames)
+    while block := list(itertools.islice(rest, STILL_BLOCK)):
+        boxes = boxes_of(*block[0].shape)
+        repeated = {kind: np.repeat(box, len(block), axis=0) for kind, box in boxes.items()}
+        yield Block(block, repeated, np.ones(len(block), bool))
 
 
 @dataclass
@@ -95,21 +116,34 @@ class Follower:
     Attributes:
         most: the largest number of faces in one look.
         turns: quarter turns that bring the pictures upright, for `numpy.rot90`.
+        looks: how often it looked.
+        misses: how often it saw nobody.
     """
 
-    def __init__(self, every: int, frame: Frame, which: int = 1, clock: Clock | None = None):
+    def __init__(
+        self,
+        every: int,
+        frames: Mapping[str, Frame],
+        which: int = 1,
+        clock: Clock | None = None,
+        *,
+        others: bool = True,
+        turn: bool = True,
+    ):
         """Begin.
 
         Args:
             every: pictures from one look to the next.
-            frame: how boxes lie.
+            frames: how the boxes of each kind lie.
             which: 1 for the largest and steadiest face, 2 for the next one, and so on.
             clock: gets the time of all this under `track`.
+            others: look for other faces beside the one in front.
+            turn: try whether the pictures lie on their side, as where a telephone's tag was lost.
         """
-        self.every, self.frame, self.which = every, frame, which
+        self.every, self.frames, self.which = every, frames, which
         self.clock = clock or Clock()
-        self.most = 0
-        self.turns = 0
+        self.most = self.turns = self.looks = self.misses = 0
+        self._others, self._turn = others, turn
         self._gap = max(GAP, 2 * every)
         self._people: list[Person] = []
         self._met = False  # only until then are pictures tried sideways
@@ -117,12 +151,13 @@ class Follower:
         self._first = 0  # number of the first picture held
         self._chosen: Person | None = None
         self._since = 0  # from when on it is the chosen one
-        self._last_box: np.ndarray | None = None
+        self._last: dict[str, np.ndarray] = {}  # last box of each kind
 
     def follow(self, frames: Iterable[np.ndarray]) -> Iterator[Block]:
         """The pictures again, upright, in blocks with boxes; the last block may be any size."""
         track.forget_faces()  # makes the graphs, which is not counted: once in a process, seconds
-        track.forget_faces(MOST_FACES)
+        if self._others:
+            track.forget_faces(MOST_FACES)
         count = 0
         for picture in frames:
             with self.clock("track"):
@@ -140,14 +175,29 @@ class Follower:
         if self._held:
             yield from self._leave(len(self._held), MOST_HELD)
 
+    def require_face(self) -> None:
+        """Refuse a film that was looked at in vain more often than not.
+
+        Raises:
+            Refused: `no_face`.
+        """
+        if self.misses * 2 > self.looks:
+            raise Refused(
+                "no_face",
+                f"no face in {self.misses} of {self.looks} looks (mouth crops already? then --box"
+                " whole)",
+            )
+
     def _look(self, number: int) -> None:
         """Look at the picture held last, and give each face to its person."""
-        if not self._met:
+        if self._turn and not self._met:
             self._turn_upright()
         # Where one person is alone, a look for others once a second will do: it costs more.
         present = [p for p in self._people if p.last >= number - self._gap]
         others = len(present) > 1 or number % FPS < self.every
-        faces = faces_of(self._held[-1], others)
+        faces = faces_of(self._held[-1], self._others and others)
+        self.looks += 1
+        self.misses += not faces
         self.most = max(self.most, len(faces))
         self._met = self._met or bool(faces)
         for marks in sorted(faces, key=height, reverse=True):
@@ -186,9 +236,9 @@ class Follower:
                 frames = [self._held.popleft() for _ in range(end - start)]
                 self._first = end
                 boxes, seen = self._boxes(start, end, around, frames[0].shape)
-                self._last_box = boxes[-1:]
+                self._last = {kind: box[-1:] for kind, box in boxes.items()}
                 self._forget(start - 2 * MOST_HELD)
-            yield Block(start, frames, boxes, seen)
+            yield Block(frames, boxes, seen)
 
     def _choose(self, start: int, known: int) -> int:
         """Stay with the one who is followed, take the next when they are gone; until which picture.
@@ -210,27 +260,31 @@ class Follower:
 
     def _boxes(
         self, start: int, stop: int, around: int, shape: tuple[int, ...]
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Boxes [n, 4] of the pictures from start to stop, and whether somebody is there [n]."""
         num_frames, known = stop - start, stop + len(self._held)
         if self._chosen is None:
-            box = self._last_box
-            if box is None:  # nothing was seen yet: the middle of the picture
-                rows, columns = shape
-                half = min(rows, columns) / 4
-                box = np.array([[columns / 2, rows / 2] * 2]) + half * np.array([-1, -1, 1, 1])
-            return np.repeat(box, num_frames, axis=0), np.zeros(num_frames, bool)
+            rows, columns = shape
+            half = min(rows, columns) / 4  # nothing was seen yet: the middle of the picture
+            middle = np.array([[columns / 2, rows / 2] * 2]) + half * np.array([-1, -1, 1, 1])
+            last = {kind: self._last.get(kind, middle) for kind in self.frames}
+            boxes = {kind: np.repeat(box, num_frames, axis=0) for kind, box in last.items()}
+            return boxes, np.zeros(num_frames, bool)
         found = {at: m for at, m in self._chosen.found.items() if at >= self._since}
         low, high = max(self._since, start - around), min(known, stop + around)
-        centre, unit = places(track.interpolate(found, low, high), self.frame.kind)
-        size = float(np.median(unit))
-        # Smoothing reaches four deviations to each side.
-        reach = int(4 * SMOOTH_S * FPS + 0.5)
-        first = max(low, start - reach)
-        part = centre[first - low : stop + reach - low]
-        if any(self.frame.shift):
-            part = part + size * np.array(self.frame.shift)
-        boxes = square_boxes(part, self.frame.side * size, FPS)[start - first :][:num_frames]
+        points = track.interpolate(found, low, high)
+        boxes = {}
+        for kind, frame in self.frames.items():
+            centre, unit = places(points, frame.kind)
+            size = float(np.median(unit))
+            # Smoothing reaches four deviations to each side.
+            reach = int(4 * SMOOTH_S * FPS + 0.5)
+            first = max(low, start - reach)
+            part = centre[first - low : stop + reach - low]
+            if any(frame.shift):
+                part = part + size * np.array(frame.shift)
+            laid = square_boxes(part, frame.side * size, FPS)
+            boxes[kind] = laid[start - first :][:num_frames]
         return boxes, self._seen(np.array(list(found)), start, stop)
 
     def _seen(self, at: np.ndarray, start: int, stop: int) -> np.ndarray:
