@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import math
 from collections import Counter
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import avb
 from avb.pipeline import audio
 from avb.pipeline.config import Corpus
+from avb.pipeline.facemodels import describe, version_of
 from avb.pipeline.plan import Plan, Unit
 from avb.pipeline.shard import open_atomic, write_atomic
 from avb.pipeline.unit import row_schema, rows_path
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 MANIFEST_ROWS = 1 << 15  # in a row group; the index of a file with one a unit outgrows its rows
-LIBRARIES = ("av", "opencv-python-headless", "mediapipe", "numpy", "torch", "torchaudio")
+LIBRARIES = ("av", "opencv-python-headless", "numpy", "torch", "torchaudio")
 
 
 def write_manifest(folder: Path, plan: Plan) -> None:
@@ -89,6 +89,7 @@ def write_dataset(folder: Path, plan: Plan, corpus: Corpus, seconds: float) -> d
             "status": dict(sorted(status.items())),
             "flags": dict(sorted(flags.items())),
         },
+        "tracker": describe(settings.tracker) if settings.box == "tracked" else None,
         "labels": plan.labels,
         "labels_sha256": hashlib.sha256("\n".join(plan.labels).encode()).hexdigest(),
         "shards": shards,
@@ -159,12 +160,7 @@ class _Tally:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
-    for name in LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+    found = {name: version for name in LIBRARIES if (version := version_of(name))}
     try:
         import av
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
 
 import numpy as np
 
 from avb.pipeline import track
+from avb.pipeline.facemesh import FAR, NEAR, Detection, Detector, Reach
+from avb.pipeline.facemesh_mediapipe import quiet
 
 #: Faces that are told apart in one picture.
 MOST_FACES = 4
 #: A picture is turned only if that makes its face so much more certain (0 to 1). On GRID an upright
 #: face scores 0.85 to 0.95, the same one upside down 0.67 to 0.78.
 SURER = 0.05
-#: The detectors of mediapipe: faces within 2 m, and smaller ones.
-NEAR, FAR = 0, 1
 #: Side of the part of a picture in which a small face is looked at, in sides of its detection.
 AROUND = 2.0
 
@@ -52,13 +51,10 @@ def _add(faces: list[np.ndarray], marks: np.ndarray) -> None:
 def _small_faces(picture: np.ndarray) -> list[np.ndarray]:
     """Landmarks of faces that only the detector for far ones finds, each looked at by itself."""
     faces: list[np.ndarray] = []
-    rows, columns = picture.shape
     for found in _detect(picture, FAR)[:MOST_FACES]:
-        box = found.location_data.relative_bounding_box
-        centre = np.array(
-            [(box.xmin + box.width / 2) * columns, (box.ymin + box.height / 2) * rows]
-        )
-        half = AROUND / 2 * max(box.width * columns, box.height * rows)
+        corners = found.box.reshape(2, 2)
+        centre = corners.mean(axis=0)
+        half = AROUND / 2 * float(np.ptp(corners, axis=0).max())
         x0, y0 = np.maximum(centre - half, 0).astype(int)
         x1, y1 = (centre + half).astype(int) + 1
         track.forget_faces()
@@ -80,32 +76,31 @@ def turns_upright(picture: np.ndarray) -> int:
 
 def _upright_score(picture: np.ndarray) -> float:
     """How certain the detectors are of a face whose mouth is below its eyes: 0 to 1."""
-    rows, columns = picture.shape
     best = 0.0
     for reach in (NEAR, FAR):
         for found in _detect(picture, reach):
-            points = [(p.x * columns, p.y * rows) for p in found.location_data.relative_keypoints]
-            right_eye, left_eye, _, mouth = np.array(points[:4])
+            right_eye, left_eye, _, mouth = found.points[:4]
             down = mouth - (right_eye + left_eye) / 2
             if down[1] > abs(down[0]):
-                best = max(best, float(found.score[0]))
+                best = max(best, found.score)
     return best
 
 
-def _detect(picture: np.ndarray, reach: int) -> list[Any]:
+def _detect(picture: np.ndarray, reach: Reach) -> list[Detection]:
     import cv2
 
     shrink = -(-max(picture.shape) // track.LOOK_SIDE)
     small = (max(1, picture.shape[1] // shrink), max(1, picture.shape[0] // shrink))
-    picture = cv2.resize(np.ascontiguousarray(picture), small, interpolation=cv2.INTER_AREA)
-    rgb = cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB)
-    with track.quiet():
-        return _detector(reach).process(rgb).detections or []
+    seen = cv2.resize(np.ascontiguousarray(picture), small, interpolation=cv2.INTER_AREA)
+    scale = np.array(picture.shape[::-1]) / small
+    return [
+        Detection(one.score, one.box * np.tile(scale, 2), one.points * scale)
+        for one in _detector(reach).find(seen)
+    ]
 
 
 @cache
-def _detector(reach: int) -> Any:
+def _detector(reach: Reach) -> Detector:
     """A detector of this process, made once."""
-    import mediapipe
-
-    return mediapipe.solutions.face_detection.FaceDetection(model_selection=reach)
+    with quiet():
+        return Detector(reach)

@@ -59,15 +59,26 @@ class Settings:
     audio: str = "required"
     limit: int | None = None
     speakers: list[str] | None = None
+    tracker: str = "mediapipe"  # plans that do not say it are of when there was no other
 
     def as_dict(self) -> dict[str, Any]:
         """A plain mapping, as it goes into JSON."""
         return dataclasses.asdict(self)
 
+    def deciding(self) -> dict[str, Any]:
+        """Those that decide the bytes: not the tracker where nothing is tracked.
+
+        Nor one that could be no other when shards began: units of then stay finished.
+        """
+        fixed = self.box != "tracked" or self.tracker == "mediapipe"
+        return {k: v for k, v in self.as_dict().items() if not (fixed and k == "tracker")}
+
     def difference(self, other: Settings) -> list[str]:
         """One line for each setting in which `other` differs."""
-        mine, theirs = self.as_dict(), other.as_dict()
-        return [f"{k}: {theirs[k]} there, {mine[k]} now" for k in mine if mine[k] != theirs[k]]
+        mine, theirs = self.deciding(), other.deciding()
+        keys = [k for k in self.as_dict() if mine.get(k) != theirs.get(k)]
+        there, here = other.as_dict(), self.as_dict()
+        return [f"{k}: {there[k]} there, {here[k]} now" for k in keys]
 
 
 @dataclass(frozen=True)
@@ -291,7 +302,8 @@ def _write(plan: Plan, shards: Iterator[pa.RecordBatch]) -> None:
     import pyarrow.ipc as ipc
 
     settings = plan.settings.as_dict()
-    base = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    decides = json.dumps(plan.settings.deciding(), sort_keys=True)
+    base = hashlib.sha256(decides.encode()).hexdigest()
     statuses: Counter[str] = Counter()
     options = ipc.IpcWriteOptions(compression="zstd")
     with (

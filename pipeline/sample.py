@@ -22,6 +22,7 @@ from avb.pipeline.follow import Follower, Frame, still
 from avb.pipeline.plan import Settings
 from avb.pipeline.records import FLAGS, Clip, Word
 from avb.pipeline.stopwatch import Clock
+from avb.pipeline.track import use
 
 #: One picture: sound that starts further from the first, or lacks more at the end, is flagged.
 PICTURE_S = 0.040
@@ -114,6 +115,7 @@ def _cut(
         # The corpus's own pictures are upright; others may be films held sideways.
         own = [width, height] == settings.picture
         layout = {kind: Frame.of(kind) for kind in settings.crops}
+        use(settings.tracker)
         follower = Follower(settings.face_every, layout, clock=clock, others=False, turn=not own)
         blocks = follower.follow(itertools.chain([first], frames))
     else:

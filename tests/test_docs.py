@@ -40,7 +40,7 @@ def run_line(line: str) -> None:
 
 @pytest.mark.slow
 def test_every_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("mediapipe", reason="faces are tracked with the extra prep")
+    pytest.importorskip("ai_edge_litert", reason="faces are tracked with the extra prep")
     monkeypatch.chdir(tmp_path)
     lines = [line for page in PAGES for block in blocks(page, "sh") for line in block.splitlines()]
     assert len(lines) > 20

@@ -39,7 +39,7 @@ def test_the_tree_leaves_out_no_module() -> None:
 def test_the_reader_example_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("mediapipe", reason="faces are tracked with the extra prep")
+    pytest.importorskip("ai_edge_litert", reason="faces are tracked with the extra prep")
     from avb.pipeline.config import load_corpora
     from avb.pipeline.prep import prep
     from avb.tools.prep_command import settings_for

@@ -27,7 +27,7 @@ MODULES: dict[str, dict[str, str]] = {
         "tqdm": "tqdm", "pyyaml": "yaml", "scipy": "scipy", "tensorboard": "tensorboard",
     },
     "prep": {
-        "mediapipe": "mediapipe", "protobuf": "google.protobuf", "ffmpeg-python": "ffmpeg",
+        "ai-edge-litert": "ai_edge_litert.interpreter", "ffmpeg-python": "ffmpeg",
         "imageio-ffmpeg": "imageio_ffmpeg", "espeakng-loader": "espeakng_loader",
     },
     "eval": {"pystoi": "pystoi", "jiwer": "jiwer", "pocketsphinx": "pocketsphinx"},
@@ -71,9 +71,9 @@ version = subprocess.run([program, "-version"], check=True, capture_output=True,
 print(version.stdout.split()[2], "at", program)
 """
 _FACES = """
-import mediapipe, numpy
-mesh = mediapipe.solutions.face_mesh.FaceMesh(max_num_faces=1)
-mesh.process(numpy.zeros((64, 64, 3), numpy.uint8))
+import numpy
+from avb.pipeline.track import look
+look(numpy.zeros((64, 64), numpy.uint8))
 print("the face mesh loads and looks at a picture")
 """
 _GPU = """
@@ -179,7 +179,7 @@ def _looks(datasets: Path | None) -> Iterator[Callable[[], Line]]:
     yield _later("codecs", _CODECS, "pip install --force-reinstall av", True)
     yield _later("encoder", _ENCODER, "avb prep needs it; pip install --force-reinstall av")
     yield _later("ffmpeg", _FFMPEG, "odd films need it; pip install 'avb[prep]', or apt's ffmpeg")
-    yield _later("face models", _FACES, "pip install --no-deps mediapipe==0.10.21")
+    yield _later("face models", _FACES, "avb models fetch")
     yield _later("GPU", _GPU, "all runs on the CPU; with a card, install a CUDA build of torch")
     for name in ("lrw", "lrw1000", "grid"):
         code = _CORPUS.format(name=name, datasets=None if datasets is None else str(datasets))

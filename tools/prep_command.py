@@ -30,6 +30,7 @@ CHOICES = {
     "mel_dtype": ("float16", "uint8"),
     "box": ("fixed", "tracked", "whole"),
     "audio": ("required", "optional"),
+    "tracker": ("litert", "mediapipe"),
 }
 
 
@@ -53,6 +54,7 @@ class Options:
     codec: str
     crf: int | None
     decoder: str
+    tracker: str
     mel_dtype: str
     keep_audio: bool | None
     face_every: int | None
@@ -76,8 +78,11 @@ def run(options: Options) -> int:
         raise UsageError("--address is for --engine ray")
     if options.dry_run:
         return _dry_run(corpus, settings, root, options)
+    from avb.pipeline.facemodels import check
     from avb.pipeline.prep import prep
 
+    if settings.box == "tracked" and options.engine == "local":
+        check(settings.tracker)
     jobs = options.jobs
     if options.engine == "local":
         jobs = jobs or len(os.sched_getaffinity(0))
@@ -143,7 +148,7 @@ def resolve(options: Options) -> tuple[Corpus, Settings, Folder]:
         given["speakers"] = [_speaker(s) for s in options.speakers.split(",")]
     settings = settings_for(
         name, corpus, codec=options.codec, decoder=options.decoder, mel_dtype=options.mel_dtype,
-        **{k: v for k, v in given.items() if v is not None},
+        tracker=options.tracker, **{k: v for k, v in given.items() if v is not None},
     )  # fmt: skip
     return corpus, settings, root
 
@@ -158,7 +163,12 @@ def settings_for(name: str, corpus: Corpus, **given: Any) -> Settings:
 
     same = ("crops", "box", "keep_audio", "face_every", "shard_clips", "fps", "sample_rate")
     values = {key: getattr(corpus, key) for key in (*same, "mel", "picture", "frames", "fixed_box")}
-    values |= {"codec": "mp4", "decoder": "pyav", "mel_dtype": "float16"} | given
+    values |= {
+        "codec": "mp4",
+        "decoder": "pyav",
+        "mel_dtype": "float16",
+        "tracker": "litert",
+    } | given
     values.setdefault("crf", DEFAULT_CRF[values["codec"]])
     if values["box"] != "fixed":
         values["fixed_box"] = None

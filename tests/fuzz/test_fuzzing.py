@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("mediapipe", reason="films are read with the extra prep")
+pytest.importorskip("ai_edge_litert", reason="films are read with the extra prep")
 
 from fuzzing.__main__ import fuzz
 from fuzzing.cases import KINDS, cases, make_seeds

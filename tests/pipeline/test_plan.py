@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.ipc as ipc
 import pytest
 
-from avb.pipeline.config import UsageError, load_corpora
-from avb.pipeline.plan import Plan, make_plan, read_plan, stable_hash
+from avb.pipeline.config import Crop, UsageError, build, load_corpora
+from avb.pipeline.plan import Plan, Settings, make_plan, read_plan, stable_hash
 from avb.tools.prep_command import settings_for
 
 MakePlan = Callable[..., Plan]
@@ -116,3 +116,27 @@ def test_a_repeated_key_is_a_duplicate_under_another_key(tmp_path: Path, grid_ro
     found = {key: clip.status for key, clip in rows if twin.stem in key}
     assert found == {f"s1/{twin.stem}": "", f"s1/{twin.stem}~2": "duplicate"}
     assert len({key for key, _ in rows}) == len(rows) == 41
+
+
+# The tracker
+
+
+def test_another_tracker_is_another_setting(plan_of: MakePlan) -> None:
+    made, now = plan_of(tracker="mediapipe"), plan_of()
+    assert now.settings.difference(made.settings) == ["tracker: mediapipe there, litert now"]
+    assert not {u.digest for u in made.units} & {u.digest for u in now.units}
+
+
+def test_where_nothing_is_tracked_the_tracker_changes_nothing(plan_of: MakePlan) -> None:
+    whole = {"box": "whole", "crops": {"lips": Crop(112, 4)}}
+    made, now = plan_of(tracker="mediapipe", **whole), plan_of(**whole)
+    assert now.settings.difference(made.settings) == []
+    assert [u.digest for u in made.units] == [u.digest for u in now.units]
+
+
+def test_a_plan_that_names_no_tracker_is_mediapipe_s_and_its_units_stay(plan_of: MakePlan) -> None:
+    """Shards made before there was a choice go on, with `--tracker mediapipe`."""
+    now = plan_of(tracker="mediapipe")
+    old = {k: v for k, v in now.settings.as_dict().items() if k != "tracker"}
+    assert build(Settings, old, "plan") == now.settings
+    assert old == now.settings.deciding()  # what the units of then were hashed with

@@ -17,6 +17,7 @@ from avb.pipeline.codec import decode_flac
 from avb.pipeline.config import load_corpora
 from avb.pipeline.decode import read_video
 from avb.pipeline.decode_ffmpeg import ffmpeg_program
+from avb.pipeline.facemesh import NEAR, Detector
 from avb.pipeline.index import load_index
 from avb.pipeline.prep import prep
 from avb.pipeline.shard import read_members
@@ -144,11 +145,8 @@ def test_the_word_view_of_talker_1_has_six_samples_a_sentence(everything: Path) 
 
 @pytest.mark.slow
 def test_the_mouth_is_in_every_lips_crop_and_the_crop_is_steady(everything: Path) -> None:
-    """Against mediapipe's face detector, another network than the mesh that made the boxes."""
-    import cv2
-    import mediapipe
-
-    detector = mediapipe.solutions.face_detection.FaceDetection(model_selection=0)
+    """Against the face detector, another network than the mesh that made the boxes."""
+    detector = Detector(NEAR)
     seen = 0
     for row in table(everything).values():
         if row["status"] != "ok":
@@ -158,14 +156,11 @@ def test_the_mouth_is_in_every_lips_crop_and_the_crop_is_steady(everything: Path
         assert np.abs(np.diff(centres, axis=0)).max() <= 2.0, row["key"]
         frames = read_video(GRID / row["source"], 25).frames
         for i in (2, len(frames) // 2, len(frames) - 3):
-            height, width = frames[i].shape
-            found = detector.process(cv2.cvtColor(frames[i], cv2.COLOR_GRAY2RGB)).detections
+            found = detector.find(frames[i])
             if not found:
                 continue
-            mouth = found[0].location_data.relative_keypoints[3]
-            at = (np.array([mouth.x * width, mouth.y * height]) - boxes[i, :2]) / (
-                boxes[i, 2:] - boxes[i, :2]
-            )
+            mouth = found[0].points[3]
+            at = (mouth - boxes[i, :2]) / (boxes[i, 2:] - boxes[i, :2])
             # The mouth fills two fifths of the box: a centre in here keeps all of it inside.
             assert (at > 0.25).all() and (at < 0.75).all(), (row["key"], i, at)
             seen += 1

@@ -23,6 +23,7 @@ from avb.pipeline.crop import (
     whole_boxes,
 )
 from avb.pipeline.decode import read_video
+from avb.pipeline.facemesh import FaceMesh
 from avb.pipeline.follow import Follower, Frame
 from avb.pipeline.records import Refused
 from avb.pipeline.track import EYES, MOUTH, POINTS, interpolate
@@ -273,30 +274,20 @@ def track(frames: list[np.ndarray], every: int) -> Track:
 @pytest.fixture(scope="module")
 def films(drawn_grid: Any) -> list[list[np.ndarray]]:
     """Pictures of four talkers."""
-    pytest.importorskip("mediapipe", reason="tracking needs the extra prep")
+    pytest.importorskip("ai_edge_litert", reason="tracking needs the extra prep")
     broken = {Path(what).stem for what in drawn_grid.odd.values()}
     good = [p for p in sorted(drawn_grid.root.glob("s*/video/*.mpg")) if p.stem not in broken]
     return [read_video(path, 25).frames for path in good]
 
 
-def new_mesh(**options: Any) -> Any:
-    import mediapipe
-
-    return mediapipe.solutions.face_mesh.FaceMesh(max_num_faces=1, **options)
-
-
-def landmarks(mesh: Any, picture: np.ndarray) -> np.ndarray | None:
+def landmarks(mesh: FaceMesh, picture: np.ndarray) -> np.ndarray | None:
     """All landmarks of a picture, [468, 2] in pixels."""
-    faces = mesh.process(cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB)).multi_face_landmarks
-    if not faces:
-        return None
-    height, width = picture.shape
-    return np.array([(m.x * width, m.y * height) for m in faces[0].landmark])
+    return next(iter(mesh.look(picture)), None)
 
 
 def test_nothing_leaks_from_one_clip_into_the_next(films: list[list[np.ndarray]]) -> None:
     one, other = films[0][:31], films[1][:31]
-    fresh, used = new_mesh(), new_mesh()
+    fresh, used = FaceMesh(), FaceMesh()
     for frame in one[::5]:
         landmarks(used, frame)
     alone, after = landmarks(fresh, other[0]), landmarks(used, other[0])
@@ -320,7 +311,7 @@ def test_a_single_missed_face_is_interpolated_and_counted(films: list[list[np.nd
     whole = track(films[0], 5)
     gap = list(films[0])
     gap[30] = np.zeros_like(gap[0])
-    mesh = new_mesh(static_image_mode=True)
+    mesh = FaceMesh(follow=False)
     assert landmarks(mesh, gap[30]) is None  # one frame, and the clip goes uncropped elsewhere
     found = track(gap, 5)
     assert (whole.looks, whole.misses) == (16, 0) and (found.looks, found.misses) == (16, 1)
@@ -356,7 +347,7 @@ def test_a_clip_is_refused_when_more_than_half_of_the_looks_find_no_face(
 
 
 def test_a_clip_without_a_face_is_refused(drawn_grid: Any, importer: Any) -> None:
-    pytest.importorskip("mediapipe", reason="tracking needs the extra prep")
+    pytest.importorskip("ai_edge_litert", reason="tracking needs the extra prep")
     got = importer("grid", drawn_grid.root).load(drawn_grid.odd["no_face"])
     with pytest.raises(Refused, match=r"no face in (\d) of \1 looks"):
         track(got.media.frames, got.settings.face_every)
@@ -387,11 +378,15 @@ def test_a_large_picture_is_cropped_at_the_same_place(
         assert np.abs(other / 2 - one).max() < 3
 
 
-def check_on_mouth(frames: list[np.ndarray], found: Track, mesh: Any, step: int) -> None:
-    """An independent look finds the whole mouth inside the box, and the box does not jump."""
-    import mediapipe
+#: The lips, as mediapipe's FACEMESH_LIPS has them.
+OUTLINE = [
+    0, 13, 14, 17, 37, 39, 40, 61, 78, 80, 81, 82, 84, 87, 88, 91, 95, 146, 178, 181, 185, 191,
+    267, 269, 270, 291, 308, 310, 311, 312, 314, 317, 318, 321, 324, 375, 402, 405, 409, 415,
+]  # fmt: skip
 
-    lips = sorted({i for edge in mediapipe.solutions.face_mesh.FACEMESH_LIPS for i in edge})
+
+def check_on_mouth(frames: list[np.ndarray], found: Track, mesh: FaceMesh, step: int) -> None:
+    """An independent look finds the whole mouth inside the box, and the box does not jump."""
     boxes = tracked_boxes(found.points, "lips", 25)
     moved = np.linalg.norm(np.diff(centres(boxes), axis=0), axis=1)
     assert moved.max() <= 2
@@ -401,7 +396,7 @@ def check_on_mouth(frames: list[np.ndarray], found: Track, mesh: Any, step: int)
         if marks is None:
             continue
         seen += 1
-        mouth, side = marks[lips], boxes[i, 2] - boxes[i, 0]
+        mouth, side = marks[OUTLINE], boxes[i, 2] - boxes[i, 0]
         assert (mouth >= boxes[i, :2]).all() and (mouth <= boxes[i, 2:]).all()
         middle = marks[[61, 291]].mean(axis=0)
         assert np.linalg.norm(middle - centres(boxes)[i]) < 0.1 * side
@@ -410,15 +405,15 @@ def check_on_mouth(frames: list[np.ndarray], found: Track, mesh: Any, step: int)
 
 
 def test_the_mouth_of_drawn_talkers_lies_in_the_lips_crop(films: list[list[np.ndarray]]) -> None:
-    mesh = new_mesh(static_image_mode=True)
+    mesh = FaceMesh(follow=False)
     assert len(films) == 4
     for frames in films:
         check_on_mouth(frames, track(frames, 15), mesh, 10)
 
 
 def test_the_mouth_of_real_talkers_lies_in_the_lips_crop(real_grid: Path, importer: Any) -> None:
-    pytest.importorskip("mediapipe", reason="tracking needs the extra prep")
-    mesh = new_mesh(static_image_mode=True)
+    pytest.importorskip("ai_edge_litert", reason="tracking needs the extra prep")
+    mesh = FaceMesh(follow=False)
     grid = importer("grid", real_grid)
     talkers: dict[str, int] = {}
     for clip in grid.clips():

@@ -75,7 +75,7 @@ def test_with_everything_broken_it_still_reports(tmp_path: Path) -> None:
     record = json.loads(done.stdout)
     lines = {line["name"]: line for line in record["lines"]}
     assert not record["ok"]
-    for name in ("torch", "pyyaml", "numpy", "mediapipe", "onnx", "ffmpeg", "corpus grid", "GPU"):
+    for name in ("torch", "pyyaml", "numpy", "onnx", "face models", "ffmpeg", "corpus grid", "GPU"):
         assert not lines[name]["ok"] and lines[name]["todo"], name
     assert "broken on purpose" in lines["scipy"]["found"] and lines["scipy"]["needed"]
     assert lines["python"]["ok"] and lines["typer"]["ok"]

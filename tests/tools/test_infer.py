@@ -35,7 +35,7 @@ from avb.tools.synth import face
 from avb.train import checkpoint, task
 from avb.train.recipe import make_recipe
 
-pytest.importorskip("mediapipe", reason="faces are tracked with the extra prep")
+pytest.importorskip("ai_edge_litert", reason="faces are tracked with the extra prep")
 ffmpeg = pytest.importorskip("ffmpeg")
 
 LIP = {"slots": 4, "width": 8, "blocks": 0, "audio_dim": 16, "audio_width": 8, "hidden": 16}

@@ -76,7 +76,7 @@ def test_a_clip_of_29_pictures_is_read_alike(tmp_path: Path) -> None:
 
 
 def test_the_mel_of_a_sentence_is_the_same(tmp_path: Path) -> None:
-    pytest.importorskip("mediapipe", reason="faces are tracked with the extra prep")
+    pytest.importorskip("ai_edge_litert", reason="faces are tracked with the extra prep")
     index = shards("grid", 8, tmp_path)
     ckpt = train("l2s", index, tmp_path / "run", model=SPEECH, shrink=2, batch_size=2,
                  crop="lips", split="vcagan-16-7-10")  # fmt: skip

@@ -7,6 +7,7 @@ that OpenCV decodes; the films are real GRID clips and versions of some.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ import numpy as np
 import pytest
 
 from avb.pipeline.decode_ffmpeg import ffmpeg_program
+from avb.pipeline.facemesh import NEAR, Detector
 from avb.tools.infer.crops import Cutter
 from avb.tools.infer.trained import Trained, load_trained
 from avb.tools.infer.video import BadVideo, probe
 
-mediapipe = pytest.importorskip("mediapipe", reason="faces are tracked with the extra prep")
+pytest.importorskip("ai_edge_litert", reason="faces are tracked with the extra prep")
 ffmpeg = pytest.importorskip("ffmpeg")
 
 #: Filters of ffmpeg, and options of the output.
@@ -53,19 +55,13 @@ def original(real_grid: Path) -> list[Path]:
 
 def mouths(picture: np.ndarray) -> list[np.ndarray]:
     """Where BlazeFace sees mouths, in shares of the picture's width and height."""
-    detection = mediapipe.solutions.face_detection
-    found = _detector().process(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)).detections or []
-    points = [detection.get_key_point(d, detection.FaceKeyPoint.MOUTH_CENTER) for d in found]
-    return [np.array([point.x, point.y]) for point in points]
+    found = _detector().find(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
+    return [one.points[3] / picture.shape[1::-1] for one in found]
 
 
-_made: list[Any] = []
-
-
-def _detector() -> Any:
-    if not _made:
-        _made.append(mediapipe.solutions.face_detection.FaceDetection())
-    return _made[0]
+@cache
+def _detector() -> Detector:
+    return Detector(NEAR)
 
 
 def pictures(path: Path, turns: int) -> Iterator[tuple[int, np.ndarray]]:

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import pytest
 
+from avb.pipeline.facemesh import NEAR, Detector, FaceMesh
 from avb.tools.synth import face, make, raw, visemes
 
 voice = pytest.importorskip("avb.tools.synth.voice")
@@ -125,17 +126,16 @@ def test_lips_close_for_m_and_open_for_a() -> None:
 
 
 def test_detectors_find_24_of_24_faces_and_see_the_mouth_open() -> None:
-    solutions = pytest.importorskip("mediapipe", reason="faces need the extra prep").solutions
-    mesh = solutions.face_mesh.FaceMesh(static_image_mode=True)
-    detector = solutions.face_detection.FaceDetection(model_selection=0)
+    pytest.importorskip("ai_edge_litert", reason="faces need the extra prep")
+    mesh, detector = FaceMesh(follow=False), Detector(NEAR)
     drawn, seen, found = [], [], 0
     for person in range(6):
         for opening in (0.0, 0.3, 0.6, 1.0):
             picture = face.draw(face.Identity.from_seed(person), opening, tilt=person - 3)
             rgb = np.ascontiguousarray(picture[..., ::-1])
-            marks, boxes = mesh.process(rgb).multi_face_landmarks, detector.process(rgb).detections
-            found += bool(marks) and bool(boxes)
-            points = np.array([(p.x * 360, p.y * 288) for p in marks[0].landmark])
+            marks = mesh.look(rgb)
+            found += bool(marks) and bool(detector.find(rgb))
+            points = marks[0]
             drawn.append(opening)
             seen.append(points[14, 1] - points[13, 1])
             assert np.hypot(*(points[[61, 291, 13, 14]].mean(axis=0) - (180, 210))) < 6
@@ -144,14 +144,14 @@ def test_detectors_find_24_of_24_faces_and_see_the_mouth_open() -> None:
 
 
 def test_the_mouth_in_a_decoded_clip_follows_the_drawn_one(lrw: Path) -> None:
-    solutions = pytest.importorskip("mediapipe", reason="faces need the extra prep").solutions
+    pytest.importorskip("ai_edge_litert", reason="faces need the extra prep")
     path = lrw / "lipread_mp4/ABOUT/train/ABOUT_00001.mp4"
     clip = raw.lrw_clip("ABOUT", 100)
-    mesh = solutions.face_mesh.FaceMesh(static_image_mode=True)
+    mesh = FaceMesh(follow=False)
     seen = []
     for frame in decode(path)[0]:
-        marks = mesh.process(frame.to_ndarray(format="rgb24")).multi_face_landmarks
-        seen.append(256 * (marks[0].landmark[14].y - marks[0].landmark[13].y))
+        (marks,) = mesh.look(frame.to_ndarray(format="rgb24"))
+        seen.append(marks[14, 1] - marks[13, 1])
     assert clip.opening.max() > 0.6
     assert np.corrcoef(clip.opening, seen)[0, 1] > 0.85
     assert np.corrcoef(clip.opening[:-3], seen[3:])[0, 1] < 0.6  # three frames late would show
@@ -467,16 +467,16 @@ def test_wrong_arguments_are_one_clear_line(tmp_path: Path, call: Callable[[Path
 
 
 def test_recut_lrw_puts_the_mouth_in_the_fixed_box(grid: Path, tmp_path: Path) -> None:
-    solutions = pytest.importorskip("mediapipe", reason="faces need the extra prep").solutions
+    pytest.importorskip("ai_edge_litert", reason="faces need the extra prep")
     make("lrw", tmp_path, clips=4, from_grid=grid)
     clips = sorted(tmp_path.rglob("*.mp4"))
     assert len(clips) == 4
-    mesh = solutions.face_mesh.FaceMesh(static_image_mode=True)
+    mesh = FaceMesh(follow=False)
     for path in clips:
         frames, sound = decode(path)
         assert len(frames) == 29 and len(sound) in (18560, 19456)
-        marks = mesh.process(frames[14].to_ndarray(format="rgb24")).multi_face_landmarks[0].landmark
-        mouth = np.mean([(256 * marks[i].x, 256 * marks[i].y) for i in (61, 291, 13, 14)], axis=0)
+        (marks,) = mesh.look(frames[14].to_ndarray(format="rgb24"))
+        mouth = marks[[61, 291, 13, 14]].mean(axis=0)
         assert np.abs(mouth - (127, 163)).max() < 6
         text = path.with_suffix(".txt").read_text()
         duration = float(re.search(r"Duration: (\S+)", text)[1])  # type: ignore[index]
@@ -485,7 +485,7 @@ def test_recut_lrw_puts_the_mouth_in_the_fixed_box(grid: Path, tmp_path: Path) -
 
 
 def test_recut_lrw1000_keeps_sound_and_frames_together(grid: Path, tmp_path: Path) -> None:
-    pytest.importorskip("mediapipe", reason="faces need the extra prep")
+    pytest.importorskip("ai_edge_litert", reason="faces need the extra prep")
     summary = make("lrw1000", tmp_path, clips=60, from_grid=grid)
     tree = raw.Tree.of(tmp_path, "A")
     rows = read_rows(tree.info)[1]

@@ -35,7 +35,7 @@ from avb.tools.infer.crops import Piece
 from avb.tools.infer.trained import load_trained
 from avb.train import task
 
-pytest.importorskip("mediapipe", reason="faces are tracked with the extra prep")
+pytest.importorskip("ai_edge_litert", reason="faces are tracked with the extra prep")
 ffmpeg = pytest.importorskip("ffmpeg", reason="films are read with the extra prep")
 uvicorn = pytest.importorskip("uvicorn", reason="the page is served with the extra ui")
 pytest.importorskip("starlette", reason="the page is served with the extra ui")

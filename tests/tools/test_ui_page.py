@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 import pytest
 
-pytest.importorskip("mediapipe", reason="faces are tracked with the extra prep")
+pytest.importorskip("ai_edge_litert", reason="faces are tracked with the extra prep")
 ffmpeg = pytest.importorskip("ffmpeg", reason="films are read with the extra prep")
 pytest.importorskip("uvicorn", reason="the page is served with the extra ui")
 pytest.importorskip("starlette", reason="the page is served with the extra ui")

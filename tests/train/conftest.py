@@ -35,7 +35,7 @@ def lrw(tmp_path_factory: pytest.TempPathFactory) -> Index:
 @pytest.fixture(scope="session")
 def grid(tmp_path_factory: pytest.TempPathFactory) -> Index:
     """Eight sentences of GRID by four talkers."""
-    pytest.importorskip("mediapipe", reason="faces are tracked with the extra prep")
+    pytest.importorskip("ai_edge_litert", reason="faces are tracked with the extra prep")
     return shards("grid", 8, tmp_path_factory.mktemp("grid"))
 
 

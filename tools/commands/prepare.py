@@ -59,6 +59,9 @@ def prep(
         int | None, typer.Option(min=0, max=51, help="Quality of the crops, lower is better.")
     ] = None,
     decoder: Annotated[str, typer.Option(help="pyav (in process), or ffmpeg (program).")] = "pyav",
+    tracker: Annotated[
+        str, typer.Option(help="litert, or mediapipe's own runtime (Python 3.11 and 3.12).")
+    ] = "litert",
     mel_dtype: Annotated[str, typer.Option(help="float16 or uint8 (half the bytes).")] = "float16",
     keep_audio: Annotated[
         bool | None,
@@ -102,10 +105,10 @@ def prep(
         corpus=corpus, table=place(table) if table else None, root=place(root) if root else None,
         out=place(out), name=name, jobs=jobs, engine=engine,
         address=address, part=part, limit=limit, speakers=speakers, crop=crop, box=box,
-        codec=codec, crf=crf, decoder=decoder, mel_dtype=mel_dtype, keep_audio=keep_audio,
-        face_every=face_every, shard_clips=shard_clips, max_seconds=max_seconds, audio=audio,
-        retry_failed=retry_failed,
-        overwrite=overwrite, max_failures=max_failures, dry_run=dry_run, as_json=as_json,
+        codec=codec, crf=crf, decoder=decoder, tracker=tracker, mel_dtype=mel_dtype,
+        keep_audio=keep_audio, face_every=face_every, shard_clips=shard_clips,
+        max_seconds=max_seconds, audio=audio, retry_failed=retry_failed, overwrite=overwrite,
+        max_failures=max_failures, dry_run=dry_run, as_json=as_json,
         datasets=context.obj,
     )  # fmt: skip
     code = prep_command.run(options)

@@ -21,6 +21,10 @@ infer = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(infer, name="infer")
+models = typer.Typer(
+    help="The networks that find faces.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(models, name="models")
 
 Videos = Annotated[list[str], typer.Argument(metavar="VIDEO...", help="Video files.")]
 FaceNumber = Annotated[
@@ -94,6 +98,24 @@ def infer_l2s(
         context, task="l2s", videos=videos, ckpt=ckpt, out=out, mux=mux, track=track, face=face,
         face_every=face_every, box=box, device=device, allow_url=allow_url, as_json=as_json,
     )  # fmt: skip
+
+
+@models.callback()
+def _models() -> None:
+    pass  # with one command alone Typer would drop its name
+
+
+@models.command()
+@guarded
+def fetch() -> None:
+    """Bring mediapipe's face models here: 36 MB by pip, once; 2 MB are kept."""
+    from avb.pipeline.facemodels import WHEEL, WHEEL_MB, fetch, missing
+    from avb.tools.console import say
+
+    if missing():
+        say(f"the face models of {WHEEL}: {WHEEL_MB} MB, once")
+    folder = fetch()
+    say(f"the face models are in {folder}" if folder else "the face models are here already")
 
 
 @app.command()

@@ -16,6 +16,8 @@ import av
 import cv2
 import numpy as np
 
+from avb.pipeline.facemesh import FaceMesh
+from avb.pipeline.facemesh_mediapipe import quiet
 from avb.tools.synth import raw
 from avb.tools.synth.raw import Clip
 from avb.tools.synth.voice import SAMPLE_RATE, Span
@@ -88,28 +90,21 @@ def read_video(path: Path) -> tuple[list[np.ndarray], np.ndarray]:
 
 
 class FaceFinder:
-    """mediapipe's face mesh, one graph for all clips; each picture is looked at on its own."""
+    """The face mesh for all clips; each picture is looked at on its own."""
 
     def __init__(self) -> None:
-        try:
-            import mediapipe
-        except ImportError as error:
-            raise ImportError(
-                "--from-grid looks for faces with mediapipe, not installed: pip install 'avb[prep]'"
-            ) from error
-        self._mesh = mediapipe.solutions.face_mesh.FaceMesh(static_image_mode=True)
+        with quiet():
+            self._mesh = FaceMesh(follow=False)
 
     def find(self, frames: list[np.ndarray]) -> Face | None:
         """The median face of a few pictures; None if one of them shows no face."""
         found = []
         for frame in frames:
-            height, width = frame.shape[:2]
-            faces = self._mesh.process(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)).multi_face_landmarks
+            faces = self._mesh.look(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
             if not faces:
                 return None
             # Outer corners of eyes and mouth, and the middles of the inner lips.
-            points = [faces[0].landmark[i] for i in (33, 263, 61, 291, 13, 14)]
-            xy = np.array([(p.x * width, p.y * height) for p in points])
+            xy = faces[0][[33, 263, 61, 291, 13, 14]]
             eyes, mouth = xy[:2].mean(axis=0), xy[2:].mean(axis=0)
             found.append((*mouth, float(np.hypot(*(mouth - eyes)))))
         return Face(*(float(v) for v in np.median(found, axis=0)))

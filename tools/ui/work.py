@@ -29,8 +29,8 @@ from avb.tools.infer_command import write_wav
 from avb.tools.train_command import choose_device
 from avb.train import augment, checkpoint, task
 
-with suppress(ImportError), track.quiet():
-    import mediapipe  # noqa: F401
+with suppress(ImportError):
+    import ai_edge_litert.interpreter  # noqa: F401
 audio.torchaudio()
 
 TASKS = ("lip", "l2s")
