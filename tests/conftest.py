@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import dataclasses
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -23,6 +25,29 @@ from avb.pipeline.records import Clip, Listing, Word
 from avb.tools.prep_command import Options, resolve
 
 REPO = Path(__file__).resolve().parents[1]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Use the ffmpeg inside imageio-ffmpeg, here and in what tests start.
+
+    What a machine has on its PATH differs: Debian 12's 5.1 knows less than tests ask of it.
+    """
+    try:
+        import imageio_ffmpeg
+
+        program = imageio_ffmpeg.get_ffmpeg_exe()
+    except (ImportError, RuntimeError):
+        return
+    folder = tempfile.mkdtemp(prefix="avb-test-ffmpeg-")
+    os.symlink(program, Path(folder) / "ffmpeg")
+    before = os.environ.get("PATH", os.defpath)
+    os.environ["PATH"] = f"{folder}{os.pathsep}{before}"
+
+    def undo() -> None:
+        os.environ["PATH"] = before
+        shutil.rmtree(folder, ignore_errors=True)
+
+    config.add_cleanup(undo)
 
 
 # Importers ----------------------------------------------------------------------------------------

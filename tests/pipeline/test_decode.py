@@ -23,6 +23,7 @@ from avb.pipeline.decode import (
     read_video,
 )
 from avb.pipeline.pictures import blank, numbered_pictures, read_pictures
+from avb.pipeline.decode_ffmpeg import ffmpeg_program
 from avb.pipeline.records import Refused
 from avb.tools.synth import media
 
@@ -398,3 +399,8 @@ def test_a_title_that_is_no_utf8_stops_no_film(tmp_path: Path) -> None:
             container.mux(stream.encode(frame))
     path.write_bytes(path.read_bytes().replace(b"Q" * 8, b"\xe9\xff\xfe" + b"Q" * 5))
     assert len(read_sound(path)[0]) == 1600
+
+
+def test_tests_use_the_ffmpeg_that_comes_with_the_packages() -> None:
+    bundled = pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
+    assert Path(ffmpeg_program()).resolve() == Path(bundled).resolve()
