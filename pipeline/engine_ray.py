@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import avb
+from avb.machine import cores
 from avb.pipeline.config import PrepError, UsageError
 from avb.pipeline.engine import Engine, Report, Task, work_in_worker
 from avb.pipeline.storage import StorageError
@@ -77,10 +78,10 @@ def connect(address: str | None) -> Any:
     try:
         import ray
     except ImportError:
-        raise UsageError("ray is not installed: pip install 'avb[ray]'") from None
+        raise UsageError("ray is not installed: pip install ray") from None
     start: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address is None:
-        start |= {"num_cpus": len(os.sched_getaffinity(0)), "include_dashboard": False}
+        start |= {"num_cpus": cores(), "include_dashboard": False}
     elif address == "auto" or re.fullmatch(r"[^:/]+:\d+", address):
         _look_for(address)
     else:

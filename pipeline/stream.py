@@ -15,11 +15,11 @@ Reading needs PyAV (or OpenCV), pyarrow and torch, not webdataset.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from avb.machine import cores
 from avb.pipeline.assemble import Assembler, Job
 from avb.pipeline.batch import Batch
 from avb.pipeline.index import WORDS_PER_SENTENCE, Index, Ints
@@ -33,8 +33,8 @@ def default_workers(processes: int = 1) -> int:
     None below four cores: on two cores, workers were measured to be slower than none, because
     they hand every batch over to the process that would otherwise have decoded it.
     """
-    cores = len(os.sched_getaffinity(0)) // processes
-    return cores - 1 if cores >= 4 else 0
+    share = cores() // processes
+    return share - 1 if share >= 4 else 0
 
 
 class Stream:

@@ -7,7 +7,6 @@ process of its own, so that its memory is its own.
 from __future__ import annotations
 
 import multiprocessing
-import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from avb.machine import peak_bytes
 from avb.pipeline.config import PrepError, UsageError, load_corpora
 from avb.pipeline.plan import Plan, Settings, Unit, lay_out, read_plan
 from avb.pipeline.records import Clip, Listing, Word
@@ -97,7 +97,7 @@ def _measure(step: Step, out: Path, kind: str, rows: int) -> tuple[float, int, i
 
 
 def _peak_mb() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return peak_bytes() >> 20
 
 
 def _plan_path(out: Path) -> Path:

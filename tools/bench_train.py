@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 
+from avb.machine import cores
 from avb.models.speech import DECODERS
 from avb.pipeline.config import UsageError
 from avb.pipeline.storage import Folder
@@ -82,7 +83,7 @@ def bench_train(
     where = torch.device(choose_device(device))
     cpu = where.type == "cpu"
     if cpu and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(len(os.sched_getaffinity(0)))
+        torch.set_num_threads(cores())
     wanted, index = open_recipe(task, recipe, overrides or [], data, datasets)
     asked = batch_size or (CPU_BATCH[task] if cpu else wanted.batch_size)
     plans = with_decoders(with_batch(wanted, asked))

@@ -19,6 +19,8 @@ from pathlib import Path
 
 import typer
 
+from avb.machine import cores
+
 #: Distributions and the module of each, as `pyproject.toml` has them; "" is the base.
 MODULES: dict[str, dict[str, str]] = {
     "": {
@@ -196,12 +198,6 @@ def _python() -> Line:
     found = ".".join(map(str, sys.version_info[:3]))
     ok = (3, 11) <= sys.version_info[:2] < (3, 13)
     return Line("python", ok, found, "use Python 3.11 or 3.12", needed=True)
-
-
-def cores() -> int:
-    """Cores that this process may run on."""
-    usable = getattr(os, "sched_getaffinity", None)
-    return len(usable(0)) if usable else os.cpu_count() or 1
 
 
 def _cores() -> Line:

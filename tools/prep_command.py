@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-import os
 import re
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from avb.machine import cores
 from avb.pipeline.config import Corpus, Crop, UsageError, corpus_root, load_corpora
 from avb.pipeline.plan import Plan, Settings, make_plan
 from avb.pipeline.storage import Folder, place
@@ -85,7 +85,7 @@ def run(options: Options) -> int:
         check(settings.tracker)
     jobs = options.jobs
     if options.engine == "local":
-        jobs = jobs or len(os.sched_getaffinity(0))
+        jobs = jobs or cores()
     with _bar(options.as_json) as progress:
         summary = prep(
             corpus, settings, root, options.out, jobs=jobs, engine=options.engine,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from avb.machine import cores
 from avb.pipeline.config import Corpus, UsageError, load_corpora
 from avb.pipeline.dataset import check_dataset
 from avb.pipeline.index import Index, load_index
@@ -89,7 +90,7 @@ def run_one(options: Options, recipe: Recipe, index: Index, parts: Parts, out: P
     device = choose_device(options.device)
     quiet = int(os.environ.get("RANK", 0)) > 0
     if device == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(len(os.sched_getaffinity(0)))
+        torch.set_num_threads(cores())
     counts = {part: len(rows) for part, rows in parts.rows.items()}
     if not quiet:
         whose = f" of {', '.join(parts.speakers)}" if parts.speakers else ""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import resource
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed
+
+from avb.machine import peak_bytes
 
 
 def join_processes(device: str) -> tuple[int, int]:
@@ -76,4 +77,4 @@ def peak_gib(device: torch.device) -> float:
     """Most memory in use so far: of the device, or of this process on the CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return peak_bytes() / 2**30

@@ -157,17 +157,16 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Check shards against their manifest and hashes, and that every sample decodes."""
-    import os
-
     from tqdm import tqdm
 
+    from avb.machine import cores
     from avb.pipeline.dataset import dataset_folders
     from avb.pipeline.storage import place
     from avb.pipeline.verify import parse_share
     from avb.pipeline.verify import verify as check
 
     share = parse_share(sample)
-    jobs = jobs or len(os.sched_getaffinity(0))
+    jobs = jobs or cores()
     folders = dataset_folders(place(folder))
     with tqdm(unit="sample", disable=as_json or None) as bar:
         verdicts = [check(path, bar.update, jobs, share) for path in folders]

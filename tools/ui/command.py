@@ -16,9 +16,9 @@ from typing import Any
 
 import typer
 
+from avb.machine import cores
 from avb.pipeline.config import UsageError
 from avb.tools.console import FAILED, fail, say
-from avb.tools.doctor import cores
 from avb.tools.ui.child import Limits, Stopped, lines
 
 #: Clips sent at a time, the one that is worked on and those that wait.
@@ -45,7 +45,7 @@ def run(options: Options) -> None:
         UsageError: the extra is missing, or the address cannot be had.
     """
     if not all(importlib.util.find_spec(name) for name in ("starlette", "uvicorn")):
-        raise UsageError("starlette and uvicorn not installed: pip install 'avb[ui]'")
+        raise UsageError("starlette and uvicorn not installed: pip install starlette uvicorn")
     listening = _listen(options.host, options.port)
     models = asyncio.run(describe(options))
     with TemporaryDirectory(prefix="avb-ui-") as folder, listening:
