@@ -2,26 +2,33 @@
 # make test   lint, types and the quick tests
 # make demo   the whole pipeline on drawn and spoken corpora
 # make fuzz   2,000 damaged films and 500 damaged checkpoints and shards: 11 minutes on one core
+# make ends   the quick tests with the newest and the oldest end of each declared range
+# make reference   mediapipe's own runtime beside LiteRT: tests that compare them, and its detector
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-# A CPU or CUDA build, whichever pip is offered. Installed first, or another package picks one.
+# Installed first, or another package picks one. On Linux pip's own index has CUDA builds alone: for
+# the CPU one give PyTorch's index of those, make env TORCH_INDEX=URL.
 TORCH  ?= torch==2.13.0
-# mediapipe 0.10.21 asks for numpy 1, jax and an OpenCV that needs libGL; it works without all
-# three, so it is installed without its wishes and with what it really imports.
-FACE   := absl-py attrs 'flatbuffers>=25,<26' 'protobuf>=4.25.3,<7' matplotlib \
-          'ffmpeg-python>=0.2,<1' 'imageio-ffmpeg>=0.5' 'espeakng-loader>=0.2.4'
+TORCH_INDEX ?=
+EXTRAS := prep,dev,eval,export,report,ui,cloud
+# The newest Python and the oldest, for make ends.
+NEWEST ?= python3.13
+OLDEST ?= python3.11
 
-.PHONY: env test lint types quick slow kills fuzz ray demo docs results-lip results-speech clean
+.PHONY: env test lint types quick other slow kills fuzz ray demo docs ends reference audit clean
+.PHONY: results-lip results-speech
 
 env: $(VENV)/installed
 
+# A wrong Python, and what is coming, are told before anything is.
 $(VENV)/installed: pyproject.toml
+	@$(PYTHON) tools/fits.py $(if $(TORCH_INDEX),,pypi)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet '$(TORCH)'
-	$(BIN)/pip install --quiet -e '.[dev,eval,export,report,ui,cloud]' $(FACE)
-	$(BIN)/pip install --quiet --no-deps mediapipe==0.10.21
+	$(BIN)/pip install '$(TORCH)' $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
+	$(BIN)/pip install -e '.[$(EXTRAS)]'
+	$(BIN)/avb models fetch
 	touch $@
 
 test: env lint types quick
@@ -39,6 +46,22 @@ types: env
 quick: env
 	$(BIN)/python -m pytest -m 'not slow and not gpu'
 
+# On another Python than the tests': shards, a training and words, by the commands themselves.
+OTHER ?= python3.12
+other:
+	$(OTHER) -m venv build/other
+	build/other/bin/pip install --quiet '$(TORCH)' $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
+	build/other/bin/pip install --quiet -e '.[prep]'
+	build/other/bin/pip check
+	build/other/bin/avb models fetch
+	rm -rf build/smoke
+	build/other/bin/avb synth grid --clips 8 --out build/smoke/raw
+	build/other/bin/avb prep grid --root build/smoke/raw --out build/smoke/shards
+	build/other/bin/avb verify build/smoke/shards
+	build/other/bin/avb train lip --data build/smoke/shards/grid --recipe tiny --steps 4 \
+	    --set warmup=1 --set validate_every=4 --set batch_size=4 --device cpu --out build/smoke/run
+	build/other/bin/avb infer lip build/smoke/raw/s1/video/*.mpg --ckpt build/smoke/run
+
 slow: env
 	$(BIN)/python -m pytest -m 'slow and not gpu'
 
@@ -54,6 +77,31 @@ fuzz: env
 ray: env
 	$(BIN)/pip install --quiet -e '.[ray]'
 	$(BIN)/python -m pytest tests/pipeline/test_engine_ray.py
+
+# Ranges of pyproject.toml: the oldest of all on the oldest Python, and the newest on the newest.
+ends:
+	$(OLDEST) -m venv build/oldest
+	build/oldest/bin/python tests/floors.py '$(EXTRAS)' > build/oldest.txt
+	build/oldest/bin/pip install -r build/oldest.txt
+	build/oldest/bin/pip install --no-deps -e .
+	$(NEWEST) -m venv build/newest
+	build/newest/bin/pip install --upgrade -e '.[$(EXTRAS)]'
+	for end in oldest newest; do build/$$end/bin/pip check \
+	&& build/$$end/bin/avb models fetch \
+	&& build/$$end/bin/python -m pytest -m 'not slow and not gpu' || exit 1; done
+
+# mediapipe without its wishes (numpy 1, jax, an OpenCV that needs libGL), in a folder of its own.
+reference: env build/reference/mediapipe
+	PYTHONPATH=build/reference $(BIN)/python -m pytest tests/pipeline/test_facemesh_reference.py
+
+build/reference/mediapipe:
+	$(BIN)/pip install --quiet --no-deps --target build/reference mediapipe==0.10.21 \
+	    'protobuf>=4.25.8,<7' 'flatbuffers>=25,<26' absl-py attrs
+
+# Known vulnerabilities of what is installed; asks the registry about each.
+audit: env
+	$(BIN)/pip install --quiet pip-audit
+	$(BIN)/pip-audit --skip-editable
 
 demo: env
 	$(BIN)/avb demo

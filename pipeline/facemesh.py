@@ -313,7 +313,7 @@ def _float_of(name: str, otherwise: Callable[..., float]) -> Callable[..., np.fl
 
     Rounded from 64 bits, as where there is none of that name, it is another float now and then.
     """
-    function = getattr(ctypes.CDLL(None), f"{name}f", otherwise)
+    function: Any = getattr(ctypes.CDLL(None), f"{name}f", otherwise)
     if function is not otherwise:
         count = 2 if name == "atan2" else 1
         function.restype, function.argtypes = ctypes.c_float, [ctypes.c_float] * count

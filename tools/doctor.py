@@ -20,6 +20,7 @@ from pathlib import Path
 import typer
 
 from avb.machine import cores
+from avb.tools.fits import refusal
 
 #: Distributions and the module of each, as `pyproject.toml` has them; "" is the base.
 MODULES: dict[str, dict[str, str]] = {
@@ -27,6 +28,7 @@ MODULES: dict[str, dict[str, str]] = {
         "torch": "torch", "torchaudio": "torchaudio", "numpy": "numpy", "webdataset": "webdataset",
         "opencv-python-headless": "cv2", "av": "av", "pyarrow": "pyarrow", "typer": "typer",
         "tqdm": "tqdm", "pyyaml": "yaml", "scipy": "scipy", "tensorboard": "tensorboard",
+        "protobuf": "google.protobuf",
     },
     "prep": {
         "ai-edge-litert": "ai_edge_litert.interpreter", "ffmpeg-python": "ffmpeg",
@@ -57,6 +59,17 @@ _CODECS = """
 import av
 av.codec.Codec("h264", "r"), av.codec.Codec("flac", "r")
 print("FFmpeg", ".".join(map(str, av.library_versions["libavcodec"])), "decodes H.264 and FLAC")
+"""
+_CLIP = """
+import pathlib, tempfile
+import numpy
+from avb.pipeline.decode import read_video
+from avb.tools.synth import media
+with tempfile.TemporaryDirectory() as folder:
+    path = pathlib.Path(folder) / "clip.mpg"
+    media.write_mpg(path, [numpy.zeros((48, 64, 3), numpy.uint8)] * 9, numpy.zeros(5760, "f4"))
+    got = read_video(path, 25)
+print(len(got.frames), "pictures and", len(got.sound), "samples of sound read back")
 """
 _ENCODER = """
 import av
@@ -172,15 +185,15 @@ def _looks(datasets: Path | None) -> Iterator[Callable[[], Line]]:
     """What `examine` runs, slowest first within each part."""
     yield _python
     for extra, modules in MODULES.items():
-        todo = f"pip install 'avb[{extra}]'" if extra else "pip install 'avb' again"
         for distribution, module in modules.items():
             code = _IMPORT.format(module=module, name=distribution)
             if module == "torchaudio":
                 code = _TORCHAUDIO
-            yield _later(distribution, code, todo, not extra)
+            yield _later(distribution, code, f"pip install {distribution}", not extra)
     yield _later("codecs", _CODECS, "pip install --force-reinstall av", True)
+    yield _later("a clip", _CLIP, "avb prep fails like this; pip install --upgrade av")
     yield _later("encoder", _ENCODER, "avb prep needs it; pip install --force-reinstall av")
-    yield _later("ffmpeg", _FFMPEG, "odd films need it; pip install 'avb[prep]', or apt's ffmpeg")
+    yield _later("ffmpeg", _FFMPEG, "odd films need it; pip install imageio-ffmpeg")
     yield _later("face models", _FACES, "avb models fetch")
     yield _later("GPU", _GPU, "all runs on the CPU; with a card, install a CUDA build of torch")
     for name in ("lrw", "lrw1000", "grid"):
@@ -196,8 +209,8 @@ def _later(name: str, code: str, todo: str, needed: bool = False) -> Callable[[]
 
 def _python() -> Line:
     found = ".".join(map(str, sys.version_info[:3]))
-    ok = (3, 11) <= sys.version_info[:2] < (3, 13)
-    return Line("python", ok, found, "use Python 3.11 or 3.12", needed=True)
+    no = refusal(sys.version_info, "this one")
+    return Line("python", not no, found, no, needed=True)
 
 
 def _cores() -> Line:

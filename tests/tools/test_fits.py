@@ -1,0 +1,59 @@
+"""Promise: a wrong Python is told before anything is downloaded, and how much is."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from avb.tools import fits
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+@pytest.mark.parametrize(
+    ("version", "good"),
+    [((3, 8), False), ((3, 10, 13), False), ((3, 11, 0), True), ((3, 14), True), ((3, 15), False)],
+)
+def test_a_wrong_python_is_refused_by_name(version: tuple[int, ...], good: bool) -> None:
+    said = fits.refusal(version, "/usr/bin/python3")
+    assert bool(said) != good
+    if not good:
+        assert "3.11 to 3.14" in said and f"{version[0]}.{version[1]}" in said
+        assert "make env PYTHON=" in said and "\n" not in said
+
+
+def test_it_agrees_with_what_the_package_declares() -> None:
+    assert PROJECT["requires-python"] == ">=" + ".".join(map(str, fits.OLDEST))
+
+
+def test_a_cuda_build_without_a_gpu_names_the_other() -> None:
+    assert "TORCH_INDEX" in fits.coming(cuda=True, gpu=False)
+    assert "TORCH_INDEX" not in fits.coming(cuda=True, gpu=True) + fits.coming(
+        cuda=False, gpu=False
+    )
+
+
+def test_make_env_begins_with_it() -> None:
+    done = subprocess.run(
+        ["make", "-n", "env", "VENV=build/none"], cwd=ROOT, capture_output=True, text=True
+    )
+    lines = done.stdout.splitlines()
+    assert "tools/fits.py" in lines[0]
+    assert not any("pip" in line for line in lines[:1])
+
+
+def test_the_floors_of_all_ranges_are_known() -> None:
+    """`make ends` installs these; a range without a floor would be skipped in silence."""
+    done = subprocess.run(
+        [sys.executable, "tests/floors.py", "prep,eval"], cwd=ROOT, capture_output=True, text=True
+    )
+    floors = dict(line.partition(";")[0].split("==") for line in done.stdout.splitlines())
+    named = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["prep"]
+    assert {re.split(r"[<>=\[; ]", one)[0] for one in named} <= floors.keys()
+    assert floors["pyarrow"] == "23.0.1" and floors["numpy"] == "2.0.*"
