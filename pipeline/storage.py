@@ -292,7 +292,7 @@ def _driver(url: str) -> Any:
         files.retries = 1
         return files
     except ImportError as error:
-        raise UsageError(f"{url}: pip install 'avb[cloud]' for it ({error})") from None
+        raise UsageError(f"{url}: pip install s3fs gcsfs for it ({error})") from None
     except ValueError as error:
         raise UsageError(f"{url}: {_line(error)}") from None
 

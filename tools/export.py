@@ -129,7 +129,7 @@ def export(
 def _need(*modules: str) -> None:
     absent = [name for name in modules if importlib.util.find_spec(name) is None]
     if absent:
-        raise UsageError(f"{' and '.join(absent)} not installed: pip install 'avb[export]'")
+        raise UsageError(f"{' and '.join(absent)} not installed: pip install {' '.join(absent)}")
 
 
 def _there(out: Path, kind: str) -> bool:

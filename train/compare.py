@@ -324,7 +324,7 @@ def _word_errors(test: _Test, field: str) -> dict[str, Any]:
     try:
         a, b = test.tables(errors)
     except ImportError:
-        return {"a": None, "b": None, "n": 0, "reason": "pip install 'avb[eval]'"}
+        return {"a": None, "b": None, "n": 0, "reason": "pip install jiwer"}
     difference = paired_difference(
         a.mean(axis=0), b.mean(axis=0), test.talkers if test.by_talker else None,
         denominator=words, **test.drawing,

@@ -20,7 +20,7 @@ from avb.train.measures.speech import RATE, Sound
 
 NO_JUDGE = "no --judge given; make one with avb train judge"
 NO_SENTENCES = "not every clip has the six words of a GRID sentence"
-NO_SPHINX = "pocketsphinx is not installed: pip install 'avb[eval]'"
+NO_SPHINX = "pocketsphinx is not installed: pip install pocketsphinx"
 
 Ear = Callable[[Sound], list[str]]
 

@@ -34,7 +34,7 @@ def need(*modules: str) -> None:
     """
     absent = [name for name in modules if importlib.util.find_spec(name) is None]
     if absent:
-        raise UsageError(f"{' and '.join(absent)} not installed: pip install 'avb[eval]'")
+        raise UsageError(f"{' and '.join(absent)} not installed: pip install {' '.join(absent)}")
 
 
 def front_end(index: Index) -> Mel:

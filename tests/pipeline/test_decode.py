@@ -22,8 +22,8 @@ from avb.pipeline.decode import (
     read_sound,
     read_video,
 )
-from avb.pipeline.pictures import blank, numbered_pictures, read_pictures
 from avb.pipeline.decode_ffmpeg import ffmpeg_program
+from avb.pipeline.pictures import blank, numbered_pictures, read_pictures
 from avb.pipeline.records import Refused
 from avb.tools.synth import media
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 COLOURS = ("#2B83BA", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 INK = "#1c1e21"
 HEAT = "cividis"  # made to look the same with and without red-green vision
+PACKAGES = {"sklearn": "scikit-learn"}  # modules that are called otherwise on the index
 WIDTH = 7.6  # inches, all figures
 
 RC: dict[Any, Any] = {
@@ -53,7 +54,8 @@ def need(*modules: str) -> None:
     """
     absent = [name for name in modules if importlib.util.find_spec(name) is None]
     if absent:
-        raise UsageError(f"{' and '.join(absent)} not installed: pip install 'avb[report]'")
+        packages = " ".join(PACKAGES.get(name, name) for name in absent)
+        raise UsageError(f"{' and '.join(absent)} not installed: pip install {packages}")
 
 
 @contextmanager

@@ -79,7 +79,7 @@ def _paths() -> tuple[str, str]:
         import espeakng_loader
     except ImportError as error:
         raise ImportError(
-            "avb synth speaks with espeak-ng, which is not installed: pip install 'avb[prep]'"
+            "avb synth speaks with espeak-ng, which is not installed: pip install espeakng-loader"
         ) from error
     return espeakng_loader.get_library_path(), espeakng_loader.get_data_path()
 

@@ -35,7 +35,7 @@ METRICS = (
 #: How much the two may differ in length: a video frame, or the five that windows of 40 frames
 #: with a stride of 30 leave out of 75 (model.md 2.5), and one more.
 MOST_MS = {"min": 40, "70of75": 240}
-NO_PESQ = "pesq is not installed; pip install 'avb[pesq]' (needs a C compiler)"
+NO_PESQ = "pesq is not installed; pip install pesq (needs a C compiler)"
 _LEVEL = 0.05  # RMS that both get before mels are compared: -26 dB of full scale
 _LAG_HOP = 40  # samples: lags are multiples of 2.5 ms
 _LAG_STEPS = 40  # up to 100 ms either way
