@@ -19,9 +19,11 @@ def refusal(version: tuple, name: str) -> str:  # type: ignore[type-arg]
 def coming(cuda: bool, gpu: bool) -> str:
     """How much is downloaded, and how to have less of it."""
     if not cuda:
-        return "this downloads about 0.7 GB and takes 2 GB"
-    less = "; no GPU here: with TORCH_INDEX=<PyTorch's index of CPU builds> it is 0.7 GB"
-    return "this downloads up to 3 GB and takes 6 GB, for a CUDA torch" + (less if not gpu else "")
+        return "this downloads about 0.8 GB and takes 2.8 GB"
+    less = "; no GPU here: with TORCH_INDEX=<PyTorch's index of CPU builds> it is 0.8 GB"
+    return "this downloads up to 3 GB and takes 6.5 GB, for a CUDA torch" + (
+        less if not gpu else ""
+    )
 
 
 if __name__ == "__main__":
