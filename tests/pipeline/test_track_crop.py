@@ -349,7 +349,7 @@ def test_a_clip_is_refused_when_more_than_half_of_the_looks_find_no_face(
 def test_a_clip_without_a_face_is_refused(drawn_grid: Any, importer: Any) -> None:
     pytest.importorskip("ai_edge_litert", reason="tracking needs the extra prep")
     got = importer("grid", drawn_grid.root).load(drawn_grid.odd["no_face"])
-    with pytest.raises(Refused, match=r"no face in (\d) of \1 looks"):
+    with pytest.raises(Refused, match=r"no face in (\d+) of \1 looks"):
         track(got.media.frames, got.settings.face_every)
 
 
