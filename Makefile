@@ -55,12 +55,12 @@ other:
 	build/other/bin/pip check
 	build/other/bin/avb models fetch
 	rm -rf build/smoke
-	build/other/bin/avb synth grid --clips 8 --out build/smoke/raw
+	build/other/bin/avb synth grid --clips 32 --out build/smoke/raw
 	build/other/bin/avb prep grid --root build/smoke/raw --out build/smoke/shards
 	build/other/bin/avb verify build/smoke/shards
 	build/other/bin/avb train lip --data build/smoke/shards/grid --recipe tiny --steps 4 \
 	    --set warmup=1 --set validate_every=4 --set batch_size=4 --device cpu --out build/smoke/run
-	build/other/bin/avb infer lip build/smoke/raw/s1/video/*.mpg --ckpt build/smoke/run
+	build/other/bin/avb infer lip $$(ls build/smoke/raw/s*/video/*.mpg | head -n 1) --ckpt build/smoke/run
 
 slow: env
 	$(BIN)/python -m pytest -m 'slow and not gpu'
