@@ -19,11 +19,12 @@ from avb.pipeline.account import write_dataset, write_manifest
 from avb.pipeline.config import Corpus, PrepError, UsageError
 from avb.pipeline.dispatch import run_units
 from avb.pipeline.engine import ENGINES, Engine
+from avb.pipeline.losses import losses, stale_rows
 from avb.pipeline.plan import Plan, Settings, Unit, make_plan, read_plan
 from avb.pipeline.remote import Mirror, mirrored
-from avb.pipeline.shard import DISK_FAULTS
+from avb.pipeline.shard import DISK_FAULTS, publish
 from avb.pipeline.storage import Folder
-from avb.pipeline.unit import finished, rows_path
+from avb.pipeline.unit import finished, rows_folder, rows_path
 
 Progress = Callable[[int, int, int], None]
 
@@ -64,6 +65,7 @@ def prep(
     part: Part | None = None,
     retry_failed: bool = False,
     overwrite: bool = False,
+    prune: bool = False,
     progress: Progress | None = None,
 ) -> Summary:
     """Make what is missing of `out/<corpus>/` and account for every listed clip.
@@ -74,10 +76,12 @@ def prep(
         address: where the engine is.
         part: make this share of the units and account for nothing. Any number of them may run at
             once, on any machine; a run without `part` makes what is still missing and accounts.
+        prune: let finished clips go that are no longer listed, of which nothing is lost else.
         progress: called with (clips done, refused, to do).
 
     Raises:
-        UsageError: nothing is found, the folder holds other settings, or there is no such engine.
+        UsageError: nothing is found, the folder holds other settings or clips that are no longer
+            listed, or there is no such engine.
         PrepError: another run holds the folder, workers die of no single clip, or the disk
             refused; what is finished is kept.
     """
@@ -95,13 +99,13 @@ def prep(
         folder = mirror.folder
         make = functools.partial(_make, run, mirror, jobs, progress)
         if part is None:
-            settle = functools.partial(_settle, corpus, settings, root, mirror, overwrite)
+            settle = functools.partial(_settle, corpus, settings, root, mirror, overwrite, prune)
             plan = _published(settle, mirror)
             todo = _missing(folder, plan.units, retry_failed)
             made, counts = _complete(make, plan, todo, folder, corpus, start)
             mirror.push()
         else:
-            settle = functools.partial(_settle_once, corpus, settings, root, mirror)
+            settle = functools.partial(_settle_once, corpus, settings, root, mirror, prune)
             plan = _published(settle, mirror)
             units = plan.units[part.index - 1 :: part.count]
             todo = _missing(folder, units, retry_failed)
@@ -131,11 +135,11 @@ def _complete(
     start: float,
 ) -> tuple[int, dict[str, Any]]:
     """Make what is missing and account for all; returns clips made and the counts of all."""
-    if not todo and (folder / "dataset.json").is_file():
+    complete = (folder / "dataset.json").is_file()
+    if not todo and complete and not stale_rows(folder, plan):
         return 0, json.loads((folder / "dataset.json").read_text())["counts"]
-    _clean(folder, plan)
     made = make(plan, todo)
-    _sweep(folder)  # workers that died leave temporary files
+    _clean(folder, plan)  # last: what takes the place of these shards is finished
     write_manifest(folder, plan)
     return made, write_dataset(folder, plan, corpus, time.perf_counter() - start)["counts"]
 
@@ -246,28 +250,52 @@ def _published(settle: Callable[[], Plan], mirror: Mirror) -> Plan:
 
 
 def _settle(
-    corpus: Corpus, settings: Settings, root: Folder, mirror: Mirror, overwrite: bool
+    corpus: Corpus,
+    settings: Settings,
+    root: Folder,
+    mirror: Mirror,
+    overwrite: bool = False,
+    prune: bool = False,
 ) -> Plan:
-    """A fresh plan for the folder, refused if the folder was made with other settings."""
+    """A fresh plan for the folder, refused if that was made with other settings or would lose.
+
+    Until nothing speaks against the plan it has another name, and nothing is changed.
+    """
     folder = mirror.folder
     path = _plan_path(folder)
-    if overwrite:
-        _empty(folder)
-    elif path.is_file():
+    if path.is_file() and not overwrite:
         _refuse_other(settings, read_plan(path), mirror)
-    elif any(folder.glob("*.tar")):
+    elif any(folder.glob("*.tar")) and not overwrite:
         raise UsageError(f"{mirror}: holds shards but no plan of this tool; give another --out")
-    return make_plan(corpus, settings, root, path)
+    plan = make_plan(corpus, settings, root, path.with_name(f"plan.{os.getpid()}.tmp"))
+    try:
+        lost = None if overwrite else losses(folder, plan)
+        if lost and not prune:
+            raise UsageError(
+                f"{mirror}: {root} no longer lists {lost}. Bring them back (a disk that is not"
+                " mounted, a folder renamed?), or give --prune to let them go"
+            )
+        if overwrite:
+            _empty(folder)
+        publish(plan.path, path)
+    finally:
+        plan.path.unlink(missing_ok=True)
+    plan.path = path
+    if lost:
+        plan.notices.append(f"let go, as --prune says: {lost}")
+    return plan
 
 
-def _settle_once(corpus: Corpus, settings: Settings, root: Folder, mirror: Mirror) -> Plan:
+def _settle_once(
+    corpus: Corpus, settings: Settings, root: Folder, mirror: Mirror, prune: bool = False
+) -> Plan:
     """The plan of the first part that came; a complete folder is looked at afresh."""
     folder = mirror.folder
     path = _plan_path(folder)
     with (folder / ".avb" / "plan.lock").open("a+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the first one lists, the others wait for it
         if (folder / "dataset.json").is_file() or not path.is_file():
-            return _settle(corpus, settings, root, mirror, overwrite=False)
+            return _settle(corpus, settings, root, mirror, prune=prune)
         plan = read_plan(path)
     _refuse_other(settings, plan, mirror)
     if plan.root not in (root.resolve(), root.resolve().parent):  # a table lies in its root
@@ -290,7 +318,7 @@ def _empty(folder: Path) -> None:
     (folder / "manifest.parquet").unlink(missing_ok=True)
     for tar in folder.glob("*.tar"):
         tar.unlink()
-    shutil.rmtree(folder / ".avb" / "rows", ignore_errors=True)
+    shutil.rmtree(rows_folder(folder), ignore_errors=True)
     _plan_path(folder).unlink(missing_ok=True)
 
 
@@ -305,15 +333,12 @@ def _missing(folder: Path, units: list[Unit], retry_failed: bool) -> list[int]:
 
 
 def _clean(folder: Path, plan: Plan) -> None:
-    """Clear temporary files of a killed run, and shards and rows that the plan does not have."""
+    """Clear what workers that died left, and shards and rows that the plan does not have."""
     names = {unit.name for unit in plan.units}
     _sweep(folder)
-    for path in (*folder.glob("*.tar"), *(folder / ".avb" / "rows").glob("*.parquet")):
+    for path in (*folder.glob("*.tar"), *rows_folder(folder).glob("*.parquet")):
         if path.stem not in names:
             path.unlink()
-    for unit in plan.units:
-        if not rows_path(folder, unit).is_file():
-            (folder / f"{unit.name}.tar").unlink(missing_ok=True)
 
 
 def _sweep(folder: Path) -> None:

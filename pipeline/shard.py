@@ -47,7 +47,7 @@ def open_atomic(path: str | Path) -> Iterator[BinaryIO]:
         with temporary.open("wb") as file:
             yield file
             _sync(file)
-        _publish(temporary, path)
+        publish(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -63,7 +63,7 @@ def _sync(file: BinaryIO) -> None:
     os.fsync(file.fileno())
 
 
-def _publish(temporary: Path, path: Path) -> None:
+def publish(temporary: Path, path: Path) -> None:
     """Rename and make the rename itself durable."""
     os.replace(temporary, path)
     folder = os.open(path.parent, os.O_RDONLY)
@@ -165,7 +165,7 @@ class ShardWriter:
                 self._tar.close()
                 _sync(self._file)
                 self._file.close()
-                _publish(self._temporary, self.path)
+                publish(self._temporary, self.path)
                 self.nbytes, self.sha256 = self._hashing.nbytes, self._hashing.hexdigest()
             elif kind is None:
                 self.path.unlink(missing_ok=True)

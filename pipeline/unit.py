@@ -49,9 +49,14 @@ def row_schema() -> Any:
     )
 
 
+def rows_folder(folder: Path) -> Path:
+    """Where the rows of finished units lie, a file a unit."""
+    return folder / ".avb" / "rows"
+
+
 def rows_path(folder: Path, unit: Unit) -> Path:
     """Where the rows of a finished unit lie."""
-    return folder / ".avb" / "rows" / f"{unit.name}.parquet"
+    return rows_folder(folder) / f"{unit.name}.parquet"
 
 
 def finished(folder: Path, unit: Unit) -> dict[str, Any] | None:

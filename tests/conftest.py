@@ -109,7 +109,7 @@ def make_importer(corpus: str, root: str | Path | None, **flags: Any) -> Importe
     values: dict[str, Any] = {field.name: None for field in dataclasses.fields(Options)}
     values |= {"corpus": corpus, "out": Path("unused"), "codec": "mp4", "decoder": "pyav"}
     values["tracker"] = "litert"
-    values |= {"mel_dtype": "float16", "retry_failed": False, "overwrite": False}
+    values |= {"mel_dtype": "float16", "retry_failed": False, "overwrite": False, "prune": False}
     values |= {"dry_run": False, "as_json": False}
     if corpus == "table":
         values |= {"table": Path(root or ""), "name": "mine"}

@@ -63,6 +63,7 @@ class Options:
     audio: str | None
     retry_failed: bool
     overwrite: bool
+    prune: bool
     max_failures: str | None
     dry_run: bool
     as_json: bool
@@ -90,7 +91,7 @@ def run(options: Options) -> int:
         summary = prep(
             corpus, settings, root, options.out, jobs=jobs, engine=options.engine,
             address=options.address, part=part, retry_failed=options.retry_failed,
-            overwrite=options.overwrite, progress=progress,
+            overwrite=options.overwrite, prune=options.prune, progress=progress,
         )  # fmt: skip
     for notice in summary.notices:
         say(f"note: {notice}")

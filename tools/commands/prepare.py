@@ -86,6 +86,9 @@ def prep(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace shards made with other settings.")
     ] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Let finished clips go that are no longer listed.")
+    ] = False,
     max_failures: Annotated[
         str | None, typer.Option(help="Exit 1 if more are refused: N or P% [no limit].")
     ] = None,
@@ -108,7 +111,7 @@ def prep(
         codec=codec, crf=crf, decoder=decoder, tracker=tracker, mel_dtype=mel_dtype,
         keep_audio=keep_audio, face_every=face_every, shard_clips=shard_clips,
         max_seconds=max_seconds, audio=audio, retry_failed=retry_failed, overwrite=overwrite,
-        max_failures=max_failures, dry_run=dry_run, as_json=as_json,
+        prune=prune, max_failures=max_failures, dry_run=dry_run, as_json=as_json,
         datasets=context.obj,
     )  # fmt: skip
     code = prep_command.run(options)

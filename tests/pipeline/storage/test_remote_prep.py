@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,25 @@ def test_overwriting_with_other_settings(raw: Path, bucket: Any, tmp_path: Path)
     run(raw, bucket.store, given={"crf": 30, "shard_clips": 4}, overwrite=True)
     run(raw, tmp_path, given={"crf": 30, "shard_clips": 4})
     assert_same(bucket, tmp_path)
+
+
+def test_a_shorter_listing_deletes_nothing_in_a_store(
+    raw: Path, bucket: Any, tmp_path: Path
+) -> None:
+    root = shutil.copytree(raw, tmp_path / "raw")
+    run(root, bucket.store)
+    before = {key: bucket.read(key) for key in bucket.keys()}
+    for word in ("ABOUT", "BECAUSE", "PEOPLE", "PRICE"):
+        shutil.rmtree(root / "lipread_mp4" / word)
+    for more in ({}, {"part": Part(2, 2)}):
+        with pytest.raises(UsageError, match=r"no longer lists \d+ finished clips of train"):
+            run(root, bucket.store, **more)
+        assert {key: bucket.read(key) for key in bucket.keys()} == before
+    listed = run(root, bucket.store, prune=True).listed
+    assert len(rows(bucket.read("lrw/manifest.parquet"))) == listed
+    names = {shard["name"] for shard in plain(bucket.read("lrw/dataset.json"))["shards"]}
+    assert {f"lrw/{name}.tar" for name in names} == {k for k in bucket.keys() if ".tar" in k}
+    assert len(names) < sum(".tar" in key for key in before)
 
 
 def test_parts_and_a_last_run_are_one_run(raw: Path, done: Path, bucket: Any) -> None:
