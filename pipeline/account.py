@@ -31,7 +31,8 @@ def write_manifest(folder: Path, plan: Plan) -> None:
     import pyarrow.parquet as pq
 
     schema = row_schema()
-    schema = schema.remove(schema.get_field_index("sums"))
+    for name in ("sums", "sources"):
+        schema = schema.remove(schema.get_field_index(name))
     gathered: list[pa.Table] = []
     with (
         open_atomic(folder / "manifest.parquet") as file,

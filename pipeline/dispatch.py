@@ -3,6 +3,8 @@
 A unit that kills its worker is halved, and the halves that kill theirs again, until single clips
 are left. Each of those is tried alone, with nothing else running, so that no clip is blamed for
 memory that others took. Then the unit is made without opening the ones that die alone too.
+
+A unit that cannot read the corpus is left, and the run ends when the others are made.
 """
 
 from __future__ import annotations
@@ -19,6 +21,9 @@ from avb.pipeline.storage import Store
 
 #: More clips that die than this, and than 1 % of all, speak of the machine and not of the clips.
 MOST_SUSPECTS = 100
+
+#: So many units one after the other that could not read the corpus: it is not there.
+MOST_FAULTS = 10
 
 KEPT = "finished shards are kept: run the same command again"
 
@@ -38,15 +43,18 @@ def run_units(
     """Make the units `todo` of a plan in `folder`, or the store it is for, at most `jobs` at once.
 
     Raises:
-        PrepError: workers die of something else than single clips; what is finished is kept.
+        PrepError: workers die of something else than single clips, or files of the corpus cannot
+            be read; what is finished is kept.
     """
     account = _Account(progress)
+    faults = _Faults()
     # Absolute, since a worker elsewhere has its own working directory.
     lost = [Make(plan.path.absolute(), folder.absolute(), number, store=store) for number in todo]
     # What is lost again goes with fewer at once, and then one by one: memory may be short.
     for width in (jobs, jobs and max(1, jobs // 4), 1):
-        lost, suspects = _one_pass(engine, plan, lost, width, account)
+        lost, suspects = _one_pass(engine, plan, lost, width, account, faults)
         if not lost:
+            faults.end()
             return
         guilty = _die_alone(engine, suspects)
         lost = [_without(make, guilty) for make in lost]
@@ -58,7 +66,12 @@ def run_units(
 
 
 def _one_pass(
-    engine: Engine, plan: Plan, makes: list[Make], jobs: int | None, account: _Account
+    engine: Engine,
+    plan: Plan,
+    makes: list[Make],
+    jobs: int | None,
+    account: _Account,
+    faults: _Faults,
 ) -> tuple[list[Make], list[Probe]]:
     """Units that were lost, and clips of theirs of which a worker died."""
     waiting: deque[Task] = deque(makes)
@@ -67,6 +80,7 @@ def _one_pass(
     suspects: list[Probe] = []
     for report in engine(waiting, jobs):
         account.add(report)
+        faults.add(report)
         task = report.task
         if report.state != "died":
             continue
@@ -110,6 +124,31 @@ def _die_alone(engine: Engine, suspects: list[Probe]) -> list[Probe]:
 def _without(make: Make, guilty: list[Probe]) -> Make:
     found = {probe.clips[0] for probe in guilty if probe.number == make.number}
     return dataclasses.replace(make, crashed=make.crashed | found)
+
+
+class _Faults:
+    """Units that could not read the corpus: they end the run, though not before the others."""
+
+    def __init__(self) -> None:
+        self._said: list[str] = []
+        self._in_a_row = 0
+
+    def add(self, report: Report) -> None:
+        if report.state == "done":
+            self._in_a_row = 0
+        elif report.state == "failed":
+            self._said.append(report.said)
+            self._in_a_row += 1
+            if self._in_a_row == MOST_FAULTS or isinstance(report.task, Probe):
+                self.end()
+
+    def end(self) -> None:
+        """Raise PrepError if there was one."""
+        if self._said:
+            more = f" (and so {len(self._said) - 1} more shards)" if self._said[1:] else ""
+            raise PrepError(
+                f"{self._said[0]}{more}; tried again in vain. When it is mended, {KEPT}"
+            )
 
 
 class _Account:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from avb.pipeline.sources import SourceFault
 from avb.pipeline.storage import Store
 from avb.pipeline.unit import run_unit, try_clips
 from avb.pipeline.worker import follow_parent, settle_process
@@ -40,8 +41,8 @@ class Make:
     retries: int = 3
     store: Store | None = None  # what the folder stands for
 
-    def run(self) -> Iterator[bool]:
-        """Do it; after each clip, whether it passed."""
+    def run(self) -> Iterator[bool | None]:
+        """Do it; None where a clip begins, and after it whether it passed."""
         return run_unit(self.plan, self.number, self.folder, self.crashed, self.store)
 
 
@@ -56,8 +57,8 @@ class Probe:
     retries: int = 0
     store: Store | None = None
 
-    def run(self) -> Iterator[bool]:
-        """Do it; after each clip, whether it passed."""
+    def run(self) -> Iterator[bool | None]:
+        """Do it; None where a clip begins, and after it whether it passed."""
         return try_clips(self.plan, self.number, self.folder, self.clips, self.store)
 
 
@@ -67,12 +68,16 @@ Task = Make | Probe
 
 @dataclass(frozen=True)
 class Report:
-    """How a task stands: clips taken and how many of them were refused."""
+    """How a task stands: clips taken and how many of them were refused.
+
+    A task that "failed" could not read the corpus, and `said` is of which file.
+    """
 
     task: Task
     clips: int
     refused: int
-    state: str = "running"  # or "done", or "died"
+    state: str = "running"  # or "done", "died", "failed"
+    said: str = ""
 
 
 #: Takes tasks from the queue, of which others may join between two reports, until none is left;
@@ -105,8 +110,9 @@ def work(task: Task) -> Iterator[tuple[int, int]]:
     _settle_once()
     clips = refused = 0
     for ok in task.run():
-        clips, refused = clips + 1, refused + (not ok)
-        yield clips, refused
+        if ok is not None:
+            clips, refused = clips + 1, refused + (not ok)
+            yield clips, refused
 
 
 def work_in_worker(task: Task, count: Callable[[int, int], None]) -> None:
@@ -135,9 +141,13 @@ def _here(waiting: deque[Task]) -> Iterator[Report]:
     while waiting:
         task = waiting.popleft()
         clips = refused = 0
-        for clips, refused in work(task):
-            yield Report(task, clips, refused)
-        yield Report(task, clips, refused, "done")
+        try:
+            for clips, refused in work(task):
+                yield Report(task, clips, refused)
+        except SourceFault as fault:
+            yield Report(task, 0, 0, "failed", str(fault))
+        else:
+            yield Report(task, clips, refused, "done")
 
 
 class _Worker:
@@ -194,6 +204,9 @@ def _ended(task: Task, worker: _Worker, future: Future[None], idle: list[_Worker
     except BrokenProcessPool:
         worker.kill()
         return Report(task, 0, 0, "died")
+    except SourceFault as fault:
+        idle.append(worker)
+        return Report(task, 0, 0, "failed", str(fault))
     idle.append(worker)
     return worker.report(task, "done")
 

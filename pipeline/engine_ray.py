@@ -19,6 +19,7 @@ import avb
 from avb.machine import cores
 from avb.pipeline.config import PrepError, UsageError
 from avb.pipeline.engine import Engine, Report, Task, work_in_worker
+from avb.pipeline.sources import SourceFault
 from avb.pipeline.storage import StorageError
 
 #: An address that nobody answers would cost ray.init two minutes and as many lines.
@@ -136,6 +137,8 @@ def _ended(ray: Any, ref: Any, task: Task) -> Report:
     except (faults.WorkerCrashedError, faults.OutOfMemoryError, faults.NodeDiedError):
         return Report(task, 0, 0, "died")
     except faults.RayTaskError as error:
+        if isinstance(error.cause, SourceFault):
+            return Report(task, 0, 0, "failed", str(error.cause))
         if isinstance(error.cause, PrepError | OSError | StorageError):
             raise error.cause from None
         if "No module named 'avb" in str(error):

@@ -14,6 +14,7 @@ import json
 import operator
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from avb.pipeline.corpora import adapter
 from avb.pipeline.records import Clip, Listing
 from avb.pipeline.remote import listed_tree
 from avb.pipeline.shard import open_atomic
+from avb.pipeline.sources import FAULTS, SourceFault, sources_of
 from avb.pipeline.spill import Spill, runs
 from avb.pipeline.storage import Folder, Store
 from avb.pipeline.storage import place as folder_at
@@ -83,12 +85,16 @@ class Settings:
 
 @dataclass(frozen=True)
 class Unit:
-    """One shard to make: its number in the plan, its name, its clips, a hash of all it rests on."""
+    """One shard to make: its number in the plan, its name, its clips, a hash of all it rests on.
+
+    `sources` is a hash of the sizes and times of its clips' files, "" where they are not known.
+    """
 
     number: int
     name: str
     clips: int
     digest: str
+    sources: str = ""
 
 
 @dataclass
@@ -136,13 +142,14 @@ def schema() -> pa.Schema:
     import pyarrow as pa
 
     word = pa.struct([("word", pa.string()), ("start", pa.float64()), ("end", pa.float64())])
+    file = pa.struct([("name", pa.string()), ("size", pa.int64()), ("mtime_ns", pa.int64())])
     text = ("group", "source", "split", "speaker", "label", "audio", "text")
     return pa.schema(
         [("key", pa.string())]
         + [(name, pa.string()) for name in text]
         + [("start", pa.float64()), ("end", pa.float64())]
         + [("words", pa.list_(word)), ("status", pa.string()), ("error", pa.string())]
-        + [("flags", pa.list_(pa.string()))]
+        + [("flags", pa.list_(pa.string())), ("sources", pa.list_(file))]
     )
 
 
@@ -169,7 +176,9 @@ def _number_of(place: bytes) -> int:
     return int.from_bytes(place[-8:])
 
 
-def _spill(listing: Listing, settings: Settings, folder: Path) -> tuple[Spill, set[str]]:
+def _spill(
+    listing: Listing, settings: Settings, root: Path, folder: Path
+) -> tuple[Spill, set[str]]:
     """All listed clips, each under a key of its own, and the talkers among them.
 
     A key met again is a `duplicate` under another key, or another clip where the listing says so.
@@ -184,6 +193,7 @@ def _spill(listing: Listing, settings: Settings, folder: Path) -> tuple[Spill, s
         for clip in some:
             if settings.audio == "optional" and clip.status == "missing_audio":
                 clip.status = clip.error = ""
+            clip.sources = sources_of(root, clip)
         keys = [f"{clip.group}/{clip.name}" for clip in some]
         numbers = range(first, first + len(some))
         places = [_place(c.group, k, n) for c, k, n in zip(some, keys, numbers, strict=True)]
@@ -253,6 +263,8 @@ def _chosen(spill: Spill, settings: Settings) -> Iterator[pa.RecordBatch]:
 def _to_clip(row: dict[str, Any]) -> tuple[str, Clip]:
     key = row.pop("key")
     row["words"] = [(w["word"], w["start"], w["end"]) for w in row["words"]]
+    if row.get("sources") is not None:  # plans of earlier versions have none
+        row["sources"] = [(s["name"], s["size"], s["mtime_ns"]) for s in row["sources"]]
     return key, Clip(name=key.split("/", 1)[1], **row)
 
 
@@ -264,22 +276,40 @@ def make_plan(corpus: Corpus, settings: Settings, root: Folder, path: Path) -> P
 
     Raises:
         UsageError: nothing was found, or nothing is left of the selection.
+        SourceFault: something below the root cannot be listed.
     """
-    with listed_tree(root) as here:
+    with listed_tree(root) as here, _faults_named(root):
         listing = adapter(settings.corpus).discover(here, corpus)
+        tree = listing.root
         if isinstance(root, Store):  # a table lies in its root
             listing.root = root if listing.root == here else root.parent
-        return lay_out(listing, settings, path)
+        return lay_out(listing, settings, path, tree)
 
 
-def lay_out(listing: Listing, settings: Settings, path: Path) -> Plan:
-    """`make_plan` of what has been listed.
+@contextmanager
+def _faults_named(root: Folder) -> Iterator[None]:
+    """Turn what the disk says of a corpus into one line: half a listing is none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FAULTS:
+            raise
+        raise SourceFault(
+            f"{error.filename or root}: {error.strerror}; {root} cannot be listed whole, and"
+            " nothing was changed: mend it, or take it out of there"
+        ) from None
+
+
+def lay_out(listing: Listing, settings: Settings, path: Path, tree: Folder | None = None) -> Plan:
+    """`make_plan` of what has been listed, with the files that lie in `tree`, else in its root.
 
     Raises:
         UsageError: nothing was listed, or nothing is left of the selection.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    spill, speakers = _spill(listing, settings, path.parent)
+    tree = tree or listing.root
+    assert isinstance(tree, Path)
+    spill, speakers = _spill(listing, settings, tree, path.parent)
     if not len(spill):
         raise UsageError(f"{listing.root}: 0 clips listed ({listing.layout})")
     notices = list(listing.notices)
@@ -312,11 +342,14 @@ def _write(plan: Plan, shards: Iterator[pa.RecordBatch]) -> None:
     ):
         for part in shards:
             digest = hashlib.sha256(base.encode())
-            digest.update(json.dumps(part.to_pylist()).encode())
+            rows = part.select([n for n in part.schema.names if n != "sources"]).to_pylist()
+            digest.update(json.dumps(rows).encode())
+            files = json.dumps(part["sources"].to_pylist())
             group = part["group"][0].as_py()
             before = plan.groups.get(group, 0)
             name = f"{group}-{before // plan.settings.shard_clips:06d}"
-            plan.units.append(Unit(len(plan.units), name, len(part), digest.hexdigest()))
+            sources = hashlib.sha256(files.encode()).hexdigest()[:16]
+            plan.units.append(Unit(len(plan.units), name, len(part), digest.hexdigest(), sources))
             plan.groups[group] = before + len(part)
             for count in pc.value_counts(part["status"]).to_pylist():
                 statuses[count["values"] or "ok"] += count["counts"]

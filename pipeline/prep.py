@@ -24,7 +24,7 @@ from avb.pipeline.plan import Plan, Settings, Unit, make_plan, read_plan
 from avb.pipeline.remote import Mirror, mirrored
 from avb.pipeline.shard import DISK_FAULTS, publish
 from avb.pipeline.storage import Folder
-from avb.pipeline.unit import finished, rows_folder, rows_path
+from avb.pipeline.unit import changed_sources, finished, rows_folder, rows_path
 
 Progress = Callable[[int, int, int], None]
 
@@ -102,6 +102,7 @@ def prep(
             settle = functools.partial(_settle, corpus, settings, root, mirror, overwrite, prune)
             plan = _published(settle, mirror)
             todo = _missing(folder, plan.units, retry_failed)
+            plan.notices += changed_sources(folder, plan, todo)
             made, counts = _complete(make, plan, todo, folder, corpus, start)
             mirror.push()
         else:
@@ -109,6 +110,7 @@ def prep(
             plan = _published(settle, mirror)
             units = plan.units[part.index - 1 :: part.count]
             todo = _missing(folder, units, retry_failed)
+            plan.notices += changed_sources(folder, plan, todo)
             made = make(plan, todo) if todo else 0
             counts = _counts(folder, units)
     seconds = time.perf_counter() - start
@@ -323,11 +325,18 @@ def _empty(folder: Path) -> None:
 
 
 def _missing(folder: Path, units: list[Unit], retry_failed: bool) -> list[int]:
-    """Numbers of the units to make: those not finished, with `retry_failed` those with refusals."""
+    """Numbers of the units to make: those not finished, and those whose files have changed since.
+
+    With `retry_failed` also those with refusals.
+    """
     todo = []
     for unit in units:
         done = finished(folder, unit)
-        if done is None or (retry_failed and set(done["statuses"]) - {"ok", "duplicate"}):
+        if (
+            done is None
+            or done.get("sources", unit.sources) != unit.sources
+            or (retry_failed and set(done["statuses"]) - {"ok", "duplicate"})
+        ):
             todo.append(unit.number)
     return todo
 

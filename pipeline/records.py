@@ -57,6 +57,10 @@ FLAGS = {
 Word = tuple[str, float | None, float | None]
 
 
+#: A file of a clip: its name below the root, its bytes, its time of change in nanoseconds.
+Source = tuple[str, int, int]
+
+
 class Refused(Exception):
     """A fault of the data that keeps one clip out: a status of `STATUSES` and what was found."""
 
@@ -74,6 +78,7 @@ class Clip:
     `source`, `audio` and `text` are paths relative to the root in POSIX form: the video file or
     folder of pictures, the separate sound, the annotation. `start` and `end` are in seconds of
     the source (None: all of it). A clip that the listing alone refuses carries its `status`.
+    `sources` are those of its files that were there when the plan was made (None: not known).
     """
 
     name: str
@@ -90,6 +95,7 @@ class Clip:
     status: str = ""
     error: str = ""
     flags: list[str] = field(default_factory=list)
+    sources: list[Source] | None = None
 
 
 @dataclass

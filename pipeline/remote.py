@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import re
 import tempfile
@@ -159,9 +160,10 @@ def send_unit(store: Store, folder: Path, rows: Path, tar: Path) -> None:
 def listed_tree(root: Folder) -> Iterator[Path]:
     """A local tree to list in place of a corpus in a store: its names, without the content.
 
-    A corpus of this machine is listed itself. Content have only the files that an importer opens
-    while it lists: tables, and two videos of one GRID sentence, of which it takes the one with
-    fewer pixels. The tree has the name of the root.
+    A corpus of this machine is listed itself. Sizes are those of the store, times stand for its
+    versions. Content have only the files that an importer opens while it lists: tables, and two
+    videos of one GRID sentence, of which it takes the one with fewer pixels. The tree has the name
+    of the root.
 
     Raises:
         StorageError: the store does not answer.
@@ -169,14 +171,14 @@ def listed_tree(root: Folder) -> Iterator[Path]:
     if isinstance(root, Path):
         yield root
         return
-    with tempfile.TemporaryDirectory(prefix="avb-list-") as folder:
-        top = Path(folder) / root.name
+    with tempfile.TemporaryDirectory(prefix="avb-list-") as temporary:
+        top = Path(temporary) / root.name
         if PurePosixPath(root.name).suffix.lower() in (".csv", ".tsv", ".txt", ".parquet", ".pq"):
             with contextlib.suppress(FileNotFoundError):
                 root.parent.get(root.name, top)
             yield top
             return
-        names = list(root.entries())
+        names = root.entries()
         if names:
             top.mkdir()
         # All else needs only a name.
@@ -192,7 +194,17 @@ def listed_tree(root: Folder) -> Iterator[Path]:
                 root.get(name, path)
             else:
                 path.touch()
+            _stamp(path, names[name])
+        for folder, _, _ in os.walk(top, topdown=False):
+            os.utime(folder, ns=(0, 0))
         yield top
+
+
+def _stamp(path: Path, entry: Entry) -> None:
+    """Give a file the size that its object has, and a time that changes when the object does."""
+    os.truncate(path, entry.size)
+    second = int.from_bytes(hashlib.sha256(entry.version.encode()).digest()[:4]) >> 2
+    os.utime(path, (second, second))
 
 
 def _sentence(name: str) -> str | None:

@@ -6,28 +6,36 @@ that sees the corpus. Every clip of the unit ends as exactly one row.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import io
 import socket
 import time
-from collections.abc import Iterator
-from functools import lru_cache
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from avb.pipeline.config import PrepError
 from avb.pipeline.plan import Plan, Unit, read_plan
-from avb.pipeline.records import STATUSES, Clip, Refused
+from avb.pipeline.plan import schema as plan_schema
+from avb.pipeline.records import STATUSES, Clip, Refused, Source
 from avb.pipeline.remote import clip_files, fetch_plan, fetch_unit, send_unit
 from avb.pipeline.sample import encode_sample, prepare_clip, sums
 from avb.pipeline.shard import ShardWriter, read_members, write_atomic
+from avb.pipeline.sources import SourceFault, surely
 from avb.pipeline.stopwatch import Clock
 from avb.pipeline.storage import Store
+
+Given = TypeVar("Given")
 
 STAGES = ("decode", "track", "crop", "mel", "encode", "shard")
 
 #: What a crash that no `except` sees leaves in the row.
 CRASHED = "its worker died, also when it was tried alone (a crash in a decoder, or out of memory)"
+
+#: How long a file that cannot be read is waited for, in seconds: a server that starts again.
+WAITS_S = (1.0, 2.0, 4.0, 8.0)
 
 #: Row and members of one clip; a refused one has no members.
 Taken = tuple[dict[str, Any], dict[str, bytes] | None]
@@ -45,7 +53,7 @@ def row_schema() -> Any:
         + [("n_frames", pa.int32()), ("n_mel", pa.int32()), ("face_misses", pa.int32())]
         + [("words", pa.list_(word)), ("offset", pa.int64()), ("nbytes", pa.int64())]
         + [(f"{stage}_ms", pa.float32()) for stage in STAGES]
-        + [("sums", pa.list_(pa.float64()))]
+        + [("sums", pa.list_(pa.float64())), plan_schema().field("sources")]
     )
 
 
@@ -60,7 +68,10 @@ def rows_path(folder: Path, unit: Unit) -> Path:
 
 
 def finished(folder: Path, unit: Unit) -> dict[str, Any] | None:
-    """The head of a unit's rows if it is done under this very plan, with its counts by status."""
+    """The head of a unit's rows if it is done under this very plan, with its counts by status.
+
+    Its hash of `sources` may be another one than the plan's: files were replaced, or came.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -80,13 +91,29 @@ def finished(folder: Path, unit: Unit) -> dict[str, Any] | None:
     return head | {"statuses": {c["values"]: c["counts"] for c in counts}}
 
 
+def changed_sources(folder: Path, plan: Plan, units: list[int]) -> list[str]:
+    """In a line: how many clips of finished units have other files than they were made from."""
+    import pyarrow.parquet as pq
+
+    changed: list[str] = []
+    for unit in (plan.units[number] for number in units):
+        head = finished(folder, unit)
+        if head is not None and head.get("sources", unit.sources) != unit.sources:
+            rows = pq.read_table(rows_path(folder, unit), columns=["key", "sources"]).to_pylist()
+            now = {key: _as_rows(clip.sources) for key, clip in plan.rows(unit.number)}
+            changed += [row["key"] for row in rows if row["sources"] != now[row["key"]]]
+    if not changed:
+        return []
+    return [f"{len(changed)} clips have new or other files, such as {changed[0]}: taken again"]
+
+
 def run_unit(
     plan_path: Path,
     number: int,
     folder: Path,
     crashed: frozenset[int] = frozenset(),
     store: Store | None = None,
-) -> Iterator[bool]:
+) -> Iterator[bool | None]:
     """Make one shard and its rows in `folder`; the rows are written last.
 
     Clips that passed in an earlier run of the same unit are copied from its shard, so that trying
@@ -97,16 +124,23 @@ def run_unit(
         store: what `folder` stands for, if it does; the shard goes there, then its rows.
 
     Yields:
-        After each clip, whether it is in the shard.
+        None whenever a clip, or another try of it, begins; after it, whether it is in the shard.
+
+    Raises:
+        SourceFault: a file of the corpus cannot be read, for longer than `WAITS_S`.
     """
-    plan = _open_plan(plan_path, store)
+    plan = yield from _patiently(lambda: _open_plan(plan_path, store))
     unit = plan.units[number]
     tar = folder / f"{unit.name}.tar"
     if store is not None:
         fetch_unit(store, folder, rows_path(folder, unit), tar)
     rows: list[dict[str, Any]] = []
     with ShardWriter(tar) as writer:
-        for row, members in _take(plan, unit, folder, crashed):
+        for taken in _take(plan, unit, folder, crashed):
+            if taken is None:
+                yield None
+                continue
+            row, members = taken
             if members is not None:
                 start = time.perf_counter()
                 row["offset"], row["nbytes"] = writer.write(row["key"], members)
@@ -121,23 +155,40 @@ def run_unit(
 
 def try_clips(
     plan_path: Path, number: int, folder: Path, clips: range, store: Store | None = None
-) -> Iterator[bool]:
+) -> Iterator[bool | None]:
     """Take some clips of a unit as `run_unit` would, and write nothing: do they kill the worker?"""
-    plan = _open_plan(plan_path, store)
+    plan = yield from _patiently(lambda: _open_plan(plan_path, store))
     unit = plan.units[number]
     others = frozenset(range(unit.clips)) - frozenset(clips)
-    for row, _ in _take(plan, unit, folder, others):
-        yield row["status"] == "ok"
+    for taken in _take(plan, unit, folder, others):
+        yield None if taken is None else taken[0]["status"] == "ok"
 
 
-def _take(plan: Plan, unit: Unit, folder: Path, crashed: frozenset[int]) -> Iterator[Taken]:
-    """Row and members of every clip of a unit, in shard order; a refused one has no members."""
+def _take(plan: Plan, unit: Unit, folder: Path, crashed: frozenset[int]) -> Iterator[Taken | None]:
+    """Row and members of every clip of a unit, in shard order, and None where a try begins."""
     labels = {label: i for i, label in enumerate(plan.labels)}
     earlier = _earlier_rows(folder, unit)
     for position, (key, clip) in enumerate(plan.rows(unit.number)):
         if position in crashed and not clip.status:
             clip.status, clip.error = "crashed", CRASHED
-        yield earlier.get(key) or _try_clip(key, clip, plan, labels)
+        kept, sources = earlier.get(key), _as_rows(clip.sources)
+        if kept is not None and (sources is None or kept[0]["sources"] in (None, sources)):
+            kept[0]["sources"] = sources
+            yield kept
+        else:
+            take = functools.partial(_try_clip, key, clip, plan, labels)
+            yield (yield from _patiently(take))
+
+
+def _patiently(act: Callable[[], Given]) -> Generator[None, None, Given]:
+    """What `act` gives, tried again with growing waits while a disk fails; None at each try."""
+    for wait_s in WAITS_S:
+        yield None
+        with contextlib.suppress(SourceFault):
+            return act()
+        time.sleep(wait_s)
+    yield None
+    return act()
 
 
 def _open_plan(path: Path, store: Store | None) -> Plan:
@@ -145,32 +196,46 @@ def _open_plan(path: Path, store: Store | None) -> Plan:
     if store is not None:
         fetch_plan(store, path)
     plan = _read_plan_once(path, path.stat().st_mtime_ns) if path.is_file() else None
-    if plan is None or (isinstance(plan.root, Path) and not plan.root.exists()):
-        raise PrepError(
-            f"{plan.root if plan else path} is not there on {socket.gethostname()}: every machine"
-            " must see --root and --out under the same path"
-        )
+    host = socket.gethostname()
+    seen = "every machine must see --root and --out under the same path"
+    if plan is None:
+        raise PrepError(f"{path} is not there on {host}: {seen}")
+    if isinstance(plan.root, Path):
+        try:
+            plan.root.stat()
+        except OSError as error:
+            raise SourceFault(
+                f"{plan.root} is not there on {host} ({error.strerror}): {seen}"
+            ) from None
     return plan
 
 
-@lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=1)
 def _read_plan_once(path: Path, written_ns: int) -> Plan:
     """A worker reads the head of its plan once for all its units."""
     return read_plan(path)
 
 
 def _try_clip(key: str, clip: Clip, plan: Plan, labels: dict[str, int]) -> Taken:
-    """Row and members of one clip; a refused one has no members."""
+    """Row and members of one clip; a refused one has no members.
+
+    Raises:
+        SourceFault: a file of it that was there cannot be read.
+    """
     row = {f.name: getattr(clip, f.name) for f in dataclasses.fields(Clip)}
     row = {k: row[k] for k in ("source", "group", "split", "speaker", "label", "flags")}
     row |= {"key": key, "status": clip.status or "ok", "error": clip.error or None, "words": []}
+    row["sources"] = _as_rows(clip.sources)
     if clip.status:
         return row, None
+    if clip.sources is not None and clip.text not in [name for name, *_ in clip.sources]:
+        clip.text = None  # listed, but a link to nowhere
     clock = Clock()
     members = None
     try:
         with clip_files(plan.root, clip) as root:
-            done = prepare_clip(clip, root, plan.settings, clock)
+            prepare = functools.partial(prepare_clip, clip, root, plan.settings, clock)
+            done = surely(clip, root, prepare)
     except Refused as refusal:
         assert refusal.status in STATUSES
         row |= {"status": refusal.status, "error": refusal.error}
@@ -190,6 +255,12 @@ def _try_clip(key: str, clip: Clip, plan: Plan, labels: dict[str, int]) -> Taken
     return row, members
 
 
+def _as_rows(sources: list[Source] | None) -> list[dict[str, Any]] | None:
+    if sources is None:
+        return None
+    return [{"name": n, "size": size, "mtime_ns": time} for n, size, time in sources]
+
+
 def _earlier_rows(folder: Path, unit: Unit) -> dict[str, Taken]:
     """Rows and members of the clips that passed when this very unit was last made."""
     import pyarrow.parquet as pq
@@ -197,6 +268,7 @@ def _earlier_rows(folder: Path, unit: Unit) -> dict[str, Taken]:
     if finished(folder, unit) is None:
         return {}
     rows = pq.read_table(rows_path(folder, unit)).to_pylist()
+    rows = [{"sources": None} | row for row in rows]  # earlier versions say nothing of them
     tar = folder / f"{unit.name}.tar"
     data = tar.read_bytes() if tar.is_file() else b""
     kept: dict[str, Taken] = {}
@@ -217,6 +289,7 @@ def _write_rows(
 
     table = pa.Table.from_pylist(rows, row_schema())
     head = {"digest": unit.digest, "sha256": sha256 or "", "bytes": str(nbytes)}
+    head["sources"] = unit.sources
     sink = io.BytesIO()
     pq.write_table(table.replace_schema_metadata(head), sink, compression="zstd")
     path = rows_path(folder, unit)

@@ -249,15 +249,15 @@ def _load_pictures(root: Path, clip: Clip, settings: Settings) -> Media:
 def words(
     root: Path, clip: Clip, num_frames: int, settings: Settings, flags: set[str]
 ) -> list[Word]:
-    """The six words with their times from the alignment, or without times if it is unusable."""
+    """The six words with their times from the alignment, or without times if it is unusable.
+
+    Raises:
+        OSError: it was listed and cannot be read, which says nothing of its content.
+    """
     if clip.text is None:
         flags.add("no_alignment")
         return clip.words
-    try:
-        raw = (root / clip.text).read_bytes()
-    except OSError:
-        flags.add("no_alignment")
-        return clip.words
+    raw = (root / clip.text).read_bytes()
     if b"\r\n" in raw:
         flags.add("crlf")
     folder = _talker(PurePosixPath(clip.text), root)

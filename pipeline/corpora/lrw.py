@@ -103,8 +103,8 @@ def _clips(root: Path, base: Path, words: list[str]) -> Iterator[Clip]:
             if not folder.is_dir():
                 continue
             shown = folder.relative_to(root).as_posix()
-            names = sorted(e.name for e in os.scandir(folder) if e.name.endswith(".mp4"))
-            for name in names:
+            found = {e.name for e in os.scandir(folder)}
+            for name in sorted(name for name in found if name.endswith(".mp4")):
                 if name.startswith("."):
                     continue
                 stem = name[: -len(".mp4")]
@@ -114,7 +114,7 @@ def _clips(root: Path, base: Path, words: list[str]) -> Iterator[Clip]:
                     split=split,
                     label=word,
                     source=f"{shown}/{name}",
-                    text=f"{shown}/{stem}.txt",
+                    text=f"{shown}/{stem}.txt" if f"{stem}.txt" in found else None,
                 )
                 if _word_of(name) != word:
                     clip.status = "bad_name"
@@ -132,8 +132,13 @@ def load(root: Path, clip: Clip, settings: Settings) -> Media:
 def words(
     root: Path, clip: Clip, num_frames: int, settings: Settings, flags: set[str]
 ) -> list[Word]:
-    """The word with its boundary in seconds."""
-    boundary = _boundary(root / (clip.text or ""), num_frames / settings.fps, flags)
+    """The word with its boundary in seconds.
+
+    Raises:
+        OSError: its text was listed and cannot be read, which says nothing of its content.
+    """
+    text = (root / clip.text).read_bytes() if clip.text else b""
+    boundary = _boundary(text, num_frames / settings.fps, flags)
     return [(clip.label or "", *boundary)]
 
 
@@ -171,16 +176,14 @@ def check_length(found: int, clip: Clip, wanted: int | None) -> None:
 
 
 def _boundary(
-    path: Path, clip_s: float, flags: set[str]
+    text: bytes, clip_s: float, flags: set[str]
 ) -> tuple[float, float] | tuple[None, None]:
     """Start and end of the word, centred in the clip, from `Duration: 0.53 seconds`."""
+    match = DURATION.search(text.decode("utf-8", "replace"))
     try:
-        text = path.read_bytes()
-        match = DURATION.search(text.decode("utf-8", "replace"))
         duration = float(match[1]) if match else -1.0
-    except (OSError, ValueError):
+    except ValueError:
         duration = -1.0
-        text = b""
     if b"\r\n" in text:
         flags.add("crlf")
     if not 0 < duration < 100:

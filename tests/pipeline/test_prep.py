@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -122,11 +123,15 @@ def test_retry_failed_rewrites_the_mended_clip_s_shard_and_no_other(
 
     root = tmp_path / "raw"
     shutil.copytree(raw, root)
+    broken = next(row for row in rows(done) if row["error"] and "0 bytes" in row["error"])
+    donor = next(row for row in rows(done) if row["status"] == "ok")
+    film, good = root / broken["source"], (root / donor["source"]).read_bytes()
+    film.write_bytes(bytes(len(good)))
     prep(root, tmp_path)
     before = hashes(tmp_path)
-    broken = next(row for row in rows(tmp_path) if row["error"] and "0 bytes" in row["error"])
-    donor = next(row for row in rows(tmp_path) if row["status"] == "ok")
-    (root / broken["source"]).write_bytes((root / donor["source"]).read_bytes())
+    time_ns = film.stat().st_mtime_ns
+    film.write_bytes(good)
+    os.utime(film, ns=(time_ns, time_ns))  # else the change itself would be noticed
     assert hashes(tmp_path) == before and prep(root, tmp_path)[0] == 3
     assert hashes(tmp_path) == before  # without the flag a refusal stands
     prep(root, tmp_path, "--retry-failed")
