@@ -4,14 +4,17 @@ A unit that kills its worker is halved, and the halves that kill theirs again, u
 are left. Each of those is tried alone, with nothing else running, so that no clip is blamed for
 memory that others took. Then the unit is made without opening the ones that die alone too.
 
+A clip that takes too long is `timeout` at once, and its unit is made again without it.
+
 A unit that cannot read the corpus is left, and the run ends when the others are made.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from avb.pipeline.config import PrepError
@@ -39,8 +42,11 @@ def run_units(
     jobs: int | None,
     progress: Progress,
     store: Store | None = None,
+    clip_timeout_s: float | None = None,
 ) -> None:
     """Make the units `todo` of a plan in `folder`, or the store it is for, at most `jobs` at once.
+
+    A clip that takes longer than `clip_timeout_s` is refused, where workers can be stopped.
 
     Raises:
         PrepError: workers die of something else than single clips, or files of the corpus cannot
@@ -49,7 +55,10 @@ def run_units(
     account = _Account(progress)
     faults = _Faults()
     # Absolute, since a worker elsewhere has its own working directory.
-    lost = [Make(plan.path.absolute(), folder.absolute(), number, store=store) for number in todo]
+    make = functools.partial(
+        Make, plan.path.absolute(), folder.absolute(), store=store, limit_s=clip_timeout_s
+    )
+    lost = [make(number) for number in todo]
     # What is lost again goes with fewer at once, and then one by one: memory may be short.
     for width in (jobs, jobs and max(1, jobs // 4), 1):
         lost, suspects = _one_pass(engine, plan, lost, width, account, faults)
@@ -57,7 +66,8 @@ def run_units(
             faults.end()
             return
         guilty = _die_alone(engine, suspects)
-        lost = [_without(make, guilty) for make in lost]
+        crashed = {(probe.number, probe.clips[0]) for probe in guilty}
+        lost = [_without(make, crashed=crashed) for make in lost]
     names = ", ".join(plan.units[make.number].name for make in lost[:3])
     raise PrepError(
         f"{names}: the worker died each time, though of no single clip; {KEPT}, with fewer --jobs"
@@ -78,10 +88,19 @@ def _one_pass(
     most = max(MOST_SUSPECTS, sum(plan.units[make.number].clips for make in makes) // 100)
     lost: list[Make] = []
     suspects: list[Probe] = []
+    hung: set[tuple[int, int]] = set()  # unit and position
     for report in engine(waiting, jobs):
         account.add(report)
         faults.add(report)
         task = report.task
+        if report.state == "hung":
+            hung.add((task.number, report.clips))
+            waiting.appendleft(dataclasses.replace(task, hung=task.hung | {report.clips}))
+            if len(hung) > most:
+                raise PrepError(
+                    f"more than {most} clips took longer than {task.limit_s:g} s, which is hardly"
+                    f" theirs to answer for (a disk that does not answer?); {KEPT}"
+                )
         if report.state != "died":
             continue
         if isinstance(task, Make):
@@ -100,11 +119,13 @@ def _one_pass(
                 f"more than {most} clips killed their worker, which is hardly theirs to answer for"
                 f" (see avb doctor); {KEPT}, with fewer --jobs if memory was short"
             )
-    return lost, suspects
+    return [_without(make, hung=hung) for make in lost], suspects
 
 
 def _probe(make: Make, clips: range, retries: int = 0) -> Probe:
-    return Probe(make.plan, make.folder, make.number, clips, retries, make.store)
+    return Probe(
+        make.plan, make.folder, make.number, clips, retries, make.store, make.hung, make.limit_s
+    )
 
 
 def _halves(probe: Probe) -> list[Probe]:
@@ -121,9 +142,14 @@ def _die_alone(engine: Engine, suspects: list[Probe]) -> list[Probe]:
     return [report.task for report in ended if isinstance(report.task, Probe)]
 
 
-def _without(make: Make, guilty: list[Probe]) -> Make:
-    found = {probe.clips[0] for probe in guilty if probe.number == make.number}
-    return dataclasses.replace(make, crashed=make.crashed | found)
+def _without(
+    make: Make,
+    crashed: Iterable[tuple[int, int]] = (),
+    hung: Iterable[tuple[int, int]] = (),
+) -> Make:
+    """The same, with those of the clips, each a unit and a position, that are in its unit."""
+    mine = [{at for number, at in found if number == make.number} for found in (crashed, hung)]
+    return dataclasses.replace(make, crashed=make.crashed | mine[0], hung=make.hung | mine[1])
 
 
 class _Faults:

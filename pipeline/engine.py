@@ -7,9 +7,12 @@ worker died. What follows from a death is for `dispatch` to decide, the same for
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import multiprocessing
 import os
+import signal
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -27,9 +30,11 @@ from avb.pipeline.worker import follow_parent, settle_process
 
 @dataclass(frozen=True)
 class Make:
-    """A task: make the shard and the rows of one unit, without opening the clips at `crashed`.
+    """A task: make the shard and the rows of one unit, but for the clips at `crashed` and `hung`.
 
     Attributes:
+        limit_s: how long one clip may take (None: for ever), of the wall. A worker is one thread,
+            so it bounds the processor as well.
         retries: how often an engine that loses workers for reasons of its own, such as a machine
             taken away, may start it again.
     """
@@ -40,10 +45,12 @@ class Make:
     crashed: frozenset[int] = frozenset()
     retries: int = 3
     store: Store | None = None  # what the folder stands for
+    hung: frozenset[int] = frozenset()
+    limit_s: float | None = None
 
     def run(self) -> Iterator[bool | None]:
         """Do it; None where a clip begins, and after it whether it passed."""
-        return run_unit(self.plan, self.number, self.folder, self.crashed, self.store)
+        return run_unit(self.plan, self.number, self.folder, self.crashed, self.store, self.hung)
 
 
 @dataclass(frozen=True)
@@ -56,10 +63,12 @@ class Probe:
     clips: range
     retries: int = 0
     store: Store | None = None
+    hung: frozenset[int] = frozenset()
+    limit_s: float | None = None
 
     def run(self) -> Iterator[bool | None]:
         """Do it; None where a clip begins, and after it whether it passed."""
-        return try_clips(self.plan, self.number, self.folder, self.clips, self.store)
+        return try_clips(self.plan, self.number, self.folder, self.clips, self.store, self.hung)
 
 
 #: What an engine runs; small, hashable and picklable.
@@ -70,13 +79,14 @@ Task = Make | Probe
 class Report:
     """How a task stands: clips taken and how many of them were refused.
 
-    A task that "failed" could not read the corpus, and `said` is of which file.
+    A task that "failed" could not read the corpus, and `said` is of which file. One that "hung" was
+    stopped at the clip of its unit that `clips` counts up to.
     """
 
     task: Task
     clips: int
     refused: int
-    state: str = "running"  # or "done", "died", "failed"
+    state: str = "running"  # or "done", "died", "failed", "hung"
     said: str = ""
 
 
@@ -105,21 +115,27 @@ ENGINES: dict[str, Callable[[str | None], AbstractContextManager[Engine]]] = {
 _settle_once = functools.cache(settle_process)
 
 
-def work(task: Task) -> Iterator[tuple[int, int]]:
-    """Run a task in this process; after each clip, how many were taken and how many refused."""
+#: Clips taken, how many of them were refused, and the number of the present try, 0 between clips.
+Counts = tuple[int, int, int]
+
+
+def work(task: Task) -> Iterator[Counts]:
+    """Run a task in this process; its counts whenever a clip begins and ends."""
     _settle_once()
-    clips = refused = 0
+    clips = refused = tries = 0
     for ok in task.run():
-        if ok is not None:
+        if ok is None:
+            tries += 1
+        else:
             clips, refused = clips + 1, refused + (not ok)
-            yield clips, refused
+        yield clips, refused, tries if ok is None else 0
 
 
-def work_in_worker(task: Task, count: Callable[[int, int], None]) -> None:
+def work_in_worker(task: Task, count: Callable[[Counts], None]) -> None:
     """Run a task in a process that may be lost; one without memory is as good as dead."""
     try:
-        for clips, refused in work(task):
-            count(clips, refused)
+        for counts in work(task):
+            count(counts)
     except MemoryError:
         os._exit(1)
 
@@ -132,7 +148,7 @@ def local() -> Iterator[Engine]:
     """Worker processes of this machine; without a number of them, this process itself.
 
     In this process nothing is started and nothing needs a `__main__` guard, but a clip that crashes
-    its decoder ends it.
+    its decoder ends it, and one that hangs is waited for: `limit_s` is kept by workers alone.
     """
     yield lambda waiting, jobs: _here(waiting) if jobs is None else _workers(waiting, jobs)
 
@@ -142,7 +158,7 @@ def _here(waiting: deque[Task]) -> Iterator[Report]:
         task = waiting.popleft()
         clips = refused = 0
         try:
-            for clips, refused in work(task):
+            for clips, refused, _ in work(task):
                 yield Report(task, clips, refused)
         except SourceFault as fault:
             yield Report(task, 0, 0, "failed", str(fault))
@@ -158,22 +174,53 @@ class _Worker:
         # after a death takes 0.05 s and not 4; a live mediapipe graph and fork do not go together.
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["avb.pipeline.unit", "torch", "cv2", "pyarrow.parquet"])
-        self.counts = context.RawArray("q", 2)  # clips taken, refused: of the present task
+        self.counts = context.RawArray("q", 3)  # of the present task
+        self._watch = _Watch()
         self.pool = ProcessPoolExecutor(1, context, _start_worker, (self.counts,))
 
     def submit(self, task: Task) -> Future[None]:
-        self.counts[:] = (0, 0)
+        self.counts[:] = (0, 0, 0)
         return self.pool.submit(_work, task)
 
     def report(self, task: Task, state: str) -> Report:
-        clips, refused = self.counts
+        clips, refused, _ = self.counts
         return Report(task, clips, refused, state)
 
+    def look(self, task: Task) -> Report:
+        """How it stands with a task that is running; one that hangs is stopped."""
+        counts: Counts = tuple(self.counts)  # type: ignore[assignment]
+        if task.limit_s is None or self._watch.seconds(counts) <= task.limit_s:
+            return Report(task, *counts[:2])
+        self.kill()
+        return Report(task, *counts[:2], "hung")
+
     def kill(self) -> None:
+        """End the process, and programs that it waits for."""
         processes = list((self.pool._processes or {}).values())
         self.pool.shutdown(wait=False, cancel_futures=True)
         for process in processes:
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+            with contextlib.suppress(OSError):
+                for child in children.read_text().split():
+                    os.kill(int(child), signal.SIGKILL)
             process.kill()
+
+
+class _Watch:
+    """How long a worker has been at one clip, as far as the one who watches was awake."""
+
+    def __init__(self) -> None:
+        self._last: Counts = (0, 0, 0)
+        self._looked = self._seconds = 0.0
+
+    def seconds(self, counts: Counts) -> float:
+        """Since its present clip began, or was tried again; 0 between clips."""
+        now = time.monotonic()
+        # No clip is to blame for a machine that slept, or a run that was stopped for a while.
+        passed, self._looked = min(now - self._looked, 1.0), now
+        same = counts == self._last and counts[2]
+        self._last, self._seconds = counts, self._seconds + passed if same else 0.0
+        return self._seconds
 
 
 def _workers(waiting: deque[Task], jobs: int) -> Iterator[Report]:
@@ -191,8 +238,11 @@ def _workers(waiting: deque[Task], jobs: int) -> Iterator[Report]:
             for future in wait(running, timeout=0.25, return_when=FIRST_COMPLETED).done:
                 task, worker = running.pop(future)
                 yield _ended(task, worker, future, idle)
-            for task, worker in running.values():
-                yield worker.report(task, "running")
+            for future, (task, worker) in list(running.items()):
+                report = worker.look(task)
+                if report.state == "hung":
+                    del running[future]
+                yield report
     finally:
         for worker in (*idle, *(worker for _, worker in running.values())):
             worker.kill()
@@ -225,5 +275,5 @@ def _work(task: Task) -> None:
     work_in_worker(task, _count)
 
 
-def _count(clips: int, refused: int) -> None:
-    _counts[:] = (clips, refused)
+def _count(counts: Counts) -> None:
+    _counts[:] = counts

@@ -18,7 +18,7 @@ from typing import Any
 import avb
 from avb.machine import cores
 from avb.pipeline.config import PrepError, UsageError
-from avb.pipeline.engine import Engine, Report, Task, work_in_worker
+from avb.pipeline.engine import Counts, Engine, Report, Task, work_in_worker
 from avb.pipeline.sources import SourceFault
 from avb.pipeline.storage import StorageError
 
@@ -157,11 +157,11 @@ def _work(task: Task, version: str) -> tuple[int, int]:
             f"{socket.gethostname()} has avb {avb.__version__}, not {version}: the same on all"
             " machines, or the bytes differ"
         )
-    counts = (0, 0)
+    last = (0, 0)
 
-    def count(clips: int, refused: int) -> None:
-        nonlocal counts
-        counts = (clips, refused)
+    def count(counts: Counts) -> None:
+        nonlocal last
+        last = counts[:2]
 
     work_in_worker(task, count)
-    return counts
+    return last

@@ -66,6 +66,7 @@ def prep(
     retry_failed: bool = False,
     overwrite: bool = False,
     prune: bool = False,
+    clip_timeout_s: float | None = 300.0,
     progress: Progress | None = None,
 ) -> Summary:
     """Make what is missing of `out/<corpus>/` and account for every listed clip.
@@ -77,6 +78,8 @@ def prep(
         part: make this share of the units and account for nothing. Any number of them may run at
             once, on any machine; a run without `part` makes what is still missing and accounts.
         prune: let finished clips go that are no longer listed, of which nothing is lost else.
+        clip_timeout_s: a clip that takes longer is refused as `timeout`, by engines that have
+            workers to stop: with `jobs`, and not in this process or on `ray`. None: never.
         progress: called with (clips done, refused, to do).
 
     Raises:
@@ -97,7 +100,7 @@ def prep(
         _disk_faults_named(),
     ):
         folder = mirror.folder
-        make = functools.partial(_make, run, mirror, jobs, progress)
+        make = functools.partial(_make, run, mirror, jobs, clip_timeout_s, progress)
         if part is None:
             settle = functools.partial(_settle, corpus, settings, root, mirror, overwrite, prune)
             plan = _published(settle, mirror)
@@ -150,6 +153,7 @@ def _make(
     run: Engine,
     mirror: Mirror,
     jobs: int | None,
+    clip_timeout_s: float | None,
     progress: Progress | None,
     plan: Plan,
     todo: list[int],
@@ -164,7 +168,7 @@ def _make(
     # dataset.json says "complete", so it goes first and comes back last.
     (mirror.folder / "dataset.json").unlink(missing_ok=True)
     mirror.push()
-    run_units(run, plan, mirror.folder, todo, jobs, report, mirror.store)
+    run_units(run, plan, mirror.folder, todo, jobs, report, mirror.store, clip_timeout_s)
     mirror.pull()
     _await_rows(mirror.folder, [plan.units[number] for number in todo])
     return clips

@@ -22,6 +22,7 @@ STATUSES = {
     "no_face": "the tracker found a face in less than half of its looks",
     "no_speaker": "neither folder nor name says the talker",
     "short": "fewer pictures than the corpus defines",
+    "timeout": "it took longer than --clip-timeout allows, and its worker was stopped",
     "unreadable": "the file is listed but cannot be opened",
     "zero_length": "the row ends where it starts, or before",
 }

@@ -34,6 +34,9 @@ STAGES = ("decode", "track", "crop", "mel", "encode", "shard")
 #: What a crash that no `except` sees leaves in the row.
 CRASHED = "its worker died, also when it was tried alone (a crash in a decoder, or out of memory)"
 
+#: What a worker leaves that had to be stopped.
+HUNG = "it took longer than --clip-timeout allows, and its worker was stopped (a film without end?)"
+
 #: How long a file that cannot be read is waited for, in seconds: a server that starts again.
 WAITS_S = (1.0, 2.0, 4.0, 8.0)
 
@@ -113,6 +116,7 @@ def run_unit(
     folder: Path,
     crashed: frozenset[int] = frozenset(),
     store: Store | None = None,
+    hung: frozenset[int] = frozenset(),
 ) -> Iterator[bool | None]:
     """Make one shard and its rows in `folder`; the rows are written last.
 
@@ -121,6 +125,7 @@ def run_unit(
 
     Args:
         crashed: positions in the unit of clips that kill whoever opens them: refused unopened.
+        hung: positions of clips that take too long: refused unopened as well.
         store: what `folder` stands for, if it does; the shard goes there, then its rows.
 
     Yields:
@@ -129,14 +134,14 @@ def run_unit(
     Raises:
         SourceFault: a file of the corpus cannot be read, for longer than `WAITS_S`.
     """
-    plan = yield from _patiently(lambda: _open_plan(plan_path, store))
+    plan = _plan_of(plan_path, store)
     unit = plan.units[number]
     tar = folder / f"{unit.name}.tar"
     if store is not None:
         fetch_unit(store, folder, rows_path(folder, unit), tar)
     rows: list[dict[str, Any]] = []
     with ShardWriter(tar) as writer:
-        for taken in _take(plan, unit, folder, crashed):
+        for taken in _take(plan, unit, folder, crashed, hung):
             if taken is None:
                 yield None
                 continue
@@ -154,23 +159,36 @@ def run_unit(
 
 
 def try_clips(
-    plan_path: Path, number: int, folder: Path, clips: range, store: Store | None = None
+    plan_path: Path,
+    number: int,
+    folder: Path,
+    clips: range,
+    store: Store | None = None,
+    hung: frozenset[int] = frozenset(),
 ) -> Iterator[bool | None]:
     """Take some clips of a unit as `run_unit` would, and write nothing: do they kill the worker?"""
-    plan = yield from _patiently(lambda: _open_plan(plan_path, store))
+    plan = _plan_of(plan_path, store)
     unit = plan.units[number]
     others = frozenset(range(unit.clips)) - frozenset(clips)
-    for taken in _take(plan, unit, folder, others):
+    for taken in _take(plan, unit, folder, others, hung):
         yield None if taken is None else taken[0]["status"] == "ok"
 
 
-def _take(plan: Plan, unit: Unit, folder: Path, crashed: frozenset[int]) -> Iterator[Taken | None]:
+def _take(
+    plan: Plan,
+    unit: Unit,
+    folder: Path,
+    crashed: frozenset[int],
+    hung: frozenset[int] = frozenset(),
+) -> Iterator[Taken | None]:
     """Row and members of every clip of a unit, in shard order, and None where a try begins."""
     labels = {label: i for i, label in enumerate(plan.labels)}
     earlier = _earlier_rows(folder, unit)
     for position, (key, clip) in enumerate(plan.rows(unit.number)):
         if position in crashed and not clip.status:
             clip.status, clip.error = "crashed", CRASHED
+        if position in hung and not clip.status:
+            clip.status, clip.error = "timeout", HUNG
         kept, sources = earlier.get(key), _as_rows(clip.sources)
         if kept is not None and (sources is None or kept[0]["sources"] in (None, sources)):
             kept[0]["sources"] = sources
@@ -189,6 +207,16 @@ def _patiently(act: Callable[[], Given]) -> Generator[None, None, Given]:
         time.sleep(wait_s)
     yield None
     return act()
+
+
+def _plan_of(path: Path, store: Store | None) -> Plan:
+    """The plan, as soon as it and its corpus are there."""
+    tries = _patiently(lambda: _open_plan(path, store))
+    while True:
+        try:
+            next(tries)
+        except StopIteration as end:
+            return end.value
 
 
 def _open_plan(path: Path, store: Store | None) -> Plan:

@@ -64,6 +64,7 @@ class Options:
     retry_failed: bool
     overwrite: bool
     prune: bool
+    clip_timeout: float
     max_failures: str | None
     dry_run: bool
     as_json: bool
@@ -91,7 +92,8 @@ def run(options: Options) -> int:
         summary = prep(
             corpus, settings, root, options.out, jobs=jobs, engine=options.engine,
             address=options.address, part=part, retry_failed=options.retry_failed,
-            overwrite=options.overwrite, prune=options.prune, progress=progress,
+            overwrite=options.overwrite, prune=options.prune,
+            clip_timeout_s=options.clip_timeout, progress=progress,
         )  # fmt: skip
     for notice in summary.notices:
         say(f"note: {notice}")

@@ -189,7 +189,7 @@ def lrw(tmp_path_factory: pytest.TempPathFactory) -> StoredFolder:
 # Crashes ------------------------------------------------------------------------------------------
 
 FAULTS = """
-import os, signal, sys
+import os, signal, subprocess, sys
 
 def fault(event, args):
     if event != "open" or not str(args[0]).endswith(".txt"):
@@ -202,6 +202,8 @@ def fault(event, args):
             os.kill(os.getpid(), signal.SIGSEGV)
         if kind == "no-memory":
             raise MemoryError
+        if kind == "hang":  # in a program, as with --decoder ffmpeg
+            subprocess.run(["sleep", "3600"])
         try:
             os.mkdir({table!r} + ".fell")
         except FileExistsError:
@@ -220,7 +222,7 @@ class Faults:
     environment: dict[str, str]
 
     def at(self, kind: str, *clips: str) -> None:
-        """Names clips of LRW by the end of their path, for "segfault", "no-memory" or "once"."""
+        """Names clips of LRW by the end of their path, for a kind of fault, or "once"."""
         with self.table.open("a") as table:
             table.writelines(f"{kind} {clip}.txt\n" for clip in clips)
 

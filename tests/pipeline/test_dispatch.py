@@ -57,6 +57,7 @@ def run(workers: Workers, jobs: int = 4) -> list[int]:
         workers,
         SimpleNamespace(path=Path("plan"), units=units),  # type: ignore[arg-type]
         Path("out"), [0, 1, 2], jobs, lambda clips, refused: told.append(clips),
+        clip_timeout_s=300,
     )  # fmt: skip
     return told
 
@@ -124,3 +125,81 @@ def test_progress_ends_at_the_number_of_clips_and_never_beyond() -> None:
     for guilty in ([], [(0, 5), (2, 3)]):
         told = run(Workers(of_a_clip(*guilty)))
         assert told[-1] == max(told) == sum(CLIPS)
+
+
+class Hanging(Workers):
+    """Stops at the first clip that hangs; those that kill their worker kill it."""
+
+    def __init__(self, hangs: set[tuple[int, int]], dies: Dies) -> None:
+        super().__init__(dies)
+        self.hangs = hangs
+        self.refused: dict[int, frozenset[int]] = {}
+
+    def __call__(self, waiting: deque[Task], jobs: int | None) -> Iterator[Report]:
+        while waiting:
+            task = waiting.popleft()
+            self.ran.append(task)
+            stuck = {at for n, at in self.hangs if n == task.number}
+            stuck &= positions(task) - task.hung
+            if stuck:
+                yield Report(task, min(stuck), 0, "hung")
+            elif self.dies(task, 0):
+                yield Report(task, 0, 0, "died")
+            else:
+                if isinstance(task, Make):
+                    self.made[task.number], self.refused[task.number] = task.crashed, task.hung
+                yield Report(task, CLIPS[task.number], 0, "done")
+
+
+def test_clips_that_hang_are_left_out_and_their_unit_made_again() -> None:
+    workers = Hanging({(0, 3), (0, 11), (2, 0)}, of_a_clip())
+    run(workers)
+    assert workers.refused == {0: {3, 11}, 1: set(), 2: {0}}
+    assert len(workers.ran) == 3 + 3  # once for each unit, and once more for each clip
+
+
+def test_clips_that_hang_and_clips_that_crash_are_told_apart() -> None:
+    workers = Hanging({(0, 3), (0, 11)}, of_a_clip((0, 4), (0, 12)))
+    run(workers)
+    assert workers.refused[0] == {3, 11} and workers.made[0] == {4, 12}
+
+
+def test_a_disk_that_does_not_answer_is_not_blamed_on_every_clip(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("avb.pipeline.dispatch.MOST_SUSPECTS", 3)
+    every = {(n, at) for n, clips in enumerate(CLIPS) for at in range(clips)}
+    with pytest.raises(PrepError, match="more than 3 clips took longer"):
+        run(Hanging(every, of_a_clip()))
+
+
+class Failing(Workers):
+    """Units that cannot read the corpus, by number."""
+
+    def __init__(self, failing: set[int]) -> None:
+        super().__init__(of_a_clip())
+        self.failing = failing
+
+    def __call__(self, waiting: deque[Task], jobs: int | None) -> Iterator[Report]:
+        while waiting:
+            task = waiting.popleft()
+            self.ran.append(task)
+            if task.number in self.failing:
+                yield Report(task, 0, 0, "failed", f"/corpus/{task.number}: gone")
+            else:
+                yield Report(task, 1, 0, "done")
+
+
+def test_a_unit_that_cannot_be_read_ends_the_run_when_the_others_are_made() -> None:
+    workers = Failing({0, 1})
+    with pytest.raises(PrepError, match=r"^/corpus/0: gone \(and so 1 more shards\).*are kept"):
+        run(workers)
+    assert [task.number for task in workers.ran] == [0, 1, 2]
+
+
+def test_a_corpus_that_is_gone_ends_the_run_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("avb.pipeline.dispatch.MOST_FAULTS", 2)
+    workers = Failing({0, 1, 2})
+    with pytest.raises(PrepError, match="gone"):
+        run(workers)
+    assert len(workers.ran) == 2

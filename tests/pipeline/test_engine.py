@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from avb.pipeline import engine
 from avb.pipeline.config import PrepError
 from avb.pipeline.engine import Make
 from avb.pipeline.shard import ShardWriter, read_members
@@ -107,7 +108,44 @@ def test_a_machine_that_does_not_see_the_folders_says_so_and_refuses_no_clip(
             list(Make(plan, folder, 0).run())
     finally:
         raw.with_name("away").rename(raw)
-    assert hashes(calm) == before and set(Make(plan, folder, 0).run()) == {None, True}
+    assert hashes(calm) == before and all(Make(plan, folder, 0).run())
+
+
+@pytest.mark.slow
+def test_a_clip_that_hangs_is_one_row_and_leaves_no_process(
+    raw: Path, calm: Path, faults: Any, tmp_path: Path
+) -> None:
+    faults.at("hang", "train/ABOUT_00001", "val/ABOUT_00001")
+    faults.environment["AVB_TEST_HANG"] = tmp_path.name
+    run = prep(raw, tmp_path, faults, "--clip-timeout", "10")
+    faults.table.write_text("")
+    assert run.returncode == 3, run.stderr
+    hung = {row["key"] for row in rows(tmp_path) if row["status"] == "timeout"}
+    assert hung == {"train/ABOUT_00001", "val/ABOUT_00001"}
+    assert all("--clip-timeout" in r["error"] for r in rows(tmp_path) if r["key"] in hung)
+    (tmp_path / "scratch" / "lrw").mkdir(parents=True)
+    assert hashes(tmp_path) == hashes_without(calm, hung, tmp_path / "scratch")
+    assert not running_with(f"AVB_TEST_HANG={tmp_path.name}")
+    assert prep(raw, tmp_path, faults, "--retry-failed").returncode == 0
+    assert hashes(tmp_path) == hashes(calm)
+
+
+def test_a_clip_is_not_blamed_for_a_machine_that_slept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seconds count from one look to the next, and only those in which somebody looked."""
+    now = [100.0]
+    monkeypatch.setattr(engine.time, "monotonic", lambda: now[0])
+    watch = engine._Watch()
+
+    def seconds(passed: float, *counts: int) -> float:
+        now[0] += passed
+        return watch.seconds((counts[0], 0, counts[1]))
+
+    assert seconds(0, 0, 1) == 0
+    assert [seconds(0.5, 0, 1) for _ in range(4)] == [0.5, 1, 1.5, 2]
+    assert seconds(3600, 0, 1) == 3  # nobody looked
+    assert seconds(0.5, 0, 2) == 0 and seconds(0.5, 0, 2) == 0.5  # tried again
+    assert seconds(0.5, 1, 3) == 0 and seconds(0.5, 1, 3) == 0.5  # the next one
+    assert seconds(0.5, 2, 0) == seconds(0.5, 2, 0) == 0  # between clips, as when a shard is sent
 
 
 @pytest.mark.slow

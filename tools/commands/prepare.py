@@ -89,6 +89,9 @@ def prep(
     prune: Annotated[
         bool, typer.Option("--prune", help="Let finished clips go that are no longer listed.")
     ] = False,
+    clip_timeout: Annotated[
+        float, typer.Option(min=10, help="Seconds for one clip, else `timeout` (not ray).")
+    ] = 300.0,
     max_failures: Annotated[
         str | None, typer.Option(help="Exit 1 if more are refused: N or P% [no limit].")
     ] = None,
@@ -111,7 +114,7 @@ def prep(
         codec=codec, crf=crf, decoder=decoder, tracker=tracker, mel_dtype=mel_dtype,
         keep_audio=keep_audio, face_every=face_every, shard_clips=shard_clips,
         max_seconds=max_seconds, audio=audio, retry_failed=retry_failed, overwrite=overwrite,
-        prune=prune, max_failures=max_failures, dry_run=dry_run, as_json=as_json,
+        prune=prune, clip_timeout=clip_timeout, max_failures=max_failures, dry_run=dry_run, as_json=as_json,
         datasets=context.obj,
     )  # fmt: skip
     code = prep_command.run(options)
