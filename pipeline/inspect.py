@@ -11,6 +11,7 @@ from pathlib import Path
 
 from avb.pipeline.config import Corpus, UsageError
 from avb.pipeline.corpora import adapter
+from avb.pipeline.sources import listing_faults_named
 
 
 @dataclass(frozen=True)
@@ -36,21 +37,22 @@ def inspect(name: str, corpus: Corpus, root: Path) -> Inspection:
     Raises:
         UsageError: nothing below the root looks like the corpus.
     """
-    listing = adapter(name).discover(root, corpus)
     groups: Counter[str] = Counter()
     per_label: Counter[str] = Counter()
     refused: Counter[str] = Counter()
     speakers: set[str] = set()
     clips = 0
-    for clip in listing.clips:
-        clips += 1
-        groups[clip.group] += 1
-        if clip.label is not None:
-            per_label[clip.label] += 1
-        if clip.speaker is not None:
-            speakers.add(clip.speaker)
-        if clip.status:
-            refused[clip.status] += 1
+    with listing_faults_named(root):
+        listing = adapter(name).discover(root, corpus)
+        for clip in listing.clips:
+            clips += 1
+            groups[clip.group] += 1
+            if clip.label is not None:
+                per_label[clip.label] += 1
+            if clip.speaker is not None:
+                speakers.add(clip.speaker)
+            if clip.status:
+                refused[clip.status] += 1
     found = {"clips": clips, "classes": len(listing.labels), "speakers": len(speakers), **groups}
     distance = {key: found.get(key, 0) - wanted for key, wanted in corpus.expected.items()}
     return Inspection(
@@ -72,7 +74,8 @@ def recognise(root: Path, corpora: dict[str, Corpus]) -> str:
         if name == "table":
             continue
         try:
-            adapter(name).discover(root, corpus)
+            with listing_faults_named(root):
+                adapter(name).discover(root, corpus)
             return name
         except UsageError as error:
             tried.append(str(error))

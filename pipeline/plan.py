@@ -14,7 +14,6 @@ import json
 import operator
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,7 @@ from avb.pipeline.corpora import adapter
 from avb.pipeline.records import Clip, Listing
 from avb.pipeline.remote import listed_tree
 from avb.pipeline.shard import open_atomic
-from avb.pipeline.sources import FAULTS, SourceFault, sources_of
+from avb.pipeline.sources import listing_faults_named, sources_of
 from avb.pipeline.spill import Spill, runs
 from avb.pipeline.storage import Folder, Store
 from avb.pipeline.storage import place as folder_at
@@ -278,26 +277,12 @@ def make_plan(corpus: Corpus, settings: Settings, root: Folder, path: Path) -> P
         UsageError: nothing was found, or nothing is left of the selection.
         SourceFault: something below the root cannot be listed.
     """
-    with listed_tree(root) as here, _faults_named(root):
+    with listed_tree(root) as here, listing_faults_named(root):
         listing = adapter(settings.corpus).discover(here, corpus)
         tree = listing.root
         if isinstance(root, Store):  # a table lies in its root
             listing.root = root if listing.root == here else root.parent
         return lay_out(listing, settings, path, tree)
-
-
-@contextmanager
-def _faults_named(root: Folder) -> Iterator[None]:
-    """Turn what the disk says of a corpus into one line: half a listing is none."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in FAULTS:
-            raise
-        raise SourceFault(
-            f"{error.filename or root}: {error.strerror}; {root} cannot be listed whole, and"
-            " nothing was changed: mend it, or take it out of there"
-        ) from None
 
 
 def lay_out(listing: Listing, settings: Settings, path: Path, tree: Folder | None = None) -> Plan:

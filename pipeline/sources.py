@@ -12,11 +12,13 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from avb.pipeline.config import PrepError
 from avb.pipeline.records import Clip, Refused, Source
+from avb.pipeline.storage import Folder
 
 if TYPE_CHECKING:
     from avb.pipeline.sample import Prepared
@@ -145,3 +147,17 @@ def _files(path: Path) -> Iterator[Path]:
         yield from (child for child in path.iterdir() if child.is_file())
     else:
         yield path
+
+
+@contextmanager
+def listing_faults_named(root: Folder) -> Iterator[None]:
+    """Turn what the disk says of a corpus into one line: half a listing is none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FAULTS:
+            raise
+        raise SourceFault(
+            f"{error.filename or root}: {error.strerror}; {root} cannot be listed whole, and"
+            " nothing was changed: mend it, or take it out of there"
+        ) from None

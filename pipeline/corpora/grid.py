@@ -14,7 +14,6 @@ talker's folder as in the Zenodo copy (used, `misfiled_alignment`), the 720 x 57
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from avb.pipeline.config import Corpus, UsageError
+from avb.pipeline.corpora.leftover import VIDEOS, left_out, walk, with_leftovers
 from avb.pipeline.corpora.lrw import check_length, load_film
 from avb.pipeline.decode import Media, open_film, read_sound
 from avb.pipeline.pictures import blank, numbered_pictures, read_pictures
@@ -45,7 +45,6 @@ SILENCES = ("sil", "sp")
 
 NAME = re.compile(r"^(?:id(\d+)_(?:vcd|6000)_)?([blps][bgrw][abiw][a-vx-z][1-9z][anps])$", re.I)
 TALKER = re.compile(r"^s(\d{1,2})(?:\..*)?$", re.I)
-VIDEOS = {".mpg", ".mpeg", ".mp4", ".avi", ".mov", ".mkv"}
 PICTURES = {".jpg", ".jpeg", ".png"}
 UNITS_PER_S = 25_000
 
@@ -60,6 +59,7 @@ def discover(root: Path, corpus: Corpus) -> Listing:
 
     Raises:
         UsageError: nothing below the root is called like a GRID sentence.
+        OSError: a folder cannot be listed.
     """
     if not root.is_dir():
         raise UsageError(f"{root}: no such folder (give --root, or set AVB_GRID_ROOT)")
@@ -67,12 +67,12 @@ def discover(root: Path, corpus: Corpus) -> Listing:
     if not any(NAME.match(PurePosixPath(v).stem) for v in videos) and not pictures:
         raise UsageError(
             f"{root}: no GRID clip found; looked for six-letter names like bbaf2n.mpg anywhere"
-            f" below it, met {len(videos)} other videos"
+            f" below it, met {len(videos)} other videos ({left_out(root) or 'no media files'})"
         )
     notices = [f"talkers without a video: {', '.join(empty)}"] if empty else []
     shapes = {_shape(v) for v in videos} | ({"folders of pictures"} if pictures else set())
     layout = ", ".join(sorted(shapes)) + (f"; {len(aligns)} alignments" if aligns else "")
-    clips = _clips(root, videos, pictures, aligns, wavs)
+    clips = with_leftovers(_clips(root, videos, pictures, aligns, wavs), root, notices, _companion)
     return Listing(root, layout, clips, list(VOCABULARY), notices)
 
 
@@ -84,6 +84,15 @@ def _shape(video: str) -> str:
     )
 
 
+def _companion(path: PurePosixPath) -> bool:
+    """Whether a file is the sound of a sentence, or one of its pictures."""
+    suffix = path.suffix.lower()
+    return bool(
+        (suffix == ".wav" and NAME.match(path.stem))
+        or (suffix in PICTURES and NAME.match(path.parent.name))
+    )
+
+
 def _walk(root: Path) -> tuple[list[str], list[str], dict[str, str], dict[str, str], list[str]]:
     """Videos, picture folders, {name: align}, {name: wav} and talkers without video."""
     videos: list[str] = []
@@ -91,24 +100,14 @@ def _walk(root: Path) -> tuple[list[str], list[str], dict[str, str], dict[str, s
     aligns: dict[str, str] = {}
     wavs: dict[str, str] = {}
     talkers: set[str] = set()
-    seen_folders: set[str] = set()
-    for folder, folders, files in os.walk(root, followlinks=True):
-        if (real := os.path.realpath(folder)) in seen_folders:  # a link back up, or a second one
-            folders.clear()
-            continue
-        seen_folders.add(real)
-        folders[:] = sorted(f for f in folders if f != "__MACOSX" and not f.startswith("."))
-        here = Path(folder).relative_to(root)
+    for here, folders, files in walk(root):
         talkers.update(f"s{int(m[1])}" for f in folders if (m := TALKER.match(f)))
         for name in [f for f in folders if NAME.match(f)]:
-            if any(p.suffix.lower() in PICTURES for p in (Path(folder) / name).iterdir()):
+            if any(p.suffix.lower() in PICTURES for p in (root / here / name).iterdir()):
                 pictures.append((here / name).as_posix())
                 folders.remove(name)  # its pictures are read when its turn comes
-        for file in sorted(files):
-            path = PurePosixPath((here / file).as_posix())
+        for path in (here / file for file in files):
             suffix = path.suffix.lower()
-            if file.startswith("."):
-                continue
             if suffix in VIDEOS:
                 videos.append(str(path))
             elif suffix == ".align":

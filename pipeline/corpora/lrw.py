@@ -1,7 +1,8 @@
 """LRW: 500 English words of BBC television, 29 frames of 256 x 256 each, the word in the middle.
 
 Expected tree: `lipread_mp4/WORD/{train,val,test}/WORD_00001.mp4` with a twin `.txt`; the folder
-`lipread_mp4` may have another name or be the root itself. 488,766 / 25,000 / 25,000 clips.
+`lipread_mp4` may have another name, be the root itself, or be there several times.
+488,766 / 25,000 / 25,000 clips.
 
 Known defects and how they end: missing or odd `.txt` (kept, `no_boundary`), a word longer than
 the clip (kept, `boundary_clamped`), truncated files (`short`, `bad_decode`), stray folders beside
@@ -14,12 +15,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from avb.pipeline.config import Corpus, UsageError
+from avb.pipeline.corpora.leftover import LITTER, left_out, with_leftovers
 from avb.pipeline.decode import Media, stream_video
 from avb.pipeline.records import Clip, Listing, Refused, Word
 
@@ -34,91 +36,107 @@ DURATION = re.compile(r"^\s*Duration\s*:\s*([-+\d.eE]+)", re.M)
 def discover(root: Path, corpus: Corpus) -> Listing:
     """Every mp4 below WORD/{train,val,test}, from directory listings alone.
 
+    The word folders may lie in several places, as parts that were unpacked one by one.
+
     Raises:
         UsageError: nothing below the root looks like LRW; it names the pattern tried.
+        OSError: a folder cannot be listed.
     """
-    base = _find_base(root)
-    if base is None:
+    bases = _find_bases(root)
+    if not bases:
+        met = left_out(root) if root.is_dir() else ""
         raise UsageError(
             f"{root}: no LRW found; looked for {PATTERN} in it and two folders down"
-            " (give the folder that holds the word folders with --root)"
+            f" (give the folder that holds the word folders with --root){met and '; met '}{met}"
         )
-    folders, strays, foreign = [], [], []
-    for entry in sorted(os.scandir(base), key=lambda e: e.name):
-        if entry.is_dir() and any((Path(entry.path) / split).is_dir() for split in SPLITS):
-            folders.append(entry.name)
-            if _holds_another_word(Path(entry.path)):
-                foreign.append(entry.name)
-        elif not entry.name.startswith("."):
-            strays.append(entry.name)
-    words = [name for name in folders if name not in foreign]
+    folders: list[Path] = []
+    strays, foreign, words = [], set(), set()
+    for base in bases:
+        for entry in sorted(os.scandir(base), key=lambda e: e.name):
+            path = Path(entry.path)
+            if entry.is_dir() and entry.name not in LITTER and _splits(path):
+                folders.append(path)
+                (foreign if _holds_another_word(path) else words).add(entry.name)
+            elif not entry.name.startswith("."):
+                strays.append(path.relative_to(bases[0] if len(bases) == 1 else root).as_posix())
+    foreign -= words
     notices = [f"not word folders, left out: {', '.join(strays)}"] if strays else []
     if foreign:
-        notices.append(f"clips of other words inside, not numbered: {', '.join(foreign)}")
-    where = base.relative_to(root).as_posix()
-    layout = f"{'' if where == '.' else where + '/'}{PATTERN}"
-    return Listing(root, layout, _clips(root, base, folders), words, notices)
+        notices.append(f"clips of other words inside, not numbered: {', '.join(sorted(foreign))}")
+    places = [base.relative_to(root).as_posix() for base in bases]
+    layout = ", ".join(f"{'' if where == '.' else where + '/'}{PATTERN}" for where in places)
+    clips = _clips(root, sorted(folders, key=lambda path: path.name))
+    return Listing(root, layout, with_leftovers(clips, root, notices), sorted(words), notices)
+
+
+def _splits(folder: Path) -> dict[str, Path]:
+    """The folders train, val and test in a folder, however they are written."""
+    found = {entry.name.lower(): Path(entry.path) for entry in os.scandir(folder) if entry.is_dir()}
+    return {split: found[split] for split in SPLITS if split in found}
+
+
+def _is_film(name: str) -> bool:
+    return name.lower().endswith(".mp4") and not name.startswith(".")
 
 
 def _holds_another_word(folder: Path) -> bool:
     """Whether the first clip of a folder is called after another one, as in a backup's folders."""
-    for split in reversed(SPLITS):  # the small parts first: one entry is all that is wanted
-        if (folder / split).is_dir():
-            with os.scandir(folder / split) as entries:
-                names = (e.name for e in entries if e.name.endswith(".mp4") and e.name[0] != ".")
-                if (first := next(names, None)) is not None:
-                    return _word_of(first) != folder.name
+    for _, inside in reversed(_splits(folder).items()):
+        # The small parts first: one entry is all that is wanted.
+        with os.scandir(inside) as entries:
+            names = (e.name for e in entries if _is_film(e.name))
+            if (first := next(names, None)) is not None:
+                return _word_of(first) != folder.name
     return False
 
 
 def _word_of(name: str) -> str:
-    return name.removesuffix(".mp4").rsplit("_", 1)[0]
+    return PurePosixPath(name).stem.rsplit("_", 1)[0]
 
 
-def _find_base(root: Path) -> Path | None:
-    level = [root]
+def _find_bases(root: Path) -> list[Path]:
+    """Every folder that holds word folders: the root, or any that are one or two further down."""
+    bases, level = [], [root] if root.is_dir() else []
     for _ in range(3):
+        below: list[Path] = []
         for folder in level:
-            if any(True for _ in folder.glob("*/train/*_*.mp4")) or any(
-                (child / split).is_dir() for child in _folders(folder) for split in SPLITS
-            ):
-                return folder
-        level = [child for folder in level for child in _folders(folder)]
-    return None
+            children = _folders(folder)
+            if any(map(_splits, children)):
+                bases.append(folder)
+            else:
+                below += children
+        level = below
+    return bases
 
 
 def _folders(folder: Path) -> list[Path]:
-    try:
-        return sorted(
-            Path(e.path) for e in os.scandir(folder) if e.is_dir() and not e.name.startswith(".")
-        )
-    except OSError:
-        return []
+    return sorted(
+        Path(entry.path)
+        for entry in os.scandir(folder)
+        if entry.is_dir() and entry.name not in LITTER and not entry.name.startswith(".")
+    )
 
 
-def _clips(root: Path, base: Path, words: list[str]) -> Iterator[Clip]:
+def _clips(root: Path, words: list[Path]) -> Iterator[Clip]:
     for word in words:
-        for split in SPLITS:
-            folder = base / word / split
-            if not folder.is_dir():
-                continue
+        for split, folder in _splits(word).items():
             shown = folder.relative_to(root).as_posix()
-            found = {e.name for e in os.scandir(folder)}
-            for name in sorted(name for name in found if name.endswith(".mp4")):
-                if name.startswith("."):
-                    continue
+            found = {entry.name for entry in os.scandir(folder)}
+            texts = {name.lower(): name for name in found if name.lower().endswith(".txt")}
+            for name in sorted(filter(_is_film, found)):
                 stem = name[: -len(".mp4")]
+                text = texts.get(f"{stem}.txt".lower())
                 clip = Clip(
                     name=stem.replace(".", "_"),
                     group=split,
                     split=split,
-                    label=word,
+                    label=word.name,
                     source=f"{shown}/{name}",
-                    text=f"{shown}/{stem}.txt" if f"{stem}.txt" in found else None,
+                    text=text and f"{shown}/{text}",
                 )
-                if _word_of(name) != word:
+                if _word_of(name) != word.name:
                     clip.status = "bad_name"
-                    clip.error = f"{name} lies in the folder of {word}"
+                    clip.error = f"{name} lies in the folder of {word.name}"
                 yield clip
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from avb.pipeline.config import Corpus, UsageError
+from avb.pipeline.corpora.leftover import LITTER, with_leftovers
 from avb.pipeline.decode import Media, read_sound
 from avb.pipeline.pictures import read_pictures
 from avb.pipeline.records import Clip, Listing, Refused, Word
@@ -67,7 +68,24 @@ def discover(root: Path, corpus: Corpus) -> Listing:
         for path, default in ((images, "images"), (audio, "audio"))
     ]
     layout = f"pictures in {rel[0]}, sound in {rel[1]}, index in {_shown(index, root)}"
-    return Listing(root, layout, _clips(index, rel[0], rel[1], ids, labels), labels, notices)
+    clips = _with_folders_left(_clips(index, rel[0], rel[1], ids, labels), images, notices)
+    # Too many files lie in the two folders to look at them.
+    clips = with_leftovers(clips, root, notices, skip=rel)
+    return Listing(root, layout, clips, labels, notices)
+
+
+def _with_folders_left(
+    clips: Iterator[Clip], images: Path | None, notices: list[str]
+) -> Iterator[Clip]:
+    """The clips, and after the last one a notice of folders of pictures that no row names."""
+    named: set[str] = set()
+    for clip in clips:
+        named.add(clip.source.rpartition("/")[2])
+        yield clip
+    there = [e.name for e in os.scandir(images) if e.is_dir()] if images else []
+    left = sorted(name for name in there if name not in named and not name.startswith("."))
+    if left:
+        notices.append(f"{len(left):,} folders of pictures without a row, such as {left[0]}")
 
 
 def _shown(path: Path, root: Path) -> str:
@@ -88,11 +106,10 @@ def _find_base(root: Path) -> tuple[Path, Path] | None:
 
 
 def _children(folder: Path) -> list[Path]:
-    skip = {"images", "lip_images", "audio", *INDEX_FOLDERS}  # millions of files lie there
-    try:
-        return sorted(Path(e.path) for e in os.scandir(folder) if e.is_dir() and e.name not in skip)
-    except OSError:
+    skip = {"images", "lip_images", "audio", *INDEX_FOLDERS, *LITTER}  # millions of files lie there
+    if not folder.is_dir():
         return []
+    return sorted(Path(e.path) for e in os.scandir(folder) if e.is_dir() and e.name not in skip)
 
 
 def _first(base: Path, names: tuple[str, ...]) -> Path | None:

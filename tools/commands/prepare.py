@@ -114,8 +114,8 @@ def prep(
         codec=codec, crf=crf, decoder=decoder, tracker=tracker, mel_dtype=mel_dtype,
         keep_audio=keep_audio, face_every=face_every, shard_clips=shard_clips,
         max_seconds=max_seconds, audio=audio, retry_failed=retry_failed, overwrite=overwrite,
-        prune=prune, clip_timeout=clip_timeout, max_failures=max_failures, dry_run=dry_run, as_json=as_json,
-        datasets=context.obj,
+        prune=prune, clip_timeout=clip_timeout, max_failures=max_failures,
+        dry_run=dry_run, as_json=as_json, datasets=context.obj,
     )  # fmt: skip
     code = prep_command.run(options)
     if code:
