@@ -21,7 +21,7 @@ from avb.pipeline.dispatch import run_units
 from avb.pipeline.engine import ENGINES, Engine
 from avb.pipeline.losses import losses, stale_rows
 from avb.pipeline.plan import Plan, Settings, Unit, make_plan, read_plan
-from avb.pipeline.remote import Mirror, mirrored
+from avb.pipeline.remote import Mirror, mirrored, sweep_scratch
 from avb.pipeline.shard import DISK_FAULTS, publish
 from avb.pipeline.storage import Folder
 from avb.pipeline.unit import changed_sources, finished, rows_folder, rows_path
@@ -93,6 +93,7 @@ def prep(
         raise UsageError(f"--engine {engine}: one of {', '.join(ENGINES)}")
     if part is not None and overwrite:
         raise UsageError("--overwrite with --part: each would empty the folder of the others")
+    sweep_scratch()
     with (
         ENGINES[engine](address) as run,
         mirrored(out / settings.corpus) as mirror,
@@ -102,6 +103,7 @@ def prep(
         folder = mirror.folder
         make = functools.partial(_make, run, mirror, jobs, clip_timeout_s, progress)
         if part is None:
+            _sweep(folder)  # nobody else is at work here
             settle = functools.partial(_settle, corpus, settings, root, mirror, overwrite, prune)
             plan = _published(settle, mirror)
             todo = _missing(folder, plan.units, retry_failed)
@@ -355,7 +357,10 @@ def _clean(folder: Path, plan: Plan) -> None:
 
 
 def _sweep(folder: Path) -> None:
-    for path in (*folder.glob("*.tmp"), *(folder / ".avb").rglob("*.tmp")):
+    """Remove what killed runs and workers left: files under temporary names."""
+    hidden = folder / ".avb"
+    # Where a file without a name cannot be had, a plan is sorted in one that is called tmp*.
+    for path in (*folder.glob("*.tmp"), *hidden.rglob("*.tmp"), *hidden.glob("tmp*")):
         path.unlink(missing_ok=True)
 
 

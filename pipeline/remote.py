@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import os
 import re
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -24,6 +25,24 @@ from avb.pipeline.storage import Entry, Folder, Store
 
 DATASET = "dataset.json"
 _AT_ONCE = 8
+
+
+def scratch(kind: str) -> tempfile.TemporaryDirectory[str]:
+    """A temporary folder that says whose it is."""
+    return tempfile.TemporaryDirectory(prefix=f"avb-{kind}-{os.uname().nodename}.{os.getpid()}-")
+
+
+def sweep_scratch() -> None:
+    """Remove the temporary folders of processes of this machine that were killed."""
+    mine = re.compile(rf"avb-[a-z]+-{re.escape(os.uname().nodename)}\.(\d+)-\w+")
+    for path in Path(tempfile.gettempdir()).glob("avb-*"):
+        if owner := mine.fullmatch(path.name):
+            try:
+                os.kill(int(owner[1]), 0)
+            except ProcessLookupError:
+                shutil.rmtree(path, ignore_errors=True)
+            except PermissionError:  # another user's, and alive
+                continue
 
 
 class Mirror:
@@ -107,7 +126,7 @@ def mirrored(place: Folder) -> Iterator[Mirror]:
     if isinstance(place, Path):
         yield Mirror(place)
         return
-    with tempfile.TemporaryDirectory(prefix="avb-out-") as temporary:
+    with scratch("out") as temporary:
         mirror = Mirror(Path(temporary) / place.name, place)
         mirror.folder.mkdir()
         mirror.pull()
@@ -171,7 +190,7 @@ def listed_tree(root: Folder) -> Iterator[Path]:
     if isinstance(root, Path):
         yield root
         return
-    with tempfile.TemporaryDirectory(prefix="avb-list-") as temporary:
+    with scratch("list") as temporary:
         top = Path(temporary) / root.name
         if PurePosixPath(root.name).suffix.lower() in (".csv", ".tsv", ".txt", ".parquet", ".pq"):
             with contextlib.suppress(FileNotFoundError):
@@ -223,7 +242,7 @@ def clip_files(root: Folder, clip: Clip) -> Iterator[Path]:
     if isinstance(root, Path):
         yield root
         return
-    with tempfile.TemporaryDirectory(prefix="avb-clip-") as folder:
+    with scratch("clip") as folder:
         # An importer may take the talker from the name of the root.
         top = Path(folder) / root.name
         top.mkdir()

@@ -7,7 +7,6 @@ import difflib
 import json
 import re
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from avb.machine import cores
 from avb.pipeline.config import Corpus, Crop, UsageError, corpus_root, load_corpora
 from avb.pipeline.plan import Plan, Settings, make_plan
+from avb.pipeline.remote import scratch
 from avb.pipeline.storage import Folder, place
 from avb.tools.console import FAILED, REFUSED, say
 
@@ -289,7 +289,7 @@ def _reasons(folder: Folder, most: int = 3) -> str:
 
 
 def _dry_run(corpus: Corpus, settings: Settings, root: Folder, options: Options) -> int:
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch("plan") as folder:
         plan = make_plan(corpus, settings, root, Path(folder) / "plan.arrow")
     refused = {k: n for k, n in plan.statuses.items() if k != "ok"}
     record = {

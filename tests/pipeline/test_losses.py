@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from avb.pipeline import prep as prep_module
+from avb.pipeline import remote
 from avb.pipeline.config import PrepError, UsageError, load_corpora
 from avb.pipeline.prep import Part, Summary
 from avb.tools.cli import app
@@ -178,3 +183,40 @@ def test_the_command_refuses_with_one_line_and_prunes_when_told(raw: Path, out: 
     assert run.exit_code == 2 and len(run.stderr.strip().splitlines()) == 1
     run = CliRunner().invoke(app, [str(word) for word in (*words, "--prune")])
     assert run.exit_code == 0 and "let go, as --prune says" in run.stderr
+
+
+# What killed runs leave behind
+
+
+def test_what_killed_runs_left_is_swept_though_nothing_is_to_do(raw: Path, out: Path) -> None:
+    hidden = out / "lrw" / ".avb"
+    left = [
+        out / "lrw/train-000000.tar.elsewhere.77.tmp",
+        hidden / "plan.arrow.elsewhere.77.tmp",
+        hidden / "plan.77.tmp",
+        hidden / "tmpab12cd34",
+        hidden / "rows/train-000000.parquet.elsewhere.77.tmp",
+    ]
+    for path in left:
+        path.write_bytes(b"half")
+    before = keys(out)
+    assert prep(raw, out, part=Part(1, 2)).made == 0  # others may be at work
+    assert all(path.exists() for path in left)
+    assert prep(raw, out).made == 0
+    assert not any(path.exists() for path in left) and keys(out) == before
+
+
+def test_temporary_folders_of_killed_processes_are_swept_and_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    make = "import os; from avb.pipeline.remote import scratch; kept = scratch('out'); os._exit(9)"
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", make], env=environment)
+    [dead] = tmp_path.iterdir()
+    (dead / "deep").mkdir()
+    stranger = tmp_path / f"avb-out-{os.uname().nodename}x.1-ab12"
+    stranger.mkdir()
+    with remote.scratch("out") as mine:
+        remote.sweep_scratch()
+        assert {path.name for path in tmp_path.iterdir()} == {Path(mine).name, stranger.name}
