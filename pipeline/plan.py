@@ -98,7 +98,10 @@ class Unit:
 
 @dataclass
 class Plan:
-    """The head of a plan file: everything but the rows."""
+    """The head of a plan file: everything but the rows.
+
+    `given` is what was given as the corpus: its root, or the table (None: not known).
+    """
 
     path: Path
     root: Folder
@@ -109,6 +112,7 @@ class Plan:
     notices: list[str] = field(default_factory=list)
     groups: dict[str, int] = field(default_factory=dict)
     statuses: dict[str, int] = field(default_factory=dict)
+    given: Folder | None = None
 
     @property
     def listed(self) -> int:
@@ -282,10 +286,16 @@ def make_plan(corpus: Corpus, settings: Settings, root: Folder, path: Path) -> P
         tree = listing.root
         if isinstance(root, Store):  # a table lies in its root
             listing.root = root if listing.root == here else root.parent
-        return lay_out(listing, settings, path, tree)
+        return lay_out(listing, settings, path, tree, root)
 
 
-def lay_out(listing: Listing, settings: Settings, path: Path, tree: Folder | None = None) -> Plan:
+def lay_out(
+    listing: Listing,
+    settings: Settings,
+    path: Path,
+    tree: Folder | None = None,
+    given: Folder | None = None,
+) -> Plan:
     """`make_plan` of what has been listed, with the files that lie in `tree`, else in its root.
 
     Raises:
@@ -306,6 +316,7 @@ def lay_out(listing: Listing, settings: Settings, path: Path, tree: Folder | Non
         if absent:
             notices.append(f"talkers without a clip here: {', '.join(absent)}")
     plan = Plan(path, listing.root, settings, list(listing.labels), listing.layout, [], notices)
+    plan.given = given
     _write(plan, runs(_chosen(spill, settings), "group", settings.shard_clips))
     return plan
 
@@ -341,6 +352,7 @@ def _write(plan: Plan, shards: Iterator[pa.RecordBatch]) -> None:
             writer.write_batch(part)
         head = {
             "root": str(plan.root.resolve()),
+            "given": plan.given and str(plan.given.resolve()),
             "settings": settings,
             "labels": plan.labels,
             "layout": plan.layout,
@@ -372,6 +384,7 @@ def read_plan(path: Path) -> Plan:
         head["labels"],
         head["layout"],
         [Unit(**unit) for unit in head["units"]],
+        given=folder_at(head["given"]) if head.get("given") else None,
     )
 
 

@@ -18,6 +18,7 @@ from unittest.mock import Mock
 
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
 from avb.pipeline import prep as prep_module
 from avb.pipeline import unit as unit_module
@@ -25,6 +26,8 @@ from avb.pipeline.config import PrepError, load_corpora
 from avb.pipeline.prep import Summary
 from avb.pipeline.records import Clip, Refused
 from avb.pipeline.sources import SourceFault, sources_of, surely
+from avb.pipeline.verify_sources import source_faults
+from avb.tools.cli import app
 from avb.tools.prep_command import settings_for
 from avb.tools.synth import make
 
@@ -282,6 +285,72 @@ def test_rows_of_an_earlier_version_say_nothing_of_files_and_stay(
         pq.write_table(table.drop_columns("sources").replace_schema_metadata(head), path)
     assert prep(raw, out).made == 0
     assert prep(raw, out, retry_failed=True).made == 0
+
+
+# verify --sources
+
+
+def faults(out: Path, corpus: str = "lrw") -> list[str]:
+    return source_faults(out / corpus, CORPORA)
+
+
+def test_verify_compares_with_the_corpus_names_sizes_times_and_texts(
+    raw: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    texts = sorted(raw.rglob("*.txt"))
+    texts = [text for text in texts if text.with_suffix(".mp4").is_file()]
+    away(texts[5])
+    prep(raw, out)
+    assert faults(out) == []
+    films = [text.with_suffix(".mp4") for text in texts]
+    sources = {row["source"]: row["key"] for row in rows(out).values()}
+    keys = [sources[str(film.relative_to(raw))] for film in films]
+    films[0].write_bytes(films[0].read_bytes() + b"x")
+    films[1].write_bytes(films[1].read_bytes())
+    films[2].unlink()
+    texts[3].unlink()
+    texts[4].write_bytes(b"Duration: 9")
+    back(texts[5])
+    shutil.copy2(films[6], films[6].with_name(films[6].name.replace("_0000", "_0009")))
+    told = dict(line.split(": ", 1) for line in faults(out))
+    assert set(told) == {*keys[:6], keys[6].replace("_0000", "_0009")}
+    for key, words in zip(
+        keys, ("bytes, was made from", "written since", "listed no more", "txt is gone",
+               "txt has 11 bytes, was made from", "txt is there now"), strict=False,
+    ):  # fmt: skip
+        assert words in told[key]
+    assert told[keys[6].replace("_0000", "_0009")] == "is listed now, and in no shard"
+
+
+def test_verify_of_a_table_finds_it_again(raw: Path, tmp_path: Path) -> None:
+    films = sorted(raw.rglob("*.mp4"))[:2]
+    table = tmp_path / "mine.csv"
+    table.write_text("video\n" + "".join(f"{film.relative_to(tmp_path)}\n" for film in films))
+    prep(table, tmp_path / "out", "mine")
+    assert faults(tmp_path / "out", "mine") == []
+    films[0].unlink()
+    [line] = faults(tmp_path / "out", "mine")
+    assert line.endswith("mp4 is gone")
+
+
+def test_many_differences_are_some_lines_and_a_count(
+    raw: Path, calm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("avb.pipeline.verify_sources.MOST_LINES", 2)
+    prep(raw, tmp_path)
+    for film in raw.rglob("*.mp4"):
+        os.utime(film, ns=(1, 1))
+    assert len(faults(tmp_path)) == 3 and faults(tmp_path)[-1].startswith("7 more clips")
+
+
+def test_the_command_compares_when_it_is_told_to(raw: Path, tmp_path: Path) -> None:
+    prep(raw, tmp_path)
+    os.utime(next(raw.rglob("*.mp4")), ns=(1, 1))
+    words = ["verify", str(tmp_path / "lrw"), "--jobs", "1"]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    run = CliRunner().invoke(app, [*words, "--sources"])
+    assert run.exit_code == 1 and "1 faults" in run.stderr and "written since" in run.stderr
 
 
 # The rule itself

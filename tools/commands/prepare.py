@@ -155,27 +155,37 @@ def inspect(
 @app.command()
 @guarded
 def verify(
+    context: typer.Context,
     folder: Annotated[str, typer.Argument(help="OUT/<corpus>, or OUT for all in it.")],
     jobs: Annotated[int | None, typer.Option(min=1, help="Worker processes [one a core].")] = None,
     sample: Annotated[
         str | None, typer.Option(help="Only P% of the samples of each shard, and no hashes [all].")
     ] = None,
+    sources: Annotated[
+        bool, typer.Option("--sources", help="Compare with the corpus too: names, sizes, times.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Check shards against their manifest and hashes, and that every sample decodes."""
     from tqdm import tqdm
 
     from avb.machine import cores
+    from avb.pipeline.config import load_corpora
     from avb.pipeline.dataset import dataset_folders
     from avb.pipeline.storage import place
     from avb.pipeline.verify import parse_share
     from avb.pipeline.verify import verify as check
+    from avb.pipeline.verify_sources import source_faults
 
     share = parse_share(sample)
     jobs = jobs or cores()
     folders = dataset_folders(place(folder))
     with tqdm(unit="sample", disable=as_json or None) as bar:
         verdicts = [check(path, bar.update, jobs, share) for path in folders]
+    if sources:
+        corpora = load_corpora(context.obj)
+        for path, verdict in zip(folders, verdicts, strict=True):
+            verdict.faults += source_faults(path, corpora)
     faults = [f"{v.folder}: {fault}" for v in verdicts for fault in v.faults]
     shards, samples, stored = (
         sum(getattr(v, name) for v in verdicts) for name in ("shards", "samples", "stored")
