@@ -28,6 +28,8 @@ CROPS = ("lips", "face")
 EXPECTED = ("clips", "classes", "speakers", "train", "val", "test")
 
 
+#: Letters of a label, talker or part: what is as long as this is no name.
+LONGEST_NAME = 200
 #: The hash rule deals sentences into this many equal lots.
 HASH_PARTS = 20
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from avb.pipeline.cache import open_file
-from avb.pipeline.config import Crop, UsageError, build, one_line
+from avb.pipeline.config import LONGEST_NAME, Crop, UsageError, build, one_line
 from avb.pipeline.storage import Folder, Store
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def check_dataset(record: Any, where: str, account: bool = False) -> dict[str, A
     """
     found: _Dataset = build(_Account if account else _Dataset, record, where, strict=False)
     texts = (found.corpus, found.fingerprint, *found.labels)
-    if not all(text.isprintable() and len(text) < 200 for text in texts):
+    if not all(text.isprintable() and len(text) < LONGEST_NAME for text in texts):
         raise UsageError(f"{where}: a name or label that cannot be printed")
     if any("/" in shard.name or not shard.name.isprintable() for shard in found.shards):
         raise UsageError(f"{where}: a shard whose name is no name of a file")

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from avb.pipeline.cache import open_file
 from avb.pipeline.config import UsageError, one_line
 from avb.pipeline.dataset import check_dataset
+from avb.pipeline.records import MOST_SECONDS
 from avb.pipeline.storage import Folder, place
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ Rows = Ints | slice
 
 WORDS_PER_SENTENCE = 6
 PIECE_ROWS = 1 << 16
-MOST_SECONDS = 1e6  # of a clip
 
 
 class Row(NamedTuple):

@@ -11,7 +11,7 @@ from avb.pipeline.storage import Folder
 STATUSES = {
     "ok": "in a shard",
     "bad_decode": "the file opens as no video, or no picture comes out",
-    "bad_name": "a video whose name or folder says neither class nor sentence",
+    "bad_name": "a name or folder says neither class nor sentence; in tables a cell that cannot be",
     "blank_frames": "a picture without content (GRID: the first intra picture is missing)",
     "crashed": "whatever process opens it dies: a crash in a decoder, or all the memory taken",
     "duplicate": "another file or row of the same clip was taken",
@@ -52,7 +52,12 @@ FLAGS = {
     "silent": "no tenth of a second of the sound reaches -60 dBFS",
     "small_picture": "the picture is smaller than the corpus defines",
     "turned": "the pictures lay on their side and were turned upright by the face in them",
+    "span_clamped": "the row ends behind the film's end; what there is was taken",
+    "words_clamped": "words lie behind the clip's end; their times were cut to it, or are null",
 }
+
+#: More than any film lasts: a time beyond is none, and readers refuse it.
+MOST_SECONDS = 1e6
 
 #: One spoken word: what, start and end in seconds of the clip (None where not known).
 Word = tuple[str, float | None, float | None]

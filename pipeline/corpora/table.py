@@ -1,33 +1,48 @@
 """Anyone's own corpus: a CSV or Parquet file with a row a clip.
 
 Columns: `video` (a path, relative to the root), and optionally `start` and `end` in seconds of
-the video, `label`, `speaker`, `split`, and `words` (plain text, or JSON `[[word, start, end],
-...]` in seconds of the clip). Other frame rates are brought to 25 fps.
+the video, `label`, `speaker`, `split`, and `words`: plain text, or a list of `[word, start, end]`
+or of `{"word", "start", "end"}` in seconds of the clip, in JSON or of Parquet's own. Other frame
+rates are brought to 25 fps.
+
+A row whose cells cannot be what their columns say is refused by its number, and the others are
+made. What only the film can tell is known when it was decoded, and flagged: a span that ends
+behind it (`span_clamped`), words that do (`words_clamped`).
 """
 
 from __future__ import annotations
 
+import datetime
+import hashlib
 import json
 import math
+import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+import reprlib
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from avb.pipeline.config import Corpus, UsageError
+from avb.pipeline.config import LONGEST_NAME, Corpus, UsageError
+from avb.pipeline.corpora import table_file
 from avb.pipeline.corpora.lrw import load_film
 from avb.pipeline.decode import Media
-from avb.pipeline.records import Clip, Listing, Word
+from avb.pipeline.records import MOST_SECONDS, Clip, Listing, Word
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from avb.pipeline.plan import Settings
 
-COLUMNS = ("video", "start", "end", "label", "speaker", "split", "words")
 #: What other programs write into a column of numbers where there is none.
 NO_NUMBER = {"", "NA", "N/A", "n/a", "#N/A", "null", "NULL"}
+#: Bytes of a path; systems take 4,096 with the root's.
+LONGEST_PATH = 2048
+#: Bytes of a name below which a file system takes it with what shards and tars add: `.lips.mp4`,
+#: a number, the name of the machine while it is written.
+LONGEST_FILE, LONGEST_GROUP, LONGEST_KEY = 255, 150, 200
+#: `[laughter] yes`, `[[unclear]]`: text, and no list that somebody wrote wrongly.
+TAGGED = re.compile(
+    r"""\s*(?:\[(?!\s*['"{])(?![^]]*,\s*[-.\d])[^][]*\]|\[\[(?!\s*['"{])[^][,]*\]\])"""
+)
 
 
 def discover(root: Path, corpus: Corpus) -> Listing:
@@ -36,155 +51,205 @@ def discover(root: Path, corpus: Corpus) -> Listing:
     Raises:
         UsageError: it is no CSV or Parquet, is empty, or has no column `video`.
     """
-    names = _column_names(root)
-    if "video" not in names:
-        raise UsageError(
-            f"{root}: the column 'video' is missing; found {', '.join(names)};"
-            f" known columns: {', '.join(COLUMNS)}"
-        )
-    num_rows, labels = 0, set[str | None]()
-    for batch in _batches(root, [name for name in ("video", "label") if name in names]):
-        num_rows += len(batch)
-        if "label" in batch.schema.names:
-            labels.update(map(_text, batch["label"].unique().to_pylist()))
+    names = table_file.column_names(root)
+    _check_columns(root, names)
+    num_rows, labels, cleaned = 0, set[str](), set[str]()
+    for row in table_file.rows(root, [name for name in ("video", "label") if name in names]):
+        num_rows += 1
+        try:
+            label = _name(row.get("label"))
+        except ValueError:  # that row is refused
+            continue
+        if label is not None and label not in labels:
+            labels.add(label)
+        if label is not None and label != str(row["label"]):
+            cleaned.add(label)
     if num_rows == 0:
         raise UsageError(f"{root}: no rows")
-    unused = sorted(set(names) - set(COLUMNS))
+    notices = []
+    if unused := sorted(set(names) - set(COLUMNS)):
+        notices.append(f"columns not used: {', '.join(unused)}")
+    if cleaned:
+        some = ", ".join(sorted(cleaned)[:3])
+        notices.append(f"{len(cleaned)} labels had odd blanks or hidden letters, now: {some}")
     return Listing(
         root=root.parent,
         layout=f"table of {num_rows} rows",
-        clips=_clips(_batches(root, [name for name in COLUMNS if name in names])),
-        labels=sorted(label for label in labels if label is not None),
-        notices=[f"columns not used: {', '.join(unused)}"] if unused else [],
+        clips=_clips(table_file.rows(root, [name for name in COLUMNS if name in names])),
+        labels=sorted(labels),
+        notices=notices,
         twins_kept=True,
     )
 
 
-@contextmanager
-def _table_faults_named(path: Path) -> Iterator[None]:
-    import pyarrow as pa
-
-    try:
-        yield
-    except FileNotFoundError:
-        raise UsageError(f"{path}: no such file") from None
-    except (pa.ArrowInvalid, OSError) as error:
+def _check_columns(root: Path, names: list[str]) -> None:
+    if "video" not in names:
+        parted = {";": "semicolons", "\t": "tabs", "|": "bars"}
+        how = [word for mark, word in parted.items() if len(names) == 1 and mark in names[0]]
+        hint = f" (parted by {how[0]}; a CSV has commas, and points in numbers)" if how else ""
+        shown = ", ".join(names)
         raise UsageError(
-            f"{path}: neither CSV nor Parquet ({str(error).splitlines()[0]})"
-        ) from None
-
-
-def _is_parquet(path: Path) -> bool:
-    return path.suffix.lower() in (".parquet", ".pq")
-
-
-def _column_names(path: Path) -> list[str]:
-    import pyarrow.csv
-    import pyarrow.parquet
-
-    with _table_faults_named(path):
-        if _is_parquet(path):
-            return pyarrow.parquet.read_schema(path).names
-        with pyarrow.csv.open_csv(path) as reader:
-            return reader.schema.names
-
-
-def _batches(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    """Some columns of the rows, some thousand at a time; of a CSV every cell is text."""
-    import pyarrow as pa
-    import pyarrow.csv
-    import pyarrow.parquet
-
-    with _table_faults_named(path):
-        if _is_parquet(path):
-            with pyarrow.parquet.ParquetFile(path) as file:
-                yield from file.iter_batches(8192, columns=columns)
-        else:
-            # Left to guess, the reader makes 1 of the label 001 and nothing of the word null, and
-            # guesses from the first rows alone.
-            options = pyarrow.csv.ConvertOptions(
-                include_columns=columns, column_types=dict.fromkeys(columns, pa.string())
-            )
-            with pyarrow.csv.open_csv(path, convert_options=options) as reader:
-                yield from reader
-
-
-def _clips(batches: Iterator[pa.RecordBatch]) -> Iterator[Clip]:
-    rows = (row for batch in batches for row in batch.to_pylist())
-    for number, row in enumerate(rows, 1):
-        video = str(row["video"] or "")
-        status = error = ""
-        start = end = None
-        words: list[Word] = []
-        try:
-            start, end = _seconds(row.get("start")), _seconds(row.get("end"))
-            words = parse_words(row.get("words"))
-        except ValueError as problem:
-            status, error = "bad_name", f"row {number}: {problem}"
-        if not video:
-            status, error = "unreadable", f"row {number}: no video named"
-        elif end is not None and end <= (start or 0.0):
-            status = "zero_length"
-            error = f"row {number}: starts at {start or 0} s and ends at {end} s"
-        split = _text(row.get("split"))
-        speaker = _text(row.get("speaker"))
-        name = _safe(PurePosixPath(video).stem or f"row{number}")
-        if start is not None or end is not None:
-            name += f"_{round((start or 0) * 1000)}_{'' if end is None else round(end * 1000)}"
-        yield Clip(
-            name=name,
-            group=_safe(split or speaker or "all"),
-            split=split,
-            speaker=speaker,
-            label=_text(row.get("label")),
-            source=video,
-            start=start,
-            end=end,
-            words=words,
-            status=status,
-            error=error,
+            f"{root}: the column 'video' is missing; found {_clean(shown)[:300]}{hint};"
+            f" known columns: {', '.join(COLUMNS)}"
         )
+    if twice := [name for name in COLUMNS if names.count(name) > 1]:
+        raise UsageError(f"{root}: more than one column {twice[0]!r}")
+
+
+def _clips(rows: Iterator[dict[str, Any]]) -> Iterator[Clip]:
+    for number, row in enumerate(rows, 1):
+        clip = Clip(name="", group="", source="")
+        for column, read in READERS.items():
+            try:
+                setattr(clip, "source" if column == "video" else column, read(row.get(column)))
+            except ValueError as problem:
+                if not clip.status:
+                    clip.status = "unreadable" if column == "video" else "bad_name"
+                    clip.error = f"row {number}: {problem}"
+        start, end = clip.start or 0.0, clip.end
+        if not clip.status and end is not None and end <= start:
+            clip.status = "zero_length"
+            clip.error = f"row {number}: starts at {start or 0} s and ends at {end} s"
+        clip.group = _fitting(_safe(clip.split or clip.speaker or "all"), LONGEST_GROUP)
+        name = _safe(PurePosixPath(clip.source).stem or f"row{number}")
+        if clip.start is not None or end is not None:
+            name += f"_{round(start * 1000)}_{'' if end is None else round(end * 1000)}"
+        clip.name = _fitting(name, LONGEST_KEY)
+        yield clip
+
+
+def _path(value: Any) -> str:
+    """The path of a film.
+
+    Raises:
+        ValueError: there is none, or no file can be called so.
+    """
+    if value in (None, ""):
+        raise ValueError("no video named")
+    if not isinstance(value, str):
+        raise ValueError(f"video {_shown(value)} is no path")
+    size = max(len(os.fsencode(part)) for part in value.split("/"))
+    if "\0" in value or size > LONGEST_FILE or len(os.fsencode(value)) > LONGEST_PATH:
+        raise ValueError(f"video {_shown(value)}, {len(value)} letters, is no path of a file")
+    return value
 
 
 def parse_words(value: Any) -> list[Word]:
-    """Words of a cell: None, plain text, a JSON list of words, or of [word, start, end]."""
-    if value in (None, ""):
+    """Words of a cell: None, plain text, or a list of words, [word, start, end], or objects.
+
+    Raises:
+        ValueError: it is none of these, or a time cannot be.
+    """
+    _raise_bad(value)
+    if value is None:
         return []
     if isinstance(value, str):
         if not value.lstrip().startswith("["):
-            return [(word, None, None) for word in value.split()]
+            return [(word, None, None) for word in _clean(value).split()]
         try:
-            value = json.loads(value)
-        except ValueError:
-            raise ValueError(f"words {value!r} are not valid JSON") from None
-    words: list[Word] = []
-    for item in value:
-        if isinstance(item, str):
-            words.append((item, None, None))
-        elif isinstance(item, list) and len(item) == 3:
-            words.append((str(item[0]), _seconds(item[1]), _seconds(item[2])))
-        else:
-            raise ValueError(f"words: {item!r} is not [word, start, end]")
-    return words
+            value = json.loads(value, parse_constant=_no_constant)
+        except (ValueError, RecursionError):
+            if TAGGED.match(value):
+                return [(word, None, None) for word in _clean(value).split()]
+            raise ValueError(f"words {_shown(value)} are not valid JSON") from None
+    if not isinstance(value, list):
+        raise ValueError(f"words: {_shown(value)} is no text and no list")
+    return [_word(item) for item in value]
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _word(item: Any) -> Word:
+    """One word of a list, with its times if it has some."""
+    if isinstance(item, str):
+        item = [item, None, None]
+    elif isinstance(item, dict) and "word" in item:  # recognisers add scores
+        item = [item["word"], item.get("start"), item.get("end")]
+    if not (isinstance(item, list) and len(item) == 3):
+        raise ValueError(f"words: {_shown(item)} is not [word, start, end]")
+    text, start, end = item[0], _seconds(item[1]), _seconds(item[2])
+    if type(text) not in (str, int) or not (word := _clean(str(text))):
+        raise ValueError(f"words: {_shown(text)} is no word")
+    if start is not None and end is not None and end < start:
+        raise ValueError(f"words: {_shown(word)} starts at {start} s and ends at {end} s")
+    return word, start, end
 
 
 def _seconds(value: Any) -> float | None:
-    if value is None or str(value) in NO_NUMBER:
+    _raise_bad(value)
+    if value is None or (isinstance(value, str) and value.strip() in NO_NUMBER):
         return None
+    if isinstance(value, datetime.timedelta):
+        value = value.total_seconds()
     try:
+        if isinstance(value, bool):
+            raise TypeError
         number = float(value)
-    except ValueError:
-        raise ValueError(f"{value!r} is no number of seconds") from None
-    return None if math.isnan(number) else number
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{_shown(value)} is no number of seconds") from None
+    if math.isnan(number):
+        return None
+    if not 0 <= number <= MOST_SECONDS:
+        raise ValueError(f"{_shown(value)} is no time in a film, in seconds")
+    return number
 
 
-def _text(value: Any) -> str | None:
-    return None if value in (None, "") else str(value)
+def _name(value: Any) -> str | None:
+    """A label, talker or part as readers take it, cleaned; None where there is none.
+
+    Raises:
+        ValueError: a number with a point, no text at all, or too long to be a name.
+    """
+    _raise_bad(value)
+    if value is None:
+        return None
+    if not isinstance(value, str | int):
+        kind = type(value).__name__
+        raise ValueError(f"{_shown(value)} ({kind}) names nothing; text and whole numbers do")
+    text = _clean(str(value))
+    if len(text) >= LONGEST_NAME:
+        raise ValueError(f"{_shown(text)}, {len(text)} letters, is no name; of another column?")
+    return text or None
+
+
+def _raise_bad(value: Any) -> None:
+    """A cell that could not be read is the fault itself."""
+    if isinstance(value, ValueError):
+        raise value
+
+
+def _clean(text: str) -> str:
+    """In letters that print, with single spaces for all kinds of blanks: readers refuse others."""
+    seen = "".join(letter for letter in text if letter.isprintable() or letter.isspace())
+    return " ".join(seen.split())
+
+
+def _shown(value: Any) -> str:
+    """As Python writes it, short, in one line that can be read."""
+    return " ".join(reprlib.repr(value).split())
 
 
 def _safe(text: str) -> str:
     """`text` as part of a key: no dot (the archive reader splits there), no slash, no blank."""
     return re.sub(r"[^\w-]+", "_", text).strip("_") or "clip"
+
+
+def _fitting(name: str, most: int) -> str:
+    """The name, or its beginning and a hash of it, in at most so many bytes."""
+    data = name.encode()
+    if len(data) <= most:
+        return name
+    return f"{data[: most - 9].decode(errors='ignore')}-{hashlib.sha256(data).hexdigest()[:8]}"
+
+
+#: How the cell of each column is read; a ValueError refuses the row.
+READERS: dict[str, Callable[[Any], Any]] = {
+    "video": _path, "split": _name, "speaker": _name, "label": _name,
+    "start": _seconds, "end": _seconds, "words": parse_words,
+}  # fmt: skip
+COLUMNS = tuple(READERS)
 
 
 def load(root: Path, clip: Clip, settings: Settings) -> Media:
@@ -195,5 +260,23 @@ def load(root: Path, clip: Clip, settings: Settings) -> Media:
 def words(
     root: Path, clip: Clip, num_frames: int, settings: Settings, flags: set[str]
 ) -> list[Word]:
-    """The words of the row."""
-    return clip.words
+    """The words of the row; what lies behind the film is flagged."""
+    picture_s = 1 / settings.fps
+    lasts_s = num_frames * picture_s
+    late_s = lasts_s + picture_s + 1e-6  # one picture is rounding
+    if clip.end is not None and clip.end - (clip.start or 0.0) > late_s:
+        flags.add("span_clamped")
+    found = [_within(word, lasts_s, late_s) for word in clip.words]
+    if found != clip.words:
+        flags.add("words_clamped")
+    return found
+
+
+def _within(word: Word, lasts_s: float, late_s: float) -> Word:
+    """A word of a clip that lasts so long: cut at its end, or without times if all behind it."""
+    text, start, end = word
+    if max(start or 0.0, end or 0.0) <= late_s:
+        return word
+    if start is not None and start >= lasts_s:
+        return text, None, None
+    return text, start, lasts_s

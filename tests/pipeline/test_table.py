@@ -92,7 +92,7 @@ def test_only_the_column_video_is_needed(tmp_path: Path, importer: Any) -> None:
         ("mine.csv", "video,start\n", ["no rows"]),
         ("mine.csv", "", ["neither CSV nor Parquet"]),
         ("mine.parquet", "video\na.mp4\n", ["neither CSV nor Parquet"]),
-        ("mine.csv", "video,start\na.mp4,0,9,9\n", ["neither CSV nor Parquet"]),
+        ("mine.csv", "video,start\na.mp4,0,9,9\n", ["CSV whose row 1 has 4 cells", "header 2"]),
     ],
 )
 def test_a_table_that_cannot_be_used_is_one_line_that_says_why(
