@@ -13,6 +13,7 @@ import avb
 from avb.pipeline import audio
 from avb.pipeline.config import Corpus
 from avb.pipeline.facemodels import describe, version_of
+from avb.pipeline.facts import FORMAT
 from avb.pipeline.plan import Plan, Unit
 from avb.pipeline.shard import open_atomic, write_atomic
 from avb.pipeline.unit import row_schema, rows_path
@@ -20,7 +21,6 @@ from avb.pipeline.unit import row_schema, rows_path
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SCHEMA = 1
 MANIFEST_ROWS = 1 << 15  # in a row group; the index of a file with one a unit outgrows its rows
 LIBRARIES = ("av", "opencv-python-headless", "numpy", "torch", "torchaudio")
 
@@ -69,9 +69,9 @@ def write_dataset(folder: Path, plan: Plan, corpus: Corpus, seconds: float) -> d
             )
     scale, offset = audio.mel_scale_offset(settings.mel)
     plain = settings.as_dict()
-    identity = json.dumps([SCHEMA, plain, plan.labels, shards], sort_keys=True)
+    identity = json.dumps([FORMAT, plain, plan.labels, shards], sort_keys=True)
     record = {
-        "schema": SCHEMA,
+        "schema": FORMAT,
         "corpus": settings.corpus,
         "title": corpus.title,
         "layout": plan.layout,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from avb.pipeline.cache import open_file
 from avb.pipeline.config import LONGEST_NAME, Crop, UsageError, build, one_line
+from avb.pipeline.facts import FORMAT
 from avb.pipeline.storage import Folder, Store
 
 if TYPE_CHECKING:
@@ -89,8 +90,13 @@ class _Dataset:
     mel: _Mel
     labels: list[str]
     fingerprint: str
+    schema: int = 1
     pixels: dict[str, _Pixels] = field(default_factory=dict)
     shards: list[_Shard] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.schema <= FORMAT:
+            raise ValueError(f"shards of format {self.schema}; this version reads 1 to {FORMAT}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +108,7 @@ class _Account(_Dataset):
     pixels: dict[str, _Pixels]
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.crops.keys() != self.pixels.keys():
             raise ValueError("crops and pixels are not of the same names")
 

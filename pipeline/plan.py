@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from avb.pipeline.config import Corpus, Crop, Mel, UsageError, build
 from avb.pipeline.corpora import adapter
+from avb.pipeline.facts import FORMAT
 from avb.pipeline.records import Clip, Listing
 from avb.pipeline.remote import listed_tree
 from avb.pipeline.shard import open_atomic
@@ -113,6 +114,7 @@ class Plan:
     groups: dict[str, int] = field(default_factory=dict)
     statuses: dict[str, int] = field(default_factory=dict)
     given: Folder | None = None
+    format: int = FORMAT
 
     @property
     def listed(self) -> int:
@@ -351,6 +353,7 @@ def _write(plan: Plan, shards: Iterator[pa.RecordBatch]) -> None:
                 statuses[count["values"] or "ok"] += count["counts"]
             writer.write_batch(part)
         head = {
+            "schema": FORMAT,
             "root": str(plan.root.resolve()),
             "given": plan.given and str(plan.given.resolve()),
             "settings": settings,
@@ -385,6 +388,7 @@ def read_plan(path: Path) -> Plan:
         head["layout"],
         [Unit(**unit) for unit in head["units"]],
         given=folder_at(head["given"]) if head.get("given") else None,
+        format=head.get("schema", 1),
     )
 
 

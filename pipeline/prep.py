@@ -19,6 +19,7 @@ from avb.pipeline.account import write_dataset, write_manifest
 from avb.pipeline.config import Corpus, PrepError, UsageError
 from avb.pipeline.dispatch import run_units
 from avb.pipeline.engine import ENGINES, Engine
+from avb.pipeline.facts import FORMAT
 from avb.pipeline.losses import losses, stale_rows
 from avb.pipeline.plan import Plan, Settings, Unit, make_plan, read_plan
 from avb.pipeline.remote import Mirror, mirrored, sweep_scratch
@@ -312,6 +313,11 @@ def _settle_once(
 
 
 def _refuse_other(settings: Settings, plan: Plan, mirror: Mirror) -> None:
+    if plan.format != FORMAT:
+        raise UsageError(
+            f"{mirror} holds shards of format {plan.format}, now it is {FORMAT}: readers take them"
+            " as they are; to make them anew give another --out, or --overwrite"
+        )
     difference = settings.difference(plan.settings)
     if difference:
         raise UsageError(

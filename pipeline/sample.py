@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import io
 import itertools
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from avb.pipeline import audio, crop
 from avb.pipeline.codec import encode_flac, encode_video
 from avb.pipeline.corpora import adapter
 from avb.pipeline.decode import Media
+from avb.pipeline.facts import write_facts
 from avb.pipeline.follow import Follower, Frame, still
 from avb.pipeline.plan import Settings
 from avb.pipeline.records import FLAGS, Clip, Word
@@ -193,7 +193,7 @@ def encode_sample(
         "audio_pad": done.audio_pad,
         "flags": done.flags,
     }
-    members["json"] = json.dumps(facts, separators=(",", ":"), ensure_ascii=False).encode()
+    members["json"] = write_facts(facts)
     return members
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import math
 import multiprocessing
 from collections import Counter, deque
@@ -24,6 +23,7 @@ import numpy as np
 from avb.pipeline.codec import decode_flac, decode_video
 from avb.pipeline.config import UsageError
 from avb.pipeline.dataset import read_dataset, read_manifest
+from avb.pipeline.facts import read_facts
 from avb.pipeline.npy import parse_npy
 from avb.pipeline.plan import stable_hash
 from avb.pipeline.shard import read_members
@@ -315,9 +315,7 @@ def _member_faults(
         out = np.empty((frames, crop["stored"], crop["stored"]), np.uint8)
         decode_video(by_extension[extension], extension.split(".")[1], out)
     yield from _sound_faults(by_extension, row, record)
-    facts = json.loads(bytes(by_extension.get("json", b"")))
-    if not isinstance(facts, dict):
-        raise ValueError("json holds no object")
+    facts = read_facts(by_extension.get("json", b""))
     for name in ("key", "speaker", "label", "n_frames", "n_mel"):
         if facts.get(name) != row[name]:
             yield f"json says {name} {facts.get(name)!r}, the manifest {row[name]!r}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from avb.pipeline.codec import decode_video
 from avb.pipeline.dataset import dataset_folders, read_dataset, read_manifest
+from avb.pipeline.facts import read_facts
 from avb.pipeline.npy import parse_npy
 from avb.pipeline.plan import stable_hash
 from avb.pipeline.shard import read_members
@@ -120,7 +120,7 @@ def _strip(folder: Folder, row: dict[str, Any], record: dict[str, Any]) -> np.nd
     piece = read_piece(folder, f"{row['shard']}.tar", row["offset"], row["nbytes"])
     members = read_members(piece)
     parts = {name.removeprefix(row["key"] + "."): data for name, data in members.items()}
-    facts = json.loads(bytes(parts["json"]))
+    facts = read_facts(parts["json"])
     strip = np.full((150, WIDTH, 3), PAPER, np.uint8)
     words = " ".join(w for w, _, _ in facts["words"])
     title = f"{row['key']}   {facts['label'] or words}   {facts['n_frames']} frames"
