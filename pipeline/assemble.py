@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from avb.pipeline.batch import Batch
 from avb.pipeline.cache import fetched_ahead, the_cache
 from avb.pipeline.codec import EXTENSIONS, decode_flac, decode_video
-from avb.pipeline.index import WORDS_PER_SENTENCE, Index, Ints
+from avb.pipeline.index import Index, Ints
 from avb.pipeline.npy import parse_npy
 from avb.pipeline.shard import read_members
 from avb.pipeline.storage import Folder
@@ -33,11 +33,14 @@ Floats = NDArray[np.float32]
 
 
 class Job(NamedTuple):
-    """One call's work: rows of the index, their epochs and, for words, the order to deal them."""
+    """One call's work: rows of the index and their epochs; for words, those of each batch.
+
+    Of these, int64 [samples, 2]: which of the rows, and the place of the word in its clip.
+    """
 
     rows: Ints
     epochs: Ints
-    slots: Ints | None
+    words: list[Ints] | None
 
 
 def first_frame(start_s: float, end_s: float, fps: float) -> int:
@@ -134,12 +137,12 @@ class Assembler:
         return fetched_ahead(jobs, wanted, self._files.fetch)
 
     def __call__(self, job: Job) -> list[Batch]:
-        """The batches of one job: one of clips, or six of words.
+        """The batches of one job: one of clips, or some of words.
 
         Raises:
             FileNotFoundError, ValueError: a sample cannot be read; the message names it.
         """
-        return [self._clips(job)] if job.slots is None else self._words(job)
+        return [self._clips(job)] if job.words is None else self._words(job, job.words)
 
     def _clips(self, job: Job) -> Batch:
         index, size = self._index, len(job.rows)
@@ -184,67 +187,62 @@ class Assembler:
             audio_lengths=torch.tensor([len(s) for s in sounds]) if self._with_audio else None,
         )
 
-    def _words(self, job: Job) -> list[Batch]:
-        """Six batches; batch j has word `slots[i, j]` of sentence i, each sentence decoded once."""
-        assert job.slots is not None
-        size, columns_per_frame = len(job.rows), self._columns_per_frame
-        video = {
-            crop: np.empty((WORDS_PER_SENTENCE, size, WORD_FRAMES, side, side), np.uint8)
-            for crop, side in self._sides.items()
-        }
+    def _words(self, job: Job, words: list[Ints]) -> list[Batch]:
+        """A batch for each of `words`; each clip is decoded once."""
+        columns_per_frame = self._columns_per_frame
+        video = [
+            {crop: np.empty((len(part), WORD_FRAMES, side, side), np.uint8)
+             for crop, side in self._sides.items()} for part in words
+        ]  # fmt: skip
         mel_shape = (self._num_mels, WORD_FRAMES * columns_per_frame)
-        mel = np.full((WORDS_PER_SENTENCE, size, *mel_shape), self._silence, np.float32)
-        firsts = np.empty((WORDS_PER_SENTENCE, size), np.int64)
+        mel = [np.full((len(part), *mel_shape), self._silence, np.float32) for part in words]
+        firsts = [np.empty(len(part), np.int64) for part in words]
         for i, row in enumerate(job.rows):
             try:
                 clip_video, clip_mel = self.decode(row)
             except ValueError as error:
                 raise self._fault(row, error) from error
-            for j, slot in enumerate(job.slots[i]):
-                start_s, end_s = self._index.word_s[self._index.first_word[row] + slot]
-                first = firsts[j, i] = first_frame(start_s, end_s, self._fps)
-                window = np.arange(first, first + WORD_FRAMES)
-                for crop, frames in clip_video.items():
-                    np.take(frames, window, axis=0, mode="clip", out=video[crop][j, i])
-                if self._with_mel:
-                    _copy_window(clip_mel, first * columns_per_frame, mel[j, i])
-        return [
-            self._word_batch(
-                job,
-                job.slots[:, j],
-                firsts[j],
-                {crop: frames[j] for crop, frames in video.items()},
-                mel[j],
-            )
-            for j in range(WORDS_PER_SENTENCE)
-        ]
+            for j, part in enumerate(words):
+                for at in np.flatnonzero(part[:, 0] == i):
+                    start_s, end_s = self._index.word_s[self._index.first_word[row] + part[at, 1]]
+                    first = firsts[j][at] = first_frame(start_s, end_s, self._fps)
+                    window = np.arange(first, first + WORD_FRAMES)
+                    for crop, frames in clip_video.items():
+                        np.take(frames, window, axis=0, mode="clip", out=video[j][crop][at])
+                    if self._with_mel:
+                        _copy_window(clip_mel, first * columns_per_frame, mel[j][at])
+        parts = zip(words, firsts, video, mel, strict=True)
+        return [self._word_batch(job, *part) for part in parts]
 
     def _word_batch(
         self,
         job: Job,
-        slots: Ints,
+        dealt: Ints,
         firsts: Ints,
         video: dict[str, NDArray[np.uint8]],
         mel: Floats,
     ) -> Batch:
-        index = self._index
-        words = []
-        for row, first in zip(job.rows, firsts, strict=True):
+        index, size = self._index, len(dealt)
+        rows, places = job.rows[dealt[:, 0]], dealt[:, 1]
+        words, own = [], []
+        for row, place, first in zip(rows, places, firsts, strict=True):
             shift = float(first) / self._fps
-            timed = [(w, s, e) for w, s, e in index.words(row) if s is not None and e is not None]
-            words.append([(w, s - shift, e - shift) for w, s, e in timed])
-        dealt = [clip_words[slot] for clip_words, slot in zip(words, slots, strict=True)]
-        size = len(job.rows)
+            said = [
+                (w, None, None) if s is None or e is None else (w, s - shift, e - shift)
+                for w, s, e in index.words(row)
+            ]
+            words.append([word for word in said if word[1] is not None])
+            own.append(said[place])
         return Batch(
-            keys=[f"{index.key(r)}#{slot}" for r, slot in zip(job.rows, slots, strict=True)],
+            keys=[f"{index.key(r)}#{place}" for r, place in zip(rows, places, strict=True)],
             video={crop: torch.from_numpy(frames) for crop, frames in video.items()},
             mel=torch.from_numpy(mel) if self._with_mel else None,
             lengths=torch.full((size,), WORD_FRAMES),
             mel_lengths=torch.full((size,), WORD_FRAMES * self._columns_per_frame),
-            label_id=torch.tensor([self._label_of[word] for word, _, _ in dealt]),
-            boundary=torch.tensor([times for _, *times in dealt]),
-            epoch=torch.from_numpy(job.epochs),
-            speakers=[index.speaker[row] for row in job.rows],
+            label_id=torch.tensor([self._label_of[word] for word, _, _ in own]),
+            boundary=torch.tensor([times for _, *times in own]),
+            epoch=torch.from_numpy(job.epochs[dealt[:, 0]]),
+            speakers=[index.speaker[row] for row in rows],
             words=words,  # type: ignore[arg-type]
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +49,22 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    @staticmethod
+    def joined(batches: Sequence[Batch]) -> Batch:
+        """One batch of several whose samples are of the same lengths, as those of words."""
+        if len(batches) == 1:
+            return batches[0]
+        whole: dict[str, Any] = {}
+        for name in (field.name for field in dataclasses.fields(Batch)):
+            parts = [getattr(batch, name) for batch in batches]
+            if isinstance(parts[0], dict):
+                whole[name] = {crop: torch.cat([part[crop] for part in parts]) for crop in parts[0]}
+            elif isinstance(parts[0], Tensor):
+                whole[name] = torch.cat(parts)
+            else:
+                whole[name] = None if parts[0] is None else [x for part in parts for x in part]
+        return Batch(**whole)
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with its tensors on `device`; asynchronous from pinned memory."""

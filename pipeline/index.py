@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avb.pipeline.cache import open_file
-from avb.pipeline.config import UsageError, one_line
+from avb.pipeline.config import LONGEST_NAME, UsageError, one_line
 from avb.pipeline.dataset import check_dataset
 from avb.pipeline.records import MOST_SECONDS
 from avb.pipeline.storage import Folder, place
@@ -28,7 +28,6 @@ Ints = NDArray[np.int64]
 SmallInts = NDArray[np.int32]
 Rows = Ints | slice
 
-WORDS_PER_SENTENCE = 6
 PIECE_ROWS = 1 << 16
 
 
@@ -174,23 +173,59 @@ class Index:
             )
 
     def timed_sentences(self, rows: Ints) -> Ints:
-        """Those rows that hold exactly six words, each with its times and in the class list.
+        """Those rows that hold a word with its times that is in the class list.
 
         Raises:
             ValueError: there is none.
         """
-        known = np.isin(self.word.names, self.labels)[self.word.codes]
-        usable = np.zeros(len(known) + 1, np.int32)
-        np.cumsum(known & np.isfinite(self.word_s).all(1), out=usable[1:])
-        num_words = self.first_word[rows + 1] - self.first_word[rows]
-        num_usable = usable[self.first_word[rows + 1]] - usable[self.first_word[rows]]
-        kept = rows[(num_words == WORDS_PER_SENTENCE) & (num_usable == WORDS_PER_SENTENCE)]
+        kept = rows[np.diff(self.timed_words(rows)[0]) > 0]
         if not kept.size:
+            number = int((self.first_word[rows + 1] - self.first_word[rows]).sum())
             raise ValueError(
-                f"{self.folder}: none of {len(rows)} clips has {WORDS_PER_SENTENCE} words with "
-                "times; prepare the corpus with its alignment files, or read whole clips"
+                f"{self.folder}: 0 of {number} words with times, in {len(rows)} clips; prepare the"
+                " corpus with its alignment files, a table with words as [word, start, end], or"
+                " read whole clips (--unit clip)"
             )
         return kept
+
+    def timed_words(self, rows: Ints) -> tuple[Ints, Ints]:
+        """Which words of each row can be samples: with times in the clip, and in the class list.
+
+        Returns:
+            int64 [rows + 1] and [words]: row i has the words at the places `second[first[i] :
+            first[i + 1]]` of its clip.
+        """
+        known = np.isin(self.word.names, self.labels)[self.word.codes]
+        counts = self.first_word[rows + 1] - self.first_word[rows]
+        of = np.repeat(np.arange(len(rows)), counts)
+        ends = np.cumsum(counts)
+        places = np.arange(len(of)) - np.repeat(ends - counts, counts)
+        words = self.first_word[rows][of] + places
+        usable = known[words] & self._timed()[words]
+        first = np.concatenate([[0], np.cumsum(np.bincount(of[usable], minlength=len(rows)))])
+        return first, places[usable]
+
+    def _timed(self) -> NDArray[np.bool_]:
+        """Of each word, whether it has times that lie in its clip."""
+        lasts_s = self.num_frames / self.dataset["settings"]["fps"]
+        starts, ends = self.word_s.T
+        inside = starts < np.repeat(lasts_s, np.diff(self.first_word))
+        return inside & (0 <= starts) & (starts <= ends)  # neither holds of NaN
+
+    def of_unit(self, unit: str) -> Index:
+        """The index as a stream of this unit takes it: of words, the classes are words.
+
+        Where words with times are no labels of clips (a table that has none, or others), the
+        classes are all such words, and no clip has a label.
+        """
+        if unit != "word":
+            return self
+        names = {self.word.names[code] for code in np.unique(self.word.codes[self._timed()])}
+        names = {name for name in names if name.isprintable() and len(name) < LONGEST_NAME}
+        if names <= set(self.labels):
+            return self
+        dataset = self.dataset | {"labels": sorted(names)}
+        return replace(self, dataset=dataset, label_id=np.full_like(self.label_id, -1))
 
     def _has(self, column: str, names: Collection[str]) -> NDArray[np.bool_]:
         found: Names = getattr(self, column)

@@ -7,6 +7,8 @@ to keep from version to version.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -55,18 +57,24 @@ def epoch_order(shards: Shards, seed: int, epoch: int, buffer: int) -> Ints:
 
 
 def word_slots(clips: Ints, seed: int, epoch: int, num_words: int) -> Ints:
-    """In which order the words of these sentences are dealt: int64 [len(clips), num_words].
+    """`word_order` of clips that all have `num_words`: int64 [len(clips), num_words]."""
+    first = np.arange(int(clips.max()) + 2) * num_words
+    return np.stack(list(word_order(clips, seed, epoch, first)))
 
-    A sentence's order does not depend on which others are asked for.
+
+def word_order(clips: Ints, seed: int, epoch: int, first: Ints) -> Iterator[Ints]:
+    """In which order the words of each of these clips are dealt, int64 [its words].
+
+    Clip i has the words from `first[i]` to `first[i + 1]` of all; its order does not depend on
+    which others are asked for.
     """
     bits = _bits(seed, epoch, _SLOTS)
-    draws = np.empty((len(clips), num_words), np.uint64)
     at = 0
-    for row, clip in enumerate(clips.tolist()):
-        bits.advance((clip * num_words - at) % 2**128)  # the generator's period: backwards as well
-        draws[row] = bits.random_raw(num_words)
-        at = (clip + 1) * num_words
-    return np.argsort(draws, axis=1, kind="stable")
+    for clip in clips.tolist():
+        start, stop = int(first[clip]), int(first[clip + 1])
+        bits.advance((start - at) % 2**128)  # the generator's period: backwards as well
+        yield np.argsort(np.asarray(bits.random_raw(stop - start), np.uint64), kind="stable")
+        at = stop
 
 
 class EndlessOrder:

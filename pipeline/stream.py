@@ -15,6 +15,7 @@ Reading needs PyAV (or OpenCV), pyarrow and torch, not webdataset.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -22,8 +23,9 @@ import numpy as np
 from avb.machine import cores
 from avb.pipeline.assemble import Assembler, Job
 from avb.pipeline.batch import Batch
-from avb.pipeline.index import WORDS_PER_SENTENCE, Index, Ints
-from avb.pipeline.order import EndlessOrder, share, word_slots
+from avb.pipeline.deal import Deal
+from avb.pipeline.index import Index, Ints
+from avb.pipeline.order import EndlessOrder, share
 from avb.pipeline.storage import StorageError
 
 
@@ -78,9 +80,9 @@ class Stream:
             crops: names of the pictures wanted, `lips` and `face`; none for sound alone.
             mel: whether mels are wanted.
             audio: whether the stored sound is wanted (whole clips only).
-            unit: `clip`, or `word`: 29 frames centred on each of the six words of a sentence.
-                Then a block of `batch_size` sentences is decoded once and dealt out as six
-                batches, each with one word of every sentence.
+            unit: `clip`, or `word`: 29 frames centred on each word that has times, of the classes
+                of `Index.of_unit`. Then a block of clips is decoded once and dealt out as some
+                batches; of GRID, `batch_size` sentences as six, each with one word of every one.
             once: one pass instead of an endless shuffled stream.
             seed: decides the order.
             buffer: clips that are shuffled together across shards.
@@ -94,10 +96,13 @@ class Stream:
             ValueError: the request cannot be met; one line says why.
         """
         rows = np.arange(len(index)) if rows is None else np.asarray(rows, np.int64)
+        index = index.of_unit(unit)
         if unit == "word":
             rows = index.timed_sentences(rows)
         _check(index, rows, tuple(crops), unit, audio, batch_size, rank, world)
-        self._deal = WORDS_PER_SENTENCE if unit == "word" else 1
+        self._deal = None
+        if unit == "word":
+            self._deal = Deal(*index.timed_words(rows), batch_size, seed)
         self._batch_size = batch_size
         self._once = once
         self._seed = seed
@@ -107,45 +112,82 @@ class Stream:
         self._assemble = Assembler(index, tuple(crops), mel, audio)
         self._order = EndlessOrder(index.shard.codes[rows], seed, buffer)
         self.rows = rows
-        self.num_samples = len(rows) * self._deal
+        self.num_samples = self._deal.num_words if self._deal else len(rows)
         self.position = position
 
     def __iter__(self) -> Iterator[Batch]:
         if self._once:
             self.position = 0
-        skip = self.position % self._deal  # batches of the first block that were handed out
-        jobs = self._jobs(self.position // self._deal)
+        jobs = self._jobs() if self._deal is None else self._word_jobs(self._deal)
+        own = share(self._batch_size, self._rank, self._world)
+        held: list[Batch] = []  # words of one batch may come from two blocks of clips
         for batches in self._run(self._assemble.fetched_ahead(jobs)):
             if isinstance(batches, Exception):
                 raise batches
-            for batch in batches[skip:]:
-                self.position += 1
-                yield batch
-            skip = 0
+            for batch in batches:
+                held.append(batch)
+                if self._once or sum(map(len, held)) == own.stop - own.start:
+                    self.position += 1
+                    yield self._whole(held)
+                    held = []
 
-    def _jobs(self, block: int) -> Iterator[Job]:
-        """What this process has to decode, block after block of `batch_size` clips."""
-        size, num_clips = self._batch_size, len(self.rows)
-        for start in range(block * size, num_clips, size) if self._once else _count(block, size):
-            if self._once:
-                clips = np.arange(start, min(start + size, num_clips))
-                epochs = np.zeros_like(clips)
-            else:
-                clips, epochs = self._order.take(start, start + size)
+    def _whole(self, parts: list[Batch]) -> Batch:
+        batch = Batch.joined(parts)
+        return batch.pin_memory() if self._pin_memory and len(parts) > 1 else batch
+
+    def _jobs(self) -> Iterator[Job]:
+        """What this process has to decode, batch after batch."""
+        for clips, epochs in self._blocks(self.position, self._batch_size):
             part = share(len(clips), self._rank, self._world)
-            clips, epochs = clips[part], epochs[part]
-            if not clips.size:  # fewer clips left in a pass than processes
-                continue
-            slots = self._slots(clips, epochs) if self._deal > 1 else None
-            yield Job(self.rows[clips], epochs, slots)
+            if clips[part].size:  # there may be fewer clips left in a pass than processes
+                yield Job(self.rows[clips[part]], epochs[part], None)
 
-    def _slots(self, clips: Ints, epochs: Ints) -> Ints:
-        slots = np.tile(np.arange(self._deal), (len(clips), 1))
-        if not self._once:
-            for epoch in np.unique(epochs):
-                here = epochs == epoch
-                slots[here] = word_slots(clips[here], self._seed, int(epoch), self._deal)
-        return slots
+    def _word_jobs(self, deal: Deal) -> Iterator[Job]:
+        """What this process has to decode, block after block of the clips that are dealt."""
+        block, begun = (0, 0) if self._once else deal.seek(self.position, self._order)
+        wanted = self.position * self._batch_size - begun  # words before were handed out
+        for clips, epochs in self._blocks(block, deal.block):
+            words = deal.words(clips, None if self._once else epochs)
+            parts = list(self._parts(deal, words, begun, wanted, len(clips)))
+            begun, wanted = begun + len(words), wanted - len(words)
+            if parts:
+                used, of = np.unique(np.concatenate(parts)[:, 0], return_inverse=True)
+                ends = np.cumsum([len(part) for part in parts])
+                for part, own in zip(parts, np.split(of.reshape(-1), ends[:-1]), strict=True):
+                    part[:, 0] = own
+                yield Job(self.rows[clips[used]], epochs[used], parts)
+
+    def _parts(
+        self, deal: Deal, words: Ints, begun: int, wanted: int, num_clips: int
+    ) -> Iterator[Ints]:
+        """Of each batch of a block, the words that are this process's and not handed out yet."""
+        rank, world = self._rank, self._world
+        if self._once:  # a block ends with its batches; the last, of fewer clips, has smaller ones
+            size = self._batch_size if num_clips == deal.block else min(num_clips, self._batch_size)
+            for start in range(0, len(words), size):
+                part = words[start : start + size]
+                if len(own := part[share(len(part), rank, world)]):
+                    yield own.copy()
+            return
+        own_share = share(self._batch_size, rank, world)
+        for start, stop, batch in deal.cuts(begun, len(words)):
+            low, high = (
+                max(start, batch + own_share.start, wanted),
+                min(stop, batch + own_share.stop),
+            )
+            if low < high:
+                yield words[low:high].copy()
+
+    def _blocks(self, block: int, size: int) -> Iterator[tuple[Ints, Ints]]:
+        """Clips and their epochs, `size` at a time, from a block on."""
+        num_clips = len(self.rows)
+        if self._once:
+            for start in range(block * size, num_clips, size):
+                clips = np.arange(start, min(start + size, num_clips))
+                yield clips, np.zeros_like(clips)
+            return
+        for start in itertools.count(block * size, size):
+            yield self._order.take(start, start + size)
 
     def _run(self, jobs: Iterator[Job]) -> Iterator[list[Batch] | Exception]:
         """The jobs' batches in the jobs' order."""
@@ -181,12 +223,6 @@ class _Jobs:
 
 def _as_is(batches: list[Batch] | Exception) -> list[Batch] | Exception:
     return batches
-
-
-def _count(block: int, size: int) -> Iterator[int]:
-    while True:
-        yield block * size
-        block += 1
 
 
 def _check(

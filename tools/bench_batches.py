@@ -17,7 +17,8 @@ from avb.pipeline.assemble import WORD_FRAMES
 from avb.pipeline.audio import mel_scale_offset
 from avb.pipeline.batch import Batch
 from avb.pipeline.config import UsageError, load_corpora
-from avb.pipeline.index import WORDS_PER_SENTENCE, Index
+from avb.pipeline.deal import DEALT
+from avb.pipeline.index import Index
 from avb.pipeline.stream import Stream, default_workers
 from avb.train.recipe import Recipe
 from avb.train.sounds import readable
@@ -126,7 +127,7 @@ class Feed:
                 index, batch_size=recipe.batch_size, crops=(recipe.crop,), unit=recipe.unit,
                 seed=recipe.seed, buffer=recipe.buffer, pin_memory=pin_memory,
             )  # fmt: skip
-            deal = WORDS_PER_SENTENCE if recipe.unit == "word" else 1
+            deal = DEALT if recipe.unit == "word" else 1
             self.ahead = _PREFETCH * default_workers() * deal
             self._batches = readable(stream)
 

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,18 @@ def clip_row(key: str, num_frames: int, **more: Any) -> dict[str, Any]:
     row |= {"key": key, "group": group, "status": "ok", "words": []}
     row |= {"n_frames": num_frames, "n_mel": 4 * num_frames}
     return row | more
+
+
+@pytest.fixture(scope="session")
+def store() -> Callable[..., StoredFolder]:
+    """Writes a folder of clips, each (key, number of frames, what else is in its row)."""
+
+    def write(
+        folder: Path, clips: list[tuple[str, int, dict[str, Any]]], labels: list[str]
+    ) -> StoredFolder:
+        return write_folder(folder, [clip_row(k, n, **more) for k, n, more in clips], labels, 6)
+
+    return write
 
 
 @pytest.fixture(scope="session")
