@@ -94,6 +94,7 @@ class Split:
     """A named division into parts: by the clip's own split, by talker, or by hash of its name.
 
     `parts` lists talkers (by: speaker) or residues modulo 20 (by: hash); `speakers` limits both.
+    With `few`, clips so few that the residues leave a part empty are dealt in the hashes' order.
     """
 
     by: Literal["split", "speaker", "hash"]
@@ -101,6 +102,7 @@ class Split:
     aliases: list[str] = field(default_factory=list)
     speakers: list[str] | None = None
     parts: dict[str, list[int | str]] = field(default_factory=dict)
+    few: bool = False
 
     def part_of(self, key: str, speaker: str | None, split: str | None) -> str | None:
         """The part (train, val, test) that a clip belongs to, or None if it belongs to none.
@@ -117,9 +119,13 @@ class Split:
             return split
         member: int | str | None = speaker
         if self.by == "hash":
-            name = key.split("/", 1)[-1]
-            member = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) % HASH_PARTS
+            member = name_hash(key) % HASH_PARTS
         return next((part for part, members in self.parts.items() if member in members), None)
+
+
+def name_hash(key: str) -> int:
+    """The number that the hash rule deals a clip by: of its name alone, whatever the group."""
+    return int(hashlib.sha256(key.split("/", 1)[-1].encode()).hexdigest()[:8], 16)
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,8 @@ def open_recipe(
     index, corpus = open_shards(data, datasets)
     given: dict[str, Any] = {f.name: None for f in dataclasses.fields(Options)}
     given |= {"task": task, "data": data, "recipe": recipe, "overrides": overrides}
-    return resolve(Options(**given), index, corpus), index
+    plan = resolve(Options(**given), index, corpus)
+    return plan, index.of_unit(plan.unit)
 
 
 def with_decoders(plan: Recipe) -> dict[str, Recipe]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from avb.pipeline.config import UsageError
 from avb.pipeline.storage import Folder
 from avb.tools.console import say
-from avb.tools.train_command import DEFAULT_SPLIT, choose_device, open_shards, revision
+from avb.tools.train_command import choose_device, open_shards, revision
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ def run(options: Options) -> None:
 
     from avb.train import checkpoint, judging
     from avb.train.measures.judge import Training
-    from avb.train.split import split_rows
+    from avb.train.split import default_split, split_rows
 
     if options.out.exists():
         raise UsageError(f"{options.out}: is there already; choose another --out, or delete it")
     index, corpus = open_shards(options.data, options.datasets)
-    split = options.split or DEFAULT_SPLIT.get(index.dataset["corpus"], next(iter(corpus.splits)))
+    split = options.split or default_split(index, corpus)
     speakers = options.speakers.split(",") if options.speakers else None
     parts = split_rows(index, corpus, split, speakers, options.split_file)
     device = choose_device(options.device)

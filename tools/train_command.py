@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from avb.machine import cores
 from avb.pipeline.config import Corpus, UsageError, load_corpora
 from avb.pipeline.dataset import check_dataset
@@ -18,10 +20,9 @@ from avb.pipeline.shard import DISK_FAULTS
 from avb.pipeline.storage import Folder
 from avb.tools.console import FAILED, PREEMPTED, say
 from avb.train.recipe import Recipe, Task, load_recipe, make_recipe
-from avb.train.split import Parts, split_rows
+from avb.train.split import Parts, default_split, split_rows, usable_rows
 
 DEFAULT_DATA = {"lip": Path("shards/lrw"), "l2s": Path("shards/grid")}
-DEFAULT_SPLIT = {"grid": "grid-hash"}
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,17 @@ def run(options: Options) -> int:
     """Train as the flags say; returns the exit code."""
     index, corpus = open_shards(options.data or DEFAULT_DATA[options.task], options.datasets)
     recipe = resolve(options, index, corpus)
+    index = index.of_unit(recipe.unit)
     speakers = options.speakers.split(",") if options.speakers else None
-    parts = split_rows(index, corpus, recipe.split, speakers, options.split_file)
+    usable = usable_rows(index, np.arange(len(index)), recipe)
+    if not usable.size:
+        raise _without_target(index, recipe, f"{len(index)} clips")
+    parts = split_rows(index, corpus, recipe.split, speakers, options.split_file, among=usable)
     out = options.out or Path("runs") / f"{options.task}-{recipe.corpus}-{options.recipe}"
     if not options.per_talker:
         return run_one(options, recipe, index, parts, out)
     for talker in talkers_of(index, parts):
-        own = split_rows(index, corpus, recipe.split, [talker], options.split_file)
+        own = split_rows(index, corpus, recipe.split, [talker], options.split_file, among=usable)
         code = run_one(options, recipe, index, own, out / talker)
         if code:
             return code
@@ -83,8 +88,11 @@ def run_one(options: Options, recipe: Recipe, index: Index, parts: Parts, out: P
     from avb.train.loop import Diverged, Preempted, train
     from avb.train.machine import peer_lost
 
+    parts, left_out = fitted(parts, index, recipe)
     if options.epochs is not None:
-        samples = len(parts.rows["train"]) * (6 if recipe.unit == "word" else 1)
+        samples = len(parts.rows["train"])
+        if recipe.unit == "word":
+            samples = len(index.timed_words(parts.rows["train"])[1])
         steps = math.ceil(options.epochs * samples / recipe.batch_size)
         recipe = dataclasses.replace(recipe, steps=steps)
     device = choose_device(options.device)
@@ -95,6 +103,8 @@ def run_one(options: Options, recipe: Recipe, index: Index, parts: Parts, out: P
     if not quiet:
         whose = f" of {', '.join(parts.speakers)}" if parts.speakers else ""
         say(f"split {parts.name}{whose} ({parts.source}): {counts} clips; test is not looked at")
+        if left_out:
+            say(f"left out: {left_out} clips without {_target(recipe)}")
         if parts.absent:
             empty = "".join(f"; {part} is empty" for part, count in counts.items() if not count)
             say(f"talkers without a clip here: {', '.join(parts.absent)}{empty}")
@@ -134,6 +144,31 @@ def run_one(options: Options, recipe: Recipe, index: Index, parts: Parts, out: P
     return 0
 
 
+def fitted(parts: Parts, index: Index, recipe: Recipe) -> tuple[Parts, int]:
+    """The parts less the clips without what the recipe learns, and how many these are.
+
+    Raises:
+        UsageError: none is left to train on, or to validate with.
+    """
+    rows = {part: usable_rows(index, found, recipe) for part, found in parts.rows.items()}
+    for part in ("train", "val"):
+        if len(parts.rows[part]) and not len(rows[part]):
+            raise _without_target(index, recipe, f"{len(parts.rows[part])} clips of {part}")
+    left_out = sum(map(len, parts.rows.values())) - sum(map(len, rows.values()))
+    return dataclasses.replace(parts, rows=rows), left_out
+
+
+def _without_target(index: Index, recipe: Recipe, which: str) -> UsageError:
+    return UsageError(
+        f"{index.folder}: none of {which} has {_target(recipe)}; --unit clip learns labels,"
+        " --unit word words with their times ([word, start, end])"
+    )
+
+
+def _target(recipe: Recipe) -> str:
+    return "a word with its times" if recipe.unit == "word" else "a label"
+
+
 def open_shards(folder: Folder, datasets: Path | None = None) -> tuple[Index, Corpus]:
     """The index of a folder of shards, and the entry of its corpus.
 
@@ -156,12 +191,10 @@ def resolve(options: Options, index: Index, corpus: Corpus) -> Recipe:
     """The recipe with the flags over it, fitted to the corpus that is there."""
     recipe = load_recipe(options.task, options.recipe, options.overrides)
     name = index.dataset["corpus"]
-    known = {*corpus.splits, *(a for s in corpus.splits.values() for a in s.aliases)}
-    fallback = DEFAULT_SPLIT.get(name, next(iter(corpus.splits)))
     changes: dict[str, Any] = {
         "corpus": name,
-        "unit": options.unit,
-        "split": options.split or (recipe.split if recipe.split in known else fallback),
+        "unit": options.unit or fitting_unit(recipe, index),
+        "split": options.split or default_split(index, corpus, recipe.split),
         "steps": options.steps,
         "seed": options.seed,
     }
@@ -170,9 +203,17 @@ def resolve(options: Options, index: Index, corpus: Corpus) -> Recipe:
     if recipe.crop not in index.dataset["crops"]:
         held = ", ".join(index.dataset["crops"])
         raise UsageError(f"{index.folder}: holds {held}, no {recipe.crop}; avb prep --crop")
-    if recipe.task == "lip" and recipe.unit == "clip" and (index.label_id < 0).all():
-        raise UsageError(f"{index.folder}: its clips have no labels; sentences need --unit word")
     return recipe
+
+
+def fitting_unit(recipe: Recipe, index: Index) -> str:
+    """The recipe's unit, or the other one of a lip reader where the clips have only that."""
+    labelled = bool((index.label_id >= 0).any())
+    everything = np.arange(len(index))
+    timed = bool(len(index.of_unit("word").timed_words(everything)[1]))
+    if recipe.task == "lip" and labelled != timed:
+        return "word" if timed else "clip"
+    return recipe.unit
 
 
 def choose_device(wanted: str | None) -> str:

@@ -47,7 +47,8 @@ def measure(
     options: dict[str, Any] = {}
     if words:  # words of one sentence share its light and its talker: intervals draw sentences
         options["talkers"] = [key.split("#")[0] for key in keys]
-        options["places"] = [int(key.split("#")[1]) for key in keys]
+        if index.dataset["corpus"] == "grid":  # only its sentences have the same slots
+            options["places"] = [int(key.split("#")[1]) for key in keys]
     if unseen_talkers:
         options["talkers"] = talkers
     scored = {name: lip.score(v, labels, index.labels, **options) for name, v in logits.items()}

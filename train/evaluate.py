@@ -20,7 +20,7 @@ from avb.pipeline.config import Corpus, UsageError
 from avb.pipeline.index import Index, Ints
 from avb.train import eval_addressing, eval_l2s, eval_lip, judging
 from avb.train.network import load_network
-from avb.train.split import split_rows
+from avb.train.split import split_rows, usable_rows
 
 METERS = ("pystoi", "pesq", "jiwer", "pocketsphinx")
 
@@ -60,10 +60,13 @@ def evaluate(
     """
     loaded = load_network(path, kind)
     recipe, scaling, data = loaded.recipe, loaded.scaling, loaded.data
+    index = index.of_unit(recipe.unit)
     if data["labels"] != index.labels:
         raise UsageError(f"{index.folder}: its label map is not the one {path} was trained on")
     model = loaded.model.to(device)
-    rows = part_rows(index, corpus, data, part)[:limit]
+    rows = usable_rows(index, part_rows(index, corpus, data, part)[:limit], recipe)
+    if not rows.size:
+        raise UsageError(f"{index.folder}: no clip of {part} has what this network learned to say")
     given = (model, recipe, scaling, index, rows, torch.device(device))
     known_rows = part_rows(index, corpus, data, "train", need=False)
     strangers = unseen_talkers(index, rows, known_rows)

@@ -9,8 +9,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from avb.pipeline.config import Corpus, Split, UsageError, find_split
+from avb.pipeline.config import HASH_PARTS, Corpus, Split, UsageError, find_split, name_hash
 from avb.pipeline.index import Index, Ints, Row
+from avb.train.recipe import Recipe
 
 PARTS = ("train", "val", "test")
 TALKER = re.compile(r"^s(\d{1,2})$")
@@ -41,6 +42,7 @@ def split_rows(
     file: Path | None = None,
     need: tuple[str, ...] = ("train", "val"),
     listed: dict[str, str] | None = None,
+    among: Ints | None = None,
 ) -> Parts:
     """The rows of each part of a named split, or of a list.
 
@@ -53,6 +55,7 @@ def split_rows(
             (`val/s20/prwo5p`, `train s1/video/bwim6p.mp4`).
         need: parts that must not be empty.
         listed: `{key: part}` as such a file was read once; `name` is then what it was called.
+        among: rows that can be used, where so few clips are dealt that every one counts.
 
     Raises:
         UsageError: an unknown split or line, or an empty part; missing talkers are named.
@@ -73,17 +76,61 @@ def split_rows(
 
     found = [part(index.row(i)) for i in range(len(index))]
     rows = {p: np.flatnonzero([f == p for f in found]) for p in PARTS}
+    if split.few and listed is None:
+        good = {p: r if among is None else np.intersect1d(r, among) for p, r in rows.items()}
+        if not all(map(len, good.values())):
+            listed = _deal_few(index, np.concatenate(list(good.values())), split)
+    if split.few and listed is not None:
+        rows = {p: np.flatnonzero([listed.get(index.key(i)) == p for i in range(len(index))])
+                for p in PARTS}  # fmt: skip
     members = split_talkers(split)
     empty = [p for p in need if not len(rows[p])]
     if empty:
         named = ", ".join(absent_talkers(index, members.union(speakers or ())))
         raise UsageError(
             f"{index.folder}: split {own} leaves nothing for {' and '.join(empty)}"
-            f"{named and f' (talkers without a clip: {named})'}; choose another --split, or"
-            " prepare more talkers"
+            f"{named and f' (talkers without a clip: {named})'}{_parts_there(index, split)};"
+            " choose another --split, or prepare more talkers"
         )
     absent = absent_talkers(index, members if speakers is None else speakers)
     return Parts(own, split.source, rows, speakers, listed, absent)
+
+
+def _deal_few(index: Index, rows: Ints, split: Split) -> dict[str, str]:
+    """`{key: part}` in the order of the hashes: each part its share, and one clip if there are."""
+    keys = sorted((index.key(row) for row in rows), key=lambda key: (name_hash(key), key))
+    sizes = {p: max(1, len(keys) * len(split.parts[p]) // HASH_PARTS) for p in PARTS}
+    parts = ["val"] * sizes["val"] + ["train"] + ["test"] * sizes["test"] + ["train"] * len(keys)
+    return dict(zip(keys, parts, strict=False))
+
+
+def _parts_there(index: Index, split: Split) -> str:
+    """For a split by the clips' own: what these are."""
+    if split.by != "split" or not index.split.names:
+        return ""
+    return f" (the clips are of {', '.join(index.split.names[:8])})"
+
+
+def usable_rows(index: Index, rows: Ints, recipe: Recipe) -> Ints:
+    """Those rows that have what a recipe learns: a label, or words with times; all for speech."""
+    if recipe.task != "lip":
+        return rows
+    if recipe.unit == "word":
+        return rows[np.diff(index.timed_words(rows)[0]) > 0]
+    return rows[index.label_id[rows] >= 0]
+
+
+def default_split(index: Index, corpus: Corpus, wanted: str | None = None) -> str:
+    """The split that is wanted, if these clips can have it, else the usual one.
+
+    That is by the clips' own parts where they have some, else by the hash rule, for all talkers.
+    """
+    by = "split" if index.split.names else "hash"
+    for name, split in corpus.splits.items():
+        if wanted and wanted in (name, *split.aliases) and split.by in (by, "hash", "speaker"):
+            return wanted
+    fitting = [n for n, split in corpus.splits.items() if split.by == by and not split.speakers]
+    return [*fitting, *corpus.splits][0]
 
 
 def split_talkers(split: Split) -> set[str]:

@@ -87,19 +87,19 @@ class Look:
                 of its test clips is among them.
         """
         from avb.train.evaluate import part_rows
+        from avb.train.split import usable_rows
 
         path = next((p for n in ("best.pt", "last.pt") if (p := run.folder / n).is_file()), None)
         if path is None:
             raise UsageError(f"{run.folder}: holds no best.pt; without it leave out --data")
         trained = load_trained(run.task, path, device)
+        index = index.of_unit(trained.recipe.unit)
         if trained.labels != index.labels:
             raise UsageError(f"{index.folder}: its label map is not the one {path} was trained on")
         data = checkpoint.load(path)["data"]
         self._trained: Trained = trained
         self._index = index
-        self.rows: Ints = part_rows(index, corpus, data, "test")
-        if trained.recipe.unit == "word":
-            self.rows = index.timed_sentences(self.rows)
+        self.rows: Ints = usable_rows(index, part_rows(index, corpus, data, "test"), trained.recipe)
         self.notes: list[str] = []
         if data["fingerprint"] != index.dataset["fingerprint"]:
             self.notes.append(f"{index.folder} is not the data it was trained on")

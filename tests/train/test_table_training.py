@@ -1,0 +1,132 @@
+"""Promise: from `prep table` to `train lip` without a third step, whatever the table has.
+
+Labels or words with times are the target; without a column `split` the hash rule deals the clips.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from avb.pipeline import prep as preparation
+from avb.pipeline.config import UsageError, load_corpora
+from avb.pipeline.index import load_index
+from avb.tools.cli import app
+from avb.train.split import PARTS, default_split, split_rows
+
+TABLE = load_corpora()["table"]
+SMALL = "width=8 blocks=0 audio_dim=16 audio_width=8 hidden=16 slots=4".split()
+QUICK = "--recipe tiny --steps 1 --device cpu --set=batch_size=2 --set=shrink=4".split()
+QUICK += [f"--set=model.{word}" for word in SMALL]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory, importer: Any, film: Any) -> Any:
+    """Prepares a table of rows of one film, each a dict of cells, and returns the shards."""
+    top = tmp_path_factory.mktemp("tables")
+    rng = np.random.default_rng(0)
+    pictures = [np.full((48, 64), level, np.uint8) for level in rng.integers(0, 255, 30)]
+    film(top / "film.mp4", pictures, np.arange(30) / 25, np.zeros(19200, np.float32))
+
+    def make(name: str, rows: list[dict[str, Any]]) -> Path:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        table = pa.Table.from_pylist([{"video": "film.mp4"} | row for row in rows])
+        pq.write_table(table, top / f"{name}.parquet")
+        mine = importer("table", top / f"{name}.parquet", box="whole", crop="lips")
+        preparation.prep(mine.corpus, mine.settings, mine.root, top / name)
+        return top / name / "mine"
+
+    return make
+
+
+def avb(*words: Any) -> tuple[int, str]:
+    run = CliRunner().invoke(app, list(map(str, words)))
+    if run.exception is not None and not isinstance(run.exception, SystemExit):
+        raise run.exception
+    return run.exit_code, run.stdout + run.stderr
+
+
+def timed(count: int) -> str:
+    return json.dumps([["oh yes no so".split()[i], 0.2 * i, 0.2 * i + 0.2] for i in range(count)])
+
+
+WORDS = [{"words": timed(i % 4)} for i in range(6)]
+LABELS = [{"label": "yes" if i % 2 else "no"} for i in range(6)]
+BOTH = [word | label for word, label in zip(WORDS, LABELS, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "flags", "unit", "classes"),
+    [
+        ("words", WORDS, [], "word", ["no", "oh", "yes"]),
+        ("both as clips", BOTH, ["--unit", "clip"], "clip", ["no", "yes"]),
+        ("some", [*LABELS, {"label": None}], [], "clip", ["no", "yes"]),
+        ("parts", [r | {"split": s} for r, s in zip(WORDS[1:4], PARTS, strict=True)], [], "word",
+         ["no", "oh", "yes"]),
+    ],
+)  # fmt: skip
+def test_a_table_is_trained_and_some_evaluated_without_a_third_step(
+    prepared: Any, tmp_path: Path, name: str, rows: Any, flags: Any, unit: str, classes: Any
+) -> None:
+    shards = prepared(name.replace(" ", "-"), rows)
+    code, text = avb("train", "lip", "--data", shards, "--out", tmp_path / "run", *QUICK, *flags)
+    assert code == 0, text
+    said = (tmp_path / "run" / "recipe.yaml").read_text()
+    assert f"unit: {unit}" in said
+    assert ("split: official" if name == "parts" else "split: hash") in said
+    if name not in ("words", "some"):
+        return
+    out = tmp_path / "r.json"
+    code, text = avb("eval", "lip", "--ckpt", tmp_path / "run", "--data", shards, "--part", "all",
+                     "--out", out, "--device", "cpu")  # fmt: skip
+    assert code == 0, text
+    record = json.loads(out.read_text())
+    assert {clip["label"] for clip in record["clips"]} == set(classes)
+    assert record["floors"]["chance"] == pytest.approx(1 / len(classes))
+    has = (lambda row: row.get("words", "[]") != "[]") if unit == "word" else (
+        lambda row: row.get("label"))  # fmt: skip
+    without = sum(not has(row) for row in rows)
+    assert len({clip["key"].split("#")[0] for clip in record["clips"]}) == len(rows) - without
+
+
+@pytest.mark.parametrize("unit", ["word", "clip"])
+def test_a_table_without_a_target_is_one_line(prepared: Any, tmp_path: Path, unit: str) -> None:
+    shards = prepared("bare", [{"words": "no times here"}] * 3)
+    code, text = avb(
+        "train", "lip", "--data", shards, "--out", tmp_path / "run", *QUICK, "--unit", unit
+    )
+    assert code == 2 and len(text.strip().splitlines()) == 1
+    assert ("a word with its times" if unit == "word" else "a label") in text
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("count", [2, 3, 6])
+def test_few_clips_are_dealt_so_that_training_can_begin(prepared: Any, count: int) -> None:
+    index = load_index(prepared(f"few{count}", LABELS[:count]))
+    assert default_split(index, TABLE, "grid-hash") == "hash"
+    assert default_split(index, TABLE, "official") == "hash"
+    parts = split_rows(index, TABLE, "hash")
+    sizes = {part: len(rows) for part, rows in parts.rows.items()}
+    assert sum(sizes.values()) == count and sizes["train"] >= 1 and sizes["val"] >= 1
+    assert sizes["test"] >= (count > 2)
+    assert parts.name == "hash"
+    # What was dealt goes with the checkpoint: clips that come later change no part.
+    more = load_index(prepared(f"more{count}", LABELS[:count] + WORDS))
+    later = split_rows(more, TABLE, "hash", listed=parts.listed)
+    for part, rows in parts.rows.items():
+        assert {more.key(i) for i in later.rows[part]} == {index.key(i) for i in rows}
+
+
+def test_parts_of_other_names_are_told(prepared: Any) -> None:
+    rows = [{"split": "training"}, {"split": "dev"}]
+    index = load_index(prepared("named", rows))
+    assert default_split(index, TABLE) == "official"
+    with pytest.raises(UsageError, match=r"nothing for train and val \(the clips are of dev, tr"):
+        split_rows(index, TABLE, "official")
