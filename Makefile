@@ -1,9 +1,9 @@
 # make env    an environment in .venv: no root, no compiler, no system libraries
 # make test   lint, types and the quick tests
 # make demo   the whole pipeline on drawn and spoken corpora
-# make fuzz   2,000 damaged films and 500 damaged checkpoints and shards: 11 minutes on one core
 # make ends   the quick tests with the newest and the oldest end of each declared range
 # make reference   mediapipe's own runtime beside LiteRT: tests that compare them, and its detector
+# make fuzz   2,000 damaged films, 500 checkpoints and shards, 1,000 tables and alignments
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin

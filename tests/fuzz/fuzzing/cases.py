@@ -17,6 +17,7 @@ from fuzzing.films import damaged_film, make_films, write_table
 from fuzzing.folders import damaged_folder
 from fuzzing.mutate import Rng
 from fuzzing.pool import LIMIT_S, Child, Outcome
+from fuzzing.tables import odd_alignments, odd_table, sentence_film
 
 Words = list[Any]
 Case = tuple[str, int, int]
@@ -24,8 +25,12 @@ Record = dict[str, Any]
 
 #: Films in a table; a preparation starts processes of its own, so many go into one.
 BATCH = 25
-#: Cases of each kind: 2,000 films (of them 500 in tables), and 500 checkpoints and shards.
-KINDS = {"film": 1500, "table": 500 // BATCH, "checkpoint": 250, "shard": 250}
+#: Cases of each kind: 2,000 films (of them 500 in tables), 500 checkpoints and shards, 500 tables
+#: of odd cells and 500 alignments.
+KINDS = {"film": 1500, "table": 500 // BATCH, "checkpoint": 250, "shard": 250, "cell": 500}
+KINDS["align"] = 500 // BATCH
+#: Kinds of which many files go into one preparation, and where it leaves its account.
+TOGETHER = {"table": "films", "align": "out/grid"}
 CPU = ["--device", "cpu"]
 SMALL = "width=8 blocks=0 audio_dim=16 audio_width=8 hidden=16 slots=4".split()
 SPEECH = ["decoder=synchronous", "decoder_sizes={width: 16, units: 1, post_width: 16}"]
@@ -36,6 +41,7 @@ class Seeds:
     """What is damaged: good films, runs of both tasks, the authors' layout, and shards."""
 
     films: list[Path]
+    sentence: Path
     lip: Path
     l2s: Path
     published: Path
@@ -59,7 +65,11 @@ def make_seeds(out: Path) -> Seeds:
     folder.mkdir(parents=True)
     (folder / "log").touch()
     films = make_films(folder)
-    seeds = Seeds(films, folder / "lip", folder / "l2s", folder / "theirs.pt", folder / "mine")
+    mpg = next(path for path in films if path.suffix == ".mpg")
+    sentence = sentence_film(folder, mpg)
+    seeds = Seeds(
+        films, sentence, folder / "lip", folder / "l2s", folder / "theirs.pt", folder / "mine"
+    )
     make_published(seeds.published)
     (folder / "words.txt").write_text("now\ntwo\n")
     table = write_table(folder, [films[0].name] * 6)
@@ -98,7 +108,7 @@ def run_case(child: Child, case: Case, seeds: Seeds, out: Path) -> list[Record]:
     folder.mkdir(parents=True)
     rng = np.random.default_rng([seed, list(KINDS).index(kind), number])
     done, commands = _MAKE[kind](rng, folder, seeds, number)
-    limit_s = LIMIT_S * (4 if kind == "table" else 1)
+    limit_s = LIMIT_S * (4 if kind in TOGETHER else 1)
     outcomes = []
     for words in commands:
         outcome = child.run(words, limit_s)
@@ -108,7 +118,9 @@ def run_case(child: Child, case: Case, seeds: Seeds, out: Path) -> list[Record]:
         if outcome.why:
             break
     worst = max(outcomes, key=lambda o: ("ok", "line", "finding").index(o.kind))
-    records = _of_table(folder, worst) if kind == "table" and not worst.why else [_record(worst)]
+    records = [_record(worst)]
+    if kind in TOGETHER and not worst.why:
+        records = _of_many(folder / TOGETHER[kind], worst)
     words = commands[outcomes.index(worst)]
     records = [
         {"case": f"{kind}:{number}", "kind": kind, "done": done} | r
@@ -130,9 +142,9 @@ def _record(outcome: Outcome) -> Record:
     return {"outcome": outcome.kind, "files": 1, "why": outcome.why, "said": said[:300]}
 
 
-def _of_table(folder: Path, outcome: Outcome) -> list[Record]:
+def _of_many(folder: Path, outcome: Outcome) -> list[Record]:
     """What the manifest says of each film; one that killed a decoder is a row as well."""
-    manifest = folder / "films" / "manifest.parquet"
+    manifest = folder / "manifest.parquet"
     if not manifest.exists():
         return [_record(outcome) | {"files": BATCH}]
     rows = pq.read_table(manifest, columns=["status", "error"]).to_pylist()
@@ -199,6 +211,21 @@ def _shard(rng: Rng, folder: Path, seeds: Seeds, number: int) -> tuple[str, list
     return done, [["verify", data, "--jobs", 1], others[(0, 0, 1, 1, 2, 3)[number % 6]]]
 
 
+def _cell(rng: Rng, folder: Path, seeds: Seeds, number: int) -> tuple[str, list[Words]]:
+    done, path = odd_table(rng, folder, seeds.film)
+    words = ["prep", "table", path, "--name", "odd", "--out", folder / "out", "--json"]
+    # What is listed is seldom decoded: that takes ten times as long.
+    words += ["--dry-run"] if number % 10 else ["--jobs", 1, "--box", "whole", "--crop", "lips"]
+    return done, [words]
+
+
+def _align(rng: Rng, folder: Path, seeds: Seeds, number: int) -> tuple[str, list[Words]]:
+    done = odd_alignments(rng, folder, seeds.sentence, BATCH)
+    words = ["prep", "grid", "--root", folder, "--out", folder / "out", "--jobs", 1]
+    return done, [[*words, "--box", "whole", "--crop", "lips"]]
+
+
 _MAKE: dict[str, Callable[[Rng, Path, Seeds, int], tuple[str, list[Words]]]] = {
     "film": _film, "table": _table, "checkpoint": _checkpoint, "shard": _shard,
+    "cell": _cell, "align": _align,
 }  # fmt: skip
