@@ -20,8 +20,9 @@ from avb.pipeline.batch import Batch
 from avb.pipeline.config import UsageError
 from avb.tools.bench_batches import Feed
 from avb.train import task as tasks
-from avb.train.loop import Run, make_optimizer, one_step, seed_step, start
+from avb.train.loop import one_step
 from avb.train.recipe import Recipe
+from avb.train.state import Run, make_optimizer, seed_step, start
 
 
 @dataclass

@@ -53,7 +53,7 @@ class _Data:
 
 @dataclass(frozen=True)
 class Counters:
-    """Where a run stands, as `loop.Run` has it."""
+    """Where a run stands, as `state.Run` has it."""
 
     step: int = 0
     best: float = 0.0

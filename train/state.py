@@ -1,0 +1,171 @@
+"""The state of a run: made from a recipe, saved in checkpoints, restored from them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from avb.models.layout import channels_last
+from avb.pipeline.config import UsageError, one_line
+from avb.pipeline.index import Index
+from avb.train import checkpoint, task
+from avb.train.log import Metrics
+from avb.train.network import BAD_STATE, load_optimizer, saved
+from avb.train.recipe import Recipe
+
+
+@dataclass
+class Run:
+    """Everything that a step needs, and that a checkpoint saves."""
+
+    recipe: Recipe
+    scaling: task.Scaling
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    ema: AveragedModel | None
+    device: torch.device
+    rank: int
+    world: int
+    step: int = 0
+    best: float = -math.inf
+    waited: int = 0  # validations without progress
+    factor: float = 1.0  # of the learning rate, for the schedules that look at validation
+    bad: int = 0  # validations without progress since the factor last changed
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The weights that are validated: the averaged ones where there are some."""
+        return self.ema.module if self.ema is not None else self.model
+
+
+def start(recipe: Recipe, index: Index, out: Path, device: str, rank: int, world: int) -> Run:
+    """A run at step 0, with weights drawn from the seed."""
+    out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(recipe.seed)
+    scaling = task.scaling_of(index, recipe)
+    where = torch.device(device)
+    if where.type == "cuda" and world > 1:
+        where = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    model = channels_last(task.build_model(recipe, scaling).to(where))
+    if where.type == "cuda":
+        # Not for matrix products: TF32 would reach the addressing, which stays float32.
+        torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
+    ema = None
+    if recipe.ema:
+        ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
+    return Run(recipe, scaling, model, make_optimizer(recipe, model), ema, where, rank, world)
+
+
+def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
+    """The recipe's optimiser, fused where the device allows it."""
+    fused = next(model.parameters()).is_cuda
+    common: dict[str, Any] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "fused": fused}
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(
+            model.parameters(), momentum=recipe.momentum, nesterov=recipe.momentum > 0, **common
+        )
+    kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
+    return kind(model.parameters(), **common)
+
+
+def learning_rate(run: Run) -> float:
+    """The rate of the coming step."""
+    recipe, step = run.recipe, run.step
+    rate = recipe.lr
+    if recipe.schedule == "cosine":
+        rate *= 0.5 * (1 + math.cos(math.pi * min(1.0, step / recipe.steps)))
+    elif recipe.schedule == "released" and step >= recipe.released_at:
+        rate = 0.01  # whatever it was: paper.md 5.3, row 8
+    if recipe.warmup:
+        rate *= min(1.0, (step + 1) / recipe.warmup)
+    return rate * run.factor
+
+
+def progress(run: Run, score: float) -> bool:
+    """Count a validation; whether it is the best so far."""
+    better = score > run.best
+    run.best = max(run.best, score)
+    run.waited = 0 if better else run.waited + 1
+    run.bad = 0 if better else run.bad + 1
+    if run.recipe.schedule in ("plateau", "released") and run.bad > run.recipe.patience_lr:
+        run.factor, run.bad = run.factor / 2, 0
+    return better
+
+
+COUNTERS = ("step", "best", "waited", "factor", "bad")
+
+
+def save(run: Run, out: Path, identity: dict[str, Any], better: bool) -> None:
+    """Write `best.pt` if this is the best, and `last.pt`.
+
+    In this order: `last.pt` knows how good the best one is, so a run that goes on from it would
+    never again write one that was lost.
+    """
+    state = {
+        "recipe": run.recipe.as_dict(),
+        "scaling": dataclasses.asdict(run.scaling),
+        "model": run.model.state_dict(),
+        "ema": None if run.ema is None else run.ema.module.state_dict(),
+        "optimizer": run.optimizer.state_dict(),
+        "counters": {name: getattr(run, name) for name in COUNTERS},
+        "data": identity,
+    }
+    if better:
+        checkpoint.save(out / "best.pt", state | {"optimizer": None})
+    checkpoint.save(out / "last.pt", state)
+
+
+def restore(run: Run, path: Path, identity: dict[str, Any]) -> None:
+    """Go on from a checkpoint as if nothing had happened.
+
+    Raises:
+        UsageError: it is damaged, or was made with another recipe or on other shards.
+    """
+    state = checkpoint.load(path, run.recipe.task)
+    parts = saved(state, path)
+    mine, theirs = run.recipe.as_dict(), state["recipe"]
+    differ = [k for k in mine if mine[k] != theirs.get(k) and k != "steps"]
+    if differ:
+        shown = "; ".join(f"{k}: {theirs.get(k)} there, {mine[k]} now" for k in differ)
+        raise UsageError(f"the run to resume has another recipe ({shown})")
+    if parts.data.fingerprint != identity["fingerprint"]:
+        raise UsageError("the run to resume was trained on other shards (fingerprints differ)")
+    theirs, mine = state["data"], identity
+    differ = [k for k in ("split", "speakers", "listed") if theirs.get(k) != mine[k]]
+    if differ:
+        raise UsageError(
+            f"the run to resume was trained on other clips ({', '.join(differ)} differ)"
+        )
+    try:
+        run.model.load_state_dict(state["model"])
+        load_optimizer(run.optimizer, state["optimizer"])
+        if run.ema is not None:
+            run.ema.module.load_state_dict(state["ema"])
+            run.ema.n_averaged.fill_(1)
+    except BAD_STATE as error:
+        raise UsageError(f"{path}: not a whole checkpoint ({one_line(error)})") from None
+    for name in COUNTERS:
+        setattr(run, name, getattr(parts.counters, name))
+
+
+def open_log(run: Run, out: Path, identity: dict[str, Any]) -> Metrics:
+    """Save the resolved recipe and open the log where the run goes on."""
+    data = {k: v for k, v in identity.items() if k != "listed"}  # may be as long as the corpus
+    text = yaml.safe_dump({"recipe": run.recipe.as_dict(), "data": data}, sort_keys=False)
+    (out / "recipe.yaml").write_text(text, encoding="utf-8")
+    return Metrics(out, run.step + 1)
+
+
+def seed_step(run: Run) -> None:
+    """Make dropout a function of (seed, step, process), so that a resumed run draws the same."""
+    torch.manual_seed((run.recipe.seed << 40) + (run.step << 10) + run.rank)
