@@ -16,6 +16,7 @@ Reading needs PyAV (or OpenCV), pyarrow and torch, not webdataset.
 from __future__ import annotations
 
 import itertools
+import signal
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -203,6 +204,7 @@ class Stream:
                 num_workers=self._workers,
                 collate_fn=_as_is,
                 pin_memory=self._pin_memory,
+                worker_init_fn=_leave_signals,
             )
         )
 
@@ -223,6 +225,12 @@ class _Jobs:
 
 def _as_is(batches: list[Batch] | Exception) -> list[Batch] | Exception:
     return batches
+
+
+def _leave_signals(worker: int) -> None:
+    """A terminal or cluster sends signals to every process; who reads decides what they mean."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _check(

@@ -1,11 +1,12 @@
 """What every command shares: lines for a person, results, faults as one line, exit codes.
 
 Exit codes: 0 done and nothing refused, 1 failed, 2 wrong usage, 3 finished but some clips were
-refused, 75 saved and stopped on a signal, 130 Ctrl-C.
+refused, 75 saved and stopped on a signal, 130 Ctrl-C (training is saved then too).
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 from collections.abc import Callable, Iterable
@@ -18,8 +19,12 @@ FAILED, USAGE, REFUSED, PREEMPTED, INTERRUPTED = 1, 2, 3, 75, 130
 
 
 def say(text: str) -> None:
-    """One line for a person, on stderr; stdout is for results."""
-    typer.echo(text, err=True)
+    """One line for a person, on stderr; stdout is for results.
+
+    Work goes on where nobody is left to read it: the terminal was closed, or `2>&1 | head` ended.
+    """
+    with contextlib.suppress(OSError):
+        typer.echo(text, err=True)
 
 
 def fail(text: str, code: int) -> NoReturn:
@@ -43,8 +48,8 @@ def guarded(function: Callable[..., None]) -> Callable[..., None]:
             fail(str(error), USAGE)
         except (PrepError, StorageError) as error:
             fail(str(error), FAILED)
-        except KeyboardInterrupt:
-            fail("stopped; run the same command again to go on", INTERRUPTED)
+        except KeyboardInterrupt as stop:
+            fail(str(stop) or "stopped", INTERRUPTED)
 
     return run
 

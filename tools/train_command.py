@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import signal
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from avb.pipeline.dataset import check_dataset
 from avb.pipeline.index import Index, load_index
 from avb.pipeline.shard import DISK_FAULTS
 from avb.pipeline.storage import Folder
-from avb.tools.console import FAILED, PREEMPTED, say
+from avb.tools.console import FAILED, INTERRUPTED, PREEMPTED, say
 from avb.train.recipe import Recipe, Task, load_recipe, make_recipe
 from avb.train.split import Parts, default_split, split_rows, usable_rows
 
@@ -125,11 +126,18 @@ def run_one(options: Options, recipe: Recipe, index: Index, parts: Parts, out: P
         )  # fmt: skip
     except Preempted as stop:
         say(f"avb: {stop}")
-        return PREEMPTED
+        return INTERRUPTED if stop.by == signal.SIGINT else PREEMPTED
+    except KeyboardInterrupt:
+        kept = (out / "last.pt").exists()
+        go_on = "go on from its last checkpoint with --resume" if kept else "nothing was saved yet"
+        raise KeyboardInterrupt(f"{out}: stopped at once; {go_on}") from None
     except Diverged as stop:
         say(f"avb: {stop}")
         return FAILED
     except OSError as error:
+        if not out.is_dir():
+            say(f"avb: {out}: is gone, removed while it was trained; start again: nothing is left")
+            return FAILED
         if error.errno not in DISK_FAULTS:
             raise
         say(f"avb: {out}: {error.strerror}; checkpoints are as they were, --resume when mended")

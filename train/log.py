@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
+import threading
 import time
 from pathlib import Path
 from typing import Any
+
+from avb.pipeline.shard import write_atomic
 
 
 class Metrics:
@@ -18,9 +20,7 @@ class Metrics:
         if self._path.is_file():
             lines = self._path.read_text(encoding="utf-8").splitlines()
             kept = [line for line in lines if _step_of(line) < first_step]
-            temporary = self._path.with_name(f"{self._path.name}.{os.getpid()}.tmp")
-            temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-            os.replace(temporary, self._path)
+            write_atomic(self._path, "".join(f"{line}\n" for line in kept).encode())
         self._file = self._path.open("a", encoding="utf-8")
         try:
             from torch.utils.tensorboard import SummaryWriter
@@ -28,6 +28,7 @@ class Metrics:
             self._board: Any = None
         else:
             self._board = SummaryWriter(str(folder), purge_step=first_step)
+            self._hook, threading.excepthook = threading.excepthook, self._tell
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         """One line: the step and its values."""
@@ -43,6 +44,16 @@ class Metrics:
         self._file.close()
         if self._board is not None:
             self._board.close()
+            threading.excepthook = self._hook
+
+    def _tell(self, fault: threading.ExceptHookArgs) -> None:
+        """Pass on what a thread died of, but not of TensorBoard's what the disk said.
+
+        The disk says it of `metrics.jsonl` or a checkpoint too, which is then one line.
+        """
+        theirs = type(fault.thread).__module__.startswith("tensorboard")
+        if not (theirs and issubclass(fault.exc_type, OSError)):
+            self._hook(fault)
 
 
 def _step_of(line: str) -> float:

@@ -26,7 +26,14 @@ from avb.pipeline.stream import Stream
 from avb.train import task
 from avb.train.flops import check_room, seconds_at_peak
 from avb.train.log import Pace
-from avb.train.machine import autocast, global_sum, join_processes, peak_gib, stop_signals
+from avb.train.machine import (
+    autocast,
+    global_sum,
+    held,
+    join_processes,
+    peak_gib,
+    stop_signals,
+)
 from avb.train.recipe import Recipe
 from avb.train.sounds import readable
 from avb.train.split import Parts
@@ -48,7 +55,15 @@ Before = tuple[dict[str, Tensor], list[str]]  # numbers of a step, and the keys 
 
 
 class Preempted(Exception):
-    """A signal asked to stop; the run is saved (exit 75)."""
+    """A signal asked to stop, and the run is saved (exit 75, after Ctrl-C 130).
+
+    Attributes:
+        by: the number of the signal; 0 if only another process got one.
+    """
+
+    def __init__(self, text: str, by: int) -> None:
+        super().__init__(text)
+        self.by = by
 
 
 class Diverged(Exception):
@@ -76,13 +91,24 @@ def train(
 
     Raises:
         UsageError: `out` holds another run, or shards are not there.
-        Preempted: SIGTERM or SIGUSR1 came; the run was saved.
+        PrepError: another training holds `out`.
+        Preempted: SIGTERM, SIGUSR1, SIGHUP or Ctrl-C came; the run was saved.
         Diverged: the loss or its gradient is not finite; the keys of its batch are named.
     """
     index.check_shards(np.concatenate([parts.rows["train"], parts.rows["val"]]))
     rank, world = join_processes(device)
+    with held(out) if rank == 0 else contextlib.nullcontext():
+        run = start(recipe, index, out, device, rank, world)
+        return _go_on(run, index, parts, out, resume, compile_model, facts or {}, say)
+
+
+def _go_on(
+    run: Run, index: Index, parts: Parts, out: Path, resume: bool, compile_model: bool,
+    facts: dict[str, Any], say: Say,
+) -> dict[str, Any]:  # fmt: skip
+    """`train` from the state that `out` holds, to the end."""
+    recipe, rank, world = run.recipe, run.rank, run.world
     lengths = index.num_frames[parts.rows["train"]]
-    run = start(recipe, index, out, device, rank, world)
     check_room(recipe, run.scaling, lengths, run.device, world)
     identity = {
         "labels": index.labels,
@@ -91,7 +117,7 @@ def train(
         "split_source": parts.source,
         "speakers": parts.speakers,
         "listed": parts.listed,
-    } | (facts or {})
+    } | facts
     if (out / "last.pt").exists():
         if not resume:
             raise UsageError(f"{out}: holds a run; --resume it, or choose another --out")
@@ -110,6 +136,7 @@ def train(
     record: dict[str, Any] = {}
     before: Before | None = None
     with stop_signals() as stopped:
+        leave = Leave(stopped, run)
         batches = readable(stream)
         while run.step < recipe.steps:
             asked = time.perf_counter()
@@ -142,14 +169,38 @@ def train(
                 if recipe.patience and run.waited >= recipe.patience:
                     say(f"stopped early: no progress in {run.waited} validations")
                     break
-            if stopped():
+            if leave.now() and not last:
                 check(before)
                 if rank == 0:
                     save(run, out, identity, better=False)
-                raise Preempted(f"saved at step {run.step} in {out}; go on with --resume")
+                global_sum(torch.zeros((), device=run.device), world)  # until it is saved
+                raise Preempted(
+                    f"saved at step {run.step} in {out}; go on with --resume", stopped()
+                )
     if metrics is not None:
         metrics.close()
     return {"step": run.step, "best": run.best} | record
+
+
+class Leave:
+    """Whether to stop after a step; all processes leave after the same one.
+
+    A signal reaches them at different steps. So each step tells the others, and the answer is
+    taken one step later, when it has long come.
+    """
+
+    def __init__(self, stopped: Callable[[], int], run: Run) -> None:
+        self._stopped, self._run = stopped, run
+        self._told: Tensor | None = None
+
+    def now(self) -> bool:
+        """Ask once after each step."""
+        if self._run.world == 1:
+            return bool(self._stopped())
+        heard = self._told is not None and bool(self._told)
+        mine = torch.tensor(float(self._stopped()), device=self._run.device)
+        self._told = global_sum(mine, self._run.world)
+        return heard
 
 
 def one_step(run: Run, network: nn.Module, batch: Any) -> dict[str, Tensor]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import math
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import torch
 from torch import Tensor, distributed
 
 from avb.machine import peak_bytes
+from avb.pipeline.config import PrepError
 
 
 def join_processes(device: str) -> tuple[int, int]:
@@ -44,18 +47,73 @@ def autocast(device: torch.device) -> Any:
     return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
 
 
+STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)
+#: Ctrl-C reaches a process twice where a wrapper passes on what the terminal sent already.
+_AGAIN_S = 1.0
+_ASKED = b"\nsaving after this step; Ctrl-C again stops at once, without\n"
+
+
 @contextlib.contextmanager
-def stop_signals() -> Iterator[Callable[[], bool]]:
-    """While inside, SIGTERM and SIGUSR1 only raise a flag, which the loop reads between steps."""
-    flag: list[int] = []
+def stop_signals() -> Iterator[Callable[[], int]]:
+    """While inside, signals only raise a flag: the first that came, or 0, read between steps.
+
+    What was ignored, as SIGHUP is under nohup, still is. A second Ctrl-C, a second or more after
+    the first, is the usual KeyboardInterrupt: a step may take long, or hang.
+    """
+    came: list[int] = []
+    asked_s: list[float] = []
+
+    def note(number: int, frame: Any) -> None:
+        came.append(number)
+        if number == signal.SIGINT:
+            asked_s.append(time.monotonic())
+            if asked_s[-1] - asked_s[0] >= _AGAIN_S:
+                raise KeyboardInterrupt
+            if len(asked_s) == 1:
+                with contextlib.suppress(OSError):
+                    os.write(2, _ASKED)  # a print that was interrupted cannot be entered again
+
     old = {
-        s: signal.signal(s, lambda n, _: flag.append(n)) for s in (signal.SIGTERM, signal.SIGUSR1)
+        number: signal.signal(number, note)
+        for number in STOPPING
+        if signal.getsignal(number) != signal.SIG_IGN
     }
     try:
-        yield lambda: bool(flag)
+        yield lambda: came[0] if came else 0
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def held(out: Path) -> Iterator[None]:
+    """Hold the folder of a run against a second training; the lock goes with the process.
+
+    A lock of POSIX, which children that decode do not inherit and network file systems pass on.
+
+    Raises:
+        PrepError: another training holds it, or there can be no lock; the line names who.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = (out / ".lock").open("a+")
+    except OSError as error:
+        raise PrepError(f"{out}: cannot be written ({error.strerror})") from None
+    with lock:
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):  # POSIX allows either
+            lock.seek(0)
+            raise PrepError(
+                f"{out}: another training writes here ({lock.read(200).strip()}); wait for it, or"
+                " choose another --out"
+            ) from None
+        except OSError as error:
+            raise PrepError(f"{out}: cannot be locked ({error.strerror})") from None
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} of {os.uname().nodename}\n")
+        lock.flush()
+        yield
 
 
 def free_bytes(device: torch.device) -> float:

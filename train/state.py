@@ -17,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from avb.models.layout import channels_last
 from avb.pipeline.config import UsageError, one_line
 from avb.pipeline.index import Index
+from avb.pipeline.shard import write_atomic
 from avb.train import checkpoint, task
 from avb.train.log import Metrics
 from avb.train.network import BAD_STATE, load_optimizer, saved
@@ -159,10 +160,16 @@ def restore(run: Run, path: Path, identity: dict[str, Any]) -> None:
 
 
 def open_log(run: Run, out: Path, identity: dict[str, Any]) -> Metrics:
-    """Save the resolved recipe and open the log where the run goes on."""
+    """Save the resolved recipe and open the log where the run goes on.
+
+    What a training that was killed left half-written is removed: the folder is held.
+    """
+    for name in ("last.pt", "best.pt", "recipe.yaml", "metrics.jsonl"):
+        for path in out.glob(f"{name}.*.tmp"):
+            path.unlink(missing_ok=True)
     data = {k: v for k, v in identity.items() if k != "listed"}  # may be as long as the corpus
     text = yaml.safe_dump({"recipe": run.recipe.as_dict(), "data": data}, sort_keys=False)
-    (out / "recipe.yaml").write_text(text, encoding="utf-8")
+    write_atomic(out / "recipe.yaml", text.encode())
     return Metrics(out, run.step + 1)
 
 

@@ -99,6 +99,19 @@ def test_two_processes_killed_then_one_then_two_make_the_unbroken_curve(
 
 
 @pytest.mark.slow
+def test_all_processes_leave_after_the_same_step_though_one_got_the_signal(
+    words: list[str], tmp_path: Path
+) -> None:
+    words += ["--set", "validate_every=100"]
+    stopped = launch(words, tmp_path / "run", 2, dies=[3, 1, signal.SIGTERM])
+    assert stopped.returncode != 0 and "another process of this run" not in stopped.stderr
+    assert stopped.stderr.count("saved at step 5") == 2
+    assert checkpoint.load(tmp_path / "run" / "last.pt")["counters"]["step"] == 5
+    done = launch(words, tmp_path / "run", 2, "--resume")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
 def test_torchrun_restarts_a_run_from_its_last_checkpoint(words: list[str], tmp_path: Path) -> None:
     """The command is the same at the start and at the restart, as a cluster types it."""
     once = tmp_path / "died"

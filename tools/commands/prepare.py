@@ -117,7 +117,12 @@ def prep(
         prune=prune, clip_timeout=clip_timeout, max_failures=max_failures,
         dry_run=dry_run, as_json=as_json, datasets=context.obj,
     )  # fmt: skip
-    code = prep_command.run(options)
+    try:
+        code = prep_command.run(options)
+    except KeyboardInterrupt:
+        rest = " without --overwrite" if overwrite else ""
+        again = f"; run the same command again{rest} to go on"
+        raise KeyboardInterrupt("stopped" + ("" if dry_run else again)) from None
     if code:
         raise typer.Exit(code)
 

@@ -54,7 +54,8 @@ _CELLS = {
 }  # fmt: skip
 #: Kinds of Arrow that a column may have in Parquet.
 _KINDS: tuple[Any, ...] = (
-    [1.0, float("nan")], [True, None], [datetime.timedelta(seconds=-1), datetime.timedelta(days=9999)],
+    [1.0, float("nan")], [True, None],
+    [datetime.timedelta(seconds=-1), datetime.timedelta(days=9999)],
     [datetime.datetime.max, None], [datetime.time(1), None], [decimal.Decimal("1e10"), None],
     [b"\xff", b"a"], [["a"], []], [[["a"]], None], [[{"word": "a", "start": 9.0, "end": 1.0}], []],
     [{"word": "a"}, None], [2**63 - 1, -(2**63)], [None, None], ["", "a"],

@@ -1,0 +1,257 @@
+"""Promise: a training that is stopped is saved, and no two trainings write into one folder."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from typer.testing import CliRunner
+
+from avb.pipeline import shard
+from avb.pipeline.index import Index
+from avb.tools.cli import app
+from avb.train import checkpoint, loop, machine
+
+SETS = ["unit=clip", "batch_size=4", "model.width=8", "model.hidden=16", "warmup=0",
+        "validate_every=100"]  # fmt: skip
+
+
+def words(index: Index, out: Path, *more: object) -> list[str]:
+    chosen = [word for text in SETS for word in ("--set", text)]
+    return ["train", "lip", "--data", str(index.folder), "--device", "cpu", "--recipe", "tiny",
+            *chosen, "--out", str(out), *map(str, more)]  # fmt: skip
+
+
+def avb(*given: str) -> tuple[int, str]:
+    done = CliRunner().invoke(app, list(given))
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done.exit_code, done.stderr
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return checkpoint.load(out / "last.pt")["model"]
+
+
+def at_step(patch: pytest.MonkeyPatch, number: int, *signals: int) -> None:
+    """Send signals to this process in the middle of a step."""
+    real = loop.one_step
+
+    def interrupted(state: Any, *rest: Any) -> Any:
+        if state.step == number:
+            for each in signals:
+                os.kill(os.getpid(), each)
+        return real(state, *rest)
+
+    patch.setattr(loop, "one_step", interrupted)
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGHUP, 75)],
+)
+def test_stopped_by_any_signal_it_is_saved_and_resumes_to_the_unbroken_weights(
+    lrw: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: int, code: int
+) -> None:
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        at_step(patch, 1, sent, sent)  # a wrapper may pass on what the terminal sent already
+        found, text = avb(*words(lrw, out, "--steps", 3))
+    last = text.splitlines()[-1]
+    assert found == code and "saved at step 2" in last and str(out) in last and "--resume" in last
+    assert avb(*words(lrw, out, "--steps", 3, "--resume"))[0] == 0
+    assert avb(*words(lrw, tmp_path / "whole", "--steps", 3))[0] == 0
+    whole = weights(tmp_path / "whole")
+    assert all(torch.equal(value, whole[name]) for name, value in weights(out).items())
+
+
+def test_a_later_second_ctrl_c_stops_at_once_and_says_what_is_left(
+    lrw: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    monkeypatch.setattr(machine, "_AGAIN_S", 0.0)
+    for steps, left in ((["--steps", 3], "nothing was saved yet"), ([], "--resume")):
+        with monkeypatch.context() as patch:
+            at_step(patch, 2, signal.SIGINT)
+            if steps:
+                at_step(patch, 1, signal.SIGINT, signal.SIGINT)
+            else:
+                assert avb(*words(lrw, out, "--steps", 1))[0] == 0
+                at_step(patch, 1, signal.SIGINT, signal.SIGINT)
+            code, text = avb(*words(lrw, out, *(steps or ["--steps", 3, "--resume"])))
+        assert code == 130 and left in text.splitlines()[-1]
+
+
+def test_what_was_ignored_stays_ignored() -> None:
+    """As SIGHUP is under nohup, and SIGINT of a job in the background."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with machine.stop_signals() as stopped:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stopped()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+GROUP = """
+import os, subprocess, sys, time
+import avb.pipeline.stream as stream
+from avb.train import loop
+stream.default_workers = lambda processes=1: 2
+real = loop.one_step
+def one_step(state, *rest):
+    if state.step == 2:
+        kill = ["kill", "-" + os.environ["SENT"], "--", f"-{os.getpgid(0)}"]
+        subprocess.run(kill, start_new_session=True)  # from outside: workers heed their parent
+        time.sleep(0.5)
+    return real(state, *rest)
+loop.one_step = one_step
+from avb.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_group_leaves_the_workers_to_end_well(
+    lrw: Index, tmp_path: Path, sent: int
+) -> None:
+    """As a terminal and Slurm send it: to whoever decodes, too."""
+    done = subprocess.run(
+        [sys.executable, "-c", GROUP, *words(lrw, tmp_path / "run", "--steps", 40)],
+        capture_output=True, text=True, start_new_session=True, timeout=120,
+        env=os.environ | {"SENT": str(int(sent))},
+    )  # fmt: skip
+    assert done.returncode == (130 if sent == signal.SIGINT else 75), done.stderr
+    assert "Traceback" not in done.stderr
+    assert "saved at step 3" in done.stderr.splitlines()[-1]
+
+
+# Two trainings ------------------------------------------------------------------------------------
+
+HOLDER = """
+import os, sys, time
+from pathlib import Path
+from avb.train.machine import held
+with held(Path(sys.argv[1])):
+    child = os.fork()
+    print(child or "", flush=True)
+    time.sleep(100)
+"""
+
+
+@contextlib.contextmanager
+def holder(out: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A process that holds a run's folder, and a child of it that lives on when it is killed."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(out)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        child = int(next(line for line in process.stdout if line.strip()))
+        try:
+            yield process, child
+        finally:
+            process.kill()
+            os.kill(child, signal.SIGKILL)
+
+
+def test_a_second_training_is_refused_until_the_first_is_gone(lrw: Index, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with holder(out) as (process, _):
+        for more in ([], ["--resume"]):
+            code, text = avb(*words(lrw, out, "--steps", 1, *more))
+            last = text.splitlines()[-1]
+            assert code == 1 and "another training writes here" in last and str(out) in last
+            assert f"process {process.pid} of" in last
+        assert not list(out.glob("*.pt")) and not (out / "recipe.yaml").exists()
+        process.kill()
+        process.wait()
+        assert avb(*words(lrw, out, "--steps", 1))[0] == 0  # though its child is still there
+
+
+def test_what_killed_trainings_left_half_written_is_swept(lrw: Index, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    ours = ["last.pt.node.12.tmp", "best.pt.node.12.tmp", "metrics.jsonl.node.3.tmp"]
+    theirs = ["test.json.node.12.tmp", "notes.tmp", "last.pt.mine"]  # an evaluation may be writing
+    for name in ours + theirs:
+        (out / name).write_bytes(b"half")
+    assert avb(*words(lrw, out, "--steps", 1))[0] == 0
+    names = {path.name for path in out.iterdir()}
+    assert not names & set(ours) and set(theirs) <= names
+
+
+def test_the_saved_recipe_is_the_old_or_the_new_one(
+    lrw: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    assert avb(*words(lrw, out, "--steps", 1))[0] == 0
+
+    def killed(temporary: Path, path: Path) -> None:
+        raise SystemExit(9)
+
+    monkeypatch.setattr(shard, "_publish", killed)
+    assert avb(*words(lrw, out, "--steps", 2, "--resume"))[0] == 9
+    assert yaml.safe_load((out / "recipe.yaml").read_text())["recipe"]["steps"] == 1
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_folder_removed_while_it_is_trained_is_one_line(
+    lrw: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, real = tmp_path / "run", loop.one_step
+
+    def remove(state: Any, *rest: Any) -> Any:
+        if state.step == 1:
+            for path in out.iterdir():
+                path.unlink()
+            out.rmdir()
+        return real(state, *rest)
+
+    monkeypatch.setattr(loop, "one_step", remove)
+    code, text = avb(*words(lrw, out, "--steps", 2))
+    assert code == 1 and text.splitlines()[-1].startswith(f"avb: {out}: is gone")
+
+
+@pytest.mark.slow
+def test_of_two_trainings_started_together_one_trains_alone(lrw: Index, tmp_path: Path) -> None:
+    """Fifty pairs with different seeds: the files are all of the one that was let in."""
+    environ = os.environ | {"OMP_NUM_THREADS": "1"}
+    script = "import avb.tools.cli as c, sys\nc.main()"
+    won = []
+    for pair in range(50):
+        out = tmp_path / str(pair)
+        both = [
+            subprocess.Popen(
+                [sys.executable, "-c", script, *words(lrw, out, "--steps", 2, "--seed", seed)],
+                stderr=subprocess.PIPE,
+                text=True,
+                env=environ,
+            )  # fmt: skip
+            for seed in (0, 1)
+        ]
+        errors = [process.communicate(timeout=120)[1] for process in both]
+        codes = [process.returncode for process in both]
+        seed = codes.index(0)
+        refused = errors[1 - seed].splitlines()[-1]
+        # One that came when the other had ended finds its run, and is refused for that.
+        assert codes[1 - seed] in (1, 2) and (
+            "another training" in refused or "--resume" in refused
+        )
+        assert yaml.safe_load((out / "recipe.yaml").read_text())["recipe"]["seed"] == seed
+        for name in ("last", "best"):
+            assert checkpoint.load(out / f"{name}.pt")["recipe"]["seed"] == seed
+        lines = [json.loads(line) for line in (out / "metrics.jsonl").open()]
+        assert [line["step"] for line in lines] == [2, 2]
+        assert not list(out.glob("*.tmp"))
+        won.append(seed)
+    assert len(won) == 50
