@@ -57,6 +57,7 @@ class LipReader(nn.Module):
         audio_width: int = 128,
         audio_whitened: bool = False,
         value_projection: bool | None = None,
+        saving_detached: bool = False,
         mel_bins: int = 80,
         hidden: int | None = None,
         dropout: float = 0.3,
@@ -79,6 +80,7 @@ class LipReader(nn.Module):
             audio_width: channels of the first audio convolution.
             audio_whitened: audio features leave without correlation (`whitening.py`).
             value_projection: of the memory; by default what the variant says.
+            saving_detached: of the memory: the saving loss leaves the audio features alone.
             mel_bins: F.
             hidden: units a direction (`gru`, 512) or channels a kernel (`mstcn`, 256).
             dropout: at the end of both front ends.
@@ -101,7 +103,7 @@ class LipReader(nn.Module):
         )
         self.memory = BridgingMemory(
             self.visual.dim, audio_dim, slots, None, radius, variant, fusion_dropout,
-            value_projection,
+            value_projection, saving_detached,
         )  # fmt: skip
         self.audio = (
             AudioFrontEnd(audio_dim, audio_width, mel_bins, dropout, whitened=audio_whitened)

@@ -69,6 +69,7 @@ class SpeechReconstructor(nn.Module):
         audio_width: int = 128,
         audio_whitened: bool = False,
         value_projection: bool | None = None,
+        saving_detached: bool = False,
         audio_dropout: float = 0.3,
         mel_bins: int = 80,
         fused_dim: int | None = None,
@@ -93,6 +94,7 @@ class SpeechReconstructor(nn.Module):
             audio_width: channels of the first audio convolution.
             audio_whitened: audio features leave without correlation (`whitening.py`).
             value_projection: of the memory; by default what the variant says.
+            saving_detached: of the memory: the saving loss leaves the audio features alone.
             audio_dropout: at the end of the audio front end.
             mel_bins: F.
             fused_dim: E; C if not given.
@@ -114,7 +116,7 @@ class SpeechReconstructor(nn.Module):
         self.decoder = DECODERS[decoder](dim, mel_bins, **(decoder_sizes or {}))
         self.memory = BridgingMemory(
             self.encoder.local_dim if lstm_late else self.encoder.dim, audio_dim, slots,
-            fused_dim, radius, variant, fusion_dropout, value_projection,
+            fused_dim, radius, variant, fusion_dropout, value_projection, saving_detached,
         )  # fmt: skip
         self.audio = (
             AudioFrontEnd(audio_dim, audio_width, mel_bins, audio_dropout, True, audio_whitened)
