@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import http.client
 import json
 import multiprocessing
@@ -18,6 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,7 @@ uvicorn = pytest.importorskip("uvicorn", reason="the page is served with the ext
 pytest.importorskip("starlette", reason="the page is served with the extra ui")
 
 from avb.tools.ui import command  # noqa: E402
+from avb.tools.ui import server as server_module  # noqa: E402
 from avb.tools.ui.child import Limits  # noqa: E402
 from avb.tools.ui.server import FILM, Service  # noqa: E402
 
@@ -93,11 +96,11 @@ def service(models: list[dict[str, Any]], tmp_path: Path) -> Service:
 
 
 @contextmanager
-def serving(service: Service) -> Iterator[int]:
+def serving(service: Service, host: str = "127.0.0.1") -> Iterator[int]:
     """The service on a port of this machine."""
-    config = uvicorn.Config(service.app(["127.0.0.1"]), log_level="error")
-    server = uvicorn.Server(config)
-    with socket.create_server(("127.0.0.1", 0)) as listening:
+    server = uvicorn.Server(command.server_config(service.app([host])))
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as listening:
         port = listening.getsockname()[1]
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
@@ -197,12 +200,67 @@ def test_what_the_page_does_not_send_is_refused(service: Service, tmp_path: Path
             (415, b"", "", {"Content-Type": "text/plain"}),  # what a form elsewhere could send
             (400, b"", "model=3&box=auto&face=1", {}),
             (400, b"", "model=0&box=auto&face=x", {}),
+            (400, b"", "model=0&box=auto&face=-5", {}),
+            (400, b"", "model=0&box=auto&face=0", {}),
+            (400, b"", "model=-1&box=auto&face=1", {}),
             (400, b"", "model=0", {}),
             (400, b"", "", {"Host": "elsewhere.example"}),
         ):
             answer = begin(port, film, query, **headers)
             assert answer.status == status, query
             assert len(answer.read().splitlines()) == 1
+    assert not any(tmp_path.iterdir())
+
+
+def test_the_page_is_answered_at_an_address_of_six_and_no_other_name(service: Service) -> None:
+    if not socket.has_ipv6:
+        pytest.skip("no IPv6 here")
+    with serving(service, "::1") as port:
+        for named, status in (
+            (f"[::1]:{port}", 200), ("[::1]", 200), (f"[0:0:0:0:0:0:0:1]:{port}", 200),
+            ("::1", 200), (f"[::2]:{port}", 400), ("elsewhere.example", 400), ("[", 400), ("", 400),
+        ):  # fmt: skip
+            connection = http.client.HTTPConnection("::1", port, timeout=10)
+            connection.request("GET", "/models", headers={"Host": named})
+            assert connection.getresponse().status == status, named
+            connection.close()
+
+
+def test_idle_connections_and_parallel_uploads_do_not_shut_out_the_next_visitor(
+    service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(command, "PATIENCE_S", 1.0)
+    monkeypatch.setattr(server_module, "GRACE_S", 2.0)
+
+    async def look(function: str, limits: Limits, film: str, *given: Any) -> Any:
+        await asyncio.sleep(0.001)
+        yield json.dumps({"error": f"{Path(film).stat().st_size} bytes"}).encode() + b"\n"
+
+    monkeypatch.setattr(server_module, "lines", look)  # whose work takes a second and a core
+
+    def visit() -> int:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        connection.request("GET", "/models")
+        return connection.getresponse().status
+
+    head = f"POST /read?model=0&box=auto&face=1 HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {FILM}"
+    with serving(service) as port, contextlib.ExitStack() as stack:
+
+        def connect() -> socket.socket:
+            return stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
+
+        idle = [connect() for _ in range(40)]
+        assert visit() == 200
+        assert all(one.recv(1) == b"" for one in idle)  # closed by then
+        stalled = [connect() for _ in range(20)]  # more than films on the disk at a time
+        for one in stalled:
+            one.send(f"{head}\r\nContent-Length: 1000000\r\n\r\nabc".encode())
+        assert visit() == 200
+        with ThreadPoolExecutor(200) as crowd:
+            answers = crowd.map(lambda _: ask(port, bytes(1000))["error"], range(200))
+            assert visit() == 200
+            assert set(answers) == {"1000 bytes"}  # each had its turn
+        assert all(b" 408 " in one.recv(100) for one in stalled)
     assert not any(tmp_path.iterdir())
 
 
@@ -287,7 +345,13 @@ def test_only_this_machine_is_served_unless_it_is_said_and_warned_of(
 
 
 @pytest.mark.parametrize(
-    "ending", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+    "ending",
+    [
+        signal.SIGINT,
+        signal.SIGKILL,
+        pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+    ],
 )
 def test_ended_in_the_middle_of_a_film_nothing_stays(
     tiny_models: dict[str, Path], talker_clip: Path, tmp_path: Path, ending: signal.Signals
@@ -304,8 +368,14 @@ def test_ended_in_the_middle_of_a_film_nothing_stays(
         answer = begin(port, talker_clip)
         answer.readline()
         assert any(path.name == "film" for path in tmp_path.rglob("*"))
+        command.sweep(tmp_path)  # as another server does when it starts
+        assert any(path.name == "film" for path in tmp_path.rglob("*"))
         server.send_signal(ending)
-        assert server.wait(20) == 130
+        assert server.wait(20) == (-9 if ending == signal.SIGKILL else 130)
         said = server.stderr.read()
+    if ending == signal.SIGKILL:
+        command.sweep(tmp_path)
+        assert wait_for(lambda: not any(tmp_path.glob("avb-ui-*")))  # no film, nothing beside it
+        return
     assert "Traceback" not in said and "stopped" in said.splitlines()[-1]
     assert wait_for(lambda: not any(tmp_path.iterdir()))

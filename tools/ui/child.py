@@ -10,6 +10,7 @@ unpickled or run here.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
 import multiprocessing
 import os
@@ -27,6 +28,7 @@ _context.set_forkserver_preload(["avb.tools.ui.work"])
 
 #: The longest line, and the largest file that is written, in bytes.
 MOST_BYTES = 1 << 28
+_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 _NO_MEMORY = 12  # as exit code; it is the number of ENOMEM
 
 
@@ -108,6 +110,9 @@ def _why(code: int, limits: Limits) -> str:
 def _run(pipe: Connection, function: str, limits: Limits, given: tuple[Any, ...]) -> None:
     """The life of a child."""
     os.setsid()  # a group that can be killed as one
+    with suppress(AttributeError):  # not Linux
+        # The process that forks ends with the server, and this one with it, though it is killed.
+        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
     signal.alarm(int(limits.wall_s) + 2)  # should nobody be left to kill it
     for kind, most in (
         (resource.RLIMIT_CPU, int(limits.cpu_s)),

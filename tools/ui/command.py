@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import importlib.util
 import ipaddress
 import json
 import logging
+import os
+import shutil
 import signal
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 import typer
@@ -21,8 +25,9 @@ from avb.pipeline.config import UsageError
 from avb.tools.console import FAILED, fail, say
 from avb.tools.ui.child import Limits, Stopped, lines
 
-#: Clips sent at a time, the one that is worked on and those that wait.
-MOST_REQUESTS = 16
+PREFIX, LOCK = "avb-ui-", "in-use"
+#: A connection that has not asked for anything by then is closed.
+PATIENCE_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -48,9 +53,22 @@ def run(options: Options) -> None:
         raise UsageError("starlette and uvicorn not installed: pip install starlette uvicorn")
     listening = _listen(options.host, options.port)
     models = asyncio.run(describe(options))
-    with TemporaryDirectory(prefix="avb-ui-") as folder, listening:
+    sweep(Path(gettempdir()))
+    with TemporaryDirectory(prefix=PREFIX) as folder, listening:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: all is tidied up
-        serve(options, models, Path(folder), listening)
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # the terminal was closed
+            signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        with (Path(folder) / LOCK).open("w") as lock:
+            fcntl.lockf(lock, fcntl.LOCK_EX)  # goes with this process, whatever ends it
+            serve(options, models, Path(folder), listening)
+
+
+def sweep(place: Path) -> None:
+    """Remove the folders of servers that were killed, with the films in them."""
+    for path in place.glob(f"{PREFIX}*/{LOCK}"):
+        with suppress(OSError), path.open("r+") as lock:  # held, gone meanwhile, or another user's
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(path.parent)
 
 
 def serve(
@@ -66,10 +84,7 @@ def serve(
     service = Service(models, folder, int(options.max_mb * 1e6), options.max_seconds, limits)
     open_to_all = not _is_loopback(options.host)
     hosts = ["*"] if open_to_all else ["localhost", "127.0.0.1", "::1", options.host]
-    config = uvicorn.Config(
-        service.app(hosts), log_level="error", limit_concurrency=MOST_REQUESTS,
-        timeout_graceful_shutdown=1, server_header=False,
-    )  # fmt: skip
+    config = server_config(service.app(hosts))
     host, port = listening.getsockname()[:2]
     if open_to_all:
         say(f"warning: --host {options.host}: whoever reaches this machine can use the page, and"
@@ -81,6 +96,27 @@ def serve(
     # Requests that are cut off when it ends are no faults.
     logging.getLogger("uvicorn.error").addFilter(lambda _: not server.should_exit)
     server.run(sockets=[listening])
+
+
+def server_config(app: Any) -> Any:
+    """How uvicorn serves the page; connections that ask for nothing are closed."""
+    import uvicorn
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    class Impatient(H11Protocol):
+        """uvicorn itself waits without end for the first request of a connection."""
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self.loop.call_later(PATIENCE_S, self._look)
+
+        def _look(self) -> None:
+            if self.cycle is None and not self.transport.is_closing():
+                self.transport.close()
+
+    return uvicorn.Config(
+        app, log_level="error", http=Impatient, timeout_graceful_shutdown=1, server_header=False
+    )
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -14,18 +15,21 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from avb.tools.ui.child import Limits, Stopped, lines
 
 PAGE = Path(__file__).parent / "page"
 #: Forms cannot send this type, so pages of other sites have to ask first, and are refused.
 FILM = "application/octet-stream"
+#: Films on the disk at a time; further ones wait to be sent.
+MOST_FILMS = 16
+#: A film has to come at this pace, after the first seconds: who stalls makes room for others.
+GRACE_S, SLOWEST_BYTES_PER_S = 10.0, 20_000
 
 
 @dataclass
@@ -45,6 +49,7 @@ class Service:
     max_seconds: float
     limits: Limits
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_FILMS))
 
     def app(self, hosts: list[str]) -> Starlette:
         """The application; requests that call this machine by another name are refused.
@@ -56,7 +61,7 @@ class Service:
             Route("/read", _Read(self), methods=["POST"]),
             Mount("/", StaticFiles(directory=PAGE, html=True)),
         ]
-        guard = Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
+        guard = Middleware(_Guard, hosts=hosts)
         return Starlette(routes=routes, middleware=[guard])
 
     async def choices(self, request: Request) -> Response:
@@ -71,18 +76,24 @@ class Service:
         """Write the body of a request to a file.
 
         Raises:
-            HTTPException: it is larger than films may be, or not sent by the page.
+            HTTPException: it is larger than films may be, comes too slowly, or is not sent by the
+                page.
         """
         if request.headers.get("content-type") != FILM:
             raise HTTPException(415, f"films are sent as {FILM}")
-        size = 0
-        with film.open("wb") as file:
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size > self.max_bytes:
-                    most = self.max_bytes / 1e6
-                    raise HTTPException(413, f"more than {most:g} MB (avb ui --max-mb)")
-                file.write(chunk)
+        size, begun = 0, asyncio.get_running_loop().time()
+        try:
+            with film.open("wb") as file:
+                async with asyncio.timeout(GRACE_S) as limit:
+                    async for chunk in request.stream():
+                        size += len(chunk)
+                        if size > self.max_bytes:
+                            most = self.max_bytes / 1e6
+                            raise HTTPException(413, f"more than {most:g} MB (avb ui --max-mb)")
+                        file.write(chunk)
+                        limit.reschedule(begun + GRACE_S + size / SLOWEST_BYTES_PER_S)
+        except TimeoutError:
+            raise HTTPException(408, "the clip came too slowly") from None
 
     async def read(self, film: Path, options: tuple[Any, ...]) -> AsyncGenerator[bytes, None]:
         """Events about one film as lines of JSON; one film is worked on at a time."""
@@ -105,8 +116,10 @@ class Service:
         """
         query = request.query_params
         try:
-            model = self.models[int(query["model"])]
-            return model, query["box"], int(query["face"]), self.max_seconds
+            number, face = int(query["model"]), int(query["face"])
+            if number < 0 or face < 1:
+                raise ValueError
+            return self.models[number], query["box"], face, self.max_seconds
         except (KeyError, ValueError, IndexError):
             raise HTTPException(400, "no such model, box or face") from None
 
@@ -121,15 +134,43 @@ class _Read:
         """Answer with events; nothing of the film is left, whichever way it ends."""
         request = Request(scope, receive)
         options = self.service.options(request)
-        with TemporaryDirectory(dir=self.service.folder) as folder:
-            film = Path(folder) / "film"
-            try:
-                await self.service.receive(request, film)
-            except ClientDisconnect:
+        async with self.service.room:
+            with TemporaryDirectory(dir=self.service.folder) as folder:
+                film = Path(folder) / "film"
+                try:
+                    await self.service.receive(request, film)
+                except ClientDisconnect:
+                    return
+                async with aclosing(self.service.read(film, options)) as events:
+                    answer = StreamingResponse(events, media_type="application/x-ndjson")
+                    await answer(scope, receive, send)
+
+
+class _Guard:
+    """Refuses requests that call this machine by a name that is none of `hosts`; "*" is any."""
+
+    def __init__(self, app: ASGIApp, hosts: list[str]) -> None:
+        self._app = app
+        self._hosts = {plain_host(host) for host in hosts}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and "*" not in self._hosts:
+            named = Request(scope).headers.get("host", "")
+            # Of "name:port" and "[::1]:port"; a bare ::1 has no port.
+            name = named[1:].partition("]")[0] if named[:1] == "[" else named.rpartition(":")[0]
+            if not {plain_host(name), plain_host(named)} & self._hosts:
+                refusal = PlainTextResponse("Invalid host header", status_code=400)
+                await refusal(scope, receive, send)
                 return
-            async with aclosing(self.service.read(film, options)) as events:
-                answer = StreamingResponse(events, media_type="application/x-ndjson")
-                await answer(scope, receive, send)
+        await self._app(scope, receive, send)
+
+
+def plain_host(name: str) -> str:
+    """A host in one spelling: addresses have many, and names end with a dot or do not."""
+    try:
+        return str(ipaddress.ip_address(name))
+    except ValueError:
+        return name.lower().rstrip(".")
 
 
 def _line(**event: str) -> bytes:
