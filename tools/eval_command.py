@@ -11,7 +11,7 @@ import typer
 from avb.pipeline.config import UsageError
 from avb.pipeline.shard import write_atomic
 from avb.pipeline.storage import Folder
-from avb.tools.console import say
+from avb.tools.console import FAILED, fail, say
 from avb.tools.train_command import choose_device, open_shards
 
 PARTS = ("test", "val", "train", "all")
@@ -39,7 +39,7 @@ def run(
     """
     from avb.train import per_talker
     from avb.train.evaluate import evaluate
-    from avb.train.sounds import make_folder
+    from avb.train.sounds import check_writable
 
     if part not in PARTS:
         raise UsageError(f"--part {part}: one of {', '.join(PARTS)}")
@@ -49,7 +49,7 @@ def run(
     if out is None and limit is None:
         out = (ckpt if ckpt.is_dir() else ckpt.parent) / f"{part}.json"
     if out is not None:
-        make_folder(out.parent)  # before the minutes that the record takes
+        check_writable(out)
     index, corpus = open_shards(data, datasets)
     where = choose_device(device)
     records = [
@@ -70,10 +70,18 @@ def run(
     ]
     record = records[0] if len(records) == 1 else per_talker.join(records)
     text = json.dumps(record, ensure_ascii=False, default=float)
+    _show(record, text if as_json else None)
     if out is not None:
-        write_atomic(out, (text + "\n").encode())
+        try:
+            write_atomic(out, (text + "\n").encode())
+        except OSError as error:
+            fail(f"{out}: {error.strerror}; the figures above are all there is", FAILED)
         say(f"the record is in {out}")
-    if as_json:
+
+
+def _show(record: dict[str, Any], text: str | None) -> None:
+    """The figures for a person, or the record as `text`."""
+    if text is not None:
         typer.echo(text)
         return
     flags = record["flags"]

@@ -36,10 +36,12 @@ def run(options: Options) -> None:
 
     from avb.train import checkpoint, judging
     from avb.train.measures.judge import Training
+    from avb.train.sounds import check_writable
     from avb.train.split import default_split, split_rows
 
     if options.out.exists():
         raise UsageError(f"{options.out}: is there already; choose another --out, or delete it")
+    check_writable(options.out)
     index, corpus = open_shards(options.data, options.datasets)
     split = options.split or default_split(index, corpus)
     speakers = options.speakers.split(",") if options.speakers else None
@@ -49,7 +51,6 @@ def run(options: Options) -> None:
     say(f"split {parts.name} ({parts.source}): {counts} clips; test is not looked at")
     training = Training(epochs=options.epochs or judging.EPOCHS, seed=options.seed)
     try:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
         state = judging.train(index, parts, training, torch.device(device), say)
         facts = {"revision": revision(), "torch": str(torch.__version__), "device": device}
         checkpoint.save(options.out, state | facts)

@@ -236,6 +236,12 @@ class _Test:
         """Whether every clip of every record has this field."""
         return all(field in clip for s in self.sides for r in s.clips for clip in r.values())
 
+    def keys_with(self, field: str) -> list[str]:
+        """The clips that have this field in every record."""
+        return [
+            key for key in self.keys if all(field in r[key] for s in self.sides for r in s.clips)
+        ]
+
     def tables(self, value: Callable[..., float]) -> list[Floats]:
         """A number of each clip of either side, [records x clips] each."""
         return [side.table(value, self.keys) for side in self.sides]
@@ -307,8 +313,9 @@ def _speech(test: _Test) -> dict[str, Any]:
         )  # fmt: skip
         metrics[name] = test.entry(a, b, mean) | {"difference": difference}
     for name, field in (("wer_judge", "heard_judge"), ("wer_pocketsphinx", "heard")):
-        if test.all_have(field):
-            metrics[name] = _word_errors(test, field)
+        if own := test.keys_with(field):
+            part = _Test(test.sides, own, test.by_talker, **test.drawing)
+            metrics[name] = _word_errors(part, field)
     return {"metrics": metrics}
 
 

@@ -140,4 +140,11 @@ def part_rows(
         return np.arange(len(index))
     wanted = (part,) if need and part != "all" else ()
     rows = split_rows(index, corpus, data["split"], speakers, need=wanted, listed=listed).rows
-    return np.sort(np.concatenate(list(rows.values()))) if part == "all" else rows[part]
+    found = np.sort(np.concatenate(list(rows.values()))) if part == "all" else rows[part]
+    if need and not found.size:
+        whose = f", talkers {', '.join(speakers)}" if speakers else ""
+        raise UsageError(
+            f"{index.folder}: holds no clip of the run's split {data['split']}{whose}; give the"
+            " shards that it was trained on, or others of its corpus"
+        )
+    return found

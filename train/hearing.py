@@ -19,8 +19,8 @@ from avb.train.measures.sentence import slot_targets, word_error_rate
 from avb.train.measures.speech import RATE, Sound
 
 NO_JUDGE = "no --judge given; make one with avb train judge"
-NO_SENTENCES = "not every clip has the six words of a GRID sentence"
 NO_SPHINX = "pocketsphinx is not installed: pip install pocketsphinx"
+NO_SENTENCES = "no clip has the six words of a GRID sentence"
 
 Ear = Callable[[Sound], list[str]]
 
@@ -63,16 +63,17 @@ def listen(
     Returns:
         By signal: `metrics` `{"wer_<judge>": {"value", "low", "high"}}`, None with its `reason`
         where there is no figure; `per_slot` by judge; `heard`, for each clip `{judge: words}`.
+        A clip without the six words of a sentence counts nowhere; `left_out` says how many.
     """
-    sentences = all(_is_sentence(spoken) for spoken in words)
+    sentences = [_is_sentence(spoken) for spoken in words]
     found: dict[str, Any] = {}
     for name, sounds in signals.items():
         metrics: dict[str, Any] = {}
         per_slot: dict[str, Any] = {}
         heard: list[dict[str, list[str]]] = [{} for _ in sounds]
-        there = [i for i, sound in enumerate(sounds) if sound is not None]
+        there = [i for i, sound in enumerate(sounds) if sound is not None and sentences[i]]
         for judge, ear in judges.items():
-            reason = ear if isinstance(ear, str) else "" if sentences else NO_SENTENCES
+            reason = ear if isinstance(ear, str) else "" if any(sentences) else NO_SENTENCES
             reason = reason or ("" if there else "no clip has this signal")
             if isinstance(ear, str) or reason:
                 metrics[f"wer_{judge}"] = {
@@ -85,6 +86,8 @@ def listen(
             whose = None if talkers is None else [talkers[i] for i in there]
             rate = word_error_rate([words[i] for i in there], said, whose)
             metrics[f"wer_{judge}"] = rate["wer"]
+            if not all(sentences):
+                metrics[f"wer_{judge}"] = rate["wer"] | {"left_out": sentences.count(False)}
             per_slot[judge] = rate["per_slot"]
         found[name] = {"metrics": metrics, "per_slot": per_slot, "heard": heard}
     return found

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -90,12 +91,13 @@ def train(
         What `checkpoint.save` takes and `load` reads.
 
     Raises:
-        UsageError: a clip has other words, or cannot be read, or there are fewer than two.
+        UsageError: no clip has the six words, or one cannot be read, or there are fewer than two.
     """
     sounds.need("jiwer")  # before the minutes of training
     mel, rate = sounds.front_end(index), int(index.dataset["settings"]["sample_rate"])
     rows = {part: parts.rows[part] for part in ("train", "val")}
-    words = {part: sentences(index, chosen) for part, chosen in rows.items()}
+    rows = {part: with_sentences(index, chosen, part, say) for part, chosen in rows.items()}
+    words = {part: [_spoken(index, row) for row in chosen] for part, chosen in rows.items()}
     if len(rows["train"]) < 2:
         raise UsageError(f"{index.folder}: one training clip is not enough to train a judge")
     mels = with_copies(index, rows["train"], mel, device, say)
@@ -122,21 +124,29 @@ def train(
     }
 
 
-def sentences(index: Index, rows: Ints) -> list[list[str]]:
-    """The six words of each clip.
+def with_sentences(index: Index, rows: Ints, part: str, say: Say) -> Ints:
+    """The clips with one word of each slot of GRID; how many others there are is said.
 
     Raises:
-        UsageError: a clip does not have one word of each slot of GRID; the first is named.
+        UsageError: there is none; what is wrong with the first is named.
     """
-    found = [[word for word, _, _ in index.words(row)] for row in rows]
-    for row, words in zip(rows, found, strict=True):
+    faults: dict[int, str] = {}
+    for row in rows.tolist():
         try:
-            slot_targets(words)
+            slot_targets(_spoken(index, row))
         except ValueError as error:
-            raise UsageError(
-                f"{index.folder}: {index.key(row)}: {error}; a judge learns GRID's six slots"
-            ) from None
-    return found
+            faults[row] = f"{index.key(row)}: {error}"
+    if not faults:
+        return rows
+    first = next(iter(faults.values()))
+    if len(faults) == len(rows):
+        raise UsageError(f"{index.folder}: {first}; a judge learns GRID's six slots")
+    say(f"{len(faults)} of {len(rows)} clips of {part} left out, of other words; {first}")
+    return rows[~np.isin(rows, list(faults))]
+
+
+def _spoken(index: Index, row: int) -> list[str]:
+    return [word for word, _, _ in index.words(row)]
 
 
 def with_copies(index: Index, rows: Ints, mel: Mel, device: torch.device, say: Say) -> Tensor:

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from avb.models.memory import Losses
 from avb.pipeline.config import UsageError
 from avb.pipeline.index import Index
-from avb.pipeline.stream import Stream
 from avb.train import task
 from avb.train.flops import check_room, seconds_at_peak
 from avb.train.log import Pace
@@ -35,7 +34,7 @@ from avb.train.machine import (
     stop_signals,
 )
 from avb.train.recipe import Recipe
-from avb.train.sounds import readable
+from avb.train.sounds import open_stream, readable
 from avb.train.split import Parts
 from avb.train.state import (
     Run,
@@ -126,7 +125,7 @@ def _go_on(
     network: nn.Module = torch.compile(run.model) if compile_model else run.model  # type: ignore[assignment]
     if world > 1:
         network = nn.parallel.DistributedDataParallel(network)
-    stream = Stream(
+    stream = open_stream(
         index, rows=parts.rows["train"], batch_size=recipe.batch_size, crops=(recipe.crop,),
         unit=recipe.unit, seed=recipe.seed, buffer=recipe.buffer, rank=rank, world=world,
         pin_memory=run.device.type == "cuda", position=run.step,

@@ -74,9 +74,9 @@ def mean(figures: list[Any]) -> Any:
 def _speech(clips: list[dict[str, Any]]) -> dict[str, Any]:
     metrics: dict[str, Any] = speech.summarise(clips)["metrics"]
     for name, heard in HEARD.items():
-        if all(heard in clip for clip in clips):
-            said = [clip[heard] for clip in clips]
-            metrics[name] = word_error_rate([clip["words"] for clip in clips], said)["wer"]
+        if own := [clip for clip in clips if heard in clip]:
+            said = [clip[heard] for clip in own]
+            metrics[name] = word_error_rate([clip["words"] for clip in own], said)["wer"]
     return metrics
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import tempfile
 import wave
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +26,7 @@ BATCH = 64
 #: The mean over so many clips moves no figure of a floor; 24,000 would take minutes to read.
 MEAN_CLIPS = 1000
 _FULL_SCALE = 32768
+_ROOM = 1 << 16  # bytes that a disk must have left for a result
 
 
 def need(*modules: str) -> None:
@@ -60,13 +63,25 @@ def readable(batches: Iterable[Batch]) -> Iterator[Batch]:
         yield batch
 
 
+def open_stream(index: Index, **options: Any) -> Stream:
+    """A reader of the shards.
+
+    Raises:
+        UsageError: there is nothing to read, or not what is asked for.
+    """
+    try:
+        return Stream(index, **options)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
 def read_mels(index: Index, rows: Ints) -> Iterator[list[Tensor]]:
     """Stored log-mels in the order of `rows`, up to `BATCH` at once: float32 [n_mels x M] each.
 
     Raises:
         UsageError: a sample cannot be read.
     """
-    stream = Stream(index, rows=rows, batch_size=BATCH, crops=(), once=True, workers=0)
+    stream = open_stream(index, rows=rows, batch_size=BATCH, crops=(), once=True, workers=0)
     for batch in readable(stream):
         assert batch.mel is not None
         columns = batch.mel_lengths.tolist()
@@ -135,6 +150,22 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"{folder}: cannot be made ({error.strerror})") from None
+
+
+def check_writable(path: Path) -> None:
+    """See that a result can be written, before the minutes it takes: its folder is made, and room.
+
+    Raises:
+        UsageError: it cannot; the line says what the disk says.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder; give the name of a file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent) as file:
+            file.write(bytes(_ROOM))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written ({error.strerror})") from None
 
 
 def to_int16(sound: Sound) -> tuple[NDArray[np.int16], bool]:

@@ -19,6 +19,7 @@ from avb.pipeline.index import Index, Ints
 from avb.pipeline.stream import Stream
 from avb.train import augment
 from avb.train.recipe import Recipe
+from avb.train.sounds import open_stream
 
 #: Fixed range to which the speech mel is mapped, as in the published speech samples.
 SPEECH_RANGE = 4.0
@@ -94,7 +95,7 @@ def one_pass(
     index: Index, recipe: Recipe, rows: Ints, audio: bool = False, rank: int = 0, world: int = 1
 ) -> Stream:
     """Every row once, in a fixed order; of several processes, each its share."""
-    return Stream(
+    return open_stream(
         index, rows=rows, batch_size=recipe.batch_size, crops=(recipe.crop,), unit=recipe.unit,
         once=True, audio=audio, rank=rank, world=world, workers=0,
     )  # fmt: skip

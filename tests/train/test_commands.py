@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import resource
 import subprocess
@@ -13,9 +14,10 @@ import yaml
 from typer.testing import CliRunner
 
 from avb.pipeline.index import Index
+from avb.tools import eval_command
 from avb.tools.cli import app
 from avb.tools.eval_command import table
-from avb.train import checkpoint
+from avb.train import checkpoint, evaluate
 
 TINY = ["--recipe", "tiny", "--set", "unit=clip", "--set", "batch_size=4", "--set", "model.width=8"]
 
@@ -69,6 +71,35 @@ def test_a_disk_that_is_full_is_one_line_and_the_run_goes_on_later(
     assert steps == sorted(steps) and steps.count(3) == 2  # its losses, its validation
 
 
+def test_what_cannot_be_written_is_said_first_and_figures_are_shown_before_they_are(
+    lrw: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    words = ["--data", lrw.folder, "--device", "cpu", "--out", run, *TINY, "--steps", 1]
+    assert avb("train", "lip", *words)[0] == 0
+    asked = ["eval", "lip", "--ckpt", run, "--data", lrw.folder, "--part", "val"]
+    real = evaluate.evaluate
+    monkeypatch.setattr(evaluate, "evaluate", lambda *a, **k: pytest.fail("the pass was begun"))
+    code, _, text = avb(*asked, "--out", tmp_path)
+    assert code == 2 and "is a folder" in text and len(text.splitlines()) == 1
+    full: list[object] = ["-m", "avb", *asked, "--out", run / "full" / "val.json"]
+    done = subprocess.run(
+        [sys.executable, *map(str, full)], capture_output=True, text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1, 1)),
+    )  # fmt: skip
+    assert done.returncode == 2 and "File too large" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    monkeypatch.setattr(evaluate, "evaluate", real)
+
+    def refuse(path: Path, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(eval_command, "write_atomic", refuse)
+    code, printed, text = avb(*asked, "--out", tmp_path / "val.json")
+    assert code == 1 and "top1" in printed
+    assert text.splitlines()[-1].startswith(f"avb: {tmp_path}/val.json: No space left on device")
+
+
 def test_a_table_shows_the_model_first_and_why_a_figure_is_missing() -> None:
     figure = {"value": 0.25, "low": 0.125, "high": 0.5}
     none = {"value": None, "low": None, "high": None, "reason": "no --judge given"}
@@ -102,6 +133,7 @@ def test_a_table_shows_the_model_first_and_why_a_figure_is_missing() -> None:
         (["--split", "nobody"], "no split 'nobody'"),
         (["--device", "tpu"], "cpu or cuda"),
         (["--set", "crop=face"], "no face"),
+        (["--unit", "word", "--set", "batch_size=2"], "none of 10 clips has 6 words with times"),
     ],
 )
 def test_a_wrong_word_is_one_line(

@@ -264,6 +264,34 @@ def test_of_very_many_training_clips_some_are_taken_for_the_mean(
     torch.testing.assert_close(mean, torch.stack(chosen).mean(0))
 
 
+def test_a_clip_of_one_picture_and_one_without_a_sentence_lose_no_other(
+    grid: Index, speech_run: Path, judge: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = eval_l2s.reconstruct
+
+    def cut(*given: Any) -> Any:
+        clips = real(*given)
+        clips.sounds[0] = clips.sounds[0][20_000:20_640]
+        clips.true[0], clips.made[0] = clips.true[0][:, :4], clips.made[0][:, :4]
+        clips.facts[1]["words"] = ["hello"]
+        return clips
+
+    corpus = load_corpora()["grid"]
+    given: Any = ("l2s", speech_run, grid, corpus, "train")
+    whole = evaluate(*given, judge=judge)
+    monkeypatch.setattr(eval_l2s, "reconstruct", cut)
+    record = evaluate(*given, judge=judge)
+    short = record["clips"][0]
+    assert {f["key"] for f in record["failures"]["stoi"]} == {short["key"]}
+    for mine, theirs in zip(record["clips"][1:], whole["clips"][1:], strict=True):
+        for name in ("stoi", "estoi", "mel_distance"):
+            assert mine["values"][name] == pytest.approx(theirs["values"][name], abs=1e-4)
+    for name in ("wer_judge", "wer_pocketsphinx"):
+        assert record["metrics"][name]["left_out"] == 1 and "left_out" not in whole["metrics"][name]
+        assert record["metrics"][name]["value"] is not None
+    assert ["heard" in clip for clip in record["clips"]] == [True, False, True, True]
+
+
 def changed(path: Path, to: Path, **data: Any) -> None:
     """A copy of a checkpoint with other facts about its data."""
     state = checkpoint.load(path)
@@ -286,6 +314,11 @@ def test_talkers_and_lists_of_the_run_are_evaluated(
     assert sorted(grid.key(i) for i in some) == [everything[0], everything[3]]
     with pytest.raises(UsageError, match="mine.txt leaves nothing for val"):
         part_rows(grid, corpora["grid"], data, "val")
+    for known in ({"listed": {"s99/none": "test"}}, {"speakers": ["s99"], "listed": None}):
+        gone = {"split": "vcagan-16-7-10"} | known
+        with pytest.raises(UsageError, match="holds no clip of the run's split"):
+            part_rows(grid, corpora["grid"], gone, "all")
+        assert not len(part_rows(grid, corpora["grid"], gone, "train", need=False))
     plain = {"split": "vcagan-16-7-10"}  # a checkpoint from before talkers were stored
     assert len(part_rows(grid, corpora["grid"], plain, "all")) == len(grid)
     best = trained("lip", recipe, lrw, tmp_path)

@@ -192,6 +192,19 @@ def test_what_is_no_judge_for_these_shards_is_one_line(
     assert "of another version" in refused(tmp_path / "old.pt")
 
 
+def test_a_clip_of_other_words_is_left_out_and_named(
+    grid: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts, real = split(grid), judging._spoken
+    odd = int(parts.rows["train"][1])
+    monkeypatch.setattr(judging, "_spoken", lambda i, r: ["hello"] if r == odd else real(i, r))
+    said: list[str] = []
+    state = judging.train(grid, parts, Training(epochs=1), torch.device("cpu"), said.append)
+    assert set(state["data"]["keys"]) == keys(grid, parts.rows["train"]) - {grid.key(odd)}
+    assert state["clips"] == len(parts.rows["train"]) - 1
+    assert said[0].startswith("1 of 4 clips of train left out") and grid.key(odd) in said[0]
+
+
 def test_a_wrong_word_is_one_line_and_nothing_is_overwritten(
     lrw: Index, grid: Index, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,7 @@ import torch
 
 from avb.pipeline.config import UsageError
 from avb.pipeline.index import Index
+from avb.pipeline.stream import Stream
 from avb.train import checkpoint, loop
 from avb.train.split import Parts
 
@@ -170,7 +171,7 @@ def test_accumulation_changes_no_gradient(lrw: Index, recipe: Any, tmp_path: Pat
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
         quiet(state.model)
-        batch = next(iter(loop.Stream(lrw, batch_size=4, seed=0, workers=0)))
+        batch = next(iter(Stream(lrw, batch_size=4, seed=0, workers=0)))
         loop.one_step(state, state.model, batch)
         grads.append([p.grad.clone() for p in state.model.parameters() if p.grad is not None])
     for a, b in zip(*grads, strict=True):

@@ -17,6 +17,7 @@ from avb.train.measures.speech import RATE, Sound
 #: Clips that are inverted at once on an accelerator, and on the CPU: there more fall out of its
 #: caches and into pages that are given back each round (64: 0.67 s a clip, 4: 0.23 s).
 _BATCH, _CPU_BATCH = 64, 4
+_WELCH = 1024  # samples; a shorter sound, of one picture, is padded to have the same bins
 
 
 def invert_all(mels: Sequence[Tensor], mel: Mel, **options: Any) -> list[Sound]:
@@ -127,7 +128,7 @@ def speech_shaped_noise(
     spectra = {
         talker: np.mean(
             [
-                welch(s, RATE, nperseg=1024)[1]
+                welch(fit_length(s, max(len(s), _WELCH)), RATE, nperseg=_WELCH)[1]
                 for s, t in zip(sounds, names, strict=True)
                 if t == talker
             ],
@@ -139,7 +140,7 @@ def speech_shaped_noise(
     for number, (sound, talker) in enumerate(zip(sounds, names, strict=True)):
         white = np.random.default_rng([seed, number]).normal(size=len(sound))
         bins = np.fft.rfftfreq(len(sound), 1 / RATE)
-        density = np.interp(bins, np.fft.rfftfreq(1024, 1 / RATE), spectra[talker])
+        density = np.interp(bins, np.fft.rfftfreq(_WELCH, 1 / RATE), spectra[talker])
         # A density of 2 / RATE per Hz is white noise of variance 1.
         shaped = np.fft.irfft(np.fft.rfft(white) * np.sqrt(density * RATE / 2), len(sound))
         noises.append(shaped.astype(np.float32))

@@ -35,6 +35,18 @@ def test_other_sentence_is_of_the_same_talker_and_never_the_own() -> None:
     assert others == other_clips(talkers, seed=1) != other_clips(talkers, seed=2)
 
 
+@pytest.mark.parametrize("pictures", [1, 2, 3])
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_clip_of_few_pictures_has_its_noise(
+    speechlike: list[np.ndarray], pictures: int, alone: bool
+) -> None:
+    """Shorter than the spectrum's window, by a talker of no other clip or of longer ones."""
+    sounds = [speechlike[0][8000 : 8000 + 640 * pictures], *speechlike]
+    noises = speech_shaped_noise(sounds, ["b" if alone else "a", "a", "a", "a"])
+    assert [len(noise) for noise in noises] == [len(sound) for sound in sounds]
+    assert all(np.isfinite(noise).all() and np.ptp(noise) for noise in noises)
+
+
 def test_noise_has_the_spectrum_and_the_level_of_its_talker(speechlike: list[np.ndarray]) -> None:
     loud = [10 * sound for sound in speechlike]
     noise = speech_shaped_noise([*speechlike, *loud], ["a"] * 3 + ["b"] * 3)
