@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import wave
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -97,9 +98,10 @@ def _targets(options: Options, given: Path | None, suffix: str) -> list[Path]:
         found = [given / name for name in names]
     if len(set(found)) < len(found):
         raise UsageError("two of the videos have the same name; run them one after the other")
-    inputs = {Path(place).resolve() for place in options.videos}
+    # Not Path.resolve: it raises where a link leads to itself, which is one video's fault.
+    inputs = {os.path.realpath(place) for place in options.videos}
     for path in found:
-        if path.resolve() in inputs:
+        if os.path.realpath(path) in inputs:
             raise UsageError(f"{path}: is one of the videos, and would be written over")
     return found
 
@@ -124,11 +126,12 @@ def _one(place: str, trained: Trained, options: Options, paths: dict[str, Path])
         found["out"] = str(paths["out"])
         if "mux" in paths:
             paths["mux"].parent.mkdir(parents=True, exist_ok=True)
-            mux(cutter.video, paths["out"], paths["mux"])
+            # To ffmpeg, "a:b.mp4" is a protocol called a; an absolute path is none.
+            mux(cutter.video, paths["out"].absolute(), paths["mux"].absolute())
             found["mux"] = str(paths["mux"])
     if "track" in paths:
         paths["track"].parent.mkdir(parents=True, exist_ok=True)
-        draw_boxes(cutter, paths["track"])
+        draw_boxes(cutter, paths["track"].absolute())
         found["track"] = str(paths["track"])
     return {
         "video": place,
