@@ -147,6 +147,8 @@ class Assembler:
     def _clips(self, job: Job) -> Batch:
         index, size = self._index, len(job.rows)
         lengths, columns = index.num_frames[job.rows], index.num_mel[job.rows]
+        # Of a film without sound, as many columns of silence as its pictures would have.
+        columns = np.where(index.no_audio[job.rows], lengths * self._columns_per_frame, columns)
         video = {
             crop: np.empty((size, lengths.max(), side, side), np.uint8)
             for crop, side in self._sides.items()
@@ -160,10 +162,11 @@ class Assembler:
                     self._decode_crop(members, crop, frames[i, : lengths[i]])
                     frames[i, lengths[i] :] = 0
                 if self._with_mel:
-                    mel[i, :, : columns[i]] = self._decode_mel(members, columns[i])
-                    mel[i, :, columns[i] :] = self._silence
+                    mel[i] = self._silence
+                    if not index.no_audio[row]:
+                        mel[i, :, : columns[i]] = self._decode_mel(members, columns[i])
                 if self._with_audio:
-                    sounds.append(self._decode_audio(members))
+                    sounds.append(self._sound(members, row))
             except ValueError as error:
                 raise self._fault(row, error) from error
         words = [index.words(row) for row in job.rows]
@@ -254,8 +257,9 @@ class Assembler:
             crop: self._decode_crop(members, crop, np.empty((num_frames, side, side), np.uint8))
             for crop, side in self._sides.items()
         }
-        mel = self._decode_mel(members, self._index.num_mel[row]) if self._with_mel else None
-        return video, np.empty((0, 0), np.float32) if mel is None else mel
+        if not self._with_mel or self._index.no_audio[row]:
+            return video, np.empty((self._num_mels if self._with_mel else 0, 0), np.float32)
+        return video, self._decode_mel(members, self._index.num_mel[row])
 
     def members(self, row: int) -> Members:
         """What is stored of one clip, by extension (`lips.mp4`, `mel.npy`, ...)."""
@@ -287,6 +291,13 @@ class Assembler:
             scale, offset = self._mel_scale
             return stored * np.float32(scale) + np.float32(offset)
         return stored.astype(np.float32)
+
+    def _sound(self, members: Members, row: int) -> Floats:
+        if not self._index.no_audio[row]:
+            return self._decode_audio(members)
+        settings = self._index.dataset["settings"]
+        samples = int(self._index.num_frames[row]) * settings["sample_rate"] // self._fps
+        return np.zeros(samples, np.float32)
 
     def _decode_audio(self, members: Members) -> Floats:
         if "flac" not in members:

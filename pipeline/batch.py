@@ -20,7 +20,8 @@ class Batch:
     Attributes:
         keys: names of the samples; a word of a sentence is `s1/bbaf2n#3` (counted from 0).
         video: per crop uint8 [B, T, H, W], padding 0.
-        mel: float32 [B, 80, M], natural log, padding ln(floor); None if not asked for.
+        mel: float32 [B, 80, M], natural log, padding ln(floor); None if not asked for. A film
+            without sound (flag `no_audio`) has silence as long as its pictures.
         lengths: int64 [B], frames of each sample.
         mel_lengths: int64 [B], mel columns of each sample.
         label_id: int64 [B] in the class list, -1 where there is no label.

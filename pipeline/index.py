@@ -75,7 +75,8 @@ class Index:
         keys, group, split, speaker, shard: text columns.
         label_id: number of the clip's label in the class list, -1 where it has none.
         offset, nbytes: the sample's block in its tar.
-        num_frames, num_mel: length in frames and in mel columns.
+        num_frames, num_mel: length in frames and in mel columns; no columns without a sound.
+        silent, no_audio: whether the clip has this flag.
         first_word: words of clip i are those from `first_word[i]` to `first_word[i + 1]`.
         word: text of each word.
         word_s: float64 [words, 2], start and end in seconds; NaN where not known.
@@ -93,6 +94,8 @@ class Index:
     nbytes: Ints
     num_frames: Ints
     num_mel: Ints
+    silent: NDArray[np.bool_]
+    no_audio: NDArray[np.bool_]
     first_word: Ints
     word: Names
     word_s: NDArray[np.float64]
@@ -286,7 +289,8 @@ def _first_impossible(index: Index) -> int | None:
     """
     wrong = (index.offset < 0) | (index.nbytes <= 0)
     for length in (index.num_frames, index.num_mel):  # each picture and column takes a byte or more
-        wrong |= (length <= 0) | (length > index.nbytes)
+        wrong |= (length < 0) | (length > index.nbytes)
+    wrong |= (index.num_frames == 0) | ((index.num_mel == 0) != index.no_audio)
     far_off = (index.word_s > MOST_SECONDS) | (index.word_s < -MOST_SECONDS)
     far = np.flatnonzero(far_off.any(1))
     wrong[np.searchsorted(index.first_word, far, side="right") - 1] = True
@@ -341,6 +345,8 @@ def _read(folder: Folder, dataset: dict[str, Any], file: pq.ParquetFile) -> Inde
         nbytes=_ints(_stored(file, "nbytes"))[order],
         num_frames=_ints(_stored(file, "n_frames"))[order],
         num_mel=_ints(_stored(file, "n_mel"))[order],
+        silent=_flagged(file, "silent")[order],
+        no_audio=_flagged(file, "no_audio")[order],
         first_word=first_word,
         word=word,
         word_s=word_s,
@@ -365,6 +371,21 @@ def _ints(pieces: Iterator[pa.Array]) -> Ints:
 
     columns = (piece.cast(pa.int64()).to_numpy() for piece in pieces)
     return np.concatenate([np.empty(0, np.int64), *columns])
+
+
+def _flagged(file: pq.ParquetFile, flag: str) -> NDArray[np.bool_]:
+    """Which clips have a flag; none in a manifest without flags."""
+    import pyarrow.compute as pc
+
+    if "flags" not in file.schema_arrow.names:
+        return np.zeros(sum(len(piece) for piece in _stored(file, "shard")), np.bool_)
+    found = [np.empty(0, np.bool_)]
+    for piece in _stored(file, "flags"):
+        has = np.zeros(len(piece), np.bool_)
+        at = pc.list_parent_indices(piece).to_numpy(zero_copy_only=False)
+        has[at[pc.equal(pc.list_flatten(piece), flag).to_numpy(zero_copy_only=False)]] = True
+        found.append(has)
+    return np.concatenate(found)
 
 
 def _names(pieces: Iterator[pa.Array]) -> Names:

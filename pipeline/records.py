@@ -43,6 +43,7 @@ FLAGS = {
     "misfiled_alignment": "the alignment lay in another talker's folder",
     "no_audio": "the film has no sound track; the sample has no mel",
     "no_alignment": "no alignment file: words from the name, times null",
+    "no_audio": "the film has no sound track; the sample has no mel",
     "no_boundary": "no readable word boundary",
     "one_frame_short": "one picture fewer than the corpus defines",
     "resampled_rate": "another frame rate; the nearest picture was taken for each time",

@@ -36,8 +36,9 @@ def run(options: Options) -> None:
 
     from avb.train import checkpoint, judging
     from avb.train.measures.judge import Training
+    from avb.train.recipe import Recipe
     from avb.train.sounds import check_writable
-    from avb.train.split import default_split, split_rows
+    from avb.train.split import default_split, split_rows, teachable
 
     if options.out.exists():
         raise UsageError(f"{options.out}: is there already; choose another --out, or delete it")
@@ -46,6 +47,7 @@ def run(options: Options) -> None:
     split = options.split or default_split(index, corpus)
     speakers = options.speakers.split(",") if options.speakers else None
     parts = split_rows(index, corpus, split, speakers, options.split_file)
+    parts = teachable(index, parts, Recipe("l2s"), say)
     device = choose_device(options.device)
     counts = {part: len(rows) for part, rows in parts.rows.items()}
     say(f"split {parts.name} ({parts.source}): {counts} clips; test is not looked at")

@@ -21,7 +21,7 @@ from avb.pipeline.shard import DISK_FAULTS
 from avb.pipeline.storage import Folder
 from avb.tools.console import FAILED, INTERRUPTED, PREEMPTED, say
 from avb.train.recipe import Recipe, Task, load_recipe, make_recipe
-from avb.train.split import Parts, default_split, split_rows, usable_rows
+from avb.train.split import Parts, default_split, split_rows, teachable, usable_rows
 
 DEFAULT_DATA = {"lip": Path("shards/lrw"), "l2s": Path("shards/grid")}
 
@@ -90,6 +90,9 @@ def run_one(options: Options, recipe: Recipe, index: Index, parts: Parts, out: P
     from avb.train.machine import peer_lost
 
     parts, left_out = fitted(parts, index, recipe)
+    quiet = int(os.environ.get("RANK", 0)) > 0
+    tell = (lambda text: None) if quiet else say
+    parts = teachable(index, parts, recipe, tell)
     if options.epochs is not None:
         samples = len(parts.rows["train"])
         if recipe.unit == "word":
@@ -97,7 +100,6 @@ def run_one(options: Options, recipe: Recipe, index: Index, parts: Parts, out: P
         steps = math.ceil(options.epochs * samples / recipe.batch_size)
         recipe = dataclasses.replace(recipe, steps=steps)
     device = choose_device(options.device)
-    quiet = int(os.environ.get("RANK", 0)) > 0
     if device == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(cores())
     counts = {part: len(rows) for part, rows in parts.rows.items()}
@@ -122,7 +124,7 @@ def run_one(options: Options, recipe: Recipe, index: Index, parts: Parts, out: P
         record = train(
             recipe, index, parts, out, device=device, resume=options.resume,
             compile_model=options.compile_model, facts=facts,
-            say=(lambda text: None) if quiet else say,
+            say=tell,
         )  # fmt: skip
     except Preempted as stop:
         say(f"avb: {stop}")

@@ -97,6 +97,8 @@ def measure(
         return {"value": None, "reason": "a model with 0 slots has no addresses"}
     most = most or (SENTENCES if recipe.unit == "word" else CLIPS)
     chosen = choose(index, recipe.unit, rows, most)
+    if not len(chosen):
+        return {"value": None, "reason": "no clip has sound"}
     networks = {"": model, "initial_": initial_model(recipe, scaling, device)}
     found = collect(networks, recipe, scaling, index, chosen, device)
     if found is None:
@@ -132,7 +134,8 @@ def measure(
 
 def choose(index: Index, unit: str, rows: Ints, most: int) -> Ints:
     """At most `most` of the rows, by lot; of single words, of fewer words 10 clips each."""
-    if unit == "word":
+    rows = rows[~index.no_audio[rows]]
+    if unit == "word" and len(rows):
         rows = index.timed_sentences(rows)
     if len(rows) <= most:
         return rows

@@ -22,7 +22,7 @@ def measure(
 ) -> dict[str, Any]:  # fmt: skip
     """Words: from video alone, with the mirrored clip added, with real audio, with both.
 
-    With `unseen_talkers`, intervals draw talkers.
+    With `unseen_talkers`, intervals draw talkers. Films without sound count in no figure of sound.
     """
     found: dict[str, list[Tensor]] = {"video": [], "mirrored": [], "audio": []}
     labels: list[int] = []
@@ -41,6 +41,10 @@ def measure(
         keys += batch.keys
         talkers += batch.speakers
     logits = {name: torch.cat(parts).numpy() for name, parts in found.items() if parts}
+    mute = {index.key(row) for row in rows[index.no_audio[rows]]}
+    heard = np.array([key.split("#")[0] not in mute for key in keys])
+    if not heard.any():
+        logits.pop("audio", None)
     if "audio" in logits:
         logits["both"] = logits["video"] + logits["audio"]
     words = recipe.unit == "word"
@@ -51,13 +55,16 @@ def measure(
             options["places"] = [int(key.split("#")[1]) for key in keys]
     if unseen_talkers:
         options["talkers"] = talkers
-    scored = {name: lip.score(v, labels, index.labels, **options) for name, v in logits.items()}
-    video = scored["video"]
-    metrics, hits = dict(video["metrics"]), {"top5": video["clips"]["top5"]}
-    for name in scored:
-        figure = "top1" if name == "video" else f"top1_{name}"
-        metrics[figure] = scored[name]["metrics"]["top1"]
-        hits[lip.HITS[figure]] = scored[name]["clips"]["top1"]
+    video = lip.score(logits.pop("video"), labels, index.labels, **options)
+    metrics = dict(video["metrics"])
+    hits = {"top5": dict(enumerate(video["clips"]["top5"]))}
+    hits["right"] = dict(enumerate(video["clips"]["top1"]))
+    for name, values in logits.items():
+        own = np.flatnonzero(heard if name != "mirrored" else np.ones_like(heard)).tolist()
+        given = {option: [chosen[i] for i in own] for option, chosen in options.items()}
+        scored = lip.score(values[own], [labels[i] for i in own], index.labels, **given)
+        metrics[f"top1_{name}"] = scored["metrics"]["top1"]
+        hits[lip.HITS[f"top1_{name}"]] = dict(zip(own, scored["clips"]["top1"], strict=True))
     return {
         "task": "lip",
         "metrics": metrics,
@@ -72,7 +79,7 @@ def measure(
         **{k: video[k] for k in ("per_class", "per_slot", "per_length", "confusions")},
         "clips": [
             {"key": key, "label": index.labels[label], "said": said}
-            | {name: values[i] for name, values in hits.items()}
+            | {name: values[i] for name, values in hits.items() if i in values}
             for i, (key, label, said) in enumerate(
                 zip(keys, labels, video["clips"]["predicted"], strict=True)
             )

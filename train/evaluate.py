@@ -64,11 +64,19 @@ def evaluate(
     if data["labels"] != index.labels:
         raise UsageError(f"{index.folder}: its label map is not the one {path} was trained on")
     model = loaded.model.to(device)
-    rows = usable_rows(index, part_rows(index, corpus, data, part)[:limit], recipe)
+    rows = usable_rows(index, part_rows(index, corpus, data, part), recipe)
+    mute, silent = int(index.no_audio[rows].sum()), int(index.silent[rows].sum())
+    if recipe.task == "l2s":
+        rows = rows[~index.no_audio[rows]]
+    if mute or silent:
+        left = "left out" if recipe.task == "l2s" else "seen, not heard"
+        say(f"{mute} of these clips have no sound track ({left}), {silent} are silent")
     if not rows.size:
-        raise UsageError(f"{index.folder}: no clip of {part} has what this network learned to say")
+        raise UsageError(f"{index.folder}: no clip of {part} is left to be measured")
+    rows = rows[:limit]
     given = (model, recipe, scaling, index, rows, torch.device(device))
     known_rows = part_rows(index, corpus, data, "train", need=False)
+    heard_rows = known_rows[~index.no_audio[known_rows]]
     strangers = unseen_talkers(index, rows, known_rows)
     torch.manual_seed(0)  # the pre-net's dropout stays on
     # float32 as on a CPU: by default a GPU's convolutions round to TF32.
@@ -78,7 +86,7 @@ def evaluate(
             record = eval_lip.measure(*given, unseen_talkers=strangers)
         else:
             heard_by = None if judge is None else judging.load(judge, index, device)
-            extras = eval_l2s.Extras(heard_by, wavs, known_rows, strangers, windows, say)
+            extras = eval_l2s.Extras(heard_by, wavs, heard_rows, strangers, windows, say)
             record = eval_l2s.measure(*given, extras)
         record["addressing"] = eval_addressing.measure(*given)
     record["flags"] |= {
@@ -87,6 +95,8 @@ def evaluate(
         "split_source": data["split_source"],
         "speakers": data.get("speakers"),
         "limit": limit,
+        "no_audio": mute,
+        "silent": silent,
         "intervals": "of talkers drawn, then clips" if strangers else "of clips drawn",
         "checkpoint_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "step": loaded.step,

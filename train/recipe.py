@@ -83,6 +83,7 @@ class Recipe:
         validate_every: steps between validations and checkpoints.
         patience: validations without progress after which training stops; 0 for never.
         teacher_ratio: share of decoder steps that see the true columns (Tacotron).
+        keep_silent: train on clips with the flag `silent` too.
         seed: decides weights, order and augmentation.
     """
 
@@ -114,6 +115,7 @@ class Recipe:
     validate_every: int = 500
     patience: int = 0
     buffer: int = 2048
+    keep_silent: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -123,6 +125,16 @@ class Recipe:
                 f"batch_size {self.batch_size} cannot be worked off in {self.accumulate} equal"
                 " parts (accumulate)"
             )
+
+    @property
+    def needs_sound(self) -> bool:
+        """Whether clips without a mel teach it nothing: all but the lip reader without memory."""
+        return self.task == "l2s" or self.model.get("slots") != 0
+
+    @property
+    def needs_label(self) -> bool:
+        """Whether the label of a clip is what it learns, and not the words in it."""
+        return self.task == "lip" and self.unit == "clip"
 
     def as_dict(self) -> dict[str, Any]:
         """A plain mapping, as it is saved with a run."""

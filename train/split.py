@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -131,6 +132,36 @@ def default_split(index: Index, corpus: Corpus, wanted: str | None = None) -> st
             return wanted
     fitting = [n for n, split in corpus.splits.items() if split.by == by and not split.speakers]
     return [*fitting, *corpus.splits][0]
+
+
+def teachable(index: Index, parts: Parts, recipe: Recipe, say: Callable[[str], None]) -> Parts:
+    """The parts without clips that teach a recipe nothing; one line says how many of which kind.
+
+    Silent ones are left out of training, those without a sound track (flag `no_audio`) of both
+    parts where a mel is needed, those without a label where it is what is learnt.
+
+    Raises:
+        UsageError: nothing is left of a part.
+    """
+    kept = dict(parts.rows)
+    for part in ("train", "val"):
+        rows = kept[part]
+        silent = index.silent[rows] & (part == "train" and not recipe.keep_silent)
+        useless = {
+            "without a sound track": index.no_audio[rows] & recipe.needs_sound,
+            "without a label": (index.label_id[rows] < 0) & recipe.needs_label,
+            "silent (--set keep_silent=true takes them)": silent,
+        }
+        shown = ", ".join(f"{mask.sum()} {what}" for what, mask in useless.items() if mask.any())
+        kept[part] = rows[~np.any(list(useless.values()), axis=0)]
+        if shown:
+            say(f"left out of {len(rows)} clips of {part}: {shown}")
+        if shown and not kept[part].size:
+            raise UsageError(
+                f"{index.folder}: no clip of {part} is left; a lip reader without memory needs no"
+                " sound: --set model.slots=0"
+            )
+    return dataclasses.replace(parts, rows=kept)
 
 
 def split_talkers(split: Split) -> set[str]:

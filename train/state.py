@@ -21,7 +21,7 @@ from avb.pipeline.shard import write_atomic
 from avb.train import checkpoint, task
 from avb.train.log import Metrics
 from avb.train.network import BAD_STATE, load_optimizer, saved
-from avb.train.recipe import Recipe
+from avb.train.recipe import Recipe, make_recipe
 
 
 @dataclass
@@ -134,7 +134,9 @@ def restore(run: Run, path: Path, identity: dict[str, Any]) -> None:
     """
     state = checkpoint.load(path, run.recipe.task)
     parts = saved(state, path)
-    mine, theirs = run.recipe.as_dict(), state["recipe"]
+    # Keys that came since then are as they are by default.
+    theirs = make_recipe(run.recipe.task, state["recipe"], str(path)).as_dict()
+    mine = run.recipe.as_dict()
     differ = [k for k in mine if mine[k] != theirs.get(k) and k != "steps"]
     if differ:
         shown = "; ".join(f"{k}: {theirs.get(k)} there, {mine[k]} now" for k in differ)

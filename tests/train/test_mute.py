@@ -1,0 +1,164 @@
+"""Films without sound and silent ones: who needs sound leaves them out, and says how many."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from avb.pipeline.config import load_corpora
+from avb.pipeline.index import Index, load_index
+from avb.pipeline.shard import ShardWriter, read_members
+from avb.pipeline.stream import Stream
+from avb.tools.cli import app
+from avb.train.evaluate import evaluate
+
+MUTE, SILENT = {1, 4, 10}, {2, 7}  # rows of the index; 10 and 11 are for validation
+
+
+TINY = ["--recipe", "tiny", "--set", "unit=clip", "--set", "batch_size=4", "--set", "model.width=8"]
+
+
+def avb(*words: object) -> tuple[int, str]:
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done.exit_code, done.stderr
+
+
+def rewrite(index: Index, folder: Path, mute: set[int], silent: set[int]) -> Index:
+    """The shards as prep writes them of films of which some have no sound track, or silence."""
+    folder.mkdir(parents=True)
+    (folder / "dataset.json").write_bytes((index.folder / "dataset.json").read_bytes())
+    number = {index.key(i): i for i in range(len(index))}
+    table = pq.read_table(index.folder / "manifest.parquet")
+    rows = sorted(table.to_pylist(), key=lambda row: (row["shard"] or "", row["offset"] or 0))
+    stored = [row for row in rows if row["status"] == "ok"]
+    for shard in {row["shard"] for row in stored}:
+        tar = (index.folder / f"{shard}.tar").read_bytes()
+        with ShardWriter(folder / f"{shard}.tar") as out:
+            for row in (row for row in stored if row["shard"] == shard):
+                block = tar[row["offset"] : row["offset"] + row["nbytes"]]
+                members = {
+                    name.removeprefix(row["key"] + "."): data
+                    for name, data in read_members(block).items()
+                }
+                if number[row["key"]] in mute:
+                    members = {k: v for k, v in members.items() if k not in ("mel.npy", "flac")}
+                    row["n_mel"], row["flags"] = 0, [*(row["flags"] or []), "no_audio"]
+                if number[row["key"]] in silent:
+                    row["flags"] = [*(row["flags"] or []), "silent"]
+                row["offset"], row["nbytes"] = out.write(row["key"], members)
+    pq.write_table(pa.Table.from_pylist(rows, table.schema), folder / "manifest.parquet")
+    return load_index(folder)
+
+
+@pytest.fixture(scope="module")
+def mute(lrw: Index, tmp_path_factory: pytest.TempPathFactory) -> Index:
+    return rewrite(lrw, tmp_path_factory.mktemp("mute") / "lrw", MUTE, SILENT)
+
+
+def test_the_reader_hands_out_silence_for_a_film_without_sound(lrw: Index, mute: Index) -> None:
+    assert set(np.flatnonzero(mute.no_audio)) == MUTE and set(np.flatnonzero(mute.silent)) == SILENT
+    assert not lrw.no_audio.any() and not lrw.silent.any()
+    own, theirs = (
+        next(iter(Stream(index, batch_size=12, once=True, workers=0))) for index in (mute, lrw)
+    )
+    assert own.mel is not None and theirs.mel is not None
+    assert torch.equal(own.video["lips"], theirs.video["lips"])
+    assert torch.equal(own.mel_lengths, theirs.mel_lengths)
+    floor = float(np.log(mute.dataset["mel"]["floor"]))
+    for i in range(12):
+        same = torch.equal(own.mel[i], theirs.mel[i])
+        assert same == (i not in MUTE) and (same or bool((own.mel[i] == floor).all()))
+
+
+def test_a_row_that_lacks_its_mel_without_the_flag_cannot_be(mute: Index, tmp_path: Path) -> None:
+    folder = tmp_path / "lrw"
+    folder.mkdir()
+    (folder / "dataset.json").write_bytes((mute.folder / "dataset.json").read_bytes())
+    table = pq.read_table(mute.folder / "manifest.parquet")
+    none = pa.array([None] * len(table), table.schema.field("flags").type)
+    at = table.schema.get_field_index("flags")
+    pq.write_table(table.set_column(at, "flags", none), folder / "manifest.parquet")
+    with pytest.raises(ValueError, match="cannot be"):
+        load_index(folder)
+
+
+@pytest.mark.parametrize(
+    ("sets", "said", "counts"),
+    [
+        ([], "1 of 2", {"train": 6, "val": 1}),
+        (["keep_silent=true"], "2 without a sound track", {"train": 8, "val": 1}),
+        (["model.slots=0"], "2 silent", {"train": 8, "val": 2}),
+        (["model.slots=0", "keep_silent=true"], None, {"train": 10, "val": 2}),
+    ],
+)
+def test_training_takes_what_it_can_learn_from_and_says_what_it_left(
+    mute: Index, tmp_path: Path, sets: list[str], said: str | None, counts: dict[str, int]
+) -> None:
+    chosen = [word for text in sets for word in ("--set", text)]
+    words = ["--data", mute.folder, "--device", "cpu", "--out", tmp_path, *TINY, *chosen]
+    code, text = avb("train", "lip", *words, "--steps", 2)
+    assert code == 0, text
+    left = [line for line in text.splitlines() if line.startswith("left out of")]
+    if not sets:
+        assert left == [
+            "left out of 10 clips of train: 2 without a sound track,"
+            " 2 silent (--set keep_silent=true takes them)",
+            "left out of 2 clips of val: 1 without a sound track",
+        ]
+    elif said is None:
+        assert not left
+    else:
+        assert said in left[0]
+    assert (
+        str(counts["train"]) in text
+        and f"'train': {counts['train']}, 'val': {counts['val']}" in text
+    )
+
+
+def test_words_are_measured_with_and_without_sound(mute: Index, tmp_path: Path) -> None:
+    words = ["--data", mute.folder, "--device", "cpu", "--out", tmp_path, *TINY, "--steps", 1]
+    assert avb("train", "lip", *words)[0] == 0
+    said: list[str] = []
+    record = evaluate(
+        "lip", tmp_path / "best.pt", mute, load_corpora()["lrw"], "all", say=said.append
+    )
+    assert record["flags"]["no_audio"] == 3 and record["flags"]["silent"] == 2
+    assert said == ["3 of these clips have no sound track (seen, not heard), 2 are silent"]
+    assert len(record["clips"]) == 12
+    heard = [clip["right_audio"] for clip in record["clips"] if "right_audio" in clip]
+    assert len(heard) == 9 and record["metrics"]["top1_audio"]["value"] == np.mean(heard)
+    assert record["addressing"].get("flags", {"of": 9})["of"] in (9, 12)
+    json.dumps(record, default=float)
+
+
+def test_speech_needs_sound(grid: Index, tmp_path: Path) -> None:
+    pytest.importorskip("pystoi", reason="speech is measured with the extra eval")
+    mute = rewrite(grid, tmp_path / "grid", {0}, set())
+    listed, out = tmp_path / "list.txt", tmp_path / "run"
+
+    def train(out: Path, *parts: str) -> tuple[int, str]:
+        lines = [f"{part} {mute.key(i)}\n" for i, part in enumerate(parts)]
+        listed.write_text("".join(lines))
+        words = ["--data", mute.folder, "--device", "cpu", "--recipe", "tiny", "--out", out]
+        words += ["--split-file", listed, "--set", "batch_size=1", "--steps", 1]
+        return avb("train", "l2s", *words)
+
+    code, text = train(out, "train", "train", "val")
+    assert code == 0 and "left out of 2 clips of train: 1 without a sound track" in text
+    code, text = train(tmp_path / "none", "train", "val")
+    assert code == 2 and "no clip of train is left" in text.splitlines()[-1]
+    said: list[str] = []
+    record = evaluate(
+        "l2s", out / "best.pt", mute, load_corpora()["grid"], "train", say=said.append
+    )
+    assert len(record["clips"]) == 1 and record["flags"]["no_audio"] == 1
+    assert said[0] == "1 of these clips have no sound track (left out), 0 are silent"
