@@ -118,6 +118,7 @@ class Assembler:
         self._files = ShardFiles(index.folder, hashes)
         settings, stored_mel = index.dataset["settings"], index.dataset["mel"]
         self._fps = settings["fps"]
+        self._sample_rate = settings["sample_rate"]
         self._columns_per_frame = settings["sample_rate"] // (self._fps * stored_mel["hop"])
         self._num_mels = stored_mel["n_mels"]
         self._silence = float(np.log(stored_mel["floor"]))
@@ -293,16 +294,12 @@ class Assembler:
         return stored.astype(np.float32)
 
     def _sound(self, members: Members, row: int) -> Floats:
-        if not self._index.no_audio[row]:
-            return self._decode_audio(members)
-        settings = self._index.dataset["settings"]
-        samples = int(self._index.num_frames[row]) * settings["sample_rate"] // self._fps
-        return np.zeros(samples, np.float32)
-
-    def _decode_audio(self, members: Members) -> Floats:
+        samples = int(self._index.num_frames[row]) * self._sample_rate // self._fps
+        if self._index.no_audio[row]:
+            return np.zeros(samples, np.float32)
         if "flac" not in members:
             raise ValueError("no sound is stored; prepare with --keep-audio")
-        return decode_flac(members["flac"])
+        return decode_flac(members["flac"], samples)
 
     def _fault(self, row: int, error: ValueError) -> ValueError:
         index = self._index

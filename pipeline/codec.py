@@ -15,14 +15,15 @@ time.
 from __future__ import annotations
 
 import io
-import struct
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from avb.pipeline.mp4 import START_CODE, check_counts, read_own_mp4
 
 if TYPE_CHECKING:
     import av
@@ -45,10 +46,14 @@ _X264_PARAMS = ":".join(
     "subme=1 partitions=i4x4,i8x8 8x8dct=1 fullrange=on".split()
 )
 _JPEG_MAX_ROWS = 65_500  # limit of the JPEG library
-_START_CODE = b"\0\0\0\1"
+#: What the pictures, or the sound, of one clip may take once decoded.
+MOST_BYTES = 1 << 29
+_JPEG_MAX_PIXELS = 1 << 26  # all frames; a decoder takes up to nine bytes for each
+_MOST_PIXELS = 1 << 24  # of one picture where nothing else is known of it
+_BLOCK = 64  # of pixels in which FFmpeg makes room
+_SMALL_PICTURES = {"max_pixels": "65536"}  # a FLAC file may hold a picture of any size
 _NAL_SEI = 6
 _LUMA_FORMATS = ("yuv420p", "yuvj420p", "yuv422p", "yuv444p", "gray")  # 8 bits, luma first
-_MOVIE_BOXES = (b"moov", b"trak", b"mdia", b"minf", b"stbl")
 
 
 def encode_video(
@@ -136,7 +141,7 @@ def _without_sei(packet: av.Packet) -> av.Packet:
     import av
 
     units = _split_annex_b(bytes(packet))
-    kept = av.Packet(_START_CODE + _START_CODE.join(u for u in units if u[0] & 31 != _NAL_SEI))
+    kept = av.Packet(START_CODE + START_CODE.join(u for u in units if u[0] & 31 != _NAL_SEI))
     kept.stream, kept.time_base, kept.is_keyframe = packet.stream, packet.time_base, True
     kept.pts, kept.dts, kept.duration = packet.pts, packet.dts, packet.duration
     return kept
@@ -151,7 +156,8 @@ class VideoDecoder:
     """Decodes clip after clip with one reused H.264 context (opening one costs 0.3 ms).
 
     Where PyAV cannot be imported OpenCV reads the clips: slower by far, and a grey level may
-    differ by one. Not for several threads at a time.
+    differ by one. Not for several threads at a time. What a clip may take is bounded by the shape
+    it must have, or else by `MOST_BYTES`.
     """
 
     def __init__(self) -> None:
@@ -161,57 +167,79 @@ class VideoDecoder:
             self._av: Any = None
         else:
             self._av = av
-        self._context: Any = None
+        self._contexts: dict[tuple[str, int], Any] = {}  # by codec and most pixels of a picture
 
     def decode(self, data: bytes | memoryview, extension: str, out: Frames | None = None) -> Frames:
         """Decode one clip; see `decode_video`."""
-        if extension == "jpg":
-            return _decode_jpeg(data, out)
-        if extension not in ("mp4", "h264"):
+        if extension not in EXTENSIONS.values():
             raise ValueError(f"video of type .{extension} is unknown; expected mp4, h264 or jpg")
         if self._av is None:
             return _decode_opencv(data, extension, out)
         try:
-            return _stack(self._decode_frames(data, extension), out)
+            if extension == "jpg":
+                return self._decode_jpeg(data, out)
+            return _fill(self._frames(data, extension, _pixels(out)), out)
         except self._av.FFmpegError as error:
-            self._context = None  # it may hold half a picture of the broken clip
+            wanted = "" if out is None else f", expected {_size(out.shape)}"
             raise ValueError(
-                f"{len(data)} bytes are not a whole .{extension} video ({error.strerror})"
+                f"{len(data)} bytes are not a whole .{extension} video ({error.strerror}{wanted})"
             ) from None
 
-    def _decode_frames(self, data: bytes | memoryview, extension: str) -> list[Frames]:
+    def _frames(
+        self, data: bytes | memoryview, extension: str, most_pixels: int
+    ) -> Iterator[Frames]:
+        """The frames, each to be used before the next is asked for."""
         if extension == "mp4":
-            units = _read_own_mp4(data)
+            units = read_own_mp4(data)
             if units is None:
-                return self._decode_container(data)
+                yield from self._container_frames(data, most_pixels)
+                return
             packets = [self._av.Packet(unit) for unit in units]
-        context = self._open_context()
+        context = self._taken("h264", most_pixels)
         if extension == "h264":
             packets = context.parse(bytes(data)) + context.parse(None)
-        frames = [frame for packet in packets for frame in context.decode(packet)]
-        frames += context.decode(None)
+        count = 0
+        for packet in (*packets, None):
+            for frame in context.decode(packet):
+                count += 1
+                yield _luma(frame)
         context.flush_buffers()
-        if extension == "mp4" and len(frames) != len(packets):
-            raise ValueError(f"mp4 video holds {len(packets)} frames, {len(frames)} decode")
-        return [_luma(frame) for frame in frames]
+        if extension == "mp4" and count != len(packets):
+            raise ValueError(f"mp4 video holds {len(packets)} frames, {count} decode")
+        self._contexts["h264", most_pixels] = context
 
-    def _decode_container(self, data: bytes | memoryview) -> list[Frames]:
+    def _container_frames(self, data: bytes | memoryview, most_pixels: int) -> Iterator[Frames]:
         """Any mp4: what another encoder wrote."""
-        with self._av.open(io.BytesIO(data), format="mp4") as container:
+        check_counts(data)
+        limit = {"max_pixels": str(most_pixels)}
+        with self._av.open(io.BytesIO(data), format="mp4", options=limit) as container:
             if not container.streams.video:
                 raise ValueError(f"{len(data)} bytes of mp4 hold no video stream")
             stream = container.streams.video[0]
             stream.thread_type = "NONE"
-            return [_luma(frame) for frame in container.decode(stream)]
+            for frame in container.decode(stream):
+                yield _luma(frame)
 
-    def _open_context(self) -> Any:
-        if self._context is None:
-            context = self._av.CodecContext.create("h264", "r")
+    def _decode_jpeg(self, data: bytes | memoryview, out: Frames | None) -> Frames:
+        """All frames; not by OpenCV, which before 4.12 is not safe with JPEG (CVE-2025-53644)."""
+        context = self._taken("mjpeg", _JPEG_MAX_PIXELS)
+        pictures = context.decode(self._av.Packet(data)) + context.decode(None)
+        context.flush_buffers()
+        if len(pictures) != 1:
+            raise ValueError(f"{len(data)} bytes are not a JPEG picture")
+        self._contexts["mjpeg", _JPEG_MAX_PIXELS] = context
+        return _cut_up(_luma(pictures[0]), out)
+
+    def _taken(self, codec: str, most_pixels: int) -> Any:
+        """A context, put back after a good clip: it may hold half a picture of a broken one."""
+        context = self._contexts.pop((codec, most_pixels), None)
+        if context is None:
+            context = self._av.CodecContext.create(codec, "r")
             context.thread_type, context.thread_count = "NONE", 1
-            # A damaged clip must be an error here, not a picture patched up by guesses.
-            context.options = {"err_detect": "explode"}
-            self._context = context
-        return self._context
+            # A damaged clip must be an error here, not a picture patched up by guesses; and a
+            # stream of a few bytes may ask for room for sixteen pictures of any size.
+            context.options = {"err_detect": "explode", "max_pixels": str(most_pixels)}
+        return context
 
 
 _decoder: VideoDecoder | None = None
@@ -247,118 +275,80 @@ def _luma(frame: av.VideoFrame) -> Frames:
     return rows.reshape(-1, plane.line_size)[: frame.height, : frame.width]
 
 
-def _stack(frames: list[Frames], out: Frames | None) -> Frames:
-    if not frames:
-        raise ValueError("video holds no frame")
-    shape = (len(frames), *frames[0].shape)
+def _pixels(out: Frames | None) -> int:
+    """The most that a picture may have, in whole blocks."""
     if out is None:
-        out = np.empty(shape, np.uint8)
-    elif out.shape != shape:
-        raise ValueError(f"video is {_size(shape)}, expected {_size(out.shape)}")
-    for i, frame in enumerate(frames):
-        out[i] = frame
-    return out
+        return _MOST_PIXELS
+    height, width = (-(-side // _BLOCK) * _BLOCK for side in out.shape[1:])
+    return height * width
+
+
+def _fill(frames: Iterator[Frames], out: Frames | None) -> Frames:
+    """All frames in one array, `out` if it is given and has their shape."""
+    kept: list[Frames] = []
+    count, side = 0, None
+    for frame in frames:
+        count, side = count + 1, side or frame.shape
+        if frame.shape != side:
+            raise ValueError(f"video changes from {_size((count, *side))} to {frame.shape}")
+        if out is None:
+            _check_room(count * frame.size)
+            kept.append(frame.copy())
+        elif count <= len(out) and side == out.shape[1:]:
+            out[count - 1] = frame
+    if side is None:
+        raise ValueError("video holds no frame")
+    if out is not None and out.shape != (count, *side):
+        raise ValueError(f"video is {_size((count, *side))}, expected {_size(out.shape)}")
+    return np.stack(kept) if out is None else out
+
+
+def _check_room(nbytes: int) -> None:
+    if nbytes > MOST_BYTES:
+        raise ValueError(f"video takes more than {MOST_BYTES >> 20} MB")
 
 
 def _size(shape: tuple[int, ...]) -> str:
     return f"{shape[0]} frames of {shape[1]} x {shape[2]}"
 
 
-def _decode_jpeg(data: bytes | memoryview, out: Frames | None) -> Frames:
-    import cv2
-
-    picture = None
-    if len(data):
-        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
-    if picture is None:
-        raise ValueError(f"{len(data)} bytes are not a JPEG picture")
+def _cut_up(picture: Frames, out: Frames | None) -> Frames:
+    """A picture `[T*H, W]` as frames."""
     rows, width = picture.shape
     height = width if out is None else out.shape[1]
     if rows % height:
         raise ValueError(f"JPEG of {rows} x {width} is not made of frames {height} rows high")
-    frames_THW = np.asarray(picture, np.uint8).reshape(-1, height, width)
-    return frames_THW if out is None else _stack(list(frames_THW), out)
+    frames_THW = np.ascontiguousarray(picture).reshape(-1, height, width)
+    return frames_THW if out is None else _fill(iter(frames_THW), out)
 
 
 def _decode_opencv(data: bytes | memoryview, extension: str, out: Frames | None) -> Frames:
     """The stand-in without PyAV; OpenCV reads video from files only."""
     import cv2
 
+    if extension == "jpg":
+        grey = cv2.IMREAD_GRAYSCALE
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), grey) if len(data) else None
+        if picture is None:
+            raise ValueError(f"{len(data)} bytes are not a JPEG picture")
+        return _cut_up(np.asarray(picture, np.uint8), out)
     with tempfile.NamedTemporaryFile(suffix=f".{extension}") as file:
         file.write(data)
         file.flush()
         capture = cv2.VideoCapture(file.name, cv2.CAP_FFMPEG)
-        frames = []
-        while (read := capture.read())[0]:
-            frames.append(np.asarray(cv2.cvtColor(read[1], cv2.COLOR_BGR2GRAY), np.uint8))
-        capture.release()
-    if not frames:
-        raise ValueError(f"{len(data)} bytes are not a .{extension} video that OpenCV can read")
-    return _stack(frames, out)
+        try:
+            return _fill(_captured(capture), out)
+        except ValueError as error:
+            raise ValueError(f"no .{extension} video that OpenCV can read ({error})") from None
+        finally:
+            capture.release()
 
 
-def _read_own_mp4(data: bytes | memoryview) -> list[bytes] | None:
-    """One Annex-B packet a frame of an mp4 as `encode_video` writes it, else None.
+def _captured(capture: Any) -> Iterator[Frames]:
+    import cv2
 
-    Reading the few boxes here instead of opening a container takes 0.05 ms instead of 1 ms a clip.
-    "As we write it": one track whose frames lie back to back in a single chunk.
-    """
-    data = memoryview(data)
-    try:
-        tables = dict(_sample_tables(data))
-        if struct.unpack_from(">I", tables[b"stco"], 4)[0] != 1:
-            return None
-        (position,) = struct.unpack_from(">I", tables[b"stco"], 8)
-        fixed_size, num_frames = struct.unpack_from(">II", tables[b"stsz"], 4)
-        sizes = struct.unpack_from(f">{num_frames}I", tables[b"stsz"], 12)
-        headers = _parameter_sets(tables[b"stsd"])
-    except (KeyError, struct.error):
-        return None
-    if fixed_size or not sizes or position + sum(sizes) > len(data):
-        return None
-    packets = []
-    for size in sizes:
-        (length,) = struct.unpack_from(">I", data, position)
-        if length != size - 4:  # more than one unit in a frame
-            return None
-        packets.append(_START_CODE + data[position + 4 : position + size])
-        position += size
-    packets[0] = b"".join(_START_CODE + unit for unit in headers) + packets[0]
-    return packets
-
-
-def _sample_tables(data: memoryview) -> Iterator[tuple[bytes, memoryview]]:
-    """The boxes inside the only track's sample table, by name."""
-    for kind in _MOVIE_BOXES:
-        inside = [payload for name, payload in _boxes(data) if name == kind]
-        if len(inside) != 1:
-            return
-        data = inside[0]
-    yield from _boxes(data)
-
-
-def _boxes(data: memoryview) -> Iterator[tuple[bytes, memoryview]]:
-    position = 0
-    while position + 8 <= len(data):
-        size, name = struct.unpack_from(">I4s", data, position)
-        if size < 8 or position + size > len(data):
-            return
-        yield name, data[position + 8 : position + size]
-        position += size
-
-
-def _parameter_sets(stsd: memoryview) -> Iterable[bytes]:
-    """SPS and PPS from the sample description; KeyError unless it is one each of AVC video."""
-    entry = dict(_boxes(stsd[8:]))[b"avc1"]
-    config = dict(_boxes(entry[78:]))[b"avcC"]  # 78: the fixed fields of a video sample entry
-    if config[4] & 3 != 3 or config[5] & 31 != 1:  # lengths of 4 bytes, one SPS
-        raise KeyError("avcC")
-    (sps_size,) = struct.unpack_from(">H", config, 6)
-    num_pps, pps_size = struct.unpack_from(">BH", config, 8 + sps_size)
-    if num_pps != 1:
-        raise KeyError("avcC")
-    start = 11 + sps_size
-    return bytes(config[8 : 8 + sps_size]), bytes(config[start : start + pps_size])
+    while (read := capture.read())[0]:
+        yield np.asarray(cv2.cvtColor(read[1], cv2.COLOR_BGR2GRAY), np.uint8)
 
 
 def encode_flac(samples: NDArray[np.float32], rate: int) -> bytes:
@@ -384,19 +374,35 @@ def encode_flac(samples: NDArray[np.float32], rate: int) -> bytes:
     return file.getvalue()
 
 
-def decode_flac(data: bytes | memoryview) -> NDArray[np.float32]:
+def decode_flac(data: bytes | memoryview, most: int | None = None) -> NDArray[np.float32]:
     """Mono sound from 16-bit FLAC: float32 [n] in [-1, 1).
+
+    Args:
+        data: the member's bytes.
+        most: samples that there may be; more is an error, found before they are decoded.
 
     Raises:
         ValueError: the bytes are not such a file.
     """
     import av
 
+    most = MOST_BYTES // 4 if most is None else most
+    samples, count = np.empty(most, np.float32), 0  # room is taken where it is written
     try:
-        with av.open(io.BytesIO(data), "r", format="flac") as container:
-            parts = [frame.to_ndarray()[0] for frame in container.decode(audio=0)]
-    except av.FFmpegError as error:
-        raise ValueError(f"{len(data)} bytes are not a FLAC file ({error.strerror})") from None
-    if not parts or parts[0].dtype != np.int16:
+        with av.open(io.BytesIO(data), "r", format="flac", options=_SMALL_PICTURES) as container:
+            for frame in container.decode(audio=0):
+                part = frame.to_ndarray()
+                if part.dtype != np.int16 or part.shape != (1, frame.samples):
+                    raise ValueError(f"{len(data)} bytes of FLAC hold no 16-bit sound")
+                end = count + part.size
+                if end > most:
+                    raise ValueError(f"sound has more than {most} samples")
+                samples[count:end] = part[0]
+                count = end
+    except (av.FFmpegError, IndexError) as error:
+        what = error.strerror if isinstance(error, av.FFmpegError) else "no sound"
+        raise ValueError(f"{len(data)} bytes are not a FLAC file ({what})") from None
+    if not count:
         raise ValueError(f"{len(data)} bytes of FLAC hold no 16-bit sound")
-    return np.concatenate(parts).astype(np.float32) / np.float32(32768)
+    samples[:count] /= np.float32(32768)
+    return samples[:count]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import hashlib
+import json
 import math
 import os
 import re
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 CROPS = ("lips", "face")
 EXPECTED = ("clips", "classes", "speakers", "train", "val", "test")
 
+#: What of a file of JSON or YAML is read: in memory it takes up to 25 (1,000) times as much.
+MOST_JSON, MOST_YAML = 1 << 25, 1 << 20
+MOST_DEPTH, MOST_NODES = 50, 1 << 20
 
 #: Letters of a label, talker or part: what is as long as this is no name.
 LONGEST_NAME = 200
@@ -179,7 +183,7 @@ def build(kind: Any, value: Any, where: str, strict: bool = True) -> Any:
             choices = ", ".join(map(str, args))
             near = difflib.get_close_matches(str(value), list(map(str, args)), 1, 0.5)
             hint = f"; did you mean {near[0]}?" if near else ""
-            raise UsageError(f"{where}: {_short(value)} is none of {choices}{hint}")
+            raise UsageError(f"{where}: {shown(value)} is none of {choices}{hint}")
         return value
     if origin in (types.UnionType, typing.Union):
         if value is None and type(None) in args:
@@ -222,7 +226,7 @@ def _build_dataclass(kind: type, value: Any, where: str, strict: bool) -> Any:
 def _expect(ok: bool, where: str, wanted: str, value: Any) -> None:
     if not ok:
         raise UsageError(
-            f"{where}: expected {wanted}, found {_short(value)} ({type(value).__name__})"
+            f"{where}: expected {wanted}, found {shown(value)} ({type(value).__name__})"
         )
 
 
@@ -232,14 +236,17 @@ def one_line(error: object) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
-def _short(value: Any) -> str:
+def shown(value: Any) -> str:
     """A value as it is written in Python, in one line that can be read."""
-    return " ".join(reprlib.repr(value).split())
+    try:
+        return " ".join(reprlib.repr(value).split())
+    except ValueError:  # Python does not write a number of more than 4300 digits
+        return "a number of thousands of digits"
 
 
 def _plain(key: Any) -> str:
     """A key of a mapping, in one line that can be read."""
-    return key if isinstance(key, str) and key.isprintable() and len(key) < 80 else _short(key)
+    return key if isinstance(key, str) and key.isprintable() and len(key) < 80 else shown(key)
 
 
 def _expect_keys(found: Iterable[Any], known: Iterable[str], where: str) -> None:
@@ -248,7 +255,7 @@ def _expect_keys(found: Iterable[Any], known: Iterable[str], where: str) -> None
         if key not in known:
             near = difflib.get_close_matches(str(key), known, 1, 0.0)
             raise UsageError(
-                f"{where}: unknown key {_short(key)}; the nearest right one is {near[0]!r}"
+                f"{where}: unknown key {shown(key)}; the nearest right one is {near[0]!r}"
             )
 
 
@@ -273,19 +280,65 @@ _Loader.add_implicit_resolver(
 )
 
 
+def check_tree(tree: Any) -> Any:
+    """Nested mappings and lists as they are, where whoever walks through them comes to an end.
+
+    Raises:
+        ValueError: too deep, or a list in itself, or a few that stand for billions.
+    """
+    level, count = [tree], 0
+    for _ in range(MOST_DEPTH):
+        inner = (v.values() if isinstance(v, dict) else v for v in level)
+        level = [v for values in inner for v in values if isinstance(v, dict | list | tuple)]
+        count += len(level)
+        if not level or count > MOST_NODES:
+            break
+    if level:
+        raise ValueError("nested too deeply" if count <= MOST_NODES else "too many lists in lists")
+    return tree
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The content of JSON text; `ValueError` where it is none, or is too much of it."""
+    if len(text) > MOST_JSON:
+        raise ValueError(f"{len(text)} bytes of JSON, more than {MOST_JSON >> 20} MB")
+    try:
+        return check_tree([json.loads(text)])[0]
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def read_json(path: Path) -> Any:
+    """The content of one JSON file.
+
+    Raises:
+        OSError, ValueError: it cannot be read, is none, or is too much of it.
+    """
+    with path.open("rb") as file:
+        return parse_json(file.read(MOST_JSON + 1))
+
+
 def parse_yaml(text: str) -> Any:
-    """The content of YAML text; `yaml.YAMLError` where it is none."""
-    return yaml.load(text, _Loader)
+    """The content of YAML text; `yaml.YAMLError` where it is none, or is too much of it."""
+    try:
+        if len(text) > MOST_YAML:
+            raise ValueError(f"{len(text)} letters of YAML, more than {MOST_YAML >> 20} million")
+        return check_tree([yaml.load(text, _Loader)])[0]
+    except RecursionError:
+        raise yaml.YAMLError("nested too deeply") from None
+    except (ValueError, LookupError, TypeError, AttributeError) as error:  # such as a day 99
+        raise yaml.YAMLError(one_line(error)) from None
 
 
 def read_yaml(path: Path) -> Any:
     """The content of one YAML file; a missing or broken file is a `UsageError`."""
     try:
-        return parse_yaml(path.read_text(encoding="utf-8"))
+        with path.open(encoding="utf-8") as file:
+            return parse_yaml(file.read(MOST_YAML + 1))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not valid YAML ({one_line(error)})") from None
 
 
 def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
-import json
 import math
+import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from avb.pipeline.cache import open_file
-from avb.pipeline.config import LONGEST_NAME, Crop, UsageError, build, one_line
+from avb.pipeline.codec import MOST_BYTES
+from avb.pipeline.config import (
+    LONGEST_NAME,
+    MOST_JSON,
+    Crop,
+    UsageError,
+    build,
+    one_line,
+    parse_json,
+)
 from avb.pipeline.facts import FORMAT
 from avb.pipeline.storage import Folder, Store
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 BATCH_ROWS = 1 << 14
+#: Of a manifest: values beside one a byte, bytes of text at once, and of a row in the mean.
+MOST_SPARSE, MOST_TEXT, MOST_TEXT_ROW = 1 << 20, 1 << 28, 1 << 13
 
 
 @dataclass(frozen=True)
@@ -176,13 +189,92 @@ def read_dataset(folder: Folder) -> dict[str, Any]:
     path = folder / "dataset.json"
     try:
         with open_file(folder, "dataset.json") as file:
-            return check_dataset(json.load(file), str(path), account=True)
+            return check_dataset(parse_json(file.read(MOST_JSON + 1)), str(path), account=True)
     except FileNotFoundError:
         raise UsageError(
             f"{folder}: no dataset.json; prep has not finished, run it again"
         ) from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise UsageError(f"{path}: cannot be read ({one_line(error)})") from None
+
+
+@contextmanager
+def open_manifest(folder: Folder) -> Iterator[pq.ParquetFile]:
+    """The rows of `manifest.parquet`, to be read with `manifest_batches`.
+
+    A few bytes of Parquet can stand for billions of equal rows, or for pages of zeros: what its
+    own account says of them is held against its size before any of it is read.
+
+    Raises:
+        FileNotFoundError: there is none.
+        pyarrow.ArrowException, OSError: it is damaged, or would take too much room.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with open_file(folder, "manifest.parquet") as source:
+        size = source.seek(0, os.SEEK_END)
+        metadata = pq.read_metadata(source)
+        texts = []
+        for number in range(metadata.num_columns):
+            column = metadata.schema.column(number)
+            if column.physical_type == "BYTE_ARRAY":
+                texts.append(column.path)
+            elif column.physical_type == "FIXED_LEN_BYTE_ARRAY":
+                raise pa.ArrowInvalid(f"column {column.path} of a type that no manifest has")
+        most_values = size + MOST_SPARSE
+        for number in range(metadata.num_columns):
+            chunks = [metadata.row_group(g).column(number) for g in range(metadata.num_row_groups)]
+            values = sum(chunk.num_values for chunk in chunks)
+            largest = max((chunk.total_uncompressed_size for chunk in chunks), default=0)
+            if max(values, metadata.num_rows) > most_values or largest > MOST_TEXT:
+                raise pa.ArrowInvalid(
+                    f"{values} values in {largest} bytes unpacked, in a file of {size} bytes"
+                )
+        # As dictionaries, so that a long text that stands in every row is in memory once.
+        with pq.ParquetFile(source, metadata=metadata, read_dictionary=texts) as file:
+            yield file
+
+
+def manifest_batches(
+    file: pq.ParquetFile, rows: int, columns: Sequence[str]
+) -> Iterator[pa.RecordBatch]:
+    """So many rows at a time, of plain columns.
+
+    Raises:
+        pyarrow.ArrowException, OSError: a column is missing or damaged, or its texts are too long.
+    """
+    import pyarrow as pa
+
+    plain = file.metadata.schema.to_arrow_schema()
+    if absent := sorted(set(columns) - set(plain.names)):
+        raise pa.ArrowInvalid(f"no column {absent[0]}")
+    for group in range(file.metadata.num_row_groups):  # across them Arrow joins no dictionaries
+        for batch in file.iter_batches(rows, [group], list(columns), use_threads=False):
+            total = sum(_text_bytes(column) for column in batch.columns)
+            if total > min(MOST_TEXT, MOST_SPARSE + MOST_TEXT_ROW * len(batch)):
+                raise pa.ArrowInvalid(f"{total} bytes of text in {len(batch)} rows")
+            kinds = [plain.field(name).type for name in columns]
+            whole = [
+                batch[name] if batch[name].type == kind else batch[name].cast(kind)
+                for name, kind in zip(columns, kinds, strict=True)
+            ]
+            yield pa.RecordBatch.from_arrays(whole, list(columns))
+
+
+def _text_bytes(column: pa.Array) -> int:
+    """Bytes that the texts of a column would take, each row with its own."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_dictionary(column.type):
+        lengths = pc.binary_length(column.dictionary)
+        return pc.sum(lengths.cast(pa.int64()).take(column.indices)).as_py() or 0
+    if pa.types.is_list(column.type):
+        return _text_bytes(column.flatten())
+    if pa.types.is_struct(column.type):
+        return sum(_text_bytes(part) for part in column.flatten())
+    return 0
 
 
 def read_manifest(folder: Folder, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -192,18 +284,29 @@ def read_manifest(folder: Folder, columns: Sequence[str]) -> Iterator[pa.RecordB
         UsageError: it is missing or damaged.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     path = folder / "manifest.parquet"
     try:
-        with open_file(folder, "manifest.parquet") as source, pq.ParquetFile(source) as file:
-            absent = sorted(set(columns) - set(file.schema_arrow.names))
-            if absent:
-                raise pa.ArrowInvalid(f"no column {absent[0]}")
-            yield from file.iter_batches(BATCH_ROWS, columns=list(columns), use_threads=False)
+        with open_manifest(folder) as file:
+            yield from manifest_batches(file, BATCH_ROWS, columns)
     except FileNotFoundError:
         raise UsageError(
             f"{folder}: no manifest.parquet; prep has not finished, run it again"
         ) from None
     except (pa.ArrowException, OSError) as error:
         raise UsageError(f"{path}: damaged ({one_line(error)}); run avb prep again") from None
+
+
+def can_hold(record: Mapping[str, Any], nbytes: Any, frames: Any, columns: Any) -> Any:
+    """Whether samples of `nbytes` in a shard can be as long as their rows say.
+
+    Readers make room for what a row says before they see a byte of the shard. Each picture and
+    each mel column takes a byte or more, each bin of a mel one too, and what is unpacked of a
+    sample is bounded. A film without sound has no columns. Integers, or arrays of them.
+    """
+    settings = record["settings"]
+    per_frame = sum(crop["stored"] ** 2 for crop in record["crops"].values())
+    if settings.get("keep_audio", False):
+        per_frame = max(per_frame, 4 * settings["sample_rate"] // settings["fps"])
+    pictures = (frames > 0) & (frames <= nbytes) & (frames * per_frame <= MOST_BYTES)
+    return pictures & (columns >= 0) & (columns <= nbytes // record["mel"]["n_mels"])

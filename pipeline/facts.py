@@ -12,6 +12,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from avb.pipeline.config import parse_json
 from avb.pipeline.records import Word
 
 #: The format of the shards: 2 since words are objects and nothing is null.
@@ -55,7 +56,7 @@ def read_facts(data: bytes | memoryview) -> dict[str, Any]:
         ValueError: it is no such member.
     """
     try:
-        facts = json.loads(bytes(data))
+        facts = parse_json(bytes(data))
         if not isinstance(facts, dict):
             raise ValueError("json holds no object")
         facts |= {name: facts[name] or None for name in _TEXTS if name in facts}

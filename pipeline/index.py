@@ -5,7 +5,6 @@ Built from `manifest.parquet` and `dataset.json` alone, column after column; no 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avb.pipeline.cache import open_file
-from avb.pipeline.config import LONGEST_NAME, UsageError, one_line
-from avb.pipeline.dataset import check_dataset
+from avb.pipeline.config import LONGEST_NAME, MOST_JSON, UsageError, one_line, parse_json
+from avb.pipeline.dataset import can_hold, check_dataset, manifest_batches, open_manifest
 from avb.pipeline.records import MOST_SECONDS
 from avb.pipeline.storage import Folder, place
 
@@ -261,7 +260,6 @@ def load_index(folder: str | Folder) -> Index:
         ValueError: a file in it is damaged or of another kind.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     folder = place(folder)
     if isinstance(folder, Path) and not folder.is_dir():
@@ -269,7 +267,7 @@ def load_index(folder: str | Folder) -> Index:
     dataset = _load_dataset(folder)
     path = folder / "manifest.parquet"
     try:
-        with open_file(folder, "manifest.parquet") as source, pq.ParquetFile(source) as file:
+        with open_manifest(folder) as file:
             index = _read(folder, dataset, file)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: missing; run `avb prep` on this folder again") from None
@@ -283,14 +281,10 @@ def load_index(folder: str | Folder) -> Index:
 
 
 def _first_impossible(index: Index) -> int | None:
-    """The first row, if any, whose numbers no shard can have.
-
-    Readers make room for as much as these say before they see a byte of a shard.
-    """
+    """The first row, if any, whose numbers no shard can have."""
     wrong = (index.offset < 0) | (index.nbytes <= 0)
-    for length in (index.num_frames, index.num_mel):  # each picture and column takes a byte or more
-        wrong |= (length < 0) | (length > index.nbytes)
-    wrong |= (index.num_frames == 0) | ((index.num_mel == 0) != index.no_audio)
+    wrong |= (index.num_mel == 0) != index.no_audio
+    wrong |= ~can_hold(index.dataset, index.nbytes, index.num_frames, index.num_mel)
     far_off = (index.word_s > MOST_SECONDS) | (index.word_s < -MOST_SECONDS)
     far = np.flatnonzero(far_off.any(1))
     wrong[np.searchsorted(index.first_word, far, side="right") - 1] = True
@@ -302,12 +296,12 @@ def _load_dataset(folder: Folder) -> dict[str, Any]:
     path = folder / "dataset.json"
     try:
         with open_file(folder, "dataset.json") as file:
-            return check_dataset(json.load(file), str(path))
+            return check_dataset(parse_json(file.read(MOST_JSON + 1)), str(path))
     except FileNotFoundError:
         raise FileNotFoundError(
             f"{path}: missing, so the preparation is not finished; run `avb prep` again"
         ) from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ValueError(
             f"{path}: not readable as JSON ({one_line(error)}); prepare again"
         ) from None
@@ -359,7 +353,7 @@ def _stored(file: pq.ParquetFile, name: str) -> Iterator[pa.Array]:
 
     if name not in file.schema_arrow.names:
         raise KeyError(f"no column {name}")
-    for batch in file.iter_batches(PIECE_ROWS, columns=["status", name], use_threads=False):
+    for batch in manifest_batches(file, PIECE_ROWS, ["status", name]):
         column = batch.filter(pc.equal(batch["status"], "ok"))[name]
         if name in ("key", "shard") and column.null_count:
             raise KeyError(f"a clip without {name}")

@@ -63,6 +63,13 @@ class Settings:
     speakers: list[str] | None = None
     tracker: str = "mediapipe"  # plans that do not say it are of when there was no other
 
+    def __post_init__(self) -> None:
+        rates = 0 < self.fps <= 1000 and self.fps <= self.sample_rate <= 1_000_000
+        steps = self.face_every > 0 and self.shard_clips > 0
+        sides = [side for pair in (self.fixed_box, self.picture) for side in pair or ()]
+        if not (rates and steps and all(0 <= side <= 1 << 16 for side in sides)):
+            raise ValueError("rates, steps or boxes that no shards are made with")
+
     def as_dict(self) -> dict[str, Any]:
         """A plain mapping, as it goes into JSON."""
         return dataclasses.asdict(self)

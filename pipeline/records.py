@@ -41,7 +41,6 @@ FLAGS = {
     "filled_frames": "missing pictures were replaced by their nearest neighbour",
     "large_picture": "the picture is larger than the corpus defines",
     "misfiled_alignment": "the alignment lay in another talker's folder",
-    "no_audio": "the film has no sound track; the sample has no mel",
     "no_alignment": "no alignment file: words from the name, times null",
     "no_audio": "the film has no sound track; the sample has no mel",
     "no_boundary": "no readable word boundary",

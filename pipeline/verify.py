@@ -22,7 +22,7 @@ import numpy as np
 
 from avb.pipeline.codec import decode_flac, decode_video
 from avb.pipeline.config import UsageError
-from avb.pipeline.dataset import read_dataset, read_manifest
+from avb.pipeline.dataset import can_hold, read_dataset, read_manifest
 from avb.pipeline.facts import read_facts
 from avb.pipeline.npy import parse_npy
 from avb.pipeline.plan import stable_hash
@@ -269,7 +269,7 @@ def _sample_faults(
     size = path.stat().st_size
     with path.open("rb") as file:
         for row in rows:
-            if not _possible(row, size):
+            if not _possible(row, size, record):
                 yield [f"{path.name}: {row['key']}: {_place(row)} cannot lie in {size} bytes"]
                 continue
             file.seek(row["offset"])
@@ -287,14 +287,13 @@ def _place(row: dict[str, Any]) -> str:
     return ", ".join(f"{name} {row[name]}" for name in _PLACE)
 
 
-def _possible(row: dict[str, Any], size: int) -> bool:
+def _possible(row: dict[str, Any], size: int, record: dict[str, Any]) -> bool:
     """Whether a sample may lie in `size` bytes of a shard; room is made for what a row says."""
     numbers = [row[name] for name in _PLACE]
     if not all(isinstance(number, int) for number in numbers) or not isinstance(row["key"], str):
         return False
     offset, nbytes, frames, columns = numbers
-    # Each picture and each column takes a byte or more.
-    return 0 <= offset <= size - nbytes and 0 < frames <= nbytes and 0 <= columns <= nbytes
+    return 0 <= offset <= size - nbytes and can_hold(record, nbytes, frames, columns)
 
 
 def _member_faults(
@@ -339,6 +338,6 @@ def _sound_faults(
         yield f"mel is {mel.dtype} {mel.shape}, expected {wanted_mel[1]} {wanted_mel[0]}"
     if record["settings"]["keep_audio"]:
         wanted = frames * record["settings"]["sample_rate"] // record["settings"]["fps"]
-        found = len(decode_flac(bytes(by_extension.get("flac", b""))))
+        found = len(decode_flac(bytes(by_extension.get("flac", b"")), wanted))
         if found != wanted:
             yield f"sound has {found} samples, expected {wanted}"

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from avb.models.tacotron import TacotronDecoder
-from avb.pipeline.config import Corpus, UsageError, load_corpora
+from avb.pipeline.config import Corpus, UsageError, load_corpora, read_json
 from avb.pipeline.dataset import read_dataset
 from avb.pipeline.shard import write_atomic
 from avb.pipeline.storage import Folder
@@ -142,7 +142,7 @@ def _check_folder(out: Path, sha256: str) -> None:
     if not file.exists():
         return
     try:
-        own = json.loads(file.read_text(encoding="utf-8"))["checkpoint_sha256"] == sha256
+        own = read_json(file)["checkpoint_sha256"] == sha256
     except (OSError, ValueError, KeyError, TypeError):
         own = False
     if not own:
@@ -152,7 +152,7 @@ def _check_folder(out: Path, sha256: str) -> None:
 def _keep(out: Path, config: dict[str, Any]) -> dict[str, Any]:
     """The new config, with what an earlier export to ONNX found out."""
     file = out / "config.json"
-    before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    before = read_json(file) if file.exists() else {}
     return {key: before[key] for key in ("onnx",) if key in before} | config
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from avb.pipeline.config import UsageError
+from avb.pipeline.config import UsageError, read_json
 
 WHAT = {
     "lip": "Reads one word from silent pictures of a mouth; speech is recalled from its memory.",
@@ -29,7 +28,7 @@ def read_record(path: Path, sha256: str) -> dict[str, Any]:
         UsageError: it cannot be read, is no such record, or is of another checkpoint.
     """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path)
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: cannot be read ({error})") from None
     if not isinstance(record, dict) or not {"metrics", "flags"} <= set(record):

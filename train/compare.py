@@ -7,7 +7,6 @@ between seeds: every seed's own figure stands beside them (evaluation.md section
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from avb.pipeline.config import UsageError
+from avb.pipeline.config import UsageError, read_json
 from avb.train.measures.intervals import DRAWS, mcnemar, mean_interval, paired_difference
 from avb.train.measures.lip import HITS
 from avb.train.measures.sentence import SLOT_NAMES, word_errors
@@ -126,7 +125,7 @@ def read_side(text: str) -> Side:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path)
     except (OSError, ValueError) as error:
         reason = (str(error).splitlines() or [""])[0]
         raise UsageError(f"{path}: cannot be read as a record ({reason})") from None

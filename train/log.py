@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from avb.pipeline.config import parse_json
 from avb.pipeline.shard import write_atomic
 
 
@@ -58,8 +59,8 @@ class Metrics:
 
 def _step_of(line: str) -> float:
     try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError):  # a line that a kill cut short
+        return float(parse_json(line)["step"])
+    except (ValueError, KeyError, TypeError):  # a line that a kill cut short
         return float("inf")
 
 

@@ -13,18 +13,22 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
 from avb.pipeline import verify as module
+from avb.pipeline.codec import encode_flac, encode_video
 from avb.pipeline.config import UsageError, load_corpora
 from avb.pipeline.plan import stable_hash
 from avb.pipeline.prep import prep
+from avb.pipeline.shard import ShardWriter, read_members
 from avb.pipeline.verify import parse_share, verify
 from avb.tools.cli import app
 from avb.tools.prep_command import settings_for
+from avb.tools.preview import preview
 from avb.tools.synth import make
 
 
@@ -233,3 +237,45 @@ def test_the_command_says_that_it_looked_at_a_sample(copy: Path) -> None:
     assert avb("verify", copy, "--jobs", 1)[0] == 1
     for words in (("--sample", "5"), ("--jobs", 0), ("--sample", "200%")):
         assert avb("verify", copy, *words)[0] == 2
+
+
+def forged(folder: Path, extension: str, content: bytes) -> str:
+    """The folder with another member in its first sample, all sums right; the key of the sample."""
+    record = json.loads((folder / "dataset.json").read_text())
+    rows = pq.read_table(folder / "manifest.parquet").to_pylist()
+    name = rows[0]["shard"]
+    data = (folder / f"{name}.tar").read_bytes()
+    with ShardWriter(folder / f"{name}.tar") as writer:
+        for row in (row for row in rows if row["shard"] == name):
+            block = read_members(data[row["offset"] : row["offset"] + row["nbytes"]])
+            members = {n.removeprefix(row["key"] + "."): bytes(m) for n, m in block.items()}
+            if row is rows[0]:
+                assert extension in members
+                members[extension] = content
+            row["offset"], row["nbytes"] = writer.write(row["key"], members)
+    shard = next(shard for shard in record["shards"] if shard["name"] == name)
+    shard |= {"bytes": writer.nbytes, "sha256": writer.sha256}
+    (folder / "dataset.json").write_text(json.dumps(record))
+    rewrite(folder, rows=lambda _: rows)
+    return rows[0]["key"]
+
+
+@pytest.mark.parametrize(
+    ("extension", "content", "said"),
+    [
+        ("json", b"[" * 100_000 + b"]" * 100_000, "nested too deeply"),
+        ("json", b'{"key": ' + b"9" * 5000 + b"}", "digits"),
+        ("mel.npy", b"\x93NUMPY\x01\x00\x28\x23" + b"-" * 9000, ".npy header is damaged"),
+        ("flac", encode_flac(np.zeros(160_000, np.float32), 16_000), "more than 18560 samples"),
+        ("lips.mp4", encode_video(np.zeros((40, 512, 512), np.uint8), "mp4")[1], "expected 29"),
+    ],
+)
+def test_a_hostile_member_is_one_line_of_its_sample(
+    copy: Path, extension: str, content: bytes, said: str
+) -> None:
+    key = forged(copy, extension, content)
+    [fault] = verify(copy).faults
+    assert f": {key}: " in fault and said in fault and len(fault) < 300
+    if extension != "flac":  # the sheet has no sound
+        with pytest.raises(UsageError, match="a clip cannot be read .*; avb verify finds"):
+            preview(copy, copy / "sheet.png")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import itertools
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from avb.pipeline.config import UsageError
+from avb.pipeline.config import UsageError, read_json
 from avb.pipeline.corpora.grid import words_of
 from avb.tools.listen.build import FLOOR, REAL
 from avb.train.measures.intervals import DRAWS, percentiles, resample_counts
@@ -92,7 +91,7 @@ def score(
 
 def _read_key(path: Path) -> dict[str, Any]:
     try:
-        key = json.loads(path.read_text(encoding="utf-8"))
+        key = read_json(path)
         return {name: key[name] for name in ("page_hash", "systems", "clips", "orders", "practice")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path}: not the key of avb listen ({error})") from None

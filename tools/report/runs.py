@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from avb.pipeline.config import UsageError, read_yaml
+from avb.pipeline.config import UsageError, parse_json, read_json, read_yaml
 
 CHECKPOINTS = ("best.pt", "last.pt")
 
@@ -112,7 +111,7 @@ def _read_log(path: Path) -> list[dict[str, Any]]:
     found = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         try:
-            entry = json.loads(line)
+            entry = parse_json(line)
         except ValueError:
             continue
         if isinstance(entry, dict) and "step" in entry:
@@ -126,7 +125,7 @@ def _results(run: Run) -> list[Result]:
     hashes: dict[str, str] | None = None
     for path in sorted(run.folder.glob("*.json")):
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
+            record = read_json(path)
         except (OSError, ValueError) as error:
             reason = (str(error).splitlines() or ["?"])[0]
             raise UsageError(f"{path}: cannot be read as JSON ({reason})") from None
