@@ -76,13 +76,13 @@ def read(file: Path) -> Any:
     Raises:
         UsageError: it is missing or damaged, or holds pickled objects.
     """
-    import torch
+    from avb.train.checkpoint import TORN, Hostile, read_tensors
 
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
+        return read_tensors(file)
     except pickle.UnpicklingError:
         raise UsageError(f"{file}: holds more than tensors (pickled objects); refused") from None
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (OSError, RuntimeError, Hostile, *TORN) as error:
         raise UsageError(f"{file}: missing, damaged or no checkpoint ({one_line(error)})") from None
 
 

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import pickle
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from avb.pipeline.config import UsageError, one_line
+from avb.pipeline.config import UsageError, check_tree, one_line
 from avb.pipeline.shard import open_atomic
 
 FORMAT = 1
+#: What the tensors of a file may take in memory, in bytes, if the file itself is smaller.
+ROOM = 1 << 29
+#: What torch's reader of pickles trips over in a file that is none.
+TORN = (
+    EOFError, LookupError, ValueError, TypeError, AttributeError, MemoryError, RecursionError,
+    OverflowError,
+)  # fmt: skip
 #: The parts of a checkpoint that hold tensors; all others hold plain values.
 TENSORS = ("model", "ema", "optimizer", "weights")
+
+
+class Hostile(Exception):
+    """A file that would take more memory than it can be meant to."""
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
@@ -48,17 +60,14 @@ def load(path: Path, task: str | None = None) -> dict[str, Any]:
         UsageError: it is missing, damaged, pickled code, or another task's; one line says which.
     """
     try:
-        with warnings.catch_warnings():  # a plain pickle makes torch warn before it is refused
-            warnings.simplefilter("ignore")
-            state = torch.load(path, map_location="cpu", weights_only=True)
+        state = read_tensors(path)
     except FileNotFoundError:
         raise UsageError(f"{path}: no such checkpoint") from None
     except pickle.UnpicklingError:
         raise UsageError(f"{path}: holds more than weights and plain values; refused") from None
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, Hostile) as error:
         raise UsageError(f"{path}: damaged or no checkpoint ({one_line(error)})") from None
-    except (EOFError, LookupError, ValueError, TypeError, AttributeError):
-        # Its reader of pickles trips over what is none.
+    except TORN:
         raise UsageError(f"{path}: damaged or no checkpoint (not a file of torch)") from None
     found = task_of(state)
     if found is None:
@@ -69,6 +78,53 @@ def load(path: Path, task: str | None = None) -> dict[str, Any]:
         hint = "; make one with avb train judge" if task == "judge" else ""
         raise UsageError(f"{path}: a checkpoint for {found}, not for {task}{hint}")
     return dict(state)
+
+
+def read_tensors(path: Path) -> Any:
+    """What is in a file of tensors, on the CPU; nothing in it is run.
+
+    A file of a few KB may be packed, or hold one number that stands for a tensor of billions.
+
+    Raises:
+        Hostile: it takes more room than `ROOM`, or than it has itself, or is nested too deeply.
+        pickle.UnpicklingError: it holds more than tensors and plain values.
+        OSError, RuntimeError, and what is in `TORN`: it cannot be read.
+    """
+    room = max(path.stat().st_size, ROOM)
+    with path.open("rb") as file:
+        packed = file.read(2) == b"PK"
+    if packed:
+        try:
+            with zipfile.ZipFile(path) as archive:
+                entries = archive.infolist()
+        except (zipfile.BadZipFile, NotImplementedError) as error:
+            raise RuntimeError(f"no whole archive: {error}") from None
+        if sum(entry.file_size for entry in entries) > room:
+            raise Hostile("packed: unpacked it takes more than there is")
+    with warnings.catch_warnings():  # a plain pickle makes torch warn before it is refused
+        warnings.simplefilter("ignore")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        check_tree(state)
+    except ValueError as error:
+        raise Hostile(str(error)) from None
+    if (wanted := _tensor_bytes(state)) > room:
+        raise Hostile(f"{path.stat().st_size >> 10} KB for tensors of {wanted >> 20} MB")
+    return state
+
+
+def _tensor_bytes(state: Any) -> int:
+    """What all tensors in nested mappings and lists take, each with its own numbers."""
+    rest, total = [state], 0
+    while rest:
+        value = rest.pop()
+        if isinstance(value, torch.Tensor):
+            total += value.numel() * value.element_size()
+        elif isinstance(value, dict):
+            rest += value.values()
+        elif isinstance(value, list | tuple):
+            rest += value
+    return total
 
 
 def _is_plain(state: dict[Any, Any]) -> bool:

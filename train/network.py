@@ -47,8 +47,9 @@ class _Data:
     settings: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        if not all(label.isprintable() for label in self.labels):
-            raise ValueError("a label that cannot be printed")
+        texts = [*self.labels, self.fingerprint, self.split]
+        if not all(text.isprintable() and len(text) <= 255 for text in texts):
+            raise ValueError("a label or name that cannot be printed")
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def load_network(path: Path, kind: str | None = None) -> Loaded:
     if "recipe" not in state:
         raise UsageError(f"{path}: a judge of words, no lip reader or speech model")
     parts = saved(state, path)
-    recipe = make_recipe(parts.recipe["task"], parts.recipe, path.name)
+    recipe = make_recipe(parts.recipe["task"], parts.recipe, str(path))
     weights = state["ema"] or state["model"]
     model = _fitted(recipe, parts.scaling, weights, path)
     data = {"fingerprint": "", "split": "", "split_source": ""} | state["data"]
@@ -121,6 +122,8 @@ def _fitted(
             task.build_model(recipe, scaling).load_state_dict(weights, assign=True)
         model = task.build_model(recipe, scaling)
         model.load_state_dict(weights)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
     except BAD_STATE as error:
         raise UsageError(f"{path}: not a whole checkpoint ({one_line(error)})") from None
     if not all(bool(w.isfinite().all()) for w in model.state_dict().values()):

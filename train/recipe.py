@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
-import math
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,16 +17,19 @@ from typing import Any, Literal
 
 import yaml
 
-from avb.pipeline.config import UsageError, build, parse_yaml, read_yaml
+from avb.pipeline.config import UsageError, build, parse_yaml, read_yaml, shown
 
 Task = Literal["lip", "l2s"]
 FOLDER = Path(__file__).parent / "recipes"
 
 _COUNTS = "shrink batch_size accumulate steps validate_every buffer".split()
+_MOST = 10**9
 _SHARES = "flip momentum ema label_smoothing teacher_ratio".split()
 #: Least and most of the numbers of a recipe; others are 0 or more.
-LIMITS = dict.fromkeys(_COUNTS, (1, math.inf)) | dict.fromkeys(_SHARES, (0, 1))
+LIMITS = dict.fromkeys(_COUNTS, (1, _MOST)) | dict.fromkeys(_SHARES, (0, 1))
 LIMITS["seed"] = (0, (1 << 23) - 1)  # beside the step, in the 64 bits of torch's seed
+#: Most of the sizes of a model, and of its layers: those are built before weights are looked at.
+MOST_OF_A_MODEL, MOST_LAYERS = 1 << 24, 100
 #: Arguments of the models that may be 0, and those that the shards decide.
 NONE_AT_ALL = ("slots", "blocks", "units")
 OF_THE_SHARDS = ("mel_bins", "side", "channels")
@@ -120,6 +122,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         _check_limits(self)
+        if not (self.corpus + self.split).isprintable():
+            raise ValueError("a corpus or split that cannot be printed")
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"batch_size {self.batch_size} cannot be worked off in {self.accumulate} equal"
@@ -185,10 +189,11 @@ def make_recipe(task: Task, raw: dict[str, Any], where: str) -> Recipe:
 def _check_limits(values: Any) -> None:
     """Refuse numbers of a recipe that cannot be."""
     for name, value in vars(values).items():
-        low, high = LIMITS.get(name, (0, math.inf))
-        if isinstance(value, int | float) and not (low <= value <= high and math.isfinite(value)):
-            wanted = f"{low} or more" if high == math.inf else f"{low} to {high}"
-            raise ValueError(f"{name} {value}: expected {wanted}")
+        low, high = LIMITS.get(name, (0, _MOST))
+        if isinstance(value, int | float) and not low <= value <= high:  # NaN is neither
+            open_end = high == _MOST and not value > high
+            wanted = f"{low} or more" if open_end else f"{low} to {high}"
+            raise ValueError(f"{name} {shown(value)}: expected {wanted}")
 
 
 def _check_model(recipe: Recipe, where: str) -> None:
@@ -216,8 +221,12 @@ def _check_arguments(values: Mapping[str, Any], kind: type, name: str, where: st
             )
         build(hints[key], value, f"{where}: {name}.{key}")
         least = 0 if key in NONE_AT_ALL else 1
-        if type(value) is int and hints[key] in (int, int | None) and value < least:
-            raise UsageError(f"{where}: {name}.{key} {value}: expected {least} or more")
+        most = MOST_LAYERS if key in ("blocks", "units") else MOST_OF_A_MODEL
+        if hints[key] not in (int, int | None):
+            least, most = -_MOST, _MOST
+        if isinstance(value, int | float) and not least <= value <= most:
+            wanted = f"{least} or more" if value < least else f"{least} to {most}"
+            raise UsageError(f"{where}: {name}.{key} {shown(value)}: expected {wanted}")
 
 
 def _override(raw: dict[str, Any], text: str) -> None:

@@ -62,6 +62,8 @@ def split_rows(
         UsageError: an unknown split or line, or an empty part; missing talkers are named.
     """
     if file is not None:
+        if not file.name.isprintable():
+            raise UsageError(f"--split-file {file.name!r}: a name that cannot be printed")
         name, listed = file.name, read_split_file(file)
     if listed is not None:
         own, split = name, Split("split", name)

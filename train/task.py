@@ -14,7 +14,7 @@ from avb.models.lip import LipReader, lip_losses
 from avb.models.memory import Losses
 from avb.models.speech import SpeechReconstructor, speech_losses
 from avb.pipeline.batch import Batch
-from avb.pipeline.config import UsageError, one_line
+from avb.pipeline.config import Crop, UsageError, one_line
 from avb.pipeline.index import Index, Ints
 from avb.pipeline.stream import Stream
 from avb.train import augment
@@ -65,6 +65,7 @@ class Scaling:
         ranges = self.pixel_std > 0 and -1e6 < self.mel_low < self.mel_high < 1e6
         if not (finite and ranges and self.classes >= 0 < self.size and self.margin >= 0):
             raise ValueError("a scaling that cannot be")
+        Crop(self.size, self.margin)
 
 
 def scaling_of(index: Index, recipe: Recipe) -> Scaling:

@@ -6,6 +6,7 @@ import errno
 import os
 import pickle
 import warnings
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,53 @@ def test_pickled_code_in_a_torch_file_is_refused(tmp_path: Path) -> None:
     torch.save({"format": 1, "recipe": {"task": "lip"}, "evil": Evil()}, tmp_path / "x.pt")
     with pytest.raises(UsageError, match="holds more than weights"):
         checkpoint.load(tmp_path / "x.pt")
+
+
+def shared(depth: int) -> list[object]:
+    tree: list[object] = []
+    for _ in range(depth):
+        tree = [tree, tree]
+    return tree
+
+
+def chain(depth: int) -> list[object]:
+    tree: list[object] = []
+    for _ in range(depth):
+        tree = [tree]
+    return tree
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ({"model": {"w": torch.zeros(1).expand(1 << 28)}}, "1 KB for tensors of 1024 MB"),
+        ({"ema": {"w": torch.zeros(1).expand(1 << 20, 1 << 20)}}, "KB for tensors of 4194304 MB"),
+        ({"optimizer": {"s": [{"m": torch.zeros(2).expand(1 << 27, 2)}]}}, "KB for tensors of"),
+        ({"data": chain(300)}, "nested too deeply"),
+        ({"data": shared(40)}, "too many lists in lists"),
+    ],
+)
+def test_a_small_file_is_not_unpacked_into_gigabytes(
+    tmp_path: Path, part: dict[str, object], said: str
+) -> None:
+    checkpoint.save(tmp_path / "x.pt", STATE | part)
+    with pytest.raises(UsageError, match=f"x.pt: damaged or no checkpoint .*{said}") as caught:
+        checkpoint.load(tmp_path / "x.pt")
+    assert str(caught.value).isprintable()
+
+
+def test_a_packed_archive_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "ROOM", 1 << 20)
+    plain, packed = tmp_path / "x.pt", tmp_path / "packed.pt"
+    checkpoint.save(plain, STATE | {"model": {"w": torch.zeros(1 << 20)}})
+    with zipfile.ZipFile(plain) as source:
+        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as target:
+            for name in source.namelist():
+                target.writestr(name, source.read(name))
+    assert packed.stat().st_size < 1 << 14
+    with pytest.raises(UsageError, match="packed: unpacked it takes more"):
+        checkpoint.load(packed)
+    assert checkpoint.load(plain)["model"]["w"].numel() == 1 << 20  # as large as its file
 
 
 def test_a_cut_file_another_task_and_a_foreign_one_are_named(tmp_path: Path) -> None:

@@ -54,6 +54,13 @@ def changed(state: State, *path: str, to: Any = None) -> None:
         state[path[-1]] = to
 
 
+def nested(depth: int) -> Any:
+    tree: Any = []
+    for _ in range(depth):
+        tree = [tree]
+    return tree
+
+
 WEIGHT = "visual.stages.1.0.conv1.weight"
 
 
@@ -74,7 +81,19 @@ WEIGHT = "visual.stages.1.0.conv1.weight"
         (lambda s: changed(s, "model", WEIGHT), f"Missing key.*{WEIGHT}"),
         (lambda s: changed(s, "model", WEIGHT, to=1.0), "expected Tensor, found 1.0"),
         (lambda s: changed(s, "model", WEIGHT, to=torch.zeros(1).expand(2**20, 2**20)),
+         r"\d KB for tensors of \d+ MB"),
+        (lambda s: changed(s, "model", WEIGHT, to=torch.zeros(1).expand(3, 5)),
          f"size mismatch for {WEIGHT}"),
+        (lambda s: changed(s, "scaling", "size", to=10**6), "no picture of 1000000 pixels"),
+        (lambda s: changed(s, "scaling", "margin", to=10**6), "a margin of 1000000"),
+        (lambda s: changed(s, "recipe", "shrink", to=10**6), "shrink 1000000: the crops have 112"),
+        (lambda s: changed(s, "recipe", "model", "blocks", to=10**6), "10+: expected 0 to 100"),
+        (lambda s: changed(s, "recipe", "steps", to=10**500), r"steps 10+\.\.\.0+: expected"),
+        (lambda s: changed(s, "recipe", "model", "slots", to=nested(400)), "nested too deeply"),
+        (lambda s: changed(s, "recipe", "split", to="\x1b[2J"), "that cannot be printed"),
+        (lambda s: changed(s, "data", "split", to="\x1b[2J"), "that cannot be printed"),
+        (lambda s: changed(s, "data", "labels", to=["a", "x" * 10**6]), "that cannot be printed"),
+        (lambda s: changed(s, "data", "labels", to=["a", "a\u202eb"]), "that cannot be printed"),
         (lambda s: s["model"][WEIGHT].fill_(torch.nan), "not numbers; its training diverged"),
     ],
 )  # fmt: skip
