@@ -24,6 +24,7 @@ PACKAGES = {"sklearn": "scikit-learn"}  # modules that are called otherwise on t
 WIDTH = 7.6  # inches, all figures
 
 RC: dict[Any, Any] = {
+    "text.parse_math": False,  # names of words and clips may hold a dollar sign
     "font.family": "sans-serif",
     "font.size": 9,
     "axes.titlesize": 9,
