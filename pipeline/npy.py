@@ -6,6 +6,7 @@ import math
 import re
 import struct
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ _HEADER = re.compile(
     rb"\{'descr': ('[^']{1,20}'|\[.{1,200}\]), 'fortran_order': (True|False), "
     rb"'shape': \((|%b,|(?:%b, ){1,7}%b)\), \} *\n?" % (_SIZE, _SIZE, _SIZE)
 )
-_DTYPES = {b"'<f2'": np.dtype(np.float16), b"'|u1'": np.dtype(np.uint8)}
+_DTYPES: dict[bytes, np.dtype[Any]] = {b"'<f2'": np.dtype(np.float16), b"'|u1'": np.dtype(np.uint8)}
 
 
 def parse_npy(data: memoryview) -> NDArray[np.float16] | NDArray[np.uint8]:
@@ -36,7 +37,7 @@ def parse_npy(data: memoryview) -> NDArray[np.float16] | NDArray[np.uint8]:
 
 
 @lru_cache(maxsize=256)  # one for each length of clip
-def _parse_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype]:
+def _parse_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     found = _HEADER.fullmatch(header)
     if found is None:
         raise ValueError(".npy header is damaged, or not as numpy writes it")
@@ -46,4 +47,4 @@ def _parse_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype]:
             f".npy array is {kind.decode(errors='replace')}, expected float16 or uint8"
         )
     shape = tuple(map(int, re.findall(rb"\d+", numbers)))
-    return shape, order == b"True", _DTYPES[kind]
+    return shape, bool(order == b"True"), _DTYPES[kind]

@@ -61,7 +61,9 @@ def measure(
     hits["right"] = dict(enumerate(video["clips"]["top1"]))
     for name, values in logits.items():
         own = np.flatnonzero(heard if name != "mirrored" else np.ones_like(heard)).tolist()
-        given = {option: [chosen[i] for i in own] for option, chosen in options.items()}
+        given: dict[str, Any] = {
+            option: [chosen[i] for i in own] for option, chosen in options.items()
+        }
         scored = lip.score(values[own], [labels[i] for i in own], index.labels, **given)
         metrics[f"top1_{name}"] = scored["metrics"]["top1"]
         hits[lip.HITS[f"top1_{name}"]] = dict(zip(own, scored["clips"]["top1"], strict=True))

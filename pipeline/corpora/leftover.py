@@ -87,10 +87,11 @@ def left_out(
 ) -> str:
     """Media files that are more than were taken in their folder with their ending, in a line."""
     found: dict[str, Counter[str]] = {}
+    taken = taken or Counter()
     for folder, _, files in walk(root, skip):
         kinds = Counter(kind for f in files if (kind := _kind(f)) and not known(folder / f))
         for kind, count in kinds.items():
-            more = count - (taken or {}).get((str(folder), kind), 0)
+            more = count - taken[str(folder), kind]
             if more > 0:
                 found.setdefault(kind, Counter())[str(folder)] += more
     parts = []

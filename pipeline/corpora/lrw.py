@@ -50,14 +50,18 @@ def discover(root: Path, corpus: Corpus) -> Listing:
             f" (give the folder that holds the word folders with --root){met and '; met '}{met}"
         )
     folders: list[Path] = []
-    strays, foreign, words = [], set(), set()
+    strays: list[str] = []
+    foreign: set[str] = set()
+    words: set[str] = set()
     for base in bases:
         for entry in sorted(os.scandir(base), key=lambda e: e.name):
             path = Path(entry.path)
+            if entry.name.startswith("."):
+                continue
             if entry.is_dir() and entry.name not in LITTER and _splits(path):
                 folders.append(path)
                 (foreign if _holds_another_word(path) else words).add(entry.name)
-            elif not entry.name.startswith("."):
+            else:
                 strays.append(path.relative_to(bases[0] if len(bases) == 1 else root).as_posix())
     foreign -= words
     notices = [f"not word folders, left out: {', '.join(strays)}"] if strays else []
