@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 LISTED_ROWS = 4096  # listed clips that are Python objects at one time
 
 
+#: Settings that came after the first shards, and what they were before.
+LATER = {"max_seconds": 60.0, "audio": "required"}
+
+
 @dataclass(frozen=True)
 class Settings:
     """All that decides the bytes of the shards, next to the corpus itself."""
@@ -77,10 +81,12 @@ class Settings:
     def deciding(self) -> dict[str, Any]:
         """Those that decide the bytes: not the tracker where nothing is tracked.
 
-        Nor one that could be no other when shards began: units of then stay finished.
+        Nor what could be no other when shards began: units of then stay finished.
         """
         fixed = self.box != "tracked" or self.tracker == "mediapipe"
-        return {k: v for k, v in self.as_dict().items() if not (fixed and k == "tracker")}
+        idle = {"tracker"} if fixed else set()
+        idle |= {name for name, old in LATER.items() if getattr(self, name) == old}
+        return {k: v for k, v in self.as_dict().items() if k not in idle}
 
     def difference(self, other: Settings) -> list[str]:
         """One line for each setting in which `other` differs."""
