@@ -199,7 +199,7 @@ def test_the_saved_recipe_is_the_old_or_the_new_one(
     def killed(temporary: Path, path: Path) -> None:
         raise SystemExit(9)
 
-    monkeypatch.setattr(shard, "_publish", killed)
+    monkeypatch.setattr(shard, "publish", killed)
     assert avb(*words(lrw, out, "--steps", 2, "--resume"))[0] == 9
     assert yaml.safe_load((out / "recipe.yaml").read_text())["recipe"]["steps"] == 1
 
