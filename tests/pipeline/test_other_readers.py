@@ -81,7 +81,8 @@ def shards(tmp_path_factory: pytest.TempPathFactory, importer: Any, film: Any) -
     """Three shards; of the six clips in the first nothing is known, of those in the others all."""
     folder = tmp_path_factory.mktemp("mine")
     pictures = [np.full((48, 64), level, np.uint8) for level in range(30)]
-    film(folder / "film.mp4", pictures, np.arange(30) / 25, np.zeros(19200, np.float32))
+    sound = np.random.default_rng(0).uniform(-0.1, 0.1, 19200)
+    film(folder / "film.mp4", pictures, np.arange(30) / 25, sound)
     words = '"[[""oh"", 0.1, 0.5], [""yes"", null, null]]"'
     rows = ["video,label,speaker,split,words,end", *["film.mp4,,,,,"] * 6]
     rows += [f"film.mp4,oh,s1,{split},{words},9" for split in ("", "", "train")]

@@ -22,7 +22,6 @@ from avb.pipeline import prep as preparation
 from avb.pipeline.config import LONGEST_NAME, UsageError
 from avb.pipeline.corpora import table as importer_of_tables
 from avb.pipeline.corpora.table import parse_words
-from avb.pipeline.decode import Media
 from avb.pipeline.index import load_index
 from avb.pipeline.plan import make_plan
 from avb.pipeline.records import Clip
@@ -223,15 +222,19 @@ def test_what_becomes_a_name_of_a_file_is_short_enough_for_one(
 # What the film says
 
 
-def load(monkeypatch: pytest.MonkeyPatch, importer: Any, frames: int, **clip: Any) -> Any:
-    """`load` of a clip whose span gives so many pictures."""
+def noise(samples: int) -> np.ndarray:
+    """Sound that is not silent."""
+    return np.random.default_rng(0).uniform(-0.1, 0.1, samples).astype(np.float32)
+
+
+def words_of(importer: Any, frames: int, **clip: Any) -> tuple[list[Any], set[str]]:
+    """Words and flags of a clip whose span gives so many pictures."""
     mine = importer("table", Path("unused.csv"))
-    pictures = [np.zeros((2, 2), np.uint8)] * frames
-    sound = np.zeros(16000, np.float32)
-    monkeypatch.setattr(
-        importer_of_tables, "read_video", lambda *_, **__: Media(pictures, sound, 16000, 0.0, set())
+    flags: set[str] = set()
+    found = importer_of_tables.words(
+        Path(), Clip("a", "all", "a.mp4", **clip), frames, mine.settings, flags
     )
-    return importer_of_tables.load(Path(), Clip("a", "all", "a.mp4", **clip), mine.settings)
+    return found, flags
 
 
 @pytest.mark.parametrize(
@@ -248,30 +251,28 @@ def load(monkeypatch: pytest.MonkeyPatch, importer: Any, frames: int, **clip: An
     ],
 )
 def test_a_span_that_ends_behind_the_film_is_flagged(
-    monkeypatch: pytest.MonkeyPatch, importer: Any, start: Any, end: Any, frames: int, flagged: bool
+    importer: Any, start: Any, end: Any, frames: int, flagged: bool
 ) -> None:
-    media, _ = load(monkeypatch, importer, frames, start=start, end=end)
-    assert media.flags == ({"span_clamped"} if flagged else set())
+    _, flags = words_of(importer, frames, start=start, end=end)
+    assert flags == ({"span_clamped"} if flagged else set())
 
 
-def test_words_behind_the_film_are_cut_and_flagged(
-    monkeypatch: pytest.MonkeyPatch, importer: Any
-) -> None:
+def test_words_behind_the_film_are_cut_and_flagged(importer: Any) -> None:
     words = [("a", 0.0, 0.5), ("b", 0.5, 7.0), ("c", 2.0, 2.5), ("d", None, 9.0), ("e", 9.0, None)]
-    media, found = load(monkeypatch, importer, 50, words=words)
-    assert media.flags == {"words_clamped"}
+    found, flags = words_of(importer, 50, words=words)
+    assert flags == {"words_clamped"}
     assert found == [
         ("a", 0.0, 0.5), ("b", 0.5, 2.0), ("c", None, None), ("d", None, 2.0), ("e", None, None)
     ]  # fmt: skip
-    media, found = load(monkeypatch, importer, 50, words=[("a", 1.5, 2.03)])
-    assert media.flags == set() and found == [("a", 1.5, 2.03)]
+    found, flags = words_of(importer, 50, words=[("a", 1.5, 2.03)])
+    assert flags == set() and found == [("a", 1.5, 2.03)]
 
 
 def test_a_span_and_words_behind_a_film_are_so_in_the_shards(
     tmp_path: Path, importer: Any, film: Any
 ) -> None:
     pictures = [np.full((48, 64), level, np.uint8) for level in range(50)]
-    film(tmp_path / "film.mp4", pictures, np.arange(50) / 25, np.zeros(32000, np.float32))
+    film(tmp_path / "film.mp4", pictures, np.arange(50) / 25, noise(32000))
     rows = [{"video": "film.mp4", "end": end, "words": json.dumps([["oh", 0.1, 90]])}
             for end in ("1", "99")]  # fmt: skip
     mine = importer("table", written(tmp_path, rows), box="whole", crop="lips")

@@ -31,7 +31,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, importer: Any, film: Any)
     top = tmp_path_factory.mktemp("tables")
     rng = np.random.default_rng(0)
     pictures = [np.full((48, 64), level, np.uint8) for level in rng.integers(0, 255, 30)]
-    film(top / "film.mp4", pictures, np.arange(30) / 25, np.zeros(19200, np.float32))
+    film(top / "film.mp4", pictures, np.arange(30) / 25, rng.uniform(-0.1, 0.1, 19200))
 
     def make(name: str, rows: list[dict[str, Any]]) -> Path:
         import pyarrow as pa
