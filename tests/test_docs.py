@@ -61,3 +61,12 @@ def test_every_page_is_in_the_navigation_and_every_link_leads_somewhere() -> Non
         text = (ROOT / "docs" / page).read_text(encoding="utf-8")
         for target in re.findall(r"\]\(([^)#:]+)\)", text):
             assert (ROOT / "docs" / target).exists(), f"{page}: {target}"
+
+
+def test_the_tests_that_hold_what_went_wrong_once_are_there() -> None:
+    named = set(
+        re.findall(r"`(test_\w+)`", (ROOT / "docs/findings.md").read_text(encoding="utf-8"))
+    )
+    files = Path(__file__).parent.rglob("test_*.py")
+    there = {name for f in files for name in re.findall(r"^def (test_\w+)", f.read_text(), re.M)}
+    assert len(named) > 50 and named <= there, named - there
