@@ -22,7 +22,7 @@ LONGEST_S = 600.0
 #: What stands within so much after the end of what came before follows it.
 TOGETHER_S = 1.0
 #: No picture is shown earlier before its time: where one stands for long, it stands until the next.
-EARLY_S = 0.06
+EARLY_S = 0.1
 #: Pictures that a decoder may hold back to bring them into order (H.264 and HEVC: 16).
 DEPTH = 16
 #: Of containers that stamp pictures in the order in which they were coded, not shown.
@@ -66,7 +66,7 @@ class Timeline:
                 self._at = self._recording(stamp, end)
                 found = stamp + self._shifts[self._at]
         if not duration:
-            step = found - self._start
+            step = 0.0 if end is None else found - self._start
             duration = self._duration = step if 0 < step < TOGETHER_S else self._duration
         self._before, self._start, self._end = end, found, found + duration
         return found

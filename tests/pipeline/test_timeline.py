@@ -101,10 +101,17 @@ def test_stamps_that_tremble_about_the_rate_keep_every_picture() -> None:
     assert lay.kept
 
 
+@pytest.mark.parametrize("start", [0.0, 0.6, 0.95, 40.0])
+def test_what_says_no_duration_lasts_as_long_as_what_came_before(start: float) -> None:
+    line = Timeline(Recordings())
+    stamps = [start + s for s in (0.0, 0.04, 0.08)]
+    assert [line.time(s, 0.0) for s in stamps] == stamps
+    assert line.time(0.0 - 9.0, 0.0) == pytest.approx(start + 0.12)  # another recording
+
+
 def test_a_picture_may_stand_for_long() -> None:
-    assert shown([*regular(25), *regular(25, 16.0)])[24:400] == [24] * 375 + [
-        25
-    ]  # until 60 ms before
+    found = shown([*regular(25), *regular(25, 16.0)])[24:400]
+    assert found == [24] * 374 + [25, 25]  # the next one from 0.1 s before its time
     assert len(shown([*regular(25), *regular(25, LONGEST_S + 10)])) == 50  # damaged, no film of it
 
 
