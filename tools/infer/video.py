@@ -56,6 +56,8 @@ def probe(place: str, allow_url: bool = False) -> Head:
     path = Path(place)
     if path.is_dir():
         raise BadVideo(f"{place}: a folder; name the video files in it")
+    if not path.exists():  # also a link to itself
+        raise BadVideo(f"{place}: no such file")
     with named():
         if path.stat().st_size == 0:
             raise BadVideo(f"{place}: an empty file (0 bytes)")
