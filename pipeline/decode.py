@@ -8,6 +8,7 @@ time; `audio.fit` puts it under the pictures. Both are read in one pass, and few
 from __future__ import annotations
 
 import functools
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ import numpy as np
 
 from avb.pipeline.records import Refused
 from avb.pipeline.sound import Sound
+from avb.pipeline.sources import ABSENT
 from avb.pipeline.timeline import (
     CODED_ORDER,
     Rate,
@@ -146,10 +148,14 @@ def stream_video(
         OSError: the file is there and cannot be read.
     """
     try:
-        size = path.stat().st_size
-    except (FileNotFoundError, NotADirectoryError):
+        found = path.stat()
+    except OSError as error:
+        if error.errno not in ABSENT:
+            raise
         raise Refused("unreadable", f"{path.name}: no such file") from None
-    if size == 0:
+    if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for without end
+        raise Refused("unreadable", f"{path.name or path}: no file but a folder, pipe or device")
+    if found.st_size == 0:
         raise Refused("bad_decode", f"{path.name}: 0 bytes")
     container, head = _open_head(str(path), path.name, sound)
     media = Media([])

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avb.machine import cores
-from avb.pipeline.config import Corpus, Crop, UsageError, corpus_root, load_corpora
+from avb.pipeline.config import Corpus, Crop, UsageError, corpus_root, load_corpora, one_line
 from avb.pipeline.plan import Plan, Settings, make_plan
 from avb.pipeline.remote import scratch
 from avb.pipeline.storage import Folder, place
@@ -284,7 +284,8 @@ def _reasons(folder: Folder, most: int = 3) -> str:
             if status not in first:
                 first[status] = batch["error"][pc.index(batch["status"], status).as_py()].as_py()
     return "; ".join(
-        f"{count} {status}, such as: {first[status]}" for status, count in counts.most_common(most)
+        f"{count} {status}, such as: {one_line(first[status])}"
+        for status, count in counts.most_common(most)
     )
 
 

@@ -10,6 +10,7 @@ import datetime
 import decimal
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
 from avb.pipeline import prep as preparation
 from avb.pipeline.config import LONGEST_NAME, UsageError
@@ -24,7 +26,8 @@ from avb.pipeline.corpora import table as importer_of_tables
 from avb.pipeline.corpora.table import parse_words
 from avb.pipeline.index import load_index
 from avb.pipeline.plan import make_plan
-from avb.pipeline.records import Clip
+from avb.pipeline.records import Clip, Refused
+from avb.tools.cli import app
 
 GOOD = {"video": "good.mp4", "start": "0", "end": "1", "label": "yes"}
 
@@ -282,6 +285,33 @@ def test_a_span_and_words_behind_a_film_are_so_in_the_shards(
     for row in range(2):
         [(_, _, end)] = index.words(row)
         assert end == pytest.approx(index.num_frames[row] / 25)
+
+
+@pytest.mark.parametrize("decoder", ["pyav", "ffmpeg"])
+def test_what_is_no_file_of_its_own_is_unreadable(
+    tmp_path: Path, importer: Any, decoder: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe.mp4")
+    (tmp_path / "loop.mp4").symlink_to("loop.mp4")
+    rows = [{"video": name} for name in ("..", "folder", "pipe.mp4", "loop.mp4", "/dev/zero", "/")]
+    path = written(tmp_path, [*rows, {"video": "folder/x.mp4"}, {"video": "mine.csv/x.mp4"}])
+    for row, _ in enumerate([*rows, None, None]):
+        mine = importer("table", path, decoder=decoder)
+        clip = mine.clips()[row]
+        with pytest.raises(Refused) as refusal:
+            importer_of_tables.load(tmp_path, clip, mine.settings)
+        assert refusal.value.status == "unreadable"
+
+
+def test_the_commonest_reasons_are_one_line_whatever_films_are_called(
+    tmp_path: Path, importer: Any
+) -> None:
+    path = written(tmp_path, [{"video": "tab\tin \x1b[2J it\n.mp4"}])
+    words = ["prep", "table", str(path), "--name", "mine", "--out", str(tmp_path / "out")]
+    run = CliRunner().invoke(app, [*words, "--jobs", "1", "--box", "whole", "--crop", "lips"])
+    [line] = [line for line in run.stderr.splitlines() if line.startswith("avb: ")]
+    assert run.exit_code == 1 and line.isprintable() and "no such file" in line
 
 
 # Files
