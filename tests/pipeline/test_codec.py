@@ -160,6 +160,13 @@ def test_frames_of_other_types_are_refused() -> None:
         encode_video(np.zeros((1100, 64, 64), np.uint8), "jpeg")
 
 
+def test_a_cut_picture_is_not_filled_up_with_grey() -> None:
+    extension, data = encode_video(film(), "jpeg")
+    for broken in (data[:-1], data[: len(data) // 2], data[:30], data[1:]):
+        with pytest.raises(ValueError, match="not a JPEG picture"):
+            decode_video(broken, extension)
+
+
 def test_one_frame_is_a_video() -> None:
     for codec in CODECS:
         extension, data = encode_video(film(1), codec)
