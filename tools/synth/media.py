@@ -6,7 +6,7 @@ Every encoder runs on one thread with bit-exact flags: equal input gives equal b
 from __future__ import annotations
 
 import wave
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ FPS = 25
 # 114 layer II frames of 1,152: every GRID clip has these 2.978 s for its 3.000 s of video.
 GRID_AUDIO_SAMPLES = 131328
 _GRID_RATE = 44100
+_LRW_BIT_RATE = 800_000  # of the pictures
+_GRAIN = 2.4  # grey levels, standard deviation
 _MP2_DELAY = 481  # samples by which the layer II filter bank delays what goes in
 
 
@@ -67,9 +69,11 @@ def write_mp4(
     samples: np.ndarray | None,
     index_first: bool = False,
 ) -> None:
-    """Writes a clip as LRW does: H.264 yuv420p at crf 22 and AAC at 16 kHz mono.
+    """Writes a clip as LRW does: MPEG-4 Part 2 of 0.8 Mbit/s and AAC at 16 kHz mono.
 
-    The sound is cut or padded to 640 samples a frame: 18,560 for 29 frames.
+    Key frames stand at 0, 12 and 24, as in four files of the corpus, which have 116 to 140 KB. What
+    is drawn, or made larger from GRID, has no grain as broadcast film has: it gets some, or the
+    files would be half as large. The sound is cut or padded to 640 samples a frame: 18,560 for 29.
 
     Args:
         path: the .mp4; its folder is made.
@@ -81,13 +85,17 @@ def write_mp4(
     layout = {"movflags": "faststart"} if index_first else {}
     with av.open(str(path), "w", format="mp4", options=layout) as container:
         container.flags |= 0x400  # AVFMT_FLAG_BITEXACT
-        options = {"crf": "22", "preset": "medium", "threads": "1"}
-        video = _video_stream(container, "libx264", frames[0], options)
+        # No key frame at a cut either.
+        options = {"threads": "1", "sc_threshold": "1000000000"}
+        video = _video_stream(container, "mpeg4", frames[0], options)
+        video.codec_context.gop_size = 12
+        video.codec_context.max_b_frames = 0
+        video.codec_context.bit_rate = _LRW_BIT_RATE
         audio = None
         if samples is not None:
             audio = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
-            audio.codec_context.bit_rate = 64_000
-        for frame in [*_video_frames(frames), None]:
+            audio.codec_context.bit_rate = 60_000
+        for frame in [*_video_frames(_grainy(frames)), None]:
             container.mux(video.encode(frame))
         if audio is not None and samples is not None:
             sound = _fit(samples, len(frames) * SAMPLE_RATE // FPS).astype(np.float32)[None]
@@ -128,13 +136,21 @@ def _video_stream(container: Any, codec: str, frame: np.ndarray, options: dict[s
     return stream
 
 
-def _video_frames(frames: Sequence[np.ndarray]) -> Any:
+def _video_frames(frames: Iterable[np.ndarray]) -> Any:
     """BGR pictures as yuv420p frames with their times."""
     for index, picture in enumerate(frames):
         planes = np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2YUV_I420), np.uint8)
         frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
         frame.pts, frame.time_base = index, Fraction(1, FPS)
         yield frame
+
+
+def _grainy(frames: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+    """The pictures with grain, always the same for as many of a size."""
+    rng = np.random.default_rng(0xF11)
+    for picture in frames:
+        grain = rng.normal(0, _GRAIN, picture.shape[:2]).astype(np.float32)
+        yield np.clip(np.rint(picture + grain[:, :, None]), 0, 255).astype(np.uint8)
 
 
 def _mux_sound(
