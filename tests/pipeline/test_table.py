@@ -32,7 +32,7 @@ def table(folder: Path, text: str, name: str = "mine.csv") -> Path:
 
 
 @pytest.fixture(scope="module")
-def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def films(tmp_path_factory: pytest.TempPathFactory, film: Any) -> Path:
     """One film of flashes and clicks with a key picture every 12 (mpg) or only at the start."""
     folder = tmp_path_factory.mktemp("films")
     # A moving texture, so that packets are as large as those of real films.
@@ -52,7 +52,8 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
         media.write_mpg(folder / "film.mpg", pictures, sound)
     finally:
         media.GRID_AUDIO_SAMPLES = samples
-    media.write_mp4(folder / "film.mp4", pictures, sound)
+    luma = [picture[..., 0] for picture in pictures]
+    film(folder / "film.mp4", luma, np.arange(FRAMES) / 25, sound)
     for name in ("film.mkv", "film.ts"):  # without the edit list: its sound begins at -64 ms
         with av.open(str(folder / "film.mp4")) as source, av.open(str(folder / name), "w") as out:
             copies = {s.index: out.add_stream_from_template(s) for s in source.streams}
