@@ -211,7 +211,7 @@ def _spill(
         for clip in some:
             if settings.audio == "optional" and clip.status == "missing_audio":
                 clip.status = clip.error = ""
-            clip.sources = sources_of(root, clip)
+            clip.sources = sources_of(root, clip, listing.met)
         keys = [f"{clip.group}/{clip.name}" for clip in some]
         numbers = range(first, first + len(some))
         places = [_place(c.group, k, n) for c, k, n in zip(some, keys, numbers, strict=True)]

@@ -112,6 +112,7 @@ class Listing:
     only when `clips` has been read to its end. Of several clips of one group and name all but the
     first are refused as `duplicate`, unless `twins_kept`: then they are clips like any other and
     get numbers, `name-2`, `name-3`.
+    Where `met`, the listing came upon the files of its clips; else they are only named.
     """
 
     root: Folder
@@ -120,3 +121,4 @@ class Listing:
     labels: list[str]
     notices: list[str] = field(default_factory=list)
     twins_kept: bool = False
+    met: bool = False

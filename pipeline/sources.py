@@ -51,11 +51,15 @@ class SourceFault(PrepError):
     """A file that was there cannot be read: a fault of the unit, which is made again."""
 
 
-def sources_of(root: Path, clip: Clip) -> list[Source]:
+def sources_of(root: Path, clip: Clip, met: bool = False) -> list[Source]:
     """Name, size and time of change of every file of a clip that is there.
 
+    Args:
+        met: the listing came upon these files, and does not only name them: one that is gone
+            now, and no link to nowhere either, went in between.
+
     Raises:
-        SourceFault: the disk does not say.
+        SourceFault: the disk does not say, or a file went.
     """
     found: list[Source] = []
     for name in filter(None, (clip.source, clip.audio, clip.text)):
@@ -64,8 +68,8 @@ def sources_of(root: Path, clip: Clip) -> list[Source]:
         except ValueError:  # a name that no file has
             continue
         except OSError as error:
-            if error.errno not in ABSENT:
-                raise SourceFault(f"{root / name}: {error.strerror}") from None
+            if error.errno not in ABSENT or (met and not os.path.lexists(root / name)):
+                raise SourceFault(f"{root / name}: {error.strerror} while it was listed") from None
     return found
 
 

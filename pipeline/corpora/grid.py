@@ -73,7 +73,7 @@ def discover(root: Path, corpus: Corpus) -> Listing:
     shapes = {_shape(v) for v in videos} | ({"folders of pictures"} if pictures else set())
     layout = ", ".join(sorted(shapes)) + (f"; {len(aligns)} alignments" if aligns else "")
     clips = with_leftovers(_clips(root, videos, pictures, aligns, wavs), root, notices, _companion)
-    return Listing(root, layout, clips, list(VOCABULARY), notices)
+    return Listing(root, layout, clips, list(VOCABULARY), notices, met=True)
 
 
 def _shape(video: str) -> str:

@@ -70,7 +70,8 @@ def discover(root: Path, corpus: Corpus) -> Listing:
     places = [base.relative_to(root).as_posix() for base in bases]
     layout = ", ".join(f"{'' if where == '.' else where + '/'}{PATTERN}" for where in places)
     clips = _clips(root, sorted(folders, key=lambda path: path.name))
-    return Listing(root, layout, with_leftovers(clips, root, notices), sorted(words), notices)
+    clips = with_leftovers(clips, root, notices)
+    return Listing(root, layout, clips, sorted(words), notices, met=True)
 
 
 def _splits(folder: Path) -> dict[str, Path]:

@@ -23,6 +23,8 @@ from typer.testing import CliRunner
 from avb.pipeline import prep as prep_module
 from avb.pipeline import unit as unit_module
 from avb.pipeline.config import PrepError, load_corpora
+from avb.pipeline.corpora import adapter
+from avb.pipeline.plan import lay_out
 from avb.pipeline.prep import Summary
 from avb.pipeline.records import Clip, Refused
 from avb.pipeline.sources import SourceFault, sources_of, surely
@@ -273,6 +275,35 @@ def test_a_link_to_nowhere_was_never_there(raw: Path, calm: Path, tmp_path: Path
         path.symlink_to("nowhere")
     summary = prep(raw, tmp_path)
     assert summary.flags["no_boundary"] == 1 and summary.status == {"ok": 8, "unreadable": 1}
+
+
+@pytest.mark.parametrize("corpus", ["lrw", "grid"])
+def test_what_goes_while_it_is_listed_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, corpus: str
+) -> None:
+    """Between the folder's listing and the look at the file; a link to nowhere was never there."""
+    names = {
+        "lrw": ("ABOUT/train/ABOUT_00001.mp4", "ABOUT/train/ABOUT_00001.txt"),
+        "grid": ("s1/bbaf2n.mpg", "s1/bbaf2n.align"),
+    }
+    for name in names[corpus]:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        listing = adapter(corpus).discover(tmp_path, CORPORA[corpus])
+        clips = listing.clips
+        listing.clips = (clip for clip in list(clips))
+        path.unlink()
+        if name != names[corpus][0]:
+            (tmp_path / names[corpus][0]).touch()
+        settings = settings_for(corpus, CORPORA[corpus])
+        with pytest.raises(SourceFault, match=rf"{path}: No such file .* while it was listed"):
+            lay_out(listing, settings, tmp_path / "plan")
+        path.symlink_to("nowhere")
+        listing = adapter(corpus).discover(tmp_path, CORPORA[corpus])
+        assert lay_out(listing, settings, tmp_path / "plan").listed == 1
+        path.unlink()
+        (tmp_path / names[corpus][0]).touch()
 
 
 def test_rows_of_an_earlier_version_say_nothing_of_files_and_stay(
