@@ -19,6 +19,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -191,19 +192,24 @@ class _Worker:
         counts: Counts = tuple(self.counts)  # type: ignore[assignment]
         if task.limit_s is None or self._watch.seconds(counts) <= task.limit_s:
             return Report(task, *counts[:2])
+        for process in (self.pool._processes or {}).values():
+            _kill_children(process)
         self.kill()
         return Report(task, *counts[:2], "hung")
 
     def kill(self) -> None:
-        """End the process, and programs that it waits for."""
         processes = list((self.pool._processes or {}).values())
         self.pool.shutdown(wait=False, cancel_futures=True)
         for process in processes:
-            children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-            with contextlib.suppress(OSError):
-                for child in children.read_text().split():
-                    os.kill(int(child), signal.SIGKILL)
             process.kill()
+
+
+def _kill_children(process: BaseProcess) -> None:
+    """End the programs that a process waits for; of one that lives, since numbers come again."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    with contextlib.suppress(OSError):
+        for child in children.read_text().split() if process.is_alive() else ():
+            os.kill(int(child), signal.SIGKILL)
 
 
 class _Watch:
