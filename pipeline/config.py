@@ -303,7 +303,11 @@ def parse_json(text: str | bytes) -> Any:
     if len(text) > MOST_JSON:
         raise ValueError(f"{len(text)} bytes of JSON, more than {MOST_JSON >> 20} MB")
     try:
-        return check_tree([json.loads(text)])[0]
+        tree = check_tree([json.loads(text)])[0]
+        half: Any = "\\ud" if isinstance(text, str) else b"\\ud"
+        if half in text.lower():
+            json.dumps(tree, ensure_ascii=False).encode()  # half a letter can be written nowhere
+        return tree
     except RecursionError:
         raise ValueError("nested too deeply") from None
 

@@ -70,6 +70,7 @@ def run(
     ]
     record = records[0] if len(records) == 1 else per_talker.join(records)
     text = json.dumps(record, ensure_ascii=False, default=float)
+    text = text.encode("utf-8", "replace").decode()  # a name of a file may be no text
     _show(record, text if as_json else None)
     if out is not None:
         try:

@@ -7,7 +7,8 @@ from typing import Any
 
 import yaml
 
-from avb.pipeline.config import UsageError, read_json
+from avb.pipeline.config import UsageError, one_line, read_json
+from avb.train.record import check_figures
 
 WHAT = {
     "lip": "Reads one word from silent pictures of a mouth; speech is recalled from its memory.",
@@ -30,9 +31,10 @@ def read_record(path: Path, sha256: str) -> dict[str, Any]:
     try:
         record = read_json(path)
     except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: cannot be read ({error})") from None
+        raise UsageError(f"{path}: cannot be read ({one_line(error)})") from None
     if not isinstance(record, dict) or not {"metrics", "flags"} <= set(record):
         raise UsageError(f"{path}: no record of avb eval (--out FILE writes one)")
+    check_figures(record, path)
     if record["flags"].get("checkpoint_sha256") != sha256:
         raise UsageError(f"{path}: measured on another checkpoint (checkpoint_sha256 differs)")
     return record

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 import warnings
 import zipfile
 from pathlib import Path
@@ -19,7 +20,7 @@ ROOM = 1 << 29
 #: What torch's reader of pickles trips over in a file that is none.
 TORN = (
     EOFError, LookupError, ValueError, TypeError, AttributeError, MemoryError, RecursionError,
-    OverflowError,
+    OverflowError, struct.error,
 )  # fmt: skip
 #: The parts of a checkpoint that hold tensors; all others hold plain values.
 TENSORS = ("model", "ema", "optimizer", "weights")

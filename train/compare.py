@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from avb.pipeline.config import UsageError, read_json
+from avb.pipeline.config import UsageError, one_line
 from avb.train.measures.intervals import DRAWS, mcnemar, mean_interval, paired_difference
 from avb.train.measures.lip import HITS
 from avb.train.measures.sentence import SLOT_NAMES, word_errors
+from avb.train.record import read_record
 
 Floats = NDArray[np.float64]
 
@@ -124,13 +125,7 @@ def read_side(text: str) -> Side:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        record = read_json(path)
-    except (OSError, ValueError) as error:
-        reason = (str(error).splitlines() or [""])[0]
-        raise UsageError(f"{path}: cannot be read as a record ({reason})") from None
-    if not isinstance(record, dict) or not {"task", "flags", "clips"} <= set(record):
-        raise UsageError(f"{path}: not a record of avb eval (no task, flags and clips)")
+    record = read_record(path)
     keys = [clip["key"] for clip in record["clips"]]
     if not keys or len(set(keys)) < len(keys):
         raise UsageError(f"{path}: {len(set(keys))} different clips in {len(keys)} entries")
@@ -147,7 +142,10 @@ def _check_flags(first: tuple[Path, dict[str, Any]], other: tuple[Path, dict[str
         one, two = (_meaning(f.get(name)) for f in flags)
         if name in FREE or one == two or (name == "wer_judge" and None in (one, two)):
             continue
-        raise UsageError(f"{there}: flag {name} is {two}, and {one} in {here}; not comparable")
+        raise UsageError(
+            f"{there}: flag {name} is {one_line(two)}, and {one_line(one)} in {here};"
+            " not comparable"
+        )
 
 
 def _meaning(value: Any) -> Any:

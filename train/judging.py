@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from avb.pipeline.audio import log_mel
-from avb.pipeline.config import Mel, UsageError
+from avb.pipeline.config import Mel, UsageError, build, shown
 from avb.pipeline.index import Index, Ints
 from avb.train import checkpoint, sounds
 from avb.train.measures.bounds import fit_columns, invert_all, other_clips
@@ -36,6 +36,40 @@ TASK = "judge"
 EPOCHS = 30
 
 Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class _Data:
+    corpus: str
+    keys: list[str]
+    split: str = ""
+
+
+@dataclass(frozen=True)
+class _Heard:
+    wer: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class _Errors:
+    real: _Heard
+    griffin_lim: _Heard
+    other_sentence: _Heard
+    clips: int
+
+
+@dataclass(frozen=True)
+class _File:
+    """What the file of a judge must hold; there may be more."""
+
+    weights: dict[str, Tensor]
+    mel: Mel
+    sample_rate: int
+    data: _Data
+    training: Training
+    clips: int
+    val: _Errors
+    hash: str
 
 
 @dataclass(frozen=True)
@@ -222,6 +256,7 @@ def load(path: Path, index: Index, device: str | torch.device = "cpu") -> Stored
         UsageError: no judge, a damaged one, or one of another front end; one line says which.
     """
     state = checkpoint.load(path, TASK)
+    build(_File, state, str(path), strict=False)
     try:
         judge = Judge(state["mel"]["n_mels"])
         judge.load_state_dict(state.pop("weights"))
@@ -234,7 +269,7 @@ def load(path: Path, index: Index, device: str | torch.device = "cpu") -> Stored
     theirs = dataclasses.asdict(sounds.front_end(index))
     theirs["sample_rate"] = int(index.dataset["settings"]["sample_rate"])
     del theirs["uint8_max"]  # how mels are stored, not what they are
-    differ = [f"{k} {mine.get(k)}, there {v}" for k, v in theirs.items() if mine.get(k) != v]
+    differ = [f"{k} {shown(mine.get(k))}, there {v}" for k, v in theirs.items() if mine.get(k) != v]
     if differ:
         raise UsageError(
             f"{path}: hears other log-mels than those of {index.folder}: {'; '.join(differ)}; "

@@ -36,7 +36,9 @@ class Loaded:
 
 
 @dataclass(frozen=True)
-class _Data:
+class Data:
+    """What a checkpoint says of the shards it was trained on; there may be more."""
+
     labels: list[str]
     fingerprint: str = ""
     split: str = ""
@@ -75,7 +77,7 @@ class Saved:
     scaling: task.Scaling
     model: dict[str, Tensor]
     ema: dict[str, Tensor] | None
-    data: _Data
+    data: Data
     counters: Counters = field(default_factory=Counters)
 
     def __post_init__(self) -> None:

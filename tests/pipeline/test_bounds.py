@@ -168,6 +168,14 @@ def test_json_that_is_too_deep_is_a_value_error(tmp_path: Path, text: str) -> No
     assert parse_json("[" * 20 + "]" * 20)
 
 
+def test_json_with_half_a_letter_is_none() -> None:
+    assert parse_json('["\\uD83D\\ude00"]') == parse_json('["\N{GRINNING FACE}"]'.encode())
+    for text in ('["\\ud800"]', '{"\\uDE00": 1}'):
+        for given in (text, text.encode()):
+            with pytest.raises(ValueError, match="surrogates"):
+                parse_json(given)
+
+
 def test_json_that_is_too_large_is_not_parsed(tmp_path: Path) -> None:
     with open(tmp_path / "x.json", "wb") as file:
         file.truncate(1 << 34)

@@ -31,7 +31,7 @@ def test_json_that_is_nested_too_deeply_is_one_line(
     Path("deep.json").write_text(DEEP)
     Path("run/val.json").write_text(DEEP)
     Path("run/metrics.jsonl").write_text(DEEP + "\n")
-    Path("run/recipe.yaml").write_text("recipe: {task: lip, model: {}}\ndata: {}\n")
+    Path("run/recipe.yaml").write_text("recipe: {task: lip, model: {}}\ndata: {labels: []}\n")
     Path("answers/a.csv").write_text("rater\n")
     done = CliRunner().invoke(app, words)
     assert isinstance(done.exception, SystemExit) and done.exit_code == 2

@@ -96,6 +96,20 @@ def test_a_small_file_is_not_unpacked_into_gigabytes(
     assert str(caught.value).isprintable()
 
 
+def test_a_pickle_that_is_cut_anywhere_is_one_line(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "x.pt", STATE)
+    with zipfile.ZipFile(tmp_path / "x.pt") as source:
+        members = {name: source.read(name) for name in source.namelist()}
+    name = next(name for name in members if name.endswith("data.pkl"))
+    whole = members[name]
+    for size in range(len(whole)):
+        with zipfile.ZipFile(tmp_path / "cut.pt", "w") as target:
+            for other, data in members.items():
+                target.writestr(other, whole[:size] if other == name else data)
+        with pytest.raises(UsageError, match="cut.pt: "):
+            checkpoint.load(tmp_path / "cut.pt")
+
+
 def test_a_packed_archive_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint, "ROOM", 1 << 20)
     plain, packed = tmp_path / "x.pt", tmp_path / "packed.pt"

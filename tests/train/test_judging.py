@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,14 @@ def test_what_is_no_judge_for_these_shards_is_one_line(
     state["weights"]["gru.weight_ih_l0"][0, 0] += 1e-3
     checkpoint.save(tmp_path / "bent.pt", state)
     assert "not those of its hash" in refused(tmp_path / "bent.pt")
+    for part, value, said in (
+        ("data", math.nan, "data: expected a mapping, found nan"),
+        ("sample_rate", "x" * 3000, "sample_rate: expected int, found 'xxx"),
+        ("val", {}, "val: the key 'real' is missing"),
+        ("training", {"epochs": None}, "epochs: expected int"),
+    ):
+        checkpoint.save(tmp_path / "odd.pt", state | {part: value})
+        assert said in (line := refused(tmp_path / "odd.pt")) and len(line) < 400
     del state["weights"]["gru.weight_ih_l0"]
     checkpoint.save(tmp_path / "old.pt", state)
     assert "of another version" in refused(tmp_path / "old.pt")

@@ -94,7 +94,8 @@ def heard(record: dict[str, Any]) -> list[tuple[str, str, int]]:
     for clip in record["clips"]:
         if record["task"] == "lip":
             place = clip["key"].partition("#")[2]
-            found.append((clip["label"], clip["said"], int(place or 0)))
+            if "label" in clip and "said" in clip:
+                found.append((clip["label"], clip["said"], int(place or 0)))
             continue
         words = clip.get("heard_judge") or clip.get("heard") or []
         if len(words) == len(clip["words"]):

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from avb.pipeline.config import UsageError, parse_json, read_json, read_yaml
+from avb.pipeline.config import UsageError, build, parse_json, read_json, read_yaml
+from avb.train.network import Data
+from avb.train.recipe import Recipe
+from avb.train.record import check_record, is_number, is_record
 
 CHECKPOINTS = ("best.pt", "last.pt")
 
@@ -25,6 +28,14 @@ class Result:
     path: Path
     title: str
     record: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """What `recipe.yaml` must hold."""
+
+    recipe: Recipe
+    data: Data
 
 
 @dataclass(frozen=True)
@@ -93,13 +104,10 @@ def load_run(folder: Path, name: str | None = None) -> Run:
         what = "holds no recipe.yaml" if folder.is_dir() else "no such folder"
         raise UsageError(f"{folder}: {what}; a run is what avb train wrote")
     saved = read_yaml(path)
-    try:
-        recipe, data = dict(saved["recipe"]), dict(saved["data"])
-        recipe["model"] = dict(recipe["model"])
-    except (KeyError, TypeError, ValueError):
-        raise UsageError(f"{path}: not the recipe of a run") from None
-    if recipe.get("task") not in ("lip", "l2s"):
-        raise UsageError(f"{path}: a run for {recipe.get('task')}, expected lip or l2s")
+    found: _Saved = build(_Saved, saved, str(path), strict=False)
+    recipe = found.recipe.as_dict() | saved["recipe"]  # with what another version had beside it
+    build(int, recipe["model"].get("slots", 0), f"{path}: recipe.model.slots")
+    data = {k: v for k, v in saved["data"].items() if v is not None}
     name = name or folder.resolve().name
     run = Run(folder, name, recipe, data, _read_log(folder / "metrics.jsonl"), [])
     run.results.extend(_results(run))
@@ -114,8 +122,8 @@ def _read_log(path: Path) -> list[dict[str, Any]]:
             entry = parse_json(line)
         except ValueError:
             continue
-        if isinstance(entry, dict) and "step" in entry:
-            found.append(entry)
+        if isinstance(entry, dict) and is_number(entry.get("step")):
+            found.append({k: v for k, v in entry.items() if v is None or is_number(v)})
     return found
 
 
@@ -131,21 +139,12 @@ def _results(run: Run) -> list[Result]:
             raise UsageError(f"{path}: cannot be read as JSON ({reason})") from None
         if not is_record(record):
             continue
+        check_record(record, path)
         if hashes is None:
             hashes = _hashes(run.folder)
         _check(run, path, record, hashes)
         found.append(Result(path, f"{run.name}, {path.stem}", record))
     return sorted(found, key=lambda result: result.record["flags"].get("part") != "test")
-
-
-def is_record(record: Any) -> bool:
-    """Whether this was written by `avb eval`; a comparison, say, has a number for `clips`."""
-    return (
-        isinstance(record, dict)
-        and {"task", "metrics", "flags", "clips"} <= set(record)
-        and isinstance(record["clips"], list)
-        and isinstance(record["flags"], dict)
-    )
 
 
 def _hashes(folder: Path) -> dict[str, str]:

@@ -52,13 +52,13 @@ def signals(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Everything that was measured on the clips of a record: {signal: {metric: entry}}."""
     found = {"model": record["metrics"]}
     if record["task"] == "lip":
-        audio = record["ceiling"].get("top1_audio")
+        audio = (record.get("ceiling") or {}).get("top1_audio")
         found |= {"ceiling: real audio in place of recalled": {"top1": audio}} if audio else {}
-        floors = {name: {"top1": value} for name, value in record["floors"].items()}
+        floors = {name: {"top1": value} for name, value in (record.get("floors") or {}).items()}
     else:
-        found |= {"ceiling: Griffin-Lim of the true mel": record["ceiling"]}
-        found |= {"real audio": record["real"]}
-        floors = record["floors"]
+        found |= {"ceiling: Griffin-Lim of the true mel": record.get("ceiling") or {}}
+        found |= {"real audio": record.get("real") or {}}
+        floors = record.get("floors") or {}
     return found | {f"floor: {name.replace('_', ' ')}": v for name, v in floors.items()}
 
 

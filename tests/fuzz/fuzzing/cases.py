@@ -17,6 +17,7 @@ from fuzzing.films import damaged_film, make_films, write_table
 from fuzzing.folders import damaged_folder
 from fuzzing.mutate import Rng
 from fuzzing.pool import LIMIT_S, Child, Outcome
+from fuzzing.records import damaged_json, damaged_run, make_judge
 from fuzzing.tables import odd_alignments, odd_table, sentence_film
 
 Words = list[Any]
@@ -26,9 +27,9 @@ Record = dict[str, Any]
 #: Films in a table; a preparation starts processes of its own, so many go into one.
 BATCH = 25
 #: Cases of each kind: 2,000 films (of them 500 in tables), 500 checkpoints and shards, 500 tables
-#: of odd cells and 500 alignments.
+#: of odd cells and 500 alignments, 400 records and runs for readers, and 100 judges.
 KINDS = {"film": 1500, "table": 500 // BATCH, "checkpoint": 250, "shard": 250, "cell": 500}
-KINDS["align"] = 500 // BATCH
+KINDS |= {"align": 500 // BATCH, "record": 400, "judge": 100}
 #: Kinds of which many files go into one preparation, and where it leaves its account.
 TOGETHER = {"table": "films", "align": "out/grid"}
 CPU = ["--device", "cpu"]
@@ -51,6 +52,15 @@ class Seeds:
     def film(self) -> Path:
         """A good one."""
         return self.films[0]
+
+    def record(self, task: str) -> Path:
+        """An evaluation of a run."""
+        return self.film.with_name(f"{task}.json")
+
+    @property
+    def judge(self) -> Path:
+        """A judge of words."""
+        return self.film.with_name("judge.pt")
 
     @property
     def recipe(self) -> Path:
@@ -82,6 +92,8 @@ def make_seeds(out: Path) -> Seeds:
             ["train", "lip", "--data", seeds.shards, "--out", seeds.lip, *small, *CPU],
             ["train", "l2s", "--data", seeds.shards, "--out", seeds.l2s, *small, *CPU]
             + [f"--set=model.{word}" for word in SPEECH] + ["--set=crop=lips"],
+            *(["eval", task, "--ckpt", folder / task, "--data", seeds.shards, "--part", "all",
+               *CPU, "--out", seeds.record(task)] for task in ("lip", "l2s")),
         ):  # fmt: skip
             outcome = child.run(words, 300)
             if outcome.code:
@@ -90,6 +102,7 @@ def make_seeds(out: Path) -> Seeds:
         child.close()
     recipe = yaml.safe_load((seeds.lip / "recipe.yaml").read_text())["recipe"]
     seeds.recipe.write_text(yaml.safe_dump(recipe))
+    make_judge(seeds.judge, seeds.shards)
     return seeds
 
 
@@ -187,7 +200,8 @@ def _checkpoint(rng: Rng, folder: Path, seeds: Seeds, number: int) -> tuple[str,
     evaluate = ["--part", "all", "--limit", 2, *given, *data, *CPU, "--out", folder / "r.json"]
     words: dict[int, list[Words]] = {
         0: [["infer", "lip", seeds.film, *infer], ["eval", "lip", *evaluate], export],
-        1: [["infer", "l2s", seeds.film, *infer, "--out", folder / "s.wav"], export],
+        1: [["infer", "l2s", seeds.film, *infer, "--out", folder / "s.wav"],
+            ["eval", "l2s", *evaluate], export],
         2: [["import-checkpoint", path, "--out", folder / "ours.pt"]
             + ["--labels", seeds.published.with_name("words.txt")]],
         3: [["train", "lip", *data, "--recipe", seeds.recipe, "--steps", 3, *CPU]
@@ -225,7 +239,29 @@ def _align(rng: Rng, folder: Path, seeds: Seeds, number: int) -> tuple[str, list
     return done, [[*words, "--box", "whole", "--crop", "lips"]]
 
 
+def _record_of_eval(rng: Rng, folder: Path, seeds: Seeds, number: int) -> tuple[str, list[Words]]:
+    task = ("lip", "l2s")[number % 2]
+    run, good = (seeds.lip, seeds.l2s)[number % 2], seeds.record(task)
+    if number % 4 < 2:
+        (folder / "run").mkdir()
+        done = damaged_run(rng, run, good, folder / "run")
+        drawn = ["plot", folder / "run", "--figure", ("curves", "confusion")[number // 4 % 2]]
+        page = ["report", folder / "run", "--out", folder / "page.html"]
+        return done, [page, [*drawn, "--out", folder / "figure.png"]]
+    bad = shutil.copy(good, folder / "bad.json")
+    done = damaged_json(rng, Path(bad))
+    card = ["export", "--ckpt", run / "best.pt", "--to", "safetensors", "--record", bad]
+    return done, [["compare", good, bad, "--json"], [*card, "--out", folder / "export"]]
+
+
+def _judge(rng: Rng, folder: Path, seeds: Seeds, number: int) -> tuple[str, list[Words]]:
+    path = folder / "judge.pt"
+    done = damaged_checkpoint(rng, seeds.judge, path, [seeds.judge, seeds.lip / "best.pt"])
+    words = ["eval", "l2s", "--ckpt", seeds.l2s, "--data", seeds.shards, "--part", "all", *CPU]
+    return done, [[*words, "--limit", 2, "--judge", path, "--out", folder / "r.json"]]
+
+
 _MAKE: dict[str, Callable[[Rng, Path, Seeds, int], tuple[str, list[Words]]]] = {
     "film": _film, "table": _table, "checkpoint": _checkpoint, "shard": _shard,
-    "cell": _cell, "align": _align,
+    "cell": _cell, "align": _align, "record": _record_of_eval, "judge": _judge,
 }  # fmt: skip
