@@ -133,7 +133,6 @@ def test_a_table_shows_the_model_first_and_why_a_figure_is_missing() -> None:
         (["--split", "nobody"], "no split 'nobody'"),
         (["--device", "tpu"], "cpu or cuda"),
         (["--set", "crop=face"], "no face"),
-        (["--unit", "word", "--set", "batch_size=2"], "none of 10 clips has 6 words with times"),
     ],
 )
 def test_a_wrong_word_is_one_line(
