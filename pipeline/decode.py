@@ -356,7 +356,7 @@ class Film:
         import av
 
         kinds = {"video": "picture", "audio": "sound"}
-        names = self.head.channels
+        names, unit = self.head.channels, 0.0
         for packet in packets:
             kind = kinds[packet.stream.type]
             if kind in self._through:
@@ -374,7 +374,8 @@ class Film:
                     duration = frame.samples / frame.sample_rate
                     content: Any = _samples(frame), frame.sample_rate, names
                 else:
-                    duration = float((frame.duration or 0) * (frame.time_base or 0))
+                    unit = unit or float(frame.time_base or 0)  # a Fraction made anew at each look
+                    duration = (frame.duration or 0) * unit
                     content = functools.partial(self._luma, frame)
                 yield kind, frame.time, duration, content
 

@@ -30,7 +30,9 @@ from avb.train.split import Parts
 
 WORDS = ["bin", "lay", "blue", "red"]
 SILENCE = 4
-INDEX: Any = SimpleNamespace(dataset={"settings": {"fps": 25}}, labels=WORDS)
+INDEX: Any = SimpleNamespace(
+    dataset={"settings": {"fps": 25}}, labels=WORDS, no_audio=np.zeros(1000, bool)
+)
 SCALING = task.Scaling(0.0, 1.0, -11.5, 3.5, 0, 4, len(WORDS))
 
 
