@@ -43,8 +43,9 @@ types: env
 	$(BIN)/pip install --quiet --no-deps --upgrade --target build/types .
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p avb
 
+# Torch's threads would stand in each other's way.
 quick: env
-	$(BIN)/python -m pytest -m 'not slow and not gpu'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 -m 'not slow and not gpu'
 
 # On another Python than the tests': shards, a training and words, by the commands themselves.
 OTHER ?= python3.12

@@ -41,7 +41,10 @@ def test_a_cuda_build_without_a_gpu_names_the_other() -> None:
 
 def test_make_env_begins_with_it() -> None:
     done = subprocess.run(
-        ["make", "-n", "env", "VENV=build/none"], cwd=ROOT, capture_output=True, text=True
+        ["make", "--no-print-directory", "-n", "env", "VENV=build/none"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     lines = done.stdout.splitlines()
     assert "tools/fits.py" in lines[0]
