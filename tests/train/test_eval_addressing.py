@@ -210,12 +210,16 @@ def test_frames_are_gathered_by_clip() -> None:
 
 def test_few_of_many_clips_hold_words_more_than_once() -> None:
     label_id = np.arange(25_000) % 500
-    index: Any = SimpleNamespace(label_id=label_id)
+    index: Any = SimpleNamespace(label_id=label_id, no_audio=np.zeros(25_000, bool))
     rows = choose(index, "clip", np.arange(25_000), 400)
     assert np.unique(label_id[rows], return_counts=True)[1].tolist() == [10] * 40
     assert (np.diff(rows) > 0).all()
     assert choose(index, "clip", np.arange(300), 400).tolist() == list(range(300))
-    index = SimpleNamespace(label_id=np.full(1000, -1), timed_sentences=lambda rows: rows[::2])
+    index = SimpleNamespace(
+        label_id=np.full(1000, -1),
+        timed_sentences=lambda rows: rows[::2],
+        no_audio=np.zeros(1000, bool),
+    )
     rows = choose(index, "word", np.arange(1000), 100)
     assert len(np.unique(rows)) == 100 and (rows % 2 == 0).all()
     assert len(np.unique(choose(index, "clip", np.arange(1000), 100))) == 100
