@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -43,6 +44,27 @@ class BasicBlock(nn.Module):
         return self.act2(self.norm2(self.conv2(y)) + self.shortcut(x))
 
 
+class Stem(nn.Conv3d):
+    """The convolution over 5 frames; on a GPU as one of two dimensions over 5 times the channels.
+
+    cuDNN has no kernel for tensor cores where a 3-D convolution has one channel: of a step of the
+    paper's network on an H200 (320 clips, bfloat16) it took 105 of 332 ms, as this 20 of 248. On a
+    CPU the 3-D one is the faster by half.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B x C x T x rows x columns] to as many frames."""
+        if x.device.type != "cuda":
+            return super().forward(x)
+        around = STEM_FRAMES // 2
+        windows = functional.pad(x, (0, 0, 0, 0, around, around)).unfold(2, STEM_FRAMES, 1)
+        windows_NCHW = windows.permute(0, 2, 1, 5, 3, 4).flatten(2, 3).flatten(0, 1)
+        windows_NCHW = windows_NCHW.contiguous(memory_format=torch.channels_last)
+        weight = self.weight.flatten(1, 2)
+        frames = functional.conv2d(windows_NCHW, weight, None, self.stride[1:], self.padding[1:])
+        return frames.unflatten(0, (x.shape[0], -1)).transpose(1, 2)
+
+
 class VisualFrontEnd(nn.Module):
     """A convolution over 5 frames, then ResNet-18 with PReLU on each: [B x T x 8 * width].
 
@@ -70,7 +92,7 @@ class VisualFrontEnd(nn.Module):
         if pool not in ("global", "released"):
             raise ValueError(f"pool {pool!r}: expected 'global' or 'released'")
         self.pool, self.dim = pool, 8 * width
-        self.stem = nn.Conv3d(
+        self.stem = Stem(
             channels, width, (STEM_FRAMES, 7, 7), (1, 2, 2), (STEM_FRAMES // 2, 3, 3), bias=False
         )
         self.norm = nn.BatchNorm2d(width)
