@@ -41,6 +41,8 @@ def torchaudio() -> Any:
 SILENT_DBFS = -60.0
 #: Of the filters between two rates without a common factor; 48 kHz from 44.1 kHz has 23,520.
 MOST_TAPS = 1 << 25
+#: Columns of a mel that are made together, a minute: ten at once would take half a gigabyte.
+PART = 6000
 
 
 @lru_cache(maxsize=8)
@@ -109,6 +111,7 @@ def _front_end(mel: Mel, sample_rate: int) -> Any:
         power=mel.power,
         mel_scale=mel.mel_scale,
         norm=mel.norm,
+        center=False,
     )
 
 
@@ -123,14 +126,18 @@ def log_mel(sound: np.ndarray, mel: Mel, sample_rate: int) -> np.ndarray:
     The centred transform gives one column more; the last is dropped (model.md 2.4, paper.md 2.1:
     18,560 samples -> 117 -> 116). Sound shorter than half a window is padded for the reflection.
     """
-    columns = len(sound) // mel.hop
+    columns, half = len(sound) // mel.hop, mel.n_fft // 2
     if mel.preemphasis:  # y[t] = x[t] - 0.97 x[t-1]
         sound = np.append(sound[:1], sound[1:] - np.float32(mel.preemphasis) * sound[:-1])
-    if len(sound) <= mel.n_fft // 2:
-        sound = np.pad(sound, (0, mel.n_fft // 2 + 1 - len(sound)))
+    if len(sound) <= half:
+        sound = np.pad(sound, (0, half + 1 - len(sound)))
+    around = torch.from_numpy(np.pad(sound.astype(np.float32), half, mode="reflect"))
+    parts = []
     with torch.inference_mode():
-        power = _front_end(mel, sample_rate)(torch.from_numpy(sound.astype(np.float32)))
-        return power.clamp_min(mel.floor).log()[:, :columns].numpy()
+        for first in range(0, len(sound) // mel.hop + 1, PART):
+            part = around[first * mel.hop :][: (PART - 1) * mel.hop + mel.n_fft]
+            parts.append(_front_end(mel, sample_rate)(part).clamp_min(mel.floor).log_())
+        return torch.cat(parts, 1)[:, :columns].numpy()
 
 
 def mel_scale_offset(mel: Mel) -> tuple[float, float]:

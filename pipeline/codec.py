@@ -47,6 +47,7 @@ _X264_PARAMS = ":".join(
     "subme=1 partitions=i4x4,i8x8 8x8dct=1 fullrange=on".split()
 )
 _JPEG_MAX_ROWS = 65_500  # limit of the JPEG library
+_TOGETHER = 1500  # pictures laid out for x264 at a time, a minute
 #: What the pictures, or the sound, of one clip may take once decoded.
 MOST_BYTES = 1 << 29
 _JPEG_MAX_PIXELS = 1 << 26  # all frames; a decoder takes up to nine bytes for each
@@ -110,11 +111,6 @@ def _encode_x264(frames_THW: Frames, codec: str, crf: int, fps: int) -> bytes:
     num_frames, height, width = frames_THW.shape
     if height % 2 or width % 2:
         raise ValueError(f"frames are {height} x {width}, but {codec} needs even sides")
-    # Planes Y, U, V one below the other, as yuv420p lies in memory. x264 reads them in place:
-    # copying into PyAV's own frames would cost 0.5 ms a clip.
-    planes = np.full((num_frames, height * 3 // 2, width), 128, np.uint8)
-    planes[:, :height] = frames_THW
-
     file = io.BytesIO()
     with av.open(file, "w", format=codec, options={"fflags": "bitexact"}) as container:
         stream = container.add_stream("libx264", rate=fps)
@@ -128,7 +124,13 @@ def _encode_x264(frames_THW: Frames, codec: str, crf: int, fps: int) -> bytes:
             "x264-params": _X264_PARAMS,
         }
         for i in range(num_frames):
-            frame = av.VideoFrame.from_numpy_buffer(planes[i], "yuv420p")
+            # Planes Y, U, V one below the other, as yuv420p lies in memory. x264 reads them in
+            # place: copying into PyAV's own frames would cost 0.5 ms a clip.
+            if i % _TOGETHER == 0:
+                part = frames_THW[i : i + _TOGETHER]
+                planes = np.full((len(part), height * 3 // 2, width), 128, np.uint8)
+                planes[:, :height] = part
+            frame = av.VideoFrame.from_numpy_buffer(planes[i % _TOGETHER], "yuv420p")
             frame.pts, frame.time_base = i, Fraction(1, fps)
             container.mux([_without_sei(packet) for packet in stream.encode(frame)])
         container.mux([_without_sei(packet) for packet in stream.encode(None)])

@@ -139,7 +139,8 @@ def _cut(
 
 
 def _joined(parts: dict[str, list[np.ndarray]]) -> dict[str, np.ndarray]:
-    return {kind: np.concatenate(found) for kind, found in parts.items()}
+    """The parts of each kind in one array; they are let go as they are taken."""
+    return {kind: np.concatenate(parts.pop(kind)) for kind in list(parts)}
 
 
 def _picture_flags(height: int, width: int, settings: Settings) -> set[str]:

@@ -82,6 +82,14 @@ def test_every_frame_has_four_columns(corpus: str, frames: int) -> None:
     assert np.allclose(found, math.log(FRONT_ENDS[corpus].floor))  # silence is the floor
 
 
+def test_mels_made_in_parts_are_those_made_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    mel, sound = load_corpora()["lrw"].mel, np.random.default_rng(0).standard_normal(16037)
+    whole = audio.log_mel(sound, mel, 16000)
+    for part in (1, 7, 100):
+        monkeypatch.setattr(audio, "PART", part)
+        np.testing.assert_allclose(audio.log_mel(sound, mel, 16000), whole, atol=1e-5)
+
+
 @pytest.mark.parametrize("corpus", FRONT_ENDS)
 def test_a_column_is_centred_on_its_time(corpus: str) -> None:
     for column in (10, 57):

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+from avb.pipeline import codec as codec_module
 from avb.pipeline.codec import (
     EXTENSIONS,
     VideoDecoder,
@@ -165,6 +166,13 @@ def test_a_cut_picture_is_not_filled_up_with_grey() -> None:
     for broken in (data[:-1], data[: len(data) // 2], data[:30], data[1:]):
         with pytest.raises(ValueError, match="not a JPEG picture"):
             decode_video(broken, extension)
+
+
+def test_a_long_clip_is_laid_out_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = np.random.default_rng(0).integers(0, 256, (50, 32, 32), dtype=np.uint8)
+    whole = encode_video(pictures, "mp4")
+    monkeypatch.setattr(codec_module, "_TOGETHER", 7)
+    assert encode_video(pictures, "mp4") == whole
 
 
 def test_one_frame_is_a_video() -> None:
