@@ -100,7 +100,8 @@ class Settings:
 class Unit:
     """One shard to make: its number in the plan, its name, its clips, a hash of all it rests on.
 
-    `sources` is a hash of the sizes and times of its clips' files, "" where they are not known.
+    `sources` is a hash of the sizes and times of its clips' files, "" where they are not known,
+    `labels` one of the numbers of their labels, which another label that came can move.
     """
 
     number: int
@@ -108,6 +109,7 @@ class Unit:
     clips: int
     digest: str
     sources: str = ""
+    labels: str = ""
 
 
 @dataclass
@@ -346,6 +348,7 @@ def _write(plan: Plan, shards: Iterator[pa.RecordBatch]) -> None:
     decides = json.dumps(plan.settings.deciding(), sort_keys=True)
     base = hashlib.sha256(decides.encode()).hexdigest()
     statuses: Counter[str] = Counter()
+    label_ids = {label: number for number, label in enumerate(plan.labels)}
     options = ipc.IpcWriteOptions(compression="zstd")
     with (
         open_atomic(plan.path) as file,
@@ -355,12 +358,12 @@ def _write(plan: Plan, shards: Iterator[pa.RecordBatch]) -> None:
             digest = hashlib.sha256(base.encode())
             rows = part.select([n for n in part.schema.names if n != "sources"]).to_pylist()
             digest.update(json.dumps(rows).encode())
-            files = json.dumps(part["sources"].to_pylist())
+            files, ids = part["sources"].to_pylist(), map(label_ids.get, part["label"].to_pylist())
             group = part["group"][0].as_py()
             before = plan.groups.get(group, 0)
             name = f"{group}-{before // plan.settings.shard_clips:06d}"
-            sources = hashlib.sha256(files.encode()).hexdigest()[:16]
-            plan.units.append(Unit(len(plan.units), name, len(part), digest.hexdigest(), sources))
+            number, hashes = len(plan.units), (_short_hash(files), _short_hash([*ids]))
+            plan.units.append(Unit(number, name, len(part), digest.hexdigest(), *hashes))
             plan.groups[group] = before + len(part)
             for count in pc.value_counts(part["status"]).to_pylist():
                 statuses[count["values"] or "ok"] += count["counts"]
@@ -378,6 +381,10 @@ def _write(plan: Plan, shards: Iterator[pa.RecordBatch]) -> None:
         nothing = pa.RecordBatch.from_pylist([], schema())
         writer.write_batch(nothing, {"avb": json.dumps(head)})
     plan.statuses = dict(statuses)
+
+
+def _short_hash(values: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
 
 
 def read_plan(path: Path) -> Plan:

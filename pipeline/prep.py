@@ -337,7 +337,7 @@ def _empty(folder: Path) -> None:
 
 
 def _missing(folder: Path, units: list[Unit], retry_failed: bool) -> list[int]:
-    """Numbers of the units to make: those not finished, and those whose files have changed since.
+    """Numbers of the units to make: those not finished, or whose files or labels changed since.
 
     With `retry_failed` also those with refusals.
     """
@@ -347,6 +347,7 @@ def _missing(folder: Path, units: list[Unit], retry_failed: bool) -> list[int]:
         if (
             done is None
             or done.get("sources", unit.sources) != unit.sources
+            or done.get("labels", unit.labels) != unit.labels
             or (retry_failed and set(done["statuses"]) - {"ok", "duplicate"})
         ):
             todo.append(unit.number)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from avb.pipeline.config import PrepError
+from avb.pipeline.facts import read_facts, write_facts
 from avb.pipeline.plan import Plan, Unit, read_plan
 from avb.pipeline.plan import schema as plan_schema
 from avb.pipeline.records import STATUSES, Clip, Refused, Source
@@ -192,10 +193,19 @@ def _take(
         kept, sources = earlier.get(key), _as_rows(clip.sources)
         if kept is not None and (sources is None or kept[0]["sources"] in (None, sources)):
             kept[0]["sources"] = sources
-            yield kept
+            yield kept[0], _numbered(kept[1], labels)
         else:
             take = functools.partial(_try_clip, key, clip, plan, labels)
             yield (yield from _patiently(take))
+
+
+def _numbered(members: dict[str, bytes], labels: dict[str, int]) -> dict[str, bytes]:
+    """The members of a sample made earlier, with the number that its label has now."""
+    facts = read_facts(members["json"])
+    number = labels.get(facts["label"])
+    if facts["label_id"] == number:
+        return members
+    return members | {"json": write_facts(facts | {"label_id": number})}
 
 
 def _patiently(act: Callable[[], Given]) -> Generator[None, None, Given]:
@@ -317,7 +327,7 @@ def _write_rows(
 
     table = pa.Table.from_pylist(rows, row_schema())
     head = {"digest": unit.digest, "sha256": sha256 or "", "bytes": str(nbytes)}
-    head["sources"] = unit.sources
+    head |= {"sources": unit.sources, "labels": unit.labels}
     sink = io.BytesIO()
     pq.write_table(table.replace_schema_metadata(head), sink, compression="zstd")
     path = rows_path(folder, unit)

@@ -173,6 +173,7 @@ def _looks(folder: Folder, record: dict[str, Any], share: float) -> Iterator[_Lo
     if share < 1:  # a hash takes all bytes of a shard
         shards = {name: shard | {"sha256": None} for name, shard in shards.items()}
     wanted = {name: record[name] for name in ("crops", "mel", "settings")}
+    wanted["labels"] = {label: number for number, label in enumerate(record["labels"])}
     stored = (
         batch.filter(pc.equal(batch["status"], "ok")) for batch in read_manifest(folder, _COLUMNS)
     )
@@ -318,6 +319,9 @@ def _member_faults(
     for name in ("key", "speaker", "label", "n_frames", "n_mel"):
         if facts.get(name) != row[name]:
             yield f"json says {name} {facts.get(name)!r}, the manifest {row[name]!r}"
+    number = record["labels"].get(row["label"])
+    if facts.get("label_id") != number:
+        yield f"json says label_id {facts.get('label_id')!r}, the list of labels {number!r}"
 
 
 def _sound_faults(

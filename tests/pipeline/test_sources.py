@@ -268,6 +268,17 @@ def test_a_text_that_came_later_is_noticed(raw: Path, calm: Path, tmp_path: Path
     assert hashes(tmp_path) == hashes(calm)
 
 
+def test_words_that_came_later_move_the_numbers_of_the_others(
+    raw: Path, calm: Path, tmp_path: Path
+) -> None:
+    word = raw / "lipread_mp4" / "ABOUT"
+    held = word.rename(tmp_path / "held")
+    prep(raw, tmp_path)
+    held.rename(word)
+    prep(raw, tmp_path)
+    assert hashes(tmp_path) == hashes(calm)
+
+
 def test_a_link_to_nowhere_was_never_there(raw: Path, calm: Path, tmp_path: Path) -> None:
     film = last_clip(raw, calm)
     for path in (film.with_suffix(".txt"), sorted(raw.rglob("*.mp4"))[0]):

@@ -5,6 +5,7 @@ A sample of P % is the same clips each time, some of every shard and of every pl
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -83,6 +84,15 @@ def test_a_foreign_shard_and_wrong_counts_are_found(copy: Path) -> None:
     faults = "\n".join(verify(copy).faults)
     for found in ("extra-000000.tar: not in dataset.json", "rows, dataset.json lists", "label map"):
         assert found in faults
+
+
+def test_a_label_with_another_number_is_found(copy: Path) -> None:
+    record = json.loads((copy / "dataset.json").read_text())
+    record["labels"].insert(0, "AARDVARK")
+    record["labels_sha256"] = hashlib.sha256("\n".join(record["labels"]).encode()).hexdigest()
+    (copy / "dataset.json").write_text(json.dumps(record))
+    faults = verify(copy).faults
+    assert any("json says label_id 0, the list of labels 1" in fault for fault in faults)
 
 
 def test_an_unfinished_folder_is_one_fault(copy: Path) -> None:
