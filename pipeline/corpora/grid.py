@@ -24,7 +24,7 @@ import numpy as np
 from avb.pipeline.config import Corpus, UsageError
 from avb.pipeline.corpora.leftover import VIDEOS, left_out, walk, with_leftovers
 from avb.pipeline.corpora.lrw import check_length, load_film
-from avb.pipeline.decode import Media, open_film, read_sound
+from avb.pipeline.decode import Media, check_readable, open_film, read_sound
 from avb.pipeline.pictures import blank, numbered_pictures, read_pictures
 from avb.pipeline.records import Clip, Listing, Refused, Word
 
@@ -181,7 +181,11 @@ def _preference(root: Path, clip: Clip) -> tuple[bool, bool, int, str]:
 
 
 def _pixels(path: Path) -> int:
-    """Pixels of a video's picture by its header; what cannot be opened comes last."""
+    """Pixels of a video's picture by its header; what is no video comes last.
+
+    Raises:
+        OSError: the disk does not give it.
+    """
     import av
 
     try:
@@ -189,6 +193,7 @@ def _pixels(path: Path) -> int:
             stream = container.streams.video[0]
             return int(stream.width * stream.height)
     except (av.FFmpegError, IndexError):
+        check_readable(str(path))
         return 1 << 40
 
 

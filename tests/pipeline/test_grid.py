@@ -433,6 +433,18 @@ def test_of_two_sizes_the_smaller_picture_is_taken_whatever_the_folders_are_call
     assert statuses == {f"{large}/s2/{name}.mpg": "duplicate", f"{small}/s2/{name}.mpg": ""}
 
 
+def test_which_of_two_is_kept_is_not_decided_by_a_failing_disk(
+    drawn_grid: Any, importer: Any, tmp_path: Path
+) -> None:
+    source = drawn_grid.root / drawn_grid.odd["large_twin"]
+    place(source, tmp_path, f"a/s2/{source.name}")
+    bad = tmp_path / "b" / "s2" / source.name
+    bad.parent.mkdir(parents=True)
+    bad.symlink_to("/proc/self/mem")  # opens, and gives EIO when it is read
+    with pytest.raises(OSError, match="Input/output error"):
+        importer("grid", tmp_path).clips()
+
+
 def test_a_clip_that_exists_only_large_is_kept(
     drawn_grid: Any, importer: Any, tmp_path: Path
 ) -> None:
