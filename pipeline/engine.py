@@ -151,7 +151,12 @@ def local() -> Iterator[Engine]:
     In this process nothing is started and nothing needs a `__main__` guard, but a clip that crashes
     its decoder ends it, and one that hangs is waited for: `limit_s` is kept by workers alone.
     """
-    yield lambda waiting, jobs: _here(waiting) if jobs is None else _workers(waiting, jobs)
+    idle: list[Worker] = []
+    try:
+        yield lambda waiting, jobs: _here(waiting) if jobs is None else workers(waiting, jobs, idle)
+    finally:
+        for worker in idle:
+            worker.kill()
 
 
 def _here(waiting: deque[Task]) -> Iterator[Report]:
@@ -167,7 +172,7 @@ def _here(waiting: deque[Task]) -> Iterator[Report]:
             yield Report(task, clips, refused, "done")
 
 
-class _Worker:
+class Worker:
     """One process, alone in its pool: when it dies, it is clear of what."""
 
     def __init__(self) -> None:
@@ -180,10 +185,12 @@ class _Worker:
         self.pool = ProcessPoolExecutor(1, context, _start_worker, (self.counts,))
 
     def submit(self, task: Task) -> Future[None]:
+        """Begin a task."""
         self.counts[:] = (0, 0, 0)
         return self.pool.submit(_work, task)
 
     def report(self, task: Task, state: str) -> Report:
+        """How it stands with the present task."""
         clips, refused, _ = self.counts
         return Report(task, clips, refused, state)
 
@@ -198,6 +205,7 @@ class _Worker:
         return Report(task, *counts[:2], "hung")
 
     def kill(self) -> None:
+        """End the process."""
         processes = list((self.pool._processes or {}).values())
         self.pool.shutdown(wait=False, cancel_futures=True)
         for process in processes:
@@ -229,13 +237,16 @@ class _Watch:
         return self._seconds
 
 
-def _workers(waiting: deque[Task], jobs: int) -> Iterator[Report]:
-    idle: list[_Worker] = []
-    running: dict[Future[None], tuple[Task, _Worker]] = {}
+def workers(waiting: deque[Task], jobs: int, idle: list[Worker]) -> Iterator[Report]:
+    """Run tasks in `jobs` processes of this machine; those that are left go to `idle`, and from it.
+
+    One that dies, or is stopped at a clip that hangs, is replaced.
+    """
+    running: dict[Future[None], tuple[Task, Worker]] = {}
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
-                worker = idle.pop() if idle else _Worker()
+                worker = idle.pop() if idle else Worker()
                 try:
                     running[worker.submit(waiting[0])] = (waiting[0], worker)
                     waiting.popleft()
@@ -250,11 +261,11 @@ def _workers(waiting: deque[Task], jobs: int) -> Iterator[Report]:
                     del running[future]
                 yield report
     finally:
-        for worker in (*idle, *(worker for _, worker in running.values())):
+        for _, worker in running.values():
             worker.kill()
 
 
-def _ended(task: Task, worker: _Worker, future: Future[None], idle: list[_Worker]) -> Report:
+def _ended(task: Task, worker: Worker, future: Future[None], idle: list[Worker]) -> Report:
     try:
         future.result()
     except BrokenProcessPool:

@@ -18,8 +18,7 @@ from typing import Any
 import avb
 from avb.machine import cores
 from avb.pipeline.config import PrepError, UsageError
-from avb.pipeline.engine import Counts, Engine, Report, Task, work_in_worker
-from avb.pipeline.sources import SourceFault
+from avb.pipeline.engine import Engine, Report, Task, Worker, workers
 from avb.pipeline.storage import StorageError
 
 #: An address that nobody answers would cost ray.init two minutes and as many lines.
@@ -132,13 +131,11 @@ def run_tasks(
 def _ended(ray: Any, ref: Any, task: Task) -> Report:
     faults = ray.exceptions
     try:
-        clips, refused = ray.get(ref)
-        return Report(task, clips, refused, "done")
+        report: Report = ray.get(ref)
+        return report
     except (faults.WorkerCrashedError, faults.OutOfMemoryError, faults.NodeDiedError):
         return Report(task, 0, 0, "died")
     except faults.RayTaskError as error:
-        if isinstance(error.cause, SourceFault):
-            return Report(task, 0, 0, "failed", str(error.cause))
         if isinstance(error.cause, PrepError | OSError | StorageError):
             raise error.cause from None
         if "No module named 'avb" in str(error):
@@ -150,18 +147,17 @@ def _ended(ray: Any, ref: Any, task: Task) -> Report:
         raise PrepError(f"Ray: {' '.join(str(error).split())}") from None
 
 
-def _work(task: Task, version: str) -> tuple[int, int]:
-    """On a worker: the clips of a task, and how many of them were refused."""
+# In a worker of Ray: the process of its own that takes its tasks, so that one can be stopped at a
+# clip that hangs, and a clip that kills its decoder leaves the worker to Ray.
+_idle: list[Worker] = []
+
+
+def _work(task: Task, version: str) -> Report:
+    """On a worker: how a task ended."""
     if avb.__version__ != version:
         raise PrepError(
             f"{socket.gethostname()} has avb {avb.__version__}, not {version}: the same on all"
             " machines, or the bytes differ"
         )
-    last = (0, 0)
-
-    def count(counts: Counts) -> None:
-        nonlocal last
-        last = counts[:2]
-
-    work_in_worker(task, count)
+    *_, last = workers(deque([task]), 1, _idle)
     return last

@@ -79,8 +79,8 @@ def prep(
         part: make this share of the units and account for nothing. Any number of them may run at
             once, on any machine; a run without `part` makes what is still missing and accounts.
         prune: let finished clips go that are no longer listed, of which nothing is lost else.
-        clip_timeout_s: a clip that takes longer is refused as `timeout`, by engines that have
-            workers to stop: with `jobs`, and not in this process or on `ray`. None: never.
+        clip_timeout_s: a clip that takes longer is refused as `timeout`, where there are workers
+            to stop: with `jobs` or on `ray`, and not in this process. None: never.
         progress: called with (clips done, refused, to do).
 
     Raises:

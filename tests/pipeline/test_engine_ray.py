@@ -160,6 +160,18 @@ def test_clips_that_kill_their_decoder_end_as_on_one_machine(
 
 
 @pytest.mark.slow
+def test_a_clip_that_hangs_is_one_row(
+    raw: Path, nodes: Any, faults: Any, local: Path, tmp_path: Path
+) -> None:
+    faults.at("hang", "train/ABOUT_00001")
+    summary = end(start(raw, tmp_path, nodes, "--clip-timeout", "10"))
+    assert summary["status"]["timeout"] == 1
+    faults.table.write_text("")
+    end(start(raw, tmp_path, nodes, "--retry-failed"))
+    assert same(tmp_path, local)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sent", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9), (signal.SIGTERM, -15)]
 )

@@ -90,7 +90,7 @@ def prep(
         bool, typer.Option("--prune", help="Let finished clips go that are no longer listed.")
     ] = False,
     clip_timeout: Annotated[
-        float, typer.Option(min=10, help="Seconds for one clip, else `timeout` (not ray).")
+        float, typer.Option(min=10, help="Seconds for one clip, else `timeout`.")
     ] = 300.0,
     max_failures: Annotated[
         str | None, typer.Option(help="Exit 1 if more are refused: N or P% [no limit].")
