@@ -80,16 +80,18 @@ ray: env
 	$(BIN)/python -m pytest tests/pipeline/test_engine_ray.py
 
 # Ranges of pyproject.toml: the oldest of all on the oldest Python, and the newest on the newest.
-ends:
+ends: env
+	$(BIN)/pip install --quiet uv  # pip takes minutes to find versions that go together
 	$(OLDEST) -m venv build/oldest
 	build/oldest/bin/python tests/floors.py '$(EXTRAS)' > build/oldest.txt
-	build/oldest/bin/pip install -r build/oldest.txt
-	build/oldest/bin/pip install --no-deps -e .
+	$(BIN)/uv pip install --python build/oldest/bin/python -r build/oldest.txt
+	$(BIN)/uv pip install --python build/oldest/bin/python --no-deps -e .
 	$(NEWEST) -m venv build/newest
-	build/newest/bin/pip install --upgrade -e '.[$(EXTRAS)]'
+	$(BIN)/uv pip install --python build/newest/bin/python --upgrade -e '.[$(EXTRAS)]'
 	for end in oldest newest; do build/$$end/bin/pip check \
 	&& build/$$end/bin/avb models fetch \
-	&& build/$$end/bin/python -m pytest -m 'not slow and not gpu' || exit 1; done
+	&& OMP_NUM_THREADS=1 build/$$end/bin/python -m pytest -n auto --maxprocesses 4 \
+	    -m 'not slow and not gpu' || exit 1; done
 
 # mediapipe without its wishes (numpy 1, jax, an OpenCV that needs libGL), in a folder of its own.
 reference: env build/reference/mediapipe
