@@ -15,6 +15,7 @@ EXTRAS := prep,dev,eval,export,report,ui,cloud
 # The newest Python and the oldest, for make ends.
 NEWEST ?= python3.13
 OLDEST ?= python3.11
+comma  := ,
 
 .PHONY: env test lint types quick other slow kills fuzz ray demo docs ends reference audit clean
 .PHONY: results-lip results-speech
@@ -83,7 +84,7 @@ ray: env
 ends: env
 	$(BIN)/pip install --quiet uv  # pip takes minutes to find versions that go together
 	$(OLDEST) -m venv build/oldest
-	build/oldest/bin/python tests/floors.py '$(EXTRAS)' > build/oldest.txt
+	build/oldest/bin/python tests/floors.py '$(filter-out export,$(subst $(comma), ,$(EXTRAS)))' > build/oldest.txt
 	$(BIN)/uv pip install --python build/oldest/bin/python -r build/oldest.txt
 	$(BIN)/uv pip install --python build/oldest/bin/python --no-deps -e .
 	$(NEWEST) -m venv build/newest
@@ -92,6 +93,9 @@ ends: env
 	&& build/$$end/bin/avb models fetch \
 	&& OMP_NUM_THREADS=1 build/$$end/bin/python -m pytest -n auto --maxprocesses 4 \
 	    -m 'not slow and not gpu' || exit 1; done
+	build/oldest/bin/python tests/floors.py export > build/oldest.txt
+	$(BIN)/uv pip install --python build/oldest/bin/python -r build/oldest.txt
+	build/oldest/bin/python -m pytest tests/tools/test_export.py -m 'not slow'
 
 # mediapipe without its wishes (numpy 1, jax, an OpenCV that needs libGL), in a folder of its own.
 reference: env build/reference/mediapipe
