@@ -299,7 +299,7 @@ def _as_rows(sources: list[Source] | None) -> list[dict[str, Any]] | None:
     return [{"name": n, "size": size, "mtime_ns": time} for n, size, time in sources]
 
 
-def _earlier_rows(folder: Path, unit: Unit) -> dict[str, Taken]:
+def _earlier_rows(folder: Path, unit: Unit) -> dict[str, tuple[dict[str, Any], dict[str, bytes]]]:
     """Rows and members of the clips that passed when this very unit was last made."""
     import pyarrow.parquet as pq
 
@@ -309,7 +309,7 @@ def _earlier_rows(folder: Path, unit: Unit) -> dict[str, Taken]:
     rows = [{"sources": None} | row for row in rows]  # earlier versions say nothing of them
     tar = folder / f"{unit.name}.tar"
     data = tar.read_bytes() if tar.is_file() else b""
-    kept: dict[str, Taken] = {}
+    kept = {}
     for row in rows:
         if row["status"] == "ok":
             block = memoryview(data)[row["offset"] : row["offset"] + row["nbytes"]]
