@@ -16,14 +16,16 @@ from avb.pipeline.config import Mel
 
 @cache
 def torchaudio() -> Any:
-    """The torchaudio module, also beside a CPU-only torch.
+    """The torchaudio module, also beside a torch for no CUDA or for another one.
 
     The wheels are CUDA builds, so beside a CPU torch their compiled part fails to load with
-    OSError. Everything used here is Python; a stub stands in for that part, and only then.
+    OSError; beside a build for another CUDA, such as the newest torch has (2.15 beside 2.11), it
+    refuses with RuntimeError. Everything used here is Python; a stub stands in for that part, and
+    only then.
     """
     try:
         import torchaudio as module
-    except OSError:
+    except (OSError, RuntimeError):
         for name in [n for n in sys.modules if n.split(".")[0] == "torchaudio"]:
             del sys.modules[name]
         stub: Any = types.ModuleType("torchaudio._extension")

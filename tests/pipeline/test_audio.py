@@ -237,12 +237,19 @@ def write_package(folder: Path, init: str, extension: str) -> None:
     (folder / "torchaudio/_extension/__init__.py").write_text(extension)
 
 
-def test_a_torchaudio_that_finds_no_cuda_library_is_used_without_its_compiled_part(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_torchaudio: None
+@pytest.mark.parametrize(
+    "fault",
+    [
+        OSError("libc10_cuda.so: cannot open shared object"),
+        RuntimeError("PyTorch and TorchAudio were compiled with different CUDA versions"),
+    ],
+)
+def test_a_torchaudio_for_another_cuda_is_used_without_its_compiled_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_torchaudio: None, fault: Exception
 ) -> None:
-    write_package(tmp_path, BROKEN, "raise OSError('libc10_cuda.so: cannot open shared object')")
+    write_package(tmp_path, BROKEN, f"raise {fault!r}")
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(OSError, match="libc10_cuda"):
+    with pytest.raises(type(fault), match=str(fault)):
         import torchaudio  # noqa: F401
     assert audio.torchaudio.__wrapped__().found == "the Python part"
 

@@ -311,7 +311,8 @@ def test_the_priming_of_aac_is_skipped_and_the_sound_is_18560_samples(
     with av.open(str(path)) as container:
         assert len([p for p in container.demux(audio=0) if p.size]) == 20
     late = decode(ignore_editlist="1")
-    assert len(late) == 20_480 and np.abs(late).argmax() == 9280 + 1024  # 64 ms
+    # FFmpeg 9 drops the padding of the last frame.
+    assert len(late) in (20_480, 18_560 + 1024) and np.abs(late).argmax() == 9280 + 1024  # 64 ms
     naive = decode()
     if len(naive) == 18_560:  # FFmpeg 9 drops the padding of the last AAC frame itself
         pytest.skip("this decoder leaves nothing to cut")
