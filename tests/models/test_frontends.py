@@ -112,3 +112,15 @@ def test_channels_last_reaches_every_map_and_changes_no_feature(stir, padded: bo
     found = channels_last(network)(video, mask)
     assert all(x.is_contiguous(memory_format=torch.channels_last) for x in maps)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_both_ways_over_five_frames_are_one_convolution(channels: int) -> None:
+    stem = VisualFrontEnd(width=4, channels=channels).stem
+    video = torch.randn(2, channels, 7, 24, 20, requires_grad=True)
+    found = [way(video) for way in (stem, stem.over_windows)]
+    torch.testing.assert_close(*found, atol=1e-5, rtol=1e-4)
+    given = torch.randn_like(found[0])
+    slopes = [torch.autograd.grad(y, [video, stem.weight], given) for y in found]
+    for one, other in zip(*slopes, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)
