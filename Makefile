@@ -38,11 +38,8 @@ lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# Types are checked on an installed copy: from the root, `pipeline` would be a second package.
 types: env
-	rm -rf build/types
-	$(BIN)/pip install --quiet --no-deps --upgrade --target build/types .
-	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p avb
+	$(BIN)/mypy -p avb
 
 # Torch's threads would stand in each other's way.
 quick: env
@@ -68,7 +65,7 @@ slow: env
 	$(BIN)/python -m pytest -m 'slow and not gpu'
 
 kills: env
-	$(BIN)/python -m pytest -m slow tests/pipeline/test_kills.py
+	$(BIN)/python -m pytest -m slow tests/pipeline/build/test_kills.py
 
 # Damaged films, checkpoints and shards through the commands, in a pool of warm children; what a
 # user should not see is kept in build/fuzz/findings. Again: make fuzz FUZZ='--only checkpoint:17'
@@ -78,7 +75,7 @@ fuzz: env
 # Three Ray nodes on this machine; one is taken away, workers are killed.
 ray: env
 	$(BIN)/pip install --quiet -e '.[ray]'
-	$(BIN)/python -m pytest tests/pipeline/test_engine_ray.py
+	$(BIN)/python -m pytest tests/pipeline/build/test_executor_ray.py
 
 # Ranges of pyproject.toml: the oldest of all on the oldest Python, and the newest on the newest.
 ends: env
@@ -99,7 +96,7 @@ ends: env
 
 # mediapipe without its wishes (numpy 1, jax, an OpenCV that needs libGL), in a folder of its own.
 reference: env build/reference/mediapipe
-	PYTHONPATH=build/reference $(BIN)/python -m pytest tests/pipeline/test_facemesh_reference.py
+	PYTHONPATH=build/reference $(BIN)/python -m pytest tests/pipeline/clip/test_facemesh_reference.py
 
 build/reference/mediapipe:
 	$(BIN)/pip install --quiet --no-deps --target build/reference mediapipe==0.10.21 \

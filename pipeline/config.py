@@ -5,11 +5,8 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import hashlib
-import json
 import math
 import os
-import re
-import reprlib
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -17,33 +14,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
-
 import avb
+from avb.pipeline.errors import UsageError, shown
+from avb.pipeline.parse import read_yaml
 
 if TYPE_CHECKING:
-    from avb.pipeline.storage import Folder
+    from avb.pipeline.storage.store import Folder
 
 #: What can be cut from a picture, and what can be counted against the published numbers.
 CROPS = ("lips", "face")
 EXPECTED = ("clips", "classes", "speakers", "train", "val", "test")
 
-#: What of a file of JSON or YAML is read: in memory it takes up to 25 (1,000) times as much.
-MOST_JSON, MOST_YAML = 1 << 25, 1 << 20
-MOST_DEPTH, MOST_NODES = 50, 1 << 20
-
 #: Letters of a label, talker or part: what is as long as this is no name.
 LONGEST_NAME = 200
 #: The hash rule deals sentences into this many equal lots.
 HASH_PARTS = 20
-
-
-class UsageError(Exception):
-    """The user asked for something that cannot be; one line says what, and what to do (exit 2)."""
-
-
-class PrepError(Exception):
-    """The run could not go on; finished shards are kept, and the line says what to do (exit 1)."""
 
 
 @dataclass(frozen=True)
@@ -230,20 +215,6 @@ def _expect(ok: bool, where: str, wanted: str, value: Any) -> None:
         )
 
 
-def one_line(error: object) -> str:
-    """What an error says, in one line that is not long and can be read."""
-    text = " ".join(str(error).split())[:200]
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
-
-
-def shown(value: Any) -> str:
-    """A value as it is written in Python, in one line that can be read."""
-    try:
-        return " ".join(reprlib.repr(value).split())
-    except ValueError:  # Python does not write a number of more than 4300 digits
-        return "a number of thousands of digits"
-
-
 def _plain(key: Any) -> str:
     """A key of a mapping, in one line that can be read."""
     return key if isinstance(key, str) and key.isprintable() and len(key) < 80 else shown(key)
@@ -260,89 +231,8 @@ def _expect_keys(found: Iterable[Any], known: Iterable[str], where: str) -> None
 
 
 def builtin_path() -> Path:
-    """The `datasets.yaml` that came with the package: in the wheel or beside the checkout."""
-    for folder in avb.__path__:
-        path = Path(folder) / "datasets.yaml"
-        if path.is_file():
-            return path
-    # An editable install maps avb to its own folder; the file is one level up.
-    return Path(avb.__file__).resolve().parent.parent / "datasets.yaml"
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 as PyYAML reads it, but 1e-3 is a number and not a text."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)
-
-
-def check_tree(tree: Any) -> Any:
-    """Nested mappings and lists as they are, where whoever walks through them comes to an end.
-
-    Raises:
-        ValueError: too deep, or a list in itself, or a few that stand for billions.
-    """
-    level, count = [tree], 0
-    for _ in range(MOST_DEPTH):
-        inner = (v.values() if isinstance(v, dict) else v for v in level)
-        level = [v for values in inner for v in values if isinstance(v, dict | list | tuple)]
-        count += len(level)
-        if not level or count > MOST_NODES:
-            break
-    if level:
-        raise ValueError("nested too deeply" if count <= MOST_NODES else "too many lists in lists")
-    return tree
-
-
-def parse_json(text: str | bytes) -> Any:
-    """The content of JSON text; `ValueError` where it is none, or is too much of it."""
-    if len(text) > MOST_JSON:
-        raise ValueError(f"{len(text)} bytes of JSON, more than {MOST_JSON >> 20} MB")
-    try:
-        tree = check_tree([json.loads(text)])[0]
-        half: Any = "\\ud" if isinstance(text, str) else b"\\ud"
-        if half in text.lower():
-            json.dumps(tree, ensure_ascii=False).encode()  # half a letter can be written nowhere
-        return tree
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-
-
-def read_json(path: Path) -> Any:
-    """The content of one JSON file.
-
-    Raises:
-        OSError, ValueError: it cannot be read, is none, or is too much of it.
-    """
-    with path.open("rb") as file:
-        return parse_json(file.read(MOST_JSON + 1))
-
-
-def parse_yaml(text: str) -> Any:
-    """The content of YAML text; `yaml.YAMLError` where it is none, or is too much of it."""
-    try:
-        if len(text) > MOST_YAML:
-            raise ValueError(f"{len(text)} letters of YAML, more than {MOST_YAML >> 20} million")
-        return check_tree([yaml.load(text, _Loader)])[0]
-    except RecursionError:
-        raise yaml.YAMLError("nested too deeply") from None
-    except (ValueError, LookupError, TypeError, AttributeError) as error:  # such as a day 99
-        raise yaml.YAMLError(one_line(error)) from None
-
-
-def read_yaml(path: Path) -> Any:
-    """The content of one YAML file; a missing or broken file is a `UsageError`."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            return parse_yaml(file.read(MOST_YAML + 1))
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not valid YAML ({one_line(error)})") from None
+    """The `datasets.yaml` that came with the package."""
+    return Path(avb.__file__).with_name("datasets.yaml")
 
 
 def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -377,7 +267,7 @@ def load_corpora(path: str | Path | None = None) -> dict[str, Corpus]:
 def corpus_root(name: str, corpus: Corpus, flag: str | Folder | None = None) -> Folder:
     """Where the raw corpus lies: the flag, else `AVB_<CORPUS>_ROOT`, else its entry."""
     variable = os.environ.get(f"AVB_{name.upper()}_ROOT")
-    from avb.pipeline.storage import place
+    from avb.pipeline.storage.store import place
 
     root = place(flag or variable or corpus.root)
     return root.expanduser() if isinstance(root, Path) else root

@@ -1,16 +1,17 @@
-"""What is installed: every folder that is listed, under `avb` only, with its data file."""
+"""What is installed: every file of the four folders, once, under `avb` only, with its data."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-import tomllib
+import tarfile
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 HEAVY = {"torch", "cv2", "webdataset", "mediapipe", "pyarrow", "numpy", "av", "scipy"}
+FOLDERS = ("pipeline", "models", "train", "tools")
 
 
 def run(*code: str, path: Path, cwd: Path) -> str:
@@ -22,15 +23,22 @@ def run(*code: str, path: Path, cwd: Path) -> str:
     return done.stdout
 
 
-def test_package_list_matches_the_folders() -> None:
-    tool = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    folders = {"avb": "avb"}
-    for top in ("pipeline", "models", "train", "tools"):
-        for init in (ROOT / top).rglob("__init__.py"):
-            folder = init.parent.relative_to(ROOT).as_posix()
-            folders["avb." + folder.replace("/", ".")] = folder
-    assert sorted(tool["packages"]) == sorted(folders)
-    assert tool["package-dir"] == folders
+def checkout(copy: Path) -> Path:
+    """What a clone holds, links as links."""
+    names = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True,
+    ).stdout.split()  # fmt: skip
+    if not names:
+        pytest.skip("not a git checkout")
+    for name in names:
+        source, target = ROOT / name, copy / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_symlink():
+            target.symlink_to(source.readlink())
+        elif source.is_file():
+            target.write_bytes(source.read_bytes())
+    return copy
 
 
 def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
@@ -43,41 +51,53 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     assert not HEAVY & set(loaded.split())
 
 
+def test_every_folder_is_a_package_that_tools_can_follow() -> None:
+    for folder in FOLDERS:
+        link = ROOT / "avb" / folder
+        assert link.is_symlink() and link.resolve() == ROOT / folder
+        for module in (ROOT / folder).rglob("*.py"):
+            assert (module.parent / "__init__.py").is_file(), module
+
+
 def test_plain_checkout_runs_without_being_installed(tmp_path: Path) -> None:
-    copy = tmp_path / "clone"
-    names = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, text=True,
-    ).stdout.split()  # fmt: skip
-    if not names:
-        pytest.skip("not a git checkout")
-    for name in names:
-        if (ROOT / name).is_file():
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            (copy / name).write_bytes((ROOT / name).read_bytes())
+    copy = checkout(tmp_path / "clone")
     out = run(
         "-c", "import avb.pipeline.config as c; print(c.__file__, c.builtin_path())",
         path=copy, cwd=tmp_path,
     )  # fmt: skip
-    assert out.split() == [str(copy / "pipeline/config.py"), str(copy / "datasets.yaml")]
+    assert out.split() == [str(copy / "avb/pipeline/config.py"), str(copy / "avb/datasets.yaml")]
 
 
 @pytest.mark.slow
-def test_wheel_installs_one_name_and_runs(tmp_path: Path) -> None:
-    target = tmp_path / "site"
+def test_wheel_and_source_archive_hold_every_file_once(tmp_path: Path) -> None:
+    copy, target = checkout(tmp_path / "clone"), tmp_path / "site"
+    build = "import sys, setuptools.build_meta as b; print(b.build_sdist(sys.argv[1]))"
+    run("-c", build, str(tmp_path), path=copy, cwd=copy)
+    archive = next(tmp_path.glob("*.tar.gz"))
+    with tarfile.open(archive) as tar:
+        tar.extractall(tmp_path, filter="data")
+    unpacked = tmp_path / archive.name.removesuffix(".tar.gz")
     built = subprocess.run(
         [sys.executable, "-m", "pip", "install", "--no-deps", "--no-build-isolation",
-         "--target", str(target), str(ROOT)],
+         "--target", str(target), str(unpacked)],
         capture_output=True, text=True,
     )  # fmt: skip
     assert built.returncode == 0, built.stderr
     installed = {p.name for p in target.iterdir() if p.is_dir() and not p.name.endswith("-info")}
     assert installed - {"bin"} == {"avb"}
+    kinds = (".py", ".yaml", ".html", ".js", ".css", ".typed")
+    wanted = {
+        file.relative_to(ROOT).as_posix()
+        for folder in FOLDERS
+        for file in (ROOT / folder).rglob("*")
+        if file.suffix in kinds and "__pycache__" not in file.parts
+    }
+    for place in (target / "avb", unpacked / "avb"):
+        held = [f.relative_to(place).as_posix() for f in place.rglob("*") if f.suffix in kinds]
+        assert sorted(n for n in held if "/" in n) == sorted(wanted)
     out = run(
         "-c", "import avb.pipeline.config as c; print(c.builtin_path()); c.load_corpora()",
         path=target, cwd=tmp_path,
     )  # fmt: skip
     assert out.strip() == str(target / "avb/datasets.yaml")
-    for recipe in (ROOT / "train/recipes").rglob("*.yaml"):
-        assert (target / "avb/train" / recipe.relative_to(ROOT / "train")).is_file()
     assert "prep" in run("-m", "avb", "--help", path=target, cwd=tmp_path)

@@ -13,35 +13,30 @@ KEYS = ("value", "low", "high")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_every_file_of_the_tree_exists() -> None:
+def test_the_tree_names_every_room_and_nothing_else() -> None:
     tree = README.split("## The tree")[1].split("```")[1]
-    folder = ""
+    place: list[str] = []
+    named = set()
     for line in tree.strip().splitlines():
-        words = re.match(r"( *)((?:[\w.]+/?(?: |$))+)", line)
-        assert words is not None, line
-        names = [w for w in words[2].split() if "/" in w or "." in w]
-        if not words[1] and names[0].endswith("/"):
-            folder = names.pop(0)
-            assert (ROOT / folder).is_dir(), folder
-        for name in names:
-            inside = ROOT / (folder if words[1] else "") / name
-            assert inside.exists(), f"{folder}{name}"
-
-
-def test_the_tree_leaves_out_no_module() -> None:
-    tree = README.split("## The tree")[1]
-    for folder in ("pipeline", "models", "train", "tools"):
-        for path in (ROOT / folder).glob("*.py"):
-            if path.name != "__init__.py":
-                assert path.name in tree, f"{folder}/{path.name}"
+        deep = (len(line) - len(line.lstrip())) // 2
+        for word in re.split(r"  +", line.strip())[0].split():
+            if "/" in word or "." in word:
+                path = "".join(place[:deep]) + word
+                assert (ROOT / path).exists(), path
+                named.add(path.rstrip("/"))
+                if word.endswith("/"):
+                    place[deep:] = [word]
+    for top in ("pipeline", "models", "train", "tools"):
+        rooms = {path.parent.relative_to(ROOT).as_posix() for path in (ROOT / top).rglob("*.py")}
+        assert rooms <= named, rooms - named
 
 
 def test_the_reader_example_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("ai_edge_litert", reason="faces are tracked with the extra prep")
+    from avb.pipeline.build.prep import prep
     from avb.pipeline.config import load_corpora
-    from avb.pipeline.prep import prep
     from avb.tools.prep_command import settings_for
     from avb.tools.synth import make
 
@@ -59,7 +54,7 @@ def test_the_reader_example_runs(
 
 
 def test_the_results_are_those_of_the_records() -> None:
-    from avb.train.compare import compare
+    from avb.train.evaluate.compare import compare
 
     section = README.split("## Results so far")[1].split("\n## ")[0]
     folder = ROOT / "results" / "grid-talker1"

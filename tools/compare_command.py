@@ -7,12 +7,12 @@ from typing import Any
 
 import typer
 
-from avb.tools.console import say
+from avb.tools.cli.console import say
 
 
 def run(first: str, second: str, by_talker: bool, as_json: bool) -> None:
     """Compare and show: a table on stdout, or with `--json` the record."""
-    from avb.train.compare import compare
+    from avb.train.evaluate.compare import compare
 
     record = compare(first, second, by_talker=by_talker)
     if as_json:

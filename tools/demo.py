@@ -13,7 +13,7 @@ import time
 from glob import glob
 from pathlib import Path
 
-from avb.tools.console import say
+from avb.tools.cli.console import say
 
 CORPORA = ("lrw", "lrw1000", "grid")
 SENTENCES = 96  # of GRID: enough that words not seen in training are read better than by chance

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import typer
 
-from avb.machine import cores
+from avb.pipeline.machine import cores
 from avb.tools.fits import refusal
 
 #: Distributions and the module of each, as `pyproject.toml` has them; "" is the base.
@@ -54,7 +54,7 @@ except importlib.metadata.PackageNotFoundError:
     print(getattr(module, "__version__", "version unknown"))
 """
 # The wheels are CUDA builds; avb knows how to import them beside a CPU-only torch.
-_TORCHAUDIO = "from avb.pipeline.audio import torchaudio; print(torchaudio().__version__)"
+_TORCHAUDIO = "from avb.pipeline.clip.audio import torchaudio; print(torchaudio().__version__)"
 _CODECS = """
 import av
 av.codec.Codec("h264", "r"), av.codec.Codec("flac", "r")
@@ -63,7 +63,7 @@ print("FFmpeg", ".".join(map(str, av.library_versions["libavcodec"])), "decodes 
 _CLIP = """
 import pathlib, tempfile
 import numpy
-from avb.pipeline.decode import read_video
+from avb.pipeline.clip.decode import read_video
 from avb.tools.synth import media
 with tempfile.TemporaryDirectory() as folder:
     path = pathlib.Path(folder) / "clip.mpg"
@@ -78,7 +78,7 @@ print("PyAV has libx264")
 """
 _FFMPEG = """
 import subprocess
-from avb.pipeline.decode_ffmpeg import ffmpeg_program
+from avb.pipeline.clip.ffmpeg import ffmpeg_program
 program = ffmpeg_program()
 source = ["-f", "lavfi", "-i", "color=size=16x16:duration=0.1"]
 subprocess.run([program, "-v", "error", *source, "-f", "null", "-"], check=True)
@@ -87,7 +87,7 @@ print(version.stdout.split()[2], "at", program)
 """
 _FACES = """
 import numpy
-from avb.pipeline.track import look
+from avb.pipeline.clip.track import look
 look(numpy.zeros((64, 64), numpy.uint8))
 print("the face mesh loads and looks at a picture")
 """
@@ -102,8 +102,8 @@ print(f"{len(names)} x {names[0]}, {gib:.0f} GiB")
 """
 _CORPUS = """
 from avb.pipeline.config import corpus_root, load_corpora
-from avb.pipeline.inspect import inspect
-from avb.pipeline.remote import listed_tree
+from avb.pipeline.corpora.inspect import inspect
+from avb.pipeline.storage.mirror import listed_tree
 name, file = {name!r}, {datasets!r}
 corpus = load_corpora(file)[name]
 root = corpus_root(name, corpus)
@@ -254,7 +254,7 @@ def _shared_memory() -> Line:
 
 def run(datasets: Path | None, as_json: bool) -> int:
     """Print every line; the exit code: 0 if the base works, else 1."""
-    from avb.tools.console import say
+    from avb.tools.cli.console import say
 
     lines = examine(datasets)
     broken = [line for line in lines if line.needed and not line.ok]

@@ -8,10 +8,10 @@ from typing import Any
 
 import typer
 
-from avb.pipeline.config import UsageError
-from avb.pipeline.shard import write_atomic
-from avb.pipeline.storage import Folder
-from avb.tools.console import FAILED, fail, say
+from avb.pipeline.errors import UsageError
+from avb.pipeline.shards.tar import write_atomic
+from avb.pipeline.storage.store import Folder
+from avb.tools.cli.console import FAILED, fail, say
 from avb.tools.train_command import choose_device, open_shards
 
 PARTS = ("test", "val", "train", "all")
@@ -37,8 +37,8 @@ def run(
     Raises:
         UsageError: something does not fit, or cannot be written.
     """
-    from avb.train import per_talker
-    from avb.train.evaluate import evaluate
+    from avb.train.evaluate import per_talker
+    from avb.train.evaluate.evaluate import evaluate
     from avb.train.sounds import check_writable
 
     if part not in PARTS:

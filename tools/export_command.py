@@ -7,8 +7,8 @@ from pathlib import Path
 
 import typer
 
-from avb.pipeline.storage import Folder
-from avb.tools.console import say
+from avb.pipeline.storage.store import Folder
+from avb.tools.cli.console import say
 
 
 def run(
@@ -16,7 +16,7 @@ def run(
     frames: int | None, as_json: bool, datasets: Path | None,
 ) -> None:  # fmt: skip
     """Export, and say what was written; with `--json` the config goes to stdout."""
-    from avb.tools.export import export
+    from avb.tools.export.export import export
     from avb.train.checkpoint import best_of
 
     config = export(best_of(ckpt), to, out, records, data, frames, datasets)

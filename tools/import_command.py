@@ -16,9 +16,10 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-from avb.pipeline.config import UsageError, load_corpora, one_line
-from avb.pipeline.storage import Folder
-from avb.tools.console import say
+from avb.pipeline.config import load_corpora
+from avb.pipeline.errors import UsageError, one_line
+from avb.pipeline.storage.store import Folder
+from avb.tools.cli.console import say
 
 SOURCE = "published weights of ms-dot-k/Visual-Audio-Memory, CC BY-NC 4.0"
 GREY_MEAN, GREY_STD = 0.4136, 0.1700  # LRW, from the authors' code (paper.md 2.1)

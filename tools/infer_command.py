@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import typer
 
-from avb.pipeline.config import UsageError
-from avb.pipeline.shard import open_atomic
-from avb.pipeline.stopwatch import Clock
-from avb.tools.console import FAILED, fail, say
+from avb.pipeline.clip.stopwatch import Clock
+from avb.pipeline.errors import UsageError
+from avb.pipeline.shards.tar import open_atomic
+from avb.tools.cli.console import FAILED, fail, say
 from avb.tools.infer import crops, lip, speech
+from avb.tools.infer.model import Trained, load_trained
 from avb.tools.infer.show import draw_boxes, mux
-from avb.tools.infer.trained import Trained, load_trained
 from avb.tools.infer.video import FPS, BadVideo, probe
 from avb.tools.train_command import choose_device
 from avb.train.checkpoint import best_of

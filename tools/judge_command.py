@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from avb.pipeline.config import UsageError
-from avb.pipeline.storage import Folder
-from avb.tools.console import say
+from avb.pipeline.errors import UsageError
+from avb.pipeline.storage.store import Folder
+from avb.tools.cli.console import say
 from avb.tools.train_command import choose_device, open_shards, revision
 
 
@@ -34,8 +34,9 @@ def run(options: Options) -> None:
     """
     import torch
 
-    from avb.train import checkpoint, judging
-    from avb.train.measures.judge import Training
+    from avb.train import checkpoint
+    from avb.train.evaluate.words import judge
+    from avb.train.evaluate.words.recogniser import Training
     from avb.train.recipe import Recipe
     from avb.train.sounds import check_writable
     from avb.train.split import default_split, split_rows, teachable
@@ -51,9 +52,9 @@ def run(options: Options) -> None:
     device = choose_device(options.device)
     counts = {part: len(rows) for part, rows in parts.rows.items()}
     say(f"split {parts.name} ({parts.source}): {counts} clips; test is not looked at")
-    training = Training(epochs=options.epochs or judging.EPOCHS, seed=options.seed)
+    training = Training(epochs=options.epochs or judge.EPOCHS, seed=options.seed)
     try:
-        state = judging.train(index, parts, training, torch.device(device), say)
+        state = judge.train(index, parts, training, torch.device(device), say)
         facts = {"revision": revision(), "torch": str(torch.__version__), "device": device}
         checkpoint.save(options.out, state | facts)
     except OSError as error:

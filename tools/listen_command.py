@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from avb.tools.console import say
+from avb.tools.cli.console import say
 
 
 def make(systems: list[str], out: Path, clips: int, seed: int) -> None:

@@ -14,15 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from avb.machine import cores
-from avb.pipeline.config import Corpus, Crop, UsageError, corpus_root, load_corpora, one_line
-from avb.pipeline.plan import Plan, Settings, make_plan
-from avb.pipeline.remote import scratch
-from avb.pipeline.storage import Folder, place
-from avb.tools.console import FAILED, REFUSED, say
+from avb.pipeline.build.plan import Plan, Settings, make_plan
+from avb.pipeline.config import Corpus, Crop, corpus_root, load_corpora
+from avb.pipeline.errors import UsageError, one_line
+from avb.pipeline.machine import cores
+from avb.pipeline.storage.mirror import scratch
+from avb.pipeline.storage.store import Folder, place
+from avb.tools.cli.console import FAILED, REFUSED, say
 
 if TYPE_CHECKING:
-    from avb.pipeline.prep import Part
+    from avb.pipeline.build.prep import Part
 
 CHOICES = {
     "codec": ("mp4", "h264", "jpeg"),
@@ -80,8 +81,8 @@ def run(options: Options) -> int:
         raise UsageError("--address is for --engine ray")
     if options.dry_run:
         return _dry_run(corpus, settings, root, options)
-    from avb.pipeline.facemodels import check
-    from avb.pipeline.prep import prep
+    from avb.pipeline.build.prep import prep
+    from avb.pipeline.clip.facemodels import check
 
     if settings.box == "tracked" and options.engine == "local":
         check(settings.tracker)
@@ -162,7 +163,7 @@ def settings_for(name: str, corpus: Corpus, **given: Any) -> Settings:
     Raises:
         UsageError: the two do not go together.
     """
-    from avb.pipeline.codec import DEFAULT_CRF
+    from avb.pipeline.clip.codec import DEFAULT_CRF
 
     same = ("crops", "box", "keep_audio", "face_every", "shard_clips", "fps", "sample_rate")
     values = {key: getattr(corpus, key) for key in (*same, "mel", "picture", "frames", "fixed_box")}
@@ -219,7 +220,7 @@ def parse_limit(text: str | None) -> Any:
 
 def parse_part(text: str | None) -> Part | None:
     """`--part` "3/8": the third of eight shares."""
-    from avb.pipeline.prep import Part
+    from avb.pipeline.build.prep import Part
 
     if text is None:
         return None
@@ -273,7 +274,7 @@ def _reasons(folder: Folder, most: int = 3) -> str:
     """The statuses that most clips have, each with how many and what is said of the first."""
     import pyarrow.compute as pc
 
-    from avb.pipeline.dataset import read_manifest
+    from avb.pipeline.shards.dataset import read_manifest
 
     counts: Counter[str] = Counter()
     first: dict[str, str] = {}

@@ -8,13 +8,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-from avb.pipeline.codec import decode_video
-from avb.pipeline.dataset import dataset_folders, read_dataset, read_manifest
-from avb.pipeline.facts import read_facts
-from avb.pipeline.npy import parse_npy
-from avb.pipeline.plan import stable_hash
-from avb.pipeline.shard import read_members
-from avb.pipeline.storage import Folder, read_piece
+from avb.pipeline.build.plan import stable_hash
+from avb.pipeline.clip.codec import decode_video
+from avb.pipeline.clip.npy import parse_npy
+from avb.pipeline.shards.dataset import dataset_folders, read_dataset, read_manifest
+from avb.pipeline.shards.metadata import read_facts
+from avb.pipeline.shards.tar import read_members
+from avb.pipeline.storage.store import Folder, read_piece
 
 LIPS_SHOWN, FACES_SHOWN = 8, 3
 WIDTH = 1380
@@ -32,7 +32,7 @@ def preview(folder: Folder, out: Path, clips: int = 8) -> str:
     Raises:
         UsageError: there is no finished dataset, or the picture cannot be written.
     """
-    from avb.pipeline.config import UsageError
+    from avb.pipeline.errors import UsageError
 
     if not cv2.haveImageWriter(str(out)):
         raise UsageError(f"{out}: not the name of a picture; give one that ends in .png")
@@ -106,7 +106,7 @@ def _row(folder: Folder, row: dict[str, Any], record: dict[str, Any]) -> np.ndar
     Raises:
         UsageError: its sample cannot be read.
     """
-    from avb.pipeline.config import UsageError, one_line
+    from avb.pipeline.errors import UsageError, one_line
 
     try:
         return _strip(folder, row, record)

@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from avb.machine import cores
-from avb.pipeline.config import Corpus, UsageError, load_corpora
-from avb.pipeline.dataset import check_dataset
-from avb.pipeline.index import Index, load_index
-from avb.pipeline.shard import DISK_FAULTS
-from avb.pipeline.storage import Folder
-from avb.tools.console import FAILED, INTERRUPTED, PREEMPTED, say
+from avb.pipeline.config import Corpus, load_corpora
+from avb.pipeline.errors import UsageError
+from avb.pipeline.machine import cores
+from avb.pipeline.shards.dataset import check_dataset
+from avb.pipeline.shards.tar import DISK_FAULTS
+from avb.pipeline.storage.store import Folder
+from avb.pipeline.stream.index import Index, load_index
+from avb.tools.cli.console import FAILED, INTERRUPTED, PREEMPTED, say
 from avb.train.recipe import Recipe, Task, load_recipe, make_recipe
 from avb.train.split import Parts, default_split, split_rows, teachable, usable_rows
 
@@ -86,8 +87,8 @@ def run_one(options: Options, recipe: Recipe, index: Index, parts: Parts, out: P
     """One training run; returns the exit code."""
     import torch
 
-    from avb.train.loop import Diverged, Preempted, train
-    from avb.train.machine import peer_lost
+    from avb.train.device import peer_lost
+    from avb.train.trainer import Diverged, Preempted, train
 
     parts, left_out = fitted(parts, index, recipe)
     quiet = int(os.environ.get("RANK", 0)) > 0

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from avb.pipeline.batch import Batch
-from avb.pipeline.plan import stable_hash
+from avb.pipeline.build.plan import stable_hash
+from avb.pipeline.stream.batch import Batch
 from avb.train.recipe import Augment
 
 

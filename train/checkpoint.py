@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
-from avb.pipeline.config import UsageError, check_tree, one_line
-from avb.pipeline.shard import open_atomic
+from avb.pipeline.errors import UsageError, one_line
+from avb.pipeline.parse import check_tree
+from avb.pipeline.shards.tar import open_atomic
 
 FORMAT = 1
 #: What the tensors of a file may take in memory, in bytes, if the file itself is smaller.

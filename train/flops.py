@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from avb.pipeline.assemble import WORD_FRAMES
-from avb.pipeline.config import UsageError
-from avb.pipeline.index import Ints
+from avb.pipeline.errors import UsageError
+from avb.pipeline.stream.assemble import WORD_FRAMES
+from avb.pipeline.stream.index import Ints
 from avb.train import task
-from avb.train.machine import free_bytes
+from avb.train.device import free_bytes
 from avb.train.recipe import Recipe
 
 # Words of a device's name, and its dense bfloat16 peak in TFLOP/s by NVIDIA's data sheets (float16

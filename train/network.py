@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from avb.pipeline.config import UsageError, build, one_line
+from avb.pipeline.config import build
+from avb.pipeline.errors import UsageError, one_line
 from avb.train import checkpoint, task
 from avb.train.recipe import Recipe, make_recipe
 

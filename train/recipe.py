@@ -17,7 +17,9 @@ from typing import Any, Literal
 
 import yaml
 
-from avb.pipeline.config import UsageError, build, parse_yaml, read_yaml, shown
+from avb.pipeline.config import build
+from avb.pipeline.errors import UsageError, shown
+from avb.pipeline.parse import parse_yaml, read_yaml
 
 Task = Literal["lip", "l2s"]
 FOLDER = Path(__file__).parent / "recipes"

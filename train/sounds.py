@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from avb.pipeline.batch import Batch
-from avb.pipeline.config import Mel, UsageError, build
-from avb.pipeline.index import Index, Ints
-from avb.pipeline.shard import open_atomic
-from avb.pipeline.stream import Stream
-from avb.train.measures.bounds import mean_log_mel
-from avb.train.measures.speech import RATE, Sound
+from avb.pipeline.config import Mel, build
+from avb.pipeline.errors import UsageError
+from avb.pipeline.shards.tar import open_atomic
+from avb.pipeline.stream.batch import Batch
+from avb.pipeline.stream.index import Index, Ints
+from avb.pipeline.stream.stream import Stream
+from avb.train.evaluate.metrics.bounds import mean_log_mel
+from avb.train.evaluate.metrics.speech import RATE, Sound
 
 #: Clips read at once.
 BATCH = 64

@@ -10,8 +10,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from avb.pipeline.config import HASH_PARTS, Corpus, Split, UsageError, find_split, name_hash
-from avb.pipeline.index import Index, Ints, Row
+from avb.pipeline.config import HASH_PARTS, Corpus, Split, find_split, name_hash
+from avb.pipeline.errors import UsageError
+from avb.pipeline.stream.index import Index, Ints, Row
 from avb.train.recipe import Recipe
 
 PARTS = ("train", "val", "test")

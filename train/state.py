@@ -15,9 +15,9 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from avb.models.layout import channels_last
-from avb.pipeline.config import UsageError, one_line
-from avb.pipeline.index import Index
-from avb.pipeline.shard import write_atomic
+from avb.pipeline.errors import UsageError, one_line
+from avb.pipeline.shards.tar import write_atomic
+from avb.pipeline.stream.index import Index
 from avb.train import checkpoint, task
 from avb.train.log import Metrics
 from avb.train.network import BAD_STATE, load_optimizer, saved

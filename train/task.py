@@ -13,10 +13,11 @@ from torch.nn import functional
 from avb.models.lip import LipReader, lip_losses
 from avb.models.memory import Losses
 from avb.models.speech import SpeechReconstructor, speech_losses
-from avb.pipeline.batch import Batch
-from avb.pipeline.config import Crop, UsageError, one_line
-from avb.pipeline.index import Index, Ints
-from avb.pipeline.stream import Stream
+from avb.pipeline.config import Crop
+from avb.pipeline.errors import UsageError, one_line
+from avb.pipeline.stream.batch import Batch
+from avb.pipeline.stream.index import Index, Ints
+from avb.pipeline.stream.stream import Stream
 from avb.train import augment
 from avb.train.recipe import Recipe
 from avb.train.sounds import open_stream

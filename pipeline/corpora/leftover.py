@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
-from avb.pipeline.records import Clip
+from avb.pipeline.corpora.clip import Clip
 
 VIDEOS = {
     f".{name}"

@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from avb.pipeline.config import Corpus, UsageError
+from avb.pipeline.clip.decode import Media, stream_video
+from avb.pipeline.config import Corpus
+from avb.pipeline.corpora.clip import Clip, Listing, Refused, Word
 from avb.pipeline.corpora.leftover import LITTER, left_out, with_leftovers
-from avb.pipeline.decode import Media, stream_video
-from avb.pipeline.records import Clip, Listing, Refused, Word
+from avb.pipeline.errors import UsageError
 
 if TYPE_CHECKING:
-    from avb.pipeline.plan import Settings
+    from avb.pipeline.build.plan import Settings
 
 SPLITS = ("train", "val", "test")
 PATTERN = "WORD/{train,val,test}/WORD_00001.mp4"

@@ -19,14 +19,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from avb.pipeline.config import Corpus, UsageError
+from avb.pipeline.clip.decode import Media, read_sound
+from avb.pipeline.clip.image_folder import read_pictures
+from avb.pipeline.config import Corpus
+from avb.pipeline.corpora.clip import Clip, Listing, Refused, Word
 from avb.pipeline.corpora.leftover import LITTER, with_leftovers
-from avb.pipeline.decode import Media, read_sound
-from avb.pipeline.pictures import read_pictures
-from avb.pipeline.records import Clip, Listing, Refused, Word
+from avb.pipeline.errors import UsageError
 
 if TYPE_CHECKING:
-    from avb.pipeline.plan import Settings
+    from avb.pipeline.build.plan import Settings
 
 INDEX = {"train": "trn_1000.txt", "val": "val_1000.txt", "test": "tst_1000.txt"}
 JOIN = "all_audio_video.txt"

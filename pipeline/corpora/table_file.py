@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from avb.pipeline.config import UsageError, one_line
+from avb.pipeline.errors import UsageError, one_line
 
 if TYPE_CHECKING:
     import pyarrow as pa

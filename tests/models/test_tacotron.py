@@ -10,7 +10,7 @@ from avb.models.masks import frame_mask
 from avb.models.postnet import PostNet
 from avb.models.synchronous import SynchronousDecoder
 from avb.models.tacotron import TacotronDecoder
-from avb.pipeline.audio import torchaudio
+from avb.pipeline.clip.audio import torchaudio
 
 # model.md 2.3, PyTorch structure, without the post-net: {context width: (r = 1, r = 2)}.
 PUBLISHED = {

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from avb.pipeline.codec import encode_flac, encode_video
-from avb.pipeline.shard import ShardWriter, write_atomic
+from avb.pipeline.clip.codec import encode_flac, encode_video
+from avb.pipeline.shards.tar import ShardWriter, write_atomic
 
 SIDES = {"lips": 32, "face": 24}
 FLOOR = 1e-5

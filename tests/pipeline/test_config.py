@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from avb.pipeline.config import UsageError, builtin_path, corpus_root, find_split, load_corpora
+from avb.pipeline.config import builtin_path, corpus_root, find_split, load_corpora
+from avb.pipeline.errors import UsageError
 
 
 def write(folder: Path, text: str) -> Path:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from avb.pipeline.batch import Batch
+from avb.pipeline.stream.batch import Batch
 from avb.tools.cli import app
 from avb.train import augment, checkpoint, task
 from avb.train.recipe import Recipe, make_recipe
@@ -108,7 +108,7 @@ def test_the_onnx_lip_model_says_the_same_words(tmp_path: Path, settings: Any) -
 
 @pytest.mark.slow
 def test_every_kind_of_lip_reader_exports_one_after_the_other(tmp_path: Path) -> None:
-    from avb.tools.export import to_onnx
+    from avb.tools.export.export import to_onnx
 
     pytest.importorskip("onnxscript", reason="the extra export")
     kinds = itertools.product(["gru", "mstcn"], [0, 8], [True, False])

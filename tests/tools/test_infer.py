@@ -19,16 +19,16 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from avb.pipeline import follow
+from avb.pipeline.clip import follow
+from avb.pipeline.clip.process import prepare_clip
+from avb.pipeline.clip.stopwatch import Clock
 from avb.pipeline.config import load_corpora
 from avb.pipeline.corpora import adapter
-from avb.pipeline.sample import prepare_clip
-from avb.pipeline.stopwatch import Clock
 from avb.tools.cli import app
 from avb.tools.infer import crops, speech
 from avb.tools.infer.crops import Cutter, Piece, slide
 from avb.tools.infer.lip import read_words
-from avb.tools.infer.trained import Trained, load_trained
+from avb.tools.infer.model import Trained, load_trained
 from avb.tools.infer.video import BadVideo, pictures, probe
 from avb.tools.prep_command import settings_for
 from avb.tools.synth import face
@@ -103,7 +103,7 @@ def write(path: Path, frames: list[np.ndarray], sound: bool = True) -> Path:
 
 
 def encode(streams: list[Any], path: Path, data: bytes | None = None, **options: Any) -> Path:
-    from avb.pipeline.decode_ffmpeg import ffmpeg_program
+    from avb.pipeline.clip.ffmpeg import ffmpeg_program
 
     usual = {"vcodec": "libx264", "crf": 12, "preset": "ultrafast", "pix_fmt": "yuv420p"}
     output = ffmpeg.output(*streams, str(path), **(usual | options))
@@ -252,7 +252,7 @@ def test_a_clip_of_the_corpus_gets_the_crops_of_prep_to_the_last_bit(
 
 
 def compare_with_prep(corpus: str, root: Path, trained: Trained, most: int) -> None:
-    from avb.pipeline.records import Refused
+    from avb.pipeline.corpora.clip import Refused
 
     entry = load_corpora()[corpus]
     settings = settings_for(corpus, entry)
@@ -295,7 +295,7 @@ def test_a_fixed_box_keeps_its_scale_round_a_face_elsewhere(
 
 
 def test_pictures_reach_the_network_as_in_evaluation() -> None:
-    from avb.pipeline.batch import Batch
+    from avb.pipeline.stream.batch import Batch
 
     entry = load_corpora()["grid"].crops["lips"]
     scaling = task.Scaling(130.0, 30.0, -11.5, 3.5, entry.margin, entry.size, 4)

@@ -16,18 +16,18 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from avb.pipeline.build.prep import prep
+from avb.pipeline.clip.stopwatch import Clock
 from avb.pipeline.config import load_corpora
-from avb.pipeline.index import Index, load_index
-from avb.pipeline.prep import prep
-from avb.pipeline.stopwatch import Clock
+from avb.pipeline.stream.index import Index, load_index
 from avb.tools.cli import app
 from avb.tools.infer.crops import Cutter
+from avb.tools.infer.model import load_trained
 from avb.tools.infer.speech import make_mels
-from avb.tools.infer.trained import load_trained
 from avb.tools.infer.video import probe
 from avb.tools.prep_command import settings_for
 from avb.tools.synth import make
-from avb.train.eval_l2s import reconstruct
+from avb.train.evaluate.speech import reconstruct
 
 MODEL: dict[str, Any] = {
     "slots": 8, "width": 8, "blocks": 1, "audio_dim": 16, "audio_width": 8, "hidden": 16,

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from avb.pipeline import audio
-from avb.pipeline.decode import read_video
-from avb.pipeline.records import Refused
-from avb.pipeline.sound import Sound
+from avb.pipeline.clip import audio
+from avb.pipeline.clip.decode import read_video
+from avb.pipeline.clip.sound_track import Sound
+from avb.pipeline.corpora.clip import Refused
 
 pytest.importorskip("ffmpeg", reason="films are read with the extra prep")
 from avb.tools.infer.video import pictures, probe

@@ -15,10 +15,10 @@ import cv2
 import numpy as np
 import pytest
 
-from avb.pipeline.decode_ffmpeg import ffmpeg_program
-from avb.pipeline.facemesh import NEAR, Detector
+from avb.pipeline.clip.facemesh import NEAR, Detector
+from avb.pipeline.clip.ffmpeg import ffmpeg_program
 from avb.tools.infer.crops import Cutter
-from avb.tools.infer.trained import Trained, load_trained
+from avb.tools.infer.model import Trained, load_trained
 from avb.tools.infer.video import BadVideo, probe
 
 pytest.importorskip("ai_edge_litert", reason="faces are tracked with the extra prep")

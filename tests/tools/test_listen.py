@@ -22,7 +22,7 @@ from avb.pipeline.corpora.grid import words_of
 from avb.tools.cli import app
 from avb.tools.listen import order, score
 from avb.tools.listen.level import TARGET_DBOV, active_level_dbov, to_level
-from avb.train.measures.sentence import SLOT_NAMES
+from avb.train.evaluate.words.grammar import SLOT_NAMES
 from avb.train.sounds import WavFolder
 
 RATE = 16_000

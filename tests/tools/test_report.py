@@ -20,15 +20,17 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from avb.pipeline.config import UsageError, load_corpora
-from avb.pipeline.index import Index, load_index
-from avb.pipeline.prep import prep
+from avb.pipeline.build.prep import prep
+from avb.pipeline.config import load_corpora
+from avb.pipeline.errors import UsageError
+from avb.pipeline.stream.index import Index, load_index
 from avb.tools.cli import app
 from avb.tools.prep_command import settings_for
-from avb.tools.report import numbers, page, published, tables
+from avb.tools.report import format, page, published, tables
 from avb.tools.report.runs import load_run, load_runs
-from avb.train import eval_l2s, loop
-from avb.train.evaluate import evaluate
+from avb.train import trainer
+from avb.train.evaluate import speech as eval_l2s
+from avb.train.evaluate.evaluate import evaluate
 from avb.train.recipe import make_recipe
 from avb.train.split import split_rows
 
@@ -70,7 +72,7 @@ def train(task: str, index: Index, out: Path, **model: Any) -> Path:
     recipe = make_recipe(task, base | {"model": MODEL | model}, "test")  # type: ignore[arg-type]
     order = ["train", "train", "train", "val", *["test"] * 6]
     listed = {index.key(i): part for i, part in zip(range(len(index)), order, strict=True)}
-    loop.train(recipe, index, split_rows(index, corpus, "official", listed=listed), out)
+    trainer.train(recipe, index, split_rows(index, corpus, "official", listed=listed), out)
     record = evaluate(task, out / "best.pt", index, corpus, "test")
     (out / "test.json").write_text(json.dumps(record, default=float))
     return out
@@ -197,7 +199,7 @@ def test_published_rows_load_and_each_names_a_source() -> None:
     for row in found.rows:
         assert len(row.source) > 8 and row.mark in found.marks and row.metrics and row.splits
         for name, value in row.metrics.items():
-            assert name in numbers.STYLES and 0 < value < 5
+            assert name in format.STYLES and 0 < value < 5
     names = [(row.corpus, row.method) for row in found.rows]
     assert len(set(names)) == len(names)
     corpora = load_corpora()
@@ -272,7 +274,7 @@ def test_bad_input_is_one_clear_line(
 
 
 def test_shards_of_another_label_map_are_refused(runs: dict[str, Path], spoken: Index) -> None:
-    from avb.tools.report.look import Look
+    from avb.tools.report.examples import Look
 
     renamed = {**spoken.dataset, "labels": ["other", "words"]}
     index = dataclasses.replace(spoken, dataset=renamed)

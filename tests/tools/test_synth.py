@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import pytest
 
-from avb.pipeline.facemesh import NEAR, Detector, FaceMesh
+from avb.pipeline.clip.facemesh import NEAR, Detector, FaceMesh
 from avb.tools.synth import face, make, raw, visemes
 
 voice = pytest.importorskip("avb.tools.synth.voice")

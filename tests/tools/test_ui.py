@@ -29,12 +29,12 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from avb.pipeline.decode_ffmpeg import ffmpeg_program
+from avb.pipeline.clip.ffmpeg import ffmpeg_program
 from avb.tools.cli import app
 from avb.tools.infer import lip, speech
 from avb.tools.infer.addresses import Addresses
 from avb.tools.infer.crops import Piece
-from avb.tools.infer.trained import load_trained
+from avb.tools.infer.model import load_trained
 from avb.train import task
 
 pytest.importorskip("ai_edge_litert", reason="faces are tracked with the extra prep")

@@ -48,7 +48,7 @@ def address(
 
 @pytest.fixture(scope="module")
 def browser(talker_clip: Path) -> Iterator[Any]:
-    from avb.pipeline.decode_ffmpeg import ffmpeg_program
+    from avb.pipeline.clip.ffmpeg import ffmpeg_program
 
     program = next((found for name in NAMES if (found := shutil.which(name))), None)
     if program is None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from avb.pipeline.build.prep import prep
 from avb.pipeline.config import load_corpora
-from avb.pipeline.index import Index, load_index
-from avb.pipeline.prep import prep
+from avb.pipeline.stream.index import Index, load_index
 from avb.tools.prep_command import settings_for
 from avb.tools.synth import make
 from avb.train.recipe import Recipe, make_recipe

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import torch
 
-from avb.pipeline.batch import Batch
+from avb.pipeline.stream.batch import Batch
 from avb.train import augment
 from avb.train.recipe import Augment
 

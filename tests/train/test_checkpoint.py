@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from avb.pipeline.config import UsageError
+from avb.pipeline.errors import UsageError
 from avb.train import checkpoint
 
 STATE = {"recipe": {"task": "lip"}, "model": {"w": torch.ones(3)}}

@@ -13,11 +13,12 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from avb.pipeline.index import Index
+from avb.pipeline.stream.index import Index
 from avb.tools import eval_command
 from avb.tools.cli import app
 from avb.tools.eval_command import table
-from avb.train import checkpoint, evaluate
+from avb.train import checkpoint
+from avb.train.evaluate import evaluate
 
 TINY = ["--recipe", "tiny", "--set", "unit=clip", "--set", "batch_size=4", "--set", "model.width=8"]
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import nn
 
-from avb.pipeline.config import UsageError
-from avb.pipeline.index import Index
-from avb.train import flops, loop
+from avb.pipeline.errors import UsageError
+from avb.pipeline.stream.index import Index
+from avb.train import flops, trainer
 from avb.train.log import Pace
 from avb.train.recipe import load_recipe
 from avb.train.split import Parts
@@ -144,11 +144,11 @@ def test_a_run_writes_and_says_its_mfu(
     lrw: Index, recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_peak: float | None
 ) -> None:
     if at_peak is not None:
-        monkeypatch.setattr(loop, "seconds_at_peak", lambda *_: at_peak)
+        monkeypatch.setattr(trainer, "seconds_at_peak", lambda *_: at_peak)
     everything = np.arange(len(lrw))
     parts = Parts("all", "test", {"train": everything, "val": everything[:3], "test": everything})
     said: list[str] = []
-    loop.train(recipe("lip", steps=1), lrw, parts, tmp_path, say=said.append)
+    trainer.train(recipe("lip", steps=1), lrw, parts, tmp_path, say=said.append)
     line = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
     expected = None if at_peak is None else pytest.approx(at_peak * line["clips_per_s"])
     assert line["mfu"] == expected

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from avb.pipeline.assemble import Assembler
 from avb.pipeline.config import load_corpora
-from avb.pipeline.index import Index
+from avb.pipeline.stream.assemble import Assembler
+from avb.pipeline.stream.index import Index
 from avb.tools.cli import app
 from avb.train import checkpoint, task
-from avb.train.evaluate import evaluate
+from avb.train.evaluate.evaluate import evaluate
 
 CLASSIFIER = {"gru": "fc", "mstcn": "tcn.tcn_output"}
 Published = dict[str, dict[str, Tensor]]

@@ -17,10 +17,10 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
-from avb.pipeline import shard
-from avb.pipeline.index import Index
+from avb.pipeline.shards import tar
+from avb.pipeline.stream.index import Index
 from avb.tools.cli import app
-from avb.train import checkpoint, loop, machine
+from avb.train import checkpoint, device, trainer
 
 SETS = ["unit=clip", "batch_size=4", "model.width=8", "model.hidden=16", "warmup=0",
         "validate_every=100"]  # fmt: skip
@@ -45,7 +45,7 @@ def weights(out: Path) -> dict[str, torch.Tensor]:
 
 def at_step(patch: pytest.MonkeyPatch, number: int, *signals: int) -> None:
     """Send signals to this process in the middle of a step."""
-    real = loop.one_step
+    real = trainer.one_step
 
     def interrupted(state: Any, *rest: Any) -> Any:
         if state.step == number:
@@ -53,7 +53,7 @@ def at_step(patch: pytest.MonkeyPatch, number: int, *signals: int) -> None:
                 os.kill(os.getpid(), each)
         return real(state, *rest)
 
-    patch.setattr(loop, "one_step", interrupted)
+    patch.setattr(trainer, "one_step", interrupted)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_a_later_second_ctrl_c_stops_at_once_and_says_what_is_left(
     lrw: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "run"
-    monkeypatch.setattr(machine, "_AGAIN_S", 0.0)
+    monkeypatch.setattr(device, "_AGAIN_S", 0.0)
     for steps, left in ((["--steps", 3], "nothing was saved yet"), ([], "--resume")):
         with monkeypatch.context() as patch:
             at_step(patch, 2, signal.SIGINT)
@@ -96,7 +96,7 @@ def test_what_was_ignored_stays_ignored() -> None:
     """As SIGHUP is under nohup, and SIGINT of a job in the background."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with machine.stop_signals() as stopped:
+        with device.stop_signals() as stopped:
             os.kill(os.getpid(), signal.SIGHUP)
             assert not stopped()
     finally:
@@ -105,8 +105,8 @@ def test_what_was_ignored_stays_ignored() -> None:
 
 GROUP = """
 import os, subprocess, sys, time
-import avb.pipeline.stream as stream
-from avb.train import loop
+import avb.pipeline.stream.stream as stream
+from avb.train import trainer
 stream.default_workers = lambda processes=1: 2
 real = loop.one_step
 def one_step(state, *rest):
@@ -141,7 +141,7 @@ def test_a_signal_to_the_whole_group_leaves_the_workers_to_end_well(
 HOLDER = """
 import os, sys, time
 from pathlib import Path
-from avb.train.machine import held
+from avb.train.device import held
 with held(Path(sys.argv[1])):
     child = os.fork()
     print(child or "", flush=True)
@@ -199,7 +199,7 @@ def test_the_saved_recipe_is_the_old_or_the_new_one(
     def killed(temporary: Path, path: Path) -> None:
         raise SystemExit(9)
 
-    monkeypatch.setattr(shard, "publish", killed)
+    monkeypatch.setattr(tar, "publish", killed)
     assert avb(*words(lrw, out, "--steps", 2, "--resume"))[0] == 9
     assert yaml.safe_load((out / "recipe.yaml").read_text())["recipe"]["steps"] == 1
 
@@ -208,7 +208,7 @@ def test_the_saved_recipe_is_the_old_or_the_new_one(
 def test_a_folder_removed_while_it_is_trained_is_one_line(
     lrw: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, real = tmp_path / "run", loop.one_step
+    out, real = tmp_path / "run", trainer.one_step
 
     def remove(state: Any, *rest: Any) -> Any:
         if state.step == 1:
@@ -217,7 +217,7 @@ def test_a_folder_removed_while_it_is_trained_is_one_line(
             out.rmdir()
         return real(state, *rest)
 
-    monkeypatch.setattr(loop, "one_step", remove)
+    monkeypatch.setattr(trainer, "one_step", remove)
     code, text = avb(*words(lrw, out, "--steps", 2))
     assert code == 1 and text.splitlines()[-1].startswith(f"avb: {out}: is gone")
 
@@ -225,7 +225,7 @@ def test_a_folder_removed_while_it_is_trained_is_one_line(
 PAIRS = """
 import json, os, sys
 import torch.utils.tensorboard
-import avb.train.loop, avb.tools.train_command
+import avb.train.trainer, avb.tools.train_command
 from avb.tools.cli import main
 torch.set_num_threads(1)
 def train(words, seed, out):

@@ -13,11 +13,11 @@ import torch
 from typer.testing import CliRunner
 
 from avb.pipeline.config import load_corpora
-from avb.pipeline.index import Index, load_index
-from avb.pipeline.shard import ShardWriter, read_members
-from avb.pipeline.stream import Stream
+from avb.pipeline.shards.tar import ShardWriter, read_members
+from avb.pipeline.stream.index import Index, load_index
+from avb.pipeline.stream.stream import Stream
 from avb.tools.cli import app
-from avb.train.evaluate import evaluate
+from avb.train.evaluate.evaluate import evaluate
 
 MUTE, SILENT = {1, 4, 10}, {2, 7}  # rows of the index; 10 and 11 are for validation
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from avb.pipeline.config import UsageError
+from avb.pipeline.errors import UsageError
 from avb.train import checkpoint, task
 from avb.train.network import finite, load_network, load_optimizer
 from avb.train.recipe import make_recipe

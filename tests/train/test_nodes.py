@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from avb.pipeline.index import Index
+from avb.pipeline.stream.index import Index
 from avb.train import checkpoint
 
 # Dropout 0 and batch norm as in evaluation: those alone look at a process's share of the batch.
 SCRIPT = """
 import json, os, signal, sys
 import torch
-from avb.train import loop
+from avb.train import trainer
 torch.set_num_threads(1)
 loop.LOG_EVERY = 1
 begin, step = loop.start, loop.one_step

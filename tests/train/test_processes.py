@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from avb.pipeline.index import Index
+from avb.pipeline.stream.index import Index
 from avb.train import checkpoint
 
 
@@ -24,9 +24,9 @@ SCRIPT = """
 import dataclasses, sys, torch
 from pathlib import Path
 import numpy as np
-from avb.pipeline.index import load_index
-from avb.pipeline.plan import stable_hash
-from avb.train import loop
+from avb.pipeline.stream.index import load_index
+from avb.pipeline.build.plan import stable_hash
+from avb.train import trainer
 from avb.train.recipe import make_recipe
 from avb.train.split import Parts
 import json

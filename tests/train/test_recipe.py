@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from avb.pipeline.config import UsageError, load_corpora
+from avb.pipeline.config import load_corpora
+from avb.pipeline.errors import UsageError
 from avb.train.recipe import load_recipe, names
 from avb.train.task import Scaling, build_model
 

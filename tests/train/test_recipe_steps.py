@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from avb.pipeline.batch import Batch
-from avb.pipeline.index import Index
-from avb.pipeline.stream import Stream
-from avb.train import loop
+from avb.pipeline.stream.batch import Batch
+from avb.pipeline.stream.index import Index
+from avb.pipeline.stream.stream import Stream
+from avb.train import trainer
 from avb.train.recipe import load_recipe, names
 
 SHIPPED = [(task, name) for task in ("lip", "l2s") for name in names(task)]
@@ -36,14 +36,14 @@ def take_steps(index: Index, out: Path, task: Any, name: str, steps: int, frames
     words = index.dataset["corpus"] == "grid" and task == "lip"
     sets = ["batch_size=2", f"shrink={shrink}", f"unit={'word' if words else 'clip'}"]
     recipe = load_recipe(task, name, sets)
-    run = loop.start(recipe, index, out, "cpu", 0, 1)
+    run = trainer.start(recipe, index, out, "cpu", 0, 1)
     stream = Stream(index, batch_size=2, crops=(recipe.crop,), unit=recipe.unit, seed=0, workers=0)
     for batch in stream:
-        loop.seed_step(run)
-        values = loop.one_step(run, run.model, cut(batch, frames))
+        trainer.seed_step(run)
+        values = trainer.one_step(run, run.model, cut(batch, frames))
         run.step += 1
         shown = {key: values[key] for key in ("loss", "grad_norm")}
-        loop.check((shown, [f"step {run.step}"]))
+        trainer.check((shown, [f"step {run.step}"]))
         if run.step == steps:
             return
 

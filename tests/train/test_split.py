@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from avb.pipeline.config import UsageError, load_corpora
-from avb.pipeline.index import Index
+from avb.pipeline.config import load_corpora
+from avb.pipeline.errors import UsageError
+from avb.pipeline.stream.index import Index
 from avb.train.split import read_split_file, split_rows
 
 GRID = load_corpora()["grid"]

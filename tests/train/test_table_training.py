@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from avb.pipeline import prep as preparation
-from avb.pipeline.config import UsageError, load_corpora
-from avb.pipeline.index import load_index
+from avb.pipeline.build import prep as preparation
+from avb.pipeline.config import load_corpora
+from avb.pipeline.errors import UsageError
+from avb.pipeline.stream.index import load_index
 from avb.tools.cli import app
 from avb.train.split import PARTS, default_split, split_rows
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from avb.pipeline.config import UsageError
-from avb.pipeline.index import Index
+from avb.pipeline.errors import UsageError
+from avb.pipeline.stream.index import Index
 from avb.train import task
 
 

@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from avb.pipeline import crop
-from avb.pipeline.config import UsageError
-from avb.pipeline.decode import Head
-from avb.pipeline.follow import Block, Follower, Frame, still
-from avb.pipeline.stopwatch import Clock
-from avb.tools.infer.trained import Trained
+from avb.pipeline.clip import crop
+from avb.pipeline.clip.decode import Head
+from avb.pipeline.clip.follow import Block, Follower, Frame, still
+from avb.pipeline.clip.stopwatch import Clock
+from avb.pipeline.errors import UsageError
+from avb.tools.infer.model import Trained
 from avb.tools.infer.video import FPS, BadVideo, pictures
 
 #: LRW's mean face in its 256 x 256 pictures: outer eye corners 74.16 px apart, middle of the mouth

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 
 from avb.models.lip import LipOutput
-from avb.pipeline.assemble import WORD_FRAMES
-from avb.pipeline.stopwatch import Clock
+from avb.pipeline.clip.stopwatch import Clock
+from avb.pipeline.stream.assemble import WORD_FRAMES
 from avb.tools.infer.addresses import Addresses
 from avb.tools.infer.crops import Piece, Window, slide
-from avb.tools.infer.trained import Trained
+from avb.tools.infer.model import Trained
 from avb.tools.infer.video import FPS
 from avb.train import task
 from avb.train.network import finite

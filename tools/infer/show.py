@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from avb.pipeline.decode import Head
-from avb.pipeline.decode_ffmpeg import input_options, running
+from avb.pipeline.clip.decode import Head
+from avb.pipeline.clip.ffmpeg import input_options, running
 from avb.tools.infer.crops import Cutter
 from avb.tools.infer.video import FPS, BadVideo, named, pictures
 

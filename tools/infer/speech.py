@@ -16,12 +16,12 @@ import numpy as np
 import torch
 
 from avb.models.frontends import COLUMNS_PER_FRAME
-from avb.pipeline.stopwatch import Clock
+from avb.pipeline.clip.stopwatch import Clock
 from avb.tools.infer.addresses import Addresses
 from avb.tools.infer.crops import Piece, Window, slide
-from avb.tools.infer.trained import Trained
+from avb.tools.infer.model import Trained
 from avb.train import task
-from avb.train.measures.invert import invert_mel
+from avb.train.evaluate.metrics.griffin_lim import invert_mel
 from avb.train.network import finite
 
 #: Pictures in a window where the corpus does not say how long its clips are.

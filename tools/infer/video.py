@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from avb.pipeline import audio, decode, decode_ffmpeg
-from avb.pipeline.decode import Film, Head
-from avb.pipeline.follow import FPS
-from avb.pipeline.records import Refused
+from avb.pipeline.clip import audio, decode, ffmpeg
+from avb.pipeline.clip.decode import Film, Head
+from avb.pipeline.clip.follow import FPS
+from avb.pipeline.corpora.clip import Refused
 
 
 class BadVideo(Exception):
@@ -51,7 +51,7 @@ def probe(place: str, allow_url: bool = False) -> Head:
             raise BadVideo(f"{place}: an address, not a file; allow it with --allow-url")
         with named():
             return decode.read_head(
-                place, place, sound="optional", remote=True, timeout=decode_ffmpeg.STALL_S
+                place, place, sound="optional", remote=True, timeout=ffmpeg.STALL_S
             )
     path = Path(place)
     if path.is_dir():

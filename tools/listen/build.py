@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from avb.pipeline.config import UsageError
 from avb.pipeline.corpora.grid import words_of
-from avb.pipeline.shard import write_atomic
+from avb.pipeline.errors import UsageError
+from avb.pipeline.shards.tar import write_atomic
 from avb.tools.listen.level import to_level
 from avb.tools.listen.order import rating_order
-from avb.train.measures.bounds import fit_length, speech_shaped_noise
-from avb.train.measures.sentence import SLOT_NAMES, SLOT_WORDS
-from avb.train.measures.speech import RATE, Sound
+from avb.train.evaluate.metrics.bounds import fit_length, speech_shaped_noise
+from avb.train.evaluate.metrics.speech import RATE, Sound
+from avb.train.evaluate.words.grammar import SLOT_NAMES, SLOT_WORDS
 from avb.train.sounds import make_folder, to_int16
 
 #: What every test has beside the systems it is about.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from avb.train.measures.speech import RATE, Sound
+from avb.train.evaluate.metrics.speech import RATE, Sound
 
 #: Level of every clip, in dB to overload: a square wave at full scale is 0.
 TARGET_DBOV = -26.0

@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from avb.pipeline.config import UsageError, read_json
 from avb.pipeline.corpora.grid import words_of
+from avb.pipeline.errors import UsageError
+from avb.pipeline.parse import read_json
 from avb.tools.listen.build import FLOOR, REAL
-from avb.train.measures.intervals import DRAWS, percentiles, resample_counts
-from avb.train.measures.sentence import SLOT_NAMES
+from avb.train.evaluate.metrics.intervals import DRAWS, percentiles, resample_counts
+from avb.train.evaluate.words.grammar import SLOT_NAMES
 
 SCALES = ("intelligibility", "naturalness")
 #: Repeats that may differ by more than one point before a rater is left out.

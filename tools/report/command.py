@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from avb.pipeline.config import UsageError
-from avb.pipeline.shard import open_atomic, write_atomic
-from avb.pipeline.storage import Folder
-from avb.tools.console import say
+from avb.pipeline.errors import UsageError
+from avb.pipeline.shards.tar import open_atomic, write_atomic
+from avb.pipeline.storage.store import Folder
+from avb.tools.cli.console import say
 from avb.tools.report.runs import Run, load_run, load_runs
 from avb.tools.report.style import drawing, need
 
@@ -81,7 +81,7 @@ def plot(
 
 
 def _draw(run: Run, figure: str, look: Callable[[], Any], clip: int) -> Any:
-    from avb.tools.report import figures, scenes
+    from avb.tools.report import example_figures, figures
 
     probes = None
     if run.results:
@@ -96,11 +96,13 @@ def _draw(run: Run, figure: str, look: Callable[[], Any], clip: int) -> Any:
             raise ValueError(found["reason"])
         return figures.similarity(found)
     if figure == "tsne":
-        return scenes.tsne(look().features(), probes)
+        return example_figures.tsne(look().features(), probes)
     clips = look().clips(clip)
     if len(clips) < clip:
         raise ValueError(f"--clip {clip}: the test part has {len(clips)}")
-    return (scenes.addressing if figure == "addressing" else scenes.mels)(clips[clip - 1])
+    return (example_figures.addressing if figure == "addressing" else example_figures.mels)(
+        clips[clip - 1]
+    )
 
 
 def _record(run: Run) -> dict[str, Any]:
@@ -118,7 +120,7 @@ def _need_look(
 
 
 def _open(run: Run, data: Folder, device: str | None, datasets: Path | None) -> Any:
-    from avb.tools.report.look import open_look
+    from avb.tools.report.examples import open_look
     from avb.tools.train_command import choose_device
 
     return open_look(run, data, choose_device(device), datasets)

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from avb.pipeline.config import UsageError
+from avb.pipeline.errors import UsageError
 from avb.tools.report import figures, published, tables
-from avb.tools.report.facts import differences
 from avb.tools.report.runs import Result, Run
+from avb.tools.report.settings import differences
 from avb.tools.report.style import drawing, svg
 from avb.tools.report.tables import Table
 
@@ -196,7 +196,7 @@ def _memory(runs: Sequence[Run]) -> Section:
 
 def _paired(runs: Sequence[Run]) -> Section:
     """Two runs of one task on the same clips, each pair."""
-    from avb.train.compare import compare
+    from avb.train.evaluate.compare import compare
 
     section = Section("Runs compared on the same clips")
     for one, other in itertools.combinations(_results(runs), 2):
@@ -221,7 +221,7 @@ def _paired(runs: Sequence[Run]) -> Section:
 
 def _seen(run: Run, look: Any, clips: int) -> Section:
     """Clips with their addresses, mels and sounds, and the map of features."""
-    from avb.tools.report import scenes
+    from avb.tools.report import example_figures
 
     section = Section(f"{run.name}: {'words seen' if run.task == 'lip' else 'seen and heard'}")
     if look is None:
@@ -235,9 +235,9 @@ def _seen(run: Run, look: Any, clips: int) -> Section:
     for clip in look.clips(clips):
         if run.slots:
             caption = f"{clip.key}: addresses under the frames and the sound they belong to"
-            section.draw(scenes.addressing, caption, clip)
+            section.draw(example_figures.addressing, caption, clip)
         if clip.made_db is not None:
-            section.draw(scenes.mels, f"{clip.key}: true mel and the model's", clip)
+            section.draw(example_figures.mels, f"{clip.key}: true mel and the model's", clip)
         if clip.sounds:
             players = [(title, data_uri(clip.sounds[name])) for name, title in SOUNDS.items()]
             section.blocks.append(Sounds(players))
@@ -252,7 +252,7 @@ def _seen(run: Run, look: Any, clips: int) -> Section:
         except ValueError as reason:
             section.blocks.append(Text(f"Map of features: left out, {reason}."))
             return section
-        section.draw(scenes.tsne, caption, features, found.get("probes"))
+        section.draw(example_figures.tsne, caption, features, found.get("probes"))
         widths = features.visual.shape[1], features.real.shape[1]
         if widths[0] != widths[1]:
             text = "Visual features have {} numbers and audio features {}: no map holds both."

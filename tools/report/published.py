@@ -8,7 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from avb.pipeline.config import build, read_yaml
+from avb.pipeline.config import build
+from avb.pipeline.parse import read_yaml
 
 FILE = Path(__file__).with_name("published.yaml")
 

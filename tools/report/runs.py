@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from avb.pipeline.config import UsageError, build, parse_json, read_json, read_yaml
+from avb.pipeline.config import build
+from avb.pipeline.errors import UsageError
+from avb.pipeline.parse import parse_json, read_json, read_yaml
+from avb.train.evaluate.record import check_record, is_number, is_record
 from avb.train.network import Data
 from avb.train.recipe import Recipe
-from avb.train.record import check_record, is_number, is_record
 
 CHECKPOINTS = ("best.pt", "last.pt")
 
@@ -66,7 +68,7 @@ class Run:
     @property
     def slots(self) -> int:
         """Slots of the memory; 0 is the baseline."""
-        from avb.tools.report.facts import model_defaults
+        from avb.tools.report.settings import model_defaults
 
         return int(self.recipe["model"].get("slots", model_defaults(self.task)["slots"]))
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from avb.pipeline.config import UsageError
+from avb.pipeline.errors import UsageError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

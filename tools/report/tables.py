@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from avb.tools.report import published
-from avb.tools.report.facts import facts
 from avb.tools.report.figures import NULLS, SIDES
-from avb.tools.report.numbers import NONE, interval, number, titled
+from avb.tools.report.format import NONE, interval, number, titled
 from avb.tools.report.runs import Result, Run
+from avb.tools.report.settings import facts
 
 #: Shown beside published rows, where one of them or a run has it.
 PUBLISHED_COLUMNS = {

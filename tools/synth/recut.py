@@ -16,8 +16,8 @@ import av
 import cv2
 import numpy as np
 
-from avb.pipeline.facemesh import FaceMesh
-from avb.pipeline.facemesh_mediapipe import quiet
+from avb.pipeline.clip.facemesh import FaceMesh
+from avb.pipeline.clip.facemesh_mediapipe import quiet
 from avb.tools.synth import raw
 from avb.tools.synth.raw import Clip
 from avb.tools.synth.voice import SAMPLE_RATE, Span

@@ -24,7 +24,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["avb.tools.ui.work"])
+_context.set_forkserver_preload(["avb.tools.ui.film"])
 
 #: The longest line, and the largest file that is written, in bytes.
 MOST_BYTES = 1 << 28

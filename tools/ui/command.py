@@ -20,9 +20,9 @@ from typing import Any
 
 import typer
 
-from avb.machine import cores
-from avb.pipeline.config import UsageError
-from avb.tools.console import FAILED, fail, say
+from avb.pipeline.errors import UsageError
+from avb.pipeline.machine import cores
+from avb.tools.cli.console import FAILED, fail, say
 from avb.tools.ui.child import Limits, Stopped, lines
 
 PREFIX, LOCK = "avb-ui-", "in-use"
@@ -140,7 +140,7 @@ async def describe(options: Options) -> list[dict[str, Any]]:
     datasets = None if options.datasets is None else str(options.datasets)
     paths = [str(path) for path in options.ckpt]
     work = lines(
-        "avb.tools.ui.work:describe", Limits(600, 600, 1 << 40), paths, options.device, datasets
+        "avb.tools.ui.film:describe", Limits(600, 600, 1 << 40), paths, options.device, datasets
     )
     try:
         models = [json.loads(line) async for line in work]

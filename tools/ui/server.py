@@ -100,7 +100,7 @@ class Service:
         if self.turn.locked():
             yield _line(doing="Waiting for another clip")
         async with self.turn:
-            events = lines("avb.tools.ui.work:read", self.limits, str(film), *options)
+            events = lines("avb.tools.ui.film:read", self.limits, str(film), *options)
             async with aclosing(events):
                 try:
                     async for event in events:

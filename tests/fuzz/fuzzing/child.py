@@ -15,7 +15,7 @@ import traceback
 
 from typer.testing import CliRunner
 
-import avb.tools.ui.work  # noqa: F401  (whatever takes long to import)
+import avb.tools.ui.film  # noqa: F401  (whatever takes long to import)
 from avb.tools.cli import app
 
 

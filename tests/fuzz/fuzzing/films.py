@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from avb.pipeline.decode_ffmpeg import ffmpeg_program
+from avb.pipeline.clip.ffmpeg import ffmpeg_program
 from avb.tools.synth import face
 from fuzzing.mutate import Rng, mutate
 

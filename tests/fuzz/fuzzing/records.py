@@ -11,9 +11,9 @@ from typing import Any
 import torch
 import yaml
 
-from avb.pipeline.index import load_index
+from avb.pipeline.stream.index import load_index
 from avb.train import checkpoint
-from avb.train.measures.judge import Judge, Training, fingerprint
+from avb.train.evaluate.words.recogniser import Judge, Training, fingerprint
 from avb.train.sounds import front_end
 from fuzzing.mutate import Rng, mutate, mutate_tree
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from avb.pipeline import storage
-from avb.pipeline.storage import Store
+from avb.pipeline.storage import store
+from avb.pipeline.storage.store import Store
 
 #: What the door does with a request instead of passing it on: "500", "403", "cut", "slow", ...
 Rule = Callable[[str, str], str | None]
@@ -206,7 +206,7 @@ def bucket(door: Door, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Itera
     }
     for name, value in values.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(storage, "FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(store, "FIRST_WAIT_S", 0.001)
     client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{door.port}")
     name = f"corpus-{next(_numbers)}"
     client.create_bucket(Bucket=name)

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from avb.pipeline.cache import Cache, fetched_ahead, open_file, the_cache
-from avb.pipeline.config import UsageError
-from avb.pipeline.storage import StorageError, Store
+from avb.pipeline.errors import StorageError, UsageError
+from avb.pipeline.storage.cache import Cache, fetched_ahead, open_file, the_cache
+from avb.pipeline.storage.store import Store
 
 SIZE = 100_000
 

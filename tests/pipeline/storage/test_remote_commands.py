@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from avb.pipeline.storage import Store
+from avb.pipeline.storage.store import Store
 from avb.tools.cli import app
 from avb.tools.synth import make
 
@@ -145,7 +145,7 @@ def test_a_bench_streams_from_a_store(there: Store, bucket: Any) -> None:
 
 
 def test_a_flipped_byte_in_a_store_is_named(grid: Any, bucket: Any) -> None:
-    from avb.pipeline.verify import _Look, _look_at
+    from avb.pipeline.shards.verify import _Look, _look_at
 
     tar = next(iter(sorted(grid.folder.glob("s1-*.tar"))))
     data = bytearray(tar.read_bytes())
@@ -158,7 +158,7 @@ def test_a_flipped_byte_in_a_store_is_named(grid: Any, bucket: Any) -> None:
 
 
 def test_cache_options_reach_every_reader(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from avb.pipeline.cache import the_cache
+    from avb.pipeline.storage.cache import the_cache
 
     for name in ("AVB_CACHE", "AVB_CACHE_GB"):
         monkeypatch.setenv(name, "")

@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from avb.pipeline.config import UsageError, load_corpora
-from avb.pipeline.prep import Part, Summary, prep
-from avb.pipeline.storage import StorageError, place
+from avb.pipeline.build.prep import Part, Summary, prep
+from avb.pipeline.config import load_corpora
+from avb.pipeline.errors import StorageError, UsageError
+from avb.pipeline.storage.store import place
 from avb.tools.cli import app
 from avb.tools.prep_command import settings_for
 
@@ -159,9 +160,9 @@ def test_of_two_that_start_at_once_the_later_one_keeps_to_the_plan(
     raw: Path, bucket: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other run writes its plan when this one has looked and found none."""
-    from avb.pipeline import remote
+    from avb.pipeline.storage import mirror
 
-    push, calls = remote.Mirror.push_plan, []
+    push, calls = mirror.Mirror.push_plan, []
 
     def late(self: Any, plan: Path) -> None:
         calls.append(self)
@@ -169,7 +170,7 @@ def test_of_two_that_start_at_once_the_later_one_keeps_to_the_plan(
             run(raw, bucket.store, part=Part(1, 2))
         push(self, plan)
 
-    monkeypatch.setattr(remote.Mirror, "push_plan", late)
+    monkeypatch.setattr(mirror.Mirror, "push_plan", late)
     with pytest.raises(UsageError, match="made with other settings.*crf"):
         run(raw, bucket.store, given={"crf": 30})
     calls.clear()

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from avb.pipeline.index import load_index
-from avb.pipeline.storage import StorageError
-from avb.pipeline.stream import Stream
+from avb.pipeline.errors import StorageError
+from avb.pipeline.stream.index import load_index
+from avb.pipeline.stream.stream import Stream
 
 
 def upload(folder: Path, bucket: Any, prefix: str = "grid") -> Any:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from avb.pipeline import storage
-from avb.pipeline.config import UsageError
-from avb.pipeline.storage import StorageError, Store, place
+from avb.pipeline.errors import StorageError, UsageError
+from avb.pipeline.storage import store as storage
+from avb.pipeline.storage.store import Store, place
 
 DATA = bytes(range(256)) * 2000
 

@@ -1,0 +1,1 @@
+"""A corpus to shards: the plan, the units of work, where they run, and the manifest."""

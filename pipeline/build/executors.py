@@ -1,0 +1,297 @@
+"""Where units run: a table of engines, each a function that maps tasks to reports.
+
+An engine knows nothing of clips and shards: it takes tasks from a queue while there are any, has a
+bounded number of them in flight, and says of each how far it is, that it is done, or that its
+worker died. What follows from a death is for `dispatch` to decide, the same for every engine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import multiprocessing
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from avb.pipeline.build.unit import run_unit, try_clips
+from avb.pipeline.build.worker import follow_parent, settle_process
+from avb.pipeline.corpora.sources import SourceFault
+from avb.pipeline.storage.store import Store
+
+
+@dataclass(frozen=True)
+class Make:
+    """A task: make the shard and the rows of one unit, but for the clips at `crashed` and `hung`.
+
+    Attributes:
+        limit_s: how long one clip may take (None: for ever), of the wall. A worker is one thread,
+            so it bounds the processor as well.
+        retries: how often an engine that loses workers for reasons of its own, such as a machine
+            taken away, may start it again.
+    """
+
+    plan: Path
+    folder: Path
+    number: int
+    crashed: frozenset[int] = frozenset()
+    retries: int = 3
+    store: Store | None = None  # what the folder stands for
+    hung: frozenset[int] = frozenset()
+    limit_s: float | None = None
+
+    def run(self) -> Iterator[bool | None]:
+        """Do it; None where a clip begins, and after it whether it passed."""
+        return run_unit(self.plan, self.number, self.folder, self.crashed, self.store, self.hung)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A task: take some clips of a unit and write nothing."""
+
+    plan: Path
+    folder: Path
+    number: int
+    clips: range
+    retries: int = 0
+    store: Store | None = None
+    hung: frozenset[int] = frozenset()
+    limit_s: float | None = None
+
+    def run(self) -> Iterator[bool | None]:
+        """Do it; None where a clip begins, and after it whether it passed."""
+        return try_clips(self.plan, self.number, self.folder, self.clips, self.store, self.hung)
+
+
+#: What an engine runs; small, hashable and picklable.
+Task = Make | Probe
+
+
+@dataclass(frozen=True)
+class Report:
+    """How a task stands: clips taken and how many of them were refused.
+
+    A task that "failed" could not read the corpus, and `said` is of which file. One that "hung" was
+    stopped at the clip of its unit that `clips` counts up to.
+    """
+
+    task: Task
+    clips: int
+    refused: int
+    state: str = "running"  # or "done", "died", "failed", "hung"
+    said: str = ""
+
+
+#: Takes tasks from the queue, of which others may join between two reports, until none is left;
+#: at most so many at once (None: as many as there are workers).
+Engine = Callable[[deque[Task], int | None], Iterator[Report]]
+
+
+def _local(address: str | None) -> AbstractContextManager[Engine]:
+    return local()
+
+
+def _ray(address: str | None) -> AbstractContextManager[Engine]:
+    from avb.pipeline.build.executor_ray import cluster
+
+    return cluster(address)
+
+
+#: What opens an engine for the length of a `with` block, by name; the argument is its address.
+ENGINES: dict[str, Callable[[str | None], AbstractContextManager[Engine]]] = {
+    "local": _local,
+    "ray": _ray,
+}
+
+
+_settle_once = functools.cache(settle_process)
+
+
+#: Clips taken, how many of them were refused, and the number of the present try, 0 between clips.
+Counts = tuple[int, int, int]
+
+
+def work(task: Task) -> Iterator[Counts]:
+    """Run a task in this process; its counts whenever a clip begins and ends."""
+    _settle_once()
+    clips = refused = tries = 0
+    for ok in task.run():
+        if ok is None:
+            tries += 1
+        else:
+            clips, refused = clips + 1, refused + (not ok)
+        yield clips, refused, tries if ok is None else 0
+
+
+def work_in_worker(task: Task, count: Callable[[Counts], None]) -> None:
+    """Run a task in a process that may be lost; one without memory is as good as dead."""
+    try:
+        for counts in work(task):
+            count(counts)
+    except MemoryError:
+        os._exit(1)
+
+
+# local ----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def local() -> Iterator[Engine]:
+    """Worker processes of this machine; without a number of them, this process itself.
+
+    In this process nothing is started and nothing needs a `__main__` guard, but a clip that crashes
+    its decoder ends it, and one that hangs is waited for: `limit_s` is kept by workers alone.
+    """
+    idle: list[Worker] = []
+    try:
+        yield lambda waiting, jobs: _here(waiting) if jobs is None else workers(waiting, jobs, idle)
+    finally:
+        for worker in idle:
+            worker.kill()
+
+
+def _here(waiting: deque[Task]) -> Iterator[Report]:
+    while waiting:
+        task = waiting.popleft()
+        clips = refused = 0
+        try:
+            for clips, refused, _ in work(task):
+                yield Report(task, clips, refused)
+        except SourceFault as fault:
+            yield Report(task, 0, 0, "failed", str(fault))
+        else:
+            yield Report(task, clips, refused, "done")
+
+
+class Worker:
+    """One process, alone in its pool: when it dies, it is clear of what."""
+
+    def __init__(self) -> None:
+        # Forked from a server that has imported everything and run nothing, so that a fresh one
+        # after a death takes 0.05 s and not 4; a live mediapipe graph and fork do not go together.
+        context = multiprocessing.get_context("forkserver")
+        preload = ["avb.pipeline.build.unit", "torch", "cv2", "pyarrow.parquet"]
+        context.set_forkserver_preload(preload)
+        self.counts = context.RawArray("q", 3)  # of the present task
+        self._watch = _Watch()
+        self.pool = ProcessPoolExecutor(1, context, _start_worker, (self.counts,))
+
+    def submit(self, task: Task) -> Future[None]:
+        """Begin a task."""
+        self.counts[:] = (0, 0, 0)
+        return self.pool.submit(_work, task)
+
+    def report(self, task: Task, state: str) -> Report:
+        """How it stands with the present task."""
+        clips, refused, _ = self.counts
+        return Report(task, clips, refused, state)
+
+    def look(self, task: Task) -> Report:
+        """How it stands with a task that is running; one that hangs is stopped."""
+        counts: Counts = tuple(self.counts)  # type: ignore[assignment]
+        if task.limit_s is None or self._watch.seconds(counts) <= task.limit_s:
+            return Report(task, *counts[:2])
+        for process in (self.pool._processes or {}).values():
+            _kill_children(process)
+        self.kill()
+        return Report(task, *counts[:2], "hung")
+
+    def kill(self) -> None:
+        """End the process."""
+        processes = list((self.pool._processes or {}).values())
+        self.pool.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
+            process.kill()
+
+
+def _kill_children(process: BaseProcess) -> None:
+    """End the programs that a process waits for; of one that lives, since numbers come again."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    with contextlib.suppress(OSError):
+        for child in children.read_text().split() if process.is_alive() else ():
+            os.kill(int(child), signal.SIGKILL)
+
+
+class _Watch:
+    """How long a worker has been at one clip, as far as the one who watches was awake."""
+
+    def __init__(self) -> None:
+        self._last: Counts = (0, 0, 0)
+        self._looked = self._seconds = 0.0
+
+    def seconds(self, counts: Counts) -> float:
+        """Since its present clip began, or was tried again; 0 between clips."""
+        now = time.monotonic()
+        # No clip is to blame for a machine that slept, or a run that was stopped for a while.
+        passed, self._looked = min(now - self._looked, 1.0), now
+        same = counts == self._last and counts[2]
+        self._last, self._seconds = counts, self._seconds + passed if same else 0.0
+        return self._seconds
+
+
+def workers(waiting: deque[Task], jobs: int, idle: list[Worker]) -> Iterator[Report]:
+    """Run tasks in `jobs` processes of this machine; those that are left go to `idle`, and from it.
+
+    One that dies, or is stopped at a clip that hangs, is replaced.
+    """
+    running: dict[Future[None], tuple[Task, Worker]] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                worker = idle.pop() if idle else Worker()
+                try:
+                    running[worker.submit(waiting[0])] = (waiting[0], worker)
+                    waiting.popleft()
+                except BrokenProcessPool:  # killed while it had nothing to do
+                    worker.kill()
+            for future in wait(running, timeout=0.25, return_when=FIRST_COMPLETED).done:
+                task, worker = running.pop(future)
+                yield _ended(task, worker, future, idle)
+            for future, (task, worker) in list(running.items()):
+                report = worker.look(task)
+                if report.state == "hung":
+                    del running[future]
+                yield report
+    finally:
+        for _, worker in running.values():
+            worker.kill()
+
+
+def _ended(task: Task, worker: Worker, future: Future[None], idle: list[Worker]) -> Report:
+    try:
+        future.result()
+    except BrokenProcessPool:
+        worker.kill()
+        return Report(task, 0, 0, "died")
+    except SourceFault as fault:
+        idle.append(worker)
+        return Report(task, 0, 0, "failed", str(fault))
+    idle.append(worker)
+    return worker.report(task, "done")
+
+
+# In a worker: counts that the process that started it reads.
+_counts: Any = None
+
+
+def _start_worker(counts: Any) -> None:
+    global _counts
+    _counts = counts
+    follow_parent()
+
+
+def _work(task: Task) -> None:
+    work_in_worker(task, _count)
+
+
+def _count(counts: Counts) -> None:
+    _counts[:] = counts

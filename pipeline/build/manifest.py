@@ -1,0 +1,171 @@
+"""What became of every clip: rows of the units to `manifest.parquet`, and `dataset.json`, last."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import avb
+from avb.pipeline.build.plan import Plan, Unit
+from avb.pipeline.build.unit import row_schema, rows_path
+from avb.pipeline.clip import audio
+from avb.pipeline.clip.facemodels import describe, version_of
+from avb.pipeline.config import Corpus
+from avb.pipeline.shards.metadata import FORMAT
+from avb.pipeline.shards.tar import open_atomic, write_atomic
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MANIFEST_ROWS = 1 << 15  # in a row group; the index of a file with one a unit outgrows its rows
+LIBRARIES = ("av", "opencv-python-headless", "numpy", "torch", "torchaudio")
+
+
+def write_manifest(folder: Path, plan: Plan) -> None:
+    """Gather the rows of all units, in plan order, into `manifest.parquet`."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = row_schema()
+    for name in ("sums", "sources"):
+        schema = schema.remove(schema.get_field_index(name))
+    gathered: list[pa.Table] = []
+    with (
+        open_atomic(folder / "manifest.parquet") as file,
+        pq.ParquetWriter(file, schema, compression="zstd") as writer,
+    ):
+        for unit in plan.units:
+            gathered.append(_read(folder, unit, schema.names))
+            if sum(map(len, gathered)) >= MANIFEST_ROWS or unit is plan.units[-1]:
+                writer.write_table(pa.concat_tables(gathered))
+                gathered.clear()
+
+
+def write_dataset(folder: Path, plan: Plan, corpus: Corpus, seconds: float) -> dict[str, Any]:
+    """Write `dataset.json`, which says that the folder is complete, and return it."""
+    settings = plan.settings
+    status: Counter[str] = Counter()
+    flags: Counter[str] = Counter()
+    shards = []
+    tally = _Tally(list(settings.crops))
+    for unit in plan.units:
+        head, table = _rows(folder, unit)
+        status.update(table["status"].to_pylist())
+        flags.update(flag for row in table["flags"].to_pylist() for flag in row or ())
+        kept = table.filter(_is_ok(table))
+        tally.add(kept, settings)
+        if kept.num_rows:
+            shards.append(
+                {
+                    "name": unit.name,
+                    "samples": kept.num_rows,
+                    "bytes": int(head["bytes"]),
+                    "sha256": head["sha256"],
+                }
+            )
+    scale, offset = audio.mel_scale_offset(settings.mel)
+    plain = settings.as_dict()
+    identity = json.dumps([FORMAT, plain, plan.labels, shards], sort_keys=True)
+    record = {
+        "schema": FORMAT,
+        "corpus": settings.corpus,
+        "title": corpus.title,
+        "layout": plan.layout,
+        "fingerprint": hashlib.sha256(identity.encode()).hexdigest(),
+        "settings": plain,
+        "crops": {
+            name: {"size": c.size, "stored": c.stored, "margin": c.margin}
+            for name, c in settings.crops.items()
+        },
+        "mel": plain["mel"]
+        | {"dtype": settings.mel_dtype, "scale": scale, "offset": offset, **tally.mel()},
+        "pixels": tally.pixels(),
+        "counts": {
+            "listed": plan.listed,
+            "ok": status["ok"],
+            "status": dict(sorted(status.items())),
+            "flags": dict(sorted(flags.items())),
+        },
+        "tracker": describe(settings.tracker) if settings.box == "tracked" else None,
+        "labels": plan.labels,
+        "labels_sha256": hashlib.sha256("\n".join(plan.labels).encode()).hexdigest(),
+        "shards": shards,
+        "versions": {"avb": avb.__version__} | _versions(),
+        "licence": {"name": corpus.licence.name, "apply": corpus.licence.apply},
+        "timings": {"seconds": round(seconds, 3)},
+    }
+    text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+    write_atomic(folder / "dataset.json", text.encode())
+    return record
+
+
+def _read(folder: Path, unit: Unit, columns: list[str]) -> pa.Table:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(rows_path(folder, unit)) as file:
+        return file.read(columns, use_threads=False)  # threads cost more than so small a file
+
+
+def _rows(folder: Path, unit: Unit) -> tuple[dict[str, str], pa.Table]:
+    table = _read(folder, unit, ["status", "flags", "n_frames", "n_mel", "sums"])
+    return {k.decode(): v.decode() for k, v in table.schema.metadata.items()}, table
+
+
+def _is_ok(table: Any) -> Any:
+    import pyarrow.compute as pc
+
+    return pc.equal(table["status"], "ok")
+
+
+class _Tally:
+    """Adds up the sums of kept clips, in plan order, so that the result never depends on jobs."""
+
+    def __init__(self, kinds: list[str]) -> None:
+        self.kinds = kinds
+        self.sums = [0.0] * (2 * len(kinds) + 2)
+        self.frames = 0
+        self.columns = 0
+        self.sides: dict[str, int] = {}
+        self.n_mels = 0
+
+    def add(self, kept: Any, settings: Any) -> None:
+        """Add the kept rows of one unit."""
+        self.sides = {k: c.stored for k, c in settings.crops.items()}
+        self.n_mels = settings.mel.n_mels
+        self.frames += sum(kept["n_frames"].to_pylist())
+        self.columns += sum(kept["n_mel"].to_pylist())
+        for row in kept["sums"].to_pylist():
+            self.sums = [a + b for a, b in zip(self.sums, row, strict=True)]
+
+    def _moments(self, at: int, count: int) -> dict[str, float]:
+        if count == 0:
+            return {"mean": 0.0, "std": 0.0}
+        mean = self.sums[at] / count
+        variance = max(0.0, self.sums[at + 1] / count - mean * mean)
+        return {"mean": round(mean, 5), "std": round(math.sqrt(variance), 5)}
+
+    def pixels(self) -> dict[str, dict[str, float]]:
+        """Mean and deviation of the stored pixels (0 to 255) of each crop."""
+        return {
+            kind: self._moments(2 * i, self.frames * self.sides.get(kind, 0) ** 2)
+            for i, kind in enumerate(self.kinds)
+        }
+
+    def mel(self) -> dict[str, float]:
+        """Mean and deviation of the log-mels."""
+        return self._moments(2 * len(self.kinds), self.columns * self.n_mels)
+
+
+def _versions() -> dict[str, str]:
+    found = {name: version for name in LIBRARIES if (version := version_of(name))}
+    try:
+        import av
+
+        found["ffmpeg"] = ".".join(map(str, av.library_versions["libavcodec"]))
+    except (ImportError, KeyError):
+        pass
+    return found

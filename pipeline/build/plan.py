@@ -1,0 +1,432 @@
+"""The plan: every listed clip, in which shard it belongs, and the settings that decide its bytes.
+
+A plan is one Arrow file with a record batch a unit, so that a unit of work, one shard, is a pure
+function of (plan file, unit number) and reads nothing else of the plan. (Of a Parquet file with a
+row group a unit, everyone who opens it reads the index of all: 0.5 s and 155 MB at 10,000 units.)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import operator
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from avb.pipeline.build.spill import Spill, runs
+from avb.pipeline.config import Corpus, Crop, Mel, build
+from avb.pipeline.corpora import adapter
+from avb.pipeline.corpora.clip import Clip, Listing
+from avb.pipeline.corpora.sources import listing_faults_named, sources_of
+from avb.pipeline.errors import UsageError
+from avb.pipeline.shards.metadata import FORMAT
+from avb.pipeline.shards.tar import open_atomic
+from avb.pipeline.storage.mirror import listed_tree
+from avb.pipeline.storage.store import Folder, Store
+from avb.pipeline.storage.store import place as folder_at
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+LISTED_ROWS = 4096  # listed clips that are Python objects at one time
+
+
+#: Settings that came after the first shards, and what they were before.
+LATER = {"max_seconds": 60.0, "audio": "required"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that decides the bytes of the shards, next to the corpus itself."""
+
+    corpus: str
+    crops: dict[str, Crop]
+    box: str
+    codec: str
+    crf: int
+    decoder: str
+    mel_dtype: str
+    keep_audio: bool
+    face_every: int
+    shard_clips: int
+    fps: int
+    sample_rate: int
+    mel: Mel
+    fixed_box: list[int] | None = None
+    picture: list[int] | None = None
+    frames: int | None = None
+    max_seconds: float = 60.0
+    audio: str = "required"
+    limit: int | None = None
+    speakers: list[str] | None = None
+    tracker: str = "mediapipe"  # plans that do not say it are of when there was no other
+
+    def __post_init__(self) -> None:
+        rates = 0 < self.fps <= 1000 and self.fps <= self.sample_rate <= 1_000_000
+        steps = self.face_every > 0 and self.shard_clips > 0
+        sides = [side for pair in (self.fixed_box, self.picture) for side in pair or ()]
+        if not (rates and steps and all(0 <= side <= 1 << 16 for side in sides)):
+            raise ValueError("rates, steps or boxes that no shards are made with")
+
+    def as_dict(self) -> dict[str, Any]:
+        """A plain mapping, as it goes into JSON."""
+        return dataclasses.asdict(self)
+
+    def deciding(self) -> dict[str, Any]:
+        """Those that decide the bytes: not the tracker where nothing is tracked.
+
+        Nor what could be no other when shards began: units of then stay finished.
+        """
+        fixed = self.box != "tracked" or self.tracker == "mediapipe"
+        idle = {"tracker"} if fixed else set()
+        idle |= {name for name, old in LATER.items() if getattr(self, name) == old}
+        return {k: v for k, v in self.as_dict().items() if k not in idle}
+
+    def difference(self, other: Settings) -> list[str]:
+        """One line for each setting in which `other` differs."""
+        mine, theirs = self.deciding(), other.deciding()
+        keys = [k for k in self.as_dict() if mine.get(k) != theirs.get(k)]
+        there, here = other.as_dict(), self.as_dict()
+        return [f"{k}: {there[k]} there, {here[k]} now" for k in keys]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One shard to make: its number in the plan, its name, its clips, a hash of all it rests on.
+
+    `sources` is a hash of the sizes and times of its clips' files, "" where they are not known,
+    `labels` one of the numbers of their labels, which another label that came can move.
+    """
+
+    number: int
+    name: str
+    clips: int
+    digest: str
+    sources: str = ""
+    labels: str = ""
+
+
+@dataclass
+class Plan:
+    """The head of a plan file: everything but the rows.
+
+    `given` is what was given as the corpus: its root, or the table (None: not known).
+    """
+
+    path: Path
+    root: Folder
+    settings: Settings
+    labels: list[str]
+    layout: str
+    units: list[Unit]
+    notices: list[str] = field(default_factory=list)
+    groups: dict[str, int] = field(default_factory=dict)
+    statuses: dict[str, int] = field(default_factory=dict)
+    given: Folder | None = None
+    format: int = FORMAT
+
+    @property
+    def listed(self) -> int:
+        """How many clips the plan holds, refused ones included."""
+        return sum(unit.clips for unit in self.units)
+
+    def rows(self, unit: int) -> list[tuple[str, Clip]]:
+        """Key and clip of every row of one unit, in shard order."""
+        return [_to_clip(row) for row in self.table(unit).to_pylist()]
+
+    def table(self, unit: int) -> pa.Table:
+        """The rows of one unit as they are stored, in shard order."""
+        import pyarrow as pa
+        import pyarrow.ipc as ipc
+        import pyarrow.parquet as pq
+
+        if _is_parquet(self.path):
+            return pq.ParquetFile(self.path).read_row_group(unit)
+        with pa.OSFile(str(self.path)) as file:
+            return pa.Table.from_batches([ipc.open_file(file).get_batch(unit)])
+
+
+def stable_hash(key: str) -> int:
+    """The first 64 bits of SHA-256 of a key: the order of clips, and what `--limit` takes."""
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
+
+
+def schema() -> pa.Schema:
+    """Columns of a plan file."""
+    import pyarrow as pa
+
+    word = pa.struct([("word", pa.string()), ("start", pa.float64()), ("end", pa.float64())])
+    file = pa.struct([("name", pa.string()), ("size", pa.int64()), ("mtime_ns", pa.int64())])
+    text = ("group", "source", "split", "speaker", "label", "audio", "text")
+    return pa.schema(
+        [("key", pa.string())]
+        + [(name, pa.string()) for name in text]
+        + [("start", pa.float64()), ("end", pa.float64())]
+        + [("words", pa.list_(word)), ("status", pa.string()), ("error", pa.string())]
+        + [("flags", pa.list_(pa.string())), ("sources", pa.list_(file))]
+    )
+
+
+def _placed_schema() -> pa.Schema:
+    import pyarrow as pa
+
+    return schema().insert(0, pa.field("place", pa.binary()))
+
+
+def _place(group: str, key: str, number: int) -> bytes:
+    """What clips are ordered by: group, stable hash of the key, number in the listing."""
+    return b"%b\0%b%b" % (group.encode(), stable_hash(key).to_bytes(8), number.to_bytes(8))
+
+
+def _hashes(batch: pa.RecordBatch) -> NDArray[np.uint64]:
+    """The stable hashes of a batch's keys."""
+    import numpy as np
+
+    places = batch["place"].to_pylist()
+    return np.frombuffer(b"".join(place[-16:-8] for place in places), ">u8").astype(np.uint64)
+
+
+def _number_of(place: bytes) -> int:
+    return int.from_bytes(place[-8:])
+
+
+def _spill(
+    listing: Listing, settings: Settings, root: Path, folder: Path
+) -> tuple[Spill, set[str]]:
+    """All listed clips, each under a key of its own, and the talkers among them.
+
+    A key met again is a `duplicate` under another key, or another clip where the listing says so.
+    """
+    import pyarrow as pa
+
+    spill = Spill(folder, _placed_schema())
+    fields = operator.attrgetter(*schema().names[1:])
+    speakers: set[str] = set()
+    clips, first = iter(listing.clips), 0
+    while some := list(itertools.islice(clips, LISTED_ROWS)):
+        for clip in some:
+            if settings.audio == "optional" and clip.status == "missing_audio":
+                clip.status = clip.error = ""
+            clip.sources = sources_of(root, clip, listing.met)
+        keys = [f"{clip.group}/{clip.name}" for clip in some]
+        numbers = range(first, first + len(some))
+        places = [_place(c.group, k, n) for c, k, n in zip(some, keys, numbers, strict=True)]
+        others = [list(column) for column in zip(*map(fields, some), strict=True)]
+        spill.add(pa.record_batch([places, keys, *others], schema=_placed_schema()))
+        speakers.update(clip.speaker for clip in some if clip.speaker)
+        first += len(some)
+    while repeats := dict(_repeats(spill)):
+        spill = _renamed(spill, repeats, folder, listing.twins_kept)
+    return spill, speakers
+
+
+def _repeats(spill: Spill) -> Iterator[tuple[int, int]]:
+    """Number in the listing of each clip whose key was listed before, and the how many-th it is."""
+    last, count = b"", 1
+    for batch in spill.merged(["place"]):
+        for place in batch["place"].to_pylist():
+            if place[:-8] == last:
+                count += 1
+                yield _number_of(place), count
+            else:
+                last, count = place[:-8], 1
+
+
+def _renamed(spill: Spill, repeats: dict[int, int], folder: Path, twins_kept: bool) -> Spill:
+    """The same clips with the repeated ones under another key."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    fresh = Spill(folder, _placed_schema())
+    for batch in spill.slices():
+        again = pa.array([_number_of(place) in repeats for place in batch["place"].to_pylist()])
+        fresh.add(batch.filter(pc.invert(again)))
+        rows = batch.filter(again).to_pylist()
+        for row in rows:
+            key, number = row["key"], _number_of(row["place"])
+            if not (twins_kept or row["status"]):
+                row |= {"status": "duplicate", "error": f"{key} was listed before"}
+            row["key"] = f"{key}{'-' if twins_kept else '~'}{repeats[number]}"
+            row["place"] = _place(row["group"], row["key"], number)
+        fresh.add(pa.RecordBatch.from_pylist(rows, _placed_schema()))
+    return fresh
+
+
+def _chosen(spill: Spill, settings: Settings) -> Iterator[pa.RecordBatch]:
+    """Clips in the order of the plan: those of the talkers, of them the `limit` lowest hashes."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    def of_talkers(batch: pa.RecordBatch) -> pa.RecordBatch:
+        if settings.speakers is None:
+            return batch
+        return batch.filter(pc.is_in(batch["speaker"], pa.array(settings.speakers, pa.string())))
+
+    highest = None
+    if settings.limit is not None:
+        slices = map(of_talkers, spill.slices(["place", "speaker"]))
+        hashes = np.concatenate([_hashes(batch) for batch in slices])
+        highest = np.sort(hashes)[: settings.limit][-1]
+    for batch in map(of_talkers, spill.merged()):
+        if highest is not None:
+            batch = batch.filter(pa.array(_hashes(batch) <= highest))
+        yield batch.select(schema().names)
+
+
+def _to_clip(row: dict[str, Any]) -> tuple[str, Clip]:
+    key = row.pop("key")
+    row["words"] = [(w["word"], w["start"], w["end"]) for w in row["words"]]
+    if row.get("sources") is not None:  # plans of earlier versions have none
+        row["sources"] = [(s["name"], s["size"], s["mtime_ns"]) for s in row["sources"]]
+    return key, Clip(name=key.split("/", 1)[1], **row)
+
+
+def make_plan(corpus: Corpus, settings: Settings, root: Folder, path: Path) -> Plan:
+    """List the corpus, lay its clips into shards, and write the plan file `path`.
+
+    Clips of a group are laid in the order of a stable hash of their key and cut into shards of
+    `shard_clips` listed clips, so that a shard is a random sample whatever the listing's order.
+
+    Raises:
+        UsageError: nothing was found, or nothing is left of the selection.
+        SourceFault: something below the root cannot be listed.
+    """
+    with listed_tree(root) as here, listing_faults_named(root):
+        listing = adapter(settings.corpus).discover(here, corpus)
+        tree = listing.root
+        if isinstance(root, Store):  # a table lies in its root
+            listing.root = root if listing.root == here else root.parent
+        return lay_out(listing, settings, path, tree, root)
+
+
+def lay_out(
+    listing: Listing,
+    settings: Settings,
+    path: Path,
+    tree: Folder | None = None,
+    given: Folder | None = None,
+) -> Plan:
+    """`make_plan` of what has been listed, with the files that lie in `tree`, else in its root.
+
+    Raises:
+        UsageError: nothing was listed, or nothing is left of the selection.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tree = tree or listing.root
+    assert isinstance(tree, Path)
+    spill, speakers = _spill(listing, settings, tree, path.parent)
+    if not len(spill):
+        raise UsageError(f"{listing.root}: 0 clips listed ({listing.layout})")
+    notices = list(listing.notices)
+    if settings.speakers is not None:
+        absent = [s for s in settings.speakers if s not in speakers]
+        if len(absent) == len(settings.speakers):
+            known = ", ".join(sorted(speakers)) or "none"
+            raise UsageError(f"no clip of {', '.join(settings.speakers)}; talkers here: {known}")
+        if absent:
+            notices.append(f"talkers without a clip here: {', '.join(absent)}")
+    plan = Plan(path, listing.root, settings, list(listing.labels), listing.layout, [], notices)
+    plan.given = given
+    _write(plan, runs(_chosen(spill, settings), "group", settings.shard_clips))
+    return plan
+
+
+def _write(plan: Plan, shards: Iterator[pa.RecordBatch]) -> None:
+    """Write one record batch a unit, count them in the plan, and write its head, last."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.ipc as ipc
+
+    settings = plan.settings.as_dict()
+    decides = json.dumps(plan.settings.deciding(), sort_keys=True)
+    base = hashlib.sha256(decides.encode()).hexdigest()
+    statuses: Counter[str] = Counter()
+    label_ids = {label: number for number, label in enumerate(plan.labels)}
+    options = ipc.IpcWriteOptions(compression="zstd")
+    with (
+        open_atomic(plan.path) as file,
+        ipc.new_file(file, schema(), options=options) as writer,
+    ):
+        for part in shards:
+            digest = hashlib.sha256(base.encode())
+            rows = part.select([n for n in part.schema.names if n != "sources"]).to_pylist()
+            digest.update(json.dumps(rows).encode())
+            files, ids = part["sources"].to_pylist(), map(label_ids.get, part["label"].to_pylist())
+            group = part["group"][0].as_py()
+            before = plan.groups.get(group, 0)
+            name = f"{group}-{before // plan.settings.shard_clips:06d}"
+            number, hashes = len(plan.units), (_short_hash(files), _short_hash([*ids]))
+            plan.units.append(Unit(number, name, len(part), digest.hexdigest(), *hashes))
+            plan.groups[group] = before + len(part)
+            for count in pc.value_counts(part["status"]).to_pylist():
+                statuses[count["values"] or "ok"] += count["counts"]
+            writer.write_batch(part)
+        head = {
+            "schema": FORMAT,
+            "root": str(plan.root.resolve()),
+            "given": plan.given and str(plan.given.resolve()),
+            "settings": settings,
+            "labels": plan.labels,
+            "layout": plan.layout,
+            "units": [dataclasses.asdict(unit) for unit in plan.units],
+        }
+        # Behind the units, as it is known only now: a batch without rows.
+        nothing = pa.RecordBatch.from_pylist([], schema())
+        writer.write_batch(nothing, {"avb": json.dumps(head)})
+    plan.statuses = dict(statuses)
+
+
+def _short_hash(values: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
+
+
+def read_plan(path: Path) -> Plan:
+    """The head of a plan file that `make_plan` wrote.
+
+    Raises:
+        UsageError: the file is none, or is damaged.
+    """
+    import pyarrow as pa
+
+    try:
+        head = json.loads(_head(path))
+    except (pa.ArrowException, KeyError, ValueError) as error:
+        line = str(error).splitlines()[0]
+        raise UsageError(f"{path}: no plan of avb prep, or damaged ({line}); remove it") from None
+    return Plan(
+        path,
+        folder_at(head["root"]),
+        build(Settings, head["settings"], "plan"),
+        head["labels"],
+        head["layout"],
+        [Unit(**unit) for unit in head["units"]],
+        given=folder_at(head["given"]) if head.get("given") else None,
+        format=head.get("schema", 1),
+    )
+
+
+def _head(path: Path) -> bytes:
+    import pyarrow as pa
+    import pyarrow.ipc as ipc
+    import pyarrow.parquet as pq
+
+    if _is_parquet(path):
+        return pq.read_metadata(path).metadata[b"avb"]
+    with pa.OSFile(str(path)) as file:
+        reader = ipc.open_file(file)
+        last = reader.num_record_batches - 1
+        return reader.get_batch_with_custom_metadata(last).custom_metadata[b"avb"]
+
+
+def _is_parquet(path: Path) -> bool:
+    """Whether it is a plan of the first versions, of the same units; such a folder goes on."""
+    with path.open("rb") as file:
+        return file.read(4) == b"PAR1"

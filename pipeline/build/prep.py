@@ -1,0 +1,386 @@
+"""`avb prep`: plan, run the units that are missing, account for every clip."""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import json
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from avb.pipeline.build.executors import ENGINES, Engine
+from avb.pipeline.build.manifest import write_dataset, write_manifest
+from avb.pipeline.build.plan import Plan, Settings, Unit, make_plan, read_plan
+from avb.pipeline.build.prune import losses, stale_rows
+from avb.pipeline.build.scheduler import run_units
+from avb.pipeline.build.unit import changed_sources, finished, rows_folder, rows_path
+from avb.pipeline.config import Corpus
+from avb.pipeline.errors import RunError, UsageError
+from avb.pipeline.shards.metadata import FORMAT
+from avb.pipeline.shards.tar import DISK_FAULTS, publish
+from avb.pipeline.storage.mirror import Mirror, mirrored, sweep_scratch
+from avb.pipeline.storage.store import Folder
+
+Progress = Callable[[int, int, int], None]
+
+
+@dataclass(frozen=True)
+class Part:
+    """The `index`-th, from 1, of `count` shares of the units."""
+
+    index: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The outcome of a run, as `--json` prints it; of a part, that of its share."""
+
+    corpus: str
+    listed: int
+    ok: int
+    status: dict[str, int]
+    flags: dict[str, int]
+    seconds: float
+    clips_per_s: float
+    out: str
+    made: int
+    notices: list[str]
+
+
+def prep(
+    corpus: Corpus,
+    settings: Settings,
+    root: Folder,
+    out: Folder,
+    *,
+    jobs: int | None = None,
+    engine: str = "local",
+    address: str | None = None,
+    part: Part | None = None,
+    retry_failed: bool = False,
+    overwrite: bool = False,
+    prune: bool = False,
+    clip_timeout_s: float | None = 300.0,
+    progress: Progress | None = None,
+) -> Summary:
+    """Make what is missing of `out/<corpus>/` and account for every listed clip.
+
+    Args:
+        jobs: units at once; None: `local` works in this process, `ray` on all of its cluster.
+        engine: a name of `ENGINES`.
+        address: where the engine is.
+        part: make this share of the units and account for nothing. Any number of them may run at
+            once, on any machine; a run without `part` makes what is still missing and accounts.
+        prune: let finished clips go that are no longer listed, of which nothing is lost else.
+        clip_timeout_s: a clip that takes longer is refused as `timeout`, where there are workers
+            to stop: with `jobs` or on `ray`, and not in this process. None: never.
+        progress: called with (clips done, refused, to do).
+
+    Raises:
+        UsageError: nothing is found, the folder holds other settings or clips that are no longer
+            listed, or there is no such engine.
+        RunError: another run holds the folder, workers die of no single clip, or the disk
+            refused; what is finished is kept.
+    """
+    start = time.perf_counter()
+    if engine not in ENGINES:
+        raise UsageError(f"--engine {engine}: one of {', '.join(ENGINES)}")
+    if part is not None and overwrite:
+        raise UsageError("--overwrite with --part: each would empty the folder of the others")
+    sweep_scratch()
+    with (
+        ENGINES[engine](address) as run,
+        mirrored(out / settings.corpus) as mirror,
+        _held(mirror, part is not None),
+        _disk_faults_named(),
+    ):
+        folder = mirror.folder
+        make = functools.partial(_make, run, mirror, jobs, clip_timeout_s, progress)
+        if part is None:
+            _sweep(folder)  # nobody else is at work here
+            settle = functools.partial(_settle, corpus, settings, root, mirror, overwrite, prune)
+            plan = _published(settle, mirror)
+            todo = _missing(folder, plan.units, retry_failed)
+            plan.notices += changed_sources(folder, plan, todo)
+            made, counts = _complete(make, plan, todo, folder, corpus, start)
+            mirror.push()
+        else:
+            settle = functools.partial(_settle_once, corpus, settings, root, mirror, prune)
+            plan = _published(settle, mirror)
+            units = plan.units[part.index - 1 :: part.count]
+            todo = _missing(folder, units, retry_failed)
+            plan.notices += changed_sources(folder, plan, todo)
+            made = make(plan, todo) if todo else 0
+            counts = _counts(folder, units)
+    seconds = time.perf_counter() - start
+    return Summary(
+        corpus=settings.corpus,
+        listed=counts["listed"],
+        ok=counts["ok"],
+        status=counts["status"],
+        flags=counts["flags"],
+        seconds=round(seconds, 2),
+        clips_per_s=round(made / seconds, 2),
+        out=str(mirror),
+        made=made,
+        notices=plan.notices,
+    )
+
+
+def _complete(
+    make: Callable[[Plan, list[int]], int],
+    plan: Plan,
+    todo: list[int],
+    folder: Path,
+    corpus: Corpus,
+    start: float,
+) -> tuple[int, dict[str, Any]]:
+    """Make what is missing and account for all; returns clips made and the counts of all."""
+    complete = (folder / "dataset.json").is_file()
+    if not todo and complete and not stale_rows(folder, plan):
+        return 0, json.loads((folder / "dataset.json").read_text())["counts"]
+    made = make(plan, todo)
+    _clean(folder, plan)  # last: what takes the place of these shards is finished
+    write_manifest(folder, plan)
+    return made, write_dataset(folder, plan, corpus, time.perf_counter() - start)["counts"]
+
+
+def _make(
+    run: Engine,
+    mirror: Mirror,
+    jobs: int | None,
+    clip_timeout_s: float | None,
+    progress: Progress | None,
+    plan: Plan,
+    todo: list[int],
+) -> int:
+    """Make the units `todo`; returns how many clips they have."""
+    clips = sum(plan.units[number].clips for number in todo)
+
+    def report(done: int, refused: int) -> None:
+        if progress is not None:
+            progress(done, refused, clips)
+
+    # dataset.json says "complete", so it goes first and comes back last.
+    (mirror.folder / "dataset.json").unlink(missing_ok=True)
+    mirror.push()
+    run_units(run, plan, mirror.folder, todo, jobs, report, mirror.store, clip_timeout_s)
+    mirror.pull()
+    _await_rows(mirror.folder, [plan.units[number] for number in todo])
+    return clips
+
+
+def _await_rows(folder: Path, units: list[Unit], patience_s: float = 90.0) -> None:
+    """Wait until this machine sees what others wrote: a network file system may be a minute late.
+
+    Raises:
+        RunError: it does not come to see it.
+    """
+    until = time.monotonic() + patience_s
+    absent = {rows_path(folder, unit).name for unit in units}
+    while absent:
+        absent -= set(os.listdir(rows_path(folder, units[0]).parent))
+        if absent and time.monotonic() > until:
+            raise RunError(f"{folder}: {len(absent)} units were made, but none of it is seen here")
+        if absent:
+            time.sleep(1.0)
+
+
+def _counts(folder: Path, units: list[Unit]) -> dict[str, Any]:
+    """Clips of some finished units by status and flag, as in `dataset.json`."""
+    import pyarrow.parquet as pq
+
+    status: Counter[str] = Counter()
+    flags: Counter[str] = Counter()
+    for unit in units:
+        rows = pq.read_table(rows_path(folder, unit), columns=["status", "flags"])
+        status.update(rows["status"].to_pylist())
+        flags.update(flag for found in rows["flags"].to_pylist() for flag in found or ())
+    return {
+        "listed": status.total(),
+        "ok": status["ok"],
+        "status": dict(sorted(status.items())),
+        "flags": dict(sorted(flags.items())),
+    }
+
+
+@contextmanager
+def _held(mirror: Mirror, shared: bool) -> Iterator[None]:
+    """Hold the output folder against a second run, or share it with other parts of this one.
+
+    The lock goes with the process. A store has none: there, what other settings would make is
+    refused by the plan, of which the first is the only one, and equal runs make equal bytes.
+    """
+    hidden = mirror.folder / ".avb"
+    try:
+        hidden.mkdir(parents=True, exist_ok=True)
+        lock = (hidden / "lock").open("a+")
+    except OSError as error:
+        raise RunError(f"{mirror}: cannot be written ({error.strerror})") from None
+    with lock:
+        try:
+            fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(
+                f"{mirror}: another run is writing here; wait for it (only parts of the same one"
+                " go side by side)"
+            ) from None
+        except OSError as error:
+            raise RunError(f"{mirror}: cannot be locked ({error.strerror})") from None
+        yield
+
+
+def _plan_path(folder: Path) -> Path:
+    """Where the plan lies; one of the first version, which was Parquet, gets its name."""
+    path = folder / ".avb" / "plan.arrow"
+    old = path.with_suffix(".parquet")
+    if old.is_file() and not path.is_file():
+        with suppress(FileNotFoundError):  # another part was faster
+            old.replace(path)
+    return path
+
+
+def _published(settle: Callable[[], Plan], mirror: Mirror) -> Plan:
+    """The plan that was settled on, also by others who write to the same store."""
+    plan = settle()
+    try:
+        mirror.push_plan(plan.path)
+    except FileExistsError:  # theirs came first
+        mirror.pull()
+        plan = settle()
+    return plan
+
+
+def _settle(
+    corpus: Corpus,
+    settings: Settings,
+    root: Folder,
+    mirror: Mirror,
+    overwrite: bool = False,
+    prune: bool = False,
+) -> Plan:
+    """A fresh plan for the folder, refused if that was made with other settings or would lose.
+
+    Until nothing speaks against the plan it has another name, and nothing is changed.
+    """
+    folder = mirror.folder
+    path = _plan_path(folder)
+    if path.is_file() and not overwrite:
+        _refuse_other(settings, read_plan(path), mirror)
+    elif any(folder.glob("*.tar")) and not overwrite:
+        raise UsageError(f"{mirror}: holds shards but no plan of this tool; give another --out")
+    plan = make_plan(corpus, settings, root, path.with_name(f"plan.{os.getpid()}.tmp"))
+    try:
+        lost = None if overwrite else losses(folder, plan)
+        if lost and not prune:
+            raise UsageError(
+                f"{mirror}: {root} no longer lists {lost}. Bring them back (a disk that is not"
+                " mounted, a folder renamed?), or give --prune to let them go"
+            )
+        if overwrite:
+            _empty(folder)
+        publish(plan.path, path)
+    finally:
+        plan.path.unlink(missing_ok=True)
+    plan.path = path
+    if lost:
+        plan.notices.append(f"let go, as --prune says: {lost}")
+    return plan
+
+
+def _settle_once(
+    corpus: Corpus, settings: Settings, root: Folder, mirror: Mirror, prune: bool = False
+) -> Plan:
+    """The plan of the first part that came; a complete folder is looked at afresh."""
+    folder = mirror.folder
+    path = _plan_path(folder)
+    with (folder / ".avb" / "plan.lock").open("a+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the first one lists, the others wait for it
+        if (folder / "dataset.json").is_file() or not path.is_file():
+            return _settle(corpus, settings, root, mirror, prune=prune)
+        plan = read_plan(path)
+    _refuse_other(settings, plan, mirror)
+    if plan.root not in (root.resolve(), root.resolve().parent):  # a table lies in its root
+        raise UsageError(f"{mirror} was planned from {plan.root}; give the same --root")
+    return plan
+
+
+def _refuse_other(settings: Settings, plan: Plan, mirror: Mirror) -> None:
+    if plan.format != FORMAT:
+        raise UsageError(
+            f"{mirror} holds shards of format {plan.format}, now it is {FORMAT}: readers take them"
+            " as they are; to make them anew give another --out, or --overwrite"
+        )
+    difference = settings.difference(plan.settings)
+    if difference:
+        raise UsageError(
+            f"{mirror} was made with other settings ({'; '.join(difference)});"
+            " give them again, another --out, or --overwrite"
+        )
+
+
+def _empty(folder: Path) -> None:
+    """Remove what an earlier run made; other files are left alone."""
+    (folder / "dataset.json").unlink(missing_ok=True)
+    (folder / "manifest.parquet").unlink(missing_ok=True)
+    for tar in folder.glob("*.tar"):
+        tar.unlink()
+    shutil.rmtree(rows_folder(folder), ignore_errors=True)
+    _plan_path(folder).unlink(missing_ok=True)
+
+
+def _missing(folder: Path, units: list[Unit], retry_failed: bool) -> list[int]:
+    """Numbers of the units to make: those not finished, or whose files or labels changed since.
+
+    With `retry_failed` also those with refusals.
+    """
+    todo = []
+    for unit in units:
+        done = finished(folder, unit)
+        if (
+            done is None
+            or done.get("sources", unit.sources) != unit.sources
+            or done.get("labels", unit.labels) != unit.labels
+            or (retry_failed and set(done["statuses"]) - {"ok", "duplicate"})
+        ):
+            todo.append(unit.number)
+    return todo
+
+
+def _clean(folder: Path, plan: Plan) -> None:
+    """Clear what workers that died left, and shards and rows that the plan does not have."""
+    names = {unit.name for unit in plan.units}
+    _sweep(folder)
+    for path in (*folder.glob("*.tar"), *rows_folder(folder).glob("*.parquet")):
+        if path.stem not in names:
+            path.unlink()
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed runs and workers left: files under temporary names."""
+    hidden = folder / ".avb"
+    # Where a file without a name cannot be had, a plan is sorted in one that is called tmp*.
+    for path in (*folder.glob("*.tmp"), *hidden.rglob("*.tmp"), *hidden.glob("tmp*")):
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _disk_faults_named() -> Iterator[None]:
+    """Turn what a disk says into one line."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_FAULTS:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        raise RunError(
+            f"{where}{error.strerror}; finished shards are kept, run again when it is mended"
+        ) from None

@@ -1,0 +1,91 @@
+"""What a changed listing would take away: finished clips that a new plan does not have."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from avb.pipeline.build.plan import Plan
+from avb.pipeline.build.unit import rows_folder
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_COLUMNS = ["key", "group", "shard", "status"]
+
+
+def losses(folder: Path, plan: Plan) -> str | None:
+    """The finished clips in `folder` that `plan` does not list, in words; None if there are none.
+
+    Looked for in the rows of units that the plan has not got or has otherwise. The last manifest
+    is asked as well: of a run that was killed while it dealt the clips of a group anew, a clip
+    may be in it and in no rows. Memory: 8 bytes for each clip of the plan.
+    """
+    changed = stale_rows(folder, plan)
+    if not changed:
+        return None
+    listed = np.fromiter(map(hash, _keys(plan)), np.int64)
+    gone: dict[str, tuple[str, str]] = {}  # group and shard by key
+    for path in (*changed, folder / "manifest.parquet"):
+        for batch in _finished(path):
+            hashes = np.fromiter(map(hash, batch["key"].to_pylist()), np.int64, len(batch))
+            for i in np.flatnonzero(~np.isin(hashes, listed)).tolist():
+                row = {name: batch[name][i].as_py() for name in _COLUMNS}
+                gone.setdefault(row["key"], (row["group"], row["shard"]))
+    return _told(gone) if gone else None
+
+
+def stale_rows(folder: Path, plan: Plan) -> list[Path]:
+    """The rows of finished units that are not, or not so, in the plan."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    digests = {unit.name: unit.digest for unit in plan.units}
+    found = []
+    for path in sorted(rows_folder(folder).glob("*.parquet")):
+        try:
+            head = pq.read_metadata(path).metadata or {}
+        except pa.ArrowInvalid:  # damaged: nothing is known of its shard, which is made again
+            continue
+        if head.get(b"digest", b"").decode() != digests.get(path.stem):
+            found.append(path)
+    return found
+
+
+def _keys(plan: Plan) -> Iterator[str]:
+    """The clips that the plan takes: in a renamed folder they may be listed and refused at once."""
+    import pyarrow.compute as pc
+
+    for unit in plan.units:
+        table = plan.table(unit.number).select(["key", "status"])
+        yield from table.filter(pc.equal(table["status"], ""))["key"].to_pylist()
+
+
+def _finished(path: Path) -> Iterator[pa.RecordBatch]:
+    """Rows of the clips that passed; none where there is no such file."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(8192, columns=_COLUMNS):
+                yield batch.filter(pc.equal(batch["status"], "ok"))
+    except (FileNotFoundError, pa.ArrowInvalid):
+        return
+
+
+def _told(gone: dict[str, tuple[str, str]], most: int = 3) -> str:
+    """Such as "12 finished clips of s1 (12), in s1-000000; such as s1/bbaf2n, s1/..."."""
+
+    def some(names: list[str]) -> str:
+        return ", ".join(names[:most]) + (f" and {len(names) - most} more" * (len(names) > most))
+
+    groups = Counter(group for group, _ in gone.values())
+    counted = some([f"{group} ({count})" for group, count in groups.most_common()])
+    shards = some(sorted({shard for _, shard in gone.values()}))
+    return f"{len(gone)} finished clips of {counted}, in {shards}; such as {some(sorted(gone))}"

@@ -1,0 +1,335 @@
+"""One unit of work: one shard, made from a plan file and a unit number and nothing else.
+
+No state outlives a unit but caches, so units run in any process, in any order, on any machine
+that sees the corpus. Every clip of the unit ends as exactly one row.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import io
+import socket
+import time
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from avb.pipeline.build.plan import Plan, Unit, read_plan
+from avb.pipeline.build.plan import schema as plan_schema
+from avb.pipeline.clip.process import encode_sample, prepare_clip, sums
+from avb.pipeline.clip.stopwatch import Clock
+from avb.pipeline.corpora.clip import STATUSES, Clip, Refused, Source
+from avb.pipeline.corpora.sources import SourceFault, surely
+from avb.pipeline.errors import RunError
+from avb.pipeline.shards.metadata import read_facts, write_facts
+from avb.pipeline.shards.tar import ShardWriter, read_members, write_atomic
+from avb.pipeline.storage.mirror import clip_files, fetch_plan, fetch_unit, send_unit
+from avb.pipeline.storage.store import Store
+
+Given = TypeVar("Given")
+
+STAGES = ("decode", "track", "crop", "mel", "encode", "shard")
+
+#: What a crash that no `except` sees leaves in the row.
+CRASHED = "its worker died, also when it was tried alone (a crash in a decoder, or out of memory)"
+
+#: What a worker leaves that had to be stopped.
+HUNG = "it took longer than --clip-timeout allows, and its worker was stopped (a film without end?)"
+
+#: How long a file that cannot be read is waited for, in seconds: a server that starts again.
+WAITS_S = (1.0, 2.0, 4.0, 8.0)
+
+#: Row and members of one clip; a refused one has no members.
+Taken = tuple[dict[str, Any], dict[str, bytes] | None]
+
+
+def row_schema() -> Any:
+    """Columns of the manifest."""
+    import pyarrow as pa
+
+    word = pa.struct([("word", pa.string()), ("start", pa.float64()), ("end", pa.float64())])
+    text = ("key", "source", "group", "split", "speaker", "label", "status", "error")
+    return pa.schema(
+        [(name, pa.string()) for name in text]
+        + [("flags", pa.list_(pa.string())), ("shard", pa.string())]
+        + [("n_frames", pa.int32()), ("n_mel", pa.int32()), ("face_misses", pa.int32())]
+        + [("words", pa.list_(word)), ("offset", pa.int64()), ("nbytes", pa.int64())]
+        + [(f"{stage}_ms", pa.float32()) for stage in STAGES]
+        + [("sums", pa.list_(pa.float64())), plan_schema().field("sources")]
+    )
+
+
+def rows_folder(folder: Path) -> Path:
+    """Where the rows of finished units lie, a file a unit."""
+    return folder / ".avb" / "rows"
+
+
+def rows_path(folder: Path, unit: Unit) -> Path:
+    """Where the rows of a finished unit lie."""
+    return rows_folder(folder) / f"{unit.name}.parquet"
+
+
+def finished(folder: Path, unit: Unit) -> dict[str, Any] | None:
+    """The head of a unit's rows if it is done under this very plan, with its counts by status.
+
+    Its hash of `sources` may be another one than the plan's: files were replaced, or came.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    path = rows_path(folder, unit)
+    try:
+        file = pq.ParquetFile(path)
+    except (OSError, pa.ArrowInvalid):
+        return None
+    head = {k.decode(): v.decode() for k, v in (file.schema_arrow.metadata or {}).items()}
+    size = int(head.get("bytes", 0))
+    tar = folder / f"{unit.name}.tar"
+    there = tar.stat().st_size == size if tar.is_file() else size == 0
+    if head.get("digest") != unit.digest or not there:
+        return None
+    counts = pc.value_counts(file.read(["status"])["status"]).to_pylist()
+    return head | {"statuses": {c["values"]: c["counts"] for c in counts}}
+
+
+def changed_sources(folder: Path, plan: Plan, units: list[int]) -> list[str]:
+    """In a line: how many clips of finished units have other files than they were made from."""
+    import pyarrow.parquet as pq
+
+    changed: list[str] = []
+    for unit in (plan.units[number] for number in units):
+        head = finished(folder, unit)
+        if head is not None and head.get("sources", unit.sources) != unit.sources:
+            rows = pq.read_table(rows_path(folder, unit), columns=["key", "sources"]).to_pylist()
+            now = {key: _as_rows(clip.sources) for key, clip in plan.rows(unit.number)}
+            changed += [row["key"] for row in rows if row["sources"] != now[row["key"]]]
+    if not changed:
+        return []
+    return [f"{len(changed)} clips have new or other files, such as {changed[0]}: taken again"]
+
+
+def run_unit(
+    plan_path: Path,
+    number: int,
+    folder: Path,
+    crashed: frozenset[int] = frozenset(),
+    store: Store | None = None,
+    hung: frozenset[int] = frozenset(),
+) -> Iterator[bool | None]:
+    """Make one shard and its rows in `folder`; the rows are written last.
+
+    Clips that passed in an earlier run of the same unit are copied from its shard, so that trying
+    the refused ones again costs only them; the tar is rewritten only if one of them now passes.
+
+    Args:
+        crashed: positions in the unit of clips that kill whoever opens them: refused unopened.
+        hung: positions of clips that take too long: refused unopened as well.
+        store: what `folder` stands for, if it does; the shard goes there, then its rows.
+
+    Yields:
+        None whenever a clip, or another try of it, begins; after it, whether it is in the shard.
+
+    Raises:
+        SourceFault: a file of the corpus cannot be read, for longer than `WAITS_S`.
+    """
+    plan = _plan_of(plan_path, store)
+    unit = plan.units[number]
+    tar = folder / f"{unit.name}.tar"
+    if store is not None:
+        fetch_unit(store, folder, rows_path(folder, unit), tar)
+    rows: list[dict[str, Any]] = []
+    with ShardWriter(tar) as writer:
+        for taken in _take(plan, unit, folder, crashed, hung):
+            if taken is None:
+                yield None
+                continue
+            row, members = taken
+            if members is not None:
+                start = time.perf_counter()
+                row["offset"], row["nbytes"] = writer.write(row["key"], members)
+                row["shard"] = unit.name
+                row["shard_ms"] = (time.perf_counter() - start) * 1e3
+            rows.append(row)
+            yield row["status"] == "ok"
+    _write_rows(folder, unit, rows, writer.sha256, writer.nbytes)
+    if store is not None:
+        send_unit(store, folder, rows_path(folder, unit), tar)
+
+
+def try_clips(
+    plan_path: Path,
+    number: int,
+    folder: Path,
+    clips: range,
+    store: Store | None = None,
+    hung: frozenset[int] = frozenset(),
+) -> Iterator[bool | None]:
+    """Take some clips of a unit as `run_unit` would, and write nothing: do they kill the worker?"""
+    plan = _plan_of(plan_path, store)
+    unit = plan.units[number]
+    others = frozenset(range(unit.clips)) - frozenset(clips)
+    for taken in _take(plan, unit, folder, others, hung):
+        yield None if taken is None else taken[0]["status"] == "ok"
+
+
+def _take(
+    plan: Plan,
+    unit: Unit,
+    folder: Path,
+    crashed: frozenset[int],
+    hung: frozenset[int] = frozenset(),
+) -> Iterator[Taken | None]:
+    """Row and members of every clip of a unit, in shard order, and None where a try begins."""
+    labels = {label: i for i, label in enumerate(plan.labels)}
+    earlier = _earlier_rows(folder, unit)
+    for position, (key, clip) in enumerate(plan.rows(unit.number)):
+        if position in crashed and not clip.status:
+            clip.status, clip.error = "crashed", CRASHED
+        if position in hung and not clip.status:
+            clip.status, clip.error = "timeout", HUNG
+        kept, sources = earlier.get(key), _as_rows(clip.sources)
+        if kept is not None and (sources is None or kept[0]["sources"] in (None, sources)):
+            kept[0]["sources"] = sources
+            yield kept[0], _numbered(kept[1], labels)
+        else:
+            take = functools.partial(_try_clip, key, clip, plan, labels)
+            yield (yield from _patiently(take))
+
+
+def _numbered(members: dict[str, bytes], labels: dict[str, int]) -> dict[str, bytes]:
+    """The members of a sample made earlier, with the number that its label has now."""
+    facts = read_facts(members["json"])
+    number = labels.get(facts["label"])
+    if facts["label_id"] == number:
+        return members
+    return members | {"json": write_facts(facts | {"label_id": number})}
+
+
+def _patiently(act: Callable[[], Given]) -> Generator[None, None, Given]:
+    """What `act` gives, tried again with growing waits while a disk fails; None at each try."""
+    for wait_s in WAITS_S:
+        yield None
+        with contextlib.suppress(SourceFault):
+            return act()
+        time.sleep(wait_s)
+    yield None
+    return act()
+
+
+def _plan_of(path: Path, store: Store | None) -> Plan:
+    """The plan, as soon as it and its corpus are there."""
+    tries = _patiently(lambda: _open_plan(path, store))
+    while True:
+        try:
+            next(tries)
+        except StopIteration as end:
+            return end.value
+
+
+def _open_plan(path: Path, store: Store | None) -> Plan:
+    """The plan, where it and its corpus are there: or every clip would be refused as unreadable."""
+    if store is not None:
+        fetch_plan(store, path)
+    plan = _read_plan_once(path, path.stat().st_mtime_ns) if path.is_file() else None
+    host = socket.gethostname()
+    seen = "every machine must see --root and --out under the same path"
+    if plan is None:
+        raise RunError(f"{path} is not there on {host}: {seen}")
+    if isinstance(plan.root, Path):
+        try:
+            plan.root.stat()
+        except OSError as error:
+            raise SourceFault(
+                f"{plan.root} is not there on {host} ({error.strerror}): {seen}"
+            ) from None
+    return plan
+
+
+@functools.lru_cache(maxsize=1)
+def _read_plan_once(path: Path, written_ns: int) -> Plan:
+    """A worker reads the head of its plan once for all its units."""
+    return read_plan(path)
+
+
+def _try_clip(key: str, clip: Clip, plan: Plan, labels: dict[str, int]) -> Taken:
+    """Row and members of one clip; a refused one has no members.
+
+    Raises:
+        SourceFault: a file of it that was there cannot be read.
+    """
+    row = {f.name: getattr(clip, f.name) for f in dataclasses.fields(Clip)}
+    row = {k: row[k] for k in ("source", "group", "split", "speaker", "label", "flags")}
+    row |= {"key": key, "status": clip.status or "ok", "error": clip.error or None, "words": []}
+    row["sources"] = _as_rows(clip.sources)
+    if clip.status:
+        return row, None
+    if clip.sources is not None and clip.text not in [name for name, *_ in clip.sources]:
+        clip.text = None  # listed, but a link to nowhere
+    clock = Clock()
+    members = None
+    try:
+        with clip_files(plan.root, clip) as root:
+            prepare = functools.partial(prepare_clip, clip, root, plan.settings, clock)
+            done = surely(clip, root, prepare)
+    except Refused as refusal:
+        assert refusal.status in STATUSES
+        row |= {"status": refusal.status, "error": refusal.error}
+    else:
+        with clock("encode"):
+            label_id = None if clip.label is None else labels.get(clip.label)
+            members = encode_sample(key, clip, done, plan.settings, label_id)
+        row |= {
+            "flags": done.flags,
+            "n_frames": done.num_frames,
+            "n_mel": done.num_columns,
+            "face_misses": done.face_misses,
+            "words": [{"word": w, "start": s, "end": e} for w, s, e in done.words],
+            "sums": sums(done),
+        }
+    row |= {f"{stage}_ms": ms for stage, ms in clock.ms.items()}
+    return row, members
+
+
+def _as_rows(sources: list[Source] | None) -> list[dict[str, Any]] | None:
+    if sources is None:
+        return None
+    return [{"name": n, "size": size, "mtime_ns": time} for n, size, time in sources]
+
+
+def _earlier_rows(folder: Path, unit: Unit) -> dict[str, tuple[dict[str, Any], dict[str, bytes]]]:
+    """Rows and members of the clips that passed when this very unit was last made."""
+    import pyarrow.parquet as pq
+
+    if finished(folder, unit) is None:
+        return {}
+    rows = pq.read_table(rows_path(folder, unit)).to_pylist()
+    rows = [{"sources": None} | row for row in rows]  # earlier versions say nothing of them
+    tar = folder / f"{unit.name}.tar"
+    data = tar.read_bytes() if tar.is_file() else b""
+    kept = {}
+    for row in rows:
+        if row["status"] == "ok":
+            block = memoryview(data)[row["offset"] : row["offset"] + row["nbytes"]]
+            prefix = f"{row['key']}."
+            members = {n.removeprefix(prefix): bytes(m) for n, m in read_members(block).items()}
+            kept[row["key"]] = (row, members)
+    return kept
+
+
+def _write_rows(
+    folder: Path, unit: Unit, rows: list[dict[str, Any]], sha256: str, nbytes: int
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.Table.from_pylist(rows, row_schema())
+    head = {"digest": unit.digest, "sha256": sha256 or "", "bytes": str(nbytes)}
+    head |= {"sources": unit.sources, "labels": unit.labels}
+    sink = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata(head), sink, compression="zstd")
+    path = rows_path(folder, unit)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, sink.getvalue())

@@ -1,0 +1,425 @@
+"""Stored crops and sound as bytes: grey video (`mp4`, `h264`, `jpg`) and 16-bit FLAC.
+
+Axis letters: T frames, H rows, W columns. Frames are uint8 luma in 0..255 (full range) everywhere.
+
+The video encoder is x264 tuned for a clip that is written once and read for hundreds of epochs:
+no CABAC and no deblocking (the decoder's two dear steps), one key frame, a fixed frame pattern.
+Measured on one core with the default crf on 29 real GRID clips of nine talkers: 29 lips frames of
+120 x 120 45.2 dB (worst 44.5), 13.9 KB, 6 ms to encode (2 of them x264 starting up), 1.2 ms to
+decode; 75 face frames of 104 x 104 45.6 dB (worst 43.7), 21 KB, 8 ms and 2.2 ms; 75 lips frames
+45.6 dB, 31 KB, 11 ms and 2.9 ms. As jpeg: lips 51 dB, 71 KB, 0.8 ms and 1.0 ms for 29 frames,
+faces 46.7 dB, 78 KB. Preset `medium` would save a fifth of the bytes for four times the encoding
+time.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import tempfile
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avb.pipeline.clip.mp4 import START_CODE, check_counts, read_own_mp4
+
+if TYPE_CHECKING:
+    import av
+
+Frames = NDArray[np.uint8]
+
+EXTENSIONS = {"mp4": "mp4", "h264": "h264", "jpeg": "jpg"}
+# The crf that gives at least 44.5 dB on average on real lips and face crops. For jpeg, a picture
+# without motion compensation, the face crops ask for quality 94 (lips alone would do with 75).
+DEFAULT_CRF = {"mp4": 19, "h264": 19, "jpeg": 6}
+
+# ultrafast with the three settings that its speed is not worth (subme, partitions, 8x8dct): 5 %
+# faster than superfast for 2 % more bytes. rc-lookahead, b-adapt, weightp, no-chroma-me: nothing
+# is looked ahead or searched in the empty chroma planes (a fifth of the encoding time, no loss in
+# dB). aq-mode, no-psy: PSNR, not looks; and x264 with aq and mbtree on gave up to ten different
+# streams in 30 runs on equal frames.
+_X264_PARAMS = ":".join(
+    "threads=1 sliced-threads=0 sync-lookahead=0 rc-lookahead=0 keyint=infinite scenecut=0 "
+    "bframes=3 b-adapt=0 weightp=0 aq-mode=0 no-psy=1 no-chroma-me=1 no-cabac=1 no-deblock=1 "
+    "subme=1 partitions=i4x4,i8x8 8x8dct=1 fullrange=on".split()
+)
+_JPEG_MAX_ROWS = 65_500  # limit of the JPEG library
+_TOGETHER = 1500  # pictures laid out for x264 at a time, a minute
+#: What the pictures, or the sound, of one clip may take once decoded.
+MOST_BYTES = 1 << 29
+_JPEG_MAX_PIXELS = 1 << 26  # all frames; a decoder takes up to nine bytes for each
+_MOST_PIXELS = 1 << 24  # of one picture where nothing else is known of it
+_BLOCK = 64  # of pixels in which FFmpeg makes room
+_SMALL_PICTURES = {"max_pixels": "65536"}  # a FLAC file may hold a picture of any size
+_NAL_SEI = 6
+_LUMA_FORMATS = ("yuv420p", "yuvj420p", "yuv422p", "yuv444p", "gray")  # 8 bits, luma first
+
+
+def encode_video(
+    frames_THW: Frames, codec: str, crf: int | None = None, fps: int = 25
+) -> tuple[str, bytes]:
+    """Encode grey frames; equal frames and settings give equal bytes.
+
+    `mp4` and `h264` keep the luma as it is in the Y plane, neutral chroma beside it, flagged as
+    full range, so that any player shows the right grey. `jpeg` is one grey picture `[T*H, W]`.
+
+    Args:
+        frames_THW: uint8 [T, H, W] with T >= 1; H and W even for `mp4` and `h264`.
+        codec: `mp4`, `h264` (the same stream without a container) or `jpeg`.
+        crf: 0 is best; x264's constant rate factor, for `jpeg` 100 - quality. None: `DEFAULT_CRF`.
+        fps: frames per second, for players.
+
+    Returns:
+        The file extension without a dot and the bytes.
+
+    Raises:
+        ValueError: unknown codec, or frames of another shape or type.
+    """
+    if codec not in EXTENSIONS:
+        raise ValueError(f"codec {codec!r} is unknown; choose one of {', '.join(EXTENSIONS)}")
+    if frames_THW.ndim != 3 or frames_THW.dtype != np.uint8 or not frames_THW.size:
+        raise ValueError(
+            f"frames to encode are {frames_THW.dtype} {frames_THW.shape}, expected uint8 [T, H, W]"
+        )
+    crf = DEFAULT_CRF[codec] if crf is None else crf
+    encode = _encode_jpeg if codec == "jpeg" else _encode_x264
+    return EXTENSIONS[codec], encode(frames_THW, codec, crf, fps)
+
+
+def _encode_jpeg(frames_THW: Frames, codec: str, crf: int, fps: int) -> bytes:
+    import cv2
+
+    num_frames, height, width = frames_THW.shape
+    if num_frames * height > _JPEG_MAX_ROWS:
+        raise ValueError(
+            f"{num_frames} frames of {height} rows exceed the {_JPEG_MAX_ROWS} rows of a JPEG "
+            "picture; use codec mp4"
+        )
+    picture = np.ascontiguousarray(frames_THW).reshape(-1, width)
+    ok, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 100 - crf])
+    if not ok:
+        raise ValueError(f"OpenCV could not write a {picture.shape} JPEG at quality {100 - crf}")
+    return data.tobytes()
+
+
+def _encode_x264(frames_THW: Frames, codec: str, crf: int, fps: int) -> bytes:
+    import av
+
+    num_frames, height, width = frames_THW.shape
+    if height % 2 or width % 2:
+        raise ValueError(f"frames are {height} x {width}, but {codec} needs even sides")
+    file = io.BytesIO()
+    with av.open(file, "w", format=codec, options={"fflags": "bitexact"}) as container:
+        stream = container.add_stream("libx264", rate=fps)
+        context = stream.codec_context
+        context.width, context.height, context.pix_fmt = width, height, "yuv420p"
+        context.thread_count = 1
+        context.color_range = 2  # JPEG, that is full range
+        context.options = {
+            "preset": "ultrafast",
+            "crf": str(crf),
+            "x264-params": _X264_PARAMS,
+        }
+        for i in range(num_frames):
+            # Planes Y, U, V one below the other, as yuv420p lies in memory. x264 reads them in
+            # place: copying into PyAV's own frames would cost 0.5 ms a clip.
+            if i % _TOGETHER == 0:
+                part = frames_THW[i : i + _TOGETHER]
+                planes = np.full((len(part), height * 3 // 2, width), 128, np.uint8)
+                planes[:, :height] = part
+            frame = av.VideoFrame.from_numpy_buffer(planes[i % _TOGETHER], "yuv420p")
+            frame.pts, frame.time_base = i, Fraction(1, fps)
+            container.mux([_without_sei(packet) for packet in stream.encode(frame)])
+        container.mux([_without_sei(packet) for packet in stream.encode(None)])
+    return file.getvalue()
+
+
+def _without_sei(packet: av.Packet) -> av.Packet:
+    """The packet without x264's 700-byte note of its version and settings (first packet only)."""
+    if not packet.is_keyframe:
+        return packet
+    import av
+
+    units = _split_annex_b(bytes(packet))
+    kept = av.Packet(START_CODE + START_CODE.join(u for u in units if u[0] & 31 != _NAL_SEI))
+    kept.stream, kept.time_base, kept.is_keyframe = packet.stream, packet.time_base, True
+    kept.pts, kept.dts, kept.duration = packet.pts, packet.dts, packet.duration
+    return kept
+
+
+def _split_annex_b(data: bytes) -> list[bytes]:
+    """The units of a bare stream, without their start codes of three or four bytes."""
+    return [unit.rstrip(b"\0") for unit in data.split(b"\0\0\1")[1:]]
+
+
+class VideoDecoder:
+    """Decodes clip after clip with one reused H.264 context (opening one costs 0.3 ms).
+
+    Where PyAV cannot be imported OpenCV reads the clips: slower by far, and a grey level may
+    differ by one. Not for several threads at a time. What a clip may take is bounded by the shape
+    it must have, or else by `MOST_BYTES`.
+    """
+
+    def __init__(self) -> None:
+        try:
+            import av
+        except ImportError:
+            self._av: Any = None
+        else:
+            self._av = av
+        self._contexts: dict[tuple[str, int], Any] = {}  # by codec and most pixels of a picture
+
+    def decode(self, data: bytes | memoryview, extension: str, out: Frames | None = None) -> Frames:
+        """Decode one clip; see `decode_video`."""
+        if extension not in EXTENSIONS.values():
+            raise ValueError(f"video of type .{extension} is unknown; expected mp4, h264 or jpg")
+        if extension == "jpg":
+            return _decode_jpeg(data, out)
+        if self._av is None:
+            return _decode_opencv(data, extension, out)
+        try:
+            return _fill(self._frames(data, extension, _pixels(out)), out)
+        except self._av.FFmpegError as error:
+            wanted = "" if out is None else f", expected {_size(out.shape)}"
+            raise ValueError(
+                f"{len(data)} bytes are not a whole .{extension} video ({error.strerror}{wanted})"
+            ) from None
+
+    def _frames(
+        self, data: bytes | memoryview, extension: str, most_pixels: int
+    ) -> Iterator[Frames]:
+        """The frames, each to be used before the next is asked for."""
+        if extension == "mp4":
+            units = read_own_mp4(data)
+            if units is None:
+                yield from self._container_frames(data, most_pixels)
+                return
+            packets = [self._av.Packet(unit) for unit in units]
+        context = self._taken("h264", most_pixels)
+        if extension == "h264":
+            packets = context.parse(bytes(data)) + context.parse(None)
+        count = 0
+        for packet in (*packets, None):
+            for frame in context.decode(packet):
+                count += 1
+                yield _luma(frame)
+        context.flush_buffers()
+        if extension == "mp4" and count != len(packets):
+            raise ValueError(f"mp4 video holds {len(packets)} frames, {count} decode")
+        self._contexts["h264", most_pixels] = context
+
+    def _container_frames(self, data: bytes | memoryview, most_pixels: int) -> Iterator[Frames]:
+        """Any mp4: what another encoder wrote."""
+        check_counts(data)
+        limit = {"max_pixels": str(most_pixels)}
+        with self._av.open(io.BytesIO(data), format="mp4", options=limit) as container:
+            if not container.streams.video:
+                raise ValueError(f"{len(data)} bytes of mp4 hold no video stream")
+            stream = container.streams.video[0]
+            stream.thread_type = "NONE"
+            for frame in container.decode(stream):
+                yield _luma(frame)
+
+    def _taken(self, codec: str, most_pixels: int) -> Any:
+        """A context, put back after a good clip: it may hold half a picture of a broken one."""
+        context = self._contexts.pop((codec, most_pixels), None)
+        if context is None:
+            context = self._av.CodecContext.create(codec, "r")
+            context.thread_type, context.thread_count = "NONE", 1
+            # A damaged clip must be an error here, not a picture patched up by guesses; and a
+            # stream of a few bytes may ask for room for sixteen pictures of any size.
+            context.options = {"err_detect": "explode", "max_pixels": str(most_pixels)}
+        return context
+
+
+_decoder: VideoDecoder | None = None
+
+
+def decode_video(data: bytes | memoryview, extension: str, out: Frames | None = None) -> Frames:
+    """Decode a stored clip with this process's decoder.
+
+    Args:
+        data: the member's bytes.
+        extension: `mp4`, `h264` or `jpg`.
+        out: uint8 [T, H, W] to fill; the clip must have exactly this shape. Without it a `jpg`
+            is taken as square frames (H = W).
+
+    Returns:
+        uint8 [T, H, W], `out` if it was given.
+
+    Raises:
+        ValueError: the bytes are no such video, are damaged, or have another shape than `out`.
+    """
+    global _decoder
+    if _decoder is None:
+        _decoder = VideoDecoder()
+    return _decoder.decode(data, extension, out)
+
+
+def _luma(frame: av.VideoFrame) -> Frames:
+    """Plane 0 as it is; a conversion to grey would stretch its levels."""
+    if frame.format.name not in _LUMA_FORMATS:
+        raise ValueError(f"video is {frame.format.name}, expected 8-bit yuv420p or gray")
+    plane = frame.planes[0]
+    rows: Frames = np.frombuffer(plane, np.uint8)  # type: ignore[call-overload]
+    return rows.reshape(-1, plane.line_size)[: frame.height, : frame.width]
+
+
+def _pixels(out: Frames | None) -> int:
+    """The most that a picture may have, in whole blocks."""
+    if out is None:
+        return _MOST_PIXELS
+    height, width = (-(-side // _BLOCK) * _BLOCK for side in out.shape[1:])
+    return height * width
+
+
+def _fill(frames: Iterator[Frames], out: Frames | None) -> Frames:
+    """All frames in one array, `out` if it is given and has their shape."""
+    kept: list[Frames] = []
+    count, side = 0, None
+    for frame in frames:
+        count, side = count + 1, side or frame.shape
+        if frame.shape != side:
+            raise ValueError(f"video changes from {_size((count, *side))} to {frame.shape}")
+        if out is None:
+            _check_room(count * frame.size)
+            kept.append(frame.copy())
+        elif count <= len(out) and side == out.shape[1:]:
+            out[count - 1] = frame
+    if side is None:
+        raise ValueError("video holds no frame")
+    if out is not None and out.shape != (count, *side):
+        raise ValueError(f"video is {_size((count, *side))}, expected {_size(out.shape)}")
+    return np.stack(kept) if out is None else out
+
+
+def _check_room(nbytes: int) -> None:
+    if nbytes > MOST_BYTES:
+        raise ValueError(f"video takes more than {MOST_BYTES >> 20} MB")
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return f"{shape[0]} frames of {shape[1]} x {shape[2]}"
+
+
+def _decode_jpeg(data: bytes | memoryview, out: Frames | None) -> Frames:
+    """A picture `[T*H, W]` as frames, by OpenCV: FFmpeg takes a fifth longer."""
+    import cv2
+
+    rows, width = _jpeg_size(data)
+    height = width if out is None else out.shape[1]
+    if rows % max(1, height) or rows * width > _JPEG_MAX_PIXELS:
+        raise ValueError(f"JPEG of {rows} x {width} is not made of frames {height} rows high")
+    shape = (rows // height, height, width)
+    if out is not None and out.shape != shape:
+        raise ValueError(f"video is {_size(shape)}, expected {_size(out.shape)}")
+    grey = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
+    picture = cv2.imdecode(np.frombuffer(data, np.uint8), grey)
+    if picture is None or picture.shape != (rows, width):
+        raise ValueError(f"{len(data)} bytes are not a JPEG picture")
+    frames_THW = np.asarray(picture, np.uint8).reshape(shape)
+    if out is None:
+        return frames_THW
+    out[:] = frames_THW
+    return out
+
+
+def _jpeg_size(data: bytes | memoryview) -> tuple[int, int]:
+    """Rows and columns of a picture, from its header: a KB may stand for gigabytes.
+
+    Raises:
+        ValueError: it is no JPEG, or is cut: OpenCV would make up the rest.
+    """
+    at = 2
+    if bytes(data[:2]) == b"\xff\xd8" and bytes(data[-2:]) == b"\xff\xd9":
+        while at + 9 <= len(data) and data[at] == 0xFF:
+            kind, size = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+            if kind in (0xC0, 0xC1, 0xC2):  # baseline, extended, progressive
+                rows, width = struct.unpack_from(">HH", data, at + 5)
+                if rows and width:
+                    return rows, width
+            at += 2 + max(2, size)
+    raise ValueError(f"{len(data)} bytes are not a JPEG picture")
+
+
+def _decode_opencv(data: bytes | memoryview, extension: str, out: Frames | None) -> Frames:
+    """The stand-in without PyAV; OpenCV reads video from files only."""
+    import cv2
+
+    with tempfile.NamedTemporaryFile(suffix=f".{extension}") as file:
+        file.write(data)
+        file.flush()
+        capture = cv2.VideoCapture(file.name, cv2.CAP_FFMPEG)
+        try:
+            return _fill(_captured(capture), out)
+        except ValueError as error:
+            raise ValueError(f"no .{extension} video that OpenCV can read ({error})") from None
+        finally:
+            capture.release()
+
+
+def _captured(capture: Any) -> Iterator[Frames]:
+    import cv2
+
+    while (read := capture.read())[0]:
+        yield np.asarray(cv2.cvtColor(read[1], cv2.COLOR_BGR2GRAY), np.uint8)
+
+
+def encode_flac(samples: NDArray[np.float32], rate: int) -> bytes:
+    """Mono sound as 16-bit FLAC; equal samples give equal bytes.
+
+    Args:
+        samples: float32 [n] in [-1, 1], n >= 1; what lies outside is clipped.
+        rate: samples per second.
+    """
+    import av
+
+    if samples.ndim != 1 or not samples.size:
+        raise ValueError(f"sound to encode has shape {samples.shape}, expected [n] with n >= 1")
+    levels = np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16)
+    file = io.BytesIO()
+    with av.open(file, "w", format="flac", options={"fflags": "bitexact"}) as container:
+        stream = container.add_stream("flac", rate=rate, layout="mono", format="s16")
+        stream.codec_context.thread_count = 1
+        frame = av.AudioFrame.from_ndarray(levels[None], format="s16", layout="mono")
+        frame.sample_rate = rate
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return file.getvalue()
+
+
+def decode_flac(data: bytes | memoryview, most: int | None = None) -> NDArray[np.float32]:
+    """Mono sound from 16-bit FLAC: float32 [n] in [-1, 1).
+
+    Args:
+        data: the member's bytes.
+        most: samples that there may be; more is an error, found before they are decoded.
+
+    Raises:
+        ValueError: the bytes are not such a file.
+    """
+    import av
+
+    most = MOST_BYTES // 4 if most is None else most
+    samples, count = np.empty(most, np.float32), 0  # room is taken where it is written
+    try:
+        with av.open(io.BytesIO(data), "r", format="flac", options=_SMALL_PICTURES) as container:
+            for frame in container.decode(audio=0):
+                part = frame.to_ndarray()
+                if part.dtype != np.int16 or part.shape != (1, frame.samples):
+                    raise ValueError(f"{len(data)} bytes of FLAC hold no 16-bit sound")
+                end = count + part.size
+                if end > most:
+                    raise ValueError(f"sound has more than {most} samples")
+                samples[count:end] = part[0]
+                count = end
+    except (av.FFmpegError, IndexError) as error:
+        what = error.strerror if isinstance(error, av.FFmpegError) else "no sound"
+        raise ValueError(f"{len(data)} bytes are not a FLAC file ({what})") from None
+    if not count:
+        raise ValueError(f"{len(data)} bytes of FLAC hold no 16-bit sound")
+    samples[:count] /= np.float32(32768)
+    return samples[:count]

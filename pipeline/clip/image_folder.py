@@ -1,0 +1,128 @@
+"""Folders of picture files as films: in order, gaps filled, few of them large in memory."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from avb.pipeline.clip.decode import BLANK_STD, MAX_PIXELS, MAX_SIDE
+from avb.pipeline.corpora.clip import Refused
+
+#: Decoders of FFmpeg, by how a file of theirs begins.
+KINDS = {b"\xff\xd8": "mjpeg", b"\x89PNG": "png"}
+
+
+def numbered_pictures(folder: Path) -> list[Path]:
+    """Picture files of a folder in the order of the number in their name (1.jpg, mouth_000.png).
+
+    A number missing in between has a path as well, to no file, so that nothing moves up.
+
+    Raises:
+        Refused: `missing_frames` when there is no such folder.
+    """
+    try:
+        found = [(re.search(r"(\d+)\.(?:jpe?g|png)$", p.name, re.I), p) for p in folder.iterdir()]
+    except FileNotFoundError:
+        raise Refused("missing_frames", f"{folder.name}: no such folder") from None
+    paths = {int(m[1]): path for m, path in sorted(found, key=lambda f: f[1].name) if m}
+    if not paths or max(paths) - min(paths) > 2 * len(paths):  # stamps of time, not numbers
+        return [paths[n] for n in sorted(paths)]
+    return [paths.get(n, folder / f"picture {n}") for n in range(min(paths), max(paths) + 1)]
+
+
+def read_pictures(paths: Sequence[Path]) -> tuple[list[np.ndarray], list[int]]:
+    """Grey pictures of the given files, gaps filled with their nearest neighbour.
+
+    Returns:
+        T pictures, uint8 [H, W] in the size of the first, and the indices that were filled.
+
+    Raises:
+        Refused: `missing_frames` when more than a fifth are missing.
+    """
+    have: dict[int, np.ndarray] = {}
+    shape: tuple[int, ...] | None = None
+    for i, path in enumerate(paths):
+        try:
+            picture = grey_picture(path.read_bytes())
+        except FileNotFoundError:
+            continue
+        if picture is not None:
+            have[i] = _fitted(picture, shape)
+            shape = have[i].shape
+    filled = [i for i in range(len(paths)) if i not in have]
+    if len(filled) * 5 > len(paths) or not have:
+        first = next((paths[i] for i in filled), None)
+        raise Refused(
+            "missing_frames",
+            f"{len(filled)} of {len(paths)} pictures are missing or unreadable"
+            + (f", the first is {first.parent.name}/{first.name}" if first else ""),
+        )
+    known = np.array(sorted(have))
+    between = (known[1:] + known[:-1]) / 2
+    nearest = known[np.searchsorted(between, np.arange(len(paths)))]
+    return [have[int(i)] for i in nearest], filled
+
+
+def _fitted(picture: np.ndarray, shape: tuple[int, ...] | None) -> np.ndarray:
+    """A picture in the size of the first, or shrunk by a whole factor if it is the first."""
+    if shape is None:
+        shrink = -(-max(picture.shape) // MAX_SIDE)
+        shape = (picture.shape[0] // shrink, picture.shape[1] // shrink)
+    if picture.shape == shape:
+        return picture
+    import cv2
+
+    return np.asarray(cv2.resize(picture, shape[::-1], interpolation=cv2.INTER_AREA))
+
+
+def grey_picture(data: bytes) -> np.ndarray | None:
+    """The luma of a JPEG or PNG file, uint8 [H, W]; None where it is none, or too large."""
+    import av
+
+    codec = next((kind for start, kind in KINDS.items() if data.startswith(start)), None)
+    if codec is None:
+        return None
+    # One decoder of JPEG for the process, as opening one for each picture would cost more than
+    # decoding; that of PNG takes the last picture's rows for its own.
+    context = _jpeg_decoder() if codec == "mjpeg" else _decoder(codec)
+    try:
+        frames = [*context.decode(av.Packet(data)), *context.decode(None)]
+    except (av.FFmpegError, ValueError):
+        return None
+    finally:
+        context.flush_buffers()
+    if not frames:
+        return None
+    frame: Any = frames[0]
+    if frame.format.name != "gray" and not frame.format.name.startswith("yuvj"):
+        frame = frame.reformat(format="gray", dst_color_range="JPEG")
+    plane = frame.planes[0]
+    rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+    return rows[: frame.height, : frame.width].copy()
+
+
+def _decoder(codec: str) -> Any:
+    import av
+
+    context = av.CodecContext.create(codec, "r")
+    context.thread_type, context.thread_count = "NONE", 1
+    context.options = {"max_pixels": str(MAX_PIXELS)}
+    return context
+
+
+@functools.cache
+def _jpeg_decoder() -> Any:
+    return _decoder("mjpeg")
+
+
+def blank(picture: np.ndarray) -> bool:
+    """Whether a picture has no content, judged by every eighth pixel."""
+    import cv2
+
+    deviation = cv2.meanStdDev(np.ascontiguousarray(picture[::8, ::8]))[1]
+    return bool(deviation[0, 0] < BLANK_STD)

@@ -1,0 +1,219 @@
+"""One clip from source file to the members of its sample: decode, track, crop, mel, encode."""
+
+from __future__ import annotations
+
+import functools
+import io
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from avb.pipeline.build.plan import Settings
+from avb.pipeline.clip import audio, crop
+from avb.pipeline.clip.codec import encode_flac, encode_video
+from avb.pipeline.clip.decode import Media
+from avb.pipeline.clip.follow import Follower, Frame, still
+from avb.pipeline.clip.stopwatch import Clock
+from avb.pipeline.clip.track import use
+from avb.pipeline.corpora import adapter
+from avb.pipeline.corpora.clip import FLAGS, Clip, Word
+from avb.pipeline.shards.metadata import write_facts
+
+#: One picture: sound that starts further from the first, or lacks more at the end, is flagged.
+PICTURE_S = 0.040
+
+
+@dataclass
+class Prepared:
+    """One clip before encoding.
+
+    Attributes:
+        crops: uint8 [T, stored, stored] for each kind of crop.
+        boxes: float [T, 4] or [1, 4] for each kind, x0 y0 x1 y1 in pixels of the picture as a
+            player shows it.
+        sound: float32 [T * 640], 16 kHz mono; None for a film without sound.
+        log_mels: float32 [n_mels, 4 T], or None.
+        audio_pad: samples appended at the end; negative means cut.
+    """
+
+    crops: dict[str, np.ndarray]
+    boxes: dict[str, np.ndarray]
+    sound: np.ndarray | None
+    log_mels: np.ndarray | None
+    audio_pad: int
+    words: list[Word]
+    face_misses: int
+    flags: list[str]
+
+    @property
+    def num_frames(self) -> int:
+        """T, the number of pictures."""
+        return len(next(iter(self.crops.values())))
+
+    @property
+    def num_columns(self) -> int:
+        """Columns of the log-mels; 0 where there are none."""
+        return 0 if self.log_mels is None else self.log_mels.shape[1]
+
+
+def prepare_clip(clip: Clip, root: Path, settings: Settings, clock: Clock) -> Prepared:
+    """Decode, track, crop and mel one clip; few of its pictures are in memory at a time.
+
+    Raises:
+        Refused: the clip cannot be used; status and finding are in it.
+        OSError: the disk or the network failed.
+    """
+    corpus = adapter(settings.corpus)
+    with clock("decode"):
+        media = corpus.load(root, clip, settings)
+    crops, boxes, misses = _cut(_decoded(media, clock), media.flags, settings, clock)
+    flags = media.flags | {*clip.flags}
+    num_frames = len(next(iter(crops.values())))
+    words = corpus.words(root, clip, num_frames, settings, flags)
+    sound = log_mels = None
+    pad = 0
+    if media.sound is not None:
+        with clock("mel"):
+            start_s, rate, fps = media.sound_start_s, settings.sample_rate, settings.fps
+            sound, pad = audio.fit(media.sound, media.rate, start_s, num_frames, fps, rate)
+            log_mels = audio.log_mel(sound, settings.mel, rate)
+        if abs(start_s) > PICTURE_S:
+            flags.add("audio_misplaced")
+        if pad > PICTURE_S * rate:
+            flags.add("audio_short")
+        if audio.is_silent(sound, rate):
+            flags.add("silent")
+    assert flags <= FLAGS.keys(), flags
+    return Prepared(crops, boxes, sound, log_mels, pad, words, misses, sorted(flags))
+
+
+def _decoded(media: Media, clock: Clock) -> Iterator[np.ndarray]:
+    """The pictures of a clip, with the time they take under `decode`."""
+    frames = iter(media.frames)
+    while True:
+        with clock("decode"):
+            frame = next(frames, None)
+        if frame is None:
+            return
+        yield frame
+
+
+def _cut(
+    frames: Iterator[np.ndarray], flags: set[str], settings: Settings, clock: Clock
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], int]:
+    """Crops [T, stored, stored] and boxes of each kind, and how many looks found nobody."""
+    first = next(frames)
+    height, width = first.shape
+    flags |= _picture_flags(height, width, settings)
+    follower = None
+    if settings.box == "tracked":
+        # The corpus's own pictures are upright; others may be films held sideways.
+        own = [width, height] == settings.picture
+        layout = {kind: Frame.of(kind) for kind in settings.crops}
+        use(settings.tracker)
+        follower = Follower(settings.face_every, layout, clock=clock, others=False, turn=not own)
+        blocks = follower.follow(itertools.chain([first], frames))
+    else:
+        blocks = still(itertools.chain([first], frames), functools.partial(_boxes, settings))
+    parts: dict[str, list[np.ndarray]] = {kind: [] for kind in settings.crops}
+    boxes: dict[str, list[np.ndarray]] = {kind: [] for kind in settings.crops}
+    for block in blocks:
+        with clock("crop"):
+            for kind, spec in settings.crops.items():
+                parts[kind].append(crop.cut(block.frames, block.boxes[kind], spec))
+                boxes[kind].append(block.boxes[kind])
+                if crop.leaves_picture(block.boxes[kind], *block.frames[0].shape):
+                    flags.add("edge_padded")
+    misses = 0
+    if follower is not None:
+        follower.require_face()
+        misses = follower.misses
+        flags |= {"face_gaps"} if misses else set()
+        flags |= {"turned"} if follower.turns else set()
+    return _joined(parts), _joined(boxes), misses
+
+
+def _joined(parts: dict[str, list[np.ndarray]]) -> dict[str, np.ndarray]:
+    """The parts of each kind in one array; they are let go as they are taken."""
+    return {kind: np.concatenate(parts.pop(kind)) for kind in list(parts)}
+
+
+def _picture_flags(height: int, width: int, settings: Settings) -> set[str]:
+    if settings.picture is None or [width, height] == settings.picture:
+        return set()
+    larger = width * height > math.prod(settings.picture)
+    return {"large_picture" if larger else "small_picture"}
+
+
+def _boxes(settings: Settings, height: int, width: int) -> dict[str, np.ndarray]:
+    """The box [1, 4] of each kind in pictures of this size, where nobody is followed."""
+    box = crop.whole_boxes(height, width)
+    if settings.box == "fixed":
+        picture = settings.picture or [width, height]
+        box = crop.fixed_boxes(settings.fixed_box or [0, 0, *picture], picture, height, width)
+    return dict.fromkeys(settings.crops, box)
+
+
+def encode_sample(
+    key: str, clip: Clip, done: Prepared, settings: Settings, label_id: int | None
+) -> dict[str, bytes]:
+    """The members of one sample, by extension, in the order in which they lie in the tar."""
+    members = {}
+    for kind, pictures in done.crops.items():
+        extension, data = encode_video(pictures, settings.codec, settings.crf, settings.fps)
+        members[f"{kind}.{extension}"] = data
+    if done.log_mels is not None:
+        members["mel.npy"] = _npy(audio.store_mel(done.log_mels, settings.mel, settings.mel_dtype))
+    if settings.keep_audio and done.sound is not None:
+        members["flac"] = encode_flac(done.sound, settings.sample_rate)
+    single = done.words[0] if clip.label is not None and len(done.words) == 1 else None
+    boundary = None if single is None or single[1] is None else [single[1], single[2]]
+    facts: dict[str, Any] = {
+        "key": key,
+        "corpus": settings.corpus,
+        "group": clip.group,
+        "split": clip.split,
+        "speaker": clip.speaker,
+        "label": clip.label,
+        "label_id": label_id,
+        "words": done.words,
+        "boundary": boundary,
+        "n_frames": done.num_frames,
+        "n_mel": done.num_columns,
+        "fps": settings.fps,
+        "sample_rate": settings.sample_rate,
+        "duration": done.num_frames / settings.fps,
+        "source": clip.source,
+        "crop_boxes": {kind: boxes.tolist() for kind, boxes in done.boxes.items()},
+        "face_misses": done.face_misses,
+        "audio_pad": done.audio_pad,
+        "flags": done.flags,
+    }
+    members["json"] = write_facts(facts)
+    return members
+
+
+def _npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def sums(done: Prepared) -> list[float]:
+    """Sum and sum of squares of each crop and of the log-mels, for the corpus's statistics."""
+    import cv2
+
+    found: list[float] = []
+    for values in (*done.crops.values(), done.log_mels):
+        if values is None:
+            found += [0.0, 0.0]
+            continue
+        moments = cv2.meanStdDev(values.reshape(values.shape[0], -1))
+        mean, std = (float(x[0, 0]) for x in moments)
+        found += [mean * values.size, (std * std + mean * mean) * values.size]
+    return found

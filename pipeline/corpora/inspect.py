@@ -1,0 +1,83 @@
+"""`avb inspect`: which layout a raw corpus has and how far it is from the published counts.
+
+Lists, and decodes nothing; its lines are what a licensee can report back in one paste.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from avb.pipeline.config import Corpus
+from avb.pipeline.corpora import adapter
+from avb.pipeline.corpora.sources import listing_faults_named
+from avb.pipeline.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """Counts of a listing. `distance` is found minus published, for each published count."""
+
+    corpus: str
+    root: str
+    layout: str
+    clips: int
+    groups: dict[str, int]
+    labels: int
+    speakers: int
+    per_label: dict[str, int]
+    refused: dict[str, int]
+    distance: dict[str, int]
+    notices: list[str]
+
+
+def inspect(name: str, corpus: Corpus, root: Path) -> Inspection:
+    """List a raw corpus and count it.
+
+    Raises:
+        UsageError: nothing below the root looks like the corpus.
+    """
+    groups: Counter[str] = Counter()
+    per_label: Counter[str] = Counter()
+    refused: Counter[str] = Counter()
+    speakers: set[str] = set()
+    clips = 0
+    with listing_faults_named(root):
+        listing = adapter(name).discover(root, corpus)
+        for clip in listing.clips:
+            clips += 1
+            groups[clip.group] += 1
+            if clip.label is not None:
+                per_label[clip.label] += 1
+            if clip.speaker is not None:
+                speakers.add(clip.speaker)
+            if clip.status:
+                refused[clip.status] += 1
+    found = {"clips": clips, "classes": len(listing.labels), "speakers": len(speakers), **groups}
+    distance = {key: found.get(key, 0) - wanted for key, wanted in corpus.expected.items()}
+    return Inspection(
+        name, str(root), listing.layout, clips, dict(sorted(groups.items())), len(listing.labels),
+        len(speakers), dict(sorted(per_label.items())), dict(refused), distance, listing.notices,
+    )  # fmt: skip
+
+
+def recognise(root: Path, corpora: dict[str, Corpus]) -> str:
+    """The name of the corpus that lies at `root`, by its layout.
+
+    Raises:
+        UsageError: none of them does.
+    """
+    if root.is_file():
+        return "table"
+    tried = []
+    for name, corpus in corpora.items():
+        if name == "table":
+            continue
+        try:
+            with listing_faults_named(root):
+                adapter(name).discover(root, corpus)
+            return name
+        except UsageError as error:
+            tried.append(str(error))
+    raise UsageError(f"{root}: no corpus recognised; {'; '.join(tried)}")

@@ -1,0 +1,167 @@
+"""The files of a clip: what was there when it was listed, and what a disk does to them later.
+
+The rule: a file that was there when the plan was made and cannot be read when its clip's turn comes
+is a fault of the disk or the network, never one of the clip. A file that was not there then is a
+row of its clip, which is taken again when the file is there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from avb.pipeline.corpora.clip import Clip, Refused, Source
+from avb.pipeline.errors import RunError
+from avb.pipeline.storage.store import Folder
+
+if TYPE_CHECKING:
+    from avb.pipeline.clip.process import Prepared
+
+#: There is no such file, whatever the disk is like.
+ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
+
+#: What a disk or a network says of a file; any other OSError is a fault of the program.
+FAULTS = ABSENT | {
+    getattr(errno, name)
+    for name in (
+        "EACCES EPERM EIO ESTALE ENXIO ENODEV EREMOTEIO EUCLEAN ENOMEDIUM EBADMSG EHWPOISON"
+        " ENOTCONN ESHUTDOWN ETIMEDOUT ECONNRESET ECONNABORTED ECONNREFUSED EPIPE"
+        " EHOSTDOWN EHOSTUNREACH ENETDOWN ENETUNREACH ENETRESET"
+    ).split()
+    if hasattr(errno, name)
+}
+
+#: Endings and flags that a failing disk can bring about as well as the clip itself.
+DOUBTFUL = {
+    *("bad_decode", "missing_audio", "missing_frames", "no_audio", "short", "unreadable"),
+    *("damaged", "filled_frames", "one_frame_short"),
+}
+
+#: Of a larger file only so much at either end is read to see whether the disk gives it.
+LOOK_BYTES = 32 << 20
+
+
+class SourceFault(RunError):
+    """A file that was there cannot be read: a fault of the unit, which is made again."""
+
+
+def sources_of(root: Path, clip: Clip, met: bool = False) -> list[Source]:
+    """Name, size and time of change of every file of a clip that is there.
+
+    Args:
+        met: the listing came upon these files, and does not only name them: one that is gone
+            now, and no link to nowhere either, went in between.
+
+    Raises:
+        SourceFault: the disk does not say, or a file went.
+    """
+    found: list[Source] = []
+    for name in filter(None, (clip.source, clip.audio, clip.text)):
+        try:
+            found.append((name, *_stamp(root / name, whole=clip.start is None)))
+        except ValueError:  # a name that no file has
+            continue
+        except OSError as error:
+            if error.errno not in ABSENT or (met and not os.path.lexists(root / name)):
+                raise SourceFault(f"{root / name}: {error.strerror} while it was listed") from None
+    return found
+
+
+def _stamp(path: Path, whole: bool) -> tuple[int, int]:
+    """Bytes and time of change; of a folder of which a clip is all, also those of its pictures.
+
+    Folders that clips share, as in LRW-1000, hold too many: there it is the folder's own time.
+    """
+    found = os.stat(path)
+    if not stat.S_ISDIR(found.st_mode):
+        return found.st_size, found.st_mtime_ns
+    inside = []
+    for entry in os.scandir(path) if whole else ():
+        with contextlib.suppress(FileNotFoundError):  # a link to nowhere
+            inside.append(entry.stat())
+    times = (found.st_mtime_ns, *(entry.st_mtime_ns for entry in inside))
+    return sum(entry.st_size for entry in inside), max(times)
+
+
+def surely(clip: Clip, root: Path, prepare: Callable[[], Prepared]) -> Prepared:
+    """What `prepare` makes of a clip, where the disk had no part in it.
+
+    An ending that a disk can bring about is believed when all files of the clip could be read
+    after it and it comes again.
+
+    Raises:
+        Refused: as `prepare` says.
+        SourceFault: a file that was there when the clip was listed cannot be read.
+    """
+    first = True
+    while True:
+        failure: Refused | OSError | None = None
+        try:
+            done = prepare()
+            signs = set(done.flags)
+        except Refused as refusal:
+            failure, signs = refusal, {refusal.status}
+        except OSError as error:
+            if error.errno not in FAULTS:
+                raise
+            failure, signs = error, {"unreadable"}
+        if not signs & DOUBTFUL or not first:
+            break
+        _read(clip, root)
+        first = False
+    if isinstance(failure, OSError):
+        status = "bad_decode" if any(s[0] == clip.source for s in clip.sources or ()) else None
+        raise Refused(status or "unreadable", f"{clip.source}: {failure.strerror or failure}")
+    if failure is not None:
+        raise failure
+    return done
+
+
+def _read(clip: Clip, root: Path) -> None:
+    """Read what was there of a clip when it was listed.
+
+    Raises:
+        SourceFault: that is not possible.
+    """
+    for name, *_ in clip.sources or ():
+        try:
+            for path in _files(root / name):
+                with path.open("rb") as file:
+                    while file.read(1 << 20):
+                        left = os.fstat(file.fileno()).st_size - file.tell()
+                        if file.tell() >= LOOK_BYTES and left > LOOK_BYTES:
+                            file.seek(-LOOK_BYTES, os.SEEK_END)
+        except OSError as error:
+            if error.errno not in FAULTS:
+                raise
+            where = error.filename or root / name
+            raise SourceFault(
+                f"{where}: {error.strerror}, though it was there when it was listed"
+            ) from None
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if path.is_dir():
+        yield from (child for child in path.iterdir() if child.is_file())
+    else:
+        yield path
+
+
+@contextmanager
+def listing_faults_named(root: Folder) -> Iterator[None]:
+    """Turn what the disk says of a corpus into one line: half a listing is none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FAULTS:
+            raise
+        raise SourceFault(
+            f"{error.filename or root}: {error.strerror}; {root} cannot be listed whole, and"
+            " nothing was changed: mend it, or take it out of there"
+        ) from None

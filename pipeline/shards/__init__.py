@@ -1,0 +1,1 @@
+"""What a folder of shards is: tar files, the metadata of a clip, checks and counts."""

@@ -1,0 +1,306 @@
+"""A finished dataset as its readers take it: found, and what they rely on checked once."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from avb.pipeline.clip.codec import MOST_BYTES
+from avb.pipeline.config import LONGEST_NAME, Crop, build
+from avb.pipeline.errors import UsageError, one_line
+from avb.pipeline.parse import MOST_JSON, parse_json
+from avb.pipeline.shards.metadata import FORMAT
+from avb.pipeline.storage.cache import open_file
+from avb.pipeline.storage.store import Folder, Store
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+BATCH_ROWS = 1 << 14
+#: Of a manifest: values beside one a byte, bytes of text at once, and of a row in the mean.
+MOST_SPARSE, MOST_TEXT, MOST_TEXT_ROW = 1 << 20, 1 << 28, 1 << 13
+
+
+@dataclass(frozen=True)
+class _Crop:
+    size: int
+    margin: int
+    stored: int
+
+    def __post_init__(self) -> None:
+        if self.stored != Crop(self.size, self.margin).stored:
+            raise ValueError(f"{self.stored} stored pixels are not size and margins")
+
+
+@dataclass(frozen=True)
+class _Mel:
+    n_mels: int
+    hop: int
+    floor: float
+    dtype: Literal["float16", "uint8"]
+    scale: float
+    offset: float
+
+    def __post_init__(self) -> None:
+        finite = math.isfinite(self.floor + self.scale + self.offset)
+        if not (finite and 0 < self.n_mels <= 1024 and self.hop > 0 < self.floor):
+            raise ValueError("numbers that make no mel")
+
+
+@dataclass(frozen=True)
+class _Settings:
+    fps: int
+    sample_rate: int
+    keep_audio: bool = False
+
+    def __post_init__(self) -> None:
+        if not (0 < self.fps <= 1000 and self.fps <= self.sample_rate <= 1_000_000):
+            raise ValueError(f"{self.fps} pictures and {self.sample_rate} samples a second")
+
+
+@dataclass(frozen=True)
+class _Pixels:
+    mean: float
+    std: float
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.mean <= 255 and 0 <= self.std <= 255):
+            raise ValueError(f"mean {self.mean} and deviation {self.std} of 0 to 255")
+
+
+@dataclass(frozen=True)
+class _Shard:
+    name: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class _Counts:
+    listed: int
+    ok: int
+    status: dict[str, int]
+    flags: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Dataset:
+    corpus: str
+    settings: _Settings
+    crops: dict[str, _Crop]
+    mel: _Mel
+    labels: list[str]
+    fingerprint: str
+    schema: int = 1
+    pixels: dict[str, _Pixels] = field(default_factory=dict)
+    shards: list[_Shard] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.schema <= FORMAT:
+            raise ValueError(f"shards of format {self.schema}; this version reads 1 to {FORMAT}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Account(_Dataset):
+    title: str
+    counts: _Counts
+    labels_sha256: str
+    shards: list[_Shard]
+    pixels: dict[str, _Pixels]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.crops.keys() != self.pixels.keys():
+            raise ValueError("crops and pixels are not of the same names")
+
+
+def check_dataset(record: Any, where: str, account: bool = False) -> dict[str, Any]:
+    """The content of `dataset.json` as it is, when its readers can rely on it.
+
+    Args:
+        where: its path, for messages.
+        account: whether counts and shards must be there too, which training can do without.
+
+    Raises:
+        UsageError: something is missing, or is not what it must be; one line names it.
+    """
+    found: _Dataset = build(_Account if account else _Dataset, record, where, strict=False)
+    texts = (found.corpus, found.fingerprint, *found.labels)
+    if not all(text.isprintable() and len(text) < LONGEST_NAME for text in texts):
+        raise UsageError(f"{where}: a name or label that cannot be printed")
+    if any("/" in shard.name or not shard.name.isprintable() for shard in found.shards):
+        raise UsageError(f"{where}: a shard whose name is no name of a file")
+    return record
+
+
+def dataset_folders(folder: Folder) -> list[Folder]:
+    """The folder itself if it holds a dataset, else its children that do.
+
+    Raises:
+        UsageError: there is none, finished or not.
+    """
+    if isinstance(folder, Store):
+        return _stored_folders(folder)
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: no such folder")
+    if (folder / "dataset.json").is_file() or (folder / "manifest.parquet").is_file():
+        return [folder]
+    found: list[Folder] = [*sorted(p.parent for p in folder.glob("*/dataset.json"))]
+    if found:
+        return found
+    raise _no_dataset(folder, (folder / ".avb").is_dir() or any(folder.glob("*/.avb")))
+
+
+def _stored_folders(store: Store) -> list[Folder]:
+    """`dataset_folders` of a store."""
+    names = store.entries()
+    if "dataset.json" in names or "manifest.parquet" in names:
+        return [store]
+    found = sorted(name.split("/")[0] for name in names if re.fullmatch("[^/]+/dataset.json", name))
+    if not found:
+        raise _no_dataset(store, any(re.match(r"([^/]+/)?\.avb/", name) for name in names))
+    return [store / name for name in found]
+
+
+def _no_dataset(folder: Folder, begun: bool) -> UsageError:
+    if begun:
+        return UsageError(f"{folder}: prep has not finished here; run the same avb prep again")
+    return UsageError(f"{folder}: no dataset.json here or one folder down; give OUT/<corpus>")
+
+
+def read_dataset(folder: Folder) -> dict[str, Any]:
+    """`dataset.json` of a finished folder.
+
+    Raises:
+        UsageError: it is missing or is no JSON object.
+    """
+    path = folder / "dataset.json"
+    try:
+        with open_file(folder, "dataset.json") as file:
+            return check_dataset(parse_json(file.read(MOST_JSON + 1)), str(path), account=True)
+    except FileNotFoundError:
+        raise UsageError(
+            f"{folder}: no dataset.json; prep has not finished, run it again"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: cannot be read ({one_line(error)})") from None
+
+
+@contextmanager
+def open_manifest(folder: Folder) -> Iterator[pq.ParquetFile]:
+    """The rows of `manifest.parquet`, to be read with `manifest_batches`.
+
+    A few bytes of Parquet can stand for billions of equal rows, or for pages of zeros: what its
+    own account says of them is held against its size before any of it is read.
+
+    Raises:
+        FileNotFoundError: there is none.
+        pyarrow.ArrowException, OSError: it is damaged, or would take too much room.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with open_file(folder, "manifest.parquet") as source:
+        size = source.seek(0, os.SEEK_END)
+        metadata = pq.read_metadata(source)
+        texts = []
+        for number in range(metadata.num_columns):
+            column = metadata.schema.column(number)
+            if column.physical_type == "BYTE_ARRAY":
+                texts.append(column.path)
+            elif column.physical_type == "FIXED_LEN_BYTE_ARRAY":
+                raise pa.ArrowInvalid(f"column {column.path} of a type that no manifest has")
+        most_values = size + MOST_SPARSE
+        for number in range(metadata.num_columns):
+            chunks = [metadata.row_group(g).column(number) for g in range(metadata.num_row_groups)]
+            values = sum(chunk.num_values for chunk in chunks)
+            largest = max((chunk.total_uncompressed_size for chunk in chunks), default=0)
+            if max(values, metadata.num_rows) > most_values or largest > MOST_TEXT:
+                raise pa.ArrowInvalid(
+                    f"{values} values in {largest} bytes unpacked, in a file of {size} bytes"
+                )
+        # As dictionaries, so that a long text that stands in every row is in memory once.
+        with pq.ParquetFile(source, metadata=metadata, read_dictionary=texts) as file:
+            yield file
+
+
+def manifest_batches(
+    file: pq.ParquetFile, rows: int, columns: Sequence[str]
+) -> Iterator[pa.RecordBatch]:
+    """So many rows at a time, of plain columns.
+
+    Raises:
+        pyarrow.ArrowException, OSError: a column is missing or damaged, or its texts are too long.
+    """
+    import pyarrow as pa
+
+    plain = file.metadata.schema.to_arrow_schema()
+    if absent := sorted(set(columns) - set(plain.names)):
+        raise pa.ArrowInvalid(f"no column {absent[0]}")
+    for group in range(file.metadata.num_row_groups):  # across them Arrow joins no dictionaries
+        for batch in file.iter_batches(rows, [group], list(columns), use_threads=False):
+            total = sum(_text_bytes(column) for column in batch.columns)
+            if total > min(MOST_TEXT, MOST_SPARSE + MOST_TEXT_ROW * len(batch)):
+                raise pa.ArrowInvalid(f"{total} bytes of text in {len(batch)} rows")
+            kinds = [plain.field(name).type for name in columns]
+            whole = [
+                batch[name] if batch[name].type == kind else batch[name].cast(kind)
+                for name, kind in zip(columns, kinds, strict=True)
+            ]
+            yield pa.RecordBatch.from_arrays(whole, list(columns))
+
+
+def _text_bytes(column: pa.Array) -> int:
+    """Bytes that the texts of a column would take, each row with its own."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_dictionary(column.type):
+        lengths = pc.binary_length(column.dictionary)
+        return pc.sum(lengths.cast(pa.int64()).take(column.indices)).as_py() or 0
+    if pa.types.is_list(column.type):
+        return _text_bytes(column.flatten())
+    if pa.types.is_struct(column.type):
+        return sum(_text_bytes(part) for part in column.flatten())
+    return 0
+
+
+def read_manifest(folder: Folder, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Rows of `manifest.parquet` in its order, a batch at a time.
+
+    Raises:
+        UsageError: it is missing or damaged.
+    """
+    import pyarrow as pa
+
+    path = folder / "manifest.parquet"
+    try:
+        with open_manifest(folder) as file:
+            yield from manifest_batches(file, BATCH_ROWS, columns)
+    except FileNotFoundError:
+        raise UsageError(
+            f"{folder}: no manifest.parquet; prep has not finished, run it again"
+        ) from None
+    except (pa.ArrowException, OSError) as error:
+        raise UsageError(f"{path}: damaged ({one_line(error)}); run avb prep again") from None
+
+
+def can_hold(record: Mapping[str, Any], nbytes: Any, frames: Any, columns: Any) -> Any:
+    """Whether samples of `nbytes` in a shard can be as long as their rows say.
+
+    Readers make room for what a row says before they see a byte of the shard. Each picture and
+    each mel column takes a byte or more, each bin of a mel one too, and what is unpacked of a
+    sample is bounded. A film without sound has no columns. Integers, or arrays of them.
+    """
+    settings = record["settings"]
+    per_frame = sum(crop["stored"] ** 2 for crop in record["crops"].values())
+    if settings.get("keep_audio", False):
+        per_frame = max(per_frame, 4 * settings["sample_rate"] // settings["fps"])
+    pictures = (frames > 0) & (frames <= nbytes) & (frames * per_frame <= MOST_BYTES)
+    return pictures & (columns >= 0) & (columns <= nbytes // record["mel"]["n_mels"])

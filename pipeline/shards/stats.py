@@ -1,0 +1,75 @@
+"""`avb stats`: what a dataset folder holds, from its manifest alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from avb.pipeline.build.unit import STAGES
+from avb.pipeline.shards.dataset import read_dataset, read_manifest
+from avb.pipeline.storage.store import Folder
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_COLUMNS = ("status", "group", "speaker", "n_frames", "nbytes", "words", "face_misses")
+
+
+def stats(folder: Folder) -> dict[str, Any]:
+    """Counts, hours, lengths, bytes and milliseconds of one dataset folder.
+
+    Raises:
+        UsageError: the folder holds no finished dataset.
+    """
+    import pyarrow.compute as pc
+
+    record = read_dataset(folder)
+    columns = [*_COLUMNS, *(f"{stage}_ms" for stage in STAGES)]
+    listed = 0
+    sums: dict[str, Any] = {}
+    values = {name: Counter[Any]() for name in ("n_frames", "group", "speaker")}
+    for batch in read_manifest(folder, columns):
+        listed += len(batch)
+        kept = batch.filter(pc.equal(batch["status"], "ok"))
+        sums = {name: sums.get(name, 0) + added for name, added in _sums(kept).items()}
+        for name, counter in values.items():
+            for count in pc.value_counts(kept[name]).to_pylist():
+                counter[count["values"]] += count["counts"]
+    frames, ok = values["n_frames"], sums["ok"]
+    hours = sum(length * clips for length, clips in frames.items())
+    return {
+        "corpus": record["corpus"],
+        "fingerprint": record["fingerprint"],
+        "listed": listed,
+        "ok": ok,
+        "hours": round(hours / record["settings"]["fps"] / 3600, 3),
+        "frames": dict(sorted(frames.items())),
+        "shards": len(record["shards"]),
+        "bytes": sums["nbytes"],
+        "bytes_per_clip": round(sums["nbytes"] / max(1, ok)),
+        "groups": dict(sorted(values["group"].items())),
+        "speakers": sum(map(bool, values["speaker"])),
+        "labels": len(record["labels"]),
+        "words": sums["words"],
+        "aligned_words": sums["aligned_words"],
+        "status": record["counts"]["status"],
+        "flags": record["counts"]["flags"],
+        "face_misses": sums["face_misses"],
+        "mean_ms": {stage: round(sums[f"{stage}_ms"] / max(1, ok), 2) for stage in STAGES},
+        "pixels": record["pixels"],
+        "mel": {k: record["mel"][k] for k in ("mean", "std", "dtype")},
+    }
+
+
+def _sums(kept: pa.RecordBatch) -> dict[str, Any]:
+    """What is added up over the stored clips, of some of them."""
+    import pyarrow.compute as pc
+
+    words = kept["words"].flatten()
+    added = ("nbytes", "face_misses", *(f"{stage}_ms" for stage in STAGES))
+    return {
+        "ok": len(kept),
+        "words": len(words),
+        "aligned_words": len(words) - words.field("start").null_count,
+        **{name: pc.sum(kept[name]).as_py() or 0 for name in added},
+    }

@@ -1,0 +1,347 @@
+"""`avb verify`: are the shards what their manifest and `dataset.json` say, byte for byte?
+
+The manifest is streamed, and whatever process looks at a shard holds the rows of that shard alone:
+memory does not grow with the clips, but for 8 bytes each to find keys that stand twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+import multiprocessing
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from avb.pipeline.build.plan import stable_hash
+from avb.pipeline.build.spill import runs
+from avb.pipeline.build.worker import follow_parent
+from avb.pipeline.clip.codec import decode_flac, decode_video
+from avb.pipeline.clip.npy import parse_npy
+from avb.pipeline.errors import UsageError
+from avb.pipeline.shards.dataset import can_hold, read_dataset, read_manifest
+from avb.pipeline.shards.metadata import read_facts
+from avb.pipeline.shards.tar import read_members
+from avb.pipeline.storage.store import Folder, Store, local_copy
+
+MOST_LINES = 10  # of one shard: with more than that it is made again, not mended
+
+_PLACE = "offset", "nbytes", "n_frames", "n_mel"
+_COLUMNS = "key shard status offset nbytes n_frames n_mel speaker label".split()
+
+
+@dataclass
+class Verdict:
+    """What was looked at in one dataset folder, and every fault found, a line each.
+
+    `samples` were looked at, of `stored` ones.
+    """
+
+    folder: str
+    shards: int = 0
+    samples: int = 0
+    stored: int = 0
+    faults: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.faults
+
+
+@dataclass(frozen=True)
+class _Look:
+    """One shard to look at: its entry in `dataset.json`, if any, and rows of its samples.
+
+    `stored` rows are in the manifest. `record` is what of `dataset.json` every sample has to meet.
+    """
+
+    path: Folder
+    shard: dict[str, Any] | None
+    stored: int
+    rows: list[dict[str, Any]]
+    record: dict[str, Any]
+
+
+class _WorkerDied(Exception):
+    pass
+
+
+def parse_share(text: str | None) -> float:
+    """`--sample` as a part of one: "5%" is 0.05, None is 1.
+
+    Raises:
+        UsageError: it is no percentage above 0 and up to 100.
+    """
+    if text is None:
+        return 1.0
+    with contextlib.suppress(ValueError):
+        if text.endswith("%") and 0 < (percent := float(text[:-1])) <= 100:
+            return percent / 100
+    raise UsageError(f"--sample {text}: a percentage above 0 and up to 100, such as 5%")
+
+
+def verify(
+    folder: Folder,
+    progress: Callable[[int], object] | None = None,
+    jobs: int = 1,
+    share: float = 1.0,
+) -> Verdict:
+    """Check one dataset folder: hashes, manifest against tars, and that every sample decodes.
+
+    Args:
+        progress: called with the number of samples looked at since the last call.
+        jobs: shards looked at at once, above one in processes of their own.
+        share: below 1, only this part of the samples of each shard, at least one and each time
+            the same, and of the shard itself the size but not the hash, which takes all its bytes.
+    """
+    verdict = Verdict(str(folder))
+    try:
+        record = read_dataset(folder)
+        verdict.faults += _account_faults(folder, record)
+        verdict.shards = len(record["shards"])
+        looks = _looks(folder, record, share)
+        for look, samples, faults in _look_at_all(looks, min(jobs, verdict.shards)):
+            verdict.samples += samples
+            verdict.stored += look.stored
+            verdict.faults += faults
+            if progress is not None:
+                progress(samples)
+    except (UsageError, _WorkerDied) as error:
+        verdict.faults.append(str(error))
+    return verdict
+
+
+def _account_faults(folder: Folder, record: dict[str, Any]) -> list[str]:
+    """Do the counts add up, and are the shards those that are listed?"""
+    import pyarrow.compute as pc
+
+    faults = []
+    status: Counter[str] = Counter()
+    for batch in read_manifest(folder, ["status"]):
+        for count in pc.value_counts(batch["status"]).to_pylist():
+            status[count["values"]] += count["counts"]
+    counts = record["counts"]
+    rows = status.total()
+    if rows != counts["listed"]:
+        faults.append(f"manifest.parquet: {rows} rows, dataset.json lists {counts['listed']}")
+    if dict(status) != counts["status"]:
+        faults.append(f"manifest.parquet: statuses {dict(status)}, expected {counts['status']}")
+    faults += [f"{key}: stands more than once in the manifest" for key in _twice(folder, rows)]
+    labels = hashlib.sha256("\n".join(record["labels"]).encode()).hexdigest()
+    if labels != record["labels_sha256"]:
+        faults.append("dataset.json: the hash of the label map does not match its labels")
+    listed = {f"{shard['name']}.tar" for shard in record["shards"]}
+    if isinstance(folder, Store):
+        names = list(folder.entries())
+    else:
+        names = [path.name for path in folder.glob("*.tar")]
+    there = {name for name in names if name.endswith(".tar") and "/" not in name}
+    return faults + [f"{name}: not in dataset.json" for name in sorted(there - listed)]
+
+
+def _twice(folder: Folder, num_rows: int, most: int = 10) -> list[str]:
+    """The first few keys of the manifest that stand there more than once."""
+
+    def keys() -> Iterator[str]:
+        for batch in read_manifest(folder, ["key"]):
+            yield from batch["key"].to_pylist()
+
+    hashes = np.fromiter(map(hash, keys()), np.int64, num_rows)
+    hashes.sort()
+    repeated = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
+    counts: Counter[str] = Counter()
+    if repeated:
+        for key in keys():
+            if hash(key) in repeated and (key in counts or len(counts) < most):
+                counts[key] += 1
+    return [key for key, count in counts.items() if count > 1]
+
+
+def _looks(folder: Folder, record: dict[str, Any], share: float) -> Iterator[_Look]:
+    """Every shard of the manifest and of `dataset.json`, with its rows."""
+    import pyarrow.compute as pc
+
+    shards = {shard["name"]: shard for shard in record["shards"]}
+    if share < 1:  # a hash takes all bytes of a shard
+        shards = {name: shard | {"sha256": None} for name, shard in shards.items()}
+    wanted = {name: record[name] for name in ("crops", "mel", "settings")}
+    wanted["labels"] = {label: number for number, label in enumerate(record["labels"])}
+    stored = (
+        batch.filter(pc.equal(batch["status"], "ok")) for batch in read_manifest(folder, _COLUMNS)
+    )
+    seen = set()
+    for batch in runs(stored, "shard"):
+        name = batch["shard"][0].as_py()
+        seen.add(name)
+        rows = _sample(batch.to_pylist(), share)
+        yield _Look(folder / f"{name}.tar", shards.get(name), len(batch), rows, wanted)
+    for name in sorted(shards.keys() - seen):
+        yield _Look(folder / f"{name}.tar", shards[name], 0, [], wanted)
+
+
+def _look_at_all(looks: Iterable[_Look], jobs: int) -> Iterator[tuple[_Look, int, list[str]]]:
+    """For each look the samples looked at and the faults, in the order of the looks."""
+    if jobs <= 1:
+        yield from ((look, *_look_at(look)) for look in looks)
+        return
+    # Spawned: what decodes has threads, and they do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(jobs, context, follow_parent)
+    waiting: deque[tuple[_Look, Future[tuple[int, list[str]]]]] = deque()
+
+    def results(most: int) -> Iterator[tuple[_Look, int, list[str]]]:
+        while len(waiting) > most:
+            look, future = waiting[0]
+            yield (look, *future.result())
+            waiting.popleft()
+
+    try:
+        for look in looks:
+            waiting.append((look, pool.submit(_look_at, look)))
+            yield from results(2 * jobs)
+        yield from results(0)
+    except BrokenProcessPool:
+        names = ", ".join(sorted(look.path.name for look, future in waiting if future.exception()))
+        raise _WorkerDied(
+            f"a process died (a crash in a decoder, or out of memory) at one of {names};"
+            " they and what follows were not looked at"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _look_at(look: _Look) -> tuple[int, list[str]]:
+    """How many samples of a shard were looked at, and what is wrong with it."""
+    shard = look.shard
+    if shard is None:
+        return 0, [f"{look.path.name}: in the manifest, not in dataset.json"]
+    pieces = None
+    if shard["sha256"] is None:
+        pieces = [(row["offset"], row["nbytes"]) for row in look.rows]
+    try:
+        with local_copy(look.path, pieces) as path:
+            return len(look.rows), _faults(path, shard, look)
+    except FileNotFoundError:
+        return 0, [f"{look.path.name}: missing, and {look.stored} samples with it"]
+
+
+def _faults(path: Path, shard: dict[str, Any], look: _Look) -> list[str]:
+    """What is wrong with a shard and with the samples of it that are looked at."""
+    faults = [fault for sample in _sample_faults(path, look.rows, look.record) for fault in sample]
+    if len(faults) > MOST_LINES:
+        faults[MOST_LINES:] = [f"{path.name}: {len(faults) - MOST_LINES} more faults of samples"]
+    return _shard_faults(path, shard) + faults
+
+
+def _sample(rows: list[dict[str, Any]], share: float) -> list[dict[str, Any]]:
+    """A share of the rows, at least one, in their order; a larger share holds every smaller one."""
+    if share == 1:
+        return rows
+    # Not the stable hash of the key itself, by which the clips are laid into shards.
+    rank = sorted(range(len(rows)), key=lambda i: stable_hash(f"verify {rows[i]['key']}"))
+    return [rows[i] for i in sorted(rank[: math.ceil(share * len(rows))])]
+
+
+def _shard_faults(path: Path, shard: dict[str, Any]) -> list[str]:
+    size = path.stat().st_size
+    if size != shard["bytes"]:
+        return [f"{path.name}: {size} bytes, expected {shard['bytes']}"]
+    if shard["sha256"] is None:
+        return []
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != shard["sha256"]:
+        return [f"{path.name}: sha256 {found[:12]}..., expected {shard['sha256'][:12]}..."]
+    return []
+
+
+def _sample_faults(
+    path: Path, rows: list[dict[str, Any]], record: dict[str, Any]
+) -> Iterator[list[str]]:
+    """Faults of each sample of a shard, in manifest order."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        for row in rows:
+            if not _possible(row, size, record):
+                yield [f"{path.name}: {row['key']}: {_place(row)} cannot lie in {size} bytes"]
+                continue
+            file.seek(row["offset"])
+            try:
+                members = read_members(file.read(row["nbytes"]))
+                yield [
+                    f"{path.name}: {row['key']}: {f}" for f in _member_faults(members, row, record)
+                ]
+            except (ValueError, EOFError) as error:
+                yield [f"{path.name}: {row['key']}: {error}"]
+
+
+def _place(row: dict[str, Any]) -> str:
+    """Where the manifest says that a sample lies, and how much of it there is."""
+    return ", ".join(f"{name} {row[name]}" for name in _PLACE)
+
+
+def _possible(row: dict[str, Any], size: int, record: dict[str, Any]) -> bool:
+    """Whether a sample may lie in `size` bytes of a shard; room is made for what a row says."""
+    numbers = [row[name] for name in _PLACE]
+    if not all(isinstance(number, int) for number in numbers) or not isinstance(row["key"], str):
+        return False
+    offset, nbytes, frames, columns = numbers
+    return 0 <= offset <= size - nbytes and can_hold(record, nbytes, frames, columns)
+
+
+def _member_faults(
+    members: dict[str, memoryview], row: dict[str, Any], record: dict[str, Any]
+) -> Iterator[str]:
+    """What is wrong inside one sample; ValueError for what cannot be read at all."""
+    prefix = row["key"] + "."
+    by_extension = {name.removeprefix(prefix): data for name, data in members.items()}
+    if not all(name.startswith(prefix) for name in members):
+        yield f"members of another key: {', '.join(members)}"
+        return
+    frames = row["n_frames"]
+    for kind, crop in record["crops"].items():
+        extension = next((e for e in by_extension if e.startswith(f"{kind}.")), None)
+        if extension is None:
+            yield f"no {kind} crop"
+            continue
+        out = np.empty((frames, crop["stored"], crop["stored"]), np.uint8)
+        decode_video(by_extension[extension], extension.split(".")[1], out)
+    yield from _sound_faults(by_extension, row, record)
+    facts = read_facts(by_extension.get("json", b""))
+    for name in ("key", "speaker", "label", "n_frames", "n_mel"):
+        if facts.get(name) != row[name]:
+            yield f"json says {name} {facts.get(name)!r}, the manifest {row[name]!r}"
+    number = record["labels"].get(row["label"])
+    if facts.get("label_id") != number:
+        yield f"json says label_id {facts.get('label_id')!r}, the list of labels {number!r}"
+
+
+def _sound_faults(
+    by_extension: dict[str, memoryview], row: dict[str, Any], record: dict[str, Any]
+) -> Iterator[str]:
+    """What is wrong with the mel and the sound of one sample; a film without sound has neither."""
+    frames, columns = row["n_frames"], row["n_mel"]
+    if columns == 0:
+        yield from (
+            f"{name} of a film without sound"
+            for name in ("mel.npy", "flac")
+            if name in by_extension
+        )
+        return
+    mel = parse_npy(by_extension.get("mel.npy", memoryview(b"")))
+    wanted_mel = (record["mel"]["n_mels"], columns), record["mel"]["dtype"]
+    if (mel.shape, str(mel.dtype)) != wanted_mel:
+        yield f"mel is {mel.dtype} {mel.shape}, expected {wanted_mel[1]} {wanted_mel[0]}"
+    if record["settings"]["keep_audio"]:
+        wanted = frames * record["settings"]["sample_rate"] // record["settings"]["fps"]
+        found = len(decode_flac(bytes(by_extension.get("flac", b"")), wanted))
+        if found != wanted:
+            yield f"sound has {found} samples, expected {wanted}"

@@ -1,0 +1,119 @@
+"""`avb verify --sources`: is the corpus still what the shards were made from?
+
+It is listed again, and names, sizes and times of its files are held against those in the rows of
+the units. Both come in the order of a plan, so that memory does not grow with the clips.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from avb.pipeline.build.plan import Plan, make_plan, read_plan, stable_hash
+from avb.pipeline.build.unit import rows_path
+from avb.pipeline.config import Corpus
+from avb.pipeline.errors import UsageError
+from avb.pipeline.storage.mirror import mirrored
+from avb.pipeline.storage.store import Folder
+
+MOST_LINES = 20
+
+#: Of a clip: the file it comes from, and name, size and time of all its files (None: not known).
+_Files = tuple[str, dict[str, tuple[int, int]] | None]
+
+
+def source_faults(folder: Folder, corpora: Mapping[str, Corpus]) -> list[str]:
+    """What differs between a dataset folder and its corpus as it is now, a line a clip.
+
+    Raises:
+        UsageError: the folder has no plan to say where its corpus lies, or nothing lies there.
+        RunError: the corpus cannot be listed.
+    """
+    with mirrored(folder) as mirror, tempfile.TemporaryDirectory() as scratch:
+        path = mirror.folder / ".avb" / "plan.arrow"
+        if not path.is_file():
+            raise UsageError(f"{mirror}: .avb/plan.arrow is not there to say where its corpus lies")
+        plan = read_plan(path)
+        corpus = corpora.get(plan.settings.corpus, corpora["table"])
+        if plan.given is None:
+            raise UsageError(f"{mirror}: planned by an earlier version; run avb prep once")
+        now = make_plan(corpus, plan.settings, plan.given, Path(scratch) / "plan.arrow")
+        faults: list[str] = []
+        unknown = more = 0
+        for key, made, found in _pairs(_made(mirror.folder, plan), _listed(now)):
+            if made is not None and made[1] is None and found is not None:
+                unknown += 1
+            elif (said := _difference(made, found)) and len(faults) < MOST_LINES:
+                faults.append(f"{key}: {said}")
+            else:
+                more += bool(said)
+    if more:
+        faults.append(f"{more} more clips whose sources differ")
+    if unknown:
+        faults.append(f"{unknown} clips were made by a version that noted nothing of their sources")
+    return faults
+
+
+def _made(folder: Path, plan: Plan) -> Iterator[tuple[str, _Files]]:
+    import pyarrow.parquet as pq
+
+    for unit in plan.units:
+        try:
+            rows = pq.read_table(rows_path(folder, unit)).to_pylist()
+        except FileNotFoundError:
+            continue
+        for row in rows:
+            yield row["key"], (row["source"], _named(row.get("sources")))
+
+
+def _listed(plan: Plan) -> Iterator[tuple[str, _Files]]:
+    for unit in plan.units:
+        for row in plan.table(unit.number).to_pylist():
+            yield row["key"], (row["source"], _named(row["sources"]))
+
+
+def _named(sources: list[dict[str, Any]] | None) -> dict[str, tuple[int, int]] | None:
+    if sources is None:
+        return None
+    return {file["name"]: (file["size"], file["mtime_ns"]) for file in sources}
+
+
+def _pairs(
+    made: Iterator[tuple[str, _Files]], found: Iterator[tuple[str, _Files]]
+) -> Iterator[tuple[str, _Files | None, _Files | None]]:
+    """Each key of two streams in the order of plans, with what either has of it."""
+
+    def place(item: tuple[str, _Files]) -> tuple[bytes, int, str]:
+        return item[0].partition("/")[0].encode(), stable_hash(item[0]), item[0]
+
+    left, right = next(made, None), next(found, None)
+    while left is not None or right is not None:
+        if right is None or (left is not None and place(left) < place(right)):
+            assert left is not None
+            yield left[0], left[1], None
+            left = next(made, None)
+        elif left is None or place(right) < place(left):
+            yield right[0], None, right[1]
+            right = next(found, None)
+        else:
+            yield left[0], left[1], right[1]
+            left, right = next(made, None), next(found, None)
+
+
+def _difference(made: _Files | None, found: _Files | None) -> str:
+    """What became of the files of one clip, "" for nothing."""
+    if made is None or found is None:
+        return "is listed no more" if found is None else "is listed now, and in no shard"
+    if made[0] != found[0]:
+        return f"was made from {made[0]}, and comes from {found[0]} now"
+    before, now = made[1] or {}, found[1] or {}
+    parts = [f"{name} is gone" for name in before.keys() - now.keys()]
+    parts += [f"{name} is there now" for name in now.keys() - before.keys()]
+    for name in before.keys() & now.keys():
+        if before[name][0] != now[name][0]:
+            parts.append(f"{name} has {now[name][0]} bytes, was made from {before[name][0]}")
+        elif before[name] != now[name]:
+            parts.append(f"{name} was written since, with as many bytes")
+    return "; ".join(sorted(parts))

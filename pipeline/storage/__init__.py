@@ -1,0 +1,1 @@
+"""Folders in object storage: stores, their cache on this disk, and their mirror for prep."""

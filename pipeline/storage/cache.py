@@ -1,0 +1,218 @@
+"""Objects of a store on this machine's disk: each fetched once, whoever asks, and not for ever.
+
+Any number of processes share the folder. A shard has its hash for a name, so that it is never an
+old one; other objects have their address and version. Whoever reads a file holds a lock on it,
+which goes with the process; files that nobody holds go, those first that were not read for
+longest, when another needs their place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import queue
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from avb.pipeline.errors import StorageError, UsageError
+from avb.pipeline.storage.store import Folder, Store
+
+DEFAULT_GB = 20.0
+_RECENT_NAMES, _MOST_AHEAD = 32, 512
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Copies of objects in `folder`, of at most `max_bytes` unless more are being read."""
+
+    folder: Path
+    max_bytes: int
+
+    def open(self, store: Store, name: str, sha256: str | None = None) -> int:
+        """A descriptor of a copy of an object, which stays as long as it is open.
+
+        Args:
+            sha256: hash of its content; None: whatever is there now.
+
+        Raises:
+            FileNotFoundError: there is no such object.
+            StorageError: it cannot be fetched, or kept here.
+        """
+        key = sha256 or _hash_of(f"{store / name} {store.version(name)}")
+        path = self.folder / "objects" / key
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            held = _hold(path)
+            if held is None:
+                with self._lock(key[:2]):
+                    held = _hold(path)  # another process fetched it
+                    if held is None:
+                        held = self._fetch(store, name, sha256, path)
+            return held
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise StorageError(
+                f"{self.folder}: {error.strerror} while {store / name} was fetched; another"
+                " --cache, or a smaller --cache-gb"
+            ) from None
+
+    def _fetch(self, store: Store, name: str, sha256: str | None, path: Path) -> int:
+        """Fetch an object and hold it; the caller holds the lock of its name."""
+        size = store.size(name)
+        part = path.with_name(f"{path.name}.{size}.{os.getpid()}.part")
+        with self._lock("room"):
+            self._make_room(size)
+            descriptor = os.open(part, os.O_RDWR | os.O_CREAT, 0o644)
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        try:
+            store.get(name, part, sha256, size)
+            os.rename(part, path)
+        except BaseException:
+            os.close(descriptor)
+            part.unlink(missing_ok=True)
+            raise
+        return descriptor
+
+    def _make_room(self, size: int) -> None:
+        """Remove files that nobody holds, oldest use first, until `size` more bytes have room."""
+        found = []
+        for entry in os.scandir(self.folder / "objects"):
+            with contextlib.suppress(FileNotFoundError):  # a part that got its name meanwhile
+                here, stat = Path(entry.path), entry.stat()
+                part = here.suffix == ".part"
+                nbytes = int(here.name.split(".")[1]) if part else stat.st_size
+                found.append((not part, stat.st_mtime_ns, nbytes, here))
+        total = sum(nbytes for _, _, nbytes, _ in found)
+        for whole, _, nbytes, path in sorted(found):
+            if whole and total + size <= self.max_bytes:
+                break
+            total -= nbytes * _remove_if_free(path)
+
+    @contextlib.contextmanager
+    def _lock(self, name: str) -> Iterator[None]:
+        folder = self.folder / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / name).open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def _hash_of(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _hold(path: Path) -> int | None:
+    """A descriptor of a file with a lock against its removal; None if there is no such file."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    if os.fstat(descriptor).st_nlink == 0:  # removed between the two
+        os.close(descriptor)
+        return None
+    with contextlib.suppress(PermissionError):  # of another user
+        os.utime(path)
+    return descriptor
+
+
+def _remove_if_free(path: Path) -> bool:
+    """Remove a file unless someone holds it, which a download does too."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink(missing_ok=True)
+        return True
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def the_cache() -> Cache:
+    """The cache of this machine: AVB_CACHE, else `~/.cache/avb`, of AVB_CACHE_GB gigabytes.
+
+    Raises:
+        UsageError: the size is none.
+    """
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    text = os.environ.get("AVB_CACHE_GB") or str(DEFAULT_GB)
+    try:
+        size = int(float(text) * 1e9)
+    except (ValueError, OverflowError):
+        size = 0
+    if size <= 0:
+        raise UsageError(f"--cache-gb {text}: a size above 0, in gigabytes")
+    return Cache(Path(os.environ.get("AVB_CACHE") or Path(home) / "avb").expanduser(), size)
+
+
+def open_file(folder: Folder, name: str) -> BinaryIO:
+    """A file of a folder to read, of a store its copy in the cache.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    if isinstance(folder, Store):
+        return os.fdopen(the_cache().open(folder, name), "rb")
+    return (folder / name).open("rb")
+
+
+def fetched_ahead(
+    items: Iterable[Item],
+    wanted: Callable[[Item], Iterable[str]],
+    fetch: Callable[[str], object],
+    ahead: int = 2,
+) -> Iterator[Item]:
+    """The items as they come, while what later ones want is fetched in a thread.
+
+    Items are looked at in advance until `ahead` things are on their way that nothing handed out
+    wants. What cannot be fetched is left for the reader to meet.
+    """
+    waiting: deque[tuple[Item, int]] = deque()
+    recent: OrderedDict[str, None] = OrderedDict()
+    names: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+    # A daemon: at the end of the program nothing waits for a download that nobody wants.
+    threading.Thread(target=_fetch_all, args=(names, fetch), daemon=True).start()
+    on_their_way = 0
+    source = iter(items)
+    try:
+        while True:
+            while on_their_way < ahead and len(waiting) < _MOST_AHEAD:
+                if (item := next(source, None)) is None:
+                    break
+                names_here = list(dict.fromkeys(wanted(item)))
+                fresh = [name for name in names_here if name not in recent]
+                for name in fresh:
+                    names.put(name)
+                for name in names_here:
+                    recent[name] = None
+                    recent.move_to_end(name)
+                while len(recent) > _RECENT_NAMES:
+                    recent.popitem(last=False)
+                on_their_way += len(fresh)
+                waiting.append((item, len(fresh)))
+            if not waiting:
+                return
+            item, count = waiting.popleft()
+            on_their_way -= count
+            yield item
+    finally:
+        names.put(None)
+
+
+def _fetch_all(names: queue.SimpleQueue[str | None], fetch: Callable[[str], object]) -> None:
+    while (name := names.get()) is not None:
+        with contextlib.suppress(StorageError, OSError):
+            fetch(name)

@@ -1,0 +1,270 @@
+"""`prep` between stores: a folder of this machine stands for the one that lies in a store.
+
+The rest of `prep` knows folders only. In the stand-in lie the small files of the store, whole,
+and in place of each shard an empty file of its size, which takes no room. A unit is made there by
+the very code that makes it anywhere, then its shard is uploaded, then its rows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+
+from avb.pipeline.corpora import adapter
+from avb.pipeline.corpora.clip import Clip
+from avb.pipeline.storage.store import Entry, Folder, Store
+
+DATASET = "dataset.json"
+_AT_ONCE = 8
+
+
+def scratch(kind: str) -> tempfile.TemporaryDirectory[str]:
+    """A temporary folder that says whose it is."""
+    return tempfile.TemporaryDirectory(prefix=f"avb-{kind}-{os.uname().nodename}.{os.getpid()}-")
+
+
+def sweep_scratch() -> None:
+    """Remove the temporary folders of processes of this machine that were killed."""
+    mine = re.compile(rf"avb-[a-z]+-{re.escape(os.uname().nodename)}\.(\d+)-\w+")
+    for path in Path(tempfile.gettempdir()).glob("avb-*"):
+        if owner := mine.fullmatch(path.name):
+            try:
+                os.kill(int(owner[1]), 0)
+            except ProcessLookupError:
+                shutil.rmtree(path, ignore_errors=True)
+            except PermissionError:  # another user's, and alive
+                continue
+
+
+class Mirror:
+    """A local folder that stands for one in a store; see the head of this module.
+
+    Without a store it stands for itself, and there is nothing to pull or push.
+    """
+
+    def __init__(self, folder: Path, store: Store | None = None) -> None:
+        self.folder = folder
+        self.store = store
+        self._there: dict[str, Entry] = {}
+        self._here: dict[str, tuple[int, int]] = {}
+
+    def __str__(self) -> str:
+        return str(self.store or self.folder)
+
+    def pull(self) -> None:
+        """Make the folder as the store is."""
+        if self.store is None:
+            return
+        there = self.store.entries()
+        changed = [name for name, entry in there.items() if self._there.get(name) != entry]
+        for name in self._there.keys() - there.keys():
+            (self.folder / name).unlink(missing_ok=True)
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            for _ in pool.map(lambda name: self._get(name, there[name].size), changed):
+                pass
+        self._there = there
+        self._here = self._snapshot()
+
+    def push_plan(self, plan: Path) -> None:
+        """Upload the plan if it is the first one.
+
+        Raises:
+            FileExistsError: another run has uploaded one meanwhile.
+        """
+        name = plan.relative_to(self.folder).as_posix()
+        if self.store is not None and name not in self._there:
+            self.store.put(plan, name, new=True)
+
+    def push(self) -> None:
+        """Make the store as the folder is, in an order in which it may be interrupted.
+
+        `dataset.json` says that all is complete: it goes first and comes last.
+        """
+        if self.store is None:
+            return
+        here = self._snapshot()
+        gone = self._here.keys() - here.keys()
+        for name in sorted(gone, key=lambda name: name != DATASET):
+            self.store.remove(name)
+        changed = [name for name, stat in here.items() if self._here.get(name) != stat]
+        for name in sorted(changed, key=lambda name: name == DATASET):
+            if not name.endswith(".tar"):
+                self.store.put(self.folder / name, name)
+        self._here = here
+
+    def _get(self, name: str, size: int) -> None:
+        assert self.store is not None
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if name.endswith(".tar"):
+            _stand_in(path, size)
+        else:
+            self.store.get(name, path, size=size)
+
+    def _snapshot(self) -> dict[str, tuple[int, int]]:
+        """Time and size of the files that the store has or is to have."""
+        found = {}
+        for path in self.folder.rglob("*"):
+            if path.is_file() and path.suffix in (".tar", ".parquet", ".arrow", ".json"):
+                stat = path.stat()
+                found[path.relative_to(self.folder).as_posix()] = (stat.st_mtime_ns, stat.st_size)
+        return found
+
+
+@contextlib.contextmanager
+def mirrored(place: Folder) -> Iterator[Mirror]:
+    """What stands for a folder as long as `prep` works on it; for one of this machine, itself."""
+    if isinstance(place, Path):
+        yield Mirror(place)
+        return
+    with scratch("out") as temporary:
+        mirror = Mirror(Path(temporary) / place.name, place)
+        mirror.folder.mkdir()
+        mirror.pull()
+        yield mirror
+
+
+def _stand_in(path: Path, size: int) -> None:
+    """Put an empty file of this size in the place of a shard."""
+    path.unlink(missing_ok=True)
+    with path.open("wb") as file:
+        file.truncate(size)
+
+
+def fetch_plan(store: Store, plan: Path) -> None:
+    """Bring the plan to a machine that has not got it, once for all its processes."""
+    if plan.is_file():
+        return
+    plan.parent.mkdir(parents=True, exist_ok=True)
+    with plan.with_name("plan.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not plan.is_file():
+            part = plan.with_suffix(f".{os.getpid()}.tmp")
+            store.get(f".avb/{plan.name}", part)
+            os.rename(part, plan)
+
+
+def fetch_unit(store: Store, folder: Path, rows: Path, tar: Path) -> None:
+    """Bring what an earlier run made of a unit, if it did: what passed there is not made again."""
+    rows.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if not rows.is_file():
+            store.get(rows.relative_to(folder).as_posix(), rows)
+        store.get(tar.name, tar)
+    except FileNotFoundError:  # not made, or nothing of it passed
+        tar.unlink(missing_ok=True)
+
+
+def send_unit(store: Store, folder: Path, rows: Path, tar: Path) -> None:
+    """Upload a shard and then its rows, which say that it is there, and keep a stand-in."""
+    if tar.is_file():
+        store.put(tar, tar.name)
+    else:
+        store.remove(tar.name)
+    store.put(rows, rows.relative_to(folder).as_posix())
+    if tar.is_file():
+        _stand_in(tar, tar.stat().st_size)
+
+
+@contextlib.contextmanager
+def listed_tree(root: Folder) -> Iterator[Path]:
+    """A local tree to list in place of a corpus in a store: its names, without the content.
+
+    A corpus of this machine is listed itself. Sizes are those of the store, times stand for its
+    versions. Content have only the files that an importer opens while it lists: tables, and two
+    videos of one GRID sentence, of which it takes the one with fewer pixels. The tree has the name
+    of the root.
+
+    Raises:
+        StorageError: the store does not answer.
+    """
+    if isinstance(root, Path):
+        yield root
+        return
+    with scratch("list") as temporary:
+        top = Path(temporary) / root.name
+        if PurePosixPath(root.name).suffix.lower() in (".csv", ".tsv", ".txt", ".parquet", ".pq"):
+            with contextlib.suppress(FileNotFoundError):
+                root.parent.get(root.name, top)
+            yield top
+            return
+        names = root.entries()
+        if names:
+            top.mkdir()
+        # All else needs only a name.
+        opened = {*adapter("lrw1000").INDEX.values(), adapter("lrw1000").JOIN}
+        twins = Counter(map(_sentence, names))
+        for name in names:
+            if ".." in PurePosixPath(name).parts or name.endswith("/"):
+                continue
+            path = top / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            sentence = _sentence(name)
+            if path.name in opened or (sentence and twins[sentence] > 1):
+                root.get(name, path)
+            else:
+                path.touch()
+            _stamp(path, names[name])
+        for folder, _, _ in os.walk(top, topdown=False):
+            os.utime(folder, ns=(0, 0))
+        yield top
+
+
+def _stamp(path: Path, entry: Entry) -> None:
+    """Give a file the size that its object has, and a time that changes when the object does."""
+    os.truncate(path, entry.size)
+    second = int.from_bytes(hashlib.sha256(entry.version.encode()).digest()[:4]) >> 2
+    os.utime(path, (second, second))
+
+
+def _sentence(name: str) -> str | None:
+    """The GRID sentence that a video's name spells."""
+    path, grid = PurePosixPath(name), adapter("grid")
+    found = grid.NAME.match(path.stem) if path.suffix.lower() in grid.VIDEOS else None
+    return found[2].lower() if found else None
+
+
+@contextlib.contextmanager
+def clip_files(root: Folder, clip: Clip) -> Iterator[Path]:
+    """A folder in which the files of one clip lie as they do below the root, for this long.
+
+    What the store does not have is not there either.
+    """
+    if isinstance(root, Path):
+        yield root
+        return
+    with scratch("clip") as folder:
+        # An importer may take the talker from the name of the root.
+        top = Path(folder) / root.name
+        top.mkdir()
+        for name in filter(None, (clip.source, clip.audio, clip.text)):
+            if not re.match(r"/|(.*/)?\.\.(/|$)", name):
+                _bring(root, name, top)
+        yield top
+
+
+def _bring(root: Store, name: str, top: Path) -> None:
+    """A file, or a folder with all that is in it."""
+    path = top / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        root.get(name, path)
+    except FileNotFoundError:
+        found = (root / name).entries()
+        members = [member for member in found if "/" not in member]
+        if members:
+            path.mkdir()
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            for _ in pool.map(
+                lambda m: (root / name).get(m, path / m, size=found[m].size), members
+            ):
+                pass

@@ -1,0 +1,1 @@
+"""Shards to batches: index, order, decoding into arrays, an endless stream."""

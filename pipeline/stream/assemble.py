@@ -1,0 +1,323 @@
+"""From rows of the index to batches: read the blocks, decode, lay into preallocated arrays.
+
+Axis letters: B samples, T frames, H rows, W columns, F mel bins, M mel columns.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from avb.pipeline.clip.codec import EXTENSIONS, decode_flac, decode_video
+from avb.pipeline.clip.npy import parse_npy
+from avb.pipeline.shards.tar import read_members
+from avb.pipeline.storage.cache import fetched_ahead, the_cache
+from avb.pipeline.storage.store import Folder
+from avb.pipeline.stream.batch import Batch
+from avb.pipeline.stream.index import Index, Ints
+
+#: Frames of a word sample, as in the corpora of single words.
+WORD_FRAMES = 29
+_OPEN_FILES = 64
+_OPEN_COPIES = 16  # none of them can leave the cache
+
+Members = dict[str, memoryview]
+Floats = NDArray[np.float32]
+
+
+class Job(NamedTuple):
+    """One call's work: rows of the index and their epochs; for words, those of each batch.
+
+    Of these, int64 [samples, 2]: which of the rows, and the place of the word in its clip.
+    """
+
+    rows: Ints
+    epochs: Ints
+    words: list[Ints] | None
+
+
+def first_frame(start_s: float, end_s: float, fps: float) -> int:
+    """Where the window of a word begins: `WORD_FRAMES` centred on the frame shown at its middle.
+
+    Frame f is shown from f / fps to (f + 1) / fps, so that the middle is rounded down to a frame;
+    the window may begin before the clip and end after it.
+    """
+    # The small term keeps a middle that falls on a frame's first instant in that frame.
+    return int(np.floor((start_s + end_s) / 2 * fps + 1e-6)) - WORD_FRAMES // 2
+
+
+class ShardFiles:
+    """Reads pieces of shards by name, keeping the last few files open in each process.
+
+    Of a store these are copies in the cache, named by the `hashes` of the shards.
+    """
+
+    def __init__(self, folder: Folder, hashes: dict[str, str]) -> None:
+        self._folder = folder
+        self._hashes = hashes
+        self._open: OrderedDict[str, int] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | {"_open": OrderedDict()}  # descriptors do not travel
+
+    def __del__(self) -> None:
+        for descriptor in self._open.values():
+            os.close(descriptor)
+
+    def read(self, shard: str, offset: int, nbytes: int) -> bytes:
+        """`nbytes` from `offset` on of the shard called `shard` (without `.tar`).
+
+        Raises:
+            FileNotFoundError: there is no such shard.
+            ValueError: it ends too early.
+        """
+        if shard in self._open:
+            self._open.move_to_end(shard)
+        else:
+            try:
+                # pread keeps no position, so forked workers may use one descriptor at a time.
+                self._open[shard] = self._open_one(shard)
+            except FileNotFoundError:
+                raise FileNotFoundError(
+                    f"{self._folder / shard}.tar: missing, though the manifest lists its clips; "
+                    "copy it again or run `avb prep` again"
+                ) from None
+            if len(self._open) > (_OPEN_FILES if isinstance(self._folder, Path) else _OPEN_COPIES):
+                os.close(self._open.popitem(last=False)[1])
+        size = os.fstat(self._open[shard]).st_size  # asked first: pread makes room for all it reads
+        if offset + nbytes > size:
+            raise ValueError(f"ends after {size} bytes, a sample lies beyond")
+        return os.pread(self._open[shard], nbytes, offset)
+
+    def fetch(self, shard: str) -> None:
+        """See to it that a shard of a store lies in the cache."""
+        os.close(self._open_one(shard))
+
+    def _open_one(self, shard: str) -> int:
+        name = f"{shard}.tar"
+        if isinstance(self._folder, Path):
+            return os.open(self._folder / name, os.O_RDONLY)
+        return the_cache().open(self._folder, name, self._hashes.get(shard))
+
+
+class Assembler:
+    """Makes batches; all state but open files is fixed, so any process may make any batch."""
+
+    def __init__(self, index: Index, crops: tuple[str, ...], mel: bool, audio: bool) -> None:
+        self._index = index
+        self._with_mel = mel
+        self._with_audio = audio
+        hashes = {shard["name"]: shard["sha256"] for shard in index.dataset.get("shards", ())}
+        self._files = ShardFiles(index.folder, hashes)
+        settings, stored_mel = index.dataset["settings"], index.dataset["mel"]
+        self._fps = settings["fps"]
+        self._sample_rate = settings["sample_rate"]
+        self._columns_per_frame = settings["sample_rate"] // (self._fps * stored_mel["hop"])
+        self._num_mels = stored_mel["n_mels"]
+        self._silence = float(np.log(stored_mel["floor"]))
+        self._mel_scale = (stored_mel.get("scale", 1.0), stored_mel.get("offset", 0.0))
+        self._sides = {crop: index.dataset["crops"][crop]["stored"] for crop in crops}
+        self._label_of = {label: i for i, label in enumerate(index.labels)}
+
+    def fetched_ahead(self, jobs: Iterator[Job]) -> Iterator[Job]:
+        """The jobs, while the shards of later ones come from the store if they lie in one."""
+        if isinstance(self._index.folder, Path):
+            return jobs
+        shard = self._index.shard
+
+        def wanted(job: Job) -> list[str]:
+            return [shard.names[code] for code in np.unique(shard.codes[job.rows])]
+
+        return fetched_ahead(jobs, wanted, self._files.fetch)
+
+    def __call__(self, job: Job) -> list[Batch]:
+        """The batches of one job: one of clips, or some of words.
+
+        Raises:
+            FileNotFoundError, ValueError: a sample cannot be read; the message names it.
+        """
+        return [self._clips(job)] if job.words is None else self._words(job, job.words)
+
+    def _clips(self, job: Job) -> Batch:
+        index, size = self._index, len(job.rows)
+        lengths, columns = index.num_frames[job.rows], index.num_mel[job.rows]
+        # Of a film without sound, as many columns of silence as its pictures would have.
+        columns = np.where(index.no_audio[job.rows], lengths * self._columns_per_frame, columns)
+        video = {
+            crop: np.empty((size, lengths.max(), side, side), np.uint8)
+            for crop, side in self._sides.items()
+        }
+        mel = np.empty((size, self._num_mels, columns.max()), np.float32)
+        sounds = []
+        for i, row in enumerate(job.rows):
+            try:
+                members = self.members(row)
+                for crop, frames in video.items():
+                    self._decode_crop(members, crop, frames[i, : lengths[i]])
+                    frames[i, lengths[i] :] = 0
+                if self._with_mel:
+                    mel[i] = self._silence
+                    if not index.no_audio[row]:
+                        mel[i, :, : columns[i]] = self._decode_mel(members, columns[i])
+                if self._with_audio:
+                    sounds.append(self._sound(members, row))
+            except ValueError as error:
+                raise self._fault(row, error) from error
+        words = [index.words(row) for row in job.rows]
+        labelled = [w[0][1:] if label >= 0 and len(w) == 1 else (None, None)
+                    for w, label in zip(words, index.label_id[job.rows], strict=True)]  # fmt: skip
+        audio = _pad(sounds) if self._with_audio else None
+        return Batch(
+            keys=[index.key(row) for row in job.rows],
+            video={crop: torch.from_numpy(frames) for crop, frames in video.items()},
+            mel=torch.from_numpy(mel) if self._with_mel else None,
+            lengths=torch.from_numpy(lengths),
+            mel_lengths=torch.from_numpy(columns),
+            label_id=torch.from_numpy(index.label_id[job.rows]),
+            boundary=torch.tensor(
+                [[np.nan if t is None else t for t in times] for times in labelled]
+            ),
+            epoch=torch.from_numpy(job.epochs),
+            speakers=[index.speaker[row] for row in job.rows],
+            words=words,
+            audio=audio,
+            audio_lengths=torch.tensor([len(s) for s in sounds]) if self._with_audio else None,
+        )
+
+    def _words(self, job: Job, words: list[Ints]) -> list[Batch]:
+        """A batch for each of `words`; each clip is decoded once."""
+        columns_per_frame = self._columns_per_frame
+        video = [
+            {crop: np.empty((len(part), WORD_FRAMES, side, side), np.uint8)
+             for crop, side in self._sides.items()} for part in words
+        ]  # fmt: skip
+        mel_shape = (self._num_mels, WORD_FRAMES * columns_per_frame)
+        mel = [np.full((len(part), *mel_shape), self._silence, np.float32) for part in words]
+        firsts = [np.empty(len(part), np.int64) for part in words]
+        for i, row in enumerate(job.rows):
+            try:
+                clip_video, clip_mel = self.decode(row)
+            except ValueError as error:
+                raise self._fault(row, error) from error
+            for j, part in enumerate(words):
+                for at in np.flatnonzero(part[:, 0] == i):
+                    start_s, end_s = self._index.word_s[self._index.first_word[row] + part[at, 1]]
+                    first = firsts[j][at] = first_frame(start_s, end_s, self._fps)
+                    window = np.arange(first, first + WORD_FRAMES)
+                    for crop, frames in clip_video.items():
+                        np.take(frames, window, axis=0, mode="clip", out=video[j][crop][at])
+                    if self._with_mel:
+                        _copy_window(clip_mel, first * columns_per_frame, mel[j][at])
+        parts = zip(words, firsts, video, mel, strict=True)
+        return [self._word_batch(job, *part) for part in parts]
+
+    def _word_batch(
+        self,
+        job: Job,
+        dealt: Ints,
+        firsts: Ints,
+        video: dict[str, NDArray[np.uint8]],
+        mel: Floats,
+    ) -> Batch:
+        index, size = self._index, len(dealt)
+        rows, places = job.rows[dealt[:, 0]], dealt[:, 1]
+        words, own = [], []
+        for row, place, first in zip(rows, places, firsts, strict=True):
+            shift = float(first) / self._fps
+            said = [
+                (w, None, None) if s is None or e is None else (w, s - shift, e - shift)
+                for w, s, e in index.words(row)
+            ]
+            words.append([word for word in said if word[1] is not None])
+            own.append(said[place])
+        return Batch(
+            keys=[f"{index.key(r)}#{place}" for r, place in zip(rows, places, strict=True)],
+            video={crop: torch.from_numpy(frames) for crop, frames in video.items()},
+            mel=torch.from_numpy(mel) if self._with_mel else None,
+            lengths=torch.full((size,), WORD_FRAMES),
+            mel_lengths=torch.full((size,), WORD_FRAMES * self._columns_per_frame),
+            label_id=torch.tensor([self._label_of[word] for word, _, _ in own]),
+            boundary=torch.tensor([times for _, *times in own]),
+            epoch=torch.from_numpy(job.epochs[dealt[:, 0]]),
+            speakers=[index.speaker[row] for row in rows],
+            words=words,  # type: ignore[arg-type]
+        )
+
+    def decode(self, row: int) -> tuple[dict[str, NDArray[np.uint8]], Floats]:
+        """One whole clip: uint8 [T, H, W] by crop and float32 [F, M] (empty without mels)."""
+        members = self.members(row)
+        num_frames = self._index.num_frames[row]
+        video = {
+            crop: self._decode_crop(members, crop, np.empty((num_frames, side, side), np.uint8))
+            for crop, side in self._sides.items()
+        }
+        if not self._with_mel or self._index.no_audio[row]:
+            return video, np.empty((self._num_mels if self._with_mel else 0, 0), np.float32)
+        return video, self._decode_mel(members, self._index.num_mel[row])
+
+    def members(self, row: int) -> Members:
+        """What is stored of one clip, by extension (`lips.mp4`, `mel.npy`, ...)."""
+        index = self._index
+        shard, prefix = index.shard[row], index.key(row) + "."
+        assert shard is not None
+        block = self._files.read(shard, int(index.offset[row]), int(index.nbytes[row]))
+        members = read_members(block)
+        foreign = [name for name in members if not name.startswith(prefix)]
+        if foreign:
+            raise ValueError(f"its place holds {foreign[0]}; shards and manifest do not match")
+        return {name[len(prefix) :]: content for name, content in members.items()}
+
+    def _decode_crop(
+        self, members: Members, crop: str, out: NDArray[np.uint8]
+    ) -> NDArray[np.uint8]:
+        for extension in EXTENSIONS.values():
+            if (data := members.get(f"{crop}.{extension}")) is not None:
+                return decode_video(data, extension, out)
+        raise ValueError(f"no member {crop}.mp4, .h264 or .jpg, found {', '.join(members)}")
+
+    def _decode_mel(self, members: Members, columns: int) -> Floats:
+        if "mel.npy" not in members:
+            raise ValueError(f"no member mel.npy, found {', '.join(members)}")
+        stored = parse_npy(members["mel.npy"])
+        if stored.shape != (self._num_mels, columns):
+            raise ValueError(f"mel is {stored.shape}, expected {(self._num_mels, int(columns))}")
+        if stored.dtype == np.uint8:
+            scale, offset = self._mel_scale
+            return stored * np.float32(scale) + np.float32(offset)
+        return stored.astype(np.float32)
+
+    def _sound(self, members: Members, row: int) -> Floats:
+        samples = int(self._index.num_frames[row]) * self._sample_rate // self._fps
+        if self._index.no_audio[row]:
+            return np.zeros(samples, np.float32)
+        if "flac" not in members:
+            raise ValueError("no sound is stored; prepare with --keep-audio")
+        return decode_flac(members["flac"], samples)
+
+    def _fault(self, row: int, error: ValueError) -> ValueError:
+        index = self._index
+        return ValueError(
+            f"{index.folder / str(index.shard[row])}.tar: clip {index.key(row)}: {error}; "
+            f"find every fault with `avb verify {index.folder}`"
+        )
+
+
+def _copy_window(mel_FM: Floats, first: int, out_FM: Floats) -> None:
+    """Copy what lies inside the clip of the columns from `first` on; the rest of `out` stays."""
+    start, stop = max(first, 0), min(first + out_FM.shape[1], mel_FM.shape[1])
+    if start < stop:
+        out_FM[:, start - first : stop - first] = mel_FM[:, start:stop]
+
+
+def _pad(sounds: list[Floats]) -> torch.Tensor:
+    padded = np.zeros((len(sounds), max(map(len, sounds))), np.float32)
+    for i, sound in enumerate(sounds):
+        padded[i, : len(sound)] = sound
+    return torch.from_numpy(padded)

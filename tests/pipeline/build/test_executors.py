@@ -1,0 +1,196 @@
+"""Worker processes of this machine: what one of them dies of costs one row, and no byte beside."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from avb.pipeline.build import executors
+from avb.pipeline.build.executors import Make
+from avb.pipeline.errors import RunError
+from avb.pipeline.shards.tar import ShardWriter, read_members
+from avb.tools.synth import make
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A drawn LRW: 12 good clips."""
+    pytest.importorskip("espeakng_loader", reason="drawn talkers speak with the extra prep")
+    root = tmp_path_factory.mktemp("raw")
+    make("lrw", root, clips=12)
+    return root
+
+
+@pytest.fixture(scope="module")
+def calm(raw: Path, faults: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("calm")
+    assert prep(raw, out, faults).returncode == 0
+    return out
+
+
+def start(raw: Path, out: Path, faults: Any, *more: str) -> subprocess.Popen[str]:
+    words = ["prep", "lrw", "--root", raw, "--out", out, "--shard-clips", "6", "--jobs", "2"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "avb", *map(str, words), *more],
+        env=faults.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def prep(raw: Path, out: Path, faults: Any, *more: str) -> subprocess.CompletedProcess[str]:
+    process = start(raw, out, faults, *more)
+    output, errors = process.communicate()
+    return subprocess.CompletedProcess([], process.returncode, output, errors)
+
+
+def rows(out: Path) -> list[dict[str, Any]]:
+    return pq.read_table(out / "lrw" / "manifest.parquet").to_pylist()
+
+
+def hashes(out: Path) -> dict[str, str]:
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in out.glob("lrw/*.tar")}
+
+
+def hashes_without(calm: Path, keys: set[str], scratch: Path) -> dict[str, str]:
+    """Hashes of the shards of a run, had these clips not been in them."""
+    for tar in calm.glob("lrw/*.tar"):
+        data = tar.read_bytes()
+        with ShardWriter(scratch / "lrw" / tar.name) as writer:
+            for row in rows(calm):
+                if row["shard"] == tar.stem and row["key"] not in keys:
+                    block = data[row["offset"] : row["offset"] + row["nbytes"]]
+                    members = read_members(block).items()
+                    prefix = f"{row['key']}."
+                    writer.write(row["key"], {n.removeprefix(prefix): m for n, m in members})
+    return hashes(scratch)
+
+
+def test_a_clip_that_kills_its_decoder_is_one_row_and_changes_no_other_byte(
+    raw: Path, calm: Path, faults: Any, tmp_path: Path
+) -> None:
+    faults.at("segfault", "val/ABOUT_00001")
+    faults.at("no-memory", "train/BUSINESS_00001")
+    run = prep(raw, tmp_path, faults)
+    faults.table.write_text("")
+    assert run.returncode == 3, run.stderr
+    ended = {row["key"]: row["status"] for row in rows(tmp_path)}
+    crashed = {key for key, status in ended.items() if status == "crashed"}
+    assert crashed == {"val/ABOUT_00001", "train/BUSINESS_00001"}
+    assert len(rows(tmp_path)) == len(rows(calm)) == len(ended)
+    assert all("its worker died" in r["error"] for r in rows(tmp_path) if r["key"] in crashed)
+    (tmp_path / "scratch" / "lrw").mkdir(parents=True)
+    assert hashes(tmp_path) == hashes_without(calm, crashed, tmp_path / "scratch")
+    assert not list((tmp_path / "lrw").rglob("*.tmp"))
+    # Mended, they are taken again.
+    assert prep(raw, tmp_path, faults, "--retry-failed").returncode == 0
+    assert hashes(tmp_path) == hashes(calm)
+
+
+def test_a_machine_that_does_not_see_the_folders_says_so_and_refuses_no_clip(
+    raw: Path, calm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("avb.pipeline.build.unit.WAITS_S", ())
+    folder = calm / "lrw"
+    plan = folder / ".avb" / "plan.arrow"
+    before = hashes(calm)
+    with pytest.raises(RunError, match="nowhere is not there on .* every machine must see"):
+        list(Make(tmp_path / "nowhere", folder, 0).run())
+    raw.rename(raw.with_name("away"))
+    try:
+        with pytest.raises(RunError, match=f"{raw} is not there on "):
+            list(Make(plan, folder, 0).run())
+    finally:
+        raw.with_name("away").rename(raw)
+    assert hashes(calm) == before and all(Make(plan, folder, 0).run())
+
+
+@pytest.mark.slow
+def test_a_clip_that_hangs_is_one_row_and_leaves_no_process(
+    raw: Path, calm: Path, faults: Any, tmp_path: Path
+) -> None:
+    faults.at("hang", "train/ABOUT_00001", "val/ABOUT_00001")
+    faults.environment["AVB_TEST_HANG"] = tmp_path.name
+    run = prep(raw, tmp_path, faults, "--clip-timeout", "10")
+    faults.table.write_text("")
+    assert run.returncode == 3, run.stderr
+    hung = {row["key"] for row in rows(tmp_path) if row["status"] == "timeout"}
+    assert hung == {"train/ABOUT_00001", "val/ABOUT_00001"}
+    assert all("--clip-timeout" in r["error"] for r in rows(tmp_path) if r["key"] in hung)
+    (tmp_path / "scratch" / "lrw").mkdir(parents=True)
+    assert hashes(tmp_path) == hashes_without(calm, hung, tmp_path / "scratch")
+    assert not running_with(f"AVB_TEST_HANG={tmp_path.name}")
+    assert prep(raw, tmp_path, faults, "--retry-failed").returncode == 0
+    assert hashes(tmp_path) == hashes(calm)
+
+
+def test_a_clip_is_not_blamed_for_a_machine_that_slept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seconds count from one look to the next, and only those in which somebody looked."""
+    now = [100.0]
+    monkeypatch.setattr(executors.time, "monotonic", lambda: now[0])
+    watch = executors._Watch()
+
+    def seconds(passed: float, *counts: int) -> float:
+        now[0] += passed
+        return watch.seconds((counts[0], 0, counts[1]))
+
+    assert seconds(0, 0, 1) == 0
+    assert [seconds(0.5, 0, 1) for _ in range(4)] == [0.5, 1, 1.5, 2]
+    assert seconds(3600, 0, 1) == 3  # nobody looked
+    assert seconds(0.5, 0, 2) == 0 and seconds(0.5, 0, 2) == 0.5  # tried again
+    assert seconds(0.5, 1, 3) == 0 and seconds(0.5, 1, 3) == 0.5  # the next one
+    assert seconds(0.5, 2, 0) == seconds(0.5, 2, 0) == 0  # between clips, as when a shard is sent
+
+
+@pytest.mark.slow
+def test_a_worker_that_was_killed_costs_nothing(
+    raw: Path, calm: Path, faults: Any, tmp_path: Path
+) -> None:
+    faults.at("once", "train/ABOUT_00001")
+    for jobs in ("1", "2"):
+        fell = Path(f"{faults.table}.fell")
+        run = prep(raw, tmp_path / jobs, faults, "--jobs", jobs)
+        assert fell.is_dir(), "no worker was killed; the test proves nothing"
+        fell.rmdir()
+        assert run.returncode == 0, run.stderr
+        assert hashes(tmp_path / jobs) == hashes(calm)
+    faults.table.write_text("")
+
+
+@pytest.mark.slow
+def test_nothing_outlives_a_run_that_is_stopped(raw: Path, faults: Any, tmp_path: Path) -> None:
+    for sent, code in ((signal.SIGINT, 130), (signal.SIGKILL, -9), (signal.SIGTERM, -15)):
+        mark = f"AVB_TEST_RUN={tmp_path.name}-{sent}"
+        name, value = mark.split("=")
+        faults.environment[name] = value
+        out = tmp_path / str(sent)
+        process = start(raw, out, faults)
+        while not list(out.glob("lrw/*.tmp")):  # a worker is at its first shard
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(sent)
+        _, errors = process.communicate(timeout=60)  # a worker left alone would hold the pipe
+        assert process.returncode == code
+        assert sent != signal.SIGINT or "stopped; run the same command again" in errors
+        until = time.monotonic() + 20
+        while found := running_with(mark):
+            assert time.monotonic() < until, found
+            time.sleep(0.1)
+
+
+def running_with(mark: str) -> list[str]:
+    """Processes that were started with a variable in their environment."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark.encode() in (folder / "environ").read_bytes():
+                found.append((folder / "cmdline").read_text().replace("\0", " "))
+        except OSError:
+            continue
+    return found

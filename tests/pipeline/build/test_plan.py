@@ -1,0 +1,144 @@
+"""A plan is a pure function of the listing and the settings; a unit reads only its own rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.ipc as ipc
+import pytest
+
+from avb.pipeline.build.plan import LATER, Plan, Settings, make_plan, read_plan, stable_hash
+from avb.pipeline.config import Crop, build, load_corpora
+from avb.pipeline.errors import UsageError
+from avb.tools.prep_command import settings_for
+
+MakePlan = Callable[..., Plan]
+
+
+@pytest.fixture
+def grid_root(tmp_path: Path) -> Path:
+    """Forty empty files named like sentences: a plan opens none of them."""
+    names = [f"{c}{o}{p}{a}{d}{v}" for c in "bl" for o in "bgrw" for p in "a" for a in "fg"
+             for d in "25" for v in "n"]  # fmt: skip
+    for talker, letter in (("s1", "n"), ("s2", "p")):
+        for name in names[:20]:
+            path = tmp_path / "grid" / talker / f"{name[:5]}{letter}.mpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    return tmp_path / "grid"
+
+
+@pytest.fixture
+def plan_of(tmp_path: Path, grid_root: Path) -> MakePlan:
+    corpus = load_corpora()["grid"]
+
+    def make(**given: object) -> Plan:
+        settings = settings_for("grid", corpus, **{"shard_clips": 8} | given)
+        path = tmp_path / f"plan{len(list(tmp_path.iterdir()))}.parquet"
+        make_plan(corpus, settings, grid_root, path)
+        return read_plan(path)
+
+    return make
+
+
+def keys(plan: Plan) -> list[list[str]]:
+    return [[key for key, _ in plan.rows(unit.number)] for unit in plan.units]
+
+
+def test_every_clip_is_in_one_unit_and_units_are_cut_at_a_fixed_number(plan_of: MakePlan) -> None:
+    plan = plan_of()
+    assert [len(unit) for unit in keys(plan)] == [8, 8, 4, 8, 8, 4]
+    assert [unit.name for unit in plan.units[:4]] == [
+        "s1-000000", "s1-000001", "s1-000002", "s2-000000",
+    ]  # fmt: skip
+    flat = [key for unit in keys(plan) for key in unit]
+    assert len(set(flat)) == len(flat) == 40
+
+
+def test_clips_of_a_group_lie_in_hash_order(plan_of: MakePlan) -> None:
+    units = keys(plan_of())
+    first = [key for unit in units[:3] for key in unit]
+    assert first == sorted(first, key=stable_hash)
+    assert first != sorted(first)
+
+
+def test_limit_is_a_nested_repeatable_sample(plan_of: MakePlan) -> None:
+    def chosen(limit: int) -> set[str]:
+        return {key for unit in keys(plan_of(limit=limit)) for key in unit}
+
+    assert len(chosen(10)) == 10
+    assert chosen(10) < chosen(20)
+    assert {key[:2] for key in chosen(10)} == {"s1", "s2"}
+
+
+def test_labels_do_not_depend_on_limit_or_talkers(plan_of: MakePlan) -> None:
+    assert plan_of(limit=1).labels == plan_of(speakers=["s2"]).labels == plan_of().labels
+    assert len(plan_of().labels) == 51
+
+
+def test_a_unit_is_one_batch_of_the_file(plan_of: MakePlan) -> None:
+    plan = plan_of()
+    with pa.OSFile(str(plan.path)) as file:
+        batches = ipc.open_file(file)
+        sizes = [len(batches.get_batch(i)) for i in range(batches.num_record_batches)]
+    assert sizes == [unit.clips for unit in plan.units] + [0]  # the last one carries the head
+
+
+def test_digest_changes_with_settings_and_with_the_unit_s_rows_only(
+    plan_of: MakePlan, grid_root: Path
+) -> None:
+    before = {u.name: u.digest for u in plan_of().units}
+    assert {u.name: u.digest for u in plan_of().units} == before
+    assert not {u.digest for u in plan_of(crf=30).units} & set(before.values())
+    (grid_root / "s2" / "swwz9a.mpg").touch()
+    after = {u.name: u.digest for u in plan_of().units}
+    assert {name for name in after if after[name] == before.get(name)} >= {
+        "s1-000000", "s1-000001", "s1-000002",
+    }  # fmt: skip
+    assert any(after[name] != before[name] for name in before)
+
+
+def test_a_missing_talker_is_a_notice_and_none_left_is_an_error(plan_of: MakePlan) -> None:
+    assert plan_of(speakers=["s1", "s21"]).listed == 20
+    with pytest.raises(UsageError, match=r"no clip of s21; talkers here: s1, s2"):
+        plan_of(speakers=["s21"])
+
+
+def test_a_repeated_key_is_a_duplicate_under_another_key(tmp_path: Path, grid_root: Path) -> None:
+    part = grid_root / "s1.mpg_6000.part1" / "s1" / "video" / "mpg_6000"
+    part.mkdir(parents=True)
+    twin = sorted((grid_root / "s1").iterdir())[0]
+    (part / twin.name).touch()
+    corpus = load_corpora()["grid"]
+    plan = make_plan(corpus, settings_for("grid", corpus), grid_root, tmp_path / "p.parquet")
+    rows = [row for unit in plan.units for row in plan.rows(unit.number)]
+    found = {key: clip.status for key, clip in rows if twin.stem in key}
+    assert found == {f"s1/{twin.stem}": "", f"s1/{twin.stem}~2": "duplicate"}
+    assert len({key for key, _ in rows}) == len(rows) == 41
+
+
+# The tracker
+
+
+def test_another_tracker_is_another_setting(plan_of: MakePlan) -> None:
+    made, now = plan_of(tracker="mediapipe"), plan_of()
+    assert now.settings.difference(made.settings) == ["tracker: mediapipe there, litert now"]
+    assert not {u.digest for u in made.units} & {u.digest for u in now.units}
+
+
+def test_where_nothing_is_tracked_the_tracker_changes_nothing(plan_of: MakePlan) -> None:
+    whole = {"box": "whole", "crops": {"lips": Crop(112, 4)}}
+    made, now = plan_of(tracker="mediapipe", **whole), plan_of(**whole)
+    assert now.settings.difference(made.settings) == []
+    assert [u.digest for u in made.units] == [u.digest for u in now.units]
+
+
+def test_a_plan_that_names_no_tracker_is_mediapipe_s_and_its_units_stay(plan_of: MakePlan) -> None:
+    """Shards made before there was a choice go on, with `--tracker mediapipe`."""
+    now = plan_of(tracker="mediapipe")
+    old = {k: v for k, v in now.settings.as_dict().items() if k != "tracker"}
+    assert build(Settings, old, "plan") == now.settings
+    of_then = {k: v for k, v in old.items() if k not in LATER}
+    assert of_then == now.settings.deciding()  # what the units of then were hashed with

@@ -1,0 +1,270 @@
+"""`avb prep`: every clip one row, the same bytes however it ran, nothing half, nothing lost."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from avb.pipeline.shards import dataset as datasets
+from avb.tools import prep_command
+from avb.tools.cli import app
+from avb.tools.synth import make
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A drawn LRW with every odd case: 12 good clips and 11 odd ones."""
+    root = tmp_path_factory.mktemp("raw")
+    make("lrw", root / "lrw", clips=12, odd=True)
+    return root / "lrw"
+
+
+@pytest.fixture(scope="module")
+def done(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One undisturbed run over it."""
+    out = tmp_path_factory.mktemp("done")
+    assert avb("prep", "lrw", "--root", raw, "--out", out, "--shard-clips", 6, "--jobs", 1)[0] == 3
+    return out
+
+
+def avb(*words: object) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of one avb command, run in this process."""
+    run = CliRunner().invoke(app, [str(word) for word in words])
+    if run.exception is not None and not isinstance(run.exception, SystemExit):
+        raise run.exception
+    return run.exit_code, run.stdout, run.stderr
+
+
+def prep(raw: Path, out: Path, *more: object) -> tuple[int, str, str]:
+    words = ("--root", raw, "--out", out, "--shard-clips", 6, "--jobs", 1, *more)
+    return avb("prep", "lrw", *words)
+
+
+def hashes(out: Path) -> dict[str, str]:
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in out.glob("lrw/*.tar")}
+
+
+def dataset(out: Path) -> dict[str, Any]:
+    record = json.loads((out / "lrw" / "dataset.json").read_text())
+    del record["timings"]
+    return record
+
+
+def rows(out: Path) -> list[dict[str, Any]]:
+    return pq.read_table(out / "lrw" / "manifest.parquet").to_pylist()
+
+
+def test_every_input_has_one_row_and_the_counts_add_up(raw: Path, done: Path) -> None:
+    inputs = {p.relative_to(raw).as_posix() for p in raw.rglob("*.mp4")}
+    assert Counter(row["source"] for row in rows(done)) == Counter(inputs)
+    counts = dataset(done)["counts"]
+    assert sum(counts["status"].values()) == counts["listed"] == len(inputs)
+    assert counts["status"] == Counter(row["status"] for row in rows(done))
+    assert counts["status"]["bad_decode"] == 3  # cut short, empty, text called mp4
+    assert all(row["error"] for row in rows(done) if row["status"] != "ok")
+
+
+def test_two_processes_give_the_same_bytes(raw: Path, done: Path, tmp_path: Path) -> None:
+    assert prep(raw, tmp_path, "--jobs", 2)[0] == 3
+    assert hashes(tmp_path) == hashes(done)
+    assert dataset(tmp_path) == dataset(done)
+
+
+def test_json_is_one_object_and_nothing_else(raw: Path, tmp_path: Path) -> None:
+    code, out, _ = prep(raw, tmp_path, "--json")
+    record = json.loads(out)
+    assert code == 3
+    assert set(record) == {
+        "corpus", "listed", "ok", "status", "flags", "seconds", "clips_per_s", "out",
+    }  # fmt: skip
+    assert record["ok"] == record["status"]["ok"] and record["corpus"] == "lrw"
+
+
+def test_a_second_run_makes_only_what_is_missing(raw: Path, done: Path, tmp_path: Path) -> None:
+    prep(raw, tmp_path)
+    tars = sorted((tmp_path / "lrw").glob("*.tar"))
+    times = {tar: tar.stat().st_mtime_ns for tar in tars}
+    tars[0].unlink()
+    (tmp_path / "lrw" / "left-000000.tar.77.tmp").write_bytes(b"half")
+    assert prep(raw, tmp_path)[0] == 3
+    remade = [tar for tar in tars if tar.stat().st_mtime_ns != times[tar]]
+    assert remade == [tars[0]]
+    assert hashes(tmp_path) == hashes(done)
+    assert not list((tmp_path / "lrw").glob("*.tmp"))
+
+
+def test_other_settings_are_refused_with_the_difference(raw: Path, tmp_path: Path) -> None:
+    prep(raw, tmp_path)
+    before = hashes(tmp_path)
+    code, _, text = prep(raw, tmp_path, "--crf", 30)
+    assert code == 2
+    assert "crf: 19 there, 30 now" in text
+    assert hashes(tmp_path) == before
+    assert prep(raw, tmp_path, "--crf", 30, "--overwrite")[0] == 3
+    assert hashes(tmp_path) != before
+
+
+def test_retry_failed_rewrites_the_mended_clip_s_shard_and_no_other(
+    raw: Path, done: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    root = tmp_path / "raw"
+    shutil.copytree(raw, root)
+    broken = next(row for row in rows(done) if row["error"] and "0 bytes" in row["error"])
+    donor = next(row for row in rows(done) if row["status"] == "ok")
+    film, good = root / broken["source"], (root / donor["source"]).read_bytes()
+    film.write_bytes(bytes(len(good)))
+    prep(root, tmp_path)
+    before = hashes(tmp_path)
+    time_ns = film.stat().st_mtime_ns
+    film.write_bytes(good)
+    os.utime(film, ns=(time_ns, time_ns))  # else the change itself would be noticed
+    assert hashes(tmp_path) == before and prep(root, tmp_path)[0] == 3
+    assert hashes(tmp_path) == before  # without the flag a refusal stands
+    prep(root, tmp_path, "--retry-failed")
+    after = {row["key"]: row for row in rows(tmp_path)}
+    mended = after[broken["key"]]
+    assert mended["status"] == "ok"
+    changed = {name for name, value in hashes(tmp_path).items() if before.get(name) != value}
+    assert changed == {f"{mended['shard']}.tar"}
+    fresh = tmp_path / "fresh"
+    prep(root, fresh)
+    assert hashes(fresh) == hashes(tmp_path)
+
+
+def test_max_failures_decides_the_exit_code(raw: Path, done: Path) -> None:
+    refused = sum(row["status"] != "ok" for row in rows(done))
+    assert prep(raw, done, "--max-failures", refused)[0] == 3
+    assert prep(raw, done, "--max-failures", refused - 1)[0] == 1
+    assert prep(raw, done, "--max-failures", "90%")[0] == 3
+    assert prep(raw, done, "--max-failures", "1%")[0] == 1
+    assert prep(raw, done, "--max-failures", "few")[0] == 2
+
+
+def test_nothing_passed_is_a_failure_that_names_reasons(raw: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "raw" / "WORD" / "train"
+    folder.mkdir(parents=True)
+    (folder / "WORD_00001.mp4").write_text("not a video")
+    code, _, text = prep(tmp_path / "raw", tmp_path)
+    assert code == 1
+    assert "none of 1 clips passed" in text and "WORD_00001.mp4" in text
+
+
+def test_reasons_are_counted_a_batch_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a manifest of millions of rows no more is in memory than one batch."""
+    statuses = ["short"] * 30 + ["no_audio"] * 50 + ["bad_decode"] * 15 + ["crashed"]
+    errors = [f"clip {number}" for number in range(len(statuses))]
+    table = pa.table({"status": statuses, "error": errors})
+    pq.write_table(table, tmp_path / "manifest.parquet")
+    monkeypatch.setattr(datasets, "BATCH_ROWS", 7)
+    monkeypatch.setattr(pq, "read_table", None)
+    assert prep_command._reasons(tmp_path) == (
+        "50 no_audio, such as: clip 30; 30 short, such as: clip 0; 15 bad_decode, such as: clip 80"
+    )
+
+
+def test_a_full_disk_is_one_line_and_nothing_half(raw: Path, done: Path, tmp_path: Path) -> None:
+    def small_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+
+    words = ("--root", raw, "--out", tmp_path, "--shard-clips", "6", "--jobs", "1")
+    run = subprocess.run(
+        [sys.executable, "-m", "avb", "prep", "lrw", *map(str, words)],
+        capture_output=True, text=True, preexec_fn=small_files,
+    )  # fmt: skip
+    text = run.stderr
+    assert run.returncode == 1
+    assert "finished shards are kept" in text and "Traceback" not in text
+    complete = hashes(done)
+    assert all(complete[name] == value for name, value in hashes(tmp_path).items())
+    assert not (tmp_path / "lrw" / "dataset.json").exists()
+    assert prep(raw, tmp_path)[0] == 3
+    assert hashes(tmp_path) == complete
+
+
+def test_an_output_that_cannot_be_written_is_one_line(raw: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    code, _, text = prep(raw, tmp_path / "file")
+    assert code == 1
+    assert "cannot be written" in text and "Traceback" not in text
+
+
+def test_two_runs_into_one_folder_do_not_meet(raw: Path, done: Path) -> None:
+    import fcntl
+
+    with (done / "lrw" / ".avb" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        code, _, text = prep(raw, done)
+    assert code == 1
+    assert "another run is writing here" in text
+
+
+def test_dry_run_writes_nothing(raw: Path, tmp_path: Path) -> None:
+    code, out, _ = prep(raw, tmp_path / "out", "--dry-run", "--json")
+    assert code == 0
+    assert json.loads(out)["listed"] == len(list(raw.rglob("*.mp4")))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_table_s_missing_column_is_named(tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_text("file,label\na.mp4,x\n")
+    code, _, text = avb("prep", "table", tmp_path / "mine.csv", "--name", "mine")
+    assert code == 2
+    assert "the column 'video' is missing; found file, label" in text
+
+
+def test_shards_are_plain_webdataset(done: Path) -> None:
+    import webdataset
+
+    tar = str(sorted((done / "lrw").glob("train-*.tar"))[0])
+    samples = list(webdataset.WebDataset(tar, shardshuffle=False))
+    row = {r["key"]: r for r in rows(done)}
+    for sample in samples:
+        facts = json.loads(sample["json"])
+        assert set(sample) >= {"lips.mp4", "mel.npy", "json"}
+        assert facts["key"] == sample["__key__"]
+        assert facts["n_frames"] == row[facts["key"]]["n_frames"] == 29
+        assert facts["n_mel"] == 116
+        assert facts["boundary"] is None or 0 <= facts["boundary"][0] < facts["boundary"][1] <= 1.16
+
+
+def test_a_contact_sheet_is_a_picture_by_its_name(done: Path, tmp_path: Path) -> None:
+    for name, told in (("sheet", "ends in .png"), ("sheet.png/x.png", "cannot be written")):
+        (tmp_path / "sheet.png").write_bytes(b"kept")
+        code, _, text = avb("preview", done / "lrw", "--out", tmp_path / name)
+        assert code == 2 and told in text and len(text.strip().splitlines()) == 1, text
+    assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"kept"]
+
+
+def test_no_command_prints_a_traceback_for_a_wrong_word(tmp_path: Path) -> None:
+    for words in (
+        ("prep", "gird"),
+        ("prep", "lrw", "--root", tmp_path / "nowhere"),
+        ("prep", "lrw", "--codec", "mp5"),
+        ("prep", "lrw", "--crop", "face"),
+        ("prep", "table"),
+        ("inspect", "grid", "--root", tmp_path),
+        ("verify", tmp_path),
+        ("stats", tmp_path / "nowhere"),
+        ("preview", tmp_path),
+        ("synth", "gird", "--out", tmp_path / "x"),
+    ):
+        code, _, text = avb(*words)
+        assert code == 2, (words, text)
+        assert "Traceback" not in text
+        assert len(text.strip().splitlines()) == 1, text

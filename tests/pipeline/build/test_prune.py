@@ -1,0 +1,226 @@
+"""A changed listing deletes nothing: what was finished stays, or is let go by `--prune` alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from avb.pipeline.build import prep as prep_module
+from avb.pipeline.build.prep import Part, Summary
+from avb.pipeline.config import load_corpora
+from avb.pipeline.errors import RunError, UsageError
+from avb.pipeline.storage import mirror
+from avb.tools.cli import app
+from avb.tools.prep_command import settings_for
+from avb.tools.synth import make
+
+CORPORA = load_corpora()
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("espeakng_loader", reason="drawn talkers speak with the extra prep")
+    root = tmp_path_factory.mktemp("drawn") / "lrw"
+    make("lrw", root, clips=12)
+    return root
+
+
+@pytest.fixture(scope="module")
+def finished(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("finished")
+    assert prep(drawn, out).ok == 12
+    return out
+
+
+@pytest.fixture
+def raw(drawn: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(drawn, tmp_path / "raw"))
+
+
+@pytest.fixture
+def out(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "out"))
+
+
+def prep(raw: Path, out: Path, **more: Any) -> Summary:
+    settings = settings_for("lrw", CORPORA["lrw"], shard_clips=3)
+    return prep_module.prep(CORPORA["lrw"], settings, raw, out, **more)
+
+
+def keys(out: Path) -> set[str]:
+    rows = pq.read_table(out / "lrw" / "manifest.parquet", columns=["key", "status"]).to_pylist()
+    return {row["key"] for row in rows if row["status"] == "ok"}
+
+
+def bytes_of(out: Path) -> dict[str, str]:
+    """Every file of the folder but the lock, which is opened."""
+    files = [p for p in sorted(out.rglob("*")) if p.is_file() and "lock" not in p.name]
+    return {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def drop_split(raw: Path) -> None:
+    for folder in raw.glob("*/*/val"):
+        shutil.rmtree(folder)
+
+
+def drop_one(raw: Path) -> None:
+    min(raw.rglob("*.mp4")).unlink()
+
+
+def rename_words(raw: Path) -> None:
+    """Their clips are still met, but refused: they are not called like the folder."""
+    for folder in sorted(raw.glob("lipread_mp4/*"))[:2]:
+        folder.rename(folder.with_name(f"{folder.name} old"))
+
+
+def add_one(raw: Path) -> None:
+    film = max(raw.rglob("train/*_00001.mp4"))
+    shutil.copy(film, film.with_name(film.name.replace("00001", "00077")))
+
+
+def nothing(raw: Path) -> None:
+    pass
+
+
+@pytest.mark.parametrize("added", [nothing, add_one])
+@pytest.mark.parametrize("dropped", [drop_split, drop_one, rename_words])
+@pytest.mark.parametrize("part", [None, Part(1, 2)])
+def test_a_shorter_listing_is_refused_before_anything_is_changed(
+    raw: Path, out: Path, dropped: Callable[[Path], None], added: Any, part: Part | None
+) -> None:
+    before, had = bytes_of(out), keys(out)
+    dropped(raw)
+    added(raw)
+    with pytest.raises(UsageError) as refused:
+        prep(raw, out, part=part)
+    said = str(refused.value)
+    left = {
+        f"{p.parent.name}/{p.stem}"
+        for p in raw.glob("lipread_mp4/*/*/*.mp4")
+        if p.parts[-3][-3:] != "old"
+    }
+    gone = sorted(had - left)
+    assert f"no longer lists {len(gone)} finished clips of " in said and "--prune" in said
+    assert gone[0] in said and f"{gone[0].split('/')[0]} (" in said and "\n" not in said
+    assert bytes_of(out) == before
+    assert prep(raw, out, prune=True).ok == len(left)
+    assert keys(out) == left
+    shards = {s["name"] for s in json.loads((out / "lrw/dataset.json").read_text())["shards"]}
+    assert {p.stem for p in out.glob("lrw/*.tar")} == shards
+
+
+def test_a_longer_listing_is_taken_and_every_clip_kept(raw: Path, out: Path) -> None:
+    had = keys(out)
+    add_one(raw)
+    assert prep(raw, out).ok == 13
+    assert keys(out) > had
+
+
+def test_refused_clips_that_are_gone_lose_nothing(raw: Path, tmp_path: Path) -> None:
+    film = min(raw.rglob("val/*.mp4"))
+    film.write_bytes(b"")
+    assert prep(raw, tmp_path / "o").ok == 11
+    film.unlink()
+    assert prep(raw, tmp_path / "o").listed == 11
+
+
+def test_shards_stay_until_what_takes_their_place_is_made(
+    raw: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tars = {path.name for path in out.glob("lrw/*.tar")}
+    drop_split(raw)
+    add_one(raw)
+
+    def dies(*words: Any) -> None:
+        raise RunError("the power went")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prep_module, "run_units", dies)
+        with pytest.raises(RunError, match="the power went"):
+            prep(raw, out, prune=True)
+    assert {path.name for path in out.glob("lrw/*.tar")} >= tars
+    assert not (out / "lrw/dataset.json").exists()
+
+
+def test_a_clip_that_a_killed_run_had_yet_to_deal_again_is_missed(raw: Path, out: Path) -> None:
+    """Its old shard was made anew without it, the new one not yet; then it is listed no more."""
+    clip = min(keys(out))
+    hidden = out / "lrw" / ".avb"
+    for path in hidden.glob("rows/*.parquet"):
+        table = pq.read_table(path)
+        kept = [key != clip for key in table["key"].to_pylist()]
+        head = table.schema.metadata | {b"digest": b"of another plan"}
+        pq.write_table(table.filter(kept).replace_schema_metadata(head), path)
+    (out / "lrw/dataset.json").unlink()
+    next(raw.rglob(f"{clip}.mp4")).unlink()
+    with pytest.raises(UsageError, match=f"1 finished clips .* such as {clip}"):
+        prep(raw, out)
+
+
+def test_overwriting_deletes_nothing_where_nothing_is_found(out: Path, tmp_path: Path) -> None:
+    before = bytes_of(out)
+    with pytest.raises(UsageError):
+        prep(tmp_path / "not mounted", out, overwrite=True)
+    assert bytes_of(out) == before
+
+
+def test_the_command_refuses_with_one_line_and_prunes_when_told(raw: Path, out: Path) -> None:
+    from typer.testing import CliRunner
+
+    drop_split(raw)
+    words = ["prep", "lrw", "--root", raw, "--out", out, "--shard-clips", 3, "--jobs", 1]
+    run = CliRunner().invoke(app, [str(word) for word in words])
+    assert run.exit_code == 2 and len(run.stderr.strip().splitlines()) == 1
+    run = CliRunner().invoke(app, [str(word) for word in (*words, "--prune")])
+    assert run.exit_code == 0 and "let go, as --prune says" in run.stderr
+
+
+# What killed runs leave behind
+
+
+def test_what_killed_runs_left_is_swept_though_nothing_is_to_do(raw: Path, out: Path) -> None:
+    hidden = out / "lrw" / ".avb"
+    left = [
+        out / "lrw/train-000000.tar.elsewhere.77.tmp",
+        hidden / "plan.arrow.elsewhere.77.tmp",
+        hidden / "plan.77.tmp",
+        hidden / "tmpab12cd34",
+        hidden / "rows/train-000000.parquet.elsewhere.77.tmp",
+    ]
+    for path in left:
+        path.write_bytes(b"half")
+    before = keys(out)
+    assert prep(raw, out, part=Part(1, 2)).made == 0  # others may be at work
+    assert all(path.exists() for path in left)
+    assert prep(raw, out).made == 0
+    assert not any(path.exists() for path in left) and keys(out) == before
+
+
+def test_temporary_folders_of_killed_processes_are_swept_and_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    make = (
+        "import os; from avb.pipeline.storage.mirror import scratch;"
+        " kept = scratch('out'); os._exit(9)"
+    )
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", make], env=environment)
+    [dead] = tmp_path.iterdir()
+    (dead / "deep").mkdir()
+    stranger = tmp_path / f"avb-out-{os.uname().nodename}x.1-ab12"
+    stranger.mkdir()
+    with mirror.scratch("out") as mine:
+        mirror.sweep_scratch()
+        assert {path.name for path in tmp_path.iterdir()} == {Path(mine).name, stranger.name}

@@ -1,0 +1,401 @@
+"""Promise: pictures and sound of any file come out together, at 25 a second, upright, as they are.
+
+A flash and a click at the same moment of a film stay within 5 ms and one mel column.
+"""
+
+from __future__ import annotations
+
+import wave
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from avb.pipeline.clip import audio
+from avb.pipeline.clip.decode import Media, open_film, read_sound, read_video
+from avb.pipeline.clip.ffmpeg import ffmpeg_program
+from avb.pipeline.clip.image_folder import blank, numbered_pictures, read_pictures
+from avb.pipeline.config import load_corpora
+from avb.pipeline.corpora.clip import Refused
+from avb.tools.synth import media
+
+DECODERS = ("pyav", "ffmpeg")
+
+
+def fitted(got: Media) -> tuple[np.ndarray, int]:
+    return audio.fit(got.sound, got.rate, got.sound_start_s, len(got.frames), 25, 16000)
+
+
+def flashing(count: int, at: int, height: int = 48, width: int = 64) -> list[np.ndarray]:
+    """Luma pictures, dark but for the one at `at`."""
+    return [np.full((height, width), 200 if i == at else 40, np.uint8) for i in range(count)]
+
+
+def brightest(frames: list[np.ndarray]) -> int:
+    means = [float(frame.mean()) for frame in frames]
+    assert max(means) > 100
+    return int(np.argmax(means))
+
+
+# A click and a flash
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("frame", [3, 25, 60])
+@pytest.mark.parametrize("kind", ["mp4 with AAC", "mpg with MP2"])
+def test_a_click_stays_with_its_flash(tmp_path: Path, kind: str, frame: int, decoder: str) -> None:
+    pictures = [np.repeat(p[..., None], 3, axis=2) for p in flashing(75, frame)]
+    sound = np.zeros(48000, np.float32)
+    sound[frame * 640] = 0.9
+    path = tmp_path / f"clip.{kind[:3]}"
+    (media.write_mp4 if kind.startswith("mp4") else media.write_mpg)(path, pictures, sound)
+    got = read_video(path, 25, decoder=decoder)
+    assert len(got.frames) == 75 and brightest(got.frames) == frame
+    heard, _ = fitted(got)
+    assert len(heard) == 48000
+    assert abs(int(np.abs(heard).argmax()) - frame * 640) <= 80  # 5 ms
+    for corpus in ("lrw", "grid"):
+        mel = audio.log_mel(heard, load_corpora()[corpus].mel, 16000)
+        assert mel.shape == (80, 300)
+        assert abs(int(mel.sum(axis=0).argmax()) - 4 * frame) <= 1
+
+
+def test_a_reader_that_ignores_the_edit_list_hears_the_click_64_ms_late(tmp_path: Path) -> None:
+    sound = np.zeros(18560, np.float32)
+    sound[8000] = 0.9
+    path = tmp_path / "clip.mp4"
+    media.write_mp4(path, [np.full((48, 64, 3), 60, np.uint8)] * 29, sound)
+    with av.open(str(path), options={"ignore_editlist": "1"}) as container:
+        late = np.concatenate([f.to_ndarray()[0] for f in container.decode(audio=0)])
+    assert int(np.abs(late).argmax()) == 8000 + 1024
+    assert abs(int(np.abs(fitted(read_video(path, 25))[0]).argmax()) - 8000) <= 1
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("late_s", [0.2, 0.017])
+def test_sound_that_begins_after_the_pictures_is_placed_there(
+    tmp_path: Path, film: Any, late_s: float, decoder: str
+) -> None:
+    click = np.zeros(32000, np.float32)
+    click[round((1 - late_s) * 16000)] = 0.9  # at 1.0 s of the film
+    path = film(tmp_path / "late.mkv", flashing(50, 25), np.arange(50) / 25, click,
+                audio_codec="pcm_s16le", sound_at_s=late_s)  # fmt: skip
+    with av.open(str(path)) as container:
+        naive = np.concatenate([f.to_ndarray()[0] for f in container.decode(audio=0)])
+    assert int(np.abs(naive).argmax()) == round((1 - late_s) * 16000)  # early by late_s
+    got = read_video(path, 25, decoder=decoder)
+    heard, _ = fitted(got)
+    assert brightest(got.frames) == 25 and len(heard) == 32000
+    assert abs(int(np.abs(heard).argmax()) - 16000) <= 24  # Matroska stamps whole milliseconds
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("late_s", [0.2, 0.06])
+def test_sound_that_begins_before_the_pictures_is_cut(
+    tmp_path: Path, film: Any, late_s: float, decoder: str
+) -> None:
+    click = np.zeros(40000, np.float32)
+    click[round((1 + late_s) * 16000)] = 0.9
+    path = film(tmp_path / "early.mkv", flashing(50, 25), late_s + np.arange(50) / 25, click,
+                audio_codec="pcm_s16le")  # fmt: skip
+    got = read_video(path, 25, decoder=decoder)
+    heard, _ = fitted(got)
+    assert len(got.frames) == 50 and brightest(got.frames) == 25
+    assert abs(int(np.abs(heard).argmax()) - 16000) <= 24
+
+
+# Two readers
+
+
+@pytest.mark.parametrize("corpus", ["lrw", "grid"])
+def test_both_readers_give_equal_pictures_and_nearly_equal_sound(
+    corpus: str, request: pytest.FixtureRequest
+) -> None:
+    root = request.getfixturevalue(f"drawn_{corpus}").root
+    good = {"lrw": "lipread_mp4/ABOUT/train/ABOUT_00001.mp4", "grid": "s1/video/bbaf2n.mpg"}
+    first, second = (read_video(root / good[corpus], 25, decoder=d) for d in DECODERS)
+    assert np.array_equal(np.stack(first.frames), np.stack(second.frames))
+    one, other = fitted(first)[0], fitted(second)[0]
+    assert one.shape == other.shape
+    noise = np.square(one - other).mean() / np.square(one).mean()
+    assert noise < 1e-4  # 40 dB: two resamplers, two mixers; one sample of shift gives 1e-1
+    assert np.square(one[1:] - other[:-1]).mean() / np.square(one).mean() > 1e-3
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_a_file_without_pictures_or_without_sound_is_refused_as_such(
+    tmp_path: Path, film: Any, decoder: str
+) -> None:
+    with wave.open(str(tmp_path / "sound.wav"), "wb") as out:
+        out.setparams((1, 2, 16000, 0, "NONE", ""))
+        out.writeframes(bytes(32000))
+    silent = film(tmp_path / "silent.mp4", flashing(25, 3), np.arange(25) / 25)
+    for path, status, says in (
+        (tmp_path / "sound.wav", "bad_decode", "no video stream"),
+        (silent, "no_audio", "no sound track"),
+        (tmp_path / "none.mp4", "unreadable", "no such file"),
+    ):
+        with pytest.raises(Refused, match=says) as refusal:
+            read_video(path, 25, decoder=decoder)
+        assert refusal.value.status == status and path.name in refusal.value.error
+
+
+# Frame rates
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("rate", [24, 30, 50, 60])
+def test_other_frame_rates_come_out_at_25(
+    tmp_path: Path, film: Any, rate: int, decoder: str
+) -> None:
+    count = 3 * rate
+    pictures = [np.full((48, 64), 30 + i, np.uint8) for i in range(count)]
+    sound = np.zeros(48000, np.float32)
+    sound[40000] = 0.9
+    path = film(tmp_path / "clip.mp4", pictures, np.arange(count) / rate, sound)
+    with av.open(str(path)) as container:
+        naive = sum(1 for _ in container.decode(video=0))
+    assert naive / 25 != 3.0  # taken as they come
+    got = read_video(path, 25, decoder=decoder)
+    assert len(got.frames) == 75
+    shown = np.array([round(float(frame.mean())) - 30 for frame in got.frames])
+    # The picture nearest to k / 25 s: never more than half a period away.
+    away = np.abs(shown / rate - np.arange(75) / 25)
+    assert away.max() <= 0.5 / rate + 1e-4
+    heard, _ = fitted(got)
+    assert len(heard) == 48000 and abs(int(np.abs(heard).argmax()) - 40000) <= 80
+    assert got.flags == {"resampled_rate"}
+
+
+def test_a_variable_rate_comes_out_at_25_with_the_right_duration(tmp_path: Path, film: Any) -> None:
+    rng = np.random.default_rng(0)
+    steps = rng.choice([0.02, 0.04, 0.1, 0.16], 44)
+    times = np.concatenate([[0], np.cumsum(steps)]).round(3)
+    pictures = [np.full((48, 64), 30 + 4 * i, np.uint8) for i in range(45)]
+    sound = np.zeros(round(times[-1] * 16000) + 640, np.float32)
+    path = film(tmp_path / "clip.mp4", pictures, times, sound)
+    got = read_video(path, 25)
+    wanted = np.arange(len(got.frames)) / 25
+    assert len(got.frames) / 25 == pytest.approx(times[-1] + np.median(steps), abs=0.021)
+    assert abs(len(got.frames) - 45) > 10  # not the pictures as they come
+    shown = times[[(round(float(frame.mean())) - 30) // 4 for frame in got.frames]]
+    nearest = np.abs(times[None, :] - wanted[:, None]).min(axis=1)
+    assert np.abs(np.abs(shown - wanted) - nearest).max() < 2e-3
+    assert got.flags == {"resampled_rate"}
+
+
+def test_25_frames_a_second_are_left_as_they_are(tmp_path: Path, film: Any) -> None:
+    pictures = [np.full((48, 64), 30 + i, np.uint8) for i in range(50)]
+    jitter = np.random.default_rng(0).uniform(-0.004, 0.004, 50)
+    jitter[0] = 0
+    path = film(tmp_path / "clip.mp4", pictures, np.arange(50) / 25 + jitter, np.zeros(32000))
+    got = read_video(path, 25)
+    assert [round(float(frame.mean())) - 30 for frame in got.frames] == list(range(50))
+    assert got.flags == set()
+
+
+# Pictures
+
+
+def rotate(path: Path, matrix: tuple[int, int, int, int]) -> None:
+    """Write the display matrix a b c d into an mp4's track header, as a telephone does."""
+    data = bytearray(path.read_bytes())
+    at = data.index(b"tkhd") + 4 + 40
+    assert data[at : at + 4] == (0x10000).to_bytes(4, "big")  # the identity was there
+    for place, value in zip((0, 4, 12, 16), matrix, strict=True):
+        word = (value * 0x10000).to_bytes(4, "big", signed=True)
+        data[at + place : at + place + 4] = word
+    path.write_bytes(bytes(data))
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize(
+    ("matrix", "shape", "corner"),
+    [
+        ((1, 0, 0, 1), (48, 64), (0, 0)),
+        # x' = -y, y' = x: a quarter clockwise, the upper left corner goes to the upper right.
+        ((0, 1, -1, 0), (64, 48), (0, 1)),
+        ((-1, 0, 0, -1), (48, 64), (1, 1)),
+        ((0, -1, 1, 0), (64, 48), (1, 0)),
+    ],
+)
+def test_a_film_held_sideways_comes_out_upright(
+    tmp_path: Path,
+    film: Any,
+    matrix: tuple[int, int, int, int],
+    shape: tuple[int, int],
+    corner: tuple[int, int],
+    decoder: str,
+) -> None:
+    picture = np.full((48, 64), 40, np.uint8)
+    picture[:16, :16] = 200  # upper left as filmed
+    path = film(tmp_path / "clip.mp4", [picture] * 25, np.arange(25) / 25, np.zeros(16000))
+    rotate(path, matrix)
+    got = read_video(path, 25, decoder=decoder).frames[12]
+    assert got.shape == shape
+    row, column = (slice(-16, None) if side else slice(0, 16) for side in corner)
+    assert got[row, column].mean() > 190 and (got > 120).mean() == pytest.approx(1 / 12, abs=0.01)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize(
+    ("pix_fmt", "codec"),
+    [
+        ("yuv420p", "libx264"),
+        ("yuvj420p", "libx264"),
+        ("yuv422p", "libx264"),
+        ("yuv444p", "libx264"),
+        ("gray", "libx264"),
+        ("yuv420p10le", "libx264"),
+        ("yuv420p12le", "ffv1"),
+        ("gray10le", "ffv1"),
+        ("gray16le", "ffv1"),
+    ],
+)
+def test_luma_is_what_was_filmed_in_any_pixel_format(
+    tmp_path: Path, film: Any, pix_fmt: str, codec: str, decoder: str
+) -> None:
+    ramp = np.tile(np.linspace(5, 250, 50).astype(np.uint8), (38, 1))  # 50 wide: padded rows
+    path = film(tmp_path / "clip.mkv", [ramp] * 10, np.arange(10) / 25, np.zeros(6400),
+                video_codec=codec, pix_fmt=pix_fmt)  # fmt: skip
+    got = read_video(path, 25, decoder=decoder)
+    assert got.frames[4].dtype == np.uint8 and got.frames[4].shape == (38, 50)
+    away = np.abs(got.frames[4].astype(int) - ramp)
+    assert away.max() <= (0 if decoder == "pyav" else 1)  # the program dithers deep pictures
+
+
+def test_limited_range_is_not_stretched(tmp_path: Path, film: Any) -> None:
+    picture = np.full((48, 64), 100, np.uint8)
+    path = film(tmp_path / "clip.mp4", [picture] * 10, np.arange(10) / 25, np.zeros(6400))
+    with av.open(str(path)) as container:
+        naive = next(container.decode(video=0)).to_ndarray(format="gray")
+    assert naive.mean() == pytest.approx((100 - 16) * 255 / 219, abs=1)
+    assert (read_video(path, 25).frames[0] == 100).all()
+
+
+def test_a_picture_without_content_is_told_from_a_dark_face(drawn_grid: Any) -> None:
+    real = read_video(drawn_grid.root / "s1/video/bbaf2n.mpg", 25).frames[:3]
+    dark = (real[0] // 6).astype(np.uint8)
+    grey = np.full_like(dark, 128)
+    noisy = grey + np.random.default_rng(0).integers(-1, 2, grey.shape).astype(np.uint8)
+    assert [blank(p) for p in [*real, dark, grey, noisy]] == [False] * 4 + [True] * 2
+
+
+# Sound
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize(
+    ("codec", "rate", "channels"),
+    [
+        ("aac", 16000, 1),  # float, planar
+        ("aac", 44100, 2),
+        ("pcm_s16le", 44100, 2),  # 16 bits, interleaved
+        ("pcm_f32le", 48000, 2),
+        ("mp2", 44100, 2),  # 16 bits, planar
+    ],
+)
+def test_sound_of_any_format_is_the_mean_of_its_channels_between_minus_1_and_1(
+    tmp_path: Path, film: Any, codec: str, rate: int, channels: int, decoder: str
+) -> None:
+    time = np.arange(2 * rate) / rate
+    left = 0.6 * np.sin(2 * np.pi * 440 * time)
+    sound = np.stack([left, np.zeros_like(left)]) if channels == 2 else left
+    path = tmp_path / "clip.mkv"
+    film(path, flashing(50, 3), np.arange(50) / 25, sound, rate, audio_codec=codec)
+    got = read_video(path, 25, decoder=decoder)
+    heard = got.sound
+    assert got.rate == rate and heard.dtype == np.float32 and heard.ndim == 1
+    middle = heard[rate // 2 : rate]
+    assert np.abs(middle).max() == pytest.approx(0.6 / channels, rel=0.05)
+    spectrum = np.abs(np.fft.rfft(middle * np.hanning(len(middle))))
+    assert np.argmax(spectrum) * rate / len(middle) == pytest.approx(440, abs=4)
+
+
+def test_eight_bit_sound_is_centred_on_its_middle(tmp_path: Path) -> None:
+    left = 0.6 * np.sin(2 * np.pi * 440 * np.arange(8000) / 8000)
+    with wave.open(str(tmp_path / "u8.wav"), "wb") as out:
+        out.setparams((1, 1, 8000, 0, "NONE", ""))
+        out.writeframes(np.rint(127 * left + 128).astype(np.uint8).tobytes())
+    heard, rate = read_sound(tmp_path / "u8.wav")
+    assert rate == 8000 and np.abs(heard - left).max() < 0.01
+
+
+@pytest.mark.parametrize("name", ["none.wav", "empty.wav", "text.wav", "pictures.mp4"])
+def test_a_sound_file_that_is_none_is_refused_by_name(tmp_path: Path, film: Any, name: str) -> None:
+    (tmp_path / "empty.wav").touch()
+    (tmp_path / "text.wav").write_text("<html>404</html>")
+    film(tmp_path / "pictures.mp4", flashing(25, 3), np.arange(25) / 25)
+    with pytest.raises(Refused, match=name) as refusal:
+        read_sound(tmp_path / name)
+    assert refusal.value.status == "missing_audio"
+
+
+# Folders of pictures
+
+
+def test_pictures_are_ordered_by_number_and_gaps_keep_their_place(tmp_path: Path) -> None:
+    for number in (8, 9, 10, 12):
+        cv2.imwrite(str(tmp_path / f"a1_{number}.JPG"), np.full((8, 8), 10 * number, np.uint8))
+    (tmp_path / "readme.txt").touch()
+    naive = sorted(path.name for path in tmp_path.glob("*.JPG"))
+    assert naive[0] == "a1_10.JPG"
+    paths = numbered_pictures(tmp_path)
+    assert [path.is_file() for path in paths] == [True, True, True, False, True]
+    stamps = tmp_path / "stamps"
+    stamps.mkdir()
+    for stamp in (1_612_345_678_940, 1_612_345_678_900):
+        (stamps / f"{stamp}.png").touch()
+    assert [path.stem[-3:] for path in numbered_pictures(stamps)] == ["900", "940"]
+    with pytest.raises(Refused, match=r"no such folder") as refusal:
+        numbered_pictures(tmp_path / "none")
+    assert refusal.value.status == "missing_frames"
+
+
+def test_up_to_a_fifth_of_the_pictures_is_filled_with_the_nearest(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{i}.png" for i in range(10)]
+    for i, path in enumerate(paths):
+        cv2.imwrite(str(path), np.full((8, 8), 20 * i, np.uint8))
+    paths[0].unlink()
+    paths[5].write_bytes(b"broken")
+    pictures, filled = read_pictures(paths)
+    assert filled == [0, 5] and int(pictures[0][0, 0]) == 20
+    assert int(pictures[5][0, 0]) in (80, 120)
+    paths[7].unlink()
+    with pytest.raises(Refused, match="3 of 10 pictures are missing") as refusal:
+        read_pictures(paths)
+    assert refusal.value.status == "missing_frames" and "/0.png" in refusal.value.error
+
+
+@pytest.mark.parametrize("version", ["14.2.0", "18.1.0", "19.0.2", "20.1.0"])
+def test_every_declared_pyav_is_asked_only_for_what_it_knows(
+    version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, object]] = []
+    monkeypatch.setattr(av, "__version__", version)
+    monkeypatch.setattr(av, "open", lambda name, **options: asked.append(options))
+    open_film("film.mpg", timeout=3)
+    ends_at_odd_text = int(version.split(".")[0]) < 19
+    [options] = asked
+    assert options["timeout"] == 3 and ("metadata_errors" in options) == ends_at_odd_text
+
+
+def test_a_title_that_is_no_utf8_stops_no_film(tmp_path: Path) -> None:
+    path = tmp_path / "film.mkv"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "Q" * 8
+        stream = container.add_stream("flac", rate=16000, layout="mono")
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 1600), np.int16), layout="mono")
+        sound.rate, sound.pts = 16000, 0
+        for frame in (sound, None):
+            container.mux(stream.encode(frame))
+    path.write_bytes(path.read_bytes().replace(b"Q" * 8, b"\xe9\xff\xfe" + b"Q" * 5))
+    assert len(read_sound(path)[0]) == 1600
+
+
+def test_tests_use_the_ffmpeg_that_comes_with_the_packages() -> None:
+    bundled = pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
+    assert Path(ffmpeg_program()).resolve() == Path(bundled).resolve()

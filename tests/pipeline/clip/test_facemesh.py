@@ -1,0 +1,230 @@
+"""Promise: each face of a picture is found, whoever else is in it, and followed while it is seen.
+
+Faces are drawn where the test says, by shapes that know nothing of landmarks.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from avb.pipeline.build.prep import prep
+from avb.pipeline.clip import facemesh, facemodels
+from avb.pipeline.clip.facemesh import FAR, NEAR, Detector, FaceMesh, Part, Reach
+from avb.tools.synth import face
+
+pytest.importorskip("ai_edge_litert", reason="faces are found with the extra prep")
+
+MOUTH, MIDDLE = [61, 291, 13, 14], (180.0, 210.0)
+
+
+def drawn(person: int, unit: float = 50.0, at: tuple[float, float] = MIDDLE) -> np.ndarray:
+    """A grey picture [288, 360] of somebody whose mouth is `at`, `unit` px half a face's width."""
+    picture = face.draw(face.Identity.from_seed(person), 0.2, mouth=at, unit=unit)
+    return cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
+
+
+def mouths(faces: list[np.ndarray]) -> list[tuple[float, float]]:
+    return [tuple(marks[MOUTH].mean(axis=0)) for marks in faces]
+
+
+def near(found: tuple[float, float], wanted: tuple[float, float], most: float = 6.0) -> bool:
+    return float(np.hypot(found[0] - wanted[0], found[1] - wanted[1])) < most
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """Sizes of the pictures that detectors searched, in order."""
+    seen: list[tuple[int, ...]] = []
+    find: Callable[..., Any] = Detector.find_shares
+
+    def counted(self: Detector, picture: np.ndarray) -> Any:
+        seen.append(picture.shape)
+        return find(self, picture)
+
+    monkeypatch.setattr(Detector, "find_shares", counted)
+    return seen
+
+
+@pytest.mark.parametrize("person", range(6))
+def test_the_mesh_lies_on_the_drawn_face(person: int) -> None:
+    (marks,) = FaceMesh().look(drawn(person))
+    assert marks.shape == (468, 2)
+    assert near(mouths([marks])[0], MIDDLE)
+    left, right = marks[234], marks[454]
+    assert 1.4 < (right[0] - left[0]) / 50 < 2.4  # half a face's width is 50 px
+
+
+def test_a_face_elsewhere_moves_every_landmark_with_it() -> None:
+    one, other = FaceMesh().look(drawn(0))[0], FaceMesh().look(drawn(0, at=(210.0, 190.0)))[0]
+    assert np.abs(other - one - (30, -20)).max() < 4
+
+
+def test_a_colour_picture_is_looked_at_like_a_grey_one() -> None:
+    grey = drawn(1)
+    one, other = (FaceMesh().look(p)[0] for p in (grey, cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)))
+    assert np.array_equal(one, other)
+
+
+def test_a_picture_that_does_not_lie_in_rows_is_looked_at() -> None:
+    turned = np.rot90(np.ascontiguousarray(np.rot90(drawn(1))), -1)
+    assert not turned.flags.c_contiguous
+    assert np.array_equal(FaceMesh().look(turned)[0], FaceMesh().look(drawn(1))[0])
+
+
+def test_a_tilted_head_is_cut_out_upright() -> None:
+    matrix = cv2.getRotationMatrix2D(MIDDLE, 40, 1)
+    picture = cv2.warpAffine(drawn(2), matrix, (360, 288), borderMode=cv2.BORDER_REPLICATE)
+    (marks,) = FaceMesh().look(picture)
+    across = marks[263] - marks[33]
+    assert abs(np.degrees(np.arctan2(-across[1], across[0])) - 40) < 5
+    assert near(mouths([marks])[0], MIDDLE, 10)
+
+
+# Following
+
+
+def test_a_face_in_sight_is_not_searched_again(looks: list[tuple[int, ...]]) -> None:
+    mesh = FaceMesh()
+    for shift in range(6):
+        (marks,) = mesh.look(drawn(0, at=(180.0 + 3 * shift, 210.0)))
+        assert near(mouths([marks])[0], (180.0 + 3 * shift, 210.0))
+    assert len(looks) == 1
+
+
+def test_still_pictures_are_each_searched(looks: list[tuple[int, ...]]) -> None:
+    mesh = FaceMesh(follow=False)
+    first, *others = [mesh.look(drawn(0))[0] for _ in range(3)]
+    assert len(looks) == 3
+    assert all(np.array_equal(first, other) for other in others)
+
+
+def test_a_face_that_was_lost_is_searched_until_it_is_back(looks: list[tuple[int, ...]]) -> None:
+    mesh, nothing = FaceMesh(), np.zeros((288, 360), np.uint8)
+    assert len(mesh.look(drawn(3))) == 1
+    assert mesh.look(nothing) == []  # the mesh alone saw that it is gone
+    assert len(looks) == 1
+    assert mesh.look(nothing) == []
+    assert len(mesh.look(drawn(3, at=(150.0, 200.0)))) == 1
+    assert len(looks) == 3
+
+
+def test_another_film_owes_nothing_to_the_one_before() -> None:
+    used = FaceMesh()
+    for shift in range(3):
+        used.look(drawn(0, at=(150.0 + 2 * shift, 205.0)))
+    fresh = FaceMesh().look(drawn(1))[0]
+    assert not np.array_equal(used.look(drawn(1))[0], fresh)  # a kept one goes on where it was
+    used.forget()
+    assert np.array_equal(used.look(drawn(1))[0], fresh)
+
+
+# Several faces
+
+
+def crowd() -> np.ndarray:
+    rows = [np.hstack([drawn(a), drawn(b)]) for a, b in ((0, 1), (2, 3))]
+    return np.vstack(rows)
+
+
+PLACES = [(180.0 + x, 210.0 + y) for y in (0, 288) for x in (0, 360)]
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 4, 5])
+def test_so_many_faces_are_found_as_are_there_and_wanted(most: int) -> None:
+    found = mouths(FaceMesh(most).look(crowd()))
+    assert len(found) == min(most, 4)
+    hit = [next(p for p in PLACES if near(mouth, p, 8)) for mouth in found]
+    assert len(set(hit)) == len(hit)  # nobody twice
+
+
+def test_each_is_followed_and_nobody_becomes_two(looks: list[tuple[int, ...]]) -> None:
+    mesh, pair = FaceMesh(2), np.hstack([drawn(0), drawn(1)])
+    assert [len(mesh.look(pair)) for _ in range(5)] == [2] * 5
+    assert len(looks) == 1
+    more = FaceMesh(4)  # two places stay free, so it goes on searching
+    assert [len(more.look(pair)) for _ in range(5)] == [2] * 5
+    assert len(looks) == 1 + 5
+
+
+def test_one_who_comes_later_is_found_beside_the_one_followed() -> None:
+    mesh, wall = FaceMesh(2), np.full((288, 360), 90, np.uint8)
+    assert len(mesh.look(np.hstack([drawn(0), wall]))) == 1
+    faces = mouths(mesh.look(np.hstack([drawn(0), drawn(1)])))
+    assert sorted(round(x / 360) for x, _ in [(x - 180, y) for x, y in faces]) == [0, 1]
+
+
+# Detectors
+
+
+def test_only_the_detector_for_far_ones_finds_small_faces() -> None:
+    small = drawn(0, unit=10.0)
+    assert [len(Detector(reach).find(small)) for reach in (NEAR, FAR)] == [0, 1]
+    (found,) = Detector(FAR).find(small)
+    assert near(tuple(found.points[3]), MIDDLE)
+
+
+@pytest.mark.parametrize("reach", [NEAR, FAR])
+def test_a_detection_says_where_eyes_and_mouth_are(reach: Reach) -> None:
+    (found,) = Detector(reach).find(drawn(4, unit=25.0))
+    right_eye, left_eye, _, mouth = found.points[:4]
+    assert near(tuple(mouth), MIDDLE, 12)  # half the width of this face is 25 px
+    assert right_eye[0] < mouth[0] < left_eye[0] and right_eye[1] < mouth[1] - 15
+    x0, y0, x1, y1 = found.box
+    assert x0 < right_eye[0] and x1 > left_eye[0] and y0 < right_eye[1] and y1 > mouth[1]
+    assert reach.sure <= found.score <= 1
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 700), (700, 3), (17, 31), (1080, 1920)])
+def test_pictures_of_any_size_without_a_face_have_none(shape: tuple[int, int]) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    assert FaceMesh(2).look(noise) == []
+    assert Detector(NEAR).find(noise) == []
+
+
+# Parts of a picture
+
+
+def cut(picture: np.ndarray, turn: float) -> np.ndarray:
+    middle, sides = np.array([50, 40], np.float32), np.array([20, 20], np.float32)
+    return facemesh._cut(picture, middle, sides, np.float32(turn), 10, cv2.BORDER_CONSTANT)
+
+
+def test_a_square_is_cut_out_as_it_lies() -> None:
+    picture = np.add.outer(np.arange(100.0) * 1.5, np.arange(100.0)).astype(np.uint8)
+    upright = cut(picture, 0.0)
+    # The corner of the square lies on that of the first pixel, and a step is two pixels.
+    assert upright[0, 0] == picture[30, 40] and upright[4, 5] == picture[38, 50]
+    turned = cut(picture, np.pi / 2)
+    assert turned[0, 0] == picture[30, 60] and turned[0, 5] == picture[40, 60]
+
+
+def test_points_come_back_to_where_they_were_cut_out() -> None:
+    part = Part(*np.array([(0.5, 0.25), (0.2, 0.4)], np.float32), np.float32(np.pi / 2))
+    middle, right = part.back(np.array([(0.5, 0.5), (1.0, 0.5)], np.float32))
+    assert np.allclose(middle, (0.5, 0.25))
+    assert np.allclose(right, (0.5, 0.25 + 0.4 / 2), atol=1e-6)  # what was right is below
+
+
+def test_what_two_boxes_share_is_measured() -> None:
+    boxes = np.array([(0, 0, 2, 2), (1, 0, 3, 2), (5, 5, 6, 6), (0, 0, 0, 0), (2, 0, 4, 2)], float)
+    assert np.allclose(facemesh.shared(boxes[0], boxes), [1, 1 / 3, 0, 0, 0])
+
+
+def test_dataset_json_says_who_looked(drawn_grid: Any, importer: Any, tmp_path: Path) -> None:
+    corpus = importer("grid", drawn_grid.root, limit=2)
+    prep(corpus.corpus, corpus.settings, corpus.root, tmp_path)
+    found = json.loads((tmp_path / "grid/dataset.json").read_text())
+    assert found["tracker"] == {
+        "name": "litert",
+        "runtime": f"ai-edge-litert {importlib.metadata.version('ai-edge-litert')}",
+        "models": facemodels.MODELS,
+    }
+    assert found["settings"]["tracker"] == "litert"

@@ -1,0 +1,173 @@
+"""Promise: no networks but mediapipe 0.10.21's own are run; one line says what is missing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from avb.pipeline.clip import facemodels
+from avb.pipeline.clip.facemodels import MODELS, VARIABLE, model
+from avb.pipeline.errors import UsageError
+
+NAMES = list(MODELS)
+
+
+@pytest.fixture(scope="module")
+def good() -> dict[str, bytes]:
+    """The models of this machine."""
+    try:
+        return {name: model(name) for name in NAMES}
+    except UsageError as error:
+        pytest.skip(str(error))
+
+
+def write(folder: Path, models: dict[str, bytes]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in models.items():
+        (folder / f"{name}.tflite").write_bytes(data)
+    return folder
+
+
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A machine that has no model: its cache, which is empty, and no mediapipe."""
+    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.setenv("AVB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(facemodels, "_installed", lambda: None)
+    return tmp_path / "cache" / "models"
+
+
+def wheel(path: Path, models: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in models.items():
+            archive.writestr(f"mediapipe/modules/face/{name}.tflite", data)
+        archive.writestr("mediapipe/modules/hand/hand.tflite", b"another")
+    return path
+
+
+def test_without_any_the_command_that_brings_them_is_named(bare: Path) -> None:
+    for name in NAMES:
+        with pytest.raises(UsageError, match=r"avb models fetch \(36 MB, once\).*--box fixed"):
+            model(name)
+    with pytest.raises(UsageError, match="avb models fetch"):
+        facemodels.check("litert")
+
+
+def test_those_of_the_cache_are_taken(bare: Path, good: dict[str, bytes]) -> None:
+    write(bare, good)
+    assert {name: model(name) for name in NAMES} == good
+    facemodels.check("litert")
+
+
+def test_an_installed_mediapipe_gives_them_without_being_imported(
+    good: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.setenv("AVB_CACHE", str(tmp_path / "cache"))
+    site = tmp_path / "site"
+    for name, data in good.items():
+        write(site / "mediapipe/modules" / name[:9], {name: data})
+    (site / "mediapipe/__init__.py").write_text("raise AssertionError('imported')\n")
+    (site / "mediapipe-0.10.21.dist-info").mkdir()
+    (site / "mediapipe-0.10.21.dist-info/METADATA").write_text("Name: mediapipe\nVersion: 0.10.21")
+    monkeypatch.syspath_prepend(str(site))
+    assert {name: model(name) for name in NAMES} == good
+
+
+@pytest.mark.parametrize("layout", ["", "modules/face_detection"])
+def test_a_named_folder_is_the_only_one(
+    bare: Path, good: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str
+) -> None:
+    write(bare, good)
+    mine = tmp_path / "mine"
+    monkeypatch.setenv(VARIABLE, str(mine))
+    with pytest.raises(UsageError, match=f"no {NAMES[0]}.tflite in {mine}; .* unset {VARIABLE}"):
+        model(NAMES[0])
+    write(mine / layout, good)
+    assert model(NAMES[0]) == good[NAMES[0]]
+
+
+@pytest.mark.parametrize("fault", ["cut off", "a byte flipped", "empty", "another file", "huge"])
+def test_a_damaged_or_foreign_model_is_never_run(
+    bare: Path, good: dict[str, bytes], fault: str
+) -> None:
+    right = good[NAMES[0]]
+    flipped = bytearray(right)
+    flipped[len(right) // 2] ^= 1
+    wrong = {
+        "cut off": right[:1000],
+        "a byte flipped": bytes(flipped),
+        "empty": b"",
+        "another file": good[NAMES[1]],
+        "huge": right + bytes(facemodels.MOST_BYTES),
+    }[fault]
+    write(bare, good | {NAMES[0]: wrong})
+    found = f"{NAMES[0]}.tflite is not that of mediapipe==0.10.21: damaged, or of another version"
+    with pytest.raises(UsageError, match=found) as refusal:
+        facemodels.check("litert")
+    assert "\n" not in str(refusal.value) and "avb models fetch" in str(refusal.value)
+
+
+def test_a_folder_in_the_place_of_a_model_is_one_line(bare: Path) -> None:
+    (bare / f"{NAMES[0]}.tflite").mkdir(parents=True)
+    with pytest.raises(UsageError, match="cannot be read"):
+        model(NAMES[0])
+
+
+# Fetching
+
+
+def test_fetch_takes_the_models_out_of_the_wheel(
+    bare: Path, good: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def download(folder: Path) -> Path:
+        asked.append(folder)
+        return wheel(folder / "mediapipe.whl", good)
+
+    monkeypatch.setattr(facemodels, "_download", download)
+    assert facemodels.fetch() == bare
+    assert {p.name for p in bare.iterdir()} == {f"{name}.tflite" for name in NAMES}
+    assert model(NAMES[0]) == good[NAMES[0]]
+    assert facemodels.fetch() is None and len(asked) == 1  # once is enough
+    write(bare, {NAMES[1]: b"damaged"})
+    assert facemodels.fetch() == bare and model(NAMES[1]) == good[NAMES[1]]
+
+
+def test_a_wheel_with_other_models_is_refused(
+    bare: Path, good: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = good | {NAMES[2]: b"newer"}
+    monkeypatch.setattr(facemodels, "_download", lambda d: wheel(d / "mediapipe.whl", other))
+    with pytest.raises(UsageError, match=f"mediapipe.whl holds another {NAMES[2]}.tflite"):
+        facemodels.fetch()
+    assert not any(bare.glob("*"))  # nothing half
+
+
+def test_a_machine_without_a_network_is_told_what_to_copy(
+    bare: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    with pytest.raises(UsageError, match=rf"could not be fetched: .*{VARIABLE}") as refusal:
+        facemodels.fetch()
+    assert "\n" not in str(refusal.value)
+
+
+def test_prep_without_models_is_one_line_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "nowhere"))
+    film = tmp_path / "raw/s1/video/bbaf2n.mpg"
+    film.parent.mkdir(parents=True)
+    film.write_bytes(b"never opened")
+    command = ["prep", "grid", "--root", str(tmp_path / "raw"), "--out", str(tmp_path / "out")]
+    done = subprocess.run([sys.executable, "-m", "avb", *command], capture_output=True, text=True)
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert "avb models fetch" in line and str(tmp_path / "nowhere") in line
+    assert not (tmp_path / "out").exists()

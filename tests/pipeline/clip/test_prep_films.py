@@ -1,0 +1,138 @@
+"""Promise: whatever film a table names ends as its sample or its row, in a worker below 1 GB."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from avb.pipeline.build.prep import prep
+from avb.pipeline.clip.codec import decode_video
+from avb.pipeline.clip.ffmpeg import ffmpeg_program
+from avb.pipeline.shards.tar import read_members
+from avb.pipeline.shards.verify import verify
+from avb.pipeline.stream.index import load_index
+
+
+def ffmpeg(*words: str | Path) -> None:
+    subprocess.run([ffmpeg_program(), "-v", "error", "-y", *map(str, words)], check=True)
+
+
+def prepared(importer: Any, films: list[Path], **flags: Any) -> tuple[Any, dict[str, Any]]:
+    """The summary of `avb prep table` for these films, and the sample of each by its stem."""
+    folder = films[0].parent
+    table = folder / "films.csv"
+    table.write_text("video\n" + "".join(f"{film.name}\n" for film in films))
+    mine = importer("table", table, **flags)
+    summary = prep(mine.corpus, mine.settings, table, folder / "out")
+    samples: dict[str, Any] = {}
+    for tar in (folder / "out/mine").glob("*.tar"):
+        for name, data in read_members(tar.read_bytes()).items():
+            key, extension = name.split("/", 1)[-1].split(".", 1)
+            samples.setdefault(key, {})[extension] = bytes(data)
+    return summary, samples
+
+
+def flags_of(sample: dict[str, bytes]) -> set[str]:
+    return set(json.loads(sample["json"])["flags"].split())
+
+
+def alike(one: np.ndarray, other: np.ndarray) -> float:
+    return float(np.corrcoef(one.ravel().astype(float), other.ravel().astype(float))[0, 1])
+
+
+def test_faces_come_out_upright_and_of_their_shape(
+    tmp_path: Path, drawn_grid: Any, importer: Any
+) -> None:
+    source = drawn_grid.root / "s1/video/bbaf2n.mpg"
+    names = {
+        "upright": "null", "side": "transpose=1", "other": "transpose=2", "over": "hflip,vflip",
+        "narrow": "scale=270:288,setsar=4/3", "wide": "scale=720:288,setsar=1/2",
+    }  # fmt: skip
+    films = [tmp_path / f"{name}.mp4" for name in names]
+    for film, graph in zip(films, names.values(), strict=True):
+        ffmpeg("-i", source, "-vf", graph, "-c:v", "libx264", "-qp", "8", "-c:a", "aac", film)
+    summary, samples = prepared(importer, films)
+    assert summary.status == {"ok": len(names)}
+    crops = {name: decode_video(found["face.mp4"], "mp4") for name, found in samples.items()}
+    for name, found in samples.items():
+        assert alike(crops[name][30], crops["upright"][30]) > 0.95, name
+        assert ("turned" in flags_of(found)) == (name in ("side", "other", "over")), name
+
+
+def test_sound_that_nobody_can_hear_is_flagged(tmp_path: Path, importer: Any) -> None:
+    levels = {"loud": 0.5, "faint": 0.004, "noise": 0.0003, "nothing": 0.0}
+    films = [tmp_path / f"{name}.mkv" for name in levels]
+    for film, level in zip(films, levels.values(), strict=True):
+        ffmpeg("-f", "lavfi", "-i", "testsrc=s=96x96:r=25:d=1", "-f", "lavfi",
+               "-i", f"aevalsrc={level}*sin(2*PI*300*t):s=16000:d=1", "-c:v", "libx264",
+               "-pix_fmt", "yuv420p", "-c:a", "pcm_f32le", film)  # fmt: skip
+    _, samples = prepared(importer, films, box="whole", crop="lips")
+    silent = {name for name, found in samples.items() if "silent" in flags_of(found)}
+    assert silent == {"noise", "nothing"}
+
+
+def test_films_without_sound_become_pictures_alone(tmp_path: Path, importer: Any) -> None:
+    films = [tmp_path / f"{name}.mp4" for name in ("mute", "heard")]
+    for film in films:
+        sound = ["-f", "lavfi", "-i", "sine=300:r=16000:d=1"] if film.stem == "heard" else []
+        ffmpeg("-f", "lavfi", "-i", "testsrc=s=96x96:r=25:d=1", *sound, "-c:v", "libx264",
+               "-pix_fmt", "yuv420p", film)  # fmt: skip
+    flags: dict[str, Any] = {"box": "whole", "crop": "lips"}
+    summary, _ = prepared(importer, films, **flags)
+    assert summary.status == {"no_audio": 1, "ok": 1}
+    films = [film.rename(tmp_path / f"{film.stem}2.mp4") for film in films]
+    (tmp_path / "out").rename(tmp_path / "out1")
+    summary, samples = prepared(importer, films, audio="optional", **flags)
+    assert summary.status == {"ok": 2} and summary.flags["no_audio"] == 1
+    assert set(samples["mute2"]) == {"lips.mp4", "json"}
+    assert set(samples["heard2"]) == {"lips.mp4", "mel.npy", "flac", "json"}
+    assert verify(tmp_path / "out/mine").faults == []
+    index = load_index(tmp_path / "out/mine")
+    assert sorted(zip(index.no_audio.tolist(), index.num_mel.tolist(), strict=True)) == [
+        (False, 100), (True, 0),
+    ]  # fmt: skip
+
+
+PEAK = """
+import sys
+from pathlib import Path
+from avb.pipeline.machine import peak_bytes
+from avb.pipeline.build.prep import prep
+from avb.pipeline.build.worker import settle_process
+sys.path.insert(0, sys.argv[1])
+from conftest import make_importer
+settle_process()
+mine = make_importer("table", sys.argv[2], box="whole", crop="lips", max_seconds=float(sys.argv[3]))
+found = prep(mine.corpus, mine.settings, Path(sys.argv[2]), Path(sys.argv[2]).parent / "out")
+print(found.status, peak_bytes())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("pictures", "sound", "most_s", "status"),
+    [
+        ("testsrc2=s=1920x1080:r=25:d=20", "sine=300:r=16000:d=20", 60, "ok"),
+        ("testsrc2=s=3840x2160:r=30:d=6", "sine=300:r=48000:d=6", 60, "ok"),
+        ("testsrc=s=160x120:r=30:d=540", "sine=300:r=16000:d=540", 600, "ok"),
+        ("testsrc=s=160x120:r=0.5:d=3600", "sine=300:r=16000:d=3600", 60, "long"),
+        ("testsrc=s=96x96:r=25:d=3", "anullsrc=r=48000:cl=7.1:d=7200", 60, "ok"),
+    ],
+)
+def test_no_film_takes_a_worker_above_a_gigabyte(
+    tmp_path: Path, pictures: str, sound: str, most_s: int, status: str
+) -> None:
+    ffmpeg("-f", "lavfi", "-i", pictures, "-f", "lavfi", "-i", sound, "-c:v", "libx264",
+           "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-c:a", "flac",
+           tmp_path / "film.mkv")  # fmt: skip
+    (tmp_path / "t.csv").write_text("video\nfilm.mkv\n")
+    words = [sys.executable, "-c", PEAK, Path(__file__).parents[2], tmp_path / "t.csv", most_s]
+    done = subprocess.run([*map(str, words)], capture_output=True, text=True, check=True)
+    found, peak = done.stdout.rsplit(maxsplit=1)
+    assert found == str({status: 1}) and int(peak) < 1 << 30

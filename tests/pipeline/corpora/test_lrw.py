@@ -1,0 +1,337 @@
+"""LRW: every layout and trap of its release, each shown by a plain reading before avb's."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from avb.pipeline.build.plan import make_plan
+from avb.pipeline.corpora.clip import Refused
+from avb.pipeline.errors import UsageError
+
+WORDS = ("ABOUT", "PRICE", "YOUNG")
+SPLITS = ("train", "val", "test")
+
+
+def empty_tree(base: Path, words: tuple[str, ...] = WORDS, each: int = 2) -> Path:
+    """Names alone: discovery opens no clip."""
+    for word in words:
+        for split in SPLITS:
+            folder = base / word / split
+            folder.mkdir(parents=True)
+            for number in range(1, each + 1):
+                (folder / f"{word}_{number:05d}.mp4").touch()
+                (folder / f"{word}_{number:05d}.txt").touch()
+    return base
+
+
+def copy_clip(drawn: Any, root: Path, text: bytes | None) -> Path:
+    """One good clip under its name, with the given text beside it."""
+    source = drawn.root / "lipread_mp4/ABOUT/train/ABOUT_00001.mp4"
+    target = root / "lipread_mp4/ABOUT/train/ABOUT_00001.mp4"
+    target.parent.mkdir(parents=True)
+    shutil.copy(source, target)
+    if text is not None:
+        target.with_suffix(".txt").write_bytes(text)
+    return target
+
+
+# Layouts
+
+
+@pytest.mark.parametrize(
+    ("layout", "naive"),
+    [
+        ("lipread_mp4", "lrw_mp4/*/*/*.mp4"),
+        ("lrw_mp4", "lipread_mp4/*/*/*.mp4"),
+        ("LRW/lipread_mp4", "lipread_mp4/*/*/*.mp4"),
+        ("lrw", "lrw_mp4/*/*/*.mp4"),
+        (".", "lipread_mp4/*/*/*.mp4"),
+    ],
+)
+def test_the_root_may_have_any_name(tmp_path: Path, importer: Any, layout: str, naive: str) -> None:
+    empty_tree(tmp_path / layout)
+    assert list(tmp_path.glob(naive)) == []  # where public scripts end with success
+    lrw = importer("lrw", tmp_path)
+    clips = lrw.clips()
+    assert len(clips) == 18
+    assert {clip.split for clip in clips} == set(SPLITS)
+    assert all((tmp_path / clip.source).is_file() for clip in clips)
+    shown = "" if layout == "." else f"{layout}/"
+    assert lrw.listing().layout == f"{shown}WORD/{{train,val,test}}/WORD_00001.mp4"
+
+
+def test_a_folder_without_the_layout_is_an_error_that_names_the_pattern(
+    tmp_path: Path, importer: Any
+) -> None:
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos/ABOUT_00001.mp4").touch()
+    with pytest.raises(UsageError) as error:
+        importer("lrw", tmp_path).listing()
+    for part in (str(tmp_path), "WORD/{train,val,test}/WORD_00001.mp4", "--root"):
+        assert part in str(error.value)
+    with pytest.raises(UsageError, match="no LRW found"):
+        importer("lrw", tmp_path / "nowhere").listing()
+
+
+def test_a_word_that_is_not_downloaded_whole_keeps_its_place(tmp_path: Path, importer: Any) -> None:
+    base = empty_tree(tmp_path)
+    shutil.rmtree(base / "PRICE/val")
+    shutil.rmtree(base / "PRICE/test/")
+    for path in (base / "PRICE/train").iterdir():
+        path.unlink()
+    assert importer("lrw", tmp_path).listing().labels == list(WORDS)
+
+
+def test_folders_with_blanks_and_other_alphabets_work(
+    drawn_lrw: Any, tmp_path: Path, importer: Any
+) -> None:
+    root = tmp_path / "Été 2024 база 口型"
+    copy_clip(drawn_lrw, root, b"Duration: 0.53 seconds\n")
+    for decoder in ("pyav", "ffmpeg"):
+        got = importer("lrw", root, decoder=decoder).load()
+        assert len(got.media.frames) == 29
+        assert got.clip.source == "lipread_mp4/ABOUT/train/ABOUT_00001.mp4"
+
+
+def test_listing_looks_at_no_clip(
+    tmp_path: Path, importer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty_tree(tmp_path, each=100)
+    looks, stat = [], os.stat
+
+    def counting(path: Any, **options: Any) -> os.stat_result:
+        looks.append(path)
+        return stat(path, **options)
+
+    monkeypatch.setattr(os, "stat", counting)
+    naive = [p for p in tmp_path.glob("*/*/*.mp4") if p.is_file()]
+    assert len(naive) == 900 <= len(looks)
+    looks.clear()
+    assert len(importer("lrw", tmp_path).clips()) == 900
+    assert not [path for path in looks if str(path).endswith((".mp4", ".txt"))]
+
+
+# Classes
+
+
+def test_a_stray_folder_takes_no_class_id(drawn_lrw: Any, importer: Any) -> None:
+    base = drawn_lrw.root / "lipread_mp4"
+    naive = sorted(os.listdir(base))
+    listing = importer("lrw", drawn_lrw.root).listing()
+    assert {".DS_Store", "lists"} < set(naive)
+    assert naive.index("YOUNG") == listing.labels.index("YOUNG") + 1  # .DS_Store shifted it
+    assert listing.labels == [w for w in naive if w not in (".DS_Store", "lists")]
+    assert "not word folders, left out: lists" in listing.notices
+
+
+def test_a_backup_folder_takes_no_class_id_and_its_clips_are_refused(
+    tmp_path: Path, importer: Any
+) -> None:
+    base = empty_tree(tmp_path)
+    shutil.copytree(base / "YOUNG", base / "BACKUP")
+    naive = [p.name for p in sorted(base.iterdir()) if (p / "train").is_dir()]
+    assert len(naive) == 4
+    listing = importer("lrw", tmp_path).listing()
+    assert listing.labels == list(WORDS)
+    assert any("BACKUP" in notice for notice in listing.notices)
+    refused = [c for c in listing.clips if c.status]
+    assert len(refused) == 6 and {c.status for c in refused} == {"bad_name"}
+    assert "YOUNG_00001.mp4 lies in the folder of BACKUP" in {c.error for c in refused}
+
+
+def test_class_ids_are_the_same_in_every_split(tmp_path: Path, importer: Any) -> None:
+    base = empty_tree(tmp_path)
+    shutil.rmtree(base / "ABOUT/val")
+    naive = {
+        split: sorted({p.parent.parent.name for p in base.glob(f"*/{split}/*.mp4")})
+        for split in SPLITS
+    }
+    assert naive["train"].index("PRICE") == 1 and naive["val"].index("PRICE") == 0
+    lrw = importer("lrw", tmp_path, limit=1)
+    plan = make_plan(lrw.corpus, lrw.settings, tmp_path, tmp_path / "plan.arrow")
+    assert plan.listed == 1 and plan.labels == list(WORDS)
+
+
+def test_macos_shadows_are_no_clips(tmp_path: Path, importer: Any) -> None:
+    base = empty_tree(tmp_path)
+    (base / "ABOUT/train/._ABOUT_00001.mp4").write_bytes(b"\x00\x05\x16\x07")
+    naive = [name for name in os.listdir(base / "ABOUT/train") if name.endswith(".mp4")]
+    assert len(naive) == 3
+    assert len(importer("lrw", tmp_path).clips()) == 18
+
+
+# The word boundary
+
+GOOD = (
+    "Disk reference: 5954350123456789012\nChannel: BBC One\nProgram start: 2010-07-27 22:35\n"
+    "Clip start: 17.8\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "naive", "boundary", "flags"),
+    [
+        (f"{GOOD}Duration: 0.53 seconds\n", 0.53, (0.315, 0.845), set()),
+        (f"{GOOD}Duration: 0.40", 0.40, (0.38, 0.78), set()),
+        (f"{GOOD}Duration: 0.53 seconds\nNote: x\n", 0.53, (0.315, 0.845), set()),
+        # One more line before it: the fifth is another number.
+        (f"{GOOD}Length: 1.16 seconds\nDuration: 0.53 seconds\n", 1.16, (0.315, 0.845), set()),
+        ("Duration: 0.53 seconds\n", None, (0.315, 0.845), set()),
+        (
+            f"{GOOD}Duration: 0.53 seconds\n".replace("\n", "\r\n"),
+            0.53,
+            (0.315, 0.845),
+            {"crlf"},
+        ),
+        (f"{GOOD}Duration: 9.9 seconds\n", 9.9, (0.0, 1.16), {"boundary_clamped"}),
+        (f"{GOOD}Duration: 0 seconds\n", 0.0, None, {"no_boundary"}),
+        (f"{GOOD}Duration: unknown\n", None, None, {"no_boundary"}),
+        (f"{GOOD}Channel: BBC \xe9\nDuration: 0.53\n", None, (0.315, 0.845), set()),
+        ("", None, None, {"no_boundary"}),
+        (None, None, None, {"no_boundary"}),
+    ],
+)
+def test_the_boundary_is_found_by_key_and_odd_texts_are_kept_and_flagged(
+    drawn_lrw: Any,
+    tmp_path: Path,
+    importer: Any,
+    text: str | None,
+    naive: float | None,
+    boundary: tuple[float, float] | None,
+    flags: set[str],
+) -> None:
+    raw = None if text is None else text.encode("latin-1")
+    clip = copy_clip(drawn_lrw, tmp_path, raw)
+    try:  # as public loaders do: the second word of the fifth line
+        lines = clip.with_suffix(".txt").read_text("utf-8").splitlines()
+        found: float | None = float(lines[4].split(" ")[1])
+    except (OSError, ValueError, IndexError):
+        found = None
+    assert found == naive
+    got = importer("lrw", tmp_path).load()
+    [(word, start, end)] = got.words
+    assert word == "ABOUT" and got.flags == flags
+    assert (start, end) == (pytest.approx(boundary) if boundary else (None, None))
+
+
+@pytest.mark.parametrize("duration", [0.11, 0.26, 0.40, 0.53, 0.77, 1.02])
+def test_the_boundary_gives_the_frames_of_public_code(
+    drawn_lrw: Any, tmp_path: Path, importer: Any, duration: float
+) -> None:
+    copy_clip(drawn_lrw, tmp_path, f"Duration: {duration} seconds\n".encode())
+    [(_, start, end)] = importer("lrw", tmp_path).load().words
+    assert (int(start * 25), int(end * 25)) == (
+        int(14.5 - 12.5 * duration),
+        int(14.5 + 12.5 * duration),
+    )
+
+
+def test_duration_is_the_word_in_the_middle_and_not_the_clip(drawn_lrw: Any, importer: Any) -> None:
+    from avb.tools.synth import raw
+
+    path = drawn_lrw.root / "lipread_mp4/ABOUT/train/ABOUT_00001.txt"
+    duration = float(path.read_text().split("Duration:")[1].split()[0])
+    [(_, spoken_from, spoken_to)] = raw.lrw_clip("ABOUT", 100).words
+    assert abs(0.0 - spoken_from) > 0.2  # read as "the first `Duration` seconds"
+    [(_, start, end)] = importer("lrw", drawn_lrw.root).load("ABOUT_00001").words
+    assert duration < 1.0 and end - start == pytest.approx(duration)
+    assert start == pytest.approx(spoken_from, abs=0.01)
+    assert end == pytest.approx(spoken_to, abs=0.01)
+
+
+# Pictures and sound
+
+
+def test_a_truncated_file_is_refused_and_not_20_frames_of_29(drawn_lrw: Any, importer: Any) -> None:
+    source = drawn_lrw.odd["truncated_late"]
+    capture, naive = cv2.VideoCapture(str(drawn_lrw.root / source)), 0
+    while capture.read()[0]:
+        naive += 1
+    assert 0 < naive < 29  # saved as if complete
+    with pytest.raises(Refused) as refusal:
+        importer("lrw", drawn_lrw.root).load(source)
+    assert refusal.value.status == "short"
+    assert f"{naive} frames, expected 29" in refusal.value.error
+
+
+@pytest.mark.parametrize("decoder", ["pyav", "ffmpeg"])
+@pytest.mark.parametrize(
+    ("case", "status", "says"),
+    [
+        ("frames_28", "short", "28 frames, expected 29"),
+        ("truncated", "bad_decode", "Invalid data"),
+        ("truncated_late", "short", "expected 29"),
+        ("empty", "bad_decode", "0 bytes"),
+        ("text", "bad_decode", "Invalid data"),
+        ("no_audio", "no_audio", "no sound track"),
+    ],
+)
+def test_a_broken_clip_is_refused_by_name_and_finding(
+    drawn_lrw: Any, importer: Any, case: str, status: str, says: str, decoder: str
+) -> None:
+    source = drawn_lrw.odd[case]
+    with pytest.raises(Refused) as refusal:
+        importer("lrw", drawn_lrw.root, decoder=decoder).load(source)
+    assert refusal.value.status == status
+    assert Path(source).name in refusal.value.error and says in refusal.value.error
+    assert "\n" not in refusal.value.error
+
+
+def test_a_clip_of_30_frames_is_long(tmp_path: Path, importer: Any, film: Any) -> None:
+    pictures = [np.full((64, 64), 40 + i, np.uint8) for i in range(30)]
+    path = tmp_path / "ABOUT/train/ABOUT_00001.mp4"
+    film(path, pictures, np.arange(30) / 25, np.zeros(19200))
+    with pytest.raises(Refused, match="30 frames, expected 29") as refusal:
+        importer("lrw", tmp_path).load()
+    assert refusal.value.status == "long"
+
+
+def test_the_priming_of_aac_is_skipped_and_the_sound_is_18560_samples(
+    tmp_path: Path, importer: Any
+) -> None:
+    from avb.tools.synth import media
+
+    path = tmp_path / "ABOUT/train/ABOUT_00001.mp4"
+    click = np.zeros(18560, np.float32)
+    click[9280] = 0.9  # in the middle of the clip
+    media.write_mp4(path, [np.full((256, 256, 3), 90, np.uint8)] * 29, click)
+
+    def decode(**options: str) -> np.ndarray:
+        with av.open(str(path), options=options) as container:
+            return np.concatenate([f.to_ndarray()[0] for f in container.decode(audio=0)])
+
+    with av.open(str(path)) as container:
+        assert len([p for p in container.demux(audio=0) if p.size]) == 20
+    late = decode(ignore_editlist="1")
+    # FFmpeg 9 drops the padding of the last frame.
+    assert len(late) in (20_480, 18_560 + 1024) and np.abs(late).argmax() == 9280 + 1024  # 64 ms
+    naive = decode()
+    if len(naive) == 18_560:  # FFmpeg 9 drops the padding of the last AAC frame itself
+        pytest.skip("this decoder leaves nothing to cut")
+    assert len(naive) == 19_456
+    centred = naive[(19_456 - 18_560) // 2 :][:18_560]  # the paper's code cuts in the middle
+    assert np.abs(centred).argmax() == 9280 - 448  # 28 ms
+
+    got = importer("lrw", tmp_path).load()
+    sound, pad = got.fitted()
+    assert sound.shape == (18_560,) and pad == 18_560 - len(naive)
+    assert abs(int(np.abs(sound).argmax()) - 9280) <= 1
+    mel = got.log_mel()
+    assert mel.shape == (80, 116) and mel.sum(axis=0).argmax() == 58
+
+
+def test_every_frame_has_four_columns_whatever_the_sound(drawn_lrw: Any, importer: Any) -> None:
+    lrw = importer("lrw", drawn_lrw.root)
+    good = [c for c in lrw.clips() if c.name.endswith("_00001")]
+    assert len(good) == 4
+    for clip in good:
+        got = lrw.load(clip.source)
+        assert len(got.media.frames) == 29 and got.log_mel().shape == (80, 4 * 29)

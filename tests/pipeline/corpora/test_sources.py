@@ -1,0 +1,441 @@
+"""A disk that fails is no fault of a clip: no row says so, nothing is lost, and it is looked again.
+
+A file that was there when the corpus was listed and cannot be read stops its unit; one that was
+never there is a row; one that was replaced, or that came, is taken again.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock
+
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from avb.pipeline.build import prep as prep_module
+from avb.pipeline.build import unit as unit_module
+from avb.pipeline.build.plan import lay_out
+from avb.pipeline.build.prep import Summary
+from avb.pipeline.config import load_corpora
+from avb.pipeline.corpora import adapter
+from avb.pipeline.corpora.clip import Clip, Refused
+from avb.pipeline.corpora.sources import SourceFault, sources_of, surely
+from avb.pipeline.errors import RunError
+from avb.pipeline.shards.verify_sources import source_faults
+from avb.tools.cli import app
+from avb.tools.prep_command import settings_for
+from avb.tools.synth import make
+
+CORPORA = load_corpora()
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("espeakng_loader", reason="drawn talkers speak with the extra prep")
+    root = tmp_path_factory.mktemp("drawn") / "lrw"
+    make("lrw", root, clips=9)
+    return root
+
+
+@pytest.fixture(scope="module")
+def calm(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("calm")
+    assert prep(drawn, out).ok == 9
+    return out
+
+
+@pytest.fixture
+def raw(drawn: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(drawn, tmp_path / "raw"))
+
+
+@pytest.fixture(autouse=True)
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The waits of this process, which take no time."""
+    waits: list[float] = []
+    clock = SimpleNamespace(sleep=waits.append, perf_counter=unit_module.time.perf_counter)
+    monkeypatch.setattr(unit_module, "time", clock)
+    return waits
+
+
+def prep(raw: Path, out: Path, corpus: str = "lrw", **more: Any) -> Summary:
+    name = corpus if corpus in CORPORA else "table"
+    crops = {"lips": CORPORA["lrw"].crops["lips"]}
+    settings = settings_for(corpus, CORPORA[name], shard_clips=3, box="whole", crops=crops)
+    return prep_module.prep(CORPORA[name], settings, raw, out, **more)
+
+
+def rows(out: Path, corpus: str = "lrw") -> dict[str, dict[str, Any]]:
+    found = pq.read_table(out / corpus / "manifest.parquet").to_pylist()
+    return {row["key"]: row for row in found}
+
+
+def hashes(out: Path) -> dict[str, str]:
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in out.glob("*/*.tar")}
+
+
+def after(clips: int, act: Callable[[], object]) -> Callable[[int, int, int], None]:
+    """A progress that does something once when so many clips are taken."""
+    waiting = [act]
+
+    def progress(done: int, refused: int, todo: int) -> None:
+        if done >= clips and waiting:
+            waiting.pop()()
+
+    return progress
+
+
+def away(path: Path) -> Path:
+    return path.rename(path.with_name(f"{path.name}.away"))
+
+
+def back(path: Path) -> None:
+    path.with_name(f"{path.name}.away").rename(path)
+
+
+def last_clip(raw: Path, out: Path) -> Path:
+    """The film that comes last in the plan."""
+    return raw / list(rows(out).values())[-1]["source"]
+
+
+WHAT = {
+    "the root": lambda film: film.parents[3],
+    "all films": lambda film: film.parents[2],
+    "a folder": lambda film: film.parent,
+    "a film": lambda film: film,
+    "a text": lambda film: film.with_suffix(".txt"),
+}
+
+
+@pytest.mark.parametrize("what", WHAT)
+def test_what_is_away_for_a_moment_costs_nothing(
+    raw: Path, calm: Path, tmp_path: Path, what: str, slept: list[float],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    path = WHAT[what](last_clip(raw, calm))
+
+    def sleep(wait_s: float) -> None:
+        slept.append(wait_s)
+        if len(slept) == 3:
+            back(path)
+
+    monkeypatch.setattr(unit_module.time, "sleep", sleep)
+    assert prep(raw, tmp_path, progress=after(1, lambda: away(path))).ok == 9
+    assert slept == [1, 2, 4]
+    assert hashes(tmp_path) == hashes(calm)
+    assert [r["words"] for r in rows(tmp_path).values()] == [
+        r["words"] for r in rows(calm).values()
+    ]
+
+
+@pytest.mark.parametrize("what", WHAT)
+@pytest.mark.parametrize("jobs", [None, pytest.param(1, marks=pytest.mark.slow)])
+def test_what_stays_away_ends_the_run_and_becomes_no_row(
+    raw: Path, calm: Path, tmp_path: Path, what: str, jobs: int | None
+) -> None:
+    path = WHAT[what](last_clip(raw, calm))
+    with pytest.raises(RunError, match=rf"{raw}.*not there|{raw}.*No such file") as ended:
+        prep(raw, tmp_path, jobs=jobs, progress=after(1, lambda: away(path)))
+    assert "finished shards are kept" in str(ended.value) and "\n" not in str(ended.value)
+    assert not (tmp_path / "lrw/dataset.json").exists()
+    found = hashes(tmp_path)
+    assert all(hashes(calm)[name] == value for name, value in found.items())
+    if path.is_relative_to(raw / "lipread_mp4") and path.suffix:  # one file: the others are made
+        assert len(found) == len(hashes(calm)) - 1
+    back(path)
+    assert prep(raw, tmp_path).ok == 9
+    assert hashes(tmp_path) == hashes(calm)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".txt"])
+def test_a_read_error_ends_the_run_and_becomes_no_row(
+    raw: Path, calm: Path, tmp_path: Path, suffix: str
+) -> None:
+    path = last_clip(raw, calm).with_suffix(suffix)
+
+    def fails() -> None:
+        away(path)
+        path.symlink_to("/proc/self/mem")  # opens, and gives EIO when it is read
+
+    with pytest.raises(RunError, match=rf"{path}: Input/output error.*shards are kept"):
+        prep(raw, tmp_path, progress=after(1, fails))
+    path.unlink()
+    back(path)
+    assert prep(raw, tmp_path).ok == 9
+    assert hashes(tmp_path) == hashes(calm)
+
+
+def test_alignments_that_are_away_for_a_moment_keep_the_times_of_grid_s_words(
+    drawn_grid: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = Path(shutil.copytree(drawn_grid.root, tmp_path / "raw"))
+    whole = prep(root, tmp_path / "whole", "grid")
+    aligns = next(root.rglob("*.align")).parent
+    monkeypatch.setattr(unit_module.time, "sleep", lambda _: back(aligns))
+    out = tmp_path / "out"
+    assert prep(root, out, "grid", progress=after(1, lambda: away(aligns))).flags == whole.flags
+    assert hashes(out) == hashes(tmp_path / "whole")
+
+
+def test_pictures_that_are_away_for_a_moment_are_not_filled(
+    drawn_lrw1000: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = Path(shutil.copytree(drawn_lrw1000.root, tmp_path / "raw"))
+    whole = prep(root, tmp_path / "whole", "lrw1000")
+    images = next(root.rglob("lip_images"), None) or next(root.rglob("images"))
+    waits: list[float] = []
+
+    def sleep(wait_s: float) -> None:
+        waits.append(wait_s)
+        back(images)
+
+    monkeypatch.setattr(unit_module.time, "sleep", sleep)
+    out = tmp_path / "out"
+    found = prep(root, out, "lrw1000", progress=after(1, lambda: away(images)))
+    assert waits and (found.status, found.flags) == (whole.status, whole.flags)
+    assert hashes(out) == hashes(tmp_path / "whole")
+
+
+def test_a_row_of_a_table_without_a_film_is_a_row_until_the_film_is_there(
+    raw: Path, tmp_path: Path
+) -> None:
+    films = sorted(raw.rglob("*.mp4"))[:3]
+    away(films[2])
+    table = tmp_path / "mine.csv"
+    table.write_text("video\n" + "".join(f"{film.relative_to(tmp_path)}\n" for film in films))
+    summary = prep(table, tmp_path / "out", "mine")
+    assert summary.status == {"ok": 2, "unreadable": 1}
+    assert prep(table, tmp_path / "out", "mine").made == 0
+    back(films[2])
+    again = prep(table, tmp_path / "out", "mine")
+    assert again.status == {"ok": 3} and "1 clips have new or other files" in again.notices[-1]
+
+
+def test_a_film_of_a_table_that_goes_away_later_ends_the_run(raw: Path, tmp_path: Path) -> None:
+    films = sorted(raw.rglob("*.mp4"))[:3]
+    table = tmp_path / "mine.csv"
+    table.write_text("video\n" + "".join(f"{film.relative_to(tmp_path)}\n" for film in films))
+    folder = films[0].parents[2]
+    with pytest.raises(RunError, match=r"No such file.*shards are kept"):
+        prep(table, tmp_path / "out", "mine", progress=after(1, lambda: away(folder)))
+    back(folder)
+    assert prep(table, tmp_path / "out", "mine").status == {"ok": 3}
+
+
+def test_a_replaced_film_is_taken_again_and_no_other(raw: Path, calm: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(calm, tmp_path / "out"))
+    moved = prep(raw, out)  # copied with its times: nothing to do
+    assert moved.made == 0 and not moved.notices
+    before = rows(out)
+    key = sorted(before)[0]
+    donor = sorted(before)[-1]
+    film = raw / before[key]["source"]
+    shutil.copy2(raw / before[donor]["source"], film)
+    again = prep(raw, out)
+    assert again.notices == [f"1 clips have new or other files, such as {key}: taken again"]
+    after_ = rows(out)
+    taken = {k for k, row in after_.items() if row["decode_ms"] != before[k]["decode_ms"]}
+    assert taken == {key}
+    fresh = tmp_path / "fresh"
+    prep(raw, fresh)
+    assert hashes(out) == hashes(fresh) != hashes(calm)
+    assert prep(raw, out).made == 0
+
+
+def test_the_time_alone_tells_of_a_film_of_the_same_size(
+    raw: Path, calm: Path, tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(calm, tmp_path / "out"))
+    film = last_clip(raw, calm)
+    film.write_bytes(film.read_bytes())
+    assert "1 clips have new or other files" in prep(raw, out).notices[-1]
+    assert hashes(out) == hashes(calm)
+
+
+def test_a_text_that_came_later_is_noticed(raw: Path, calm: Path, tmp_path: Path) -> None:
+    text = last_clip(raw, calm).with_suffix(".txt")
+    away(text)
+    assert prep(raw, tmp_path).flags["no_boundary"] == 1
+    back(text)
+    assert "no_boundary" not in prep(raw, tmp_path).flags
+    assert hashes(tmp_path) == hashes(calm)
+
+
+def test_words_that_came_later_move_the_numbers_of_the_others(
+    raw: Path, calm: Path, tmp_path: Path
+) -> None:
+    word = raw / "lipread_mp4" / "ABOUT"
+    held = word.rename(tmp_path / "held")
+    prep(raw, tmp_path)
+    held.rename(word)
+    prep(raw, tmp_path)
+    assert hashes(tmp_path) == hashes(calm)
+
+
+def test_a_link_to_nowhere_was_never_there(raw: Path, calm: Path, tmp_path: Path) -> None:
+    film = last_clip(raw, calm)
+    for path in (film.with_suffix(".txt"), sorted(raw.rglob("*.mp4"))[0]):
+        path.unlink()
+        path.symlink_to("nowhere")
+    summary = prep(raw, tmp_path)
+    assert summary.flags["no_boundary"] == 1 and summary.status == {"ok": 8, "unreadable": 1}
+
+
+@pytest.mark.parametrize("corpus", ["lrw", "grid"])
+def test_what_goes_while_it_is_listed_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, corpus: str
+) -> None:
+    """Between the folder's listing and the look at the file; a link to nowhere was never there."""
+    names = {
+        "lrw": ("ABOUT/train/ABOUT_00001.mp4", "ABOUT/train/ABOUT_00001.txt"),
+        "grid": ("s1/bbaf2n.mpg", "s1/bbaf2n.align"),
+    }
+    for name in names[corpus]:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        listing = adapter(corpus).discover(tmp_path, CORPORA[corpus])
+        clips = listing.clips
+        listing.clips = (clip for clip in list(clips))
+        path.unlink()
+        if name != names[corpus][0]:
+            (tmp_path / names[corpus][0]).touch()
+        settings = settings_for(corpus, CORPORA[corpus])
+        with pytest.raises(SourceFault, match=rf"{path}: No such file .* while it was listed"):
+            lay_out(listing, settings, tmp_path / "plan")
+        path.symlink_to("nowhere")
+        listing = adapter(corpus).discover(tmp_path, CORPORA[corpus])
+        assert lay_out(listing, settings, tmp_path / "plan").listed == 1
+        path.unlink()
+        (tmp_path / names[corpus][0]).touch()
+
+
+def test_rows_of_an_earlier_version_say_nothing_of_files_and_stay(
+    raw: Path, calm: Path, tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(calm, tmp_path / "out"))
+    for path in out.glob("lrw/.avb/rows/*.parquet"):
+        table = pq.read_table(path)
+        head = {k: v for k, v in table.schema.metadata.items() if k != b"sources"}
+        pq.write_table(table.drop_columns("sources").replace_schema_metadata(head), path)
+    assert prep(raw, out).made == 0
+    assert prep(raw, out, retry_failed=True).made == 0
+
+
+# verify --sources
+
+
+def faults(out: Path, corpus: str = "lrw") -> list[str]:
+    return source_faults(out / corpus, CORPORA)
+
+
+def test_verify_compares_with_the_corpus_names_sizes_times_and_texts(
+    raw: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    texts = sorted(raw.rglob("*.txt"))
+    texts = [text for text in texts if text.with_suffix(".mp4").is_file()]
+    away(texts[5])
+    prep(raw, out)
+    assert faults(out) == []
+    films = [text.with_suffix(".mp4") for text in texts]
+    sources = {row["source"]: row["key"] for row in rows(out).values()}
+    keys = [sources[str(film.relative_to(raw))] for film in films]
+    films[0].write_bytes(films[0].read_bytes() + b"x")
+    films[1].write_bytes(films[1].read_bytes())
+    films[2].unlink()
+    texts[3].unlink()
+    texts[4].write_bytes(b"Duration: 9")
+    back(texts[5])
+    shutil.copy2(films[6], films[6].with_name(films[6].name.replace("_0000", "_0009")))
+    told = dict(line.split(": ", 1) for line in faults(out))
+    assert set(told) == {*keys[:6], keys[6].replace("_0000", "_0009")}
+    for key, words in zip(
+        keys, ("bytes, was made from", "written since", "listed no more", "txt is gone",
+               "txt has 11 bytes, was made from", "txt is there now"), strict=False,
+    ):  # fmt: skip
+        assert words in told[key]
+    assert told[keys[6].replace("_0000", "_0009")] == "is listed now, and in no shard"
+
+
+def test_verify_of_a_table_finds_it_again(raw: Path, tmp_path: Path) -> None:
+    films = sorted(raw.rglob("*.mp4"))[:2]
+    table = tmp_path / "mine.csv"
+    table.write_text("video\n" + "".join(f"{film.relative_to(tmp_path)}\n" for film in films))
+    prep(table, tmp_path / "out", "mine")
+    assert faults(tmp_path / "out", "mine") == []
+    films[0].unlink()
+    [line] = faults(tmp_path / "out", "mine")
+    assert line.endswith("mp4 is gone")
+
+
+def test_many_differences_are_some_lines_and_a_count(
+    raw: Path, calm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("avb.pipeline.shards.verify_sources.MOST_LINES", 2)
+    prep(raw, tmp_path)
+    for film in raw.rglob("*.mp4"):
+        os.utime(film, ns=(1, 1))
+    assert len(faults(tmp_path)) == 3 and faults(tmp_path)[-1].startswith("7 more clips")
+
+
+def test_the_command_compares_when_it_is_told_to(raw: Path, tmp_path: Path) -> None:
+    prep(raw, tmp_path)
+    os.utime(next(raw.rglob("*.mp4")), ns=(1, 1))
+    words = ["verify", str(tmp_path / "lrw"), "--jobs", "1"]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    run = CliRunner().invoke(app, [*words, "--sources"])
+    assert run.exit_code == 1 and "1 faults" in run.stderr and "written since" in run.stderr
+
+
+# The rule itself
+
+
+@pytest.mark.parametrize("code", [errno.ENOENT, errno.EIO, errno.ESTALE, errno.EACCES])
+def test_an_error_is_the_disk_s_until_all_files_were_read(tmp_path: Path, code: int) -> None:
+    path = tmp_path / "a.mp4"
+    path.write_bytes(b"film")
+    clip = Clip("a", "g", "a.mp4")
+    clip.sources = sources_of(tmp_path, clip)
+    tries: list[int] = []
+
+    def fails() -> Any:
+        tries.append(1)
+        raise OSError(code, os.strerror(code), str(path))
+
+    with pytest.raises(Refused) as refused:  # it can be read: the decoder has something to say
+        surely(clip, tmp_path, fails)
+    assert refused.value.status == "bad_decode" and len(tries) == 2
+    path.unlink()
+    with pytest.raises(SourceFault, match="a.mp4: No such file"):
+        surely(clip, tmp_path, fails)
+    clip.sources = sources_of(tmp_path, clip)
+    with pytest.raises(Refused) as refused:
+        surely(clip, tmp_path, fails)
+    assert refused.value.status == "unreadable"
+
+
+def test_an_ending_that_does_not_come_again_is_not_believed(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"film")
+    clip = Clip("a", "g", "a.mp4")
+    clip.sources = sources_of(tmp_path, clip)
+    good = SimpleNamespace(flags=[])
+    for first in (Refused("short", "3 of 29"), SimpleNamespace(flags=["filled_frames"])):
+        tries = Mock(side_effect=[first, good])
+        assert surely(clip, tmp_path, tries) is good
+
+
+def test_faults_of_the_program_show_themselves(tmp_path: Path) -> None:
+    def fails() -> Any:
+        raise OSError(errno.EINVAL, "a bug")
+
+    with pytest.raises(OSError, match="a bug"):
+        surely(Clip("a", "g", "a.mp4"), tmp_path, fails)

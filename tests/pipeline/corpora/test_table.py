@@ -1,0 +1,328 @@
+"""Anyone's own table: rows become clips, spans of films stay in sync, and no cell is guessed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+
+from avb.pipeline.build.plan import make_plan
+from avb.pipeline.clip import audio, decode
+from avb.pipeline.corpora.clip import Refused
+from avb.pipeline.corpora.table import parse_words
+from avb.pipeline.errors import UsageError
+from avb.tools.synth import media
+
+FRAMES = 150  # 6 s
+FLASHES = (30, 77, 131)  # pictures that are bright, with a click at the same time
+
+
+def table(folder: Path, text: str, name: str = "mine.csv") -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory, film: Any) -> Path:
+    """One film of flashes and clicks with a key picture every 12 (mpg) or only at the start."""
+    folder = tmp_path_factory.mktemp("films")
+    # A moving texture, so that packets are as large as those of real films.
+    texture = np.random.default_rng(0).integers(60, 150, (18, 22), np.uint8).repeat(8, 0)
+    texture = texture.repeat(8, 1)
+    pictures, sound = [], np.zeros(FRAMES * 640, np.float32)
+    for number in range(FRAMES):
+        picture = np.roll(texture, 5 * number, axis=1)
+        for bit in range(8):
+            picture[:16, 16 * bit : 16 * bit + 16] = 220 if number >> bit & 1 else 20
+        picture[48:96, 64:112] = 235 if number in FLASHES else 60
+        pictures.append(np.repeat(picture[..., None], 3, axis=2))
+    for number in FLASHES:
+        sound[number * 640] = 0.9
+    samples, media.GRID_AUDIO_SAMPLES = media.GRID_AUDIO_SAMPLES, FRAMES * 1764
+    try:
+        media.write_mpg(folder / "film.mpg", pictures, sound)
+    finally:
+        media.GRID_AUDIO_SAMPLES = samples
+    luma = [picture[..., 0] for picture in pictures]
+    film(folder / "film.mp4", luma, np.arange(FRAMES) / 25, sound)
+    for name in ("film.mkv", "film.ts"):  # without the edit list: its sound begins at -64 ms
+        with av.open(str(folder / "film.mp4")) as source, av.open(str(folder / name), "w") as out:
+            copies = {s.index: out.add_stream_from_template(s) for s in source.streams}
+            for packet in source.demux():
+                if packet.dts is not None:
+                    packet.stream = copies[packet.stream.index]
+                    out.mux(packet)
+    return folder
+
+
+# Files
+
+
+def test_csv_and_parquet_say_the_same(tmp_path: Path, importer: Any) -> None:
+    text = "video,start,end,label,speaker,split,words\na.mp4,0.5,1.5,yes,anna,train,oh yes\nb.mp4"
+    csv = table(tmp_path, text + ",,,,,,\n")
+    pq.write_table(pa.csv.read_csv(csv), tmp_path / "mine.parquet")
+    first, second = importer("table", csv).clips()
+    assert importer("table", tmp_path / "mine.parquet").clips() == [first, second]
+    assert (first.source, first.start, first.end) == ("a.mp4", 0.5, 1.5)
+    assert (first.label, first.speaker, first.split) == ("yes", "anna", "train")
+    assert first.group == "train" and first.name == "a_500_1500"
+    assert first.words == [("oh", None, None), ("yes", None, None)]
+    assert (second.start, second.end, second.label, second.words) == (None, None, None, [])
+
+
+def test_only_the_column_video_is_needed(tmp_path: Path, importer: Any) -> None:
+    [clip] = importer("table", table(tmp_path, "video\nfolder/a.mp4\n")).clips()
+    assert (clip.name, clip.group, clip.status) == ("a", "all", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "parts"),
+    [
+        ("mine.csv", "path,start\na.mp4,0\n", ["'video' is missing", "path, start"]),
+        ("mine.csv", "video;start\na.mp4;0\n", ["'video' is missing", "video;start"]),
+        ("mine.csv", "video,start\n", ["no rows"]),
+        ("mine.csv", "", ["neither CSV nor Parquet"]),
+        ("mine.parquet", "video\na.mp4\n", ["neither CSV nor Parquet"]),
+        ("mine.csv", "video,start\na.mp4,0,9,9\n", ["CSV whose row 1 has 4 cells", "header 2"]),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_one_line_that_says_why(
+    tmp_path: Path, importer: Any, name: str, text: str, parts: list[str]
+) -> None:
+    with pytest.raises(UsageError) as error:
+        importer("table", table(tmp_path, text, name)).listing()
+    assert [part for part in (name, *parts) if part not in str(error.value)] == []
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_table_is_named(tmp_path: Path, importer: Any) -> None:
+    with pytest.raises(UsageError, match=r"none\.csv: no such file"):
+        importer("table", tmp_path / "none.csv").listing()
+
+
+def test_columns_of_no_use_are_named(tmp_path: Path, importer: Any) -> None:
+    listing = importer("table", table(tmp_path, "video,age,Label\na.mp4,3,x\n")).listing()
+    assert listing.notices == ["columns not used: Label, age"]
+
+
+# Cells
+
+
+def test_no_label_word_or_talker_is_guessed_to_be_a_number_or_nothing(
+    tmp_path: Path, importer: Any
+) -> None:
+    text = "video,label,speaker,words\na.mp4,001,007,null\nb.mp4,002,010,true\n"
+    path = table(tmp_path, text)
+    naive = pa.csv.read_csv(path).to_pylist()
+    assert [naive[0][k] for k in ("label", "speaker", "words")] == [1, 7, None]
+    listing = importer("table", path).listing()
+    clips = list(listing.clips)
+    assert listing.labels == ["001", "002"]
+    assert [(c.label, c.speaker) for c in clips] == [("001", "007"), ("002", "010")]
+    assert [c.words for c in clips] == [[("null", None, None)], [("true", None, None)]]
+
+
+@pytest.mark.parametrize(
+    ("cell", "words"),
+    [
+        (None, []),
+        ("", []),
+        ("bin blue", [("bin", None, None), ("blue", None, None)]),
+        ('["bin", "blue"]', [("bin", None, None), ("blue", None, None)]),
+        ('[["bin", 0.5, 1], ["blue", null, null]]', [("bin", 0.5, 1.0), ("blue", None, None)]),
+    ],
+)
+def test_words_are_text_or_json(cell: Any, words: list[Any]) -> None:
+    assert parse_words(cell) == words
+
+
+@pytest.mark.parametrize(
+    ("row", "status", "says"),
+    [
+        ("a.mp4,2,1,", "zero_length", "row 2: starts at 2.0 s and ends at 1.0 s"),
+        ("a.mp4,,0,", "zero_length", "ends at 0.0 s"),
+        (",0,1,", "unreadable", "row 2: no video named"),
+        ("a.mp4,0:12,1,", "bad_name", "row 2: '0:12' is no number of seconds"),
+        ("a.mp4,0,1,[oh", "bad_name", "row 2: words '[oh' are not valid JSON"),
+        ('a.mp4,0,1,"[[""oh"", 1]]"', "bad_name", "row 2: words: ['oh', 1] is not"),
+        ("a.mp4,0,1,[1]", "bad_name", "row 2: words: 1 is not"),
+    ],
+)
+def test_a_wrong_row_is_refused_with_its_number_and_the_others_are_kept(
+    tmp_path: Path, importer: Any, row: str, status: str, says: str
+) -> None:
+    good, bad, last = importer(
+        "table", table(tmp_path, f"video,start,end,words\na.mp4,0,1,\n{row}\nb.mp4,0,1,\n")
+    ).clips()
+    assert (good.status, last.status) == ("", "")
+    assert bad.status == status and says in bad.error
+
+
+def test_labels_are_sorted_over_the_whole_table(tmp_path: Path, importer: Any) -> None:
+    text = "video,label,split\na.mp4,zebra,train\nb.mp4,apple,test\nc.mp4,,train\n"
+    assert importer("table", table(tmp_path, text)).listing().labels == ["apple", "zebra"]
+
+
+def test_every_row_has_its_own_dotless_key(tmp_path: Path, importer: Any) -> None:
+    videos = ["x/a.b.mp4", "y/a.b.mp4", "x/a.b.mp4", "ä ö.mp4", "...mp4"]
+    mine = importer("table", table(tmp_path, "video\n" + "\n".join(videos) + "\n"))
+    naive = [Path(video).stem for video in videos]
+    assert len(set(naive)) == 3 and any("." in name for name in naive)
+    plan = make_plan(mine.corpus, mine.settings, mine.root, tmp_path / "plan.arrow")
+    rows = [row for unit in plan.units for row in plan.rows(unit.number)]
+    sources = {clip.name: (clip.source, clip.status) for _, clip in rows}
+    assert [sources.pop(name) for name in ("a_b", "a_b-2", "a_b-3", "ä_ö")] == [
+        (video, "") for video in videos[:4]
+    ]
+    [last] = sources
+    assert not set("./ ") & set(last)
+
+
+def test_spans_of_one_film_have_names_of_their_own(tmp_path: Path, importer: Any) -> None:
+    text = "video,start,end\na.mp4,0,1\na.mp4,1,2\na.mp4,1,\n"
+    names = [clip.name for clip in importer("table", table(tmp_path, text)).clips()]
+    assert names == ["a_0_1000", "a_1000_2000", "a_1000_"]
+
+
+# Spans
+
+
+def test_a_seek_in_a_program_stream_may_land_behind_the_wanted_picture(films: Path) -> None:
+    late = {}
+    for name in ("film.mp4", "film.mpg"):
+        late[name] = []
+        with av.open(str(films / name)) as container:
+            for number in range(10, 140, 10):
+                container.seek(number * 40_000, backward=True)
+                if next(container.decode(video=0)).time > number / 25 + 0.001:
+                    late[name].append(number)
+    assert late["film.mp4"] == [] and len(late["film.mpg"]) > 3
+    for number in late["film.mpg"]:
+        got = decode.read_video(films / "film.mpg", 25, number / 25, number / 25 + 0.2)
+        assert numbers(got.frames) == list(range(number, number + 5))
+
+
+def numbers(pictures: list[np.ndarray]) -> list[int]:
+    """Picture numbers, written into them as eight squares."""
+    squares = [[p[4:12, 16 * bit + 4 : 16 * bit + 12].mean() > 120 for bit in range(8)]
+               for p in pictures]  # fmt: skip
+    return [sum(1 << bit for bit in range(8) if found[bit]) for found in squares]
+
+
+@pytest.mark.parametrize("decoder", ["pyav", "ffmpeg"])
+@pytest.mark.parametrize("name", ["film.mpg", "film.mp4", "film.mkv", "film.ts"])
+@pytest.mark.parametrize(
+    ("start", "end", "first", "count"),
+    [(1.0, 2.0, 25, 25), (2.6, 3.51, 65, 23), (4.97, None, 124, 26), (None, 1.6, 0, 40)],
+)
+def test_a_span_holds_its_pictures_and_their_sound(
+    films: Path,
+    tmp_path: Path,
+    importer: Any,
+    decoder: str,
+    name: str,
+    start: float | None,
+    end: float | None,
+    first: int,
+    count: int,
+) -> None:
+    cells = ["" if value is None else str(value) for value in (start, end)]
+    path = table(tmp_path, f"video,start,end\n{films / name},{cells[0]},{cells[1]}\n")
+    got = importer("table", path, decoder=decoder).load()
+    found = numbers(got.media.frames)
+    assert found == list(range(first, first + count))
+    [flash] = [i for i, p in enumerate(got.media.frames) if p[56:88, 72:104].mean() > 150]
+    assert flash + first in FLASHES
+    sound, _ = got.fitted()
+    assert len(sound) == count * 640
+    assert abs(int(np.abs(sound).argmax()) - flash * 640) < 80  # 5 ms
+    if start is not None:  # else it begins where the film's own sound does
+        assert abs(got.media.sound_start_s) < 0.005
+    assert got.flags == set()
+
+
+@pytest.mark.parametrize("decoder", ["pyav", "ffmpeg"])
+def test_sound_that_lies_far_behind_its_pictures_in_the_file_is_not_lost(
+    tmp_path: Path, decoder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where pictures are small, a program stream holds a second and more of them first."""
+    sound = np.zeros(FRAMES * 640, np.float32)
+    sound[77 * 640] = 0.9
+    flat = [np.full((48, 64, 3), 60, np.uint8)] * FRAMES
+    flat[77] = np.full((48, 64, 3), 220, np.uint8)
+    monkeypatch.setattr(media, "GRID_AUDIO_SAMPLES", FRAMES * 1764)
+    media.write_mpg(tmp_path / "flat.mpg", flat, sound)
+    ahead, met = 0.0, 0.0
+    with av.open(str(tmp_path / "flat.mpg")) as container:
+        for packet in container.demux():
+            if packet.pts is not None:
+                time = float(packet.pts * packet.time_base)
+                if packet.stream.type == "video":
+                    met = time
+                else:
+                    ahead = max(ahead, met - time)
+    assert ahead > 1.5  # to stop at the first picture a second past the end is too early
+    got = decode.read_video(tmp_path / "flat.mpg", 25, 2.6, 3.2, decoder=decoder)
+    heard, _ = audio.fit(got.sound, got.rate, got.sound_start_s, len(got.frames), 25, 16000)
+    assert len(got.frames) == 15 and got.frames[12].mean() > 150
+    assert abs(int(np.abs(heard).argmax()) - 12 * 640) < 80
+
+
+@pytest.mark.parametrize("decoder", ["pyav", "ffmpeg"])
+def test_a_span_behind_the_end_is_refused(
+    films: Path, tmp_path: Path, importer: Any, decoder: str
+) -> None:
+    path = table(tmp_path, f"video,start,end\n{films / 'film.mp4'},9,10\n")
+    with pytest.raises(Refused, match=r"film\.mp4: no picture") as refusal:
+        importer("table", path, decoder=decoder).load()
+    assert refusal.value.status == "bad_decode"
+
+
+@pytest.mark.parametrize("decoder", ["pyav", "ffmpeg"])
+def test_a_film_longer_than_asked_for_is_refused_with_what_to_do(
+    films: Path, tmp_path: Path, importer: Any, decoder: str
+) -> None:
+    whole = table(tmp_path, f"video\n{films / 'film.mp4'}\n")
+    with pytest.raises(Refused, match=r"longer than 2 s.*columns start and end") as refusal:
+        importer("table", whole, decoder=decoder, max_seconds=2.0).load()
+    assert refusal.value.status == "long"
+    span = table(tmp_path, f"video,start,end\n{films / 'film.mp4'},1.0,3.0\n")
+    got = importer("table", span, decoder=decoder, max_seconds=2.0).load()
+    assert len(got.media.frames) == 50
+
+
+def test_a_missing_video_is_named(tmp_path: Path, importer: Any) -> None:
+    with pytest.raises(Refused, match=r"gone\.mp4: no such file") as refusal:
+        importer("table", table(tmp_path, "video\ngone.mp4\n")).load()
+    assert refusal.value.status == "unreadable"
+
+
+def test_paths_are_relative_to_the_table_and_may_have_blanks_and_other_alphabets(
+    films: Path, tmp_path: Path, importer: Any
+) -> None:
+    root = tmp_path / "Été 2024 база"
+    (root / "口型 x").mkdir(parents=True)
+    (root / "口型 x/film 1.mp4").write_bytes((films / "film.mp4").read_bytes())
+    got = importer("table", table(root, "video,start,end\n口型 x/film 1.mp4,1,2\n")).load()
+    assert len(got.media.frames) == 25 and got.clip.source == "口型 x/film 1.mp4"
+
+
+def test_words_and_labels_reach_the_clip(films: Path, tmp_path: Path, importer: Any) -> None:
+    words = json.dumps([["oh", 0.1, 0.4], ["yes", 0.5, 0.9]])
+    pq.write_table(
+        pa.table({"video": [str(films / "film.mp4")], "start": [1.0], "end": [2.0],
+                  "words": [words], "label": ["yes"]}),
+        tmp_path / "mine.parquet",
+    )  # fmt: skip
+    got = importer("table", tmp_path / "mine.parquet").load()
+    assert got.words == [("oh", 0.1, 0.4), ("yes", 0.5, 0.9)] and got.clip.label == "yes"

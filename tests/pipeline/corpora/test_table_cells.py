@@ -1,0 +1,383 @@
+"""Odd cells: each refuses its own row with a line, or is taken as what it means; none is guessed.
+
+Files that are no table in UTF-8 are called what they are.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import decimal
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from avb.pipeline.build import prep as preparation
+from avb.pipeline.build.plan import make_plan
+from avb.pipeline.config import LONGEST_NAME
+from avb.pipeline.corpora import table as importer_of_tables
+from avb.pipeline.corpora.clip import Clip, Refused
+from avb.pipeline.corpora.table import parse_words
+from avb.pipeline.errors import UsageError
+from avb.pipeline.stream.index import load_index
+from avb.tools.cli import app
+
+GOOD = {"video": "good.mp4", "start": "0", "end": "1", "label": "yes"}
+
+
+def written(folder: Path, rows: list[dict[str, Any]], name: str = "mine.csv") -> Path:
+    path = folder / name
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    with path.open("w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, columns)
+        table.writeheader()
+        table.writerows(rows)
+    return path
+
+
+def parquet(folder: Path, **columns: Any) -> Path:
+    pq.write_table(pa.table(columns), folder / "mine.parquet")
+    return folder / "mine.parquet"
+
+
+def planned(folder: Path, table: Path, importer: Any) -> list[Clip]:
+    """The clips as the plan holds them: what cannot be stored shows itself there."""
+    mine = importer("table", table)
+    plan = make_plan(mine.corpus, mine.settings, mine.root, folder / "plan.arrow")
+    return [clip for unit in plan.units for _, clip in plan.rows(unit.number)]
+
+
+NESTED = "[" * 100_000
+CELLS = [
+    ("start", "inf", "bad_name"),
+    ("start", "-inf", "bad_name"),
+    ("start", "-1", "bad_name"),
+    ("start", "-0.001", "bad_name"),
+    ("start", "1e308", "bad_name"),
+    ("start", "1e400", "bad_name"),
+    ("start", "1" * 5000, "bad_name"),
+    ("end", "inf", "bad_name"),
+    ("end", "0,5", "bad_name"),
+    ("words", '[["hi", [1], 2]]', "bad_name"),
+    ("words", '[["hi", {}, 2]]', "bad_name"),
+    ("words", '[["hi", true, 2]]', "bad_name"),
+    ("words", '[["hi", Infinity, NaN]]', "bad_name"),
+    ("words", '[["hi", 1e400, 1]]', "bad_name"),
+    ("words", '[["hi", -1, 1]]', "bad_name"),
+    ("words", '[["hi", 5, 4]]', "bad_name"),
+    ("words", f'[["hi", {"9" * 4000}, 1]]', "bad_name"),
+    ("words", f'[["hi", {"9" * 5000}, 1]]', "bad_name"),
+    ("words", '[["", 0, 1]]', "bad_name"),
+    ("words", '[["\\ud800", 0, 1]]', "bad_name"),
+    ("words", "[[null, 0, 1]]", "bad_name"),
+    ("words", '[["hi", 0, 1', "bad_name"),
+    ("words", "[['hi', 0.1, 0.5]]", "bad_name"),
+    ("words", "[[hi, 0.1, 0.5]]", "bad_name"),
+    ("words", NESTED, "bad_name"),
+    ("words", NESTED + "]" * 100_000, "bad_name"),
+    ("words", '[{"start": 0, "end": 1}]', "bad_name"),
+    ("label", "x" * LONGEST_NAME, "bad_name"),
+    ("speaker", "x" * 300, "bad_name"),
+    ("split", "every word of a sentence " * 12, "bad_name"),
+    ("video", "x" * 5000, "unreadable"),
+    ("video", "x/" * 2500, "unreadable"),
+    ("video", "口" * 90 + ".mp4", "unreadable"),
+    ("video", "x\0.mp4", "unreadable"),
+]
+
+
+@pytest.mark.parametrize(("column", "cell", "status"), CELLS, ids=range(len(CELLS)))
+def test_a_cell_that_cannot_be_refuses_its_row_with_a_line_and_no_other(
+    tmp_path: Path, importer: Any, column: str, cell: str, status: str
+) -> None:
+    path = written(tmp_path, [GOOD, GOOD | {column: cell}, GOOD | {"video": "last.mp4"}])
+    clips = planned(tmp_path, path, importer)
+    assert sorted(clip.status for clip in clips) == ["", "", status]
+    [error] = [clip.error for clip in clips if clip.status]
+    assert error.startswith("row 2: ") and len(error) < 300 and error.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("column", "cells"),
+    [
+        ("label", [1.0, float("nan")]),
+        ("label", [decimal.Decimal("1.0")]),
+        ("label", [datetime.date(2026, 1, 1)]),
+        ("label", [["yes"]]),
+        ("label", [b"\xff\xfe"]),
+        ("speaker", [0.5, float("nan")]),
+        ("video", [1.0]),
+        ("start", [float("inf")]),
+        ("start", [True]),
+        ("start", [[0.5]]),
+        ("start", [datetime.datetime(2026, 1, 1)]),
+        ("start", [datetime.timedelta(seconds=-1)]),
+        ("words", [3]),
+        ("words", [{"word": "hi"}]),
+        ("words", [[["hi"]]]),
+        ("words", [[{"word": "hi", "start": 2.0, "end": 1.0}]]),
+    ],
+    ids=str,
+)
+def test_parquet_of_a_kind_that_is_no_value_of_its_column_refuses_its_rows(
+    tmp_path: Path, importer: Any, column: str, cells: list[Any]
+) -> None:
+    cells = [*cells, None]
+    videos = ["a.mp4"] * len(cells)
+    path = parquet(tmp_path, **{"video": videos, column: cells})
+    clips = sorted(planned(tmp_path, path, importer), key=lambda clip: clip.error)
+    good = column != "video"  # without a film, the last is none either
+    assert [clip.status == "" for clip in clips] == [good] + [False] * (len(cells) - 1)
+    assert importer("table", path).listing().labels == []
+
+
+def test_a_cell_that_its_reader_cannot_make_refuses_its_row(tmp_path: Path, importer: Any) -> None:
+    raw = pa.array([b"\xff\xfe", b"fine", None]).view(pa.string())  # invalid, as some writers do
+    odd = pa.array([1, 0, None]).cast(pa.timestamp("s", "No/Such_Zone"))
+    for column, cells in (("words", raw), ("label", raw), ("start", odd)):
+        path = parquet(tmp_path, **{"video": ["a", "b", "c"], column: cells})
+        clips = planned(tmp_path, path, importer)
+        assert {clip.source: bool(clip.status) for clip in clips}["a"]
+        assert not {clip.source: bool(clip.status) for clip in clips}["c"]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [*map(pa.duration, ("s", "ms", "us", "ns")), *map(pa.time32, ("s", "ms")),
+     *map(pa.time64, ("us", "ns"))],
+    ids=str,
+)  # fmt: skip
+def test_durations_and_times_of_day_are_seconds(tmp_path: Path, importer: Any, kind: Any) -> None:
+    parts = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[kind.unit]
+    starts, ends = ([None, *(t * parts for t in times)] for times in ((1, 2), (3, 3)))
+    ends[1] += parts // 4  # no whole second, nor of a nanosecond a whole microsecond
+    whole = pa.int32() if pa.types.is_time32(kind) else pa.int64()
+    path = parquet(
+        tmp_path, video=["c.mp4", "a.mp4", "b.mp4"],
+        start=pa.array(starts, whole).cast(kind), end=pa.array(ends, whole).cast(kind),
+    )  # fmt: skip
+    found = {clip.source: (clip.start, clip.end) for clip in planned(tmp_path, path, importer)}
+    quarter = 0.25 if kind.unit != "s" else 0.0
+    assert found == {"a.mp4": (1, 3 + quarter), "b.mp4": (2, 3), "c.mp4": (None, None)}
+
+
+@pytest.mark.parametrize(
+    ("cell", "words"),
+    [
+        ("[laughter] hello there", ["[laughter]", "hello", "there"]),
+        ("hello [laughter]", ["hello", "[laughter]"]),
+        ("[noise]", ["[noise]"]),
+        (" [don't know, sorry] yes", ["[don't", "know,", "sorry]", "yes"]),
+        ("[1] see below", ["[1]", "see", "below"]),
+        ("[[inaudible]] so", ["[[inaudible]]", "so"]),
+        ("{cough} no", ["{cough}", "no"]),
+        ("New\u00a0York\u200b now", ["New", "York", "now"]),
+    ],
+)
+def test_text_may_begin_with_a_bracket(cell: str, words: list[str]) -> None:
+    assert parse_words(cell) == [(word, None, None) for word in words]
+
+
+def test_words_may_be_objects_in_json_and_of_parquet(tmp_path: Path, importer: Any) -> None:
+    objects = [{"word": "oh", "start": 0.5, "end": 0.75, "score": 0.9}, {"word": "no"}]
+    wanted = [("oh", 0.5, 0.75), ("no", None, None)]
+    assert parse_words(json.dumps(objects)) == wanted
+    [clip] = planned(tmp_path, parquet(tmp_path, video=["a"], words=[objects]), importer)
+    assert clip.words == wanted
+    timed = [[{"word": "oh", "start": datetime.timedelta(seconds=0.5), "end": None}]]
+    [clip] = planned(tmp_path, parquet(tmp_path, video=["a"], words=timed), importer)
+    assert clip.words == [("oh", 0.5, None)]
+
+
+def test_labels_are_in_letters_that_readers_take(tmp_path: Path, importer: Any) -> None:
+    labels = ["New\u00a0York", "New York", "Par\u200bis\ufeff", " \u00a0 ", "x" * 199]
+    rows = [{"video": "a.mp4", "label": label, "speaker": " s\u00a01\t"} for label in labels]
+    path = written(tmp_path, rows)
+    listing = importer("table", path).listing()
+    assert listing.labels == ["New York", "Paris", "x" * 199]
+    assert listing.notices == ["2 labels had odd blanks or hidden letters, now: New York, Paris"]
+    clips = planned(tmp_path, path, importer)
+    assert {clip.label for clip in clips} == {*listing.labels, None}
+    assert {clip.speaker for clip in clips} == {"s 1"} and {c.group for c in clips} == {"s_1"}
+
+
+def test_what_becomes_a_name_of_a_file_is_short_enough_for_one(
+    tmp_path: Path, importer: Any
+) -> None:
+    long = "口" * 80
+    rows = [{"video": f"{long}.mp4", "speaker": letter * 199, "start": "1"} for letter in "口語"]
+    clips = planned(tmp_path, written(tmp_path, rows), importer)
+    assert len({clip.group for clip in clips}) == 2
+    for clip in clips:
+        assert len(clip.group.encode()) <= 150 and len(clip.name.encode()) <= 200
+        assert clip.speaker == clip.speaker[0] * 199
+    short = planned(tmp_path, written(tmp_path, [GOOD]), importer)
+    assert short[0].name == "good_0_1000"
+
+
+# What the film says
+
+
+def noise(samples: int) -> np.ndarray:
+    """Sound that is not silent."""
+    return np.random.default_rng(0).uniform(-0.1, 0.1, samples).astype(np.float32)
+
+
+def words_of(importer: Any, frames: int, **clip: Any) -> tuple[list[Any], set[str]]:
+    """Words and flags of a clip whose span gives so many pictures."""
+    mine = importer("table", Path("unused.csv"))
+    flags: set[str] = set()
+    found = importer_of_tables.words(
+        Path(), Clip("a", "all", "a.mp4", **clip), frames, mine.settings, flags
+    )
+    return found, flags
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "frames", "flagged"),
+    [
+        (2.0, 99.0, 100, True),
+        (None, 6.5, 150, True),
+        (5.9, 6.1, 3, True),
+        (None, None, 150, False),
+        (2.0, None, 100, False),
+        (2.0, 6.0, 100, False),
+        (2.0, 6.03, 100, False),  # the sound of many films lasts a little longer
+        (2.61, 3.49, 22, False),
+    ],
+)
+def test_a_span_that_ends_behind_the_film_is_flagged(
+    importer: Any, start: Any, end: Any, frames: int, flagged: bool
+) -> None:
+    _, flags = words_of(importer, frames, start=start, end=end)
+    assert flags == ({"span_clamped"} if flagged else set())
+
+
+def test_words_behind_the_film_are_cut_and_flagged(importer: Any) -> None:
+    words = [("a", 0.0, 0.5), ("b", 0.5, 7.0), ("c", 2.0, 2.5), ("d", None, 9.0), ("e", 9.0, None)]
+    found, flags = words_of(importer, 50, words=words)
+    assert flags == {"words_clamped"}
+    assert found == [
+        ("a", 0.0, 0.5), ("b", 0.5, 2.0), ("c", None, None), ("d", None, 2.0), ("e", None, None)
+    ]  # fmt: skip
+    found, flags = words_of(importer, 50, words=[("a", 1.5, 2.03)])
+    assert flags == set() and found == [("a", 1.5, 2.03)]
+
+
+def test_a_span_and_words_behind_a_film_are_so_in_the_shards(
+    tmp_path: Path, importer: Any, film: Any
+) -> None:
+    pictures = [np.full((48, 64), level, np.uint8) for level in range(50)]
+    film(tmp_path / "film.mp4", pictures, np.arange(50) / 25, noise(32000))
+    rows = [{"video": "film.mp4", "end": end, "words": json.dumps([["oh", 0.1, 90]])}
+            for end in ("1", "99")]  # fmt: skip
+    mine = importer("table", written(tmp_path, rows), box="whole", crop="lips")
+    summary = preparation.prep(mine.corpus, mine.settings, mine.root, tmp_path / "out")
+    assert summary.flags == {"span_clamped": 1, "words_clamped": 2}
+    index = load_index(Path(summary.out))
+    for row in range(2):
+        [(_, _, end)] = index.words(row)
+        assert end == pytest.approx(index.num_frames[row] / 25)
+
+
+@pytest.mark.parametrize("decoder", ["pyav", "ffmpeg"])
+def test_what_is_no_file_of_its_own_is_unreadable(
+    tmp_path: Path, importer: Any, decoder: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe.mp4")
+    (tmp_path / "loop.mp4").symlink_to("loop.mp4")
+    rows = [{"video": name} for name in ("..", "folder", "pipe.mp4", "loop.mp4", "/dev/zero", "/")]
+    path = written(tmp_path, [*rows, {"video": "folder/x.mp4"}, {"video": "mine.csv/x.mp4"}])
+    for row, _ in enumerate([*rows, None, None]):
+        mine = importer("table", path, decoder=decoder)
+        clip = mine.clips()[row]
+        with pytest.raises(Refused) as refusal:
+            importer_of_tables.load(tmp_path, clip, mine.settings)
+        assert refusal.value.status == "unreadable"
+
+
+def test_the_commonest_reasons_are_one_line_whatever_films_are_called(
+    tmp_path: Path, importer: Any
+) -> None:
+    path = written(tmp_path, [{"video": "tab\tin \x1b[2J it\n.mp4"}])
+    words = ["prep", "table", str(path), "--name", "mine", "--out", str(tmp_path / "out")]
+    run = CliRunner().invoke(app, [*words, "--jobs", "1", "--box", "whole", "--crop", "lips"])
+    [line] = [line for line in run.stderr.splitlines() if line.startswith("avb: ")]
+    assert run.exit_code == 1 and line.isprintable() and "no such file" in line
+
+
+# Files
+
+
+def test_a_csv_of_any_size_may_have_line_breaks_in_quotes(tmp_path: Path, importer: Any) -> None:
+    cell = 'line one\nline two, with a comma\r\nand "three"'
+    path = written(tmp_path, [{"video": f"{i}.mp4", "words": cell} for i in range(30_000)])
+    assert path.stat().st_size > 1_500_000
+    listing = importer("table", path).listing()
+    sources = [clip.source for clip in listing.clips if len(clip.words) == 9]
+    assert sources == [f"{i}.mp4" for i in range(30_000)]
+
+
+TEXT = "video,label\na.mp4,Müller\nb.mp4,Jürgen\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (TEXT.encode("utf-16"), "UTF-16 text; save it as UTF-8"),
+        (TEXT.encode("utf-16-le"), "UTF-16 text"),
+        (TEXT.encode("utf-16-be"), "UTF-16 text"),
+        (TEXT.encode("utf-32"), "UTF-32 text"),
+        (TEXT.encode("cp1252"), "not UTF-8 (byte 0xfc), but of Windows-1252"),
+        (("x" * 100_000 + "\n" + TEXT).encode("cp1252"), "Windows-1252"),
+        (TEXT.replace(",", ";").encode(), "parted by semicolons"),
+        (TEXT.replace(",", "\t").encode(), "parted by tabs"),
+        (TEXT.encode() + b"c.mp4\n", "a CSV whose row 3 has 1 cells and its header 2"),
+        (TEXT.encode() + b'c.mp4,"never closed\n' + b"d.mp4,x\n" * 9, "is a quote not closed?"),
+        (TEXT.encode() + b'c.mp4,"closed" here\n', "up to line 4"),
+        (TEXT.encode() + b"x" * (2 << 20), "a line of more than"),
+        (TEXT.encode() + b'c.mp4,"' + b"x\n" * (1 << 20), "is a quote not closed?"),
+        (b"PK\x03\x04" + bytes(100), "a spreadsheet (xlsx)"),
+        (b"\x1f\x8b\x08" + bytes(100), "gzip data"),
+        (b"video,video\na,b\n", "more than one column 'video'"),
+        (b"\xef\xbb\xbf", "'video' is missing"),
+        (b"\n\n", "it is empty"),
+        (b"PAR1" + bytes(100), "neither CSV nor Parquet"),
+    ],
+    ids=range(19),
+)
+def test_what_is_no_table_in_utf_8_is_called_what_it_is(
+    tmp_path: Path, importer: Any, data: bytes, says: str
+) -> None:
+    (tmp_path / "mine.csv").write_bytes(data)
+    with pytest.raises(UsageError) as error:
+        list(importer("table", tmp_path / "mine.csv").listing().clips)
+    line = str(error.value)
+    assert says in line and line.startswith(f"{tmp_path}/mine.csv: ")
+    assert len(line) < 600 and line.isprintable()
+
+
+def test_the_file_says_what_it_is_whatever_its_name(tmp_path: Path, importer: Any) -> None:
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"video": ["a.mp4"]}), sink)
+    (tmp_path / "mine.csv").write_bytes(sink.getvalue())
+    [clip] = importer("table", tmp_path / "mine.csv").clips()
+    assert clip.source == "a.mp4"
+    with pytest.raises(UsageError, match=r"cannot be read \(Is a directory\)"):
+        importer("table", tmp_path).listing()
+
+
+def test_marks_and_line_ends_of_other_systems_are_read(tmp_path: Path, importer: Any) -> None:
+    path = tmp_path / "mine.csv"
+    for end in ("\r\n", "\r", "\n"):
+        path.write_bytes(("\ufeff" + TEXT).replace("\n", end).encode())
+        assert importer("table", path).listing().labels == ["Jürgen", "Müller"]

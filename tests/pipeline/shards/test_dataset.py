@@ -1,0 +1,126 @@
+"""Promise: what readers make room for and count on is looked at first; a fault is one line."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from avb.pipeline.clip.npy import parse_npy
+from avb.pipeline.errors import UsageError
+from avb.pipeline.shards.dataset import check_dataset
+from avb.pipeline.stream.assemble import ShardFiles
+from avb.pipeline.stream.index import load_index
+
+
+@pytest.fixture
+def copy(grid: Any, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(grid.folder, tmp_path / "copy"))
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        (("labels",), 100_000, "labels: expected a list, found 100000"),
+        (("labels", 1), 7, r"labels\[1\]: expected str, found 7"),
+        (("labels", 1), "\0", "cannot be printed"),
+        (("corpus",), "x" * 3000, "cannot be printed"),
+        (("crops", "lips", "stored"), 10**9, "1000000000 stored pixels"),
+        (("crops", "lips", "size"), None, "expected int, found None"),
+        (("crops", "face"), [], "crops.face: expected a mapping"),
+        (("mel", "n_mels"), 2**31, "numbers that make no mel"),
+        (("mel", "scale"), float("nan"), "numbers that make no mel"),
+        (("mel", "dtype"), "x" * 3000, "none of float16, uint8"),
+        (("settings", "fps"), 0, "0 pictures and 16000 samples a second"),
+        (("shards", 0, "name"), "../../x", "no name of a file"),
+        (("shards", 0, "bytes"), "7", "expected int"),
+        (("fingerprint",), [], "fingerprint: expected str"),
+    ],
+)
+def test_a_value_that_cannot_be_is_named(
+    copy: Path, place: tuple[Any, ...], value: Any, said: str
+) -> None:
+    path = copy / "dataset.json"
+    record = json.loads(path.read_text())
+    part = record
+    for name in place[:-1]:
+        part = part[name]
+    part[place[-1]] = value
+    path.write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=said) as caught:
+        load_index(copy)
+    line = str(caught.value)
+    assert str(path) in line and line.isprintable() and len(line) < 400
+    with pytest.raises(UsageError, match=said):
+        check_dataset(record, "dataset.json")
+
+
+def test_an_account_needs_its_counts(copy: Path) -> None:
+    record = json.loads((copy / "dataset.json").read_text())
+    check_dataset(record, "dataset.json")
+    with pytest.raises(UsageError, match="dataset.json: the key 'pixels' is missing"):
+        check_dataset(record, "dataset.json", account=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("offset", -1, "s1/bbaf0n' cannot be"),
+        ("nbytes", 0, "cannot be"),
+        ("n_frames", 2**31 - 1, "cannot be"),
+        ("n_mel", 0, "cannot be"),
+        ("n_frames", None, "no manifest of this version"),
+        ("key", None, "a clip without key"),
+        ("shard", None, "a clip without shard"),
+    ],
+)
+def test_a_row_that_cannot_be_is_named(copy: Path, name: str, value: Any, said: str) -> None:
+    path = copy / "manifest.parquet"
+    table = pq.read_table(path)
+    column = pa.array([value, *table[name].to_pylist()[1:]], table[name].type)
+    at = table.column_names.index(name)
+    pq.write_table(table.set_column(at, name, column), path)
+    with pytest.raises(ValueError, match=said):
+        load_index(copy)
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.list_(pa.int64())])
+def test_words_of_another_type_are_named(copy: Path, kind: pa.DataType) -> None:
+    path = copy / "manifest.parquet"
+    table = pq.read_table(path)
+    at = table.column_names.index("words")
+    pq.write_table(table.set_column(at, "words", pa.nulls(len(table), kind)), path)
+    with pytest.raises(ValueError, match="words are"):
+        load_index(copy)
+
+
+def test_no_room_is_made_for_more_than_a_shard_holds(copy: Path) -> None:
+    files = ShardFiles(copy, {})
+    with pytest.raises(ValueError, match="a sample lies beyond"):
+        files.read("s1-000000", 512, 1 << 50)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"'shape'", b"'shape("),  # numpy: tokenize.TokenError
+        (b"'shape'", b"b'shape"),  # TypeError
+        (b"(4, 5)", b"(04,5)"),  # SyntaxError
+        (b"(4, 5)", b"(4, 9)"),
+        (b"(4, 5)", b"(4,-5)"),
+    ],
+)
+def test_a_damaged_header_of_an_array_is_a_value_error(old: bytes, new: bytes) -> None:
+    file = io.BytesIO()
+    np.save(file, np.zeros((4, 5), np.float16))
+    data = file.getvalue()
+    assert parse_npy(memoryview(data)).shape == (4, 5)
+    with pytest.raises(ValueError):
+        parse_npy(memoryview(data.replace(old, new)))

@@ -1,0 +1,225 @@
+"""Promise: others read the shards too, whatever is not known of the first clips.
+
+For every order of clips: Hugging Face `datasets`, webdataset's decoders and `tar` give what avb
+stored. Shards of format 1, with nulls, stay readable here.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from avb.pipeline.build import prep as preparation
+from avb.pipeline.errors import UsageError
+from avb.pipeline.shards.dataset import check_dataset
+from avb.pipeline.shards.metadata import read_facts, write_facts
+from avb.pipeline.shards.tar import ShardWriter, read_members
+from avb.pipeline.shards.verify import verify
+from avb.pipeline.stream.index import load_index
+from avb.pipeline.stream.stream import Stream
+
+FACTS: dict[str, Any] = {
+    "key": "all/a", "split": None, "speaker": None, "label": None, "label_id": None,
+    "words": [], "boundary": None, "flags": [], "duration": 1.0, "crop_boxes": {"lips": [[0.0]]},
+}  # fmt: skip
+KNOWN = FACTS | {
+    "split": "train", "speaker": "s1", "label": "oh", "label_id": 0, "boundary": (0, 0.5),
+    "words": [("oh", 0, 0.5), ("yes", None, None)], "flags": ["crlf", "short_pause"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("facts", [FACTS, KNOWN])
+def test_what_is_known_comes_back_and_nothing_is_null(facts: dict[str, Any]) -> None:
+    data = write_facts(facts)
+    stored = json.loads(data)
+    assert _kinds(stored) == _kinds(json.loads(write_facts(KNOWN | {"words": KNOWN["words"][:1]})))
+    back = read_facts(data)
+    boundary = list(facts["boundary"] or (0.0, 1.0))
+    assert back == facts | {"boundary": boundary}
+
+
+def _kinds(value: Any) -> Any:
+    """Types by place, as Arrow would take them; a list has that of all its items."""
+    if isinstance(value, dict):
+        return {name: _kinds(item) for name, item in value.items()}
+    if isinstance(value, list):
+        kinds = [_kinds(item) for item in value]
+        assert kinds and all(kind == kinds[0] for kind in kinds)
+        return [kinds[0]]
+    assert value is not None
+    return type(value)
+
+
+def test_the_member_of_format_1_reads_the_same() -> None:
+    old = {**KNOWN, "words": [list(word) for word in KNOWN["words"]], "boundary": [0, 0.5]}
+    assert read_facts(json.dumps(old).encode()) == KNOWN | {"boundary": [0, 0.5]}
+    assert read_facts(json.dumps(FACTS).encode()) == FACTS
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"[]", b"3", b'{"words": 3}', b'{"words": [[1]]}', b'{"words": [{}]}',
+             b'{"words": [{"word": "a", "start": null, "end": 1}]}', b"[" * 100_000],
+)  # fmt: skip
+def test_a_member_of_no_format_is_a_value_error(data: bytes) -> None:
+    with pytest.raises(ValueError):
+        read_facts(data)
+
+
+# Shards
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory, importer: Any, film: Any) -> Path:
+    """Three shards; of the six clips in the first nothing is known, of those in the others all."""
+    folder = tmp_path_factory.mktemp("mine")
+    pictures = [np.full((48, 64), level, np.uint8) for level in range(30)]
+    sound = np.random.default_rng(0).uniform(-0.1, 0.1, 19200)
+    film(folder / "film.mp4", pictures, np.arange(30) / 25, sound)
+    words = '"[[""oh"", 0.1, 0.5], [""yes"", null, null]]"'
+    rows = ["video,label,speaker,split,words,end", *["film.mp4,,,,,"] * 6]
+    rows += [f"film.mp4,oh,s1,{split},{words},9" for split in ("", "", "train")]
+    (folder / "mine.csv").write_text("\n".join(rows))
+    for keep_audio, out in ((True, "out"), (False, "mute")):
+        mine = importer(
+            "table", folder / "mine.csv", box="whole", crop="lips", keep_audio=keep_audio
+        )
+        preparation.prep(mine.corpus, mine.settings, mine.root, folder / out)
+    return folder / "out" / "mine"
+
+
+WORDS = [{"word": "oh", "start": 0.1, "end": 0.5}, {"word": "yes", "start": -1.0, "end": -1.0}]
+
+
+def _check(found: list[dict[str, Any]], folder: Path) -> None:
+    """The members `json` of all clips, as another library gave them."""
+    index = load_index(folder)
+    assert [facts["key"] for facts in found] == index.keys.to_pylist()
+    assert [facts["label"] for facts in found] == [""] * 6 + ["oh"] * 3
+    assert [facts["speaker"] for facts in found] == [""] * 6 + ["s1"] * 3
+    assert [facts["split"] for facts in found] == [""] * 8 + ["train"]
+    assert [facts["flags"] for facts in found] == [""] * 6 + ["span_clamped"] * 3
+    assert [facts["words"] for facts in found[6:]] == [WORDS] * 3
+
+
+def _tars(folder: Path) -> list[str]:
+    return [str(folder / f"{group}-000000.tar") for group in ("all", "s1", "train")]
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+@pytest.mark.filterwarnings("ignore")
+def test_hugging_face_datasets_reads_them(shards: Path, tmp_path: Path, streaming: bool) -> None:
+    datasets = pytest.importorskip("datasets", reason="Hugging Face datasets, of the extra dev")
+    mute = shards.parents[1] / "mute" / "mine"
+
+    def load(folder: Path, features: Any = None) -> Any:
+        return datasets.load_dataset(
+            "webdataset", data_files={"train": _tars(folder)}, split="train",
+            streaming=streaming, features=features, cache_dir=str(tmp_path),
+        )  # fmt: skip
+
+    found = load(mute).cast_column(
+        "lips.mp4", datasets.Video(decode=False)
+    )  # or it asks torchcodec
+    _check([sample["json"] for sample in found], shards)
+    # Sound asks for torchcodec even as bytes; told what they are, it does not.
+    kinds = {**found.features, **dict.fromkeys(("lips.mp4", "flac"), datasets.Value("binary"))}
+    samples = list(load(shards, datasets.Features(kinds)))
+    _check([sample["json"] for sample in samples], shards)
+    with tarfile.open(_tars(shards)[2]) as tar:
+        stored = {m.name.split(".", 1)[1]: tar.extractfile(m).read() for m in tar}  # type: ignore[union-attr]
+    assert all(samples[8][name] == stored[name] for name in ("flac", "lips.mp4"))
+    mel = np.load(io.BytesIO(stored["mel.npy"]))
+    assert np.array_equal(np.array(samples[8]["mel.npy"], np.float16), mel)
+
+
+def test_webdataset_decodes_them_itself(shards: Path) -> None:
+    import webdataset
+
+    samples = list(webdataset.WebDataset(_tars(shards), shardshuffle=False).decode())
+    _check([sample["json"] for sample in samples], shards)
+    assert {sample["mel.npy"].shape for sample in samples} == {(80, 120)}
+
+
+def test_tar_unpacks_them(shards: Path, tmp_path: Path) -> None:
+    for path in _tars(shards):
+        subprocess.run(["tar", "xf", path, "-C", tmp_path], check=True)
+    found = {facts["key"]: facts for member in tmp_path.rglob("*.json")
+             for facts in [json.loads(member.read_text())]}  # fmt: skip
+    _check([found[key] for key in load_index(shards).keys.to_pylist()], shards)
+
+
+def test_shards_of_format_1_are_read_verified_and_left_alone(
+    shards: Path, tmp_path: Path, importer: Any
+) -> None:
+    old = _in_format_1(shards, tmp_path / "out" / "mine")
+    assert verify(old).faults == []
+    old_index, index = load_index(old), load_index(shards)
+    for row in range(len(index)):
+        assert old_index.words(row) == index.words(row)
+    batches = [next(iter(Stream(each, batch_size=4, once=True))) for each in (old_index, index)]
+    assert batches[0].keys == batches[1].keys
+    assert batches[0].video["lips"].equal(batches[1].video["lips"])
+    mine = importer(
+        "table", shards.parents[1] / "mine.csv", box="whole", crop="lips", keep_audio=True
+    )
+    before = {path: path.read_bytes() for path in old.rglob("*") if path.is_file()}
+    with pytest.raises(UsageError, match="shards of format 1, now it is 2: readers take them"):
+        preparation.prep(mine.corpus, mine.settings, mine.root, tmp_path / "out")
+    assert before == {path: path.read_bytes() for path in before}
+
+
+def _in_format_1(folder: Path, out: Path) -> Path:
+    """The same clips as version 1 left them: nulls, words as lists, no format in the plan."""
+    import pyarrow as pa
+    import pyarrow.ipc as ipc
+
+    (out / ".avb").mkdir(parents=True)
+    record = json.loads((folder / "dataset.json").read_text())
+    record["schema"] = 1
+    table = pq.read_table(folder / "manifest.parquet").to_pylist()
+    for shard in record["shards"]:
+        data = (folder / f"{shard['name']}.tar").read_bytes()
+        with ShardWriter(out / f"{shard['name']}.tar") as writer:
+            for row in table:
+                if row["shard"] != shard["name"]:
+                    continue
+                block = memoryview(data)[row["offset"] : row["offset"] + row["nbytes"]]
+                members = {
+                    n.removeprefix(row["key"] + "."): m for n, m in read_members(block).items()
+                }
+                facts = read_facts(members["json"])
+                if not facts["words"]:
+                    facts["boundary"] = None
+                members["json"] = memoryview(json.dumps(facts).encode())
+                row["offset"], row["nbytes"] = writer.write(row["key"], members)
+        shard |= {"bytes": writer.nbytes, "sha256": writer.sha256}
+    schema = pq.read_schema(folder / "manifest.parquet")
+    pq.write_table(pa.Table.from_pylist(table, schema), out / "manifest.parquet")
+    (out / "dataset.json").write_text(json.dumps(record))
+    with pa.OSFile(str(folder / ".avb" / "plan.arrow")) as file:
+        reader = ipc.open_file(file)
+        last = reader.num_record_batches - 1
+        batches = [reader.get_batch(i) for i in range(last)]
+        end = reader.get_batch_with_custom_metadata(last)
+    head = json.loads(end.custom_metadata[b"avb"])
+    assert head.pop("schema") == 2
+    with ipc.new_file(str(out / ".avb" / "plan.arrow"), reader.schema) as plan:
+        for batch in batches:
+            plan.write_batch(batch)
+        plan.write_batch(end.batch, {"avb": json.dumps(head)})
+    return out
+
+
+def test_shards_of_a_later_format_are_refused_by_it(shards: Path) -> None:
+    record = json.loads((shards / "dataset.json").read_text())
+    assert record["schema"] == 2
+    with pytest.raises(UsageError, match="shards of format 3; this version reads 1 to 2"):
+        check_dataset(record | {"schema": 3}, "dataset.json")

@@ -1,0 +1,425 @@
+"""The reader's promise: batch b of seed s is the same samples whatever reads it.
+
+For every world size W and number of workers: the ranks' parts of batch b, joined, are global batch
+b; the first k batches + those of a stream resumed at k = the uninterrupted stream; every clip
+appears exactly once per epoch; a pass sees each sample exactly once.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import pickle
+import shutil
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from avb.pipeline.clip import codec
+from avb.pipeline.clip.npy import parse_npy
+from avb.pipeline.stream.assemble import WORD_FRAMES, first_frame
+from avb.pipeline.stream.batch import Batch
+from avb.pipeline.stream.index import Index, load_index
+from avb.pipeline.stream.order import EndlessOrder, epoch_order, share, word_slots
+from avb.pipeline.stream.stream import Stream
+from avb.tools.bench.read import bench_read
+
+
+def first(stream: Stream, count: int) -> list[Batch]:
+    return list(itertools.islice(stream, count))
+
+
+def keys(batches: list[Batch]) -> list[list[str]]:
+    return [batch.keys for batch in batches]
+
+
+@pytest.fixture(scope="module")
+def sentences(grid: Any) -> Index:
+    return load_index(grid.folder)
+
+
+@pytest.fixture(scope="module")
+def words(lrw: Any) -> Index:
+    return load_index(lrw.folder)
+
+
+# The order alone, on many clips.
+
+
+def test_every_epoch_is_another_permutation() -> None:
+    shards = np.repeat(np.arange(12), 50)
+    orders = [epoch_order(shards, 7, epoch, 100) for epoch in range(4)]
+    for order in orders:
+        assert np.array_equal(np.sort(order), np.arange(600))
+    assert len({tuple(order) for order in orders}) == 4
+    assert len({tuple(shards[order][:3]) for order in orders}) > 1  # new shard order as well
+    assert np.array_equal(orders[2], epoch_order(shards, 7, 2, 100))
+    assert not np.array_equal(orders[0], epoch_order(shards, 8, 0, 100))
+
+
+def test_reading_stays_within_the_shards_of_the_buffer() -> None:
+    shards = np.repeat(np.arange(20), 50)
+    order = shards[epoch_order(shards, 0, 0, 200)]
+    spans = [len(set(order[start : start + 200].tolist())) for start in range(0, 1000, 200)]
+    assert max(spans) == 4 and len(set(order[:20].tolist())) > 1
+    apart = shards[epoch_order(shards, 0, 0, 1)]
+    assert len(list(itertools.groupby(apart.tolist()))) == 20
+
+
+def test_order_does_not_change_between_versions() -> None:
+    # Pinned: a checkpoint taken with one version resumes with another.
+    shards = np.array([0, 0, 0, 1, 1, 1, 2, 2])
+    assert epoch_order(shards, 1, 0, 4).tolist() == [1, 7, 0, 6, 5, 2, 4, 3]
+    slots = [[2, 0, 5, 3, 4, 1], [2, 1, 3, 4, 5, 0]]
+    assert word_slots(np.array([0, 1]), 1, 0, 6).tolist() == slots
+    assert word_slots(np.array([1, 1, 0]), 1, 0, 6).tolist() == [slots[1], slots[1], slots[0]]
+
+
+def test_epochs_follow_each_other_without_a_seam() -> None:
+    order = EndlessOrder(np.zeros(7, np.int64), seed=3, buffer=4)
+    clips, epochs = order.take(0, 70)
+    assert epochs.tolist() == [e for e in range(10) for _ in range(7)]
+    for epoch in range(10):
+        assert sorted(clips[epochs == epoch]) == list(range(7))
+    again = [EndlessOrder(np.zeros(7, np.int64), 3, 4).take(i, i + 5)[0] for i in range(0, 70, 5)]
+    assert np.array_equal(np.concatenate(again), clips)
+
+
+def test_shares_are_contiguous_and_even() -> None:
+    for count in (1, 5, 32):
+        for world in (1, 2, 3, 5):
+            parts = [share(count, rank, world) for rank in range(world)]
+            joined = [i for part in parts for i in range(count)[part]]
+            sizes = [part.stop - part.start for part in parts]
+            assert joined == list(range(count)) and max(sizes) - min(sizes) <= 1
+
+
+# Whole streams.
+
+
+@pytest.mark.parametrize("unit", ["clip", "word"])
+def test_order_is_the_same_for_any_number_of_processes(sentences: Index, unit: str) -> None:
+    whole = keys(first(Stream(sentences, batch_size=5, unit=unit, workers=0), 14))
+    for world in (2, 3):
+        ranks = [
+            first(
+                Stream(
+                    sentences, batch_size=5, unit=unit, workers=0, rank=rank, world=world, crops=()
+                ),
+                14,
+            )
+            for rank in range(world)
+        ]
+        joined = [[k for b in parts for k in b.keys] for parts in zip(*ranks, strict=True)]
+        assert joined == whole
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a single core
+@pytest.mark.parametrize("unit", ["clip", "word"])
+def test_content_and_order_do_not_depend_on_workers(sentences: Index, unit: str) -> None:
+    def read(workers: int) -> list[Batch]:
+        return first(Stream(sentences, batch_size=4, unit=unit, workers=workers, seed=5), 8)
+
+    expected = read(0)
+    for workers in (1, 2):
+        for batch, wanted in zip(read(workers), expected, strict=True):
+            assert batch.keys == wanted.keys
+            assert torch.equal(batch.video["lips"], wanted.video["lips"])
+            assert torch.equal(batch.mel, wanted.mel)
+            assert torch.equal(batch.epoch, wanted.epoch)
+
+
+@pytest.mark.parametrize("unit", ["clip", "word"])
+def test_resumed_stream_equals_the_uninterrupted_one(sentences: Index, unit: str) -> None:
+    options: dict[str, Any] = {"batch_size": 4, "unit": unit, "workers": 0, "crops": (), "seed": 2}
+    whole = first(Stream(sentences, **options), 20)
+    for k in (1, 6, 7, 11):
+        stream = Stream(sentences, **options)
+        first(stream, k)
+        assert stream.position == k
+        rest = first(Stream(sentences, **options, position=k), 20 - k)
+        assert keys(rest) == keys(whole[k:])
+        assert all(map(torch.equal, [b.mel for b in rest], [b.mel for b in whole[k:]]))
+
+
+def test_every_clip_once_an_epoch(grid: Any, sentences: Index) -> None:
+    batches = first(Stream(sentences, batch_size=5, workers=0, crops=(), mel=False), 24)
+    seen = Counter((epoch, key) for b in batches for epoch, key in zip(b.epoch.tolist(), b.keys,
+                                                                       strict=True))  # fmt: skip
+    assert seen == Counter((epoch, key) for epoch in range(10) for key in grid.clips)
+
+
+def test_every_word_once_an_epoch_and_no_sentence_twice_in_a_batch(
+    grid: Any, sentences: Index
+) -> None:
+    stream = Stream(sentences, batch_size=len(grid.aligned), unit="word", workers=0, crops=())
+    assert stream.num_samples == 6 * len(grid.aligned) == 66
+    batches = first(stream, 12)
+    for epoch in range(2):
+        part = batches[6 * epoch : 6 * epoch + 6]
+        assert sorted(k for b in part for k in b.keys) == sorted(
+            f"{key}#{slot}" for key in grid.aligned for slot in range(6)
+        )
+        for batch in part:
+            assert len({key.split("#")[0] for key in batch.keys}) == len(batch)
+            assert len({key.split("#")[1] for key in batch.keys}) > 1  # slots are mixed
+            assert set(batch.epoch.tolist()) == {epoch}
+    assert keys(batches[:6]) != keys(batches[6:])
+
+
+@pytest.mark.parametrize("unit", ["clip", "word"])
+@pytest.mark.parametrize("world", [1, 2, 3, 5])
+def test_a_pass_sees_each_sample_once(grid: Any, sentences: Index, unit: str, world: int) -> None:
+    seen: Counter[str] = Counter()
+    for rank in range(world):
+        stream = Stream(
+            sentences, batch_size=5, unit=unit, once=True, workers=0, rank=rank, world=world,
+            crops=(), mel=False,
+        )  # fmt: skip
+        passes = [keys(list(stream)), keys(list(stream))]
+        assert passes[0] == passes[1]
+        seen.update(key for batch in passes[0] for key in batch)
+    expected = (
+        list(grid.clips) if unit == "clip" else [f"{k}#{i}" for k in grid.aligned for i in range(6)]
+    )
+    assert seen == Counter(expected)
+
+
+# What is inside a batch.
+
+
+def check_clips(stored: Any, batches: list[Batch], crops: tuple[str, ...]) -> None:
+    step = 15.0 / 255 if stored.folder.name.startswith("lrw") else 0.02
+    for batch in batches:
+        for i, key in enumerate(batch.keys):
+            clip = stored.clips[key]
+            length = clip.row["n_frames"]
+            assert batch.lengths[i] == length and batch.mel_lengths[i] == 4 * length
+            for crop in crops:
+                frames = batch.video[crop][i].numpy().astype(int)
+                assert np.abs(frames[:length] - clip.video[crop]).mean() < 2
+                assert not frames[length:].any()
+            mel = batch.mel[i].numpy()
+            assert np.abs(mel[:, : 4 * length] - clip.mel).max() <= step / 2 + 0.01
+            assert np.allclose(mel[:, 4 * length :], np.log(1e-5))
+
+
+def test_clips_come_back_padded_with_their_lengths(grid: Any, sentences: Index) -> None:
+    stream = Stream(sentences, batch_size=12, crops=("lips", "face"), workers=0, audio=True)
+    (batch,) = first(stream, 1)
+    assert (
+        batch.video["lips"].shape == (12, 75, 32, 32) and batch.video["face"].dtype == torch.uint8
+    )
+    assert batch.mel.shape == (12, 80, 300) and batch.mel.dtype == torch.float32
+    check_clips(grid, [batch], ("lips", "face"))
+    for i, key in enumerate(batch.keys):
+        clip = grid.clips[key]
+        samples = int(batch.audio_lengths[i])
+        assert samples == 640 * clip.row["n_frames"]
+        assert np.abs(batch.audio[i, :samples].numpy() - clip.sound).max() < 1e-4
+        assert not batch.audio[i, samples:].any()
+        assert batch.speakers[i] == key.split("/")[0]
+        assert len(batch.words[i]) == 6
+    assert (batch.label_id == -1).all() and batch.boundary.isnan().all()
+
+
+def test_single_words_have_label_and_boundary(lrw: Any, words: Index) -> None:
+    batches = list(Stream(words, batch_size=5, once=True, workers=0))
+    check_clips(lrw, batches, ("lips",))
+    for batch in batches:
+        for i, key in enumerate(batch.keys):
+            row = lrw.clips[key].row
+            assert lrw.labels[batch.label_id[i]] == row["label"]
+            if row["words"][0]["start"] is None:
+                assert batch.boundary[i].isnan().all()
+            else:
+                assert batch.boundary[i].tolist() == pytest.approx([0.4, 0.8])
+
+
+def test_word_windows_hold_their_word_and_repeat_the_edge(grid: Any, sentences: Index) -> None:
+    floor = np.log(1e-5)
+    for batch in Stream(sentences, batch_size=4, unit="word", once=True, workers=0):
+        assert batch.video["lips"].shape[1:] == (29, 32, 32)
+        assert batch.mel.shape[1:] == (80, 116)
+        for i, key in enumerate(batch.keys):
+            name, slot = key.split("#")
+            clip = grid.clips[name]
+            word = clip.row["words"][int(slot)]
+            start = first_frame(word["start"], word["end"], 25)
+            window = np.arange(start, start + WORD_FRAMES)
+            inside = np.clip(window, 0, clip.row["n_frames"] - 1)
+            frames = batch.video["lips"][i].numpy().astype(int)
+            assert np.abs(frames - clip.video["lips"][inside]).mean() < 2
+            # The level of the corner counts the frames.
+            assert np.abs(frames[:, 2:6, 2:6].mean((1, 2)) - 3 * inside).max() <= 2
+            columns = np.arange(4 * start, 4 * start + 116)
+            held = (columns >= 0) & (columns < 4 * clip.row["n_frames"])
+            mel = batch.mel[i].numpy()
+            assert np.abs(mel[:, held] - clip.mel[:, columns[held]]).max() < 0.02
+            assert np.allclose(mel[:, ~held], floor)
+            assert grid.labels[batch.label_id[i]] == word["word"]
+            times = batch.boundary[i].numpy() + start / 25
+            assert np.allclose(times, [word["start"], word["end"]], atol=1e-5)
+            assert batch.words[i][int(slot)][1:] == pytest.approx(batch.boundary[i].tolist())
+            if word["end"] - word["start"] <= 1.12:
+                assert batch.boundary[i, 0] >= 0 and batch.boundary[i, 1] <= 29 / 25
+    slots = [first_frame(*times, 25) for times in ((0.1, 0.3), (2.5, 2.9))]
+    assert slots[0] < 0 and slots[1] + 29 > 75  # both edges were really crossed
+
+
+def test_window_is_centred_on_the_frame_shown_at_the_middle() -> None:
+    assert first_frame(0.56, 0.60, 25) == 14 - 14  # middle 0.58 s: frame 14 is shown from 0.56
+    assert first_frame(0.58, 0.62, 25) == 15 - 14  # middle 0.60 s: the first instant of frame 15
+    assert first_frame(0.0, 0.02, 25) == -14
+
+
+def test_opencv_stands_in_for_pyav(sentences: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    options: dict[str, Any] = {"batch_size": 3, "workers": 0, "crops": ("lips", "face")}
+    (expected,) = first(Stream(sentences, **options), 1)
+    monkeypatch.setitem(sys.modules, "av", None)  # importing it now fails
+    monkeypatch.setattr(codec, "_decoder", None)
+    (batch,) = first(Stream(sentences, **options), 1)
+    assert batch.keys == expected.keys and torch.equal(batch.mel, expected.mel)
+    for crop in options["crops"]:
+        gap = batch.video[crop].int() - expected.video[crop].int()
+        assert gap.abs().max() <= 2
+
+
+def test_bench_reads_the_same_clips_with_both_readers(grid: Any) -> None:
+    result = bench_read(grid.folder, clips=5, rounds=1)
+    assert result["clips"] == 5 and result["codec"] == "mp4"
+    assert result["crops"] == ["lips", "face"]
+    assert result["ratio"] == pytest.approx(
+        result["clips_per_s"] / result["webdataset_clips_per_s"],
+        rel=0.01,  # printed rounded
+    )
+
+
+# Selection and errors.
+
+
+def test_selection_by_group_speaker_split_and_keys(
+    grid: Any, sentences: Index, words: Index
+) -> None:
+    def found(index: Index, **conditions: Any) -> list[str]:
+        return [index.key(row) for row in index.select(**conditions)]
+
+    assert set(found(sentences, speakers=["s20"])) == {k for k in grid.clips if "s20/" in k}
+    assert set(found(words, splits=["val"])) == {k for k in words.keys.to_pylist() if "val/" in k}
+    assert found(words, splits=["val"]) == found(words, groups=["val"])
+    chosen = {"s1/bbaf0n", "s20/bbaf3n", "s1/bbaf6n"}  # the last one was refused
+    assert set(found(sentences, keys=chosen)) == chosen - {"s1/bbaf6n"}
+    named = found(words, where=lambda row: row.label == "ZEBRA" and row.split == "train")
+    assert named and all(key.startswith("train/ZEBRA") for key in named)
+    rows = sentences.select(speakers=["s20"])
+    stream = Stream(sentences, rows=rows, batch_size=5, once=True, workers=0, crops=())
+    assert keys(list(stream)) == [found(sentences, speakers=["s20"])]
+
+
+def test_what_cannot_be_selected_is_an_error(sentences: Index, grid: Any) -> None:
+    with pytest.raises(ValueError, match="speaker s3; there are s1, s20"):
+        sentences.select(speakers=["s1", "s3"])
+    with pytest.raises(ValueError, match="no clip of 12 stored ones"):
+        sentences.select(keys={"s1/nothing"})
+    untimed = (set(grid.clips) - set(grid.aligned)).pop()
+    rows = sentences.select(keys=[untimed])
+    with pytest.raises(ValueError, match="6 words with times"):
+        Stream(sentences, rows=rows, batch_size=1, unit="word")
+    with pytest.raises(ValueError, match="no nose crop, but lips, face"):
+        Stream(sentences, batch_size=1, crops=("nose",))
+    with pytest.raises(ValueError, match="unit"):
+        Stream(sentences, batch_size=1, unit="sentence")
+    with pytest.raises(ValueError, match="batches of 2"):
+        Stream(sentences, batch_size=2, rank=0, world=3)
+
+
+@pytest.fixture
+def copy(grid: Any, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(grid.folder, tmp_path / "copy"))
+
+
+def read_all(folder: Path, **options: Any) -> int:
+    return sum(map(len, Stream(load_index(folder), batch_size=4, once=True, **options)))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_missing_and_damaged_shards_are_named(copy: Path, workers: int) -> None:
+    assert read_all(copy, workers=workers) == 12
+    shard = copy / "s1-000001.tar"
+    data = shard.read_bytes()
+    shard.write_bytes(data[:-12_000])
+    with pytest.raises(ValueError, match=r"s1-000001.tar: clip s1/bbaf5n: ends after") as caught:
+        read_all(copy, workers=workers)
+    assert "avb verify" in str(caught.value) and "\n" not in str(caught.value)
+    for damage in (b"\1" * 600, bytes(600)):
+        shard.write_bytes(damage + data[600:])
+        with pytest.raises(ValueError, match="s1-000001.tar: clip s1/bbaf3n"):
+            read_all(copy, workers=workers)
+    shutil.copy(copy / "s20-000000.tar", shard)
+    with pytest.raises(ValueError, match="s1-000001.tar: clip s1/"):
+        read_all(copy, workers=workers)
+    shard.unlink()
+    with pytest.raises(FileNotFoundError, match=r"s1-000001.tar: missing"):
+        read_all(copy, workers=workers)
+
+
+def test_folders_that_are_no_shards_are_named(copy: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no such folder.*avb prep"):
+        load_index(copy / "nowhere")
+    manifest, dataset = copy / "manifest.parquet", copy / "dataset.json"
+    content = manifest.read_bytes()
+    manifest.write_bytes(b"PAR1 no parquet")
+    with pytest.raises(ValueError, match="manifest.parquet"):
+        load_index(copy)
+    manifest.write_bytes(content)
+    table = pq.read_table(manifest)
+    pq.write_table(table.drop_columns(["offset"]), manifest)
+    with pytest.raises(ValueError, match="offset"):
+        load_index(copy)
+    pq.write_table(table.filter(np.zeros(len(table), bool)), manifest)
+    with pytest.raises(ValueError, match="no clip has status ok"):
+        load_index(copy)
+    manifest.unlink()
+    with pytest.raises(FileNotFoundError, match="manifest.parquet: missing"):
+        load_index(copy)
+    dataset.write_text(json.dumps({"labels": []}))
+    with pytest.raises(ValueError, match="dataset.json: the key .* is missing"):
+        load_index(copy)
+    dataset.write_text("{")
+    with pytest.raises(ValueError, match="not readable as JSON"):
+        load_index(copy)
+    dataset.unlink()
+    with pytest.raises(FileNotFoundError, match="not finished"):
+        load_index(copy)
+
+
+def test_pickled_arrays_are_never_loaded() -> None:
+    import io
+
+    for array in (np.array([{"a": 1}], object), np.zeros(3, np.float64)):
+        buffer = io.BytesIO()
+        np.save(buffer, array, allow_pickle=True)
+        with pytest.raises(ValueError, match="expected float16 or uint8"):
+            parse_npy(memoryview(buffer.getvalue()))
+    with pytest.raises(ValueError, match="not a .npy"):
+        parse_npy(memoryview(b"\x80\x04K\x01."))
+
+
+def test_batches_move_as_a_whole(sentences: Index) -> None:
+    (batch,) = first(Stream(sentences, batch_size=2, workers=0), 1)
+    moved = batch.to("meta")
+    assert moved.video["lips"].is_meta and moved.mel.is_meta and moved.boundary.is_meta
+    assert moved.keys == batch.keys and moved.audio is None
+
+
+def test_streams_travel_to_spawned_workers(sentences: Index) -> None:
+    stream = Stream(sentences, batch_size=2, workers=0, mel=False)
+    expected = keys(first(stream, 2))
+    stream.position = 0
+    assert keys(first(pickle.loads(pickle.dumps(stream)), 2)) == expected

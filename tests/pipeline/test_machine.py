@@ -1,0 +1,37 @@
+"""Promise: cores and memory are counted where the system has other ways to say them."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from pathlib import Path
+
+import pytest
+
+from avb.pipeline import machine
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_cores_are_those_of_the_process_or_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5}, raising=False)
+    assert machine.cores() == 2
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    assert machine.cores() == 7
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert machine.cores() == 1
+
+
+@pytest.mark.parametrize(("platform", "unit"), [("linux", 1024), ("darwin", 1)])
+def test_memory_is_in_bytes(monkeypatch: pytest.MonkeyPatch, platform: str, unit: int) -> None:
+    monkeypatch.setattr(sys, "platform", platform)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert before * unit <= machine.peak_bytes() < before * unit * 2
+
+
+@pytest.mark.parametrize("name", ["sched_getaffinity", "ru_maxrss"])
+def test_nothing_else_asks_the_system_itself(name: str) -> None:
+    folders = [ROOT / folder for folder in ("pipeline", "models", "train", "tools")]
+    assert not [p for f in folders for p in f.rglob("*.py") if name in p.read_text()]

@@ -1,0 +1,39 @@
+"""A fault that a user can mend is one line and exit 1 in every `avb bench`, as in `avb prep`."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+from typer.testing import CliRunner
+
+from avb.pipeline.errors import RunError
+from avb.tools.cli import app, bench
+
+COMMANDS = {
+    "prep": ("bench_prep", "bench_prep", ["raw"]),
+    "read": ("bench_read", "bench_read", ["shards"]),
+    "storage": ("bench_storage", "bench_storage", ["shards", "s3://bucket/shards"]),
+    "growth": ("bench_growth", "bench_growth", []),
+    "engines": ("bench_engines", "bench_engines", ["raw"]),
+    "driver": ("bench_engines", "bench_driver", []),
+    "hours": ("bench_hours", "bench_hours", ["raw"]),
+    "train": ("bench_train", "bench_train", ["lip"]),
+}
+
+
+def test_every_command_is_tried() -> None:
+    known = {command.name for command in bench.app.registered_commands}
+    assert known | {group.name for group in bench.app.registered_groups} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_run_that_cannot_go_on_is_one_line(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, function, words = COMMANDS[name]
+
+    def fail(*given: object, **more: object) -> None:
+        raise RunError("out of room; make some")
+
+    monkeypatch.setattr(importlib.import_module(f"avb.tools.{module}"), function, fail)
+    run = CliRunner().invoke(app, ["bench", name, *words])
+    assert (run.exit_code, run.stdout, run.stderr) == (1, "", "avb: out of room; make some\n")

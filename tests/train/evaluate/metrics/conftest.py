@@ -1,0 +1,79 @@
+"""Real sentences where there are some, and sounds drawn like speech where not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from avb.pipeline.clip.audio import fit, log_mel
+from avb.pipeline.clip.decode import read_sound
+from avb.pipeline.config import Mel, load_corpora
+from avb.pipeline.corpora.grid import words_of
+
+RATE = 16_000
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """One clip: its name, sound [48,000], log-mel [80 x 300] and six words."""
+
+    name: str
+    sound: np.ndarray
+    mel: Tensor
+    words: list[str]
+
+
+def make_speechlike(seconds: float = 3.0, seed: int = 0) -> np.ndarray:
+    """Syllables of harmonics in moving bands with pauses, and a little noise: float32, 16 kHz."""
+    rng = np.random.default_rng(seed)
+    time = np.arange(round(seconds * RATE)) / RATE
+    phase = 2 * np.pi * np.cumsum(120 + 20 * np.sin(2 * np.pi * 0.7 * time + seed)) / RATE
+    sound = np.zeros_like(time)
+    for centre in (500, 1200, 2500, 3500):
+        moved = centre * (
+            1 + 0.3 * np.sin(2 * np.pi * rng.uniform(1, 3) * time + rng.uniform(0, 6))
+        )
+        for k in range(1, 32):
+            sound += np.exp(-(((120 * k - moved) / 300) ** 2)) * np.sin(k * phase) / centre**0.5
+    syllables = np.clip(np.sin(2 * np.pi * 3.1 * time + rng.uniform(0, 6)), 0, None)
+    return (sound * syllables + 1e-3 * rng.normal(size=len(time))).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def mel() -> Mel:
+    """GRID's front end."""
+    return load_corpora()["grid"].mel
+
+
+@pytest.fixture(scope="session")
+def speechlike() -> list[np.ndarray]:
+    return [make_speechlike(seed=seed) for seed in range(3)]
+
+
+def read_sentence(path: Path, mel: Mel) -> Sentence:
+    sound = fit(*read_sound(path), 0.0, 75, 25, RATE)[0]
+    found = torch.from_numpy(log_mel(sound, mel, RATE))
+    return Sentence(path.stem, sound, found, words_of(path.stem))
+
+
+@pytest.fixture(scope="session")
+def sentences(real_grid: Path, mel: Mel) -> list[Sentence]:
+    """Fifty sentences of talker 1, spread over all of them."""
+    paths = sorted((real_grid / "s1/video").glob("*.mp4"))
+    if len(paths) < 50:
+        pytest.skip(f"{len(paths)} clips of talker 1 in {real_grid}; these tests take 50")
+    return [read_sentence(path, mel) for path in paths[:: len(paths) // 50][:50]]
+
+
+@pytest.fixture(scope="session")
+def talker_one(real_grid: Path, mel: Mel) -> list[Sentence]:
+    """Every sentence of talker 1."""
+    paths = sorted((real_grid / "s1/video").glob("*.mp4"))
+    if len(paths) < 500:
+        pytest.skip(f"{len(paths)} clips of talker 1 in {real_grid}; a judge learns from 500")
+    return [read_sentence(path, mel) for path in paths]

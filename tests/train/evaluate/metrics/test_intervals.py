@@ -1,0 +1,145 @@
+"""Promise: intervals are those of a bootstrap over clips, or over talkers and then clips."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+import pytest
+
+from avb.train.evaluate.metrics.intervals import (
+    mcnemar,
+    mean_interval,
+    paired_difference,
+    ratio_draws,
+    ratio_interval,
+    resample_counts,
+)
+
+
+def width(interval: dict[str, float | None]) -> float:
+    low, high = interval["low"], interval["high"]
+    assert low is not None and high is not None
+    return high - low
+
+
+def column(*values: float) -> np.ndarray:
+    return np.array(values, float)[:, None]
+
+
+def test_interval_of_many_clips_is_the_normal_one() -> None:
+    values = np.random.default_rng(1).normal(3, 2, 400)
+    found = mean_interval(values)
+    assert found["value"] == pytest.approx(values.mean(), abs=1e-12)
+    assert width(found) == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.04)
+
+
+def test_standard_error_of_an_accuracy_is_the_binomial_one() -> None:
+    # evaluation.md section 6: 1.12 points at 1,000 clips.
+    found = mean_interval(np.arange(1000) < 854)
+    assert width(found) / 2 / 1.96 == pytest.approx(0.0112, abs=0.0004)
+
+
+def test_two_clips_give_the_three_means_that_there_are() -> None:
+    means = ratio_draws(column(0, 1), column(1, 1))[:, 0]
+    shares = [float((means == value).mean()) for value in (0, 0.5, 1)]
+    assert shares == pytest.approx([0.25, 0.5, 0.25], abs=0.02)
+    assert mean_interval([0, 1]) == {"value": 0.5, "low": 0.0, "high": 1.0}
+
+
+def test_talkers_are_drawn_before_clips() -> None:
+    above, below = column(0, 0, 1, 1), column(1, 1, 1, 1)
+    clips = ratio_draws(above, below)[:, 0]
+    talkers = ratio_draws(above, below, ["a", "a", "b", "b"])[:, 0]
+    assert (clips == 0).mean() == pytest.approx(1 / 16, abs=0.01)
+    # Both draws of a talker hit the same one half the time, and clips of one talker are alike.
+    assert (talkers == 0).mean() == pytest.approx(1 / 4, abs=0.02)
+    assert set(talkers.tolist()) == {0.0, 0.5, 1.0}
+
+
+def test_a_drawn_talker_brings_as_many_clips_as_it_has() -> None:
+    counts = np.concatenate(list(resample_counts(5, ["a", "a", "a", "b", "b"], draws=2000)))
+    of_a, of_b = counts[:, :3].sum(1), counts[:, 3:].sum(1)
+    assert set(zip(of_a.tolist(), of_b.tolist(), strict=True)) == {(6, 0), (3, 2), (0, 4)}
+    assert counts.mean(0) == pytest.approx(np.ones(5), abs=0.06)
+
+
+def test_every_resampling_draws_as_many_clips_as_there_are() -> None:
+    chunks = list(resample_counts(3000, draws=1001))
+    assert len(chunks) > 1 and sum(map(len, chunks)) == 1001
+    assert {int(n) for chunk in chunks for n in chunk.sum(1)} == {3000}
+
+
+def test_seed_decides_and_nothing_else() -> None:
+    values = np.random.default_rng(0).random(50)
+    assert mean_interval(values, seed=3) == mean_interval(values, seed=3)
+    assert mean_interval(values, seed=3) != mean_interval(values, seed=4)
+
+
+def test_mean_of_talkers_weighs_each_talker_alike() -> None:
+    values, talkers = [1, 1, 1, 0], ["a", "a", "a", "b"]
+    assert mean_interval(values, talkers)["value"] == 0.75
+    assert mean_interval(values, talkers, talker_mean=True)["value"] == 0.5
+
+
+def test_what_could_not_be_scored_counts_nowhere() -> None:
+    nan = math.nan
+    assert mean_interval([1, nan, 3])["value"] == 2
+    talkers = ["a", "a", "b", "b", "c"]
+    found = mean_interval([1, nan, 3, 5, nan], talkers, talker_mean=True)
+    assert found["value"] == (1 + 4) / 2
+    assert mean_interval([nan, nan]) == {"value": None, "low": None, "high": None}
+
+
+def test_a_ratio_is_pooled_and_no_mean_of_ratios() -> None:
+    assert ratio_interval([1, 0], [1, 9])["value"] == pytest.approx(0.1)
+
+
+def test_paired_difference_of_a_constant_gain_is_exact() -> None:
+    rng = np.random.default_rng(0)
+    clips = rng.random(100)
+    gain = paired_difference(clips + 0.01, clips)
+    assert [gain[k] for k in ("value", "low", "high")] == pytest.approx([0.01] * 3, abs=1e-12)
+    noise = paired_difference(rng.permutation(clips), clips)
+    assert width(noise) > 0.1 > width(gain)
+
+
+def test_paired_word_error_is_pooled_and_lacking_clips_are_left_out() -> None:
+    found = paired_difference([2, 0, math.nan], [1, 1, 1], denominator=[6, 3, 6])
+    assert found["value"] == 0
+    assert paired_difference([2, 0], [1, 0], denominator=[6, 4])["value"] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    "only_first, only_second, p", [(1, 6, 16 / 128), (5, 0, 2 / 32), (0, 0, 1.0), (3, 3, 1.0)]
+)
+def test_mcnemar_is_the_exact_binomial_test(only_first: int, only_second: int, p: float) -> None:
+    first = [True] * only_first + [False] * only_second + [True, False]
+    second = [False] * only_first + [True] * only_second + [True, False]
+    found = mcnemar(first, second)
+    assert (found["first_only"], found["second_only"]) == (only_first, only_second)
+    assert found["p"] == pytest.approx(p, abs=1e-12)
+
+
+def test_different_clips_are_refused() -> None:
+    with pytest.raises(ValueError, match="2 and 3 clips"):
+        paired_difference([1, 2], [1, 2, 3])
+    with pytest.raises(ValueError, match="2 and 1 clips"):
+        mcnemar([True, True], [True])
+    with pytest.raises(ValueError, match="1 talkers for 2 clips"):
+        mean_interval([1, 2], ["a"], two_stage=True)
+    with pytest.raises(ValueError, match="no clips"):
+        mean_interval([])
+
+
+@pytest.mark.parametrize("talkers", [None, [f"s{i % 10}" for i in range(2000)]])
+def test_two_thousand_clips_take_less_than_a_second(talkers: list[str] | None) -> None:
+    values = np.random.default_rng(0).random(2000)
+
+    def once() -> float:
+        start = time.process_time()
+        mean_interval(values, talkers, two_stage=talkers is not None)
+        return time.process_time() - start
+
+    assert min(once() for _ in range(3)) < 1

@@ -1,0 +1,114 @@
+"""Promise: accuracies are counts over clips, equal logits go to the lower class index."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from avb.train.evaluate.metrics.lip import confusions, label_ranks, score
+
+CLASSES = ["bin", "lay", "at", "a", "b", "six", "again"]
+
+
+def one_hot(predicted: list[int], classes: int = len(CLASSES)) -> np.ndarray:
+    return np.eye(classes)[predicted]
+
+
+def scored(predicted: list[int], labels: list[int], **options: Any) -> dict[str, Any]:
+    return score(one_hot(predicted), labels, CLASSES, draws=200, **options)
+
+
+def test_ranks_are_those_of_a_plain_sort() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.integers(0, 4, (200, 9)).astype(float)  # full of ties
+    labels = rng.integers(0, 9, 200)
+    wanted = [
+        sorted(range(9), key=lambda c: (-row[c], c)).index(label)
+        for row, label in zip(logits.tolist(), labels.tolist(), strict=True)
+    ]
+    assert label_ranks(logits, labels).tolist() == wanted
+
+
+def test_of_equal_logits_the_lower_index_wins() -> None:
+    found = score(np.zeros((7, 7)), range(7), CLASSES, draws=50)
+    assert found["clips"]["top1"] == [True] + [False] * 6
+    assert found["clips"]["top5"] == [True] * 5 + [False] * 2
+    assert found["clips"]["predicted"] == ["bin"] * 7
+
+
+def test_micro_and_macro_differ_where_classes_do() -> None:
+    found = scored([0, 0, 0, 0], [0, 0, 0, 1])
+    assert found["metrics"]["top1"]["value"] == 0.75
+    assert found["metrics"]["macro"]["value"] == 0.5  # over the classes that occur
+    assert {name: (c["value"], c["n"]) for name, c in found["per_class"].items()} == {
+        "bin": (1.0, 3),
+        "lay": (0.0, 1),
+    }
+    top1 = found["metrics"]["top1"]
+    assert top1["low"] < 0.75 < top1["high"] == 1.0
+
+
+def test_places_and_lengths_have_their_own_accuracy() -> None:
+    found = scored(
+        [0, 1, 2, 3, 3, 5, 6, 5], [0, 0, 2, 3, 4, 5, 6, 6], places=[0, 0, 2, 3, 3, 4, 5, 5]
+    )
+    slots = {name: (s["value"], s["n"]) for name, s in found["per_slot"].items()}
+    assert slots == {
+        "command": (0.5, 2),
+        "preposition": (1.0, 1),
+        "letter": (0.5, 2),
+        "digit": (1.0, 1),
+        "adverb": (0.5, 2),
+    }
+    lengths = {name: (s["value"], s["n"]) for name, s in found["per_length"].items()}
+    assert lengths == {"1": (0.5, 2), "2": (1.0, 1), "3": (2 / 3, 3), "5": (0.5, 2)}
+
+
+def test_confusions_are_counted_by_direction_and_twenty_at_most() -> None:
+    found = confusions([1, 1, 0, 3, 4, 5], [0, 0, 1, 4, 3, 5], CLASSES)
+    assert [(c["said"], c["heard"], c["count"]) for c in found] == [
+        ("bin", "lay", 2),
+        ("lay", "bin", 1),
+        ("a", "b", 1),
+        ("b", "a", 1),
+    ]
+    names = [str(i) for i in range(30)]
+    assert len(confusions(np.roll(np.arange(30), 1), np.arange(30), names)) == 20
+
+
+def test_order_of_clips_does_not_matter() -> None:
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(60, 7)), rng.integers(0, 7, 60)
+    order = rng.permutation(60)
+    first, second = (score(logits[o], labels[o], CLASSES, draws=50) for o in (np.arange(60), order))
+    for name in ("top1", "top5", "macro"):
+        assert first["metrics"][name]["value"] == pytest.approx(second["metrics"][name]["value"])
+    assert first["confusions"] == second["confusions"]
+
+
+def test_clusters_widen_the_interval() -> None:
+    right = np.repeat([0, 1], 60).tolist()  # ten sentences all right, ten all wrong
+    sentences = np.repeat(np.arange(20), 6).tolist()
+    plain = scored(right, [0] * 120)["metrics"]["top1"]
+    clustered = scored(right, [0] * 120, talkers=sentences)["metrics"]["top1"]
+    assert clustered["high"] - clustered["low"] > 1.8 * (plain["high"] - plain["low"])
+
+
+@pytest.mark.parametrize(
+    "logits, labels, message",
+    [
+        (np.zeros((2, 7)), [0], "labels \\(1,\\)"),
+        (np.zeros((1, 7)), [7], "labels 7..7 of 7"),
+        (np.full((1, 7), np.nan), [0], "1 of 1 clips"),
+    ],
+)
+def test_what_is_no_result_is_refused(logits: np.ndarray, labels: list[int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        score(logits, labels, CLASSES)
+
+
+def test_a_place_for_each_word_is_needed() -> None:
+    with pytest.raises(ValueError, match="from 0 to 6"):
+        scored([0, 1], [0, 1], places=[0, 6])

@@ -1,0 +1,370 @@
+"""Evaluation: each sample once, means from the per-clip values, beside ceiling and floors."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import wave
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from avb.pipeline.config import load_corpora
+from avb.pipeline.errors import UsageError
+from avb.pipeline.stream.index import Index
+from avb.train import checkpoint, sounds, trainer
+from avb.train.evaluate import speech as eval_l2s
+from avb.train.evaluate.evaluate import evaluate, part_rows
+from avb.train.evaluate.metrics import bounds, lip, speech
+from avb.train.evaluate.metrics.speech import score_clip, summarise
+from avb.train.evaluate.words import judge as judging
+from avb.train.evaluate.words import word_errors
+from avb.train.evaluate.words.grammar import word_error_rate
+from avb.train.evaluate.words.recogniser import Training, fingerprint, transcribe
+from avb.train.split import split_rows
+
+
+def trained(kind: str, recipe: Any, index: Index, out: Path, **changes: Any) -> Path:
+    corpus = load_corpora()[index.dataset["corpus"]]
+    plan = recipe(kind, steps=2, validate_every=2, **changes)
+    parts = split_rows(index, corpus, plan.split, need=("train", "val"))
+    trainer.train(plan, index, parts, out)
+    return out / "best.pt"
+
+
+def test_words_are_counted_once_and_the_mean_is_that_of_the_clips(
+    lrw: Index, recipe: Any, tmp_path: Path
+) -> None:
+    best = trained("lip", recipe, lrw, tmp_path)
+    corpus = load_corpora()["lrw"]
+    record = evaluate("lip", best, lrw, corpus, "all")
+    json.dumps(record, default=float)
+    keys = [clip["key"] for clip in record["clips"]]
+    assert sorted(keys) == sorted(lrw.key(i) for i in range(len(lrw)))
+    right = np.mean([clip["right"] for clip in record["clips"]])
+    top1 = record["metrics"]["top1"]
+    assert top1["value"] == pytest.approx(right) and top1["low"] <= right <= top1["high"]
+    for name, hit in lip.HITS.items():
+        mean = np.mean([clip[hit] for clip in record["clips"]])
+        assert record["metrics"][name]["value"] == pytest.approx(mean)
+    assert sum(entry["n"] for entry in record["per_length"].values()) == len(keys)
+    assert record["floors"]["most_frequent"] >= record["floors"]["chance"]
+    assert record["flags"]["split"] == "official" and record["flags"]["part"] == "all"
+    held = evaluate("lip", best, lrw, corpus, "val")
+    assert {clip["key"].split("/")[0] for clip in held["clips"]} == {"val"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_rounds() -> Any:
+    """Griffin-Lim in a tenth of its time: no test here looks at what the rest of it gains."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(eval_l2s, "GL_ITERATIONS", 6)
+        yield
+
+
+@pytest.fixture(scope="module")
+def speech_run(grid: Index, recipe: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of the split by talker: train s1 s3, val s9, test s2; two clips each."""
+    pytest.importorskip("pystoi", reason="speech is measured with the extra eval")
+    return trained("l2s", recipe, grid, tmp_path_factory.mktemp("l2s"), split="vcagan-16-7-10")
+
+
+def test_speech_stands_beside_its_ceiling_and_floors(grid: Index, speech_run: Path) -> None:
+    record = evaluate("l2s", speech_run, grid, load_corpora()["grid"], "train", limit=2)
+    estoi = {"model": record["metrics"]["estoi"]["value"]}
+    estoi |= {k: v["estoi"]["value"] for k, v in record["floors"].items()}
+    ceiling = record["ceiling"]["estoi"]["value"]
+    assert ceiling > 0.6 and all(v < ceiling - 0.2 for v in estoi.values())
+    assert [clip["key"] for clip in record["clips"]] and record["flags"]["limit"] == 2
+    assert record["flags"]["versions"]["pystoi"] == importlib.metadata.version("pystoi")
+
+
+@pytest.mark.parametrize(
+    ("windows", "frames", "rule"), [("cut", 70, "70of75"), ("covered", 75, "min")]
+)
+def test_the_model_may_see_forty_frames_at_a_time(
+    grid: Index, speech_run: Path, monkeypatch: pytest.MonkeyPatch,
+    windows: str, frames: int, rule: str,
+) -> None:  # fmt: skip
+    scored: list[tuple[int, str]] = []
+    monkeypatch.setattr(
+        speech,
+        "score_clip",
+        lambda a, b, mel, r: scored.append((len(b), r)) or score_clip(a, b, mel, r),
+    )
+    corpus = load_corpora()["grid"]
+    record = evaluate("l2s", speech_run, grid, corpus, "train", limit=1, windows=windows)
+    assert scored[0] == (4 * frames * 160, rule)  # the model's, 160 samples a column
+    assert {r for _, r in scored[1:]} == {"min"}
+    assert record["flags"]["windows"] == windows and record["flags"]["length_rule"] == rule
+    monkeypatch.setattr(eval_l2s, "LOST_FRAMES", 4)
+    if windows == "cut":
+        with pytest.raises(UsageError, match="would leave 5 of 75 frames"):
+            evaluate("l2s", speech_run, grid, corpus, "train", limit=1, windows=windows)
+
+
+@pytest.fixture(scope="module")
+def judge(grid: Index, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A judge of the same split that has learnt next to nothing, and one test clip too many."""
+    pytest.importorskip("jiwer", reason="word errors are counted with the extra eval")
+    path = tmp_path_factory.mktemp("judge") / "judge.pt"
+    parts = split_rows(grid, load_corpora()["grid"], "vcagan-16-7-10")
+    state = judging.train(grid, parts, Training(epochs=2), torch.device("cpu"))
+    test = split_rows(grid, load_corpora()["grid"], "vcagan-16-7-10", need=("test",)).rows["test"]
+    state["data"]["keys"].append(grid.key(test[0]))
+    checkpoint.save(path, state)
+    return path
+
+
+@pytest.fixture(scope="module")
+def judged(
+    grid: Index, speech_run: Path, judge: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Any], Path]:
+    """A record with word errors by both judges, and the folder of what was heard."""
+    folder = tmp_path_factory.mktemp("wavs") / "made"
+    corpus = load_corpora()["grid"]
+    record = evaluate("l2s", speech_run, grid, corpus, "test", judge=judge, wavs=folder)
+    return json.loads(json.dumps(record, default=float)), folder
+
+
+@pytest.fixture(scope="module")
+def plain(grid: Index, speech_run: Path) -> tuple[dict[str, Any], Any]:
+    """A record of one clip without any option, and the mean log-mel that its floor was made of."""
+    means: list[Any] = []
+    real = bounds.bounds
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bounds, "bounds", lambda *a, **k: means.append(k["mean"]) or real(*a, **k))
+        record = evaluate("l2s", speech_run, grid, load_corpora()["grid"], limit=1)
+    return record, means[0]
+
+
+def test_both_judges_hear_every_signal(
+    grid: Index, judge: Path, judged: tuple[dict[str, Any], Path]
+) -> None:
+    pytest.importorskip("pocketsphinx", reason="it hears words with the extra eval")
+    record, _ = judged
+    clips = record["clips"]
+    signals = {"ceiling": record["ceiling"], "real": record["real"], **record["floors"]}
+    assert set(signals) == {"ceiling", "real", "mean_mel", "other_sentence", "noise"}
+    for name, metrics in {"model": record["metrics"], **signals}.items():
+        for kind, field in (("judge", "heard_judge"), ("pocketsphinx", "heard")):
+            heard = [c[field] if name == "model" else c["heard_in"][name][kind] for c in clips]
+            rate = word_error_rate([c["words"] for c in clips], heard, ["s2"] * len(clips))
+            assert metrics[f"wer_{kind}"] == rate["wer"], (name, kind)
+            assert record["per_slot"][name][kind] == rate["per_slot"]
+    rows = split_rows(grid, load_corpora()["grid"], "vcagan-16-7-10").rows["test"]
+    real = [one for batch in sounds.read_mels(grid, rows) for one in batch]
+    stored = judging.load(judge, grid)
+    # What is heard in the stored sound is what is heard in the stored log-mels of it.
+    assert [c["heard_in"]["real"]["judge"] for c in clips] == transcribe(stored.judge, real)
+    flag = record["flags"]["wer_judge"]
+    assert flag["hash"] == fingerprint(stored.judge) and flag["split"] == "vcagan-16-7-10"
+    assert flag["own_wer"]["real"]["value"] is not None and flag["judge_saw_test"] == 1
+
+
+def test_without_a_judge_the_figure_is_null_and_says_why(
+    plain: tuple[dict[str, Any], Any], judged: tuple[dict[str, Any], Path]
+) -> None:
+    record = plain[0]
+    signals = [record[name] for name in ("metrics", "ceiling", "real")]
+    for metrics in [*signals, *record["floors"].values()]:
+        assert metrics["wer_judge"]["value"] is None
+        assert "avb train judge" in metrics["wer_judge"]["reason"]
+    assert record["flags"]["wer_judge"] is None and "wavs" not in record
+    alone = record["floors"]["other_sentence"]["wer_pocketsphinx"]
+    assert alone["value"] is None and "no clip" in alone["reason"]
+    same, clip = record["clips"][0], judged[0]["clips"][0]  # the rest depends on no judge
+    # ESTOI of an untrained network is a sum that nearly cancels: a share of it says nothing.
+    for name, value in clip["values"].items():
+        wanted = value and pytest.approx(value, rel=1e-6, abs=1e-6)
+        assert same["values"][name] == wanted, name
+    assert same["heard"] == clip["heard"]
+    assert "heard_judge" in clip and "heard_judge" not in same
+
+
+def test_what_is_written_is_what_was_scored(
+    grid: Index, judged: tuple[dict[str, Any], Path]
+) -> None:
+    record, folder = judged
+    assert record["wavs"]["files"] == 3 * len(record["clips"]) == len(list(folder.rglob("*"))) - 1
+    for clip in record["clips"]:
+        heard = {}
+        for signal in ("model", "griffin_lim", "real"):
+            with wave.open(str(folder / f"{clip['key']}.{signal}.wav")) as file:
+                shape = file.getnchannels(), file.getsampwidth(), file.getframerate()
+                assert shape == (1, 2, 16_000) and file.getnframes() == 48_000
+                samples = np.frombuffer(file.readframes(48_000), "<i2")
+            heard[signal] = (samples / 32768).astype(np.float32)
+        again = score_clip(heard["real"], heard["model"], sounds.front_end(grid))["values"]
+        for name in ("stoi", "estoi", "mel_distance"):
+            assert again[name] == pytest.approx(clip["values"][name], abs=0.01), name
+        assert (
+            score_clip(heard["real"], heard["griffin_lim"], sounds.front_end(grid))["values"][
+                "estoi"
+            ]
+            > 0.6
+        )
+
+
+def test_sounds_too_loud_for_16_bits_are_made_quieter_and_named(tmp_path: Path) -> None:
+    tone = np.sin(np.arange(1600) / 5).astype(np.float32)
+    exact = (np.arange(-32768, 32768) / 32768).astype(np.float32)
+    folder = sounds.WavFolder(tmp_path / "a" / "b")
+    folder.write("model", ["s1/x", "s1/y", "s2/z"], [1.5 * tone, 0.5 * tone, exact])
+    assert folder.written == 3 and folder.scaled == ["x.model.wav"]
+    written = {
+        path.name[0]: np.frombuffer(path.read_bytes()[44:], "<i2")
+        for path in (tmp_path / "a" / "b").rglob("*.wav")
+    }
+    assert np.abs(written["x"]).max() == 32767
+    np.testing.assert_allclose(written["x"] / 32767, tone / np.abs(tone).max(), atol=1e-4)
+    np.testing.assert_allclose(written["y"] / 32768, 0.5 * tone, atol=1e-4)
+    assert written["z"].tolist() == list(range(-32768, 32768))
+    with pytest.raises(UsageError, match="leads out of"):
+        folder.write("model", ["../../x"], [tone])
+    assert not list(tmp_path.glob("*.wav"))
+
+
+def test_half_a_sound_never_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = sounds.WavFolder(tmp_path / "wavs")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(UsageError, match=r"x\.model\.wav: cannot be written \(No space left"):
+        folder.write("model", ["s1/x"], [np.zeros(1600, np.float32)])
+    assert not [path for path in (tmp_path / "wavs").rglob("*") if path.is_file()]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot be made"):
+        sounds.WavFolder(tmp_path / "file" / "wavs")
+
+
+def test_the_mean_of_the_training_clips_is_the_floor(
+    grid: Index, speech_run: Path, plain: tuple[dict[str, Any], Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    record, mean = plain
+    corpus = load_corpora()["grid"]
+    rows = split_rows(grid, corpus, "vcagan-16-7-10").rows
+    train = [one for batch in sounds.read_mels(grid, rows["train"]) for one in batch]
+    torch.testing.assert_close(mean, torch.stack(train).mean(0))
+    assert record["flags"]["mean_mel"] == {"part": "train", "clips": len(train)}
+    # Shards without a training clip have the mean of what is evaluated, and say so.
+    alone = speech_run.with_name("alone.pt")
+    changed(speech_run, alone, speakers=["s2"])
+    monkeypatch.setattr(word_errors, "ears", lambda judge, mel: {})
+    record = evaluate("l2s", alone, grid, corpus, limit=1)
+    assert record["flags"]["mean_mel"] == {"part": "evaluated", "clips": 1}
+
+
+def test_of_very_many_training_clips_some_are_taken_for_the_mean(
+    grid: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sounds, "MEAN_CLIPS", 3)
+    rows = np.arange(7)
+    mean, count = sounds.mean_mel(grid, rows)
+    chosen = [one for batch in sounds.read_mels(grid, rows[[0, 3, 6]]) for one in batch]
+    assert count == 3
+    torch.testing.assert_close(mean, torch.stack(chosen).mean(0))
+
+
+def test_a_clip_of_one_picture_and_one_without_a_sentence_lose_no_other(
+    grid: Index, speech_run: Path, judge: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = eval_l2s.reconstruct
+
+    def cut(*given: Any) -> Any:
+        clips = real(*given)
+        clips.sounds[0] = clips.sounds[0][20_000:20_640]
+        clips.true[0], clips.made[0] = clips.true[0][:, :4], clips.made[0][:, :4]
+        clips.facts[1]["words"] = ["hello"]
+        return clips
+
+    corpus = load_corpora()["grid"]
+    given: Any = ("l2s", speech_run, grid, corpus, "train")
+    whole = evaluate(*given, judge=judge)
+    monkeypatch.setattr(eval_l2s, "reconstruct", cut)
+    record = evaluate(*given, judge=judge)
+    short = record["clips"][0]
+    assert {f["key"] for f in record["failures"]["stoi"]} == {short["key"]}
+    for mine, theirs in zip(record["clips"][1:], whole["clips"][1:], strict=True):
+        for name in ("stoi", "estoi", "mel_distance"):
+            assert mine["values"][name] == pytest.approx(theirs["values"][name], abs=1e-4)
+    for name in ("wer_judge", "wer_pocketsphinx"):
+        assert record["metrics"][name]["left_out"] == 1 and "left_out" not in whole["metrics"][name]
+        assert record["metrics"][name]["value"] is not None
+    assert ["heard" in clip for clip in record["clips"]] == [True, False, True, True]
+
+
+def changed(path: Path, to: Path, **data: Any) -> None:
+    """A copy of a checkpoint with other facts about its data."""
+    state = checkpoint.load(path)
+    checkpoint.save(to, state | {"data": state["data"] | data})
+
+
+def test_talkers_and_lists_of_the_run_are_evaluated(
+    lrw: Index, grid: Index, recipe: Any, tmp_path: Path
+) -> None:
+    corpora = load_corpora()
+    everything = sorted(grid.key(i) for i in range(len(grid)))
+    for part, talkers in (("train", {"s1"}), ("test", {"s2"}), ("all", {"s1", "s2"})):
+        data = {"split": "vcagan-16-7-10", "speakers": ["s1", "s2"], "listed": None}
+        rows = part_rows(grid, corpora["grid"], data, part)
+        assert {grid.key(i).split("/")[0] for i in rows} == talkers
+    listed = {everything[0]: "test", everything[3]: "train", "s99/none": "test"}
+    data = {"split": "mine.txt", "listed": listed}
+    assert [grid.key(i) for i in part_rows(grid, corpora["grid"], data, "test")] == everything[:1]
+    some = part_rows(grid, corpora["grid"], data, "all")
+    assert sorted(grid.key(i) for i in some) == [everything[0], everything[3]]
+    with pytest.raises(UsageError, match="mine.txt leaves nothing for val"):
+        part_rows(grid, corpora["grid"], data, "val")
+    for known in ({"listed": {"s99/none": "test"}}, {"speakers": ["s99"], "listed": None}):
+        gone = {"split": "vcagan-16-7-10"} | known
+        with pytest.raises(UsageError, match="holds no clip of the run's split"):
+            part_rows(grid, corpora["grid"], gone, "all")
+        assert not len(part_rows(grid, corpora["grid"], gone, "train", need=False))
+    plain = {"split": "vcagan-16-7-10"}  # a checkpoint from before talkers were stored
+    assert len(part_rows(grid, corpora["grid"], plain, "all")) == len(grid)
+    best = trained("lip", recipe, lrw, tmp_path)
+    chosen = [lrw.key(i) for i in range(3)]
+    changed(best, tmp_path / "x.pt", split="mine.txt", listed=dict.fromkeys(chosen, "test"))
+    record = evaluate("lip", tmp_path / "x.pt", lrw, corpora["lrw"])
+    assert [clip["key"] for clip in record["clips"]] == chosen
+    assert record["flags"]["split"] == "mine.txt"
+
+
+def test_intervals_draw_talkers_when_none_of_them_was_trained_on(
+    grid: Index, speech_run: Path, tmp_path: Path
+) -> None:
+    keys = [grid.key(i) for i in range(len(grid))]
+    parts = {"s1": "train", "s3": "train", "s2": "test", "s9": "test"}
+    strangers = {key: parts[key.split("/")[0]] for key in keys}
+    mixed = strangers | {keys[0]: "test"}
+    for listed, unseen in ((strangers, True), (mixed, False)):
+        changed(speech_run, tmp_path / "x.pt", split="mine.txt", listed=listed)
+        record = evaluate("l2s", tmp_path / "x.pt", grid, load_corpora()["grid"])
+        assert record["flags"]["intervals"].startswith("of talkers") == unseen
+        clips, shown = record["clips"], record["metrics"]
+        for name, value in summarise(clips, unseen_talkers=unseen)["metrics"].items():
+            assert shown[name] == value
+        assert shown["stoi"] != summarise(clips, unseen_talkers=not unseen)["metrics"]["stoi"]
+        said, heard = [c["words"] for c in clips], [c["heard"] for c in clips]
+        talkers = [c["talker"] for c in clips] if unseen else None
+        assert shown["wer_pocketsphinx"] == word_error_rate(said, heard, talkers)["wer"]
+
+
+def test_another_task_another_label_map_and_an_empty_part_are_named(
+    lrw: Index, grid: Index, recipe: Any, tmp_path: Path
+) -> None:
+    best = trained("lip", recipe, lrw, tmp_path)
+    corpora = load_corpora()
+    with pytest.raises(UsageError, match="a checkpoint for lip, not for l2s"):
+        evaluate("l2s", best, grid, corpora["grid"])
+    with pytest.raises(UsageError, match="label map is not the one"):
+        evaluate("lip", best, grid, corpora["grid"])
+    with pytest.raises(UsageError, match="leaves nothing for test"):
+        evaluate("lip", best, lrw, corpora["lrw"])  # twelve drawn clips have no test part

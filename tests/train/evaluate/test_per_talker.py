@@ -1,0 +1,79 @@
+"""The mean over talkers weighs every talker alike, whatever the number of clips."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from avb.pipeline.errors import UsageError
+from avb.tools.report.runs import Result
+from avb.tools.report.tables import metrics_table, slots_table
+from avb.train.evaluate.per_talker import join
+
+SAID = "bin blue at f two now".split()
+WRONG = "bin blue at b six now".split()  # two of six words
+
+
+def record(talker: str, values: list[float], heard: list[str]) -> dict[str, Any]:
+    clips = [
+        {
+            "key": f"{talker}/clip{i}",
+            "talker": talker,
+            "words": SAID,
+            "values": {"estoi": value},
+            "failures": {},
+            "heard_judge": heard,
+        }
+        for i, value in enumerate(values)
+    ]
+    flags = {"speakers": [talker], "checkpoint_sha256": talker, "n": len(clips)}
+    rest: dict[str, Any] = {"metrics": {}, "ceiling": {}, "floors": {}, "addressing": None}
+    return {"task": "l2s", "flags": flags, "clips": clips} | rest
+
+
+def test_talkers_count_alike_and_word_errors_are_pooled() -> None:
+    joined = join([record("s1", [0.2, 0.4, 0.6], SAID), record("s2", [0.8], WRONG)])
+    assert joined["metrics"]["estoi"]["value"] == pytest.approx((0.4 + 0.8) / 2)
+    assert joined["metrics"]["wer_judge"]["value"] == pytest.approx(2 / 24)
+    assert "wer_pocketsphinx" not in joined["metrics"]
+    assert joined["flags"]["n"] == 4 and joined["flags"]["speakers"] == ["s1", "s2"]
+
+
+def test_ceiling_floors_and_real_sound_are_means_over_talkers() -> None:
+    def measured(talker: str, value: float, noise: float | None) -> dict[str, Any]:
+        figure = {"value": value, "low": value - 0.1, "high": value + 0.1}
+        none = {"value": noise, "low": None, "high": None}
+        return record(talker, [0.2], SAID) | {
+            "ceiling": {"estoi": figure},
+            "real": {"wer_judge": figure},
+            "floors": {"mean_mel": {"estoi": figure}, "noise": {"estoi": none}},
+            "per_slot": {"real": {"judge": {"digit": figure}}},
+        }
+
+    joined = join([measured("s1", 0.5, 0.1), measured("s2", 0.7, None)])
+    assert joined["ceiling"] == {"estoi": pytest.approx(0.6)}
+    assert joined["real"] == {"wer_judge": pytest.approx(0.6)}
+    assert joined["floors"]["mean_mel"]["estoi"] == pytest.approx(0.6)
+    assert joined["floors"]["noise"]["estoi"] is None
+    assert joined["per_slot"]["real"]["judge"]["digit"] == pytest.approx(0.6)
+    assert joined["models"]["s2"]["ceiling"]["estoi"]["low"] == pytest.approx(0.6)
+    result = Result(Path("x.json"), "joined", joined)
+    assert metrics_table(result) and slots_table(result)  # the report takes it as any other
+
+
+def test_words_are_right_by_talker() -> None:
+    def words(talker: str, right: list[bool]) -> dict[str, Any]:
+        clips = [{"key": f"{talker}/a#{i}", "right": r, "top5": True} for i, r in enumerate(right)]
+        return record(talker, [], SAID) | {"task": "lip", "clips": clips}
+
+    joined = join([words("s1", [True, True, False, False]), words("s2", [True])])
+    assert joined["metrics"]["top1"]["value"] == pytest.approx(0.75)
+    assert set(joined["metrics"]) == {"top1", "top5"}  # the clips tell no more
+    assert joined["metrics"]["top5"]["value"] == 1
+
+
+def test_one_clip_in_two_records_is_refused() -> None:
+    with pytest.raises(UsageError, match="same clips"):
+        join([record("s1", [0.2], SAID), record("s1", [0.3], SAID)])

@@ -1,0 +1,69 @@
+"""Promise: word errors are edit distances, pooled over all words."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from avb.train.evaluate.words.grammar import (
+    SLOT_WORDS,
+    slot_targets,
+    slot_words,
+    word_error_rate,
+    word_errors,
+)
+
+pytest.importorskip("jiwer", reason="word errors are counted by jiwer, in the extra eval")
+
+SAID = "bin blue at f two now".split()
+
+
+def edit_distance(first: list[str], second: list[str]) -> int:
+    row = list(range(len(second) + 1))
+    for i, a in enumerate(first, 1):
+        last, row[0] = row[0], i
+        for j, b in enumerate(second, 1):
+            last, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, last + (a != b))
+    return row[-1]
+
+
+def test_slots_have_the_sizes_of_the_corpus() -> None:
+    assert [len(words) for words in SLOT_WORDS] == [4, 4, 4, 25, 10, 4]
+    assert len({word for words in SLOT_WORDS for word in words}) == 51
+
+
+def test_targets_and_words_are_inverse() -> None:
+    assert slot_words(slot_targets(SAID)) == SAID
+    with pytest.raises(ValueError, match="'w' is no letter"):
+        slot_targets("bin blue at w two now".split())
+    with pytest.raises(ValueError, match="2 words"):
+        slot_targets(["bin", "blue"])
+
+
+def test_errors_are_the_edit_distance() -> None:
+    draw = random.Random(0)
+    words = ["a", "b", "c"]
+    for _ in range(200):
+        said = draw.choices(words, k=draw.randint(1, 6))
+        heard = draw.choices(words, k=draw.randint(0, 7))
+        found = word_errors(said, heard)
+        total = found["substitutions"] + found["deletions"] + found["insertions"]
+        assert total == edit_distance(said, heard)
+        assert sum(found["wrong"]) == found["substitutions"] + found["deletions"]
+
+
+def test_an_insertion_moves_no_slot() -> None:
+    found = word_errors(SAID, "bin blue blue at f two now".split())
+    assert (found["insertions"], found["wrong"]) == (1, [False] * 6)
+
+
+def test_rate_is_pooled_and_by_slot() -> None:
+    heard = ["bin blue at f two now".split(), "bin blue at s two soon".split(), []]
+    found = word_error_rate([SAID] * 3, heard, draws=100)
+    assert found["wer"]["value"] == pytest.approx((0 + 2 + 6) / 18)
+    slots = {name: s["value"] for name, s in found["per_slot"].items()}
+    third = pytest.approx(1 / 3)
+    assert slots["command"] == third and slots["letter"] == slots["adverb"] == pytest.approx(2 / 3)
+    longer = word_error_rate([["bin"], SAID], [["lay"], SAID], draws=100)
+    assert longer["wer"]["value"] == pytest.approx(1 / 7) and longer["per_slot"] == {}

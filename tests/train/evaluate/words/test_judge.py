@@ -1,0 +1,241 @@
+"""Promise: a judge learns from training clips alone, and its file says all that its figures need.
+
+Whether it hears well is proved on real speech (test_recogniser.py, make slow).
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from avb.pipeline.clip.audio import log_mel
+from avb.pipeline.config import load_corpora
+from avb.pipeline.errors import UsageError
+from avb.pipeline.stream.index import Index
+from avb.tools.cli import app
+from avb.train import checkpoint, sounds
+from avb.train.evaluate.metrics.bounds import invert_all
+from avb.train.evaluate.words import judge
+from avb.train.evaluate.words.grammar import slot_targets, word_error_rate
+from avb.train.evaluate.words.recogniser import Judge, Training, fingerprint, transcribe
+from avb.train.split import Parts, split_rows
+
+pytest.importorskip("jiwer", reason="word errors are counted with the extra eval")
+SPLIT = "vcagan-16-7-10"  # train s1 s3, val s9, test s2
+
+
+def split(index: Index) -> Parts:
+    return split_rows(index, load_corpora()["grid"], SPLIT)
+
+
+def keys(index: Index, rows: Any) -> set[str]:
+    return {index.key(int(row)) for row in rows}
+
+
+def avb(*words: object) -> tuple[int, str]:
+    run = CliRunner().invoke(app, [str(word) for word in words])
+    if run.exception is not None and not isinstance(run.exception, SystemExit):
+        raise run.exception
+    return run.exit_code, run.stderr
+
+
+@pytest.fixture(scope="module")
+def file(grid: Index, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("judge") / "made" / "judge.pt"
+    code, text = avb(
+        "train", "judge", "--data", grid.folder, "--split", "speaker-independent",
+        "--epochs", 2, "--seed", 5, "--device", "cpu", "--out", path,
+    )  # fmt: skip
+    assert code == 0 and f"split {SPLIT}" in text and "epoch 2/2 loss" in text
+    assert "word error on real of 2 validation clips" in text and "word error on griffin" in text
+    return path
+
+
+def test_only_training_clips_are_learnt_from_and_only_validation_clips_measured(
+    grid: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = split(grid)
+    read: list[set[str]] = []
+    taught: list[Any] = []
+
+    def read_mels(index: Index, rows: Any) -> Any:
+        read.append(keys(index, rows))
+        return real_read(index, rows)
+
+    def train_judge(mels: Any, words: Any, training: Any, report: Any) -> Judge:
+        taught.extend((mels.clone(), words.clone(), training))
+        return Judge().eval()
+
+    real_read = sounds.read_mels
+    monkeypatch.setattr(sounds, "read_mels", read_mels)
+    monkeypatch.setattr(judge, "train_judge", train_judge)
+    training = Training(epochs=1, seed=3)
+    state = judge.train(grid, parts, training, torch.device("cpu"))
+    train, val = (keys(grid, parts.rows[part]) for part in ("train", "val"))
+    assert read == [train, val] and set(state["data"]["keys"]) == train
+    mels, words, how = taught
+    rows = parts.rows["train"]
+    mel = sounds.front_end(grid)
+    stored = [one for batch in real_read(grid, rows) for one in batch]
+    assert len(mels) == len(words) == 2 * len(rows) and how == training
+    assert torch.equal(mels[: len(rows)], torch.stack(stored))
+    again = [torch.from_numpy(log_mel(s, mel, 16_000)) for s in invert_all(stored, mel)]
+    torch.testing.assert_close(mels[len(rows) :], torch.stack(again))
+    spoken = [slot_targets([w for w, _, _ in grid.words(row)]) for row in rows]
+    assert words.tolist() == spoken * 2
+
+
+def test_the_file_holds_plain_values_and_all_that_a_figure_needs(grid: Index, file: Path) -> None:
+    state = torch.load(file, weights_only=True)
+    parts = split(grid)
+    assert state["format"] == checkpoint.FORMAT and state["task"] == "judge"
+    assert state["mel"] == dataclasses.asdict(sounds.front_end(grid))
+    assert state["data"]["split"] == SPLIT and state["data"]["corpus"] == "grid"
+    assert state["data"]["split_source"] == parts.source and state["data"]["speakers"] is None
+    assert state["data"]["fingerprint"] == grid.dataset["fingerprint"]
+    assert state["training"]["epochs"] == 2 and state["training"]["seed"] == 5
+    assert state["clips"] == len(parts.rows["train"]) and state["revision"] and state["torch"]
+    network = judge.load(file, grid).judge
+    assert fingerprint(network) == state["hash"] and not network.training
+    held = [one for batch in sounds.read_mels(grid, parts.rows["val"]) for one in batch]
+    words = [[w for w, _, _ in grid.words(row)] for row in parts.rows["val"]]
+    own = word_error_rate(words, transcribe(network, held))
+    assert state["val"]["real"]["wer"] == own["wer"] and state["val"]["clips"] == len(held)
+    assert set(state["val"]["real"]["per_slot"]) == set(own["per_slot"])
+    swapped = word_error_rate(words, transcribe(network, held[::-1]))
+    assert state["val"]["other_sentence"]["wer"] == swapped["wer"]
+
+
+def test_what_a_figure_is_printed_with_names_the_split_and_the_own_error(
+    grid: Index, file: Path
+) -> None:
+    stored = judge.load(file, grid)
+    flags = stored.flags()
+    json.dumps(flags)
+    assert flags["hash"] == fingerprint(stored.judge) and flags["split"] == SPLIT
+    assert set(flags["own_wer"]) == {"real", "griffin_lim", "other_sentence"}
+    assert "keys" not in flags and flags["clips"] == 4
+    parts = split(grid)
+    train, test = (sorted(keys(grid, parts.rows[part])) for part in ("train", "test"))
+    assert stored.saw(test, "grid") == 0 and stored.saw(test + train[:1], "grid") == 1
+    assert stored.saw(train, "mine") is None
+
+
+def test_talkers_and_lists_narrow_the_training(grid: Index, tmp_path: Path) -> None:
+    rows = {part: sorted(keys(grid, found)) for part, found in split(grid).rows.items()}
+    lines = [f"{part}/{key}\n" for part in ("train", "val") for key in rows[part]]
+    (tmp_path / "mine.txt").write_text("".join(lines))
+    for words in (["--split-file", tmp_path / "mine.txt"], ["--split", SPLIT]):
+        out = tmp_path / f"{words[0][2:]}.pt"
+        code, _ = avb(
+            "train", "judge", "--data", grid.folder, "--speakers", "s1,s9", *words,
+            "--epochs", 1, "--device", "cpu", "--out", out,
+        )  # fmt: skip
+        data = torch.load(out, weights_only=True)["data"]
+        assert code == 0 and data["speakers"] == ["s1", "s9"]
+        assert sorted(data["keys"]) == [key for key in rows["train"] if key.startswith("s1/")]
+        assert bool(data["listed"]) == (words[0] == "--split-file")
+
+
+def test_clips_of_other_lengths_hold_their_last_column(
+    grid: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths = [300, 296]
+    mels = [torch.randn(80, n) for n in lengths]
+    monkeypatch.setattr(sounds, "read_mels", lambda index, rows: iter([mels]))
+    monkeypatch.setattr(judge, "griffin_lim_copies", lambda mels, mel: [m + 1 for m in mels])
+    index = dataclasses.replace(grid, num_mel=np.array(lengths))
+    found = judge.with_copies(
+        index, np.arange(2), sounds.front_end(grid), torch.device("cpu"), lambda text: None
+    )
+    assert found.shape == (4, 80, 300) and torch.equal(found[0], mels[0])
+    assert torch.equal(found[1, :, :296], mels[1])
+    assert torch.equal(found[1, :, 296:], mels[1][:, -1:].expand(-1, 4))
+    assert torch.equal(found[2:], found[:2] + 1)
+
+
+def other_front_end(index: Index, **changes: Any) -> Index:
+    dataset = copy.deepcopy(index.dataset)
+    dataset["mel"] |= changes
+    return dataclasses.replace(index, dataset=dataset)
+
+
+def test_what_is_no_judge_for_these_shards_is_one_line(
+    grid: Index, file: Path, tmp_path: Path
+) -> None:
+    def refused(path: Path, index: Index = grid) -> str:
+        with pytest.raises(UsageError) as raised:
+            judge.load(path, index)
+        assert len(str(raised.value).splitlines()) == 1
+        return str(raised.value)
+
+    lip = tmp_path / "lip.pt"
+    checkpoint.save(lip, {"recipe": {"task": "lip"}, "model": {}})
+    assert "a checkpoint for lip, not for judge; make one with avb train judge" in refused(lip)
+    with pytest.raises(UsageError, match="a checkpoint for judge, not for l2s"):
+        checkpoint.load(file, "l2s")
+    found = refused(file, other_front_end(grid, window=400, power=2.0))
+    assert "window 800, there 400; power 1.0, there 2.0" in found
+    judge.load(file, other_front_end(grid, uint8_max=2.0))  # only says how mels are stored
+    state = torch.load(file, weights_only=True)
+    state["weights"]["gru.weight_ih_l0"][0, 0] += 1e-3
+    checkpoint.save(tmp_path / "bent.pt", state)
+    assert "not those of its hash" in refused(tmp_path / "bent.pt")
+    for part, value, said in (
+        ("data", math.nan, "data: expected a mapping, found nan"),
+        ("sample_rate", "x" * 3000, "sample_rate: expected int, found 'xxx"),
+        ("val", {}, "val: the key 'real' is missing"),
+        ("training", {"epochs": None}, "epochs: expected int"),
+    ):
+        checkpoint.save(tmp_path / "odd.pt", state | {part: value})
+        assert said in (line := refused(tmp_path / "odd.pt")) and len(line) < 400
+    del state["weights"]["gru.weight_ih_l0"]
+    checkpoint.save(tmp_path / "old.pt", state)
+    assert "of another version" in refused(tmp_path / "old.pt")
+
+
+def test_a_clip_of_other_words_is_left_out_and_named(
+    grid: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts, real = split(grid), judge._spoken
+    odd = int(parts.rows["train"][1])
+    monkeypatch.setattr(judge, "_spoken", lambda i, r: ["hello"] if r == odd else real(i, r))
+    said: list[str] = []
+    state = judge.train(grid, parts, Training(epochs=1), torch.device("cpu"), said.append)
+    assert set(state["data"]["keys"]) == keys(grid, parts.rows["train"]) - {grid.key(odd)}
+    assert state["clips"] == len(parts.rows["train"]) - 1
+    assert said[0].startswith("1 of 4 clips of train left out") and grid.key(odd) in said[0]
+
+
+def test_a_wrong_word_is_one_line_and_nothing_is_overwritten(
+    lrw: Index, grid: Index, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "judge.pt"
+    before = file.read_bytes()
+    for words, message in (
+        (["--data", lrw.folder, "--out", out], "a judge learns GRID's six slots"),
+        (["--data", grid.folder, "--out", file], "is there already"),
+        (["--data", grid.folder, "--out", out, "--split", "nobody"], "no split 'nobody'"),
+        (
+            ["--data", grid.folder, "--out", file / "below.pt", "--split", SPLIT],
+            "cannot be written",
+        ),
+    ):
+        code, text = avb("train", "judge", *words, "--device", "cpu")
+        assert code == 2 and message in text and "Traceback" not in text, text
+    assert not out.exists() and file.read_bytes() == before
+    real_find = sounds.importlib.util.find_spec
+    monkeypatch.setattr(
+        sounds.importlib.util, "find_spec", lambda n: None if n == "jiwer" else real_find(n)
+    )
+    with pytest.raises(UsageError, match=r"jiwer not installed: pip install jiwer"):
+        judge.train(grid, split(grid), Training(epochs=1), torch.device("cpu"))

@@ -1,0 +1,296 @@
+"""The loop: an interrupted run ends with the weights of an unbroken one; every promise on CPU."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from avb.pipeline.errors import UsageError
+from avb.pipeline.stream.index import Index
+from avb.pipeline.stream.stream import Stream
+from avb.train import checkpoint, trainer
+from avb.train.split import Parts
+
+
+def parts_of(index: Index) -> Parts:
+    everything = np.arange(len(index))
+    return Parts("all", "test", {"train": everything, "val": everything[:3], "test": everything})
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return checkpoint.load(out / "last.pt")["model"]
+
+
+def same(a: Path, b: Path) -> bool:
+    first, second = weights(a), weights(b)
+    return all(torch.equal(first[k], second[k]) for k in first)
+
+
+def run(recipe: Any, index: Index, out: Path, **options: Any) -> dict[str, Any]:
+    return trainer.train(recipe, index, parts_of(index), out, **options)
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_a_resumed_run_ends_with_the_same_weights(
+    lrw: Index, recipe: Any, tmp_path: Path, ema: float
+) -> None:
+    unbroken = recipe("lip", ema=ema)
+    run(unbroken, lrw, tmp_path / "a")
+    run(recipe("lip", ema=ema, steps=3), lrw, tmp_path / "b")
+    assert not same(tmp_path / "a", tmp_path / "b")
+    run(unbroken, lrw, tmp_path / "b", resume=True)
+    assert same(tmp_path / "a", tmp_path / "b")
+
+
+def test_a_signal_saves_and_the_resumed_run_is_the_unbroken_one(
+    lrw: Index, recipe: Any, tmp_path: Path
+) -> None:
+    run(recipe("lip"), lrw, tmp_path / "a")
+    real = trainer.one_step
+
+    def interrupted(state: Any, *rest: Any) -> Any:
+        if state.step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(state, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "one_step", interrupted)
+        with pytest.raises(trainer.Preempted, match="saved at step 4"):
+            run(recipe("lip"), lrw, tmp_path / "b")
+    run(recipe("lip"), lrw, tmp_path / "b", resume=True)
+    assert same(tmp_path / "a", tmp_path / "b")
+
+
+KILLED = """
+import json, os, signal, sys
+from pathlib import Path
+import numpy as np
+import torch
+from avb.pipeline.stream.index import load_index
+from avb.train import trainer
+from avb.train.recipe import make_recipe
+from avb.train.split import Parts
+torch.set_num_threads(int(sys.argv[4]))
+index, real = load_index(sys.argv[1]), loop.one_step
+def one_step(run, *rest):
+    if run.step == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(run, *rest)
+loop.one_step = one_step
+rows = np.arange(len(index))
+parts = Parts("all", "test", {"train": rows, "val": rows[:3], "test": rows})
+loop.train(make_recipe("lip", json.loads(sys.argv[3]), "test"), index, parts, Path(sys.argv[2]))
+"""
+
+
+def test_a_run_killed_outright_resumes_to_the_weights_of_an_unbroken_one(
+    lrw: Index, recipe: Any, tmp_path: Path
+) -> None:
+    plan = recipe("lip", ema=0.9, augment={"erase": 24})
+    run(plan, lrw, tmp_path / "a")
+    out, script = tmp_path / "b", tmp_path / "killed.py"
+    script.write_text(KILLED)
+    words = [str(lrw.folder), str(out), json.dumps(plan.as_dict()), str(torch.get_num_threads())]
+    done = subprocess.run([sys.executable, str(script), *words], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert checkpoint.load(out / "last.pt")["counters"]["step"] == 3  # steps 4 and 5 are lost
+    run(plan, lrw, out, resume=True)
+    assert same(tmp_path / "a", out)
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_validation_counts_each_clip_once_under_any_number_of_processes(
+    lrw: Index, recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, world: int
+) -> None:
+    rows = np.arange(len(lrw))[:7]  # a number that neither 2 nor 3 divides
+    shares: list[torch.Tensor] = []
+
+    def collect(value: torch.Tensor, processes: int) -> torch.Tensor:
+        assert processes == world
+        shares.append(value)
+        return sum(shares, torch.zeros_like(value))  # of the last process: the sum over all
+
+    monkeypatch.setattr(trainer, "global_sum", collect)
+    seen: list[str] = []
+    real = trainer.task.prepare
+
+    def prepare(batch: Any, *rest: Any, **options: Any) -> Any:
+        seen.extend(batch.keys)
+        return real(batch, *rest, **options)
+
+    monkeypatch.setattr(trainer.task, "prepare", prepare)
+    for rank in range(world):
+        state = trainer.start(recipe("lip"), lrw, tmp_path, "cpu", rank, world)
+        record = trainer.validate(state, lrw, rows)
+    assert sorted(seen) == sorted(lrw.key(i) for i in rows)
+    assert record["clips"] == 7
+    assert all(0 < float(share[1]) < 7 for share in shares) or world == 1
+
+
+def test_metrics_hold_each_step_once_also_after_a_resume(
+    lrw: Index, recipe: Any, tmp_path: Path
+) -> None:
+    run(recipe("lip", steps=3), lrw, tmp_path)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "loss": 1.0}\n{"step": 6, "lo')  # what a kill leaves
+    run(recipe("lip"), lrw, tmp_path, resume=True)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    trained = [line["step"] for line in lines if "loss" in line]
+    validated = [line["step"] for line in lines if "val_score" in line]
+    assert trained == [3, 6] and validated == [3, 6]
+    assert {"loss", "recalled", "real", "saving", "bridging", "clips_per_s"} <= set(lines[0])
+
+
+def test_tensorboard_holds_what_the_metrics_hold(lrw: Index, recipe: Any, tmp_path: Path) -> None:
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    run(recipe("lip", steps=3), lrw, tmp_path)
+    found = events.EventAccumulator(str(tmp_path)).Reload()
+    line = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
+    (event,) = found.Scalars("loss")
+    assert event.step == line["step"] == 3 and event.value == pytest.approx(line["loss"])
+    assert "val_score" in found.Tags()["scalars"]
+
+
+def test_accumulation_changes_no_gradient(lrw: Index, recipe: Any, tmp_path: Path) -> None:
+    """With dropout 0 and batch norm in evaluation, two halves are the whole batch."""
+    grads = []
+    for accumulate in (1, 2):
+        plan = recipe("lip", accumulate=accumulate, model={"dropout": 0.0} | recipe("lip").model)
+        state = trainer.start(plan, lrw, tmp_path / str(accumulate), "cpu", 0, 1)
+        for module in state.model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        quiet(state.model)
+        batch = next(iter(Stream(lrw, batch_size=4, seed=0, workers=0)))
+        trainer.one_step(state, state.model, batch)
+        grads.append([p.grad.clone() for p in state.model.parameters() if p.grad is not None])
+    for a, b in zip(*grads, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def quiet(model: torch.nn.Module) -> None:
+    """Keep dropout and batch norm out of it, also after `.train()`."""
+    model.eval()
+    model.train = lambda mode=True: model  # type: ignore[method-assign, assignment]
+
+
+def test_a_loss_that_is_not_a_number_names_its_clips_and_keeps_the_checkpoint(
+    lrw: Index, recipe: Any, tmp_path: Path
+) -> None:
+    run(recipe("lip", steps=3), lrw, tmp_path)
+    good = weights(tmp_path)
+    real = trainer.one_step
+
+    def broken(state: Any, network: Any, batch: Any) -> Any:
+        values = real(state, network, batch)
+        return values | {"loss": torch.tensor(float("nan"))} if state.step == 4 else values
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "one_step", broken)
+        with pytest.raises(trainer.Diverged, match=r"nan on the batch (train|val|test)/"):
+            run(recipe("lip"), lrw, tmp_path, resume=True)
+    after = weights(tmp_path)
+    assert all(torch.equal(good[k], after[k]) for k in good)
+
+
+def test_a_gradient_that_is_not_finite_is_not_saved_though_the_loss_is(
+    lrw: Index, recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(recipe("lip", steps=3), lrw, tmp_path)
+    good = weights(tmp_path)
+    real = trainer.weigh
+
+    def steep(*values: Any) -> torch.Tensor:
+        total = real(*values)
+        total.register_hook(lambda grad: grad * torch.inf)
+        return total
+
+    monkeypatch.setattr(trainer, "weigh", steep)
+    with pytest.raises(trainer.Diverged, match=r"the gradient became (nan|inf) on the batch"):
+        run(recipe("lip", steps=4), lrw, tmp_path, resume=True)  # step 4 is validated and saved
+    after = weights(tmp_path)
+    assert all(torch.equal(good[k], after[k]) for k in good)
+
+
+def test_the_best_weights_outlive_a_full_disk(
+    lrw: Index, recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = checkpoint.save
+
+    def full(path: Path, state: dict[str, Any]) -> None:
+        if path.name == refused:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(path, state)
+
+    for refused in ("best.pt", "last.pt"):
+        monkeypatch.setattr(checkpoint, "save", full)
+        with pytest.raises(OSError, match="No space left"):
+            run(recipe("lip"), lrw, tmp_path / refused)
+        monkeypatch.setattr(checkpoint, "save", real)
+        record = run(recipe("lip"), lrw, tmp_path / refused, resume=True)
+        best = checkpoint.load(tmp_path / refused / "best.pt")
+        assert best["counters"]["best"] == record["best"]
+
+
+def test_another_recipe_other_shards_or_a_used_folder_are_refused(
+    lrw: Index, recipe: Any, tmp_path: Path
+) -> None:
+    run(recipe("lip", steps=3), lrw, tmp_path)
+    with pytest.raises(UsageError, match="holds a run; --resume it"):
+        run(recipe("lip", steps=3), lrw, tmp_path)
+    with pytest.raises(UsageError, match=r"another recipe \(lr: 0.001 there, 0.5 now\)"):
+        run(recipe("lip", lr=0.5), lrw, tmp_path, resume=True)
+    lrw.dataset["fingerprint"], kept = "other", lrw.dataset["fingerprint"]
+    try:
+        with pytest.raises(UsageError, match="other shards"):
+            run(recipe("lip"), lrw, tmp_path, resume=True)
+    finally:
+        lrw.dataset["fingerprint"] = kept
+    run(recipe("lip", steps=3), lrw, tmp_path / "new", resume=True)  # nothing there: it begins
+    assert same(tmp_path, tmp_path / "new")
+
+
+def test_a_missing_shard_is_one_line(lrw: Index, recipe: Any, tmp_path: Path) -> None:
+    import dataclasses
+    import shutil
+
+    folder = Path(shutil.copytree(lrw.folder, tmp_path / "lrw"))
+    gone = sorted(folder.glob("*.tar"))[0]
+    gone.unlink()
+    with pytest.raises(UsageError, match=f"{gone.name} not there.*avb verify finds every fault"):
+        run(recipe("lip"), dataclasses.replace(lrw, folder=folder), tmp_path / "out")
+    assert not (tmp_path / "out").exists()  # no step was made
+
+
+def test_mixed_clips_train_against_mixed_labels(lrw: Index, recipe: Any, tmp_path: Path) -> None:
+    plan = recipe("lip", augment={"mixup": 0.4}, label_smoothing=0.1, steps=2, validate_every=2)
+    record = run(plan, lrw, tmp_path)
+    assert 0 <= record["score"] <= 1
+
+
+def test_speech_trains_from_sentences(grid: Index, recipe: Any, tmp_path: Path) -> None:
+    record = run(recipe("l2s", steps=2, validate_every=2), grid, tmp_path)
+    assert record["step"] == 2 and -20 < record["score"] < 0
+
+
+def test_words_of_sentences_train_the_lip_reader(grid: Index, recipe: Any, tmp_path: Path) -> None:
+    plan = recipe("lip", corpus="grid", unit="word", steps=2, validate_every=2)
+    record = run(plan, grid, tmp_path)
+    assert record["clips"] == 18  # three sentences of six words
+
+
+def test_the_baseline_without_memory_trains(lrw: Index, recipe: Any, tmp_path: Path) -> None:
+    plan = recipe("lip", steps=2, validate_every=2, model=recipe("lip").model | {"slots": 0})
+    run(plan, lrw, tmp_path)
+    line = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
+    assert "recalled" in line and "saving" not in line and "real" not in line

@@ -1,0 +1,1 @@
+"""`avb bench`: side by side in one run."""

@@ -1,0 +1,148 @@
+"""`avb bench prep`: what preparing costs beside what decoding alone costs, in one run, one core."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from avb.pipeline.build.plan import Settings, make_plan, read_plan
+from avb.pipeline.build.unit import STAGES
+from avb.pipeline.build.worker import settle_process
+from avb.pipeline.clip.codec import decode_video
+from avb.pipeline.clip.process import Prepared, encode_sample, prepare_clip, sums
+from avb.pipeline.clip.stopwatch import Clock
+from avb.pipeline.config import load_corpora
+from avb.pipeline.corpora.clip import Clip, Refused
+from avb.pipeline.corpora.inspect import recognise
+from avb.pipeline.errors import UsageError
+from avb.pipeline.shards.tar import ShardWriter
+from avb.tools.prep_command import settings_for
+
+
+def bench_prep(
+    root: Path,
+    corpus: str | None = None,
+    clips: int = 40,
+    rounds: int = 3,
+    codec: str = "mp4",
+    mel_dtype: str = "float16",
+    datasets: Path | None = None,
+) -> dict[str, Any]:
+    """Prepare a sample of clips and decode them alone, turn by turn.
+
+    Milliseconds are CPU time of this process on one core; each clip counts with its fastest round.
+
+    Returns:
+        `clips decode_ms prep_ms ratio clips_per_s bytes_per_clip psnr_db stages_ms refused`:
+        means a clip; PSNR of the stored crops against the cut ones, the mean over clips.
+
+    Raises:
+        UsageError: no corpus is recognised, or no clip of it passes.
+    """
+    settle_process()
+    corpora = load_corpora(datasets)
+    name = corpus or recognise(root, corpora)
+    if name not in corpora:
+        raise UsageError(f"no corpus {name!r}; one of {', '.join(corpora)}")
+    settings = settings_for(
+        name, corpora[name], codec=codec, mel_dtype=mel_dtype, limit=clips, shard_clips=clips
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        plan_path = Path(folder) / "plan.arrow"
+        make_plan(corpora[name], settings, root, plan_path)
+        plan = read_plan(plan_path)
+        rows = [row for unit in plan.units for row in plan.rows(unit.number)]
+        with ShardWriter(Path(folder) / "bench.tar") as writer:
+            at = Path(str(plan.root))
+            measured = [_measure(key, clip, at, settings, writer, rounds) for key, clip in rows]
+    kept = [m for m in measured if m is not None]
+    if not kept:
+        raise UsageError(f"{root}: none of {len(rows)} clips can be prepared; see avb prep")
+    decode = float(np.mean([m["decode_alone"] for m in kept]))
+    total = float(np.mean([m["prep"] for m in kept]))
+    return {
+        "corpus": name,
+        "codec": codec,
+        "clips": len(kept),
+        "refused": len(measured) - len(kept),
+        "decode_ms": round(decode, 2),
+        "prep_ms": round(total, 2),
+        "ratio": round(total / decode, 2),
+        "clips_per_s": round(1e3 / total, 1),
+        "bytes_per_clip": round(float(np.mean([m["bytes"] for m in kept]))),
+        "psnr_db": round(float(np.mean([m["psnr"] for m in kept])), 2),
+        "stages_ms": {s: round(float(np.mean([m[s] for m in kept])), 2) for s in STAGES},
+    }
+
+
+def _measure(
+    key: str, clip: Clip, root: Path, settings: Settings, writer: ShardWriter, rounds: int
+) -> dict[str, float] | None:
+    """Fastest times (ms) of one clip, its bytes in the tar, the PSNR of its crops."""
+    if clip.status:
+        return None
+    best: dict[str, float] = {}
+    for turn in range(rounds):
+        clock = Clock(time.process_time)
+        try:
+            alone = _timed(lambda: decode_alone(root, clip, settings))
+            start = time.process_time()
+            done = prepare_clip(clip, root, settings, clock)
+        except Refused:
+            return None
+        with clock("encode"):
+            members = encode_sample(key, clip, done, settings, None)
+            sums(done)
+        with clock("shard"):
+            _, nbytes = writer.write(f"{key}-{turn}", members)
+        prepared = (time.process_time() - start) * 1e3
+        times = {"decode_alone": alone, "prep": prepared} | {
+            s: clock.ms.get(s, 0.0) for s in STAGES
+        }
+        best = {k: min(v, best.get(k, v)) for k, v in times.items()}
+    psnr = float(np.mean([_psnr(members, done, kind) for kind in done.crops]))
+    return best | {"bytes": float(nbytes), "psnr": psnr}
+
+
+def _timed(function: Callable[[], object]) -> float:
+    start = time.process_time()
+    function()
+    return (time.process_time() - start) * 1e3
+
+
+def _psnr(members: dict[str, bytes], done: Prepared, kind: str) -> float:
+    """Of one stored crop against the cut pictures, in dB."""
+    extension = next(e for e in members if e.startswith(f"{kind}."))
+    out = np.empty_like(done.crops[kind])
+    decode_video(members[extension], extension.split(".")[1], out)
+    error = np.mean((out.astype(np.float32) - done.crops[kind]) ** 2)
+    return float(10 * np.log10(255**2 / max(error, 1e-9)))
+
+
+def decode_alone(root: Path, clip: Clip, settings: Settings) -> int:
+    """Decode picture and sound of a clip and do nothing with them; returns the pictures."""
+    import av
+
+    path = root / clip.source
+    if path.is_dir():
+        from avb.pipeline.corpora import adapter
+
+        return len(adapter(settings.corpus).load(root, clip, settings)[0].frames)
+    pictures = 0
+    with av.open(str(path)) as container:
+        streams: list[Any] = [container.streams.video[0], container.streams.audio[0]]
+        for stream in streams:
+            stream.thread_type = "NONE"
+        for packet in container.demux(streams):
+            for frame in packet.decode():
+                if isinstance(frame, av.AudioFrame):
+                    frame.to_ndarray()
+                elif isinstance(frame, av.VideoFrame):
+                    memoryview(frame.planes[0])  # type: ignore[arg-type]
+                    pictures += 1
+    return pictures

@@ -1,0 +1,102 @@
+"""`avb bench read`: clips a second on one core, beside plain webdataset + PyAV in the same run."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from avb.pipeline.build.worker import settle_process
+from avb.pipeline.clip.codec import EXTENSIONS
+from avb.pipeline.errors import UsageError
+from avb.pipeline.stream.index import Index, Ints, load_index
+from avb.tools.bench import baseline_webdataset
+
+_BATCH_SIZE = 32
+
+
+def bench_read(
+    folder: str | Path,
+    clips: int = 200,
+    rounds: int = 7,
+    crops: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """Read the same clips with both readers in turn, on one thread, and compare.
+
+    The baseline reads a temporary copy: the stored crops decoded and encoded again as ordinary
+    mp4, with the same mels. Both readers work in this process with one thread; seconds are CPU
+    seconds, so that other work on the machine counts little. The ratio is the median of the
+    rounds' ratios; a first round that fills caches is not counted.
+
+    Args:
+        folder: a folder of shards.
+        clips: how many clips, spread over the folder; all if there are fewer.
+        rounds: how often each reader reads all clips.
+        crops: pictures to read; None: all that are stored.
+
+    Returns:
+        `clips`, `clips_per_s`, `webdataset_clips_per_s`, `ratio`, `codec`, `crops`, and
+        `seconds` and `webdataset_seconds` of every round.
+    """
+    from avb.pipeline.stream.stream import Stream
+
+    settle_process()
+    try:
+        index = load_index(folder)
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error)) from None
+    chosen = tuple(index.dataset["crops"] if crops is None else crops)
+    rows = np.unique(np.linspace(0, len(index) - 1, min(clips, len(index))).astype(np.int64))
+    with tempfile.TemporaryDirectory() as scratch:
+        tar = Path(scratch) / "baseline-000000.tar"
+        codec = _write_baseline(tar, index, rows, chosen)
+        stream = Stream(
+            index, rows=rows, batch_size=_BATCH_SIZE, crops=chosen, once=True, workers=0
+        )
+        ours: list[float] = []
+        theirs: list[float] = []
+        for _ in range(rounds + 1):
+            ours.append(_seconds(lambda: stream, len(rows)))
+            theirs.append(_seconds(lambda: baseline_webdataset.read_tar(tar), len(rows)))
+    ours, theirs = ours[1:], theirs[1:]
+    ratios = [slow / fast for slow, fast in zip(theirs, ours, strict=True)]
+    return {
+        "clips": len(rows),
+        "clips_per_s": round(len(rows) / statistics.median(ours), 1),
+        "webdataset_clips_per_s": round(len(rows) / statistics.median(theirs), 1),
+        "ratio": round(statistics.median(ratios), 2),
+        "codec": codec,
+        "crops": list(chosen),
+        "seconds": [round(s, 4) for s in ours],
+        "webdataset_seconds": [round(s, 4) for s in theirs],
+    }
+
+
+def _seconds(read: Callable[[], Iterable[Any]], expected: int) -> float:
+    """CPU seconds to read everything; both readers hand out dicts or batches of samples."""
+    start = time.process_time()
+    found = sum(1 if isinstance(item, dict) else len(item) for item in read())
+    seconds = time.process_time() - start
+    if found != expected:
+        raise RuntimeError(f"a reader handed out {found} clips of {expected}")
+    return seconds
+
+
+def _write_baseline(tar: Path, index: Index, rows: Ints, crops: tuple[str, ...]) -> str:
+    """Encode the rows' crops again for the baseline; returns the codec they are stored in."""
+    from avb.pipeline.stream.assemble import Assembler
+
+    assemble = Assembler(index, crops, mel=False, audio=False)
+
+    def samples() -> Iterable[tuple[str, dict[str, Any], bytes]]:
+        for row in rows:
+            yield index.key(row), assemble.decode(row)[0], bytes(assemble.members(row)["mel.npy"])
+
+    baseline_webdataset.write_tar(tar, samples())
+    stored = [name.removeprefix(f"{crops[0]}.") for name in assemble.members(rows[0])]
+    return next(codec for codec, extension in EXTENSIONS.items() if extension in stored)

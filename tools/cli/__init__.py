@@ -1,0 +1,64 @@
+"""The command line: `avb` and its commands.
+
+Nothing heavy is imported at the top: `avb --help` must not wait for torch, cv2 or mediapipe.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from avb.tools.cli import bench, measure, prepare, train, use
+
+app = typer.Typer(
+    help="Raw LRW, LRW-1000 and GRID video to sharded WebDataset, and what learns from it.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(prepare.app)
+app.add_typer(train.app, name="train")
+app.add_typer(measure.app)
+app.add_typer(use.app)
+app.add_typer(bench.app, name="bench")
+
+
+def main() -> None:
+    """Entry point of `avb` and `python -m avb`."""
+    app(prog_name="avb")
+
+
+@app.callback(invoke_without_command=True)
+def top(
+    context: typer.Context,
+    datasets: Annotated[
+        Path | None, typer.Option(help="Your overrides of datasets.yaml, only what differs.")
+    ] = None,
+    cache: Annotated[
+        str | None,
+        typer.Option(
+            help="Where shards of an address are kept on this machine [~/.cache/avb].",
+            envvar="AVB_CACHE",
+        ),
+    ] = None,
+    cache_gb: Annotated[
+        float | None,
+        typer.Option(help="How much of them at most, in gigabytes [20].", envvar="AVB_CACHE_GB"),
+    ] = None,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Options of every command."""
+    if version:
+        import avb
+
+        typer.echo(avb.__version__)
+        raise typer.Exit
+    # To every process that reads, whoever starts it.
+    os.environ.update({"AVB_CACHE": cache} if cache else {})
+    os.environ.update({"AVB_CACHE_GB": str(cache_gb)} if cache_gb is not None else {})
+    context.obj = datasets

@@ -1,0 +1,1 @@
+"""Checkpoints as safetensors or ONNX, with a model card."""

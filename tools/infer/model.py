@@ -1,0 +1,80 @@
+"""What a checkpoint says: the model, and how pictures must be cut for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from avb.pipeline.build.plan import Settings
+from avb.pipeline.config import Crop, Mel, build, load_corpora
+from avb.train import task
+from avb.train.network import load_network
+from avb.train.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model that is ready, and what its shards were made with.
+
+    Attributes:
+        crop: the picture it takes, with its margin.
+        box: how boxes were laid in training: fixed, tracked or whole.
+        fixed_box: x0 y0 x1 y1 in pictures of size `picture`, for a fixed one.
+        picture: width and height of the corpus's pictures; None: of any size.
+        frames: pictures of one of its clips; None: of any length.
+        face_every: pictures from one look at the face to the next.
+        labels: words, in the order of the classes.
+    """
+
+    path: Path
+    model: nn.Module
+    recipe: Recipe
+    scaling: task.Scaling
+    crop: Crop
+    box: str
+    fixed_box: list[int] | None
+    picture: list[int] | None
+    frames: int | None
+    face_every: int
+    mel: Mel
+    sample_rate: int
+    labels: list[str]
+    device: torch.device
+
+
+def load_trained(
+    kind: str, path: Path, device: str = "cpu", datasets: Path | None = None
+) -> Trained:
+    """Read a checkpoint of a task (`lip` or `l2s`).
+
+    One that holds no settings of its shards gets those of `datasets.yaml` for its corpus.
+
+    Raises:
+        UsageError: it is missing, damaged, or another task's.
+    """
+    loaded = load_network(path, kind)
+    recipe, scaling = loaded.recipe, loaded.scaling
+    given = _settings(loaded.data.get("settings"), recipe, datasets)
+    settings: Settings = build(Settings, given, f"{path}: settings", strict=False)
+    return Trained(
+        path, loaded.model.to(device), recipe, scaling, Crop(scaling.size, scaling.margin),
+        settings.box, settings.fixed_box, settings.picture, settings.frames,
+        settings.face_every, settings.mel, settings.sample_rate, loaded.data["labels"],
+        torch.device(device),
+    )  # fmt: skip
+
+
+def _settings(
+    stored: dict[str, Any] | None, recipe: Recipe, datasets: Path | None
+) -> dict[str, Any]:
+    """The settings of the shards it was trained on, as far as they are known."""
+    from avb.tools.prep_command import settings_for
+
+    corpora = load_corpora(datasets)
+    corpus = corpora.get(recipe.corpus, corpora["table"])
+    usual = settings_for(recipe.corpus, corpus).as_dict()
+    return usual | (stored or {})

@@ -1,0 +1,223 @@
+"""What is done to one film, in a child process: `avb infer`, with all that there is to show.
+
+Imported once, by the process that children are forked from: whatever takes long to import is
+imported here, and nothing is started (a live face mesh does not survive a fork).
+"""
+
+from __future__ import annotations
+
+import math
+from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from avb.pipeline.clip import audio, track
+from avb.pipeline.errors import UsageError
+from avb.tools.infer import crops, lip, speech
+from avb.tools.infer.addresses import Addresses
+from avb.tools.infer.crops import Cutter, Piece
+from avb.tools.infer.model import Trained, load_trained
+from avb.tools.infer.show import draw_boxes
+from avb.tools.infer.video import FPS, BadVideo, own_sound, probe
+from avb.tools.infer_command import write_wav
+from avb.tools.train_command import choose_device
+from avb.train import augment, checkpoint, task
+
+with suppress(ImportError):
+    import ai_edge_litert.interpreter  # noqa: F401
+audio.torchaudio()
+
+TASKS = ("lip", "l2s")
+TOP = 5
+#: Titles of the two sounds; the page knows the first.
+LIPS, OWN = "From the lips", "Original sound"
+_RANGE_DB = 80  # of a mel, as in `avb report`
+
+Event = dict[str, Any]
+
+
+def describe(paths: list[str], device: str | None, datasets: str | None) -> Iterator[Event]:
+    """What each checkpoint is, in order; `error` for the first that cannot be used.
+
+    Also sees that faces can be found.
+    """
+    try:
+        device = choose_device(device)
+        track.look(np.zeros((64, 64), np.uint8))
+        for path in (checkpoint.best_of(Path(path)) for path in paths):
+            kind = checkpoint.task_of(checkpoint.load(path))
+            if kind not in TASKS:
+                raise UsageError(f"{path}: a checkpoint for {kind}; the page takes lip and l2s")
+            trained = load_trained(kind, path, "cpu", _path(datasets))
+            model: Any = trained.model
+            yield {
+                "ckpt": str(path), "name": f"{path.parent.name}/{path.name}", "task": kind,
+                "device": device, "corpus": trained.recipe.corpus, "words": len(trained.labels),
+                "slots": model.memory.slots, "datasets": datasets,
+            }  # fmt: skip
+    except UsageError as error:
+        yield {"error": str(error)}
+
+
+def read(film: str, model: Event, box: str, face: int, max_seconds: float) -> Iterator[Event]:
+    """Words or speech of a film, with all that there is to show.
+
+    Args:
+        film: its path; files are written beside it.
+        model: what `describe` said of the checkpoint.
+        box: `auto`, `fixed`, `tracked` or `whole`.
+        face: 1 for the largest and steadiest.
+        max_seconds: longer films are refused.
+
+    Yields:
+        `doing`, what is done now; at the end `result` or `error`.
+    """
+    try:
+        yield {"doing": "Loading the model"}
+        if box not in crops.BOXES:
+            raise UsageError(f"no such box: {box}")
+        trained = load_trained(
+            model["task"], Path(model["ckpt"]), model["device"], _path(model["datasets"])
+        )
+        video = probe(film)
+        if (video.duration_s or 0) > max_seconds:
+            raise BadVideo(_too_long(video.duration_s or 0, max_seconds))
+        yield {"doing": "Looking for the face"}
+        yield from _read(Cutter(video, trained, box, None, face), Path(film), max_seconds)
+    except (BadVideo, UsageError, OSError) as error:
+        yield {"error": str(error).removeprefix(f"{film}: ")}
+
+
+def _path(given: str | None) -> Path | None:
+    return None if given is None else Path(given)
+
+
+def _too_long(seconds: float, most: float) -> str:
+    return f"{seconds:.1f} s long; at most {most:g} s are taken (avb ui --max-seconds)"
+
+
+def _read(cutter: Cutter, film: Path, max_seconds: float) -> Iterator[Event]:
+    """Everything, in the order in which it becomes known."""
+    trained = cutter.trained
+    stored: list[np.ndarray] = []
+    pieces, addresses = _kept(cutter.pieces(), stored, max_seconds), Addresses()
+    found: Event = {}
+    mels: dict[str, np.ndarray] = {}
+    sounds: dict[str, str] = {}
+    if trained.recipe.task == "lip":
+        found["windows"] = []
+        for reading in lip.read_words(pieces, trained, cutter.clock, addresses):
+            found["windows"].append(reading.record(trained.labels, TOP))
+            yield {"doing": f"Reading words, {reading.stop / FPS:.1f} s so far"}
+    else:
+        parts = list(speech.make_mels(pieces, trained, cutter.clock, addresses))
+        yield {"doing": "Making the sound"}
+        made = speech.make_sound(iter(parts), trained, cutter.clock)
+        mels[LIPS] = np.concatenate(parts, axis=1)
+        sounds[LIPS] = _wav(film.with_name("speech.wav"), made, trained)
+    num_frames = len(cutter.seen)
+    if cutter.video.audio is not None:
+        own = own_sound(cutter.video, num_frames, trained.sample_rate)
+        mels[OWN] = audio.log_mel(own, trained.mel, trained.sample_rate)
+        sounds[OWN] = _wav(film.with_name("own.wav"), iter([own]), trained)
+    yield {"doing": "Drawing the box"}
+    boxed = film.with_name("boxed.mp4")
+    draw_boxes(cutter, boxed)
+    found |= {
+        "seconds": num_frames / FPS,
+        "fps": FPS,
+        "box": cutter.box,
+        "faces": cutter.faces,
+        "turned": -90 * cutter.turns % 360,
+        "absent": crops.absent_spans(cutter.seen),
+        "film": _base64(boxed.read_bytes()),
+        "crops": _mosaic(np.concatenate(stored), trained),
+        "sounds": sounds,
+        "mels": _mel_pictures(mels, trained.mel.power),
+        "slots": _slots(addresses.mean(num_frames)),
+    }
+    yield {"result": found}
+
+
+def _kept(pieces: Iterator[Piece], stored: list[np.ndarray], max_seconds: float) -> Iterator[Piece]:
+    """The pieces as they pass, their crops kept; a film's own word on its length is not trusted."""
+    count = 0
+    for piece in pieces:
+        count += len(piece.crops)
+        if count > max_seconds * FPS + 1:
+            raise BadVideo(_too_long(count / FPS, max_seconds))
+        stored.append(piece.crops)
+        yield piece
+
+
+# Pictures and sounds for the page
+
+
+def _base64(data: bytes) -> str:
+    return b64encode(data).decode("ascii")
+
+
+def _picture(array: np.ndarray, suffix: str = ".png", *options: int) -> str:
+    """A BGR or grey picture as an address that holds it."""
+    done, data = cv2.imencode(suffix, array, options)
+    assert done
+    kind = {".png": "png", ".jpg": "jpeg"}[suffix]
+    return f"data:image/{kind};base64,{_base64(data.tobytes())}"
+
+
+def _wav(path: Path, sound: Iterator[np.ndarray], trained: Trained) -> str:
+    write_wav(path, sound, trained.sample_rate)
+    return _base64(path.read_bytes())
+
+
+def _mosaic(stored_THW: np.ndarray, trained: Trained) -> Event:
+    """The pictures as the network gets them, before grey levels are scaled, in rows of one."""
+    video = augment.crop_center(torch.from_numpy(stored_THW)[None], trained.scaling.margin)
+    seen = task.shrink_pixels(video.float(), trained.recipe)[0].round().byte().numpy()
+    count, side = len(seen), seen.shape[-1]
+    columns = math.isqrt(count - 1) + 1
+    rows = -(-count // columns)
+    seen = np.concatenate([seen, np.zeros((rows * columns - count, side, side), np.uint8)])
+    tiles = seen.reshape(rows, columns, side, side)
+    sheet = tiles.swapaxes(1, 2).reshape(rows * side, columns * side)
+    address = _picture(sheet, ".jpg", cv2.IMWRITE_JPEG_QUALITY, 92)
+    return {"picture": address, "side": side, "columns": columns}
+
+
+def _mel_pictures(mels: dict[str, np.ndarray], power: float) -> Event:
+    """Log-mels as pictures in one scale, low bins at the bottom, down to 80 dB under the top."""
+    levels = {title: mel * (20 / math.log(10) / power) for title, mel in mels.items()}
+    top = max((level.max() for level in levels.values()), default=0.0)
+    return {
+        title: _coloured((level - top) / _RANGE_DB + 1, cv2.COLORMAP_MAGMA)
+        for title, level in levels.items()
+    }
+
+
+def _slots(addressing_TN: np.ndarray | None) -> Event | None:
+    """A_src as a picture, slot 0 at the bottom, and the slots that weigh most in each frame."""
+    if addressing_TN is None:
+        return None
+    top = float(addressing_TN.max())
+    best = np.argsort(-addressing_TN, axis=1, kind="stable")[:, :3]
+    return {
+        "count": addressing_TN.shape[1],
+        "top": top,
+        "picture": _coloured(addressing_TN.T / top, cv2.COLORMAP_CIVIDIS),
+        "best": [
+            [[int(slot), round(float(row[slot]), 3)] for slot in slots]
+            for row, slots in zip(addressing_TN, best, strict=True)
+        ],
+    }
+
+
+def _coloured(share: np.ndarray, colours: int) -> str:
+    """Numbers 0 to 1, [rows x columns] with row 0 at the bottom, as a picture."""
+    levels = np.rint(np.clip(share[::-1], 0, 1) * 255).astype(np.uint8)
+    return _picture(cv2.applyColorMap(np.ascontiguousarray(levels), colours))

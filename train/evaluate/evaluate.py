@@ -1,0 +1,162 @@
+"""`avb eval`: one pass of a checkpoint over a part of its split, as one JSON record.
+
+Unit, crop, mel and split come from the checkpoint. The record holds every flag that a number needs
+to be compared, the per-clip values, and the ceiling and floors on the same clips; the means are
+derived from the per-clip values.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from avb.pipeline.config import Corpus
+from avb.pipeline.errors import UsageError
+from avb.pipeline.stream.index import Index, Ints
+from avb.train.evaluate import addressing, lip, speech
+from avb.train.evaluate.words.judge import load as load_judge
+from avb.train.network import load_network
+from avb.train.split import split_rows, usable_rows
+
+METERS = ("pystoi", "pesq", "jiwer", "pocketsphinx")
+
+
+def evaluate(
+    kind: str,
+    path: Path,
+    index: Index,
+    corpus: Corpus,
+    part: str = "test",
+    device: str = "cpu",
+    limit: int | None = None,
+    *,
+    judge: Path | None = None,
+    wavs: Path | None = None,
+    windows: str | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Evaluate the checkpoint `path` on one part (train, val, test or all) of its split.
+
+    Args:
+        kind: `lip` or `l2s`.
+        path: the checkpoint.
+        index: shards; the clips are those of the checkpoint's own split, talkers or list.
+        corpus: their entry of `datasets.yaml`.
+        part: train, val, test or all.
+        device: cpu or cuda.
+        limit: only so many clips.
+        judge: speech: a file of `avb train judge`, for the word error.
+        wavs: speech: a folder for the sounds that are scored.
+        windows: speech: 40 frames at a time; see `eval_l2s.Extras`.
+        say: takes lines of progress.
+
+    Raises:
+        UsageError: a checkpoint of another task or label map, a judge that does not fit, an empty
+            part, or a folder that cannot be written.
+    """
+    loaded = load_network(path, kind)
+    recipe, scaling, data = loaded.recipe, loaded.scaling, loaded.data
+    index = index.of_unit(recipe.unit)
+    if data["labels"] != index.labels:
+        raise UsageError(f"{index.folder}: its label map is not the one {path} was trained on")
+    model = loaded.model.to(device)
+    rows = usable_rows(index, part_rows(index, corpus, data, part), recipe)
+    mute, silent = int(index.no_audio[rows].sum()), int(index.silent[rows].sum())
+    if recipe.task == "l2s":
+        rows = rows[~index.no_audio[rows]]
+    if mute or silent:
+        left = "left out" if recipe.task == "l2s" else "seen, not heard"
+        say(f"{mute} of these clips have no sound track ({left}), {silent} are silent")
+    if not rows.size:
+        raise UsageError(f"{index.folder}: no clip of {part} is left to be measured")
+    rows = rows[:limit]
+    given = (model, recipe, scaling, index, rows, torch.device(device))
+    known_rows = part_rows(index, corpus, data, "train", need=False)
+    heard_rows = known_rows[~index.no_audio[known_rows]]
+    strangers = unseen_talkers(index, rows, known_rows)
+    torch.manual_seed(0)  # the pre-net's dropout stays on
+    # float32 as on a CPU: by default a GPU's convolutions round to TF32.
+    exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+    with torch.no_grad(), exact:
+        if recipe.task == "lip":
+            record = lip.measure(*given, unseen_talkers=strangers)
+        else:
+            heard_by = None if judge is None else load_judge(judge, index, device)
+            extras = speech.Extras(heard_by, wavs, heard_rows, strangers, windows, say)
+            record = speech.measure(*given, extras)
+        record["addressing"] = addressing.measure(*given)
+    record["flags"] |= {
+        "part": part,
+        "split": data["split"],
+        "split_source": data["split_source"],
+        "speakers": data.get("speakers"),
+        "limit": limit,
+        "no_audio": mute,
+        "silent": silent,
+        "intervals": "of talkers drawn, then clips" if strangers else "of clips drawn",
+        "checkpoint_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "step": loaded.step,
+        "seed": recipe.seed,
+        "slots": recipe.model.get("slots", "default"),
+        "fingerprint": index.dataset["fingerprint"],
+        "trained_on": data["fingerprint"],
+        "device": device,
+        "torch": str(torch.__version__),
+        "versions": {name: found for name in METERS if (found := version_of(name))},
+    }
+    return record
+
+
+def version_of(package: str) -> str | None:
+    """The version of a package, if it is installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def unseen_talkers(index: Index, rows: Ints, known_rows: Ints) -> bool:
+    """Whether every clip is of a talker that no training clip is of.
+
+    Then the claim is about talkers, and intervals draw them (evaluation.md 2.2).
+    """
+    talkers, known = set(index.speaker.codes[rows]), set(index.speaker.codes[known_rows])
+    return bool(known) and -1 not in talkers and not talkers & known
+
+
+def part_rows(
+    index: Index, corpus: Corpus, data: dict[str, Any], part: str, need: bool = True
+) -> Ints:
+    """Rows of one part of the split that a checkpoint was trained on, or all.
+
+    Args:
+        index: the stored clips.
+        corpus: their entry of `datasets.yaml`.
+        data: the checkpoint's; `split`, and if there are any, `speakers` (the talkers it was
+            narrowed to) and `listed` (`{key: part}`, in place of a named split).
+        part: train, val, test or all; all is every stored clip, or all of those talkers or that
+            list.
+        need: whether an empty part is an error.
+
+    Raises:
+        UsageError: the part is empty.
+    """
+    speakers, listed = data.get("speakers"), data.get("listed")
+    if part == "all" and speakers is None and listed is None:
+        return np.arange(len(index))
+    wanted = (part,) if need and part != "all" else ()
+    rows = split_rows(index, corpus, data["split"], speakers, need=wanted, listed=listed).rows
+    found = np.sort(np.concatenate(list(rows.values()))) if part == "all" else rows[part]
+    if need and not found.size:
+        whose = f", talkers {', '.join(speakers)}" if speakers else ""
+        raise UsageError(
+            f"{index.folder}: holds no clip of the run's split {data['split']}{whose}; give the"
+            " shards that it was trained on, or others of its corpus"
+        )
+    return found

@@ -1,0 +1,94 @@
+"""Lip reading measured: accuracy from video alone, mirrored, with real audio, and with both."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from avb.pipeline.stream.index import Index, Ints
+from avb.train import task
+from avb.train.evaluate.metrics import lip
+from avb.train.network import finite
+from avb.train.recipe import Recipe
+from avb.train.sounds import readable
+
+
+def measure(
+    model: nn.Module, recipe: Recipe, scaling: task.Scaling, index: Index, rows: Ints,
+    device: torch.device, unseen_talkers: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    """Words: from video alone, with the mirrored clip added, with real audio, with both.
+
+    With `unseen_talkers`, intervals draw talkers. Films without sound count in no figure of sound.
+    """
+    found: dict[str, list[Tensor]] = {"video": [], "mirrored": [], "audio": []}
+    labels: list[int] = []
+    keys: list[str] = []
+    talkers: list[str | None] = []
+    for batch in readable(task.one_pass(index, recipe, rows)):
+        inputs = task.prepare(batch, recipe, scaling, device, train=False)
+        lengths = inputs.lengths_B if inputs.ragged else None
+        output = model(inputs.video_BCTHW, inputs.mel_BFM, lengths, inputs.boundary_BT)
+        mirrored = model(inputs.video_BCTHW.flip(-1), None, lengths, inputs.boundary_BT)
+        found["video"].append(finite(output.logits).float().cpu())
+        found["mirrored"].append(finite(output.logits + mirrored.logits).float().cpu())
+        if output.real_logits is not None:
+            found["audio"].append(finite(output.real_logits).float().cpu())
+        labels += batch.label_id.tolist()
+        keys += batch.keys
+        talkers += batch.speakers
+    logits = {name: torch.cat(parts).numpy() for name, parts in found.items() if parts}
+    mute = {index.key(row) for row in rows[index.no_audio[rows]]}
+    heard = np.array([key.split("#")[0] not in mute for key in keys])
+    if not heard.any():
+        logits.pop("audio", None)
+    if "audio" in logits:
+        logits["both"] = logits["video"] + logits["audio"]
+    words = recipe.unit == "word"
+    options: dict[str, Any] = {}
+    if words:  # words of one sentence share its light and its talker: intervals draw sentences
+        options["talkers"] = [key.split("#")[0] for key in keys]
+        if index.dataset["corpus"] == "grid":  # only its sentences have the same slots
+            options["places"] = [int(key.split("#")[1]) for key in keys]
+    if unseen_talkers:
+        options["talkers"] = talkers
+    video = lip.score(logits.pop("video"), labels, index.labels, **options)
+    metrics = dict(video["metrics"])
+    hits = {"top5": dict(enumerate(video["clips"]["top5"]))}
+    hits["right"] = dict(enumerate(video["clips"]["top1"]))
+    for name, values in logits.items():
+        own = np.flatnonzero(heard if name != "mirrored" else np.ones_like(heard)).tolist()
+        given: dict[str, Any] = {
+            option: [chosen[i] for i in own] for option, chosen in options.items()
+        }
+        scored = lip.score(values[own], [labels[i] for i in own], index.labels, **given)
+        metrics[f"top1_{name}"] = scored["metrics"]["top1"]
+        hits[lip.HITS[f"top1_{name}"]] = dict(zip(own, scored["clips"]["top1"], strict=True))
+    return {
+        "task": "lip",
+        "metrics": metrics,
+        "ceiling": {"top1_audio": metrics.get("top1_audio")},
+        "floors": {"chance": 1 / len(index.labels), "most_frequent": _most_frequent(labels)},
+        "flags": {
+            "n": len(labels),
+            "unit": recipe.unit,
+            "boundary": bool(recipe.model.get("word_boundary", False)),
+            "flip": "top1 without; top1_mirrored adds the mirrored clip's logits",
+        },
+        **{k: video[k] for k in ("per_class", "per_slot", "per_length", "confusions")},
+        "clips": [
+            {"key": key, "label": index.labels[label], "said": said}
+            | {name: values[i] for name, values in hits.items() if i in values}
+            for i, (key, label, said) in enumerate(
+                zip(keys, labels, video["clips"]["predicted"], strict=True)
+            )
+        ],
+    }
+
+
+def _most_frequent(labels: list[int]) -> float:
+    """Accuracy of always saying the word that is most frequent in these clips."""
+    return float(np.bincount(labels).max() / len(labels))

@@ -1,0 +1,89 @@
+"""One model for each talker, evaluated as one result: the mean over talkers.
+
+The paper's speaker-dependent figures are an average over four talkers with a model each
+(evaluation.md 2.2: mean over the clips of a talker, then over talkers).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from avb.pipeline.errors import UsageError
+from avb.train.evaluate.metrics import speech
+from avb.train.evaluate.metrics.intervals import mean_interval
+from avb.train.evaluate.metrics.lip import HITS
+from avb.train.evaluate.words.grammar import word_error_rate
+
+PARTS = ("ceiling", "real", "floors", "per_slot")
+HEARD = {"wer_judge": "heard_judge", "wer_pocketsphinx": "heard"}
+
+
+def join(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """Records of `evaluate`, one a talker, as one.
+
+    Returns:
+        `metrics` over all clips, mean per talker and then over talkers; word errors pooled.
+        `ceiling`, `real`, `floors` and `per_slot`: means over talkers, without intervals. `models`:
+        all of these of each talker, with theirs, and its addressing.
+
+    Raises:
+        UsageError: two records have a clip in common.
+    """
+    clips = [clip for record in records for clip in record["clips"]]
+    if len({clip["key"] for clip in clips}) < len(clips):
+        raise UsageError("two of these checkpoints are evaluated on the same clips: not per talker")
+    names = [", ".join(record["flags"]["speakers"] or ["?"]) for record in records]
+    metrics = _speech(clips) if records[0]["task"] == "l2s" else _words(clips)
+    by_talker = dict(zip(names, records, strict=True))
+    return {
+        "task": records[0]["task"],
+        "metrics": metrics,
+        **{
+            part: mean([record[part] for record in records]) for part in PARTS if part in records[0]
+        },
+        "models": {
+            name: {
+                part: record[part] for part in ("metrics", *PARTS, "addressing") if part in record
+            }
+            for name, record in by_talker.items()
+        },
+        "flags": records[0]["flags"]
+        | {
+            "n": len(clips),
+            "speakers": names,
+            "per_talker": True,
+            "checkpoint_sha256": [r["flags"]["checkpoint_sha256"] for r in records],
+        },
+        "clips": clips,
+    }
+
+
+def mean(figures: list[Any]) -> Any:
+    """Mean of figures over talkers, in the mappings they come in; None where one has none."""
+    first = figures[0]
+    if not isinstance(first, dict):
+        return None if None in figures else float(np.mean(figures))
+    if "value" in first:
+        return mean([figure["value"] for figure in figures])
+    names = [name for name in first if all(name in figure for figure in figures)]
+    return {name: mean([figure[name] for figure in figures]) for name in names}
+
+
+def _speech(clips: list[dict[str, Any]]) -> dict[str, Any]:
+    metrics: dict[str, Any] = speech.summarise(clips)["metrics"]
+    for name, heard in HEARD.items():
+        if own := [clip for clip in clips if heard in clip]:
+            said = [clip[heard] for clip in own]
+            metrics[name] = word_error_rate([clip["words"] for clip in own], said)["wer"]
+    return metrics
+
+
+def _words(clips: list[dict[str, Any]]) -> dict[str, Any]:
+    talkers = [clip["key"].split("/")[0] for clip in clips]
+    return {
+        name: mean_interval([float(clip[hit]) for clip in clips], talkers, talker_mean=True)
+        for name, hit in HITS.items()
+        if all(hit in clip for clip in clips)
+    }

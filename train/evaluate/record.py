@@ -1,0 +1,142 @@
+"""A record of `avb eval` as others read it: what it must hold is looked at once, and named."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from avb.pipeline.errors import UsageError, one_line, shown
+from avb.pipeline.parse import read_json
+
+#: Parts that hold figures, nested to any depth; those of the first row are always there.
+_FIGURES = ("metrics", "ceiling", "floors") + ("real", "per_slot", "per_class", "per_length")
+#: Of speech they are of several signals, and of slots by each judge of words.
+_DEPTH = {("l2s", "floors"): 1, ("l2s", "per_slot"): 2}
+_BOUNDS = ("value", "low", "high")
+#: Of a clip: text, lists of words, right or wrong.
+_TEXTS, _WORDS = ("key", "label", "said", "talker"), ("words", "heard", "heard_judge")
+_HITS = ("right", "top5", "right_mirrored", "right_audio", "right_both")
+_NEEDED = {"lip": ("key", "right"), "l2s": ("key", "words", "values")}
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """A record from its file.
+
+    Raises:
+        UsageError: it cannot be read, or is none; one line says what is wrong.
+    """
+    try:
+        record = read_json(path)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: cannot be read as a record ({one_line(error)})") from None
+    check_record(record, path)
+    return record
+
+
+def is_record(record: Any) -> bool:
+    """Whether this was written by `avb eval`; a comparison, say, has a number for `clips`."""
+    return (
+        isinstance(record, dict)
+        and {"task", "metrics", "flags", "clips"} <= set(record)
+        and isinstance(record["clips"], list)
+        and isinstance(record["flags"], dict)
+    )
+
+
+def check_record(record: Any, path: Path) -> None:
+    """See that a record holds what its readers count on.
+
+    Raises:
+        UsageError: it does not; the place is named.
+    """
+    if not isinstance(record, dict) or not {"task", "flags", "clips"} <= set(record):
+        raise UsageError(f"{path}: not a record of avb eval (no task, flags and clips)")
+    try:
+        task, clips = record["task"], record["clips"]
+        _expect(task in ("lip", "l2s"), "task", task)
+        _expect(isinstance(clips, list), "clips", clips)
+        for number, clip in enumerate(clips):
+            _check_clip(clip, _NEEDED[task], f"clips[{number}]")
+        if record.get("addressing") is not None:
+            _check_addressing(record["addressing"])
+    except ValueError as error:
+        raise UsageError(f"{path}: not a record of avb eval ({one_line(error)})") from None
+    check_figures(record, path)
+
+
+def check_figures(record: dict[str, Any], path: Path) -> None:
+    """See that flags and figures of a record are such.
+
+    Raises:
+        UsageError: one is not; the place is named.
+    """
+    try:
+        flags = record.get("flags")
+        _expect(isinstance(flags, dict) and all(map(str.isprintable, flags)), "flags", flags)
+        for name in _FIGURES:
+            if record.get(name) is not None:
+                _expect(isinstance(record[name], dict), name, record[name])
+                _check_figures(record[name], name, _DEPTH.get((str(record.get("task")), name), 0))
+    except ValueError as error:
+        raise UsageError(f"{path}: not a record of avb eval ({one_line(error)})") from None
+
+
+def _check_clip(clip: Any, needed: tuple[str, ...], where: str) -> None:
+    _expect(isinstance(clip, dict), where, clip)
+    if absent := [name for name in needed if name not in clip]:
+        raise ValueError(f"{where} has no {absent[0]}")
+    for name, value in clip.items():
+        if name in _TEXTS:
+            _expect(_is_text(value), f"{where}.{name}", value)
+        elif name in _WORDS:
+            good = isinstance(value, list) and all(map(_is_text, value))
+            _expect(good, f"{where}.{name}", value)
+        elif name in _HITS:
+            _expect(isinstance(value, bool), f"{where}.{name}", value)
+        elif name == "values":
+            good = isinstance(value, dict) and all(
+                v is None or is_number(v) for v in value.values()
+            )
+            _expect(good, f"{where}.{name}", value)
+
+
+def _check_figures(values: dict[str, Any], where: str, depth: int = 0) -> None:
+    """Mappings `depth` deep at least, and in them numbers, `{value, low, high}`, or a reason."""
+    for name, value in values.items():
+        place = f"{where}.{name}"
+        _expect(_is_text(name) and (not depth or isinstance(value, dict)), place, value)
+        if isinstance(value, dict) and {*_BOUNDS} & set(value):
+            bounds = [value.get(bound, math.nan) for bound in _BOUNDS]
+            good = all(map(is_number, bounds)) or all(bound is None for bound in bounds)
+            _expect(good and _is_text(value.get("reason", "")), place, value)
+        elif isinstance(value, dict):
+            _check_figures(value, place, max(0, depth - 1))
+        else:
+            told = name == "reason" and _is_text(value)
+            _expect(value is None or told or is_number(value), place, value)
+
+
+def _check_addressing(found: Any) -> None:
+    _expect(isinstance(found, dict), "addressing", found)
+    if "source" not in found:
+        _expect(_is_text(found.get("reason")), "addressing.reason", found)
+        return
+    for name, part in found.items():
+        if name not in ("flags", "reason"):
+            _expect(isinstance(part, dict), f"addressing.{name}", part)
+            _check_figures(part, f"addressing.{name}")
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and value.isprintable() and len(value) <= 1000
+
+
+def is_number(value: Any) -> bool:
+    """A number that can be drawn; True is one in sums."""
+    return isinstance(value, int | float) and abs(value) < 1e18 and math.isfinite(value)
+
+
+def _expect(good: bool, where: str, value: Any) -> None:
+    if not good:
+        raise ValueError(f"{where} is {shown(value)}")

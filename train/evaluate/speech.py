@@ -1,0 +1,240 @@
+"""Speech measured: the model's beside the ceiling and the floors on the same clips."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from avb.pipeline.config import Mel
+from avb.pipeline.errors import UsageError
+from avb.pipeline.stream.index import Index, Ints
+from avb.train import task
+from avb.train.evaluate.metrics import bounds, speech
+from avb.train.evaluate.words import word_errors
+from avb.train.evaluate.words.judge import Stored
+from avb.train.recipe import Recipe
+from avb.train.sounds import WavFolder, front_end, mean_mel, need, readable
+
+GL_ITERATIONS, GL_MOMENTUM = 60, 0.99
+LOST_FRAMES = 6  # the rule 70of75 bears 240 ms
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What a pass may be given beside the model.
+
+    Attributes:
+        judge: hears words; without it `wer_judge` is null, with the reason.
+        wavs: where the sounds are written.
+        mean_rows: training clips, whose mean log-mel is a floor; none: the evaluated ones'.
+        unseen_talkers: whether intervals draw talkers.
+        windows: the model sees 40 frames at a time, 30 apart, as the paper's samples were made
+            (paper.md 5.4). `cut` leaves out the frames after the last whole window, 5 of 75, as
+            they do; `covered` adds a window that ends with the clip. None: whole clips.
+        say: takes lines of progress.
+    """
+
+    judge: Stored | None = None
+    wavs: Path | None = None
+    mean_rows: Ints | None = None
+    unseen_talkers: bool = False
+    windows: str | None = None
+    say: Say = lambda text: None
+
+
+@dataclass
+class Clips:
+    """The evaluated clips in the order of the pass; log-mels [n_mels x M] lie on the device.
+
+    Attributes:
+        facts: `key`, `talker` and `words` of each.
+        sounds: the originals, float32 [n] at 16 kHz.
+        true, made: log-mels of the originals and of the model.
+    """
+
+    facts: list[dict[str, Any]] = field(default_factory=list)
+    sounds: list[speech.Sound] = field(default_factory=list)
+    true: list[Tensor] = field(default_factory=list)
+    made: list[Tensor] = field(default_factory=list)
+
+    def of(self, fact: str) -> list[Any]:
+        """One fact of each clip."""
+        return [facts[fact] for facts in self.facts]
+
+
+def measure(
+    model: nn.Module, recipe: Recipe, scaling: task.Scaling, index: Index, rows: Ints,
+    device: torch.device, extras: Extras | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Speech: the model's, beside the ceiling (Griffin-Lim of the true mel) and the floors.
+
+    Raises:
+        UsageError: a clip cannot be read, a sound not written, or the extra `eval` is missing.
+    """
+    extras = extras or Extras()
+    need("pystoi", "jiwer")
+    wavs = None if extras.wavs is None else WavFolder(extras.wavs)
+    say = _timed(extras.say)
+    mel = front_end(index)
+    clips = reconstruct(model, recipe, scaling, index, rows, device, extras.windows)
+    say(f"{len(clips.facts)} clips reconstructed")
+    signals, mean_of = _signals(clips, index, extras, mel)
+    say("Griffin-Lim of the model, of the true mel, and the floors")
+    unseen = extras.unseen_talkers
+    rules: dict[str, speech.LengthRule] = {"model": length_rule(extras)}
+    scored = {
+        name: _score(clips, outputs, mel, unseen, rules.get(name, "min"))
+        for name, outputs in signals.items()
+    }
+    say("STOI, ESTOI, PESQ and mel distance")
+    judges = word_errors.ears(extras.judge, mel)
+    heard = word_errors.listen(
+        {**signals, "real": clips.sounds}, clips.of("words"), judges,
+        clips.of("talker") if unseen else None,
+    )  # fmt: skip
+    say("words heard")
+    for name, score in scored.items():
+        score["metrics"] |= heard[name]["metrics"]
+    model_score = scored["model"]
+    for number, clip in enumerate(model_score["clips"]):
+        clip |= _heard(heard, number)
+    files = {} if wavs is None else {"wavs": _write(wavs, clips, signals, say)}
+    return {
+        "task": "l2s",
+        "metrics": model_score["metrics"],
+        "ceiling": scored["ceiling"]["metrics"],
+        "real": heard["real"]["metrics"],
+        "floors": {k: v["metrics"] for k, v in scored.items() if k not in ("model", "ceiling")},
+        "per_slot": {name: found["per_slot"] for name, found in heard.items()},
+        "plain": model_score["plain"],
+        "talkers": model_score["talkers"],
+        "failures": model_score["failures"],
+        "flags": _flags(clips, extras, mean_of, index.dataset["corpus"]),
+        **files,
+        "clips": model_score["clips"],
+    }
+
+
+def reconstruct(
+    model: Any, recipe: Recipe, scaling: task.Scaling, index: Index, rows: Ints,
+    device: torch.device, windows: str | None = None,
+) -> Clips:  # fmt: skip
+    """One pass of the model over the rows."""
+    clips = Clips()
+    for batch in readable(task.one_pass(index, recipe, rows, audio=True)):
+        inputs = task.prepare(batch, recipe, scaling, device, train=False)
+        lengths = inputs.lengths_B if inputs.ragged else None
+        if windows is None:
+            output = model(inputs.video_BCTHW, None, lengths)
+            found = list(output.mels.after.float())
+        else:
+            found = [
+                model.windowed(video[None, :, :length], cover_tail=windows == "covered")[0].float()
+                for video, length in zip(inputs.video_BCTHW, inputs.lengths_B.tolist(), strict=True)
+            ]
+        mels = [task.from_speech_range(mel, scaling) for mel in found]
+        assert batch.audio is not None and batch.audio_lengths is not None and batch.mel is not None
+        for i, key in enumerate(batch.keys):
+            columns = int(batch.mel_lengths[i])
+            if (lost := columns // 4 - mels[i].shape[1] // 4) > LOST_FRAMES:
+                raise UsageError(
+                    f"--windows cut: would leave {lost} of {columns // 4} frames of {key} out; it"
+                    " is for GRID's 75 frames, --windows covered for any"
+                )
+            clips.sounds.append(batch.audio[i, : int(batch.audio_lengths[i])].numpy())
+            clips.true.append(batch.mel[i, :, :columns].to(device))
+            clips.made.append(mels[i][:, :columns].clamp(scaling.mel_low, scaling.mel_high))
+            words = [w for w, _, _ in batch.words[i]]
+            clips.facts.append({"key": key, "talker": batch.speakers[i] or "", "words": words})
+    return clips
+
+
+def _signals(
+    clips: Clips, index: Index, extras: Extras, mel: Mel
+) -> tuple[dict[str, Sequence[Any]], dict[str, Any]]:
+    """Sounds [n] at 16 kHz of every signal that is scored, and of which clips the mean is."""
+    options: dict[str, Any] = {"iterations": GL_ITERATIONS, "momentum": GL_MOMENTUM}
+    mean, mean_of = None, {"part": "evaluated", "clips": len(clips.facts)}
+    if extras.mean_rows is not None and len(extras.mean_rows):
+        mean, count = mean_mel(index, extras.mean_rows)
+        mean = mean.to(clips.true[0].device)
+        mean_of = {"part": "train", "clips": count}
+    signals: dict[str, Sequence[Any]] = {
+        "model": bounds.invert_all(clips.made, mel, **options),
+        **bounds.bounds(clips.sounds, clips.true, clips.of("talker"), mel, mean=mean, **options),
+    }
+    return signals, mean_of
+
+
+def length_rule(extras: Extras) -> speech.LengthRule:
+    """How the lengths of the model's sounds and the originals are made one."""
+    return "70of75" if extras.windows == "cut" else "min"
+
+
+def _score(
+    clips: Clips, outputs: Sequence[Any], mel: Mel, unseen: bool, rule: speech.LengthRule
+) -> dict[str, Any]:
+    """Per-clip scores of one signal, and what they sum up to."""
+    scored = [
+        fact | speech.score_clip(sound, output, mel, rule)
+        for sound, output, fact in zip(clips.sounds, outputs, clips.facts, strict=True)
+        if output is not None  # a lone clip of its talker has no other sentence
+    ]
+    return speech.summarise(scored, unseen_talkers=unseen) | {"clips": scored}
+
+
+def _heard(signals: dict[str, Any], clip: int) -> dict[str, Any]:
+    """Words heard in one clip: `heard` and `heard_judge` of the model, `heard_in` of the rest."""
+    of = {name: found["heard"][clip] for name, found in signals.items()}
+    model = of.pop("model")
+    names = {"pocketsphinx": "heard", "judge": "heard_judge"}
+    return {names[judge]: words for judge, words in model.items()} | {"heard_in": of}
+
+
+def _flags(clips: Clips, extras: Extras, mean_of: dict[str, Any], corpus: str) -> dict[str, Any]:
+    judge = None
+    if extras.judge is not None:
+        saw = extras.judge.saw(clips.of("key"), corpus)
+        judge = extras.judge.flags() | {"judge_saw_test": saw}
+    return {
+        "n": len(clips.facts),
+        "pesq_mode": "pesq_nb8 is the headline: narrow band at 8 kHz",
+        "gl_iters": GL_ITERATIONS,
+        "gl_momentum": GL_MOMENTUM,
+        "length_rule": length_rule(extras),
+        "windows": extras.windows,
+        "mean_mel": mean_of,
+        "wer_judge": judge,
+    }
+
+
+def _write(
+    wavs: WavFolder, clips: Clips, signals: dict[str, Sequence[Any]], say: Say
+) -> dict[str, Any]:
+    """Write what was scored, to be listened to; how many, and what had to be made quieter."""
+    written = {"model": signals["model"], "griffin_lim": signals["ceiling"], "real": clips.sounds}
+    for name, sounds in written.items():
+        wavs.write(name, clips.of("key"), sounds)
+    quieter = f", {len(wavs.scaled)} of them scaled down so as not to clip" if wavs.scaled else ""
+    say(f"{wavs.written} files in {wavs.folder}{quieter}")
+    return {"files": wavs.written, "scaled_down": wavs.scaled}
+
+
+def _timed(say: Say) -> Say:
+    """Say what was done, with the seconds since the last line."""
+    last = [time.perf_counter()]
+
+    def spoken(text: str) -> None:
+        now = time.perf_counter()
+        say(f"{text} ({now - last[0]:.0f} s)")
+        last[0] = now
+
+    return spoken

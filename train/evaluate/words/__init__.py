@@ -1,0 +1,1 @@
+"""Word errors of speech: GRID's grammar, and the recognisers that judge."""
