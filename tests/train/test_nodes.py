@@ -23,8 +23,8 @@ import json, os, signal, sys
 import torch
 from avb.train import trainer
 torch.set_num_threads(1)
-loop.LOG_EVERY = 1
-begin, step = loop.start, loop.one_step
+trainer.LOG_EVERY = 1
+begin, step = trainer.start, trainer.one_step
 def start(*given):
     run = begin(*given)
     for module in run.model.modules():
@@ -40,7 +40,7 @@ def one_step(run, *rest):
     if (run.step, run.rank) == (at, rank):
         os.kill(os.getpid(), number)
     return step(run, *rest)
-loop.start, loop.one_step = start, one_step
+trainer.start, trainer.one_step = start, one_step
 from avb.__main__ import main
 main()
 """

@@ -34,7 +34,7 @@ torch.set_num_threads(1)
 index, out = load_index(sys.argv[1]), Path(sys.argv[2])
 plan = json.loads(sys.argv[3])
 recipe = make_recipe(plan["task"], plan, "test")
-real = loop.start
+real = trainer.start
 def start(*a):
     run = real(*a)
     for m in run.model.modules():
@@ -42,16 +42,16 @@ def start(*a):
         if hasattr(m, "dropout") and isinstance(m.dropout, float): m.dropout = 0.0
     run.model.eval(); run.model.train = lambda mode=True: run.model
     return run
-loop.start = start
-prepare = loop.task.prepare
+trainer.start = start
+prepare = trainer.task.prepare
 def ragged(batch, *a, **k):
     inputs = prepare(batch, *a, **k)
     lengths = torch.tensor([5 + 70 * (stable_hash(key) % 2) for key in batch.keys])
     return dataclasses.replace(inputs, lengths_B=lengths, ragged=True)
 if recipe.task == "l2s":
-    loop.task.prepare = ragged
+    trainer.task.prepare = ragged
 everything = np.arange(len(index))
-loop.train(recipe, index, Parts("all", "t", {k: everything for k in ("train", "val")}), out)
+trainer.train(recipe, index, Parts("all", "t", {k: everything for k in ("train", "val")}), out)
 """
 
 

@@ -81,15 +81,15 @@ from avb.train import trainer
 from avb.train.recipe import make_recipe
 from avb.train.split import Parts
 torch.set_num_threads(int(sys.argv[4]))
-index, real = load_index(sys.argv[1]), loop.one_step
+index, real = load_index(sys.argv[1]), trainer.one_step
 def one_step(run, *rest):
     if run.step == 5:
         os.kill(os.getpid(), signal.SIGKILL)
     return real(run, *rest)
-loop.one_step = one_step
+trainer.one_step = one_step
 rows = np.arange(len(index))
 parts = Parts("all", "test", {"train": rows, "val": rows[:3], "test": rows})
-loop.train(make_recipe("lip", json.loads(sys.argv[3]), "test"), index, parts, Path(sys.argv[2]))
+trainer.train(make_recipe("lip", json.loads(sys.argv[3]), "test"), index, parts, Path(sys.argv[2]))
 """
 
 
