@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 import hashlib
 import math
 import os
-import types
-import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import avb
-from avb.pipeline.errors import UsageError, shown
-from avb.pipeline.parse import read_yaml
+from avb.pipeline.errors import UsageError
+from avb.pipeline.parse import checked, expect, expect_keys, read_yaml
 
 if TYPE_CHECKING:
     from avb.pipeline.storage.store import Folder
@@ -148,88 +144,6 @@ class Corpus:
     face_every: int = 3
 
 
-def build(kind: Any, value: Any, where: str, strict: bool = True) -> Any:
-    """`value`, read from YAML, as an instance of `kind` (dataclasses, dict, list, unions).
-
-    Args:
-        strict: whether an unknown key is a mistake; else it is passed over.
-
-    Raises:
-        UsageError: a key is unknown or missing, or a value has the wrong type or cannot be; it
-            names the place and the nearest right key.
-    """
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        return _build_dataclass(kind, value, where, strict)
-    if kind is Any:
-        return value
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if origin is Literal:
-        if value not in args:
-            choices = ", ".join(map(str, args))
-            near = difflib.get_close_matches(str(value), list(map(str, args)), 1, 0.5)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise UsageError(f"{where}: {shown(value)} is none of {choices}{hint}")
-        return value
-    if origin in (types.UnionType, typing.Union):
-        if value is None and type(None) in args:
-            return None
-        rest = [a for a in args if a is not type(None)]
-        plain = [a for a in rest if isinstance(a, type) and isinstance(value, a)]
-        return build((plain or rest)[0], value, where, strict)
-    if origin in (dict, Mapping):
-        _expect(isinstance(value, Mapping), where, "a mapping", value)
-        return {str(k): build(args[1], v, f"{where}.{_plain(k)}", strict) for k, v in value.items()}
-    if origin is list:
-        _expect(isinstance(value, list), where, "a list", value)
-        return [build(args[0], v, f"{where}[{i}]", strict) for i, v in enumerate(value)]
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        _expect(abs(value) < 1 << 1000, where, "a smaller number", value)
-        return float(value)
-    ok = isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool)
-    _expect(ok, where, kind.__name__, value)
-    return value
-
-
-def _build_dataclass(kind: type, value: Any, where: str, strict: bool) -> Any:
-    _expect(isinstance(value, Mapping), where, "a mapping", value)
-    hints = typing.get_type_hints(kind)
-    names = {f.name: f for f in dataclasses.fields(kind)}
-    if strict:
-        _expect_keys(value, names, where)
-    for name, f in names.items():
-        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-        if required and name not in value:
-            raise UsageError(f"{where}: the key {name!r} is missing")
-    given = {k: v for k, v in value.items() if k in names}
-    found = {k: build(hints[k], v, f"{where}.{k}", strict) for k, v in given.items()}
-    try:
-        return kind(**found)
-    except ValueError as error:  # the values do not go together
-        raise UsageError(f"{where}: {error}") from None
-
-
-def _expect(ok: bool, where: str, wanted: str, value: Any) -> None:
-    if not ok:
-        raise UsageError(
-            f"{where}: expected {wanted}, found {shown(value)} ({type(value).__name__})"
-        )
-
-
-def _plain(key: Any) -> str:
-    """A key of a mapping, in one line that can be read."""
-    return key if isinstance(key, str) and key.isprintable() and len(key) < 80 else shown(key)
-
-
-def _expect_keys(found: Iterable[Any], known: Iterable[str], where: str) -> None:
-    known = list(known)
-    for key in found:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, 1, 0.0)
-            raise UsageError(
-                f"{where}: unknown key {shown(key)}; the nearest right one is {near[0]!r}"
-            )
-
-
 def builtin_path() -> Path:
     """The `datasets.yaml` that came with the package."""
     return Path(avb.__file__).with_name("datasets.yaml")
@@ -251,16 +165,13 @@ def load_corpora(path: str | Path | None = None) -> dict[str, Corpus]:
     if path is not None:
         over = read_yaml(Path(path)) or {}
         where = str(path)
-        _expect(isinstance(over, Mapping), where, "a mapping of corpora", over)
-        for name in over:
-            if name not in raw:
-                near = difflib.get_close_matches(str(name), list(raw), 1, 0.0)
-                raise UsageError(f"{where}: unknown corpus {name!r}; nearest: {near[0]!r}")
+        expect(isinstance(over, Mapping), where, "a mapping of corpora", over)
+        expect_keys(over, raw, where)
         raw = _merge(raw, over)
-    corpora = {name: build(Corpus, entry, f"{where}: {name}") for name, entry in raw.items()}
+    corpora = {name: checked(Corpus, entry, f"{where}: {name}") for name, entry in raw.items()}
     for name, corpus in corpora.items():
-        _expect_keys(corpus.crops, CROPS, f"{where}: {name}.crops")
-        _expect_keys(corpus.expected, EXPECTED, f"{where}: {name}.expected")
+        expect_keys(corpus.crops, CROPS, f"{where}: {name}.crops")
+        expect_keys(corpus.expected, EXPECTED, f"{where}: {name}.expected")
     return corpora
 
 

@@ -1,15 +1,22 @@
-"""JSON and YAML from outside: bounded in size and depth before anything believes them."""
+"""JSON and YAML from outside: bounded in size and depth, then checked against dataclasses."""
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
 import json
+import math
 import re
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import yaml
 
-from avb.pipeline.errors import UsageError, one_line
+from avb.pipeline.errors import UsageError, one_line, shown
 
 #: What of a file of JSON or YAML is read: in memory it takes up to 25 (1,000) times as much.
 MOST_JSON, MOST_YAML = 1 << 25, 1 << 20
@@ -90,3 +97,106 @@ def read_yaml(path: Path) -> Any:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not valid YAML ({one_line(error)})") from None
+
+
+@dataclass(frozen=True)
+class Range:
+    """Of `Annotated[float, Range(0, 1)]`: the least and the most that `checked` lets pass."""
+
+    low: float
+    high: float = math.inf
+
+    def __str__(self) -> str:
+        return f"{self.low} or more" if self.high == math.inf else f"{self.low} to {self.high}"
+
+
+def checked(kind: Any, value: Any, where: str, strict: bool = True) -> Any:
+    """`value`, from YAML, JSON or a checkpoint, as a `kind`: a dataclass, dict, list, union, ...
+
+    pydantic was measured against this: its messages would all be written anew, in no fewer lines,
+    and it costs 0.35 s and 8 MB in every process of a command.
+
+    Args:
+        where: place of the value, for messages.
+        strict: whether an unknown key is a mistake; else it is passed over.
+
+    Raises:
+        UsageError: a key is unknown or missing, or a value has the wrong type or range; it names
+            the place and the nearest right key.
+    """
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return _checked_fields(kind, value, where, strict)
+    if kind is Any:
+        return value
+    if origin is Annotated:
+        value, limits = checked(args[0], value, where, strict), args[1]
+        expect(limits.low <= value <= limits.high, where, str(limits), value)  # NaN is neither
+        return value
+    if origin is Literal:
+        if value not in args:
+            choices = list(map(str, args))
+            near = difflib.get_close_matches(str(value), choices, 1, 0.5)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise UsageError(f"{where}: {shown(value)} is none of {', '.join(choices)}{hint}")
+        return value
+    if origin in (types.UnionType, typing.Union):
+        if value is None and types.NoneType in args:
+            return None
+        rest = [a for a in args if a is not types.NoneType]
+        plain = [a for a in rest if isinstance(a, type) and isinstance(value, a)]
+        return checked((plain or rest)[0], value, where, strict)
+    if origin in (dict, Mapping):
+        expect(isinstance(value, Mapping), where, "a mapping", value)
+        places = {k: f"{where}.{k if _is_plain(k) else shown(k)}" for k in value}
+        return {str(k): checked(args[1], v, places[k], strict) for k, v in value.items()}
+    if origin is list:
+        expect(isinstance(value, list), where, "a list", value)
+        return [checked(args[0], v, f"{where}[{i}]", strict) for i, v in enumerate(value)]
+    if kind is float and type(value) is int:
+        expect(abs(value) < 1 << 1000, where, "a smaller number", value)
+        return float(value)
+    ok = isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool)
+    expect(ok, where, kind.__name__, value)
+    return value
+
+
+def _checked_fields(kind: type, value: Any, where: str, strict: bool) -> Any:
+    expect(isinstance(value, Mapping), where, "a mapping", value)
+    hints = typing.get_type_hints(kind, include_extras=True)
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    if strict:
+        expect_keys(value, fields, where)
+    given = {}
+    for name, f in fields.items():
+        if name in value:
+            given[name] = checked(hints[name], value[name], f"{where}.{name}", strict)
+        elif f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
+            raise UsageError(f"{where}: the key {name!r} is missing")
+    try:
+        return kind(**given)
+    except ValueError as error:  # the values do not go together
+        raise UsageError(f"{where}: {error}") from None
+
+
+def _is_plain(key: Any) -> bool:
+    """Whether a key can stand in a line as it is."""
+    return isinstance(key, str) and key.isprintable() and len(key) < 80
+
+
+def expect(ok: bool, where: str, wanted: str, value: Any) -> None:
+    """A `UsageError` that says what was wanted and what was found, unless `ok`."""
+    if not ok:
+        kind = type(value).__name__
+        raise UsageError(f"{where}: expected {wanted}, found {shown(value)} ({kind})")
+
+
+def expect_keys(keys: Iterable[Any], known: Iterable[str], where: str) -> None:
+    """A `UsageError` that names the nearest right key, unless all are known."""
+    known = list(known)
+    for key in keys:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, 1, 0.0)[0]
+            raise UsageError(
+                f"{where}: unknown key {shown(key)}; the nearest right one is {near!r}"
+            )

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from avb.pipeline.config import build
 from avb.pipeline.errors import UsageError, one_line
+from avb.pipeline.parse import checked
 from avb.train import checkpoint, task
 from avb.train.recipe import Recipe, make_recipe
 
@@ -92,7 +92,7 @@ def saved(state: dict[str, Any], path: Path) -> Saved:
     Raises:
         UsageError: one is missing or is something else.
     """
-    found: Saved = build(Saved, state, str(path), strict=False)
+    found: Saved = checked(Saved, state, str(path), strict=False)
     return found
 
 

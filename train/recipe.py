@@ -17,9 +17,8 @@ from typing import Any, Literal
 
 import yaml
 
-from avb.pipeline.config import build
 from avb.pipeline.errors import UsageError, shown
-from avb.pipeline.parse import parse_yaml, read_yaml
+from avb.pipeline.parse import checked, parse_yaml, read_yaml
 
 Task = Literal["lip", "l2s"]
 FOLDER = Path(__file__).parent / "recipes"
@@ -181,7 +180,7 @@ def make_recipe(task: Task, raw: dict[str, Any], where: str) -> Recipe:
     Raises:
         UsageError: a key or value is wrong, or the recipe is another task's.
     """
-    recipe: Recipe = build(Recipe, {"task": task} | raw, where)
+    recipe: Recipe = checked(Recipe, {"task": task} | raw, where)
     if recipe.task != task:
         raise UsageError(f"{where} is a recipe for {recipe.task}, not for {task}")
     _check_model(recipe, where)
@@ -221,7 +220,7 @@ def _check_arguments(values: Mapping[str, Any], kind: type, name: str, where: st
             raise UsageError(
                 f"{where}: unknown key '{name}.{key}'; the nearest right one is '{name}.{near}'"
             )
-        build(hints[key], value, f"{where}: {name}.{key}")
+        checked(hints[key], value, f"{where}: {name}.{key}")
         least = 0 if key in NONE_AT_ALL else 1
         most = MOST_LAYERS if key in ("blocks", "units") else MOST_OF_A_MODEL
         if hints[key] not in (int, int | None):

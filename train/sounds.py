@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from avb.pipeline.config import Mel, build
+from avb.pipeline.config import Mel
 from avb.pipeline.errors import UsageError
+from avb.pipeline.parse import checked
 from avb.pipeline.shards.tar import open_atomic
 from avb.pipeline.stream.batch import Batch
 from avb.pipeline.stream.index import Index, Ints
@@ -44,7 +45,7 @@ def need(*modules: str) -> None:
 def front_end(index: Index) -> Mel:
     """The front end of the shards' log-mels."""
     plain = index.dataset["mel"]
-    return build(Mel, {k: plain[k] for k in Mel.__dataclass_fields__}, "dataset.json: mel")
+    return checked(Mel, {k: plain[k] for k in Mel.__dataclass_fields__}, "dataset.json: mel")
 
 
 def readable(batches: Iterable[Batch]) -> Iterator[Batch]:

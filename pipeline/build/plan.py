@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avb.pipeline.build.spill import Spill, runs
-from avb.pipeline.config import Corpus, Crop, Mel, build
+from avb.pipeline.config import Corpus, Crop, Mel
 from avb.pipeline.corpora import adapter
 from avb.pipeline.corpora.clip import Clip, Listing
 from avb.pipeline.corpora.sources import listing_faults_named, sources_of
 from avb.pipeline.errors import UsageError
+from avb.pipeline.parse import checked
 from avb.pipeline.shards.metadata import FORMAT
 from avb.pipeline.shards.tar import open_atomic
 from avb.pipeline.storage.mirror import listed_tree
@@ -404,7 +405,7 @@ def read_plan(path: Path) -> Plan:
     return Plan(
         path,
         folder_at(head["root"]),
-        build(Settings, head["settings"], "plan"),
+        checked(Settings, head["settings"], "plan"),
         head["labels"],
         head["layout"],
         [Unit(**unit) for unit in head["units"]],

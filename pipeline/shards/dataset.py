@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from avb.pipeline.clip.codec import MOST_BYTES
-from avb.pipeline.config import LONGEST_NAME, Crop, build
+from avb.pipeline.config import LONGEST_NAME, Crop
 from avb.pipeline.errors import UsageError, one_line
-from avb.pipeline.parse import MOST_JSON, parse_json
+from avb.pipeline.parse import MOST_JSON, checked, parse_json
 from avb.pipeline.shards.metadata import FORMAT
 from avb.pipeline.storage.cache import open_file
 from avb.pipeline.storage.store import Folder, Store
@@ -130,7 +130,7 @@ def check_dataset(record: Any, where: str, account: bool = False) -> dict[str, A
     Raises:
         UsageError: something is missing, or is not what it must be; one line names it.
     """
-    found: _Dataset = build(_Account if account else _Dataset, record, where, strict=False)
+    found: _Dataset = checked(_Account if account else _Dataset, record, where, strict=False)
     texts = (found.corpus, found.fingerprint, *found.labels)
     if not all(text.isprintable() and len(text) < LONGEST_NAME for text in texts):
         raise UsageError(f"{where}: a name or label that cannot be printed")

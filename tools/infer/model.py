@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from avb.pipeline.build.plan import Settings
-from avb.pipeline.config import Crop, Mel, build, load_corpora
+from avb.pipeline.config import Crop, Mel, load_corpora
+from avb.pipeline.parse import checked
 from avb.train import task
 from avb.train.network import load_network
 from avb.train.recipe import Recipe
@@ -59,7 +60,7 @@ def load_trained(
     loaded = load_network(path, kind)
     recipe, scaling = loaded.recipe, loaded.scaling
     given = _settings(loaded.data.get("settings"), recipe, datasets)
-    settings: Settings = build(Settings, given, f"{path}: settings", strict=False)
+    settings: Settings = checked(Settings, given, f"{path}: settings", strict=False)
     return Trained(
         path, loaded.model.to(device), recipe, scaling, Crop(scaling.size, scaling.margin),
         settings.box, settings.fixed_box, settings.picture, settings.frames,

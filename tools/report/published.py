@@ -8,8 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from avb.pipeline.config import build
-from avb.pipeline.parse import read_yaml
+from avb.pipeline.parse import checked, read_yaml
 
 FILE = Path(__file__).with_name("published.yaml")
 
@@ -54,7 +53,7 @@ class Published:
 def load() -> Published:
     """The rows that come with the package, each with its source spelt out."""
     raw = read_yaml(FILE)
-    rows = [build(Row, row, f"{FILE.name}: {row.get('method')}") for row in raw["rows"]]
+    rows = [checked(Row, row, f"{FILE.name}: {row.get('method')}") for row in raw["rows"]]
     named = [dataclasses.replace(row, source=raw["sources"][row.source]) for row in rows]
     return Published(raw["marks"], named)
 

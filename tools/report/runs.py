@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from avb.pipeline.config import build
 from avb.pipeline.errors import UsageError
-from avb.pipeline.parse import parse_json, read_json, read_yaml
+from avb.pipeline.parse import checked, parse_json, read_json, read_yaml
 from avb.train.evaluate.record import check_record, is_number, is_record
 from avb.train.network import Data
 from avb.train.recipe import Recipe
@@ -106,9 +105,9 @@ def load_run(folder: Path, name: str | None = None) -> Run:
         what = "holds no recipe.yaml" if folder.is_dir() else "no such folder"
         raise UsageError(f"{folder}: {what}; a run is what avb train wrote")
     saved = read_yaml(path)
-    found: _Saved = build(_Saved, saved, str(path), strict=False)
+    found: _Saved = checked(_Saved, saved, str(path), strict=False)
     recipe = found.recipe.as_dict() | saved["recipe"]  # with what another version had beside it
-    build(int, recipe["model"].get("slots", 0), f"{path}: recipe.model.slots")
+    checked(int, recipe["model"].get("slots", 0), f"{path}: recipe.model.slots")
     data = {k: v for k, v in saved["data"].items() if v is not None}
     name = name or folder.resolve().name
     run = Run(folder, name, recipe, data, _read_log(folder / "metrics.jsonl"), [])

@@ -10,8 +10,9 @@ import pyarrow.ipc as ipc
 import pytest
 
 from avb.pipeline.build.plan import LATER, Plan, Settings, make_plan, read_plan, stable_hash
-from avb.pipeline.config import Crop, build, load_corpora
+from avb.pipeline.config import Crop, load_corpora
 from avb.pipeline.errors import UsageError
+from avb.pipeline.parse import checked
 from avb.tools.prep_command import settings_for
 
 MakePlan = Callable[..., Plan]
@@ -139,6 +140,6 @@ def test_a_plan_that_names_no_tracker_is_mediapipe_s_and_its_units_stay(plan_of:
     """Shards made before there was a choice go on, with `--tracker mediapipe`."""
     now = plan_of(tracker="mediapipe")
     old = {k: v for k, v in now.settings.as_dict().items() if k != "tracker"}
-    assert build(Settings, old, "plan") == now.settings
+    assert checked(Settings, old, "plan") == now.settings
     of_then = {k: v for k, v in old.items() if k not in LATER}
     assert of_then == now.settings.deciding()  # what the units of then were hashed with

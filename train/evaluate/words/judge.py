@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from avb.pipeline.clip.audio import log_mel
-from avb.pipeline.config import Mel, build
+from avb.pipeline.config import Mel
 from avb.pipeline.errors import UsageError, shown
+from avb.pipeline.parse import checked
 from avb.pipeline.stream.index import Index, Ints
 from avb.train import checkpoint, sounds
 from avb.train.evaluate.metrics.bounds import fit_columns, invert_all, other_clips
@@ -263,7 +264,7 @@ def load(path: Path, index: Index, device: str | torch.device = "cpu") -> Stored
         UsageError: no judge, a damaged one, or one of another front end; one line says which.
     """
     state = checkpoint.load(path, TASK)
-    build(_File, state, str(path), strict=False)
+    checked(_File, state, str(path), strict=False)
     try:
         judge = Judge(state["mel"]["n_mels"])
         judge.load_state_dict(state.pop("weights"))
