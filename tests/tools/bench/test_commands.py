@@ -11,14 +11,14 @@ from avb.pipeline.errors import RunError
 from avb.tools.cli import app, bench
 
 COMMANDS = {
-    "prep": ("bench_prep", "bench_prep", ["raw"]),
-    "read": ("bench_read", "bench_read", ["shards"]),
-    "storage": ("bench_storage", "bench_storage", ["shards", "s3://bucket/shards"]),
-    "growth": ("bench_growth", "bench_growth", []),
-    "engines": ("bench_engines", "bench_engines", ["raw"]),
-    "driver": ("bench_engines", "bench_driver", []),
-    "hours": ("bench_hours", "bench_hours", ["raw"]),
-    "train": ("bench_train", "bench_train", ["lip"]),
+    "prep": ("prep", "bench_prep", ["raw"]),
+    "read": ("read", "bench_read", ["shards"]),
+    "storage": ("storage", "bench_storage", ["shards", "s3://bucket/shards"]),
+    "growth": ("growth", "bench_growth", []),
+    "engines": ("engines", "bench_engines", ["raw"]),
+    "driver": ("engines", "bench_driver", []),
+    "hours": ("hours", "bench_hours", ["raw"]),
+    "train": ("train", "bench_train", ["lip"]),
 }
 
 
@@ -34,6 +34,6 @@ def test_a_run_that_cannot_go_on_is_one_line(name: str, monkeypatch: pytest.Monk
     def fail(*given: object, **more: object) -> None:
         raise RunError("out of room; make some")
 
-    monkeypatch.setattr(importlib.import_module(f"avb.tools.{module}"), function, fail)
+    monkeypatch.setattr(importlib.import_module(f"avb.tools.bench.{module}"), function, fail)
     run = CliRunner().invoke(app, ["bench", name, *words])
     assert (run.exit_code, run.stdout, run.stderr) == (1, "", "avb: out of room; make some\n")
