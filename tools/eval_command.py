@@ -12,7 +12,8 @@ from avb.pipeline.errors import UsageError
 from avb.pipeline.shards.tar import write_atomic
 from avb.pipeline.storage.store import Folder
 from avb.tools.cli.console import FAILED, fail, say
-from avb.tools.train_command import choose_device, open_shards
+from avb.train.data import open_shards
+from avb.train.device import choose_device
 
 PARTS = ("test", "val", "train", "all")
 WINDOWS = (None, "covered", "cut")

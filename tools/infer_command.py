@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-import wave
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import typer
 
 from avb.pipeline.clip.stopwatch import Clock
 from avb.pipeline.errors import UsageError
-from avb.pipeline.shards.tar import open_atomic
 from avb.tools.cli.console import FAILED, fail, say
 from avb.tools.infer import crops, lip, speech
 from avb.tools.infer.model import Trained, load_trained
 from avb.tools.infer.show import draw_boxes, mux
 from avb.tools.infer.video import FPS, BadVideo, probe
-from avb.tools.train_command import choose_device
 from avb.train.checkpoint import best_of
+from avb.train.device import choose_device
 
 STAGES = ("decode", "track", "crop", "network", "vocoder")
 
@@ -122,7 +118,7 @@ def _one(place: str, trained: Trained, options: Options, paths: dict[str, Path])
     else:
         paths["out"].parent.mkdir(parents=True, exist_ok=True)
         mels = speech.make_mels(cutter.pieces(), trained, clock)
-        write_wav(paths["out"], speech.make_sound(mels, trained, clock), trained.sample_rate)
+        speech.write_wav(paths["out"], speech.make_sound(mels, trained, clock), trained.sample_rate)
         found["out"] = str(paths["out"])
         if "mux" in paths:
             paths["mux"].parent.mkdir(parents=True, exist_ok=True)
@@ -143,15 +139,6 @@ def _one(place: str, trained: Trained, options: Options, paths: dict[str, Path])
         **found,
         "seconds": {stage: round(clock.ms.get(stage, 0.0) / 1e3, 3) for stage in STAGES},
     }
-
-
-def write_wav(path: Path, sounds: Iterator[np.ndarray], rate: int) -> None:
-    """Sound float32 [n], part after part, as a mono file of 16 bits; whole or not at all."""
-    with open_atomic(path) as file, wave.open(file, "wb") as out:
-        out.setparams((1, 2, rate, 0, "NONE", ""))
-        for sound in sounds:
-            levels = np.rint(np.clip(sound, -1, 1) * 32767)
-            out.writeframes(levels.astype("<i2").tobytes())
 
 
 def _show(record: dict[str, Any]) -> None:

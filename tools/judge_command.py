@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from avb.pipeline.errors import UsageError
+from avb.pipeline.machine import revision
 from avb.pipeline.storage.store import Folder
 from avb.tools.cli.console import say
-from avb.tools.train_command import choose_device, open_shards, revision
+from avb.train.data import open_shards
+from avb.train.device import choose_device
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avb.pipeline.build.plan import Plan, Settings, make_plan
+from avb.pipeline.build.settings import settings_for
 from avb.pipeline.config import Corpus, Crop, corpus_root, load_corpora
 from avb.pipeline.errors import UsageError, one_line
 from avb.pipeline.machine import cores
@@ -155,32 +156,6 @@ def resolve(options: Options) -> tuple[Corpus, Settings, Folder]:
         tracker=options.tracker, **{k: v for k, v in given.items() if v is not None},
     )  # fmt: skip
     return corpus, settings, root
-
-
-def settings_for(name: str, corpus: Corpus, **given: Any) -> Settings:
-    """What `datasets.yaml` says of a corpus, overridden by `given`.
-
-    Raises:
-        UsageError: the two do not go together.
-    """
-    from avb.pipeline.clip.codec import DEFAULT_CRF
-
-    same = ("crops", "box", "keep_audio", "face_every", "shard_clips", "fps", "sample_rate")
-    values = {key: getattr(corpus, key) for key in (*same, "mel", "picture", "frames", "fixed_box")}
-    values |= {
-        "codec": "mp4",
-        "decoder": "pyav",
-        "mel_dtype": "float16",
-        "tracker": "litert",
-    } | given
-    values.setdefault("crf", DEFAULT_CRF[values["codec"]])
-    if values["box"] != "fixed":
-        values["fixed_box"] = None
-    elif corpus.fixed_box is None:
-        raise UsageError(f"{name} has no fixed_box in datasets.yaml; use --box tracked or whole")
-    if "face" in values["crops"] and values["box"] != "tracked":
-        raise UsageError(f"a face crop needs --box tracked (box is {values['box']})")
-    return Settings(corpus=name, **values)
 
 
 def _table_name(name: str, corpora: dict[str, Corpus]) -> str:

@@ -15,8 +15,24 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-from avb.pipeline.errors import RunError
+from avb.pipeline.errors import RunError, UsageError
 from avb.pipeline.machine import peak_bytes
+
+
+def choose_device(wanted: str | None) -> str:
+    """The device asked for, or the accelerator if there is one.
+
+    Raises:
+        UsageError: an accelerator was asked for and there is none.
+    """
+    there = torch.cuda.is_available()
+    if wanted is None:
+        return "cuda" if there else "cpu"
+    if wanted.startswith("cuda") and not there:
+        raise UsageError(f"--device {wanted}: no CUDA device here (torch {torch.__version__})")
+    if wanted.split(":")[0] not in ("cpu", "cuda"):
+        raise UsageError(f"--device {wanted}: cpu or cuda")
+    return wanted
 
 
 def join_processes(device: str) -> tuple[int, int]:

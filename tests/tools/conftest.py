@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from avb.pipeline.build.settings import settings_for
 from avb.pipeline.config import load_corpora
-from avb.tools.prep_command import settings_for
 from avb.tools.synth import face
 from avb.train import checkpoint, task
 from avb.train.recipe import make_recipe

@@ -19,6 +19,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from avb.pipeline.build.settings import settings_for
 from avb.pipeline.clip import follow
 from avb.pipeline.clip.process import prepare_clip
 from avb.pipeline.clip.stopwatch import Clock
@@ -30,7 +31,6 @@ from avb.tools.infer.crops import Cutter, Piece, slide
 from avb.tools.infer.lip import read_words
 from avb.tools.infer.model import Trained, load_trained
 from avb.tools.infer.video import BadVideo, pictures, probe
-from avb.tools.prep_command import settings_for
 from avb.tools.synth import face
 from avb.train import checkpoint, task
 from avb.train.recipe import make_recipe

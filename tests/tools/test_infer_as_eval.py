@@ -17,6 +17,7 @@ import torch
 from typer.testing import CliRunner
 
 from avb.pipeline.build.prep import prep
+from avb.pipeline.build.settings import settings_for
 from avb.pipeline.clip.stopwatch import Clock
 from avb.pipeline.config import load_corpora
 from avb.pipeline.stream.index import Index, load_index
@@ -25,7 +26,6 @@ from avb.tools.infer.crops import Cutter
 from avb.tools.infer.model import load_trained
 from avb.tools.infer.speech import make_mels
 from avb.tools.infer.video import probe
-from avb.tools.prep_command import settings_for
 from avb.tools.synth import make
 from avb.train.evaluate.speech import reconstruct
 

@@ -21,11 +21,11 @@ import pytest
 from typer.testing import CliRunner
 
 from avb.pipeline.build.prep import prep
+from avb.pipeline.build.settings import settings_for
 from avb.pipeline.config import load_corpora
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index, load_index
 from avb.tools.cli import app
-from avb.tools.prep_command import settings_for
 from avb.tools.report import format, page, published, tables
 from avb.tools.report.runs import load_run, load_runs
 from avb.train import trainer

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from avb.pipeline.build.plan import Plan, Settings, Unit, lay_out, read_plan
+from avb.pipeline.build.settings import settings_for
 from avb.pipeline.build.worker import follow_parent
 from avb.pipeline.config import load_corpora
 from avb.pipeline.corpora.clip import Clip, Listing, Word
 from avb.pipeline.errors import RunError, UsageError
 from avb.pipeline.machine import peak_bytes
-from avb.tools.prep_command import settings_for
 
 LABELS = [f"WORD{number:03d}" for number in range(500)]  # as many as LRW has
 TALKERS = 340  # ten times those of GRID

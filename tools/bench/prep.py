@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from avb.pipeline.build.plan import Settings, make_plan, read_plan
+from avb.pipeline.build.settings import settings_for
 from avb.pipeline.build.unit import STAGES
 from avb.pipeline.build.worker import settle_process
 from avb.pipeline.clip.codec import decode_video
@@ -21,7 +22,6 @@ from avb.pipeline.corpora.clip import Clip, Refused
 from avb.pipeline.corpora.inspect import recognise
 from avb.pipeline.errors import UsageError
 from avb.pipeline.shards.tar import ShardWriter
-from avb.tools.prep_command import settings_for
 
 
 def bench_prep(

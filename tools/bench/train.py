@@ -24,7 +24,7 @@ import torch
 
 from avb.models.speech import DECODERS
 from avb.pipeline.errors import UsageError
-from avb.pipeline.machine import cores
+from avb.pipeline.machine import cores, revision
 from avb.pipeline.storage.store import Folder
 from avb.tools.bench.batches import Feed, blank_index, typical_frames
 from avb.tools.bench.contenders import (
@@ -37,9 +37,9 @@ from avb.tools.bench.contenders import (
     while_it_fits,
     with_batch,
 )
-from avb.tools.train_command import Options, choose_device, open_shards, resolve, revision
 from avb.train import task as tasks
-from avb.train.device import free_bytes, peak_gib
+from avb.train.data import open_shards, resolve
+from avb.train.device import choose_device, free_bytes, peak_gib
 from avb.train.flops import Cost, clip_cost, peak_flops
 from avb.train.recipe import Recipe, Task, load_recipe
 
@@ -123,9 +123,7 @@ def open_recipe(
         plan = load_recipe(task, recipe, overrides)
         return plan, blank_index(plan, datasets)
     index, corpus = open_shards(data, datasets)
-    given: dict[str, Any] = {f.name: None for f in dataclasses.fields(Options)}
-    given |= {"task": task, "data": data, "recipe": recipe, "overrides": overrides}
-    plan = resolve(Options(**given), index, corpus)
+    plan = resolve(task, index, corpus, recipe, overrides)
     return plan, index.of_unit(plan.unit)
 
 

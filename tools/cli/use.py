@@ -172,9 +172,9 @@ def import_checkpoint(
 ) -> None:
     """The authors' published LRW weights as a checkpoint of avb."""
     from avb.pipeline.storage.store import place
-    from avb.tools.import_command import run
+    from avb.tools.export.published import import_published
 
-    run(file, out, labels, place(data) if data else None)
+    import_published(file, out, labels, place(data) if data else None)
 
 
 @app.command()

@@ -73,7 +73,7 @@ def _settings(
     stored: dict[str, Any] | None, recipe: Recipe, datasets: Path | None
 ) -> dict[str, Any]:
     """The settings of the shards it was trained on, as far as they are known."""
-    from avb.tools.prep_command import settings_for
+    from avb.pipeline.build.settings import settings_for
 
     corpora = load_corpora(datasets)
     corpus = corpora.get(recipe.corpus, corpora["table"])

@@ -10,13 +10,16 @@ Shapes: F mel bins, M columns, four to a picture.
 
 from __future__ import annotations
 
+import wave
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from avb.models.frontends import COLUMNS_PER_FRAME
 from avb.pipeline.clip.stopwatch import Clock
+from avb.pipeline.shards.tar import open_atomic
 from avb.tools.infer.addresses import Addresses
 from avb.tools.infer.crops import Piece, Window, slide
 from avb.tools.infer.model import Trained
@@ -125,3 +128,12 @@ def _join(before: np.ndarray, sound: np.ndarray, hop: int) -> np.ndarray:
     rise = np.linspace(0, 1, fade, dtype=np.float32)
     mixed = before[at : at + fade] * (1 - rise) + sound[at : at + fade] * rise
     return np.concatenate([before[:at], mixed, sound[at + fade :]])
+
+
+def write_wav(path: Path, sounds: Iterator[np.ndarray], rate: int) -> None:
+    """Sound float32 [n], part after part, as a mono file of 16 bits; whole or not at all."""
+    with open_atomic(path) as file, wave.open(file, "wb") as out:
+        out.setparams((1, 2, rate, 0, "NONE", ""))
+        for sound in sounds:
+            levels = np.rint(np.clip(sound, -1, 1) * 32767)
+            out.writeframes(levels.astype("<i2").tobytes())

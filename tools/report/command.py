@@ -121,7 +121,7 @@ def _need_look(
 
 def _open(run: Run, data: Folder, device: str | None, datasets: Path | None) -> Any:
     from avb.tools.report.examples import open_look
-    from avb.tools.train_command import choose_device
+    from avb.train.device import choose_device
 
     return open_look(run, data, choose_device(device), datasets)
 

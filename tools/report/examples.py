@@ -247,7 +247,7 @@ def open_look(run: Run, data: Folder, device: str = "cpu", datasets: Path | None
     Raises:
         UsageError: the shards or the checkpoint do not fit.
     """
-    from avb.tools.train_command import open_shards
+    from avb.train.data import open_shards
 
     index, corpus = open_shards(data, datasets)
     if index.dataset["corpus"] != run.recipe["corpus"]:

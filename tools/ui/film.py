@@ -24,10 +24,10 @@ from avb.tools.infer.addresses import Addresses
 from avb.tools.infer.crops import Cutter, Piece
 from avb.tools.infer.model import Trained, load_trained
 from avb.tools.infer.show import draw_boxes
+from avb.tools.infer.speech import write_wav
 from avb.tools.infer.video import FPS, BadVideo, own_sound, probe
-from avb.tools.infer_command import write_wav
-from avb.tools.train_command import choose_device
 from avb.train import augment, checkpoint, task
+from avb.train.device import choose_device
 
 with suppress(ImportError):
     import ai_edge_litert.interpreter  # noqa: F401

@@ -16,11 +16,11 @@ import pytest
 from typer.testing import CliRunner
 
 from avb.pipeline.build import prep as prep_module
+from avb.pipeline.build.settings import settings_for
 from avb.pipeline.config import load_corpora
 from avb.pipeline.errors import UsageError
 from avb.pipeline.storage.mirror import Mirror
 from avb.tools.cli import app
-from avb.tools.prep_command import settings_for
 from avb.tools.synth import make
 
 PARTS = ("1/3", "2/3", "3/3")

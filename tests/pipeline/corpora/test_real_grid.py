@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from avb.pipeline.build.prep import prep
+from avb.pipeline.build.settings import settings_for
 from avb.pipeline.clip.codec import decode_flac
 from avb.pipeline.clip.decode import read_video
 from avb.pipeline.clip.facemesh import NEAR, Detector
@@ -23,7 +24,6 @@ from avb.pipeline.shards.tar import read_members
 from avb.pipeline.shards.verify import verify
 from avb.pipeline.stream.index import load_index
 from avb.pipeline.stream.stream import Stream
-from avb.tools.prep_command import settings_for
 
 GRID = Path(os.environ.get("AVB_TEST_GRID", Path(__file__).parents[4] / "shared" / "grid"))
 ORIGINAL = GRID.parent / "grid_original"

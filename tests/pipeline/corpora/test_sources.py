@@ -24,6 +24,7 @@ from avb.pipeline.build import prep as prep_module
 from avb.pipeline.build import unit as unit_module
 from avb.pipeline.build.plan import lay_out
 from avb.pipeline.build.prep import Summary
+from avb.pipeline.build.settings import settings_for
 from avb.pipeline.config import load_corpora
 from avb.pipeline.corpora import adapter
 from avb.pipeline.corpora.clip import Clip, Refused
@@ -31,7 +32,6 @@ from avb.pipeline.corpora.sources import SourceFault, sources_of, surely
 from avb.pipeline.errors import RunError
 from avb.pipeline.shards.verify_sources import source_faults
 from avb.tools.cli import app
-from avb.tools.prep_command import settings_for
 from avb.tools.synth import make
 
 CORPORA = load_corpora()

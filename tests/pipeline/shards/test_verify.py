@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 from avb.pipeline.build.plan import stable_hash
 from avb.pipeline.build.prep import prep
+from avb.pipeline.build.settings import settings_for
 from avb.pipeline.clip.codec import encode_flac, encode_video
 from avb.pipeline.config import load_corpora
 from avb.pipeline.errors import UsageError
@@ -29,7 +30,6 @@ from avb.pipeline.shards import verify as module
 from avb.pipeline.shards.tar import ShardWriter, read_members
 from avb.pipeline.shards.verify import parse_share, verify
 from avb.tools.cli import app
-from avb.tools.prep_command import settings_for
 from avb.tools.preview import preview
 from avb.tools.synth import make
 

@@ -116,7 +116,7 @@ def there(lrw: Any, bucket: Any) -> Store:
 
 
 def test_words_come_from_shards_in_a_store(lrw: Any, there: Store) -> None:
-    from avb.tools.import_command import read_words
+    from avb.tools.export.published import read_words
 
     assert read_words(None, there) == (lrw.labels, there)
 

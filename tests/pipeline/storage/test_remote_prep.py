@@ -15,11 +15,11 @@ import pytest
 from typer.testing import CliRunner
 
 from avb.pipeline.build.prep import Part, Summary, prep
+from avb.pipeline.build.settings import settings_for
 from avb.pipeline.config import load_corpora
 from avb.pipeline.errors import StorageError, UsageError
 from avb.pipeline.storage.store import place
 from avb.tools.cli import app
-from avb.tools.prep_command import settings_for
 
 #: The rest of the faults; what they do to one object is in `test_storage`.
 SLOW = {what: pytest.param(what, marks=pytest.mark.slow) for what in ("500", "503", "deaf", "slow")}

@@ -27,7 +27,7 @@ BLACK, WHITE = 16, 235  # of limited-range luma
 CLIPS = 32  # in a batch of the evaluation; the 320 of their training take 20 GB
 
 
-def run(file: Path, out: Path, labels: Path | None, data: Folder | None) -> None:
+def import_published(file: Path, out: Path, labels: Path | None, data: Folder | None) -> None:
     """Write the checkpoint `out` with the weights in `file`.
 
     Raises:
@@ -101,7 +101,7 @@ def read_words(labels: Path | None, data: Folder | None) -> tuple[list[str], Fol
         where: Folder = labels
         found = sorted(words)
     elif data is not None and labels is None:
-        from avb.tools.train_command import open_shards
+        from avb.train.data import open_shards
 
         found, where = open_shards(data)[0].labels, data
     else:

@@ -1,0 +1,110 @@
+"""From a folder of shards and a recipe to what is trained on: index, recipe, clips of each part."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from avb.pipeline.config import Corpus, load_corpora
+from avb.pipeline.errors import UsageError
+from avb.pipeline.shards.dataset import check_dataset
+from avb.pipeline.storage.store import Folder
+from avb.pipeline.stream.index import Index, load_index
+from avb.train.recipe import Recipe, Task, load_recipe, make_recipe
+from avb.train.split import Parts, default_split, usable_rows
+
+
+def open_shards(folder: Folder, datasets: Path | None = None) -> tuple[Index, Corpus]:
+    """The index of a folder of shards, and the entry of its corpus.
+
+    Raises:
+        UsageError: there are no finished shards; it names `prep` and `synth`.
+    """
+    try:
+        index = load_index(folder)
+        check_dataset(index.dataset, str(folder / "dataset.json"), account=True)
+    except (ValueError, OSError) as error:
+        raise UsageError(
+            f"{error} (make shards with avb prep, or try without a corpus: avb synth, avb demo)"
+        ) from None
+    corpora = load_corpora(datasets)
+    name = index.dataset["corpus"]
+    return index, corpora.get(name, corpora["table"])
+
+
+def resolve(
+    task: Task, index: Index, corpus: Corpus, recipe: str, overrides: list[str],
+    unit: str | None = None, split: str | None = None, steps: int | None = None,
+    seed: int | None = None,
+) -> Recipe:  # fmt: skip
+    """The named recipe with flags over it, fitted to the corpus that is there.
+
+    Raises:
+        UsageError: no such recipe, value or split, or the shards have not the recipe's crop.
+    """
+    wanted = load_recipe(task, recipe, overrides)
+    changes: dict[str, Any] = {
+        "corpus": index.dataset["corpus"],
+        "unit": unit or fitting_unit(wanted, index),
+        "split": split or default_split(index, corpus, wanted.split),
+        "steps": steps,
+        "seed": seed,
+    }
+    changes = {name: value for name, value in changes.items() if value is not None}
+    resolved = make_recipe(task, wanted.as_dict() | changes, "--recipe " + recipe)
+    if resolved.crop not in index.dataset["crops"]:
+        held = ", ".join(index.dataset["crops"])
+        raise UsageError(f"{index.folder}: holds {held}, no {resolved.crop}; avb prep --crop")
+    return resolved
+
+
+def fitting_unit(recipe: Recipe, index: Index) -> str:
+    """The recipe's unit, or the other one of a lip reader where the clips have only that."""
+    labelled = bool((index.label_id >= 0).any())
+    everything = np.arange(len(index))
+    timed = bool(len(index.of_unit("word").timed_words(everything)[1]))
+    if recipe.task == "lip" and labelled != timed:
+        return "word" if timed else "clip"
+    return recipe.unit
+
+
+def talkers_of(index: Index, parts: Parts) -> list[str]:
+    """Talkers with clips to train on.
+
+    Raises:
+        UsageError: the shards do not say who speaks.
+    """
+    found = {index.row(i).speaker for i in parts.rows["train"]} - {None}
+    if not found:
+        raise UsageError(f"{index.folder}: no clip has a talker; --per-talker needs them")
+    return sorted((str(talker) for talker in found), key=lambda name: (len(name), name))
+
+
+def fitted(parts: Parts, index: Index, recipe: Recipe) -> tuple[Parts, int]:
+    """The parts less the clips without what the recipe learns, and how many these are.
+
+    Raises:
+        UsageError: none is left to train on, or to validate with.
+    """
+    rows = {part: usable_rows(index, found, recipe) for part, found in parts.rows.items()}
+    for part in ("train", "val"):
+        if len(parts.rows[part]) and not len(rows[part]):
+            raise without_target(index, recipe, f"{len(parts.rows[part])} clips of {part}")
+    left_out = sum(map(len, parts.rows.values())) - sum(map(len, rows.values()))
+    return dataclasses.replace(parts, rows=rows), left_out
+
+
+def without_target(index: Index, recipe: Recipe, which: str) -> UsageError:
+    """The fault of clips without what the recipe learns."""
+    return UsageError(
+        f"{index.folder}: none of {which} has {target_name(recipe)}; --unit clip learns labels,"
+        " --unit word words with their times ([word, start, end])"
+    )
+
+
+def target_name(recipe: Recipe) -> str:
+    """What a clip must have for the recipe to learn from it."""
+    return "a word with its times" if recipe.unit == "word" else "a label"
