@@ -6,18 +6,18 @@ Nothing heavy is imported at the top: `avb --help` must not wait for torch, cv2 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from avb.tools.cli import bench, measure, prepare, train, use
+from avb.tools.cli.console import App, start_log
 
-app = typer.Typer(
+app = App(
     help="Raw LRW, LRW-1000 and GRID video to sharded WebDataset, and what learns from it.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
+    rich_markup_mode="rich" if sys.stdout.isatty() else None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -50,9 +50,14 @@ def top(
         float | None,
         typer.Option(help="How much of them at most, in gigabytes [20].", envvar="AVB_CACHE_GB"),
     ] = None,
+    log_file: Annotated[
+        Path | None,
+        typer.Option(help="Append every line that is told to this file, with time and level."),
+    ] = None,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     """Options of every command."""
+    start_log(context, log_file)
     if version:
         import avb
 

@@ -8,18 +8,14 @@ from typing import Annotated
 
 import typer
 
-from avb.tools.cli.console import guarded, show
+from avb.tools.cli.console import App, show
 from avb.tools.cli.options import Compile, Device, Json, Overrides, RecipeName
 
-app = typer.Typer(
+app = App(
     help="Measure, side by side in one run.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
 )
-step = typer.Typer(
+step = App(
     help="The training step against plain eager PyTorch on the same batches.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
 )
 app.add_typer(step, name="train")
 
@@ -37,7 +33,6 @@ Rounds = Annotated[int | None, typer.Option(min=1, help="Turns of each [5, on th
 
 
 @app.command("prep")
-@guarded
 def bench_prep_command(
     context: typer.Context,
     folder: Annotated[Path, typer.Argument(help="A raw corpus.")],
@@ -55,7 +50,6 @@ def bench_prep_command(
 
 
 @app.command("read")
-@guarded
 def bench_read_command(
     folder: Annotated[Path, typer.Argument(help="Shards, OUT/<corpus>.")],
     clips: Annotated[int, typer.Option(min=1, help="How many clips.")] = 300,
@@ -68,7 +62,6 @@ def bench_read_command(
 
 
 @app.command("storage")
-@guarded
 def bench_storage_command(
     folder: Annotated[Path, typer.Argument(help="Shards on this machine, OUT/<corpus>.")],
     store: Annotated[str, typer.Argument(metavar="URL", help="The same shards in a store.")],
@@ -84,7 +77,6 @@ def bench_storage_command(
 
 
 @app.command("growth")
-@guarded
 def bench_growth_command(
     rows: Annotated[int, typer.Option(min=1, help="How many clips.")] = 100_000,
     kind: Annotated[str, typer.Option(help="lrw (a word each) or grid (sentences).")] = "lrw",
@@ -101,7 +93,6 @@ def bench_growth_command(
 
 
 @app.command("engines")
-@guarded
 def bench_engines_command(
     context: typer.Context,
     folder: Annotated[Path, typer.Argument(help="A raw corpus.")],
@@ -120,7 +111,6 @@ def bench_engines_command(
 
 
 @app.command("driver")
-@guarded
 def bench_driver_command(
     workers: Annotated[int, typer.Option(min=1, help="Simulated workers.")] = 1000,
     units: Annotated[int, typer.Option(min=1, help="Units that sleep.")] = 2000,
@@ -134,7 +124,6 @@ def bench_driver_command(
 
 
 @app.command("hours")
-@guarded
 def bench_hours_command(
     context: typer.Context,
     folders: Annotated[list[Path], typer.Argument(help="Raw clips, a folder a corpus.")],
@@ -154,7 +143,6 @@ def bench_hours_command(
 
 
 @step.command("lip")
-@guarded
 def bench_train_lip(
     context: typer.Context,
     recipe: RecipeName = "paper",
@@ -180,7 +168,6 @@ def bench_train_lip(
 
 
 @step.command("l2s")
-@guarded
 def bench_train_l2s(
     context: typer.Context,
     recipe: RecipeName = "paper",

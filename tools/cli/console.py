@@ -7,42 +7,74 @@ refused, 75 saved and stopped on a signal, 130 Ctrl-C (training is saved then to
 from __future__ import annotations
 
 import contextlib
-import functools
+import json
+import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
+from typer.core import TyperCommand
+
+from avb.pipeline.errors import RunError, StorageError, UsageError
 
 FAILED, USAGE, REFUSED, PREEMPTED, INTERRUPTED = 1, 2, 3, 75, 130
+log = logging.getLogger("avb")
 
 
-def say(text: str) -> None:
-    """One line for a person, on stderr; stdout is for results.
+class Terminal(logging.Handler):
+    """Bare lines on stderr; stdout is for results.
 
     Work goes on where nobody is left to read it: the terminal was closed, or `2>&1 | head` ended.
     """
-    with contextlib.suppress(OSError):
-        typer.echo(text, err=True)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line."""
+        with contextlib.suppress(OSError):
+            typer.echo(self.format(record), err=True)
+
+
+def start_log(context: typer.Context, file: Path | None) -> None:
+    """Lines of avb's loggers go to the terminal, and with time and level to `file` too."""
+    log.setLevel(logging.INFO)
+    if not log.handlers:
+        log.addHandler(Terminal())
+    if file is None:
+        return
+    try:
+        handler = logging.FileHandler(file, encoding="utf-8")
+    except OSError as error:
+        fail(f"--log-file {file}: cannot be written ({error.strerror})", USAGE)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.raiseExceptions = False  # a full disk of the log does not fill the terminal
+    log.addHandler(handler)
+
+    @context.call_on_close
+    def _stop() -> None:
+        log.removeHandler(handler)
+        handler.close()
+
+
+def say(text: str) -> None:
+    """One line for a person, on stderr."""
+    log.info(text)
 
 
 def fail(text: str, code: int) -> NoReturn:
     """One clear line, and out."""
-    say(f"avb: {text}")
+    log.error("avb: %s", text)
     raise typer.Exit(code)
 
 
-def guarded(function: Callable[..., None]) -> Callable[..., None]:
-    """Turn the faults a user can mend into one line and the right exit code."""
+class Command(TyperCommand):
+    """A command that ends with one line and the right exit code where a user can mend the fault."""
 
-    @functools.wraps(function)
-    def run(*args: Any, **kwargs: Any) -> None:
-        from avb.pipeline.errors import RunError, StorageError, UsageError
-
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
         try:
-            refuse_addresses(kwargs.values())
-            function(*args, **kwargs)
+            refuse_addresses(ctx.params.values())
+            return super().invoke(ctx)
         except UsageError as error:
             fail(str(error), USAGE)
         except (RunError, StorageError) as error:
@@ -50,7 +82,16 @@ def guarded(function: Callable[..., None]) -> Callable[..., None]:
         except KeyboardInterrupt as stop:
             fail(str(stop) or "stopped", INTERRUPTED)
 
-    return run
+
+class App(typer.Typer):
+    """A group of commands, all of them of the class above."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(no_args_is_help=True, **given)
+
+    def command(self, name: str | None = None, **given: Any) -> Any:
+        """As `typer.Typer.command`."""
+        return super().command(name, cls=Command, **given)
 
 
 def refuse_addresses(given: Iterable[Any]) -> None:
@@ -59,10 +100,8 @@ def refuse_addresses(given: Iterable[Any]) -> None:
     Raises:
         UsageError: there is one among the paths.
     """
-    from avb.pipeline.errors import UsageError
-
     for value in given:
-        if isinstance(value, list):
+        if isinstance(value, list | tuple):
             refuse_addresses(value)
         # A path has lost one of the two slashes.
         elif isinstance(value, Path) and re.match("[a-z][a-z0-9+.-]+:/", str(value)):
@@ -75,8 +114,6 @@ def refuse_addresses(given: Iterable[Any]) -> None:
 
 def show(record: dict[str, Any], as_json: bool) -> None:
     """A result on stdout: one JSON object, or one `name  value` line each."""
-    import json
-
     if as_json:
         typer.echo(json.dumps(record, ensure_ascii=False))
         return

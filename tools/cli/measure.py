@@ -7,22 +7,19 @@ from typing import Annotated
 
 import typer
 
-from avb.tools.cli.console import guarded
+from avb.tools.cli.console import App
 from avb.tools.cli.options import Checkpoint, Device, Json, Limit, Part, Record, Shards
 
-app = typer.Typer()
+app = App()
 
 
-evaluation = typer.Typer(
+evaluation = App(
     help="Measure a checkpoint on a part of its split.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
 )
 app.add_typer(evaluation, name="eval")
 
 
 @evaluation.command("lip")
-@guarded
 def eval_lip(
     context: typer.Context,
     ckpt: Checkpoint,
@@ -41,7 +38,6 @@ def eval_lip(
 
 
 @evaluation.command("l2s")
-@guarded
 def eval_l2s(
     context: typer.Context,
     ckpt: Checkpoint,
@@ -73,7 +69,6 @@ def eval_l2s(
 
 
 @app.command()
-@guarded
 def compare(
     first: Annotated[
         str, typer.Argument(metavar="A", help="Record of avb eval; several seeds: a,b or a folder.")
@@ -91,7 +86,6 @@ def compare(
 
 
 @app.command()
-@guarded
 def report(
     context: typer.Context,
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of avb train.")],
@@ -113,7 +107,6 @@ def report(
 
 
 @app.command()
-@guarded
 def plot(
     context: typer.Context,
     run: Annotated[Path, typer.Argument(help="A folder of avb train.")],
@@ -133,7 +126,6 @@ def plot(
 
 
 @app.command()
-@guarded
 def listen(
     systems: Annotated[
         list[str], typer.Argument(metavar="NAME=DIR...", help="Folders of eval l2s --save-wavs.")
@@ -149,7 +141,6 @@ def listen(
 
 
 @app.command("listen-score")
-@guarded
 def listen_score(
     answers: Annotated[list[Path], typer.Argument(help="The file of each rater.")],
     key: Annotated[Path, typer.Option(help="The key that avb listen wrote.")],

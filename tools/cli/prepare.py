@@ -7,14 +7,13 @@ from typing import Annotated
 
 import typer
 
-from avb.tools.cli.console import FAILED, guarded, say, show
+from avb.tools.cli.console import FAILED, App, say, show
 from avb.tools.cli.options import CorpusName, Json
 
-app = typer.Typer()
+app = App()
 
 
 @app.command()
-@guarded
 def prep(
     context: typer.Context,
     corpus: CorpusName,
@@ -125,7 +124,6 @@ def prep(
 
 
 @app.command()
-@guarded
 def inspect(
     context: typer.Context,
     corpus: Annotated[str | None, typer.Argument(help="lrw, lrw1000, grid or table.")] = None,
@@ -156,7 +154,6 @@ def inspect(
 
 
 @app.command()
-@guarded
 def verify(
     context: typer.Context,
     folder: Annotated[str, typer.Argument(help="OUT/<corpus>, or OUT for all in it.")],
@@ -211,7 +208,6 @@ def verify(
 
 
 @app.command()
-@guarded
 def stats(
     folder: Annotated[str, typer.Argument(help="OUT/<corpus>, or OUT for all in it.")],
     as_json: Json = False,
@@ -231,7 +227,6 @@ def stats(
 
 
 @app.command()
-@guarded
 def preview(
     folder: Annotated[str, typer.Argument(help="OUT/<corpus>.")],
     out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("preview.png"),
@@ -245,7 +240,6 @@ def preview(
 
 
 @app.command()
-@guarded
 def synth(
     corpus: Annotated[str, typer.Argument(help="lrw, lrw1000 or grid.")],
     out: Annotated[Path, typer.Option(help="Where the raw corpus is written.")],

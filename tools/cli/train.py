@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from avb.tools.cli.console import guarded
+from avb.tools.cli.console import App
 from avb.tools.cli.options import (
     Compile,
     Device,
@@ -23,10 +23,8 @@ from avb.tools.cli.options import (
     Talkers,
 )
 
-app = typer.Typer(
+app = App(
     help="Train on shards, one GPU or many (torchrun -m avb train ...).",
-    no_args_is_help=True,
-    rich_markup_mode=None,
 )
 
 
@@ -45,7 +43,6 @@ def _train(context: typer.Context, **given: Any) -> None:
 
 
 @app.command("lip")
-@guarded
 def train_lip(
     context: typer.Context,
     data: Annotated[str | None, typer.Option(help="Shards [shards/lrw].")] = None,
@@ -77,7 +74,6 @@ def train_lip(
 
 
 @app.command("l2s")
-@guarded
 def train_l2s(
     context: typer.Context,
     data: Annotated[str | None, typer.Option(help="Shards [shards/grid].")] = None,
@@ -108,7 +104,6 @@ def train_l2s(
 
 
 @app.command("judge")
-@guarded
 def train_judge(
     context: typer.Context,
     data: Annotated[str, typer.Option(help="Shards of GRID.")] = "shards/grid",

@@ -7,19 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
-from avb.tools.cli.console import guarded
+from avb.tools.cli.console import App
 from avb.tools.cli.options import Checkpoint, Device, Json
 
-app = typer.Typer()
-infer = typer.Typer(
+app = App()
+infer = App(
     help="Words or speech from any video that ffmpeg reads.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
 )
 app.add_typer(infer, name="infer")
-models = typer.Typer(
-    help="The networks that find faces.", no_args_is_help=True, rich_markup_mode=None
-)
+models = App(help="The networks that find faces.")
 app.add_typer(models, name="models")
 
 Videos = Annotated[list[str], typer.Argument(metavar="VIDEO...", help="Video files.")]
@@ -47,7 +43,6 @@ def _infer(context: typer.Context, **given: Any) -> None:
 
 
 @infer.command("lip")
-@guarded
 def infer_lip(
     context: typer.Context,
     videos: Videos,
@@ -69,7 +64,6 @@ def infer_lip(
 
 
 @infer.command("l2s")
-@guarded
 def infer_l2s(
     context: typer.Context,
     videos: Videos,
@@ -102,7 +96,6 @@ def _models() -> None:
 
 
 @models.command()
-@guarded
 def fetch() -> None:
     """Bring mediapipe's face models here: 36 MB by pip, once; 2 MB are kept."""
     from avb.pipeline.clip.facemodels import WHEEL, WHEEL_MB, fetch, missing
@@ -115,7 +108,6 @@ def fetch() -> None:
 
 
 @app.command()
-@guarded
 def ui(
     context: typer.Context,
     ckpt: Annotated[
@@ -136,7 +128,6 @@ def ui(
 
 
 @app.command()
-@guarded
 def export(
     context: typer.Context,
     ckpt: Checkpoint,
@@ -163,7 +154,6 @@ def export(
 
 
 @app.command("import-checkpoint")
-@guarded
 def import_checkpoint(
     file: Annotated[Path, typer.Argument(help="The authors' published LRW checkpoint.")],
     out: Annotated[Path, typer.Option(help="The checkpoint to write, for avb eval lip.")],
@@ -180,7 +170,6 @@ def import_checkpoint(
 @app.command()
 def doctor(context: typer.Context, as_json: Json = False) -> None:
     """What is installed, found and free, and what to do about the rest; exit 1: the base fails."""
-    # Not guarded: what that imports may be the very thing that is broken.
     from avb.tools.doctor import run
 
     code = run(context.obj, as_json)
@@ -189,7 +178,6 @@ def doctor(context: typer.Context, as_json: Json = False) -> None:
 
 
 @app.command()
-@guarded
 def demo(
     out: Annotated[Path, typer.Option(help="Everything goes here.")] = Path("demo"),
 ) -> None:
