@@ -20,8 +20,7 @@ from avb.train.data import fitted, open_shards, resolve, talkers_of, target_name
 from avb.train.device import choose_device
 from avb.train.recipe import Recipe, Task
 from avb.train.split import Parts, split_rows, teachable, usable_rows
-
-DEFAULT_DATA = {"lip": Path("shards/lrw"), "l2s": Path("shards/grid")}
+from avb.train.tasks import find_task
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class Options:
 
 def run(options: Options) -> int:
     """Train as the flags say; returns the exit code."""
-    index, corpus = open_shards(options.data or DEFAULT_DATA[options.task], options.datasets)
+    index, corpus = open_shards(options.data or find_task(options.task).data, options.datasets)
     recipe = resolve(
         options.task, index, corpus, options.recipe, options.overrides, options.unit,
         options.split, options.steps, options.seed,

@@ -15,6 +15,7 @@ from avb.pipeline.storage.store import Folder
 from avb.pipeline.stream.index import Index, load_index
 from avb.train.recipe import Recipe, Task, load_recipe, make_recipe
 from avb.train.split import Parts, default_split, usable_rows
+from avb.train.tasks import find_task
 
 
 def open_shards(folder: Folder, datasets: Path | None = None) -> tuple[Index, Corpus]:
@@ -66,9 +67,7 @@ def fitting_unit(recipe: Recipe, index: Index) -> str:
     labelled = bool((index.label_id >= 0).any())
     everything = np.arange(len(index))
     timed = bool(len(index.of_unit("word").timed_words(everything)[1]))
-    if recipe.task == "lip" and labelled != timed:
-        return "word" if timed else "clip"
-    return recipe.unit
+    return find_task(recipe.task).fitting_unit(recipe, labelled, timed)
 
 
 def talkers_of(index: Index, parts: Parts) -> list[str]:

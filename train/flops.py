@@ -18,9 +18,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.assemble import WORD_FRAMES
 from avb.pipeline.stream.index import Ints
-from avb.train import task
 from avb.train.device import free_bytes
 from avb.train.recipe import Recipe
+from avb.train.tasks import Inputs, Scaling, find_task
 
 # Words of a device's name, and its dense bfloat16 peak in TFLOP/s by NVIDIA's data sheets (float16
 # for V100, whose tensor cores know no other). The first line whose words are all there counts.
@@ -74,19 +74,19 @@ def step_flops(loss: Callable[[], Tensor]) -> tuple[int, int]:
         return forward, counter.get_total_flops()
 
 
-def clip_cost(recipe: Recipe, scaling: task.Scaling, frames: int) -> Cost:
+def clip_cost(recipe: Recipe, scaling: Scaling, frames: int) -> Cost:
     """The cost of one clip of `frames` frames under a recipe."""
     (forward, step), saved, weights = _try_out(recipe, scaling, frames, step_flops)
     return Cost(forward, step, saved, weights)
 
 
-def clip_bytes(recipe: Recipe, scaling: task.Scaling, frames: int) -> tuple[int, int]:
+def clip_bytes(recipe: Recipe, scaling: Scaling, frames: int) -> tuple[int, int]:
     """`saved_bytes` and `weight_bytes` alone: a quarter of the time that counting FLOP takes."""
     return _try_out(recipe, scaling, frames, lambda loss: loss())[1:]
 
 
 def _try_out(
-    recipe: Recipe, scaling: task.Scaling, frames: int, work: Callable[[Callable[[], Tensor]], Any]
+    recipe: Recipe, scaling: Scaling, frames: int, work: Callable[[Callable[[], Tensor]], Any]
 ) -> tuple[Any, int, int]:
     """What `work` makes of one clip's loss, the bytes kept for its backward pass, and of weights.
 
@@ -99,18 +99,18 @@ def _try_out(
         kept[tensor.untyped_storage()._cdata] = tensor
         return tensor
 
-    side = scaling.size // recipe.shrink
+    task, side = find_task(recipe.task), scaling.size // recipe.shrink
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        model = task.build_model(recipe, scaling).train()
-        inputs = task.Inputs(
+        model = task.build(recipe, scaling).train()
+        inputs = Inputs(
             video_BCTHW=torch.empty(1, 1, frames, side, side),
-            mel_BFM=torch.empty(1, recipe.model.get("mel_bins", 80), 4 * frames),
+            mel_BFM=torch.empty(1, 80, 4 * frames),
             lengths_B=torch.empty(1, dtype=torch.int64),
             labels=torch.empty(1, dtype=torch.int64),
             boundary_BT=torch.empty(1, frames) if recipe.model.get("word_boundary") else None,
         )
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            found = work(lambda: task.forward(model, inputs, recipe)[0].total())
+            found = work(lambda: task.losses(model, inputs, recipe)[0].total())
     weights = {p.untyped_storage()._cdata: p for p in model.parameters()}
     saved = (t for address, t in kept.items() if address not in weights)
     return (
@@ -133,7 +133,7 @@ def named_peak(name: str) -> float | None:
 
 
 def seconds_at_peak(
-    recipe: Recipe, scaling: task.Scaling, lengths: Ints, device: torch.device, world: int = 1
+    recipe: Recipe, scaling: Scaling, lengths: Ints, device: torch.device, world: int = 1
 ) -> float | None:
     """How long a clip's step would take `world` devices at their peak; None if that is not known.
 
@@ -158,7 +158,7 @@ def usual_frames(recipe: Recipe, lengths: Ints) -> int:
 
 
 def check_room(
-    recipe: Recipe, scaling: task.Scaling, lengths: Ints, device: torch.device, world: int = 1
+    recipe: Recipe, scaling: Scaling, lengths: Ints, device: torch.device, world: int = 1
 ) -> None:
     """Refuse a batch that cannot fit, before the kernel or the driver kills the run.
 

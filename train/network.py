@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,54 @@ from torch import Tensor, nn
 
 from avb.pipeline.errors import UsageError, one_line
 from avb.pipeline.parse import checked
-from avb.train import checkpoint, task
+from avb.pipeline.stream.batch import Batch
+from avb.pipeline.stream.index import Index, Ints
+from avb.train import checkpoint
 from avb.train.recipe import Recipe, make_recipe
+from avb.train.sounds import open_stream, readable
+from avb.train.tasks import Inputs, Scaling, Task, find_task
 
 #: In so many ways constructors and torch say that values and weights do not go together.
 BAD_STATE = (KeyError, TypeError, AttributeError, ValueError, RuntimeError, IndexError)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model in evaluation mode on `device`, and the stored clips that it is given.
+
+    Attributes:
+        recipe, scaling: of its training.
+        rows: of the index.
+    """
+
+    model: nn.Module
+    recipe: Recipe
+    scaling: Scaling
+    index: Index
+    rows: Ints
+    device: torch.device
+
+    @property
+    def task(self) -> Task:
+        """What it was trained for."""
+        return find_task(self.recipe.task)
+
+    def batches(
+        self, audio: bool = False, rank: int = 0, world: int = 1
+    ) -> Iterator[tuple[Batch, Inputs]]:
+        """Every row once, in a fixed order, as stored and as the model takes it.
+
+        Args:
+            audio: whether the stored batches hold sound.
+            rank, world: of several processes, each has its share.
+        """
+        stream = open_stream(
+            self.index, rows=self.rows, batch_size=self.recipe.batch_size, once=True, workers=0,
+            crops=(self.recipe.crop,), unit=self.recipe.unit, audio=audio, rank=rank, world=world,
+        )  # fmt: skip
+        task = self.task
+        for batch in readable(stream):
+            yield batch, task.prepare(batch, self.recipe, self.scaling, self.device, train=False)
 
 
 @dataclass(frozen=True)
@@ -30,7 +74,7 @@ class Loaded:
 
     model: nn.Module
     recipe: Recipe
-    scaling: task.Scaling
+    scaling: Scaling
     data: dict[str, Any]
     step: int
     averaged: bool
@@ -75,7 +119,7 @@ class Saved:
     """What a checkpoint of a run must hold; there may be more."""
 
     recipe: dict[str, Any]
-    scaling: task.Scaling
+    scaling: Scaling
     model: dict[str, Tensor]
     ema: dict[str, Tensor] | None
     data: Data
@@ -115,15 +159,14 @@ def load_network(path: Path, kind: str | None = None) -> Loaded:
     )
 
 
-def _fitted(
-    recipe: Recipe, scaling: task.Scaling, weights: dict[str, Tensor], path: Path
-) -> nn.Module:
+def _fitted(recipe: Recipe, scaling: Scaling, weights: dict[str, Tensor], path: Path) -> nn.Module:
     """The model of a recipe with these weights."""
+    task = find_task(recipe.task)
     try:
         # First without memory: a recipe may ask for more than there is, of weights that are small.
         with torch.device("meta"):
-            task.build_model(recipe, scaling).load_state_dict(weights, assign=True)
-        model = task.build_model(recipe, scaling)
+            task.build(recipe, scaling).load_state_dict(weights, assign=True)
+        model = task.build(recipe, scaling)
         model.load_state_dict(weights)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None

@@ -131,16 +131,6 @@ class Recipe:
                 " parts (accumulate)"
             )
 
-    @property
-    def needs_sound(self) -> bool:
-        """Whether clips without a mel teach it nothing: all but the lip reader without memory."""
-        return self.task == "l2s" or self.model.get("slots") != 0
-
-    @property
-    def needs_label(self) -> bool:
-        """Whether the label of a clip is what it learns, and not the words in it."""
-        return self.task == "lip" and self.unit == "clip"
-
     def as_dict(self) -> dict[str, Any]:
         """A plain mapping, as it is saved with a run."""
         return dataclasses.asdict(self)

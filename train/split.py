@@ -14,6 +14,7 @@ from avb.pipeline.config import HASH_PARTS, Corpus, Split, find_split, name_hash
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index, Ints, Row
 from avb.train.recipe import Recipe
+from avb.train.tasks import find_task
 
 PARTS = ("train", "val", "test")
 TALKER = re.compile(r"^s(\d{1,2})$")
@@ -116,12 +117,8 @@ def _parts_there(index: Index, split: Split) -> str:
 
 
 def usable_rows(index: Index, rows: Ints, recipe: Recipe) -> Ints:
-    """Those rows that have what a recipe learns: a label, or words with times; all for speech."""
-    if recipe.task != "lip":
-        return rows
-    if recipe.unit == "word":
-        return rows[np.diff(index.timed_words(rows)[0]) > 0]
-    return rows[index.label_id[rows] >= 0]
+    """Those rows that have what a recipe learns."""
+    return find_task(recipe.task).usable_rows(index, rows, recipe)
 
 
 def default_split(index: Index, corpus: Corpus, wanted: str | None = None) -> str:
@@ -146,13 +143,13 @@ def teachable(index: Index, parts: Parts, recipe: Recipe, say: Callable[[str], N
     Raises:
         UsageError: nothing is left of a part.
     """
-    kept = dict(parts.rows)
+    kept, task = dict(parts.rows), find_task(recipe.task)
     for part in ("train", "val"):
         rows = kept[part]
         silent = index.silent[rows] & (part == "train" and not recipe.keep_silent)
         useless = {
-            "without a sound track": index.no_audio[rows] & recipe.needs_sound,
-            "without a label": (index.label_id[rows] < 0) & recipe.needs_label,
+            "without a sound track": index.no_audio[rows] & task.needs_sound(recipe),
+            "without a label": (index.label_id[rows] < 0) & task.needs_label(recipe),
             "silent (--set keep_silent=true takes them)": silent,
         }
         shown = ", ".join(f"{mask.sum()} {what}" for what, mask in useless.items() if mask.any())

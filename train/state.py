@@ -18,10 +18,11 @@ from avb.models.layout import channels_last
 from avb.pipeline.errors import UsageError, one_line
 from avb.pipeline.shards.tar import write_atomic
 from avb.pipeline.stream.index import Index
-from avb.train import checkpoint, task
+from avb.train import checkpoint
 from avb.train.log import Metrics
 from avb.train.network import BAD_STATE, load_optimizer, saved
 from avb.train.recipe import Recipe, make_recipe
+from avb.train.tasks import Scaling, Task, find_task, scaling_of
 
 
 @dataclass
@@ -29,7 +30,7 @@ class Run:
     """Everything that a step needs, and that a checkpoint saves."""
 
     recipe: Recipe
-    scaling: task.Scaling
+    scaling: Scaling
     model: nn.Module
     optimizer: torch.optim.Optimizer
     ema: AveragedModel | None
@@ -43,6 +44,11 @@ class Run:
     bad: int = 0  # validations without progress since the factor last changed
 
     @property
+    def task(self) -> Task:
+        """What is trained."""
+        return find_task(self.recipe.task)
+
+    @property
     def evaluated(self) -> nn.Module:
         """The weights that are validated: the averaged ones where there are some."""
         return self.ema.module if self.ema is not None else self.model
@@ -52,11 +58,11 @@ def start(recipe: Recipe, index: Index, out: Path, device: str, rank: int, world
     """A run at step 0, with weights drawn from the seed."""
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
-    scaling = task.scaling_of(index, recipe)
+    scaling = scaling_of(index, recipe)
     where = torch.device(device)
     if where.type == "cuda" and world > 1:
         where = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-    model = channels_last(task.build_model(recipe, scaling).to(where))
+    model = channels_last(find_task(recipe.task).build(recipe, scaling).to(where))
     if where.type == "cuda":
         # Not for matrix products: TF32 would reach the addressing, which stays float32.
         torch.backends.cudnn.allow_tf32 = True

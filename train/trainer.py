@@ -22,14 +22,15 @@ from torch import Tensor, nn
 from avb.models.memory import Losses
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index
-from avb.train import task
 from avb.train.device import autocast, global_sum, held, join_processes, peak_gib, stop_signals
 from avb.train.flops import check_room, seconds_at_peak
 from avb.train.log import Pace
+from avb.train.network import Evaluation
 from avb.train.recipe import Recipe
 from avb.train.sounds import open_stream, readable
 from avb.train.split import Parts
 from avb.train.state import Run, learning_rate, open_log, progress, restore, save, seed_step, start
+from avb.train.tasks import Inputs, Task
 
 LOG_EVERY = 20  # steps between two lines of metrics
 
@@ -189,6 +190,7 @@ class Leave:
 def one_step(run: Run, network: nn.Module, batch: Any) -> dict[str, Tensor]:
     """Forward, backward and update on one global batch, in `accumulate` parts."""
     recipe = run.recipe
+    task = run.task
     inputs = task.prepare(batch, recipe, run.scaling, run.device, train=True)
     totals: dict[str, Tensor] = {}
     network.train()
@@ -200,12 +202,12 @@ def one_step(run: Run, network: nn.Module, batch: Any) -> dict[str, Tensor]:
         quiet = contextlib.nullcontext() if final or run.world == 1 else network.no_sync()  # type: ignore[operator]
         with quiet:
             with autocast(run.device):
-                losses, _ = task.forward(network, piece, recipe)
+                losses, _ = task.losses(network, piece, recipe)
             # Means over this part's clips and frames become shares of the global batch's means;
             # the factor `world` undoes the mean that the processes take of their gradients.
             clips = len(piece.labels) * run.world / recipe.batch_size
             frames = piece.lengths_B.sum() * run.world / frames_all
-            loss = weigh(losses, recipe, clips, frames)
+            loss = weigh(losses, recipe, task, clips, frames)
             loss.backward()
         for name, value in terms(losses, loss, clips, frames).items():
             totals[name] = totals.get(name, torch.zeros((), device=run.device)) + value
@@ -218,9 +220,9 @@ def one_step(run: Run, network: nn.Module, batch: Any) -> dict[str, Tensor]:
     return totals | {"grad_norm": norm}
 
 
-def weigh(losses: Losses, recipe: Recipe, clips: Any, frames: Any) -> Tensor:
+def weigh(losses: Losses, recipe: Recipe, task: Task, clips: Any, frames: Any) -> Tensor:
     """Eq. 8 with the means of the global batch: task losses by clip (lip) or frame (speech)."""
-    total = losses.task * (clips if recipe.task == "lip" else frames)
+    total = losses.task * task.task_share(clips, frames)
     if losses.saving is not None and losses.bridging is not None:
         memory = recipe.saving_weight * losses.saving + recipe.bridging_weight * losses.bridging
         total = total + memory * frames
@@ -236,7 +238,7 @@ def terms(losses: Losses, loss: Tensor, clips: Any, frames: Any) -> dict[str, Te
     return {"loss": loss.detach()} | found
 
 
-def split_inputs(inputs: task.Inputs, parts: int) -> list[task.Inputs]:
+def split_inputs(inputs: Inputs, parts: int) -> list[Inputs]:
     """The same batch in equal parts."""
     if parts == 1:
         return [inputs]
@@ -252,14 +254,13 @@ def split_inputs(inputs: task.Inputs, parts: int) -> list[task.Inputs]:
 @torch.no_grad()
 def validate(run: Run, index: Index, rows: Any) -> dict[str, float]:
     """The mean score of the validation clips, each counted once over all processes."""
-    recipe = run.recipe
-    model = run.evaluated.eval()
+    recipe, task, model = run.recipe, run.task, run.evaluated.eval()
+    evaluation = Evaluation(model, recipe, run.scaling, index, rows, run.device)
     sums = torch.zeros(2, dtype=torch.float64)
-    for batch in readable(task.one_pass(index, recipe, rows, rank=run.rank, world=run.world)):
-        inputs = task.prepare(batch, recipe, run.scaling, run.device, train=False)
+    for batch, inputs in evaluation.batches(rank=run.rank, world=run.world):
         with autocast(run.device):
-            _, output = task.forward(model, inputs, recipe)
-        scores = task.score(output, inputs, recipe)
+            _, output = task.losses(model, inputs, recipe)
+        scores = task.score(output, inputs)
         sums += torch.tensor([float(scores.sum()), len(batch)], dtype=torch.float64)
     total, count = global_sum(sums.to(run.device), run.world).tolist()
     return {"score": total / count, "clips": count}

@@ -14,8 +14,9 @@ import torch
 from avb.pipeline.build.settings import settings_for
 from avb.pipeline.config import load_corpora
 from avb.tools.synth import face
-from avb.train import checkpoint, task
+from avb.train import checkpoint
 from avb.train.recipe import make_recipe
+from avb.train.tasks import Scaling, find_task
 
 MODEL = {"width": 8, "blocks": 0, "audio_dim": 16, "audio_width": 8, "hidden": 16}
 SPEECH = {"decoder": "synchronous", "decoder_sizes": {"width": 16, "units": 1, "post_width": 16}}
@@ -28,7 +29,7 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Small random models of GRID: words, speech, and words without memory; and a judge."""
     folder, corpus = tmp_path_factory.mktemp("checkpoints"), load_corpora()["grid"]
     spec = corpus.crops["lips"]
-    scaling = task.Scaling(130.0, 30.0, -11.5, 3.5, spec.margin, spec.size, len(LABELS))
+    scaling = Scaling(130.0, 30.0, -11.5, 3.5, spec.margin, spec.size, len(LABELS))
     for name in NAMES:
         kind = "l2s" if name == "l2s" else "lip"
         model = MODEL | {"slots": 4 * (name != "none")} | (SPEECH if kind == "l2s" else {})
@@ -37,7 +38,7 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         torch.manual_seed(1)
         state = {
             "recipe": recipe.as_dict(), "scaling": dataclasses.asdict(scaling), "ema": None,
-            "model": task.build_model(recipe, scaling).state_dict(),
+            "model": find_task(recipe.task).build(recipe, scaling).state_dict(),
             "data": {"labels": LABELS, "settings": settings_for("grid", corpus).as_dict()},
         }  # fmt: skip
         checkpoint.save(folder / f"{name}.pt", state)

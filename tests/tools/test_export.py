@@ -17,13 +17,19 @@ from typer.testing import CliRunner
 
 from avb.pipeline.stream.batch import Batch
 from avb.tools.cli import app
-from avb.train import augment, checkpoint, task
+from avb.train import augment, checkpoint
 from avb.train.recipe import Recipe, make_recipe
+from avb.train.tasks import Scaling, find_task
 
 MODEL = {"slots": 8, "width": 8, "blocks": 1, "audio_dim": 16, "audio_width": 8, "hidden": 16}
 SPEECH = MODEL | {"decoder": "synchronous", "decoder_sizes": {"width": 32, "post_width": 32}}
 LABELS = ["again", "bin", "blue", "four", "now"]
-SCALING = task.Scaling(120.0, 40.0, -11.5, 3.5, 4, 112, len(LABELS))
+SCALING = Scaling(120.0, 40.0, -11.5, 3.5, 4, 112, len(LABELS))
+
+
+def prepare(given: Any, recipe: Any) -> Any:
+    cpu = torch.device("cpu")
+    return find_task(recipe.task).prepare(given, recipe, SCALING, cpu, train=False)
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +45,7 @@ def save(path: Path, kind: str, **changes: Any) -> tuple[Recipe, torch.nn.Module
     torch.manual_seed(3)
     raw = {"model": MODEL} if kind == "lip" else {"corpus": "grid", "model": SPEECH, "shrink": 2}
     recipe = make_recipe(kind, raw | changes, "test")  # type: ignore[arg-type]
-    model = task.build_model(recipe, SCALING).eval()
+    model = find_task(recipe.task).build(recipe, SCALING).eval()
     for name, value in model.named_buffers():
         if name.endswith("running_var"):
             value.uniform_(0.5, 1.5)
@@ -92,7 +98,9 @@ def test_the_onnx_lip_model_says_the_same_words(tmp_path: Path, settings: Any) -
     assert code == 0 and "differ by at most" in said
     for clips, frames in ((1, 29), (3, 29), (2, 35)):  # any batch, any length
         given = batch(clips, frames)
-        inputs = task.prepare(given, recipe, SCALING, torch.device("cpu"), train=False)
+        inputs = find_task(recipe.task).prepare(
+            given, recipe, SCALING, torch.device("cpu"), train=False
+        )
         with torch.no_grad():
             wanted = model(inputs.video_BCTHW, None, None, inputs.boundary_BT).logits.numpy()
         video = augment.crop_center(given.video["lips"], SCALING.margin).contiguous()
@@ -126,10 +134,12 @@ def test_the_onnx_speech_model_makes_the_same_mels(tmp_path: Path) -> None:
     words = ["--ckpt", tmp_path / "best.pt", "--out", tmp_path / "out", "--frames", 20]
     assert avb("export", "--to", "onnx", *words)[0] == 0
     given = batch(2, 20)
-    inputs = task.prepare(given, recipe, SCALING, torch.device("cpu"), train=False)
+    inputs = find_task(recipe.task).prepare(
+        given, recipe, SCALING, torch.device("cpu"), train=False
+    )
     with torch.no_grad():
         mel = model(inputs.video_BCTHW).mels.after
-    wanted = task.from_speech_range(mel, SCALING).clamp(-11.5, 3.5).numpy()
+    wanted = SCALING.from_speech_range(mel).clamp(-11.5, 3.5).numpy()
     video = augment.crop_center(given.video["lips"], SCALING.margin).contiguous()
     found = run_onnx(tmp_path / "out/model.onnx", video=video)
     assert found.shape == (2, 80, 80) and np.abs(found - wanted).max() < 1e-3
@@ -144,9 +154,9 @@ def test_safetensors_and_config_rebuild_the_model(tmp_path: Path) -> None:
     assert avb("export", *words)[0] == 0
     config = json.loads((out / "config.json").read_text())
     again = make_recipe("lip", config["recipe"], "config.json")
-    rebuilt = task.build_model(again, task.Scaling(**config["scaling"])).eval()
+    rebuilt = find_task(again.task).build(again, Scaling(**config["scaling"])).eval()
     rebuilt.load_state_dict(safetensors.load_file(out / "model.safetensors"))
-    given = task.prepare(batch(), recipe, SCALING, torch.device("cpu"), train=False).video_BCTHW
+    given = prepare(batch(), recipe).video_BCTHW
     with torch.no_grad():
         assert torch.equal(rebuilt(given).logits, model(given).logits)
     assert avb("export", *words)[0] == 0  # again into the same folder

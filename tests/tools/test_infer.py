@@ -32,8 +32,9 @@ from avb.tools.infer.lip import read_words
 from avb.tools.infer.model import Trained, load_trained
 from avb.tools.infer.video import BadVideo, pictures, probe
 from avb.tools.synth import face
-from avb.train import checkpoint, task
+from avb.train import checkpoint
 from avb.train.recipe import make_recipe
+from avb.train.tasks import Scaling, find_task
 
 pytest.importorskip("ai_edge_litert", reason="faces are tracked with the extra prep")
 ffmpeg = pytest.importorskip("ffmpeg")
@@ -54,12 +55,12 @@ def save_checkpoint(path: Path, kind: str, corpus: str, crop: str = "lips", **ch
         kind, {"corpus": corpus, "crop": crop, "shrink": 4, "model": model} | changes, "test"
     )  # type: ignore[arg-type]
     spec = entry.crops[crop]
-    scaling = task.Scaling(130.0, 30.0, -11.5, 3.5, spec.margin, spec.size, len(LABELS))
+    scaling = Scaling(130.0, 30.0, -11.5, 3.5, spec.margin, spec.size, len(LABELS))
     torch.manual_seed(1)
     state = {
         "recipe": recipe.as_dict(),
         "scaling": dataclasses.asdict(scaling),
-        "model": task.build_model(recipe, scaling).state_dict(),
+        "model": find_task(recipe.task).build(recipe, scaling).state_dict(),
         "ema": None,
         "data": {"labels": LABELS, "settings": settings_for(corpus, entry).as_dict()},
     }
@@ -298,7 +299,7 @@ def test_pictures_reach_the_network_as_in_evaluation() -> None:
     from avb.pipeline.stream.batch import Batch
 
     entry = load_corpora()["grid"].crops["lips"]
-    scaling = task.Scaling(130.0, 30.0, -11.5, 3.5, entry.margin, entry.size, 4)
+    scaling = Scaling(130.0, 30.0, -11.5, 3.5, entry.margin, entry.size, 4)
     stored = torch.randint(0, 256, (2, 5, 120, 120), dtype=torch.uint8)
     none = torch.zeros(2)
     batch = Batch(["a", "b"], {"lips": stored}, torch.zeros(2, 80, 20), torch.tensor([5, 5]),
@@ -306,8 +307,12 @@ def test_pictures_reach_the_network_as_in_evaluation() -> None:
                   [None] * 2, [[], []])  # fmt: skip
     for kind in ("lip", "l2s"):
         recipe = make_recipe(kind, {"shrink": 2}, "test")  # type: ignore[arg-type]
-        inputs = task.prepare(batch, recipe, scaling, torch.device("cpu"), train=False)
-        assert torch.equal(task.network_video(stored, recipe, scaling), inputs.video_BCTHW)
+        inputs = find_task(recipe.task).prepare(
+            batch, recipe, scaling, torch.device("cpu"), train=False
+        )
+        assert torch.equal(
+            find_task(recipe.task).network_video(stored, recipe, scaling), inputs.video_BCTHW
+        )
 
 
 # Long films in little memory
@@ -404,7 +409,7 @@ def test_mels_of_windows_join_without_a_seam(
     trained = dataclasses.replace(trained, recipe=plain, scaling=scaling)
     found = np.concatenate(list(speech.make_mels(pieces(num_frames, 25), trained, Clock())), axis=1)
     levels = torch.arange(num_frames).repeat_interleave(4)[None] % 256 / 255
-    wanted = task.from_speech_range(levels, scaling).clamp(-11.5, 3.5).numpy()
+    wanted = scaling.from_speech_range(levels).clamp(-11.5, 3.5).numpy()
     assert found.shape == (80, 4 * num_frames)
     assert np.abs(found - wanted).max() < 1e-4
     assert max(echo.calls) <= 75
@@ -459,9 +464,7 @@ def test_a_clip_of_29_pictures_is_one_window_of_ranked_words(
     assert record["words"] == window["words"]
     assert set(record["seconds"]) == {"decode", "track", "crop", "network", "vocoder"}
     _, stored = cut(clip, models["lip"])
-    video = task.network_video(
-        torch.from_numpy(stored)[None], models["lip"].recipe, models["lip"].scaling
-    )
+    video = models["lip"].network_video(torch.from_numpy(stored)[None])
     with torch.no_grad():
         chance = models["lip"].model(video).logits.softmax(1)[0]
     assert chances[0] == pytest.approx(float(chance.max()), abs=1e-4)

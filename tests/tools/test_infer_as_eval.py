@@ -28,6 +28,7 @@ from avb.tools.infer.speech import make_mels
 from avb.tools.infer.video import probe
 from avb.tools.synth import make
 from avb.train.evaluate.speech import reconstruct
+from avb.train.network import Evaluation
 
 MODEL: dict[str, Any] = {
     "slots": 8, "width": 8, "blocks": 1, "audio_dim": 16, "audio_width": 8, "hidden": 16,
@@ -82,9 +83,8 @@ def test_the_mel_of_a_sentence_is_the_same(tmp_path: Path) -> None:
                  crop="lips", split="vcagan-16-7-10")  # fmt: skip
     trained = load_trained("l2s", ckpt, "cpu")
     with torch.no_grad():
-        clips = reconstruct(
-            trained.model, trained.recipe, trained.scaling, index, np.arange(8), trained.device
-        )
+        given = (trained.model, trained.recipe, trained.scaling, index, np.arange(8))
+        clips = reconstruct(Evaluation(*given, trained.device))
     films = {path.stem: path for path in (tmp_path / "raw").rglob("*.mpg")}
     for key, wanted in zip(clips.of("key"), clips.made, strict=True):
         film = next(path for stem, path in films.items() if key.endswith(stem))

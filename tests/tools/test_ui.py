@@ -35,7 +35,6 @@ from avb.tools.infer import lip, speech
 from avb.tools.infer.addresses import Addresses
 from avb.tools.infer.crops import Piece
 from avb.tools.infer.model import load_trained
-from avb.train import task
 
 pytest.importorskip("ai_edge_litert", reason="faces are tracked with the extra prep")
 ffmpeg = pytest.importorskip("ffmpeg", reason="films are read with the extra prep")
@@ -72,7 +71,7 @@ def test_addresses_are_those_of_the_windows(
     if kind == "lip" and num_frames < 29:
         whole = np.concatenate([stored[:1].repeat(4, 0), stored, stored[-1:].repeat(5, 0)])
     if len(whole) == 29 or kind == "l2s":  # one window
-        video = task.network_video(torch.from_numpy(whole)[None], trained.recipe, trained.scaling)
+        video = trained.network_video(torch.from_numpy(whole)[None])
         model: Any = trained.model
         with torch.no_grad():
             weights = model(video).bridge.source_addressing[0].numpy()

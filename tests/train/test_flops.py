@@ -18,7 +18,7 @@ from avb.train import flops, trainer
 from avb.train.log import Pace
 from avb.train.recipe import load_recipe
 from avb.train.split import Parts
-from avb.train.task import Scaling
+from avb.train.tasks import Scaling
 
 CPU = torch.device("cpu")
 

@@ -22,8 +22,11 @@ from avb.pipeline.config import load_corpora
 from avb.pipeline.stream.assemble import Assembler
 from avb.pipeline.stream.index import Index
 from avb.tools.cli import app
-from avb.train import checkpoint, task
+from avb.train import checkpoint
 from avb.train.evaluate.evaluate import evaluate
+from avb.train.network import Evaluation
+from avb.train.tasks import Scaling
+from avb.train.tasks.lip import LipReading
 
 CLASSIFIER = {"gru": "fc", "mstcn": "tcn.tcn_output"}
 Published = dict[str, dict[str, Tensor]]
@@ -65,13 +68,13 @@ def test_an_imported_checkpoint_says_what_its_tensors_say(
     assert code == 0 and f"{back_end}, {independent.SLOTS[back_end]} slots, 10 words" in text
     assert "CC BY-NC 4.0" in text
     built: list[nn.Module] = []
-    build = task.build_model
+    build = LipReading.build
 
     def seen(*arguments: Any) -> nn.Module:
         built.append(build(*arguments))
         return built[-1]
 
-    monkeypatch.setattr(task, "build_model", seen)
+    monkeypatch.setattr(LipReading, "build", seen)
     record = evaluate("lip", tmp_path / "ours.pt", lrw, load_corpora()["lrw"], "all", limit=1)
     assert record["flags"]["trained_on"] == "published" and record["flags"]["n"] == 1
     assert "ms-dot-k" in record["flags"]["split_source"]
@@ -90,9 +93,9 @@ def test_an_imported_checkpoint_says_what_its_tensors_say(
     for name in ("logits", "real_logits"):
         torch.testing.assert_close(getattr(found, name).double(), expected[name], rtol=0, atol=2e-3)
     assert record["clips"][0]["said"] == lrw.labels[int(expected["logits"].argmax())]
-    inputs = next(iter(task.one_pass(lrw, small_batch(tmp_path), np.array([row]))))
-    scaling = task.Scaling(**checkpoint.load(tmp_path / "ours.pt")["scaling"])
-    ours = task.prepare(inputs, small_batch(tmp_path), scaling, torch.device("cpu"), train=False)
+    scaling = Scaling(**checkpoint.load(tmp_path / "ours.pt")["scaling"])
+    given = (small_batch(tmp_path), scaling, lrw, np.array([row]), torch.device("cpu"))
+    _, ours = next(Evaluation(built[1], *given).batches())
     torch.testing.assert_close(ours.video_BCTHW.double(), video, rtol=0, atol=1e-5)
 
 

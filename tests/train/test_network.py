@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from avb.pipeline.errors import UsageError
-from avb.train import checkpoint, task
+from avb.train import checkpoint
 from avb.train.network import finite, load_network, load_optimizer
 from avb.train.recipe import make_recipe
+from avb.train.tasks import Scaling, find_task
 
 MODEL = {"slots": 4, "width": 8, "blocks": 0, "audio_dim": 16, "audio_width": 8, "hidden": 16}
 SPEECH = {"decoder": "synchronous", "decoder_sizes": {"width": 16, "units": 1, "post_width": 16}}
@@ -25,10 +26,10 @@ def whole(kind: str = "lip") -> State:
     """A small random checkpoint as training saves it."""
     model = MODEL | (SPEECH if kind == "l2s" else {})
     recipe = make_recipe(kind, {"shrink": 4, "model": model}, "test")  # type: ignore[arg-type]
-    scaling = task.Scaling(130.0, 30.0, -11.5, 3.5, 4, 112, 2)
+    scaling = Scaling(130.0, 30.0, -11.5, 3.5, 4, 112, 2)
     return {
         "recipe": recipe.as_dict(), "scaling": dataclasses.asdict(scaling), "ema": None,
-        "model": task.build_model(recipe, scaling).state_dict(),
+        "model": find_task(recipe.task).build(recipe, scaling).state_dict(),
         "counters": {"step": 3, "best": -math.inf, "waited": 0, "factor": 1.0, "bad": 0},
         "data": {"labels": ["no", "yes"], "fingerprint": "f", "split": "s", "split_source": "o"},
     }  # fmt: skip

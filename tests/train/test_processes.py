@@ -43,13 +43,14 @@ def start(*a):
     run.model.eval(); run.model.train = lambda mode=True: run.model
     return run
 trainer.start = start
-prepare = trainer.task.prepare
-def ragged(batch, *a, **k):
-    inputs = prepare(batch, *a, **k)
+from avb.train.tasks import Task
+prepare = Task.prepare
+def ragged(self, batch, *a, **k):
+    inputs = prepare(self, batch, *a, **k)
     lengths = torch.tensor([5 + 70 * (stable_hash(key) % 2) for key in batch.keys])
     return dataclasses.replace(inputs, lengths_B=lengths, ragged=True)
 if recipe.task == "l2s":
-    trainer.task.prepare = ragged
+    Task.prepare = ragged
 everything = np.arange(len(index))
 trainer.train(recipe, index, Parts("all", "t", {k: everything for k in ("train", "val")}), out)
 """

@@ -10,9 +10,13 @@ import torch
 from avb.pipeline.config import load_corpora
 from avb.pipeline.errors import UsageError
 from avb.train.recipe import load_recipe, names
-from avb.train.task import Scaling, build_model
+from avb.train.tasks import Scaling, find_task
 
 SHIPPED = [(task, name) for task in ("lip", "l2s") for name in names(task)]
+
+
+def scaling(size: int) -> Scaling:
+    return Scaling(128, 40, -11, 4, 4, size, 51)
 
 
 @pytest.mark.parametrize(("task", "name"), SHIPPED)
@@ -23,7 +27,9 @@ def test_shipped_recipes_build_their_models(task: str, name: str) -> None:
     split = [s for n, s in corpus.splits.items() if recipe.split in (n, *s.aliases)]
     assert len(split) == 1
     with torch.device("meta"):
-        build_model(recipe, Scaling(128, 40, -11, 4, 4, corpus.crops[recipe.crop].size, 51))
+        find_task(recipe.task).build(
+            recipe, Scaling(128, 40, -11, 4, 4, corpus.crops[recipe.crop].size, 51)
+        )
     assert recipe.augment.jitter <= corpus.crops[recipe.crop].margin
 
 
@@ -89,7 +95,7 @@ def test_what_does_not_go_with_the_shards_or_together_is_one_line(
     override: str, message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
-        build_model(load_recipe("l2s", "tiny", [override]), Scaling(128, 40, -11, 4, 4, 96, 51))
+        find_task("l2s").build(load_recipe("l2s", "tiny", [override]), scaling(96))
 
 
 def test_an_unknown_recipe_and_another_task_s_are_named(tmp_path: Path) -> None:

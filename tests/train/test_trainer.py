@@ -20,6 +20,7 @@ from avb.pipeline.stream.index import Index
 from avb.pipeline.stream.stream import Stream
 from avb.train import checkpoint, trainer
 from avb.train.split import Parts
+from avb.train.tasks import Task
 
 
 def parts_of(index: Index) -> Parts:
@@ -122,13 +123,13 @@ def test_validation_counts_each_clip_once_under_any_number_of_processes(
 
     monkeypatch.setattr(trainer, "global_sum", collect)
     seen: list[str] = []
-    real = trainer.task.prepare
+    real = Task.prepare
 
-    def prepare(batch: Any, *rest: Any, **options: Any) -> Any:
+    def prepare(self: Task, batch: Any, *rest: Any, **options: Any) -> Any:
         seen.extend(batch.keys)
-        return real(batch, *rest, **options)
+        return real(self, batch, *rest, **options)
 
-    monkeypatch.setattr(trainer.task, "prepare", prepare)
+    monkeypatch.setattr(Task, "prepare", prepare)
     for rank in range(world):
         state = trainer.start(recipe("lip"), lrw, tmp_path, "cpu", rank, world)
         record = trainer.validate(state, lrw, rows)

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.batch import Batch
 from avb.tools.bench.batches import Feed
-from avb.train import task as tasks
 from avb.train.recipe import Recipe
 from avb.train.state import Run, make_optimizer, seed_step, start
+from avb.train.tasks import find_task, scaling_of
 from avb.train.trainer import one_step
 
 
@@ -56,8 +56,8 @@ def as_trained(plan: Recipe, index: Any, where: torch.device, compile_model: boo
 def as_eager(name: str, plan: Recipe, index: Any, where: torch.device) -> Contender:
     """The same model as anybody would train it, in float32; `eager_tf32` with TF32 throughout."""
     torch.manual_seed(plan.seed)
-    scaling = tasks.scaling_of(index, plan)
-    model = tasks.build_model(plan, scaling).to(where)
+    scaling = scaling_of(index, plan)
+    model = find_task(plan.task).build(plan, scaling).to(where)
     optimizer = make_optimizer(plan, model)
     for group in optimizer.param_groups:
         group["fused"] = None  # PyTorch's own choice, which is not the fused one
@@ -76,8 +76,8 @@ def eager_step(one: Contender, batch: Batch) -> Tensor:
     """The same step without any of the loop's care; returns the loss, without waiting for it."""
     run = one.run
     one.network.train()
-    inputs = tasks.prepare(batch, run.recipe, run.scaling, run.device, train=True)
-    losses, _ = tasks.forward(one.network, inputs, run.recipe)
+    inputs = run.task.prepare(batch, run.recipe, run.scaling, run.device, train=True)
+    losses, _ = run.task.losses(one.network, inputs, run.recipe)
     loss = losses.total(run.recipe.saving_weight, run.recipe.bridging_weight)
     run.optimizer.zero_grad()
     loss.backward()

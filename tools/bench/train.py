@@ -13,7 +13,6 @@ All do everything that a step does: to the device, augmentation, forward, backwa
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import platform
 import statistics
@@ -22,7 +21,6 @@ from typing import Any
 
 import torch
 
-from avb.models.speech import DECODERS
 from avb.pipeline.errors import UsageError
 from avb.pipeline.machine import cores, revision
 from avb.pipeline.storage.store import Folder
@@ -37,13 +35,11 @@ from avb.tools.bench.contenders import (
     while_it_fits,
     with_batch,
 )
-from avb.train import task as tasks
 from avb.train.data import open_shards, resolve
 from avb.train.device import choose_device, free_bytes, peak_gib
 from avb.train.flops import Cost, clip_cost, peak_flops
 from avb.train.recipe import Recipe, Task, load_recipe
-
-CPU_BATCH = {"lip": 8, "l2s": 2}  # speech keeps 0.33 GiB a clip for the backward pass
+from avb.train.tasks import find_task, scaling_of
 
 
 def bench_train(
@@ -84,10 +80,11 @@ def bench_train(
     cpu = where.type == "cpu"
     if cpu and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(cores())
+    kind = find_task(task)
     wanted, index = open_recipe(task, recipe, overrides or [], data, datasets)
-    asked = batch_size or (CPU_BATCH[task] if cpu else wanted.batch_size)
-    plans = with_decoders(with_batch(wanted, asked))
-    scaling, frames = tasks.scaling_of(index, wanted), typical_frames(index, wanted)
+    asked = batch_size or (kind.cpu_batch if cpu else wanted.batch_size)
+    plans = kind.variants(with_batch(wanted, asked))
+    scaling, frames = scaling_of(index, wanted), typical_frames(index, wanted)
     costs = {name: clip_cost(plan, scaling, frames) for name, plan in plans.items()}
     if cpu:
         size = affordable(asked, list(costs.values()), free_bytes(torch.device("cpu")))
@@ -109,7 +106,7 @@ def bench_train(
         **circumstances(where, feed), "compile": compile_model, "steps": steps, "rounds": rounds,
         "warmup": warmup, "note": " ".join(remarks(everyone, asked, wanted.batch_size, where)),
     }  # fmt: skip
-    return record | found[own] | ({"decoder": own, "decoders": found} if task == "l2s" else {})
+    return record | found[own] | ({"decoder": own, "decoders": found} if own else {})
 
 
 # --- What is trained ------------------------------------------------------------------------------
@@ -125,19 +122,6 @@ def open_recipe(
     index, corpus = open_shards(data, datasets)
     plan = resolve(task, index, corpus, recipe, overrides)
     return plan, index.of_unit(plan.unit)
-
-
-def with_decoders(plan: Recipe) -> dict[str, Recipe]:
-    """A speech recipe with each decoder, its own first; any other recipe as it is."""
-    if plan.task == "lip":
-        return {"": plan}
-    own = plan.model.get("decoder", "tacotron")
-    others = {k: v for k, v in plan.model.items() if k != "decoder_sizes"}
-    return {own: plan} | {
-        name: dataclasses.replace(plan, model=others | {"decoder": name})
-        for name in DECODERS
-        if name != own
-    }
 
 
 def affordable(size: int, costs: list[Cost], free: float) -> int:

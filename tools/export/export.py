@@ -20,9 +20,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from avb.models.tacotron import TacotronDecoder
 from avb.pipeline.config import Corpus, load_corpora
 from avb.pipeline.errors import UsageError
 from avb.pipeline.parse import read_json
@@ -30,47 +28,14 @@ from avb.pipeline.shards.dataset import read_dataset
 from avb.pipeline.shards.tar import write_atomic
 from avb.pipeline.storage.store import Folder
 from avb.tools.export import model_card
-from avb.train import task
 from avb.train.network import Loaded, load_network
 from avb.train.recipe import Recipe
+from avb.train.tasks import Scaling, find_task
 
 FORMATS = {"safetensors": ("safetensors",), "onnx": ("onnx", "onnxscript", "onnxruntime")}
-#: Largest difference that is accepted between onnxruntime and PyTorch: logits, natural-log mels.
-TOLERANCE = {"lip": 1e-3, "l2s": 5e-3}
-#: Frames that the lip reader is traced with; it runs with any number.
+#: Frames that a graph for any number of them is traced with.
 _TRACED_FRAMES = 4
 _FRAMES = 75
-
-
-class LipGraph(nn.Module):
-    """Pictures of a mouth to the logits of its word, from video and recalled audio."""
-
-    def __init__(self, model: nn.Module, recipe: Recipe, scaling: task.Scaling) -> None:
-        super().__init__()
-        self.model, self.shrink, self.scaling = model, recipe.shrink, scaling
-
-    def forward(self, video: Tensor, boundary: Tensor | None = None) -> Tensor:
-        """Logits [B x K] of uint8 [B x T x S x S]; `boundary` [B x T]: 1 inside the word."""
-        pixels = (video.float() - self.scaling.pixel_mean) / self.scaling.pixel_std
-        if self.shrink > 1:
-            pixels = functional.avg_pool2d(pixels, self.shrink)
-        return self.model(pixels[:, None], None, None, boundary).logits
-
-
-class SpeechGraph(nn.Module):
-    """Pictures of a face to the log-mel of its speech."""
-
-    def __init__(self, model: nn.Module, recipe: Recipe, scaling: task.Scaling) -> None:
-        super().__init__()
-        self.model, self.shrink, self.scaling = model, recipe.shrink, scaling
-
-    def forward(self, video: Tensor) -> Tensor:
-        """Natural-log mel [B x F x 4 T] of uint8 [B x T x S x S]."""
-        pixels = video.float() / 255
-        if self.shrink > 1:
-            pixels = functional.avg_pool2d(pixels, self.shrink)
-        mel = task.from_speech_range(self.model(pixels[:, None]).mels.after, self.scaling)
-        return mel.clamp(self.scaling.mel_low, self.scaling.mel_high)
 
 
 def export(
@@ -187,7 +152,7 @@ def _config(
         "fps": 25 if corpus is None else corpus.fps,
         "frames": 29 if recipe.unit == "word" or recipe.corpus == "lrw" else _frames_of(corpus),
         "video": _video(recipe, scaling),
-        "labels": loaded.data["labels"] if recipe.task == "lip" else None,
+        "labels": loaded.data["labels"] if find_task(recipe.task).classifies else None,
         "scaling": dataclasses.asdict(scaling),
         "mel": mel,
         "mel_and_licence_from": source,
@@ -200,9 +165,9 @@ def _frames_of(corpus: Corpus | None) -> int | None:
     return None if corpus is None else corpus.frames
 
 
-def _video(recipe: Recipe, scaling: task.Scaling) -> dict[str, Any]:
+def _video(recipe: Recipe, scaling: Scaling) -> dict[str, Any]:
     """How pictures have to be given."""
-    what = "(x - pixel_mean) / pixel_std" if recipe.task == "lip" else "x / 255"
+    what = find_task(recipe.task).pixels
     return {
         "crop": recipe.crop,
         "size": scaling.size,
@@ -221,7 +186,7 @@ def _to_safetensors(model: nn.Module) -> bytes:
 
 
 def to_onnx(
-    model: nn.Module, recipe: Recipe, scaling: task.Scaling, frames: int = _FRAMES
+    model: nn.Module, recipe: Recipe, scaling: Scaling, frames: int = _FRAMES
 ) -> tuple[bytes, dict[str, Any]]:
     """The graph of a model from stored pictures, and what onnxruntime made of it.
 
@@ -234,19 +199,13 @@ def to_onnx(
     Raises:
         UsageError: the decoder is Tacotron's, or onnxruntime does not agree with PyTorch.
     """
-    lip = recipe.task == "lip"
-    if isinstance(getattr(model, "decoder", None), TacotronDecoder):
-        raise UsageError(
-            "a Tacotron decoder feeds on its own columns, so it is no single ONNX graph; use"
-            " --to safetensors, or train with --set model.decoder=synchronous"
-        )
-    traced = _TRACED_FRAMES if lip else frames
-    graph = (LipGraph if lip else SpeechGraph)(model, recipe, scaling).eval()
+    task = find_task(recipe.task)
+    graph, any_length = task.graph(model, recipe, scaling).eval(), task.any_length
+    traced = _TRACED_FRAMES if any_length else frames
     given = _example(recipe, scaling, 2, traced)
     batch, time = torch.export.Dim("batch"), torch.export.Dim("frames")
-    # The exporter forgets that an LSTM's frames are any number; a GRU's are averaged at once.
-    axes = {0: batch, 1: time} if lip else {0: batch}
-    names = ["video", "boundary"][: len(given)]
+    axes = {0: batch, 1: time} if any_length else {0: batch}
+    names = list(given)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it names packages it could use
     # For the capture torch puts in a GRU of any length, but where an earlier export has left the
     # usual one in this cache, that is taken, and the graph is for the traced frames alone (2.13).
@@ -254,7 +213,7 @@ def to_onnx(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            graph, given, None, input_names=names, output_names=["logits" if lip else "mel"],
+            graph, tuple(given.values()), None, input_names=names, output_names=[task.output[0]],
             dynamo=True, verbose=False, dynamic_shapes={name: axes for name in names},
         )  # fmt: skip
     assert program is not None
@@ -262,45 +221,41 @@ def to_onnx(
     opset = {one.domain or "ai.onnx": one.version for one in program.model_proto.opset_import}
     worst = max(
         _difference(graph, blob, _example(recipe, scaling, clips, count, seed=clips))
-        for clips, count in ((1, 29 if lip else frames), (3, 11 if lip else frames))
+        for clips, count in ((1, 29 if any_length else frames), (3, 11 if any_length else frames))
     )
-    if not worst <= TOLERANCE[recipe.task]:
+    if not worst <= task.tolerance:
         raise UsageError(
-            f"onnxruntime differs from PyTorch by {worst:.2g}, at most {TOLERANCE[recipe.task]:g}"
+            f"onnxruntime differs from PyTorch by {worst:.2g}, at most {task.tolerance:g}"
             " is accepted; nothing was written"
         )
-    shape = ["batch", "frames" if lip else frames, scaling.size, scaling.size]
+    shape = ["batch", "frames" if any_length else frames, scaling.size, scaling.size]
     facts = {
         "inputs": {name: shape[: 4 if name == "video" else 2] for name in names},
-        "output": "logits [batch x words]" if lip else "mel, natural log [batch x bins x columns]",
+        "output": task.output[1],
         "opset": opset,
         "largest_difference": worst,
-        "tolerance": TOLERANCE[recipe.task],
+        "tolerance": task.tolerance,
         "torch": str(torch.__version__),
     }
     return blob, facts
 
 
 def _example(
-    recipe: Recipe, scaling: task.Scaling, clips: int, frames: int, seed: int = 0
-) -> tuple[Tensor, ...]:
-    """Noise as pictures, and for a model with word boundaries, boundaries."""
+    recipe: Recipe, scaling: Scaling, clips: int, frames: int, seed: int = 0
+) -> dict[str, Tensor]:
+    """Noise as pictures, and what else the graph takes."""
     generator = torch.Generator().manual_seed(seed)
     size = (clips, frames, scaling.size, scaling.size)
     video = torch.randint(0, 256, size, generator=generator, dtype=torch.uint8)
-    if recipe.task == "lip" and recipe.model.get("word_boundary"):
-        return video, torch.ones(clips, frames)
-    return (video,)
+    return {"video": video} | find_task(recipe.task).graph_inputs(recipe, clips, frames)
 
 
-def _difference(graph: nn.Module, blob: bytes, given: tuple[Tensor, ...]) -> float:
+def _difference(graph: nn.Module, blob: bytes, given: dict[str, Tensor]) -> float:
     """Largest absolute difference between onnxruntime and PyTorch."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(blob, providers=["CPUExecutionProvider"])
-    names = [one.name for one in session.get_inputs()]
-    fed = {name: value.numpy() for name, value in zip(names, given, strict=True)}
-    (found,) = session.run(None, fed)
+    (found,) = session.run(None, {name: value.numpy() for name, value in given.items()})
     with torch.no_grad():
-        wanted = graph(*given)
+        wanted = graph(*given.values())
     return float((torch.from_numpy(found) - wanted).abs().max())

@@ -16,7 +16,6 @@ from avb.tools.infer.addresses import Addresses
 from avb.tools.infer.crops import Piece, Window, slide
 from avb.tools.infer.model import Trained
 from avb.tools.infer.video import FPS
-from avb.train import task
 from avb.train.network import finite
 
 STRIDE = 5
@@ -110,7 +109,7 @@ def _lack(crops: np.ndarray) -> int:
 
 @torch.no_grad()
 def _look(stored_BTHW: torch.Tensor, trained: Trained) -> LipOutput:
-    video = task.network_video(stored_BTHW, trained.recipe, trained.scaling)
+    video = trained.network_video(stored_BTHW)
     boundary = None
     if trained.recipe.model.get("word_boundary"):
         boundary = torch.zeros(len(video), video.shape[2], device=video.device)

@@ -12,9 +12,9 @@ from torch import nn
 from avb.pipeline.build.plan import Settings
 from avb.pipeline.config import Crop, Mel, load_corpora
 from avb.pipeline.parse import checked
-from avb.train import task
 from avb.train.network import load_network
 from avb.train.recipe import Recipe
+from avb.train.tasks import Scaling, find_task
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Trained:
     path: Path
     model: nn.Module
     recipe: Recipe
-    scaling: task.Scaling
+    scaling: Scaling
     crop: Crop
     box: str
     fixed_box: list[int] | None
@@ -45,6 +45,10 @@ class Trained:
     sample_rate: int
     labels: list[str]
     device: torch.device
+
+    def network_video(self, stored_BTHW: torch.Tensor) -> torch.Tensor:
+        """Stored crops, uint8 on the model's device, as it takes them: [B x 1 x T x H x W]."""
+        return find_task(self.recipe.task).network_video(stored_BTHW, self.recipe, self.scaling)
 
 
 def load_trained(

@@ -23,7 +23,6 @@ from avb.pipeline.shards.tar import open_atomic
 from avb.tools.infer.addresses import Addresses
 from avb.tools.infer.crops import Piece, Window, slide
 from avb.tools.infer.model import Trained
-from avb.train import task
 from avb.train.evaluate.metrics.griffin_lim import invert_mel
 from avb.train.network import finite
 
@@ -84,10 +83,10 @@ def _mel(window: Window, trained: Trained, clock: Clock, addresses: Addresses | 
     """Log-mel [F, 4 n] of one window."""
     with clock("network"):
         stored = torch.from_numpy(window.crops).to(trained.device)[None]
-        output = trained.model(task.network_video(stored, trained.recipe, trained.scaling))
+        output = trained.model(trained.network_video(stored))
         if addresses is not None and output.bridge.source_addressing is not None:
             addresses.add(window.start, output.bridge.source_addressing[0])
-        mel = task.from_speech_range(finite(output.mels.after.float()), trained.scaling)
+        mel = trained.scaling.from_speech_range(finite(output.mels.after.float()))
         low, high = trained.scaling.mel_low, trained.scaling.mel_high
         return mel[0].clamp(low, high).cpu().numpy()
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from avb.pipeline.config import Corpus
 from avb.pipeline.errors import UsageError
@@ -19,8 +18,10 @@ from avb.pipeline.stream.batch import Batch
 from avb.pipeline.stream.index import Index, Ints
 from avb.tools.infer.model import Trained, load_trained
 from avb.tools.report.runs import Run
-from avb.train import checkpoint, task
+from avb.train import checkpoint
 from avb.train.evaluate import addressing
+from avb.train.network import Evaluation
+from avb.train.tasks import Inputs
 
 Array = NDArray[Any]
 
@@ -124,20 +125,21 @@ class Look:
         by_key = {clip.key: clip for clip in found}
         return [by_key[key] for key in wanted]
 
+    def _evaluation(self, rows: Ints) -> Evaluation:
+        trained = self._trained
+        return Evaluation(
+            trained.model, trained.recipe, trained.scaling, self._index, rows, trained.device
+        )
+
     @torch.no_grad()
     def _read(self, rows: Ints) -> list[Clip]:
         """All samples of these rows; of a lip reader, with what it read."""
-        from avb.train.sounds import readable
-
         trained, found = self._trained, []
         model: Any = trained.model
-        for batch in readable(task.one_pass(self._index, trained.recipe, rows)):
-            inputs = task.prepare(
-                batch, trained.recipe, trained.scaling, trained.device, train=False
-            )
+        for batch, inputs in self._evaluation(rows).batches():
             said = [""] * len(batch)
             if trained.recipe.task == "lip":
-                lengths = inputs.lengths_B if inputs.ragged else None
+                lengths = inputs.ragged_lengths
                 logits = model(inputs.video_BCTHW, None, lengths, inputs.boundary_BT).logits
                 said = [self._said(*pair) for pair in zip(logits, inputs.labels, strict=True)]
             addresses = _addresses(model, inputs)
@@ -184,9 +186,7 @@ class Look:
             raise UsageError(f"{self._index.folder}: holds no sound (avb prep --keep-audio)")
         clips = {clip.key: clip for clip in self._read(rows)}
         torch.manual_seed(0)
-        made = speech.reconstruct(
-            trained.model, trained.recipe, trained.scaling, self._index, rows, trained.device
-        )
+        made = speech.reconstruct(self._evaluation(rows))
         options: dict[str, Any] = {
             "iterations": speech.GL_ITERATIONS, "momentum": speech.GL_MOMENTUM,
         }  # fmt: skip
@@ -211,13 +211,10 @@ class Look:
             ValueError: the model has no slots, or no word of the clips has its times.
         """
         trained = self._trained
-        networks: dict[str, nn.Module] = {"": trained.model}
         if not trained.model.memory.slots:  # type: ignore[union-attr]
             raise ValueError("a model with 0 slots recalls nothing")
         rows = addressing.choose(self._index, trained.recipe.unit, self.rows, _FEATURE_CLIPS)
-        found = addressing.collect(
-            networks, trained.recipe, trained.scaling, self._index, rows, trained.device
-        )
+        found = addressing.collect(self._evaluation(rows), {"": trained.model})
         if found is None:
             raise ValueError("no word of these clips has its times")
         total = len(found.clip_of_frame)
@@ -227,12 +224,13 @@ class Look:
         return Features(*(found.frames[kind][picked] for kind in kinds))
 
 
-def _addresses(model: Any, inputs: task.Inputs) -> tuple[Array | None, Array | None]:
+def _addresses(model: Any, inputs: Inputs) -> tuple[Array | None, Array | None]:
     """A_src and A_tgt, [B x T x N] each; None without slots."""
     if not model.memory.slots:
         return None, None
-    lengths = inputs.lengths_B if inputs.ragged else None
-    bridge = model.memory(*model.features(inputs.video_BCTHW, inputs.mel_BFM, lengths))
+    bridge = model.memory(
+        *model.features(inputs.video_BCTHW, inputs.mel_BFM, inputs.ragged_lengths)
+    )
     return bridge.source_addressing.cpu().numpy(), bridge.target_addressing.cpu().numpy()
 
 

@@ -26,7 +26,7 @@ from avb.tools.infer.model import Trained, load_trained
 from avb.tools.infer.show import draw_boxes
 from avb.tools.infer.speech import write_wav
 from avb.tools.infer.video import FPS, BadVideo, own_sound, probe
-from avb.train import augment, checkpoint, task
+from avb.train import augment, checkpoint
 from avb.train.device import choose_device
 
 with suppress(ImportError):
@@ -179,7 +179,7 @@ def _wav(path: Path, sound: Iterator[np.ndarray], trained: Trained) -> str:
 def _mosaic(stored_THW: np.ndarray, trained: Trained) -> Event:
     """The pictures as the network gets them, before grey levels are scaled, in rows of one."""
     video = augment.crop_center(torch.from_numpy(stored_THW)[None], trained.scaling.margin)
-    seen = task.shrink_pixels(video.float(), trained.recipe)[0].round().byte().numpy()
+    seen = shrink_pixels(video.float(), trained.recipe.shrink)[0].round().byte().numpy()
     count, side = len(seen), seen.shape[-1]
     columns = math.isqrt(count - 1) + 1
     rows = -(-count // columns)

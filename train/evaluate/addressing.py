@@ -8,6 +8,7 @@ stands in `metrics/addressing.py` and `metrics/probes.py` (evaluation.md section
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -22,12 +23,11 @@ from torch import Tensor, nn
 from avb.models.layout import channels_last
 from avb.pipeline.stream.batch import Batch
 from avb.pipeline.stream.index import Index, Ints
-from avb.train import task
 from avb.train.evaluate.metrics import addressing
 from avb.train.evaluate.metrics.addressing import Across, Discrimination, Pairs, Segments
 from avb.train.evaluate.metrics.probes import CANDIDATES, probe, retrieval
-from avb.train.recipe import Recipe
-from avb.train.sounds import readable
+from avb.train.network import Evaluation
+from avb.train.tasks import Inputs
 
 Floats = NDArray[np.float32]
 
@@ -70,19 +70,11 @@ class Collected:
 
 
 @torch.no_grad()
-def measure(
-    model: nn.Module, recipe: Recipe, scaling: task.Scaling, index: Index, rows: Ints,
-    device: torch.device, most: int | None = None, draws: int = DRAWS,
-) -> dict[str, Any]:  # fmt: skip
+def measure(evaluation: Evaluation, most: int | None = None, draws: int = DRAWS) -> dict[str, Any]:
     """The addressing part of an evaluation record.
 
     Args:
-        model: a `LipReader` or `SpeechReconstructor` in evaluation mode, on `device`.
-        recipe: what it was trained with.
-        scaling: of the shards it was trained on.
-        index: the stored clips.
-        rows: the evaluated ones.
-        device: where the networks run.
+        evaluation: of a `LipReader` or `SpeechReconstructor`.
         most: clips looked at, a seeded choice of `rows` if there are more; by default 400, or 100
             sentences if samples are words. Two networks then take a minute of one core.
         draws: resamplings of clips for each interval.
@@ -92,15 +84,16 @@ def measure(
         the same pairs, and how far the within-slot AUC is `ahead_of` each, paired; `agreement`,
         `usage`, `probes`, `flags`. Without slots or without pairs: `value` None and the `reason`.
     """
-    memory: Any = model.memory
+    memory: Any = evaluation.model.memory
+    recipe, rows = evaluation.recipe, evaluation.rows
     if not memory.slots:
         return {"value": None, "reason": "a model with 0 slots has no addresses"}
     most = most or (SENTENCES if recipe.unit == "word" else CLIPS)
-    chosen = choose(index, recipe.unit, rows, most)
+    chosen = choose(evaluation.index, recipe.unit, rows, most)
     if not len(chosen):
         return {"value": None, "reason": "no clip has sound"}
-    networks = {"": model, "initial_": initial_model(recipe, scaling, device)}
-    found = collect(networks, recipe, scaling, index, chosen, device)
+    looked_at = dataclasses.replace(evaluation, rows=chosen)
+    found = collect(looked_at, {"": evaluation.model, "initial_": initial_model(evaluation)})
     if found is None:
         return {"value": None, "reason": "no word of these clips has its times"}
     across: Across = "talkers" if _talkers(found.segments) > 1 else "clips"
@@ -147,34 +140,32 @@ def choose(index: Index, unit: str, rows: Ints, most: int) -> Ints:
     return np.sort(mixed[:most])
 
 
-def initial_model(recipe: Recipe, scaling: task.Scaling, device: torch.device) -> nn.Module:
+def initial_model(evaluation: Evaluation) -> nn.Module:
     """The network as its training began, evaluated the same way: weights of the recipe's seed."""
+    recipe, scaling = evaluation.recipe, evaluation.scaling
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        model = channels_last(task.build_model(recipe, scaling).to(device))
+        model = channels_last(evaluation.task.build(recipe, scaling).to(evaluation.device))
     return model.eval()
 
 
-def collect(
-    networks: dict[str, nn.Module], recipe: Recipe, scaling: task.Scaling, index: Index,
-    rows: Ints, device: torch.device,
-) -> Collected | None:  # fmt: skip
+def collect(evaluation: Evaluation, networks: dict[str, nn.Module]) -> Collected | None:
     """One pass of the rows with real audio, by each network; None if no word has its times."""
+    index, unit = evaluation.index, evaluation.recipe.unit
     frames: dict[str, list[Floats]] = {}
     words: list[str] = []
     facts: list[tuple[int, int, int]] = []
     lengths: list[int] = []
     clips: dict[str, int] = {}
     talkers: dict[str | None, int] = {None: -1}
-    for batch in readable(task.one_pass(index, recipe, rows)):
-        inputs = task.prepare(batch, recipe, scaling, device, train=False)
+    for batch, inputs in evaluation.batches():
         looked = {
             prefix + name: value.float().cpu().numpy()
             for prefix, network in networks.items()
             for name, value in _look(network, inputs, features=not prefix).items()
         }
         for i, key in enumerate(batch.keys):
-            for word, place, first, last in spoken(batch, i, index, recipe.unit):
+            for word, place, first, last in spoken(batch, i, index, unit):
                 clip = clips.setdefault(key.split("#")[0], len(clips))
                 talker = talkers.setdefault(batch.speakers[i], len(talkers) - 1)
                 words.append(word)
@@ -193,9 +184,9 @@ def collect(
     )
 
 
-def _look(network: Any, inputs: task.Inputs, features: bool) -> dict[str, Tensor]:
+def _look(network: Any, inputs: Inputs, features: bool) -> dict[str, Tensor]:
     """Addresses of a batch, [B x T x N] each, and what they were found from."""
-    lengths = inputs.lengths_B if inputs.ragged else None
+    lengths = inputs.ragged_lengths
     source_BTC, target_BTD = network.features(inputs.video_BCTHW, inputs.mel_BFM, lengths)
     bridge = network.memory(source_BTC, target_BTD)
     found = {"source": bridge.source_addressing, "target": bridge.target_addressing}

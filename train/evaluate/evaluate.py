@@ -19,10 +19,11 @@ import torch
 from avb.pipeline.config import Corpus
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index, Ints
-from avb.train.evaluate import addressing, lip, speech
+from avb.train.evaluate import addressing, speech
 from avb.train.evaluate.words.judge import load as load_judge
-from avb.train.network import load_network
+from avb.train.network import Evaluation, load_network
 from avb.train.split import split_rows, usable_rows
+from avb.train.tasks import find_task
 
 METERS = ("pystoi", "pesq", "jiwer", "pocketsphinx")
 
@@ -61,22 +62,23 @@ def evaluate(
             part, or a folder that cannot be written.
     """
     loaded = load_network(path, kind)
-    recipe, scaling, data = loaded.recipe, loaded.scaling, loaded.data
+    recipe, data, task = loaded.recipe, loaded.data, find_task(kind)
     index = index.of_unit(recipe.unit)
     if data["labels"] != index.labels:
         raise UsageError(f"{index.folder}: its label map is not the one {path} was trained on")
     model = loaded.model.to(device)
     rows = usable_rows(index, part_rows(index, corpus, data, part), recipe)
     mute, silent = int(index.no_audio[rows].sum()), int(index.silent[rows].sum())
-    if recipe.task == "l2s":
+    if task.needs_target_sound:
         rows = rows[~index.no_audio[rows]]
     if mute or silent:
-        left = "left out" if recipe.task == "l2s" else "seen, not heard"
+        left = "left out" if task.needs_target_sound else "seen, not heard"
         say(f"{mute} of these clips have no sound track ({left}), {silent} are silent")
     if not rows.size:
         raise UsageError(f"{index.folder}: no clip of {part} is left to be measured")
     rows = rows[:limit]
-    given = (model, recipe, scaling, index, rows, torch.device(device))
+    where = torch.device(device)
+    evaluation = Evaluation(model, recipe, loaded.scaling, index, rows, where)
     known_rows = part_rows(index, corpus, data, "train", need=False)
     heard_rows = known_rows[~index.no_audio[known_rows]]
     strangers = unseen_talkers(index, rows, known_rows)
@@ -84,13 +86,10 @@ def evaluate(
     # float32 as on a CPU: by default a GPU's convolutions round to TF32.
     exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
     with torch.no_grad(), exact:
-        if recipe.task == "lip":
-            record = lip.measure(*given, unseen_talkers=strangers)
-        else:
-            heard_by = None if judge is None else load_judge(judge, index, device)
-            extras = speech.Extras(heard_by, wavs, heard_rows, strangers, windows, say)
-            record = speech.measure(*given, extras)
-        record["addressing"] = addressing.measure(*given)
+        heard_by = None if judge is None else load_judge(judge, index, device)
+        extras = speech.Extras(heard_by, wavs, heard_rows, strangers, windows, say)
+        record = task.measure(evaluation, extras)
+        record["addressing"] = addressing.measure(evaluation)
     record["flags"] |= {
         "part": part,
         "split": data["split"],

@@ -6,31 +6,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from avb.pipeline.stream.index import Index, Ints
-from avb.train import task
 from avb.train.evaluate.metrics import lip
-from avb.train.network import finite
-from avb.train.recipe import Recipe
-from avb.train.sounds import readable
+from avb.train.network import Evaluation, finite
 
 
-def measure(
-    model: nn.Module, recipe: Recipe, scaling: task.Scaling, index: Index, rows: Ints,
-    device: torch.device, unseen_talkers: bool = False,
-) -> dict[str, Any]:  # fmt: skip
+def measure(evaluation: Evaluation, unseen_talkers: bool = False) -> dict[str, Any]:
     """Words: from video alone, with the mirrored clip added, with real audio, with both.
 
     With `unseen_talkers`, intervals draw talkers. Films without sound count in no figure of sound.
     """
+    model, recipe, index = evaluation.model, evaluation.recipe, evaluation.index
     found: dict[str, list[Tensor]] = {"video": [], "mirrored": [], "audio": []}
     labels: list[int] = []
     keys: list[str] = []
     talkers: list[str | None] = []
-    for batch in readable(task.one_pass(index, recipe, rows)):
-        inputs = task.prepare(batch, recipe, scaling, device, train=False)
-        lengths = inputs.lengths_B if inputs.ragged else None
+    for batch, inputs in evaluation.batches():
+        lengths = inputs.ragged_lengths
         output = model(inputs.video_BCTHW, inputs.mel_BFM, lengths, inputs.boundary_BT)
         mirrored = model(inputs.video_BCTHW.flip(-1), None, lengths, inputs.boundary_BT)
         found["video"].append(finite(output.logits).float().cpu())
@@ -41,7 +34,7 @@ def measure(
         keys += batch.keys
         talkers += batch.speakers
     logits = {name: torch.cat(parts).numpy() for name, parts in found.items() if parts}
-    mute = {index.key(row) for row in rows[index.no_audio[rows]]}
+    mute = {index.key(row) for row in evaluation.rows if index.no_audio[row]}
     heard = np.array([key.split("#")[0] not in mute for key in keys])
     if not heard.any():
         logits.pop("audio", None)

@@ -8,18 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from avb.pipeline.config import Mel
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index, Ints
-from avb.train import task
 from avb.train.evaluate.metrics import bounds, speech
 from avb.train.evaluate.words import word_errors
 from avb.train.evaluate.words.judge import Stored
-from avb.train.recipe import Recipe
-from avb.train.sounds import WavFolder, front_end, mean_mel, need, readable
+from avb.train.network import Evaluation
+from avb.train.sounds import WavFolder, front_end, mean_mel, need
 
 GL_ITERATIONS, GL_MOMENTUM = 60, 0.99
 LOST_FRAMES = 6  # the rule 70of75 bears 240 ms
@@ -70,10 +68,7 @@ class Clips:
         return [facts[fact] for facts in self.facts]
 
 
-def measure(
-    model: nn.Module, recipe: Recipe, scaling: task.Scaling, index: Index, rows: Ints,
-    device: torch.device, extras: Extras | None = None,
-) -> dict[str, Any]:  # fmt: skip
+def measure(evaluation: Evaluation, extras: Extras | None = None) -> dict[str, Any]:
     """Speech: the model's, beside the ceiling (Griffin-Lim of the true mel) and the floors.
 
     Raises:
@@ -83,8 +78,9 @@ def measure(
     need("pystoi", "jiwer")
     wavs = None if extras.wavs is None else WavFolder(extras.wavs)
     say = _timed(extras.say)
+    index = evaluation.index
     mel = front_end(index)
-    clips = reconstruct(model, recipe, scaling, index, rows, device, extras.windows)
+    clips = reconstruct(evaluation, extras.windows)
     say(f"{len(clips.facts)} clips reconstructed")
     signals, mean_of = _signals(clips, index, extras, mel)
     say("Griffin-Lim of the model, of the true mel, and the floors")
@@ -123,24 +119,20 @@ def measure(
     }
 
 
-def reconstruct(
-    model: Any, recipe: Recipe, scaling: task.Scaling, index: Index, rows: Ints,
-    device: torch.device, windows: str | None = None,
-) -> Clips:  # fmt: skip
+def reconstruct(evaluation: Evaluation, windows: str | None = None) -> Clips:
     """One pass of the model over the rows."""
-    clips = Clips()
-    for batch in readable(task.one_pass(index, recipe, rows, audio=True)):
-        inputs = task.prepare(batch, recipe, scaling, device, train=False)
-        lengths = inputs.lengths_B if inputs.ragged else None
+    model: Any = evaluation.model
+    scaling, device, clips = evaluation.scaling, evaluation.device, Clips()
+    for batch, inputs in evaluation.batches(audio=True):
         if windows is None:
-            output = model(inputs.video_BCTHW, None, lengths)
+            output = model(inputs.video_BCTHW, None, inputs.ragged_lengths)
             found = list(output.mels.after.float())
         else:
             found = [
                 model.windowed(video[None, :, :length], cover_tail=windows == "covered")[0].float()
                 for video, length in zip(inputs.video_BCTHW, inputs.lengths_B.tolist(), strict=True)
             ]
-        mels = [task.from_speech_range(mel, scaling) for mel in found]
+        mels = [scaling.from_speech_range(mel) for mel in found]
         assert batch.audio is not None and batch.audio_lengths is not None and batch.mel is not None
         for i, key in enumerate(batch.keys):
             columns = int(batch.mel_lengths[i])

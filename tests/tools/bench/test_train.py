@@ -23,10 +23,12 @@ from avb.pipeline.errors import UsageError
 from avb.tools.bench import batches, train
 from avb.tools.bench import contenders as bench_contenders
 from avb.tools.cli import app
-from avb.train import task, trainer
+from avb.train import trainer
 from avb.train.device import free_bytes
 from avb.train.flops import Cost
 from avb.train.recipe import load_recipe
+from avb.train.tasks import find_task, scaling_of
+from avb.train.tasks.lip import LipReading
 
 CPU = torch.device("cpu")
 SMALL = [
@@ -97,16 +99,16 @@ def test_each_contender_has_its_own_precision(monkeypatch: pytest.MonkeyPatch) -
     half = torch.autocast("cpu", torch.bfloat16)
     monkeypatch.setattr(trainer, "autocast", lambda device: half)
     seen: dict[str, tuple[bool, ...]] = {}
-    forward = task.forward
+    losses = LipReading.losses
     current = ""
 
     def watched(*given: Any) -> Any:
         product, convolution = torch.backends.cuda.matmul, torch.backends.cudnn
         halved = torch.is_autocast_enabled("cpu")
         seen[current] = (product.allow_tf32, convolution.allow_tf32, halved)
-        return forward(*given)
+        return losses(*given)
 
-    monkeypatch.setattr(task, "forward", watched)
+    monkeypatch.setattr(LipReading, "losses", watched)
     feed, made = contenders(LIP, "eager_fp32", "eager_tf32")
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     for name, one in made.items():
@@ -167,7 +169,7 @@ def test_speech_is_measured_with_both_decoders_its_own_first(
 
 def test_a_decoder_s_sizes_are_not_given_to_the_other() -> None:
     plan = load_recipe("l2s", "paper", ["model.decoder_sizes={rnn_dim: 16}"])
-    plans = train.with_decoders(plan)
+    plans = find_task("l2s").variants(plan)
     assert list(plans) == ["tacotron", "synchronous"] and plans["tacotron"] is plan
     assert "decoder_sizes" not in plans["synchronous"].model
 
@@ -239,7 +241,7 @@ def test_drawn_batches_have_the_corpus_shape(
     assert batch.video[crop].shape == pictures and batch.video[crop].dtype == torch.uint8
     assert batch.mel is not None and batch.mel.shape == (2, 80, columns)
     assert len(index.labels) == classes and batch.label_id.max() < classes
-    scaling = task.scaling_of(index, plan)
+    scaling = scaling_of(index, plan)
     ends = float(batch.mel.min()), float(batch.mel.max())
     assert ends == pytest.approx((scaling.mel_low, scaling.mel_high))
     one = batches.first_clips(batch, 1)

@@ -22,19 +22,22 @@ from avb.models.memory import BridgingMemory
 from avb.pipeline.config import load_corpora
 from avb.pipeline.stream.batch import Batch
 from avb.pipeline.stream.index import Index
-from avb.train import task, trainer
+from avb.train import network as network_module
+from avb.train import trainer
 from avb.train.evaluate import addressing
 from avb.train.evaluate.addressing import Collected, choose, frames_between, measure, spoken
 from avb.train.evaluate.evaluate import evaluate
 from avb.train.evaluate.metrics.addressing import Segments
+from avb.train.network import Evaluation
 from avb.train.split import Parts
+from avb.train.tasks import Scaling, Task, scaling_of
 
 WORDS = ["bin", "lay", "blue", "red"]
 SILENCE = 4
 INDEX: Any = SimpleNamespace(
     dataset={"settings": {"fps": 25}}, labels=WORDS, no_audio=np.zeros(1000, bool)
 )
-SCALING = task.Scaling(0.0, 1.0, -11.5, 3.5, 0, 4, len(WORDS))
+SCALING = Scaling(0.0, 1.0, -11.5, 3.5, 0, 4, len(WORDS))
 
 
 def drawn(clips: int, talkers: int = 2, size: int = 5) -> Iterator[Batch]:
@@ -85,10 +88,11 @@ class Seeing(nn.Module):
 @pytest.fixture
 def looked(monkeypatch: pytest.MonkeyPatch, recipe: Any) -> Callable[..., dict[str, Any]]:
     def run(network: Any, clips: int = 60, talkers: int = 2) -> dict[str, Any]:
-        monkeypatch.setattr(task, "one_pass", lambda *_: drawn(clips, talkers))
-        monkeypatch.setattr(task, "build_model", lambda *_: Seeing(noise=20.0))
+        monkeypatch.setattr(network_module, "open_stream", lambda *_, **__: drawn(clips, talkers))
+        monkeypatch.setattr(Task, "build", lambda *_: Seeing(noise=20.0))
         rows = np.arange(clips)
-        return measure(network, recipe("l2s"), SCALING, INDEX, rows, torch.device("cpu"), draws=200)
+        given = Evaluation(network, recipe("l2s"), SCALING, INDEX, rows, torch.device("cpu"))
+        return measure(given, draws=200)
 
     return run
 
@@ -232,21 +236,21 @@ def test_the_initial_network_is_the_one_that_training_starts_from(
     plan = recipe("l2s", seed=7)
     start = trainer.start(plan, grid, tmp_path, "cpu", 0, 1).model.state_dict()
     before = torch.get_rng_state()
-    scaling = task.scaling_of(grid, plan)
-    initial = addressing.initial_model(plan, scaling, torch.device("cpu"))
+    given = (scaling_of(grid, plan), grid, np.arange(8), torch.device("cpu"))
+    initial = addressing.initial_model(Evaluation(nn.Identity(), plan, *given))
     assert torch.equal(torch.get_rng_state(), before) and not initial.training
     found = initial.state_dict()
     assert found.keys() == start.keys()
     assert all(torch.equal(found[name], start[name]) for name in start)
-    other = addressing.initial_model(recipe("l2s", seed=8), scaling, torch.device("cpu"))
+    other = addressing.initial_model(Evaluation(nn.Identity(), recipe("l2s", seed=8), *given))
     assert not torch.equal(other.state_dict()["memory.key_memory"], found["memory.key_memory"])
 
 
 def test_a_new_network_is_not_ahead_of_itself(grid: Index, recipe: Any) -> None:
     plan = recipe("l2s")
-    scaling, cpu = task.scaling_of(grid, plan), torch.device("cpu")
-    network = addressing.initial_model(plan, scaling, cpu)
-    found = measure(network, plan, scaling, grid, np.arange(len(grid)), cpu, draws=50)
+    given = (scaling_of(grid, plan), grid, np.arange(len(grid)), torch.device("cpu"))
+    network = addressing.initial_model(Evaluation(nn.Identity(), plan, *given))
+    found = measure(Evaluation(network, plan, *given), draws=50)
     for side in ("source", "target"):
         assert found[side]["ahead_of"]["initial"] == {"value": 0, "low": 0, "high": 0}
         assert found[side]["nulls"]["features"] != found[side]["nulls"]["initial"]

@@ -1,0 +1,137 @@
+"""Lip reading: which word a silent mouth speaks."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from avb.models.lip import LipReader, lip_losses
+from avb.models.memory import Losses
+from avb.pipeline.stream.batch import Batch
+from avb.pipeline.stream.index import Index, Ints
+from avb.train import augment
+from avb.train.tasks import Inputs, Scaling, Task, shrink_pixels
+
+if TYPE_CHECKING:
+    from avb.train.network import Evaluation
+    from avb.train.recipe import Recipe
+
+
+class LipReading(Task):
+    """`LipReader` on word labels: cross entropy, scored by hits."""
+
+    name = "lip"
+    data = Path("shards/lrw")
+    cpu_batch = 8
+    classifies = True
+    needs_target_sound = False
+    pixels = "(x - pixel_mean) / pixel_std"
+    tolerance = 1e-3  # logits
+    output = ("logits", "logits [batch x words]")
+    any_length = True
+
+    def network(self, recipe: Recipe, scaling: Scaling, side: int) -> nn.Module:
+        return LipReader(scaling.classes, **recipe.model)
+
+    def scale_pixels(self, video: Tensor, scaling: Scaling) -> Tensor:
+        return (video.float() - scaling.pixel_mean) / scaling.pixel_std
+
+    def scale_mel(self, mel_BFM: Tensor, lengths_B: Tensor, scaling: Scaling) -> Tensor:
+        return normalise_clip(mel_BFM, lengths_B)
+
+    def augment_mel(self, mel_BFM: Tensor, draws: augment.Draws) -> Tensor:
+        mel_BFM = augment.mask_span(mel_BFM, draws.first_bin, draws.num_bins, 1)
+        return augment.mask_span(mel_BFM, draws.first_column, draws.num_columns, 2)
+
+    def complete(
+        self, inputs: Inputs, batch: Batch, recipe: Recipe, scaling: Scaling, train: bool
+    ) -> Inputs:
+        """With clips mixed in pairs, and with the frames that are inside the word."""
+        video, mel, labels = inputs.video_BCTHW, inputs.mel_BFM, inputs.labels
+        if train and recipe.augment.mixup:
+            weights = augment.mix_weights(batch, recipe.augment.mixup, recipe.seed)
+            video, mel = augment.mix(video, weights), augment.mix(mel, weights)
+            labels = augment.mix(functional.one_hot(labels, scaling.classes).float(), weights)
+        boundary = None
+        if recipe.model.get("word_boundary"):
+            middle = (torch.arange(video.shape[2], device=video.device) + 0.5) / 25
+            inside = (middle >= batch.boundary[:, :1]) & (middle < batch.boundary[:, 1:])
+            boundary = inside.float()
+        return dataclasses.replace(
+            inputs, video_BCTHW=video, mel_BFM=mel, labels=labels, boundary_BT=boundary
+        )
+
+    def losses(self, model: nn.Module, inputs: Inputs, recipe: Recipe) -> tuple[Losses, Any]:
+        output = model(
+            inputs.video_BCTHW, inputs.mel_BFM, inputs.ragged_lengths, inputs.boundary_BT
+        )
+        return lip_losses(output, inputs.labels, recipe.label_smoothing), output
+
+    def score(self, output: Any, inputs: Inputs) -> Tensor:
+        """Right or wrong."""
+        return (output.logits.argmax(dim=1) == inputs.labels).float()
+
+    def task_share(self, clips: Any, frames: Any) -> Any:
+        return clips
+
+    def usable_rows(self, index: Index, rows: Ints, recipe: Recipe) -> Ints:
+        """Those with a label, or with words that have times."""
+        if recipe.unit == "word":
+            return rows[np.diff(index.timed_words(rows)[0]) > 0]
+        return rows[index.label_id[rows] >= 0]
+
+    def needs_sound(self, recipe: Recipe) -> bool:
+        """Without a memory there is no audio to learn from."""
+        return recipe.model.get("slots") != 0
+
+    def fitting_unit(self, recipe: Recipe, labelled: bool, timed: bool) -> str:
+        if labelled == timed:
+            return recipe.unit
+        return "word" if timed else "clip"
+
+    def measure(self, evaluation: Evaluation, extras: Any) -> dict[str, Any]:
+        from avb.train.evaluate import lip
+
+        return lip.measure(evaluation, extras.unseen_talkers)
+
+    def graph(self, model: nn.Module, recipe: Recipe, scaling: Scaling) -> nn.Module:
+        return _Graph(model, recipe.shrink, scaling)
+
+    def graph_inputs(self, recipe: Recipe, clips: int, frames: int) -> dict[str, Tensor]:
+        return {"boundary": torch.ones(clips, frames)} if recipe.model.get("word_boundary") else {}
+
+
+class _Graph(nn.Module):
+    """Pictures of a mouth to the logits of its word, from video and recalled audio."""
+
+    def __init__(self, model: nn.Module, shrink: int, scaling: Scaling) -> None:
+        super().__init__()
+        self.model, self.shrink, self.scaling = model, shrink, scaling
+
+    def forward(self, video: Tensor, boundary: Tensor | None = None) -> Tensor:
+        """Logits [B x K] of uint8 [B x T x S x S]; `boundary` [B x T]: 1 inside the word."""
+        pixels = shrink_pixels(TASK.scale_pixels(video, self.scaling), self.shrink)
+        return self.model(pixels[:, None], None, None, boundary).logits
+
+
+def normalise_clip(mel_BFM: Tensor, lengths_B: Tensor) -> Tensor:
+    """Each bin of each clip to mean 0 and deviation 1 over its real columns.
+
+    paper.md 2.1: unbiased deviation + 1e-10; padded columns become 0.
+    """
+    real = torch.arange(mel_BFM.shape[2], device=mel_BFM.device) < lengths_B[:, None]
+    weights = real[:, None, :]
+    count = lengths_B[:, None, None].to(mel_BFM.dtype)
+    mean = mel_BFM.where(weights, 0).sum(2, keepdim=True) / count
+    centred = (mel_BFM - mean).where(weights, 0)
+    deviation = (centred.square().sum(2, keepdim=True) / (count - 1).clamp_min(1)).sqrt()
+    return centred / (deviation + 1e-10)
+
+
+TASK = LipReading()

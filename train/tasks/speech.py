@@ -1,0 +1,100 @@
+"""Lip to speech: the log-mel of the speech that belongs to a silent face."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from avb.models.memory import Losses
+from avb.models.speech import DECODERS, SpeechReconstructor, speech_losses
+from avb.models.tacotron import TacotronDecoder
+from avb.pipeline.errors import UsageError
+from avb.train.tasks import Inputs, Scaling, Task, shrink_pixels
+
+if TYPE_CHECKING:
+    from avb.train.network import Evaluation
+    from avb.train.recipe import Recipe
+
+
+class LipToSpeech(Task):
+    """`SpeechReconstructor` on true mels: L1, scored by minus the L1 of the result."""
+
+    name = "l2s"
+    data = Path("shards/grid")
+    cpu_batch = 2  # it keeps 0.33 GiB a clip for the backward pass
+    classifies = False
+    needs_target_sound = True
+    pixels = "x / 255"
+    tolerance = 5e-3  # natural-log mels
+    output = ("mel", "mel, natural log [batch x bins x columns]")
+    any_length = False  # the exporter forgets that an LSTM's frames are any number
+
+    def network(self, recipe: Recipe, scaling: Scaling, side: int) -> nn.Module:
+        return SpeechReconstructor(channels=1, side=side, **recipe.model)
+
+    def scale_pixels(self, video: Tensor, scaling: Scaling) -> Tensor:
+        return video.float() / 255
+
+    def scale_mel(self, mel_BFM: Tensor, lengths_B: Tensor, scaling: Scaling) -> Tensor:
+        return scaling.to_speech_range(mel_BFM)
+
+    def losses(self, model: nn.Module, inputs: Inputs, recipe: Recipe) -> tuple[Losses, Any]:
+        ratio = recipe.teacher_ratio if model.training else None
+        output = model(inputs.video_BCTHW, inputs.mel_BFM, inputs.ragged_lengths, ratio)
+        return speech_losses(output, inputs.mel_BFM), output
+
+    def score(self, output: Any, inputs: Inputs) -> Tensor:
+        """Minus the L1 of the mel."""
+        columns = torch.arange(inputs.mel_BFM.shape[2], device=inputs.mel_BFM.device)
+        real = (columns < 4 * inputs.lengths_B[:, None])[:, None, :]
+        error = (output.mels.after.float() - inputs.mel_BFM).abs().where(real, 0)
+        return -error.sum((1, 2)) / (4 * inputs.lengths_B * inputs.mel_BFM.shape[1])
+
+    def task_share(self, clips: Any, frames: Any) -> Any:
+        return frames
+
+    def needs_sound(self, recipe: Recipe) -> bool:
+        return True
+
+    def measure(self, evaluation: Evaluation, extras: Any) -> dict[str, Any]:
+        from avb.train.evaluate import speech
+
+        return speech.measure(evaluation, extras)
+
+    def graph(self, model: nn.Module, recipe: Recipe, scaling: Scaling) -> nn.Module:
+        if isinstance(getattr(model, "decoder", None), TacotronDecoder):
+            raise UsageError(
+                "a Tacotron decoder feeds on its own columns, so it is no single ONNX graph; use"
+                " --to safetensors, or train with --set model.decoder=synchronous"
+            )
+        return _Graph(model, recipe.shrink, scaling)
+
+    def variants(self, recipe: Recipe) -> dict[str, Recipe]:
+        own = recipe.model.get("decoder", "tacotron")
+        others = {k: v for k, v in recipe.model.items() if k != "decoder_sizes"}
+        return {own: recipe} | {
+            name: dataclasses.replace(recipe, model=others | {"decoder": name})
+            for name in DECODERS
+            if name != own
+        }
+
+
+class _Graph(nn.Module):
+    """Pictures of a face to the log-mel of its speech."""
+
+    def __init__(self, model: nn.Module, shrink: int, scaling: Scaling) -> None:
+        super().__init__()
+        self.model, self.shrink, self.scaling = model, shrink, scaling
+
+    def forward(self, video: Tensor) -> Tensor:
+        """Natural-log mel [B x F x 4 T] of uint8 [B x T x S x S]."""
+        pixels = shrink_pixels(TASK.scale_pixels(video, self.scaling), self.shrink)
+        mel = self.scaling.from_speech_range(self.model(pixels[:, None]).mels.after)
+        return mel.clamp(self.scaling.mel_low, self.scaling.mel_high)
+
+
+TASK = LipToSpeech()
