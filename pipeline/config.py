@@ -8,14 +8,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import avb
 from avb.pipeline.errors import UsageError
 from avb.pipeline.parse import checked, expect, expect_keys, read_yaml
-
-if TYPE_CHECKING:
-    from avb.pipeline.storage.store import Folder
+from avb.pipeline.storage.store import Folder, place
 
 #: What can be cut from a picture, and what can be counted against the published numbers.
 CROPS = ("lips", "face")
@@ -23,6 +21,8 @@ EXPECTED = ("clips", "classes", "speakers", "train", "val", "test")
 
 #: Letters of a label, talker or part: what is as long as this is no name.
 LONGEST_NAME = 200
+#: More than any film lasts: a time beyond is none, and readers refuse it.
+MOST_SECONDS = 1e6
 #: The hash rule deals sentences into this many equal lots.
 HASH_PARTS = 20
 
@@ -113,6 +113,11 @@ def name_hash(key: str) -> int:
     return int(hashlib.sha256(key.split("/", 1)[-1].encode()).hexdigest()[:8], 16)
 
 
+def stable_hash(key: str) -> int:
+    """The first 64 bits of SHA-256 of a key: the order of clips, and what `--limit` takes."""
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
+
+
 @dataclass(frozen=True)
 class Licence:
     """Under what terms a corpus is had, and where to ask."""
@@ -178,8 +183,6 @@ def load_corpora(path: str | Path | None = None) -> dict[str, Corpus]:
 def corpus_root(name: str, corpus: Corpus, flag: str | Folder | None = None) -> Folder:
     """Where the raw corpus lies: the flag, else `AVB_<CORPUS>_ROOT`, else its entry."""
     variable = os.environ.get(f"AVB_{name.upper()}_ROOT")
-    from avb.pipeline.storage.store import place
-
     root = place(flag or variable or corpus.root)
     return root.expanduser() if isinstance(root, Path) else root
 

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from avb.pipeline.build.plan import Settings
 from avb.pipeline.clip import audio
 from avb.pipeline.clip.decode import Media
 from avb.pipeline.config import Corpus
 from avb.pipeline.corpora import adapter
 from avb.pipeline.corpora.clip import Clip, Listing, Word
+from avb.pipeline.settings import Settings
 from avb.tools.prep_command import Options, resolve
 
 REPO = Path(__file__).resolve().parents[1]

@@ -36,8 +36,8 @@ def test_the_reader_example_runs(
 ) -> None:
     pytest.importorskip("ai_edge_litert", reason="faces are tracked with the extra prep")
     from avb.pipeline.build.prep import prep
-    from avb.pipeline.build.settings import settings_for
     from avb.pipeline.config import load_corpora
+    from avb.pipeline.settings import settings_for
     from avb.tools.synth import make
 
     blocks = re.findall(r"```python\n(.*?)```", README, re.S)

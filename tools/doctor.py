@@ -103,7 +103,7 @@ print(f"{len(names)} x {names[0]}, {gib:.0f} GiB")
 _CORPUS = """
 from avb.pipeline.config import corpus_root, load_corpora
 from avb.pipeline.corpora.inspect import inspect
-from avb.pipeline.storage.mirror import listed_tree
+from avb.pipeline.corpora.stored import listed_tree
 name, file = {name!r}, {datasets!r}
 corpus = load_corpora(file)[name]
 root = corpus_root(name, corpus)

@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from avb.pipeline.errors import UsageError
-from avb.pipeline.shards.tar import write_atomic
+from avb.pipeline.files import write_atomic
 from avb.pipeline.storage.store import Folder
 from avb.tools.cli.console import FAILED, fail, say
 from avb.train.data import open_shards

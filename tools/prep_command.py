@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from avb.pipeline.build.plan import Plan, Settings, make_plan
-from avb.pipeline.build.settings import settings_for
+from avb.pipeline.build.plan import Plan, make_plan
 from avb.pipeline.config import Corpus, Crop, corpus_root, load_corpora
 from avb.pipeline.errors import UsageError, one_line
 from avb.pipeline.machine import cores
+from avb.pipeline.settings import Settings, settings_for
 from avb.pipeline.storage.mirror import scratch
 from avb.pipeline.storage.store import Folder, place
 from avb.tools.cli.console import FAILED, REFUSED, say

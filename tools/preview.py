@@ -8,9 +8,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from avb.pipeline.build.plan import stable_hash
 from avb.pipeline.clip.codec import decode_video
 from avb.pipeline.clip.npy import parse_npy
+from avb.pipeline.config import stable_hash
 from avb.pipeline.shards.dataset import dataset_folders, read_dataset, read_manifest
 from avb.pipeline.shards.metadata import read_facts
 from avb.pipeline.shards.tar import read_members

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from avb.pipeline.files import DISK_FAULTS
 from avb.pipeline.machine import cores, revision
-from avb.pipeline.shards.tar import DISK_FAULTS
 from avb.pipeline.storage.store import Folder
 from avb.pipeline.stream.index import Index
 from avb.tools.cli.console import FAILED, INTERRUPTED, PREEMPTED, say

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from avb.pipeline.build.plan import stable_hash
+from avb.pipeline.config import stable_hash
 from avb.pipeline.stream.batch import Batch
 from avb.train.recipe import Augment
 

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from avb.pipeline.errors import UsageError, one_line
+from avb.pipeline.files import open_atomic
 from avb.pipeline.parse import check_tree
-from avb.pipeline.shards.tar import open_atomic
 
 FORMAT = 1
 #: What the tensors of a file may take in memory, in bytes, if the file itself is smaller.

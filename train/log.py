@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from avb.pipeline.files import write_atomic
 from avb.pipeline.parse import parse_json
-from avb.pipeline.shards.tar import write_atomic
 
 
 class Metrics:

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from avb.pipeline.config import Mel
 from avb.pipeline.errors import UsageError
+from avb.pipeline.files import open_atomic
 from avb.pipeline.parse import checked
-from avb.pipeline.shards.tar import open_atomic
 from avb.pipeline.stream.batch import Batch
 from avb.pipeline.stream.index import Index, Ints
 from avb.pipeline.stream.stream import Stream

@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from avb.models.layout import channels_last
 from avb.pipeline.errors import UsageError, one_line
-from avb.pipeline.shards.tar import write_atomic
+from avb.pipeline.files import write_atomic
 from avb.pipeline.stream.index import Index
 from avb.train import checkpoint
 from avb.train.log import Metrics

@@ -17,15 +17,15 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 from avb.pipeline.build.unit import run_unit, try_clips
-from avb.pipeline.build.worker import follow_parent, settle_process
 from avb.pipeline.corpora.sources import SourceFault
+from avb.pipeline.machine import follow_parent, settle_process
 from avb.pipeline.storage.store import Store
 
 
@@ -96,23 +96,6 @@ class Report:
 Engine = Callable[[deque[Task], int | None], Iterator[Report]]
 
 
-def _local(address: str | None) -> AbstractContextManager[Engine]:
-    return local()
-
-
-def _ray(address: str | None) -> AbstractContextManager[Engine]:
-    from avb.pipeline.build.executor_ray import cluster
-
-    return cluster(address)
-
-
-#: What opens an engine for the length of a `with` block, by name; the argument is its address.
-ENGINES: dict[str, Callable[[str | None], AbstractContextManager[Engine]]] = {
-    "local": _local,
-    "ray": _ray,
-}
-
-
 _settle_once = functools.cache(settle_process)
 
 
@@ -145,7 +128,7 @@ def work_in_worker(task: Task, count: Callable[[Counts], None]) -> None:
 
 
 @contextmanager
-def local() -> Iterator[Engine]:
+def local(address: str | None = None) -> Iterator[Engine]:
     """Worker processes of this machine; without a number of them, this process itself.
 
     In this process nothing is started and nothing needs a `__main__` guard, but a clip that crashes

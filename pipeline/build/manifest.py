@@ -15,8 +15,8 @@ from avb.pipeline.build.unit import row_schema, rows_path
 from avb.pipeline.clip import audio
 from avb.pipeline.clip.facemodels import describe, version_of
 from avb.pipeline.config import Corpus
+from avb.pipeline.files import open_atomic, write_atomic
 from avb.pipeline.shards.metadata import FORMAT
-from avb.pipeline.shards.tar import open_atomic, write_atomic
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -19,15 +19,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avb.pipeline.build.spill import Spill, runs
-from avb.pipeline.config import Corpus, Crop, Mel
+from avb.pipeline.config import Corpus, stable_hash
 from avb.pipeline.corpora import adapter
 from avb.pipeline.corpora.clip import Clip, Listing
 from avb.pipeline.corpora.sources import listing_faults_named, sources_of
+from avb.pipeline.corpora.stored import listed_tree
 from avb.pipeline.errors import UsageError
+from avb.pipeline.files import open_atomic
 from avb.pipeline.parse import checked
+from avb.pipeline.settings import Settings
 from avb.pipeline.shards.metadata import FORMAT
-from avb.pipeline.shards.tar import open_atomic
-from avb.pipeline.storage.mirror import listed_tree
 from avb.pipeline.storage.store import Folder, Store
 from avb.pipeline.storage.store import place as folder_at
 
@@ -37,65 +38,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LISTED_ROWS = 4096  # listed clips that are Python objects at one time
-
-
-#: Settings that came after the first shards, and what they were before.
-LATER = {"max_seconds": 60.0, "audio": "required"}
-
-
-@dataclass(frozen=True)
-class Settings:
-    """All that decides the bytes of the shards, next to the corpus itself."""
-
-    corpus: str
-    crops: dict[str, Crop]
-    box: str
-    codec: str
-    crf: int
-    decoder: str
-    mel_dtype: str
-    keep_audio: bool
-    face_every: int
-    shard_clips: int
-    fps: int
-    sample_rate: int
-    mel: Mel
-    fixed_box: list[int] | None = None
-    picture: list[int] | None = None
-    frames: int | None = None
-    max_seconds: float = 60.0
-    audio: str = "required"
-    limit: int | None = None
-    speakers: list[str] | None = None
-    tracker: str = "mediapipe"  # plans that do not say it are of when there was no other
-
-    def __post_init__(self) -> None:
-        rates = 0 < self.fps <= 1000 and self.fps <= self.sample_rate <= 1_000_000
-        steps = self.face_every > 0 and self.shard_clips > 0
-        sides = [side for pair in (self.fixed_box, self.picture) for side in pair or ()]
-        if not (rates and steps and all(0 <= side <= 1 << 16 for side in sides)):
-            raise ValueError("rates, steps or boxes that no shards are made with")
-
-    def as_dict(self) -> dict[str, Any]:
-        """A plain mapping, as it goes into JSON."""
-        return dataclasses.asdict(self)
-
-    def deciding(self) -> dict[str, Any]:
-        """Those that decide the bytes: not the tracker where nothing is tracked.
-
-        Nor what could be no other when shards began: units of then stay finished.
-        """
-        fixed = self.box != "tracked" or self.tracker == "mediapipe"
-        idle = {"tracker"} if fixed else set()
-        idle |= {name for name, old in LATER.items() if getattr(self, name) == old}
-        return {k: v for k, v in self.as_dict().items() if k not in idle}
-
-    def difference(self, other: Settings) -> list[str]:
-        """One line for each setting in which `other` differs."""
-        mine, theirs = self.deciding(), other.deciding()
-        keys = [k for k in self.as_dict() if mine.get(k) != theirs.get(k)]
-        there, here = other.as_dict(), self.as_dict()
-        return [f"{k}: {there[k]} there, {here[k]} now" for k in keys]
 
 
 @dataclass(frozen=True)
@@ -152,11 +94,6 @@ class Plan:
             return pq.ParquetFile(self.path).read_row_group(unit)
         with pa.OSFile(str(self.path)) as file:
             return pa.Table.from_batches([ipc.open_file(file).get_batch(unit)])
-
-
-def stable_hash(key: str) -> int:
-    """The first 64 bits of SHA-256 of a key: the order of clips, and what `--limit` takes."""
-    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
 
 
 def schema() -> pa.Schema:

@@ -10,25 +10,33 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from avb.pipeline.build.executors import ENGINES, Engine
+from avb.pipeline.build.executor_ray import cluster
+from avb.pipeline.build.executors import Engine, local
 from avb.pipeline.build.manifest import write_dataset, write_manifest
-from avb.pipeline.build.plan import Plan, Settings, Unit, make_plan, read_plan
+from avb.pipeline.build.plan import Plan, Unit, make_plan, read_plan
 from avb.pipeline.build.prune import losses, stale_rows
 from avb.pipeline.build.scheduler import run_units
 from avb.pipeline.build.unit import changed_sources, finished, rows_folder, rows_path
 from avb.pipeline.config import Corpus
 from avb.pipeline.errors import RunError, UsageError
+from avb.pipeline.files import DISK_FAULTS, publish
+from avb.pipeline.settings import Settings
 from avb.pipeline.shards.metadata import FORMAT
-from avb.pipeline.shards.tar import DISK_FAULTS, publish
 from avb.pipeline.storage.mirror import Mirror, mirrored, sweep_scratch
 from avb.pipeline.storage.store import Folder
 
 Progress = Callable[[int, int, int], None]
+
+#: What opens an executor for the length of a `with` block, by name; the argument is its address.
+ENGINES: dict[str, Callable[[str | None], AbstractContextManager[Engine]]] = {
+    "local": local,
+    "ray": cluster,
+}
 
 
 @dataclass(frozen=True)

@@ -18,19 +18,20 @@ from typing import Any, TypeVar
 
 from avb.pipeline.build.plan import Plan, Unit, read_plan
 from avb.pipeline.build.plan import schema as plan_schema
-from avb.pipeline.clip.process import encode_sample, prepare_clip, sums
+from avb.pipeline.build.process import encode_sample, prepare_clip, sums
+from avb.pipeline.clip.status import STATUSES, Refused
 from avb.pipeline.clip.stopwatch import Clock
-from avb.pipeline.corpora.clip import STATUSES, Clip, Refused, Source
+from avb.pipeline.corpora.clip import Clip, Source
 from avb.pipeline.corpora.sources import SourceFault, surely
+from avb.pipeline.corpora.stored import clip_files
 from avb.pipeline.errors import RunError
-from avb.pipeline.shards.metadata import read_facts, write_facts
-from avb.pipeline.shards.tar import ShardWriter, read_members, write_atomic
-from avb.pipeline.storage.mirror import clip_files, fetch_plan, fetch_unit, send_unit
+from avb.pipeline.files import write_atomic
+from avb.pipeline.shards.metadata import STAGES, read_facts, write_facts
+from avb.pipeline.shards.tar import ShardWriter, read_members
+from avb.pipeline.storage.mirror import fetch_plan, fetch_unit, send_unit
 from avb.pipeline.storage.store import Store
 
 Given = TypeVar("Given")
-
-STAGES = ("decode", "track", "crop", "mel", "encode", "shard")
 
 #: What a crash that no `except` sees leaves in the row.
 CRASHED = "its worker died, also when it was tried alone (a crash in a decoder, or out of memory)"

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from avb.pipeline.clip.sound_track import Sound
+from avb.pipeline.clip.status import Refused
 from avb.pipeline.clip.timeline import (
     CODED_ORDER,
     Rate,
@@ -27,8 +28,7 @@ from avb.pipeline.clip.timeline import (
     in_coded_order,
     rising,
 )
-from avb.pipeline.corpora.clip import Refused
-from avb.pipeline.corpora.sources import ABSENT
+from avb.pipeline.files import ABSENT
 
 #: Luma deviation below this is a picture without content: a missing intra picture decodes to
 #: 0.0 to 1.2 over its first two frames, a face to more than 30.

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from avb.pipeline.errors import UsageError
-from avb.pipeline.shards.tar import write_atomic
+from avb.pipeline.files import write_atomic
 
 WHEEL = "mediapipe==0.10.21"
 WHEEL_MB = 36

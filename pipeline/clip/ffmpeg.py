@@ -19,7 +19,7 @@ from typing import IO, Any
 import numpy as np
 
 from avb.pipeline.clip.decode import MAX_PIXELS, Event, Head, film_formats
-from avb.pipeline.corpora.clip import Refused
+from avb.pipeline.clip.status import Refused
 
 Process = subprocess.Popen[bytes]
 

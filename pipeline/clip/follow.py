@@ -20,8 +20,8 @@ import numpy as np
 from avb.pipeline.clip import track
 from avb.pipeline.clip.crop import SIDE, SMOOTH_S, places, square_boxes
 from avb.pipeline.clip.faces import MOST_FACES, faces_of, height, middle, turns_upright
+from avb.pipeline.clip.status import Refused
 from avb.pipeline.clip.stopwatch import Clock
-from avb.pipeline.corpora.clip import Refused
 
 #: Pictures a second; all networks are trained on so many.
 FPS = 25

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from avb.pipeline.clip.decode import BLANK_STD, MAX_PIXELS, MAX_SIDE
-from avb.pipeline.corpora.clip import Refused
+from avb.pipeline.clip.status import Refused
 
 #: Decoders of FFmpeg, by how a file of theirs begins.
 KINDS = {b"\xff\xd8": "mjpeg", b"\x89PNG": "png"}

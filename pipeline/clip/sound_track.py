@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.ndimage import median_filter
 
-from avb.pipeline.corpora.clip import Refused
+from avb.pipeline.clip.status import Refused
 
 #: What sound is sampled at, from telephones to mastering.
 MIN_HZ, MAX_HZ = 2_000, 384_000

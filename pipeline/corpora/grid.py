@@ -23,14 +23,15 @@ import numpy as np
 
 from avb.pipeline.clip.decode import Media, check_readable, open_film, read_sound
 from avb.pipeline.clip.image_folder import blank, numbered_pictures, read_pictures
+from avb.pipeline.clip.status import Refused
 from avb.pipeline.config import Corpus
-from avb.pipeline.corpora.clip import Clip, Listing, Refused, Word
+from avb.pipeline.corpora.clip import Clip, Listing, Word
 from avb.pipeline.corpora.leftover import VIDEOS, left_out, walk, with_leftovers
 from avb.pipeline.corpora.lrw import check_length, load_film
 from avb.pipeline.errors import UsageError
 
 if TYPE_CHECKING:
-    from avb.pipeline.build.plan import Settings
+    from avb.pipeline.settings import Settings
 
 COMMANDS = {"b": "bin", "l": "lay", "p": "place", "s": "set"}
 COLOURS = {"b": "blue", "g": "green", "r": "red", "w": "white"}

@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from avb.pipeline.clip.decode import Media, stream_video
+from avb.pipeline.clip.status import Refused
 from avb.pipeline.config import Corpus
-from avb.pipeline.corpora.clip import Clip, Listing, Refused, Word
+from avb.pipeline.corpora.clip import Clip, Listing, Word
 from avb.pipeline.corpora.leftover import LITTER, left_out, with_leftovers
 from avb.pipeline.errors import UsageError
 
 if TYPE_CHECKING:
-    from avb.pipeline.build.plan import Settings
+    from avb.pipeline.settings import Settings
 
 SPLITS = ("train", "val", "test")
 PATTERN = "WORD/{train,val,test}/WORD_00001.mp4"

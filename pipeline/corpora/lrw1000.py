@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING
 
 from avb.pipeline.clip.decode import Media, read_sound
 from avb.pipeline.clip.image_folder import read_pictures
+from avb.pipeline.clip.status import Refused
 from avb.pipeline.config import Corpus
-from avb.pipeline.corpora.clip import Clip, Listing, Refused, Word
+from avb.pipeline.corpora.clip import Clip, Listing, Word
 from avb.pipeline.corpora.leftover import LITTER, with_leftovers
 from avb.pipeline.errors import UsageError
 
 if TYPE_CHECKING:
-    from avb.pipeline.build.plan import Settings
+    from avb.pipeline.settings import Settings
 
 INDEX = {"train": "trn_1000.txt", "val": "val_1000.txt", "test": "tst_1000.txt"}
 JOIN = "all_audio_video.txt"

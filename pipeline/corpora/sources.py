@@ -14,17 +14,22 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol, TypeVar
 
-from avb.pipeline.corpora.clip import Clip, Refused, Source
+from avb.pipeline.clip.status import Refused
+from avb.pipeline.corpora.clip import Clip, Source
 from avb.pipeline.errors import RunError
+from avb.pipeline.files import ABSENT
 from avb.pipeline.storage.store import Folder
 
-if TYPE_CHECKING:
-    from avb.pipeline.clip.process import Prepared
 
-#: There is no such file, whatever the disk is like.
-ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
+class Flagged(Protocol):
+    """What was made of a clip, with what was odd about it."""
+
+    flags: list[str]
+
+
+Made = TypeVar("Made", bound=Flagged)
 
 #: What a disk or a network says of a file; any other OSError is a fault of the program.
 FAULTS = ABSENT | {
@@ -89,7 +94,7 @@ def _stamp(path: Path, whole: bool) -> tuple[int, int]:
     return sum(entry.st_size for entry in inside), max(times)
 
 
-def surely(clip: Clip, root: Path, prepare: Callable[[], Prepared]) -> Prepared:
+def surely(clip: Clip, root: Path, prepare: Callable[[], Made]) -> Made:
     """What `prepare` makes of a clip, where the disk had no part in it.
 
     An ending that a disk can bring about is believed when all files of the clip could be read

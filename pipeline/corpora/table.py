@@ -24,14 +24,14 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from avb.pipeline.clip.decode import Media
-from avb.pipeline.config import LONGEST_NAME, Corpus
+from avb.pipeline.config import LONGEST_NAME, MOST_SECONDS, Corpus
 from avb.pipeline.corpora import table_file
-from avb.pipeline.corpora.clip import MOST_SECONDS, Clip, Listing, Word
+from avb.pipeline.corpora.clip import Clip, Listing, Word
 from avb.pipeline.corpora.lrw import load_film
 from avb.pipeline.errors import UsageError
 
 if TYPE_CHECKING:
-    from avb.pipeline.build.plan import Settings
+    from avb.pipeline.settings import Settings
 
 #: What other programs write into a column of numbers where there is none.
 NO_NUMBER = {"", "NA", "N/A", "n/a", "#N/A", "null", "NULL"}

@@ -12,11 +12,12 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from avb.pipeline.corpora.clip import Word
 from avb.pipeline.parse import parse_json
 
 #: The format of the shards: 2 since words are objects and nothing is null.
 FORMAT = 2
+#: Of preparing a clip, each with its milliseconds in the manifest.
+STAGES = ("decode", "track", "crop", "mel", "encode", "shard")
 _TEXTS = ("split", "speaker", "label")
 _NO_TIME = -1.0
 
@@ -71,7 +72,7 @@ def read_facts(data: bytes | memoryview) -> dict[str, Any]:
     return facts
 
 
-def _words(stored: Sequence[Any]) -> list[Word]:
+def _words(stored: Sequence[Any]) -> list[tuple[str, float | None, float | None]]:
     if stored and not isinstance(stored[0], dict):  # format 1
         return [(word, start, end) for word, start, end in stored]
     return [

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from avb.pipeline.build.unit import STAGES
 from avb.pipeline.shards.dataset import read_dataset, read_manifest
+from avb.pipeline.shards.metadata import STAGES
 from avb.pipeline.storage.store import Folder
 
 if TYPE_CHECKING:

@@ -6,71 +6,18 @@ other, so that one sample is one block of bytes at a known offset.
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, BinaryIO
 
-Buffer = bytes | bytearray | memoryview
+from avb.pipeline.files import publish, sync, temporary_name
 
-#: What a disk says; any other OSError is a fault of the program and shows itself as one.
-DISK_FAULTS = {
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.EIO,
-    errno.EFBIG,
-}
+Buffer = bytes | bytearray | memoryview
 
 _BLOCK = 512
 _ZERO_BLOCK = bytes(_BLOCK)
-
-
-def write_atomic(path: str | Path, data: Buffer) -> None:
-    """Write a file that is either the old one or all of `data`, whatever happens meanwhile."""
-    with open_atomic(path) as file:
-        file.write(data)
-
-
-@contextmanager
-def open_atomic(path: str | Path) -> Iterator[BinaryIO]:
-    """A file to write that takes the place of `path`, synced, when the block ends well."""
-    path = Path(path)
-    temporary = _temporary(path)
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            _sync(file)
-        publish(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _temporary(path: Path) -> Path:
-    """A name of this process alone: the last worker of a killed run may still be writing."""
-    return path.with_name(f"{path.name}.{os.uname().nodename}.{os.getpid()}.tmp")
-
-
-def _sync(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def publish(temporary: Path, path: Path) -> None:
-    """Rename and make the rename itself durable."""
-    os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 class _HashingFile:
@@ -113,7 +60,7 @@ class ShardWriter:
         self.samples = 0
         self.nbytes = 0
         self.sha256 = ""
-        self._temporary = _temporary(self.path)
+        self._temporary = temporary_name(self.path)
 
     def __enter__(self) -> ShardWriter:
         # Kept out of the module: webdataset imports torch, which reading a block does not need.
@@ -163,7 +110,7 @@ class ShardWriter:
         try:
             if kind is None and self.samples:
                 self._tar.close()
-                _sync(self._file)
+                sync(self._file)
                 self._file.close()
                 publish(self._temporary, self.path)
                 self.nbytes, self.sha256 = self._hashing.nbytes, self._hashing.hexdigest()

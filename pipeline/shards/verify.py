@@ -20,12 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from avb.pipeline.build.plan import stable_hash
 from avb.pipeline.build.spill import runs
-from avb.pipeline.build.worker import follow_parent
 from avb.pipeline.clip.codec import decode_flac, decode_video
 from avb.pipeline.clip.npy import parse_npy
+from avb.pipeline.config import stable_hash
 from avb.pipeline.errors import UsageError
+from avb.pipeline.machine import follow_parent
 from avb.pipeline.shards.dataset import can_hold, read_dataset, read_manifest
 from avb.pipeline.shards.metadata import read_facts
 from avb.pipeline.shards.tar import read_members

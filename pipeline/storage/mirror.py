@@ -9,22 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import os
 import re
 import shutil
 import tempfile
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from avb.pipeline.corpora import adapter
-from avb.pipeline.corpora.clip import Clip
 from avb.pipeline.storage.store import Entry, Folder, Store
 
 DATASET = "dataset.json"
-_AT_ONCE = 8
+AT_ONCE = 8  # objects on their way
 
 
 def scratch(kind: str) -> tempfile.TemporaryDirectory[str]:
@@ -68,7 +64,7 @@ class Mirror:
         changed = [name for name, entry in there.items() if self._there.get(name) != entry]
         for name in self._there.keys() - there.keys():
             (self.folder / name).unlink(missing_ok=True)
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
+        with ThreadPoolExecutor(AT_ONCE) as pool:
             for _ in pool.map(lambda name: self._get(name, there[name].size), changed):
                 pass
         self._there = there
@@ -173,98 +169,3 @@ def send_unit(store: Store, folder: Path, rows: Path, tar: Path) -> None:
     store.put(rows, rows.relative_to(folder).as_posix())
     if tar.is_file():
         _stand_in(tar, tar.stat().st_size)
-
-
-@contextlib.contextmanager
-def listed_tree(root: Folder) -> Iterator[Path]:
-    """A local tree to list in place of a corpus in a store: its names, without the content.
-
-    A corpus of this machine is listed itself. Sizes are those of the store, times stand for its
-    versions. Content have only the files that an importer opens while it lists: tables, and two
-    videos of one GRID sentence, of which it takes the one with fewer pixels. The tree has the name
-    of the root.
-
-    Raises:
-        StorageError: the store does not answer.
-    """
-    if isinstance(root, Path):
-        yield root
-        return
-    with scratch("list") as temporary:
-        top = Path(temporary) / root.name
-        if PurePosixPath(root.name).suffix.lower() in (".csv", ".tsv", ".txt", ".parquet", ".pq"):
-            with contextlib.suppress(FileNotFoundError):
-                root.parent.get(root.name, top)
-            yield top
-            return
-        names = root.entries()
-        if names:
-            top.mkdir()
-        # All else needs only a name.
-        opened = {*adapter("lrw1000").INDEX.values(), adapter("lrw1000").JOIN}
-        twins = Counter(map(_sentence, names))
-        for name in names:
-            if ".." in PurePosixPath(name).parts or name.endswith("/"):
-                continue
-            path = top / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            sentence = _sentence(name)
-            if path.name in opened or (sentence and twins[sentence] > 1):
-                root.get(name, path)
-            else:
-                path.touch()
-            _stamp(path, names[name])
-        for folder, _, _ in os.walk(top, topdown=False):
-            os.utime(folder, ns=(0, 0))
-        yield top
-
-
-def _stamp(path: Path, entry: Entry) -> None:
-    """Give a file the size that its object has, and a time that changes when the object does."""
-    os.truncate(path, entry.size)
-    second = int.from_bytes(hashlib.sha256(entry.version.encode()).digest()[:4]) >> 2
-    os.utime(path, (second, second))
-
-
-def _sentence(name: str) -> str | None:
-    """The GRID sentence that a video's name spells."""
-    path, grid = PurePosixPath(name), adapter("grid")
-    found = grid.NAME.match(path.stem) if path.suffix.lower() in grid.VIDEOS else None
-    return found[2].lower() if found else None
-
-
-@contextlib.contextmanager
-def clip_files(root: Folder, clip: Clip) -> Iterator[Path]:
-    """A folder in which the files of one clip lie as they do below the root, for this long.
-
-    What the store does not have is not there either.
-    """
-    if isinstance(root, Path):
-        yield root
-        return
-    with scratch("clip") as folder:
-        # An importer may take the talker from the name of the root.
-        top = Path(folder) / root.name
-        top.mkdir()
-        for name in filter(None, (clip.source, clip.audio, clip.text)):
-            if not re.match(r"/|(.*/)?\.\.(/|$)", name):
-                _bring(root, name, top)
-        yield top
-
-
-def _bring(root: Store, name: str, top: Path) -> None:
-    """A file, or a folder with all that is in it."""
-    path = top / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        root.get(name, path)
-    except FileNotFoundError:
-        found = (root / name).entries()
-        members = [member for member in found if "/" not in member]
-        if members:
-            path.mkdir()
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            for _ in pool.map(
-                lambda m: (root / name).get(m, path / m, size=found[m].size), members
-            ):
-                pass

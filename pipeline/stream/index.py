@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from avb.pipeline.config import LONGEST_NAME
-from avb.pipeline.corpora.clip import MOST_SECONDS
+from avb.pipeline.config import LONGEST_NAME, MOST_SECONDS
 from avb.pipeline.errors import UsageError, one_line
 from avb.pipeline.parse import MOST_JSON, parse_json
 from avb.pipeline.shards.dataset import can_hold, check_dataset, manifest_batches, open_manifest

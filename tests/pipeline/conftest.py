@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from avb.pipeline.clip.codec import encode_flac, encode_video
-from avb.pipeline.shards.tar import ShardWriter, write_atomic
+from avb.pipeline.files import write_atomic
+from avb.pipeline.shards.tar import ShardWriter
 
 SIDES = {"lips": 32, "face": 24}
 FLOOR = 1e-5

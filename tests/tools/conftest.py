@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from avb.pipeline.build.settings import settings_for
 from avb.pipeline.config import load_corpora
+from avb.pipeline.settings import settings_for
 from avb.tools.synth import face
 from avb.train import checkpoint
 from avb.train.recipe import make_recipe

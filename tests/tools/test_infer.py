@@ -19,12 +19,12 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from avb.pipeline.build.settings import settings_for
+from avb.pipeline.build.process import prepare_clip
 from avb.pipeline.clip import follow
-from avb.pipeline.clip.process import prepare_clip
 from avb.pipeline.clip.stopwatch import Clock
 from avb.pipeline.config import load_corpora
 from avb.pipeline.corpora import adapter
+from avb.pipeline.settings import settings_for
 from avb.tools.cli import app
 from avb.tools.infer import crops, speech
 from avb.tools.infer.crops import Cutter, Piece, slide
@@ -253,7 +253,7 @@ def test_a_clip_of_the_corpus_gets_the_crops_of_prep_to_the_last_bit(
 
 
 def compare_with_prep(corpus: str, root: Path, trained: Trained, most: int) -> None:
-    from avb.pipeline.corpora.clip import Refused
+    from avb.pipeline.clip.status import Refused
 
     entry = load_corpora()[corpus]
     settings = settings_for(corpus, entry)

@@ -17,9 +17,9 @@ import torch
 from typer.testing import CliRunner
 
 from avb.pipeline.build.prep import prep
-from avb.pipeline.build.settings import settings_for
 from avb.pipeline.clip.stopwatch import Clock
 from avb.pipeline.config import load_corpora
+from avb.pipeline.settings import settings_for
 from avb.pipeline.stream.index import Index, load_index
 from avb.tools.cli import app
 from avb.tools.infer.crops import Cutter

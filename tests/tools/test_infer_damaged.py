@@ -11,7 +11,7 @@ import pytest
 from avb.pipeline.clip import audio
 from avb.pipeline.clip.decode import read_video
 from avb.pipeline.clip.sound_track import Sound
-from avb.pipeline.corpora.clip import Refused
+from avb.pipeline.clip.status import Refused
 
 pytest.importorskip("ffmpeg", reason="films are read with the extra prep")
 from avb.tools.infer.video import pictures, probe

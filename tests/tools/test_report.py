@@ -21,9 +21,9 @@ import pytest
 from typer.testing import CliRunner
 
 from avb.pipeline.build.prep import prep
-from avb.pipeline.build.settings import settings_for
 from avb.pipeline.config import load_corpora
 from avb.pipeline.errors import UsageError
+from avb.pipeline.settings import settings_for
 from avb.pipeline.stream.index import Index, load_index
 from avb.tools.cli import app
 from avb.tools.report import format, page, published, tables

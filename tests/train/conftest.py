@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from avb.pipeline.build.prep import prep
-from avb.pipeline.build.settings import settings_for
 from avb.pipeline.config import load_corpora
+from avb.pipeline.settings import settings_for
 from avb.pipeline.stream.index import Index, load_index
 from avb.tools.synth import make
 from avb.train.recipe import Recipe, make_recipe

@@ -25,7 +25,7 @@ import dataclasses, sys, torch
 from pathlib import Path
 import numpy as np
 from avb.pipeline.stream.index import load_index
-from avb.pipeline.build.plan import stable_hash
+from avb.pipeline.config import stable_hash
 from avb.train import trainer
 from avb.train.recipe import make_recipe
 from avb.train.split import Parts

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from avb.pipeline.build.executor_ray import AHEAD, connect, run_tasks
-from avb.pipeline.build.executors import ENGINES, Engine, Make, Probe, Task
+from avb.pipeline.build.executors import Engine, Make, Probe, Task
 from avb.pipeline.build.plan import Plan, Unit, make_plan
+from avb.pipeline.build.prep import ENGINES
 from avb.pipeline.build.scheduler import run_units
-from avb.pipeline.build.settings import settings_for
 from avb.pipeline.config import load_corpora
 from avb.pipeline.corpora.inspect import recognise
 from avb.pipeline.errors import UsageError
+from avb.pipeline.settings import settings_for
 
 ACTORS = 4  # processes that share the simulated workers
 

@@ -14,13 +14,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from avb.pipeline.build.plan import Plan, Settings, Unit, lay_out, read_plan
-from avb.pipeline.build.settings import settings_for
-from avb.pipeline.build.worker import follow_parent
+from avb.pipeline.build.plan import Plan, Unit, lay_out, read_plan
 from avb.pipeline.config import load_corpora
 from avb.pipeline.corpora.clip import Clip, Listing, Word
 from avb.pipeline.errors import RunError, UsageError
-from avb.pipeline.machine import peak_bytes
+from avb.pipeline.machine import follow_parent, peak_bytes
+from avb.pipeline.settings import Settings, settings_for
 
 LABELS = [f"WORD{number:03d}" for number in range(500)]  # as many as LRW has
 TALKERS = 340  # ten times those of GRID
@@ -152,7 +151,8 @@ def _fabricate(out: Path, plan: Plan, unit: Unit) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from avb.pipeline.build.unit import STAGES, row_schema, rows_path
+    from avb.pipeline.build.unit import row_schema, rows_path
+    from avb.pipeline.shards.metadata import STAGES
 
     planned = plan.table(unit.number)
     nbytes = 32_768

@@ -10,17 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from avb.pipeline.build.plan import Settings, make_plan, read_plan
-from avb.pipeline.build.settings import settings_for
-from avb.pipeline.build.unit import STAGES
-from avb.pipeline.build.worker import settle_process
+from avb.pipeline.build.plan import make_plan, read_plan
+from avb.pipeline.build.process import Prepared, encode_sample, prepare_clip, sums
 from avb.pipeline.clip.codec import decode_video
-from avb.pipeline.clip.process import Prepared, encode_sample, prepare_clip, sums
+from avb.pipeline.clip.status import Refused
 from avb.pipeline.clip.stopwatch import Clock
 from avb.pipeline.config import load_corpora
-from avb.pipeline.corpora.clip import Clip, Refused
+from avb.pipeline.corpora.clip import Clip
 from avb.pipeline.corpora.inspect import recognise
 from avb.pipeline.errors import UsageError
+from avb.pipeline.machine import settle_process
+from avb.pipeline.settings import Settings, settings_for
+from avb.pipeline.shards.metadata import STAGES
 from avb.pipeline.shards.tar import ShardWriter
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from avb.pipeline.build.worker import settle_process
 from avb.pipeline.clip.codec import EXTENSIONS
 from avb.pipeline.errors import UsageError
+from avb.pipeline.machine import settle_process
 from avb.pipeline.stream.index import Index, Ints, load_index
 from avb.tools.bench import baseline_webdataset
 

@@ -136,8 +136,8 @@ def inspect(
     from avb.pipeline.config import corpus_root, load_corpora
     from avb.pipeline.corpora.inspect import inspect as count
     from avb.pipeline.corpora.inspect import recognise
+    from avb.pipeline.corpora.stored import listed_tree
     from avb.pipeline.errors import UsageError
-    from avb.pipeline.storage.mirror import listed_tree
     from avb.pipeline.storage.store import place
 
     corpora = load_corpora(context.obj)
@@ -169,12 +169,12 @@ def verify(
     """Check shards against their manifest and hashes, and that every sample decodes."""
     from tqdm import tqdm
 
+    from avb.pipeline.build.verify_sources import source_faults
     from avb.pipeline.config import load_corpora
     from avb.pipeline.machine import cores
     from avb.pipeline.shards.dataset import dataset_folders
     from avb.pipeline.shards.verify import parse_share
     from avb.pipeline.shards.verify import verify as check
-    from avb.pipeline.shards.verify_sources import source_faults
     from avb.pipeline.storage.store import place
 
     share = parse_share(sample)

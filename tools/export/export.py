@@ -23,9 +23,9 @@ from torch import Tensor, nn
 
 from avb.pipeline.config import Corpus, load_corpora
 from avb.pipeline.errors import UsageError
+from avb.pipeline.files import write_atomic
 from avb.pipeline.parse import read_json
 from avb.pipeline.shards.dataset import read_dataset
-from avb.pipeline.shards.tar import write_atomic
 from avb.pipeline.storage.store import Folder
 from avb.tools.export import model_card
 from avb.train.network import Loaded, load_network

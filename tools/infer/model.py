@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from avb.pipeline.build.plan import Settings
 from avb.pipeline.config import Crop, Mel, load_corpora
 from avb.pipeline.parse import checked
+from avb.pipeline.settings import Settings
 from avb.train.network import load_network
 from avb.train.recipe import Recipe
 from avb.train.tasks import Scaling, find_task
@@ -77,7 +77,7 @@ def _settings(
     stored: dict[str, Any] | None, recipe: Recipe, datasets: Path | None
 ) -> dict[str, Any]:
     """The settings of the shards it was trained on, as far as they are known."""
-    from avb.pipeline.build.settings import settings_for
+    from avb.pipeline.settings import settings_for
 
     corpora = load_corpora(datasets)
     corpus = corpora.get(recipe.corpus, corpora["table"])

@@ -19,7 +19,7 @@ import torch
 
 from avb.models.frontends import COLUMNS_PER_FRAME
 from avb.pipeline.clip.stopwatch import Clock
-from avb.pipeline.shards.tar import open_atomic
+from avb.pipeline.files import open_atomic
 from avb.tools.infer.addresses import Addresses
 from avb.tools.infer.crops import Piece, Window, slide
 from avb.tools.infer.model import Trained

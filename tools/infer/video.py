@@ -18,7 +18,7 @@ import numpy as np
 from avb.pipeline.clip import audio, decode, ffmpeg
 from avb.pipeline.clip.decode import Film, Head
 from avb.pipeline.clip.follow import FPS
-from avb.pipeline.corpora.clip import Refused
+from avb.pipeline.clip.status import Refused
 
 
 class BadVideo(Exception):

@@ -18,7 +18,7 @@ import numpy as np
 
 from avb.pipeline.corpora.grid import words_of
 from avb.pipeline.errors import UsageError
-from avb.pipeline.shards.tar import write_atomic
+from avb.pipeline.files import write_atomic
 from avb.tools.listen.level import to_level
 from avb.tools.listen.order import rating_order
 from avb.train.evaluate.metrics.bounds import fit_length, speech_shaped_noise

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from avb.pipeline.errors import UsageError
-from avb.pipeline.shards.tar import open_atomic, write_atomic
+from avb.pipeline.files import open_atomic, write_atomic
 from avb.pipeline.storage.store import Folder
 from avb.tools.cli.console import say
 from avb.tools.report.runs import Run, load_run, load_runs

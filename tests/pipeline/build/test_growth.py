@@ -27,11 +27,12 @@ from typer.testing import CliRunner
 from avb.pipeline.build import manifest as account
 from avb.pipeline.build import plan as plan_module
 from avb.pipeline.build import prep, spill
-from avb.pipeline.build.plan import Plan, Settings, lay_out, read_plan, schema
+from avb.pipeline.build.plan import Plan, lay_out, read_plan, schema
 from avb.pipeline.build.spill import Spill, runs
 from avb.pipeline.config import Crop, Mel
 from avb.pipeline.corpora.clip import Clip, Listing
 from avb.pipeline.errors import UsageError
+from avb.pipeline.settings import Settings
 from avb.pipeline.shards import verify
 from avb.pipeline.stream import index
 from avb.tools.bench import growth as bench_growth

@@ -81,7 +81,7 @@ from avb.pipeline.build import unit
 from avb.pipeline.config import load_corpora
 from avb.pipeline.errors import RunError, UsageError
 from avb.pipeline.build.prep import prep
-from avb.pipeline.build.settings import settings_for
+from avb.pipeline.settings import settings_for
 
 unit.WAITS_S = (0.1, 0.2, 0.4)
 corpus = load_corpora()["lrw"]

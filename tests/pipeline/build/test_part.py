@@ -16,9 +16,9 @@ import pytest
 from typer.testing import CliRunner
 
 from avb.pipeline.build import prep as prep_module
-from avb.pipeline.build.settings import settings_for
 from avb.pipeline.config import load_corpora
 from avb.pipeline.errors import UsageError
+from avb.pipeline.settings import settings_for
 from avb.pipeline.storage.mirror import Mirror
 from avb.tools.cli import app
 from avb.tools.synth import make

@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.ipc as ipc
 import pytest
 
-from avb.pipeline.build.plan import LATER, Plan, Settings, make_plan, read_plan, stable_hash
-from avb.pipeline.build.settings import settings_for
-from avb.pipeline.config import Crop, load_corpora
+from avb.pipeline.build.plan import Plan, make_plan, read_plan
+from avb.pipeline.config import Crop, load_corpora, stable_hash
 from avb.pipeline.errors import UsageError
 from avb.pipeline.parse import checked
+from avb.pipeline.settings import LATER, Settings, settings_for
 
 MakePlan = Callable[..., Plan]
 

@@ -18,9 +18,9 @@ import pytest
 
 from avb.pipeline.build import prep as prep_module
 from avb.pipeline.build.prep import Part, Summary
-from avb.pipeline.build.settings import settings_for
 from avb.pipeline.config import load_corpora
 from avb.pipeline.errors import RunError, UsageError
+from avb.pipeline.settings import settings_for
 from avb.pipeline.storage import mirror
 from avb.tools.cli import app
 from avb.tools.synth import make

@@ -18,8 +18,8 @@ from avb.pipeline.clip import audio
 from avb.pipeline.clip.decode import Media, open_film, read_sound, read_video
 from avb.pipeline.clip.ffmpeg import ffmpeg_program
 from avb.pipeline.clip.image_folder import blank, numbered_pictures, read_pictures
+from avb.pipeline.clip.status import Refused
 from avb.pipeline.config import load_corpora
-from avb.pipeline.corpora.clip import Refused
 from avb.tools.synth import media
 
 DECODERS = ("pyav", "ffmpeg")

@@ -19,7 +19,7 @@ from avb.pipeline.clip.crop import tracked_boxes
 from avb.pipeline.clip.decode import read_video
 from avb.pipeline.clip.facemesh import FAR, NEAR, Detector, FaceMesh
 from avb.pipeline.clip.facemesh_mediapipe import MediapipeMesh
-from avb.pipeline.corpora.clip import Refused
+from avb.pipeline.clip.status import Refused
 
 mediapipe = pytest.importorskip("mediapipe", reason="the reference: make reference")
 pytest.importorskip("ai_edge_litert", reason="faces are found with the extra prep")

@@ -17,7 +17,7 @@ from scipy.signal import correlate
 from avb.pipeline.clip import audio
 from avb.pipeline.clip.decode import Media, read_video
 from avb.pipeline.clip.ffmpeg import ffmpeg_program
-from avb.pipeline.corpora.clip import Refused
+from avb.pipeline.clip.status import Refused
 
 SIDE, HZ = 160, 16000
 #: Further than this the sound is out of step; lips and sound are noticed apart from 45 on.

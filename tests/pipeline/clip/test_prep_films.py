@@ -104,7 +104,7 @@ import sys
 from pathlib import Path
 from avb.pipeline.machine import peak_bytes
 from avb.pipeline.build.prep import prep
-from avb.pipeline.build.worker import settle_process
+from avb.pipeline.machine import settle_process
 sys.path.insert(0, sys.argv[1])
 from conftest import make_importer
 settle_process()

@@ -17,10 +17,10 @@ from avb.pipeline.clip.crop import cut, fixed_boxes, leaves_picture, tracked_box
 from avb.pipeline.clip.decode import read_video
 from avb.pipeline.clip.facemesh import FaceMesh
 from avb.pipeline.clip.follow import Follower, Frame
+from avb.pipeline.clip.status import Refused
 from avb.pipeline.clip.track import EYES, MOUTH, POINTS, interpolate
 from avb.pipeline.config import Crop, load_corpora
 from avb.pipeline.corpora import adapter
-from avb.pipeline.corpora.clip import Refused
 
 LIPS, FACE = Crop(112, 4), Crop(96, 4)
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from avb.pipeline.build.plan import make_plan
-from avb.pipeline.corpora.clip import Refused
+from avb.pipeline.clip.status import Refused
 from avb.pipeline.corpora.grid import SLOTS, VOCABULARY, parse_align, words_of
 from avb.pipeline.errors import UsageError
 from avb.tools.synth import media, raw

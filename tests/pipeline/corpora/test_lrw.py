@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from avb.pipeline.build.plan import make_plan
-from avb.pipeline.corpora.clip import Refused
+from avb.pipeline.clip.status import Refused
 from avb.pipeline.errors import UsageError
 
 WORDS = ("ABOUT", "PRICE", "YOUNG")

@@ -12,7 +12,8 @@ import pytest
 
 from avb.pipeline import corpora
 from avb.pipeline.build.plan import make_plan
-from avb.pipeline.corpora.clip import Clip, Refused
+from avb.pipeline.clip.status import Refused
+from avb.pipeline.corpora.clip import Clip
 from avb.pipeline.corpora.lrw1000 import frame_span
 from avb.pipeline.errors import UsageError
 from avb.tools.synth import media

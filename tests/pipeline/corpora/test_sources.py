@@ -24,13 +24,14 @@ from avb.pipeline.build import prep as prep_module
 from avb.pipeline.build import unit as unit_module
 from avb.pipeline.build.plan import lay_out
 from avb.pipeline.build.prep import Summary
-from avb.pipeline.build.settings import settings_for
+from avb.pipeline.build.verify_sources import source_faults
+from avb.pipeline.clip.status import Refused
 from avb.pipeline.config import load_corpora
 from avb.pipeline.corpora import adapter
-from avb.pipeline.corpora.clip import Clip, Refused
+from avb.pipeline.corpora.clip import Clip
 from avb.pipeline.corpora.sources import SourceFault, sources_of, surely
 from avb.pipeline.errors import RunError
-from avb.pipeline.shards.verify_sources import source_faults
+from avb.pipeline.settings import settings_for
 from avb.tools.cli import app
 from avb.tools.synth import make
 
@@ -380,7 +381,7 @@ def test_verify_of_a_table_finds_it_again(raw: Path, tmp_path: Path) -> None:
 def test_many_differences_are_some_lines_and_a_count(
     raw: Path, calm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("avb.pipeline.shards.verify_sources.MOST_LINES", 2)
+    monkeypatch.setattr("avb.pipeline.build.verify_sources.MOST_LINES", 2)
     prep(raw, tmp_path)
     for film in raw.rglob("*.mp4"):
         os.utime(film, ns=(1, 1))

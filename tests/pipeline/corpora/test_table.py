@@ -15,7 +15,7 @@ import pytest
 
 from avb.pipeline.build.plan import make_plan
 from avb.pipeline.clip import audio, decode
-from avb.pipeline.corpora.clip import Refused
+from avb.pipeline.clip.status import Refused
 from avb.pipeline.corpora.table import parse_words
 from avb.pipeline.errors import UsageError
 from avb.tools.synth import media

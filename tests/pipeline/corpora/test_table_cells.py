@@ -22,9 +22,10 @@ from typer.testing import CliRunner
 
 from avb.pipeline.build import prep as preparation
 from avb.pipeline.build.plan import make_plan
+from avb.pipeline.clip.status import Refused
 from avb.pipeline.config import LONGEST_NAME
 from avb.pipeline.corpora import table as importer_of_tables
-from avb.pipeline.corpora.clip import Clip, Refused
+from avb.pipeline.corpora.clip import Clip
 from avb.pipeline.corpora.table import parse_words
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import load_index

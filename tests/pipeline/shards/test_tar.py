@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from avb.pipeline.shards.tar import ShardWriter, read_members, write_atomic
+from avb.pipeline.files import write_atomic
+from avb.pipeline.shards.tar import ShardWriter, read_members
 
 SAMPLES = {
     "train/ABOUT_00001": {"lips.mp4": b"v" * 700, "mel.npy": b"m" * 512, "json": b"{}"},

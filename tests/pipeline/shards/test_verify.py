@@ -20,12 +20,11 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from avb.pipeline.build.plan import stable_hash
 from avb.pipeline.build.prep import prep
-from avb.pipeline.build.settings import settings_for
 from avb.pipeline.clip.codec import encode_flac, encode_video
-from avb.pipeline.config import load_corpora
+from avb.pipeline.config import load_corpora, stable_hash
 from avb.pipeline.errors import UsageError
+from avb.pipeline.settings import settings_for
 from avb.pipeline.shards import verify as module
 from avb.pipeline.shards.tar import ShardWriter, read_members
 from avb.pipeline.shards.verify import parse_share, verify

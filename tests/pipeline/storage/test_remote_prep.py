@@ -15,9 +15,9 @@ import pytest
 from typer.testing import CliRunner
 
 from avb.pipeline.build.prep import Part, Summary, prep
-from avb.pipeline.build.settings import settings_for
 from avb.pipeline.config import load_corpora
 from avb.pipeline.errors import StorageError, UsageError
+from avb.pipeline.settings import settings_for
 from avb.pipeline.storage.store import place
 from avb.tools.cli import app
 

@@ -17,9 +17,9 @@ import torch
 from typer.testing import CliRunner
 
 from avb.pipeline.build.prep import prep
-from avb.pipeline.build.settings import settings_for
 from avb.pipeline.config import load_corpora
 from avb.pipeline.errors import UsageError
+from avb.pipeline.settings import settings_for
 from avb.tools.bench import batches, train
 from avb.tools.bench import contenders as bench_contenders
 from avb.tools.cli import app

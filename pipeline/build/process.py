@@ -13,15 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from avb.pipeline.build.plan import Settings
 from avb.pipeline.clip import audio, crop
 from avb.pipeline.clip.codec import encode_flac, encode_video
 from avb.pipeline.clip.decode import Media
 from avb.pipeline.clip.follow import Follower, Frame, still
+from avb.pipeline.clip.status import FLAGS
 from avb.pipeline.clip.stopwatch import Clock
 from avb.pipeline.clip.track import use
 from avb.pipeline.corpora import adapter
-from avb.pipeline.corpora.clip import FLAGS, Clip, Word
+from avb.pipeline.corpora.clip import Clip, Word
+from avb.pipeline.settings import Settings
 from avb.pipeline.shards.metadata import write_facts
 
 #: One picture: sound that starts further from the first, or lacks more at the end, is flagged.

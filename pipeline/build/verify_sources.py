@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from avb.pipeline.build.plan import Plan, make_plan, read_plan, stable_hash
+from avb.pipeline.build.plan import Plan, make_plan, read_plan
 from avb.pipeline.build.unit import rows_path
-from avb.pipeline.config import Corpus
+from avb.pipeline.config import Corpus, stable_hash
 from avb.pipeline.errors import UsageError
 from avb.pipeline.storage.mirror import mirrored
 from avb.pipeline.storage.store import Folder

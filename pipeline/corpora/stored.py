@@ -1,0 +1,112 @@
+"""A corpus in a store: its tree to list, and the files of a clip to read, on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+
+from avb.pipeline.corpora import grid, lrw1000
+from avb.pipeline.corpora.clip import Clip
+from avb.pipeline.corpora.leftover import VIDEOS
+from avb.pipeline.storage.mirror import AT_ONCE, scratch
+from avb.pipeline.storage.store import Entry, Folder, Store
+
+
+@contextlib.contextmanager
+def listed_tree(root: Folder) -> Iterator[Path]:
+    """A local tree to list in place of a corpus in a store: its names, without the content.
+
+    A corpus of this machine is listed itself. Sizes are those of the store, times stand for its
+    versions. Content have only the files that an importer opens while it lists: tables, and two
+    videos of one GRID sentence, of which it takes the one with fewer pixels. The tree has the name
+    of the root.
+
+    Raises:
+        StorageError: the store does not answer.
+    """
+    if isinstance(root, Path):
+        yield root
+        return
+    with scratch("list") as temporary:
+        top = Path(temporary) / root.name
+        if PurePosixPath(root.name).suffix.lower() in (".csv", ".tsv", ".txt", ".parquet", ".pq"):
+            with contextlib.suppress(FileNotFoundError):
+                root.parent.get(root.name, top)
+            yield top
+            return
+        names = root.entries()
+        if names:
+            top.mkdir()
+        opened = {*lrw1000.INDEX.values(), lrw1000.JOIN}
+        twins = Counter(map(_sentence, names))
+        for name in names:
+            if ".." in PurePosixPath(name).parts or name.endswith("/"):
+                continue
+            path = top / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            sentence = _sentence(name)
+            if path.name in opened or (sentence and twins[sentence] > 1):
+                root.get(name, path)
+            else:
+                path.touch()
+            _stamp(path, names[name])
+        for folder, _, _ in os.walk(top, topdown=False):
+            os.utime(folder, ns=(0, 0))
+        yield top
+
+
+def _stamp(path: Path, entry: Entry) -> None:
+    """Give a file the size that its object has, and a time that changes when the object does."""
+    os.truncate(path, entry.size)
+    second = int.from_bytes(hashlib.sha256(entry.version.encode()).digest()[:4]) >> 2
+    os.utime(path, (second, second))
+
+
+def _sentence(name: str) -> str | None:
+    """The GRID sentence that a video's name spells."""
+    path = PurePosixPath(name)
+    match = grid.NAME.match(path.stem) if path.suffix.lower() in VIDEOS else None
+    return match[2].lower() if match else None
+
+
+@contextlib.contextmanager
+def clip_files(root: Folder, clip: Clip) -> Iterator[Path]:
+    """A folder in which the files of one clip lie as they do below the root, for this long.
+
+    What the store does not have is not there either.
+    """
+    if isinstance(root, Path):
+        yield root
+        return
+    with scratch("clip") as folder:
+        # An importer may take the talker from the name of the root.
+        top = Path(folder) / root.name
+        top.mkdir()
+        for name in filter(None, (clip.source, clip.audio, clip.text)):
+            if not re.match(r"/|(.*/)?\.\.(/|$)", name):
+                _bring(root, name, top)
+        yield top
+
+
+def _bring(root: Store, name: str, top: Path) -> None:
+    """A file, or a folder with all that is in it."""
+    path = top / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        root.get(name, path)
+    except FileNotFoundError:
+        found = (root / name).entries()
+        members = [member for member in found if "/" not in member]
+        if members:
+            path.mkdir()
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            for _ in pool.map(
+                lambda m: (root / name).get(m, path / m, size=found[m].size), members
+            ):
+                pass

@@ -1,0 +1,93 @@
+"""What decides the bytes of shards, next to the corpus itself."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from avb.pipeline.clip.codec import DEFAULT_CRF
+from avb.pipeline.config import Corpus, Crop, Mel
+from avb.pipeline.errors import UsageError
+
+#: Settings that came after the first shards, and what they were before.
+LATER = {"max_seconds": 60.0, "audio": "required"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that decides the bytes of the shards, next to the corpus itself."""
+
+    corpus: str
+    crops: dict[str, Crop]
+    box: str
+    codec: str
+    crf: int
+    decoder: str
+    mel_dtype: str
+    keep_audio: bool
+    face_every: int
+    shard_clips: int
+    fps: int
+    sample_rate: int
+    mel: Mel
+    fixed_box: list[int] | None = None
+    picture: list[int] | None = None
+    frames: int | None = None
+    max_seconds: float = 60.0
+    audio: str = "required"
+    limit: int | None = None
+    speakers: list[str] | None = None
+    tracker: str = "mediapipe"  # plans that do not say it are of when there was no other
+
+    def __post_init__(self) -> None:
+        rates = 0 < self.fps <= 1000 and self.fps <= self.sample_rate <= 1_000_000
+        steps = self.face_every > 0 and self.shard_clips > 0
+        sides = [side for pair in (self.fixed_box, self.picture) for side in pair or ()]
+        if not (rates and steps and all(0 <= side <= 1 << 16 for side in sides)):
+            raise ValueError("rates, steps or boxes that no shards are made with")
+
+    def as_dict(self) -> dict[str, Any]:
+        """A plain mapping, as it goes into JSON."""
+        return dataclasses.asdict(self)
+
+    def deciding(self) -> dict[str, Any]:
+        """Those that decide the bytes: not the tracker where nothing is tracked.
+
+        Nor what could be no other when shards began: units of then stay finished.
+        """
+        fixed = self.box != "tracked" or self.tracker == "mediapipe"
+        idle = {"tracker"} if fixed else set()
+        idle |= {name for name, old in LATER.items() if getattr(self, name) == old}
+        return {k: v for k, v in self.as_dict().items() if k not in idle}
+
+    def difference(self, other: Settings) -> list[str]:
+        """One line for each setting in which `other` differs."""
+        mine, theirs = self.deciding(), other.deciding()
+        keys = [k for k in self.as_dict() if mine.get(k) != theirs.get(k)]
+        there, here = other.as_dict(), self.as_dict()
+        return [f"{k}: {there[k]} there, {here[k]} now" for k in keys]
+
+
+def settings_for(name: str, corpus: Corpus, **given: Any) -> Settings:
+    """What `datasets.yaml` says of a corpus, overridden by `given`.
+
+    Raises:
+        UsageError: the two do not go together.
+    """
+    same = ("crops", "box", "keep_audio", "face_every", "shard_clips", "fps", "sample_rate")
+    values = {key: getattr(corpus, key) for key in (*same, "mel", "picture", "frames", "fixed_box")}
+    values |= {
+        "codec": "mp4",
+        "decoder": "pyav",
+        "mel_dtype": "float16",
+        "tracker": "litert",
+    } | given
+    values.setdefault("crf", DEFAULT_CRF[values["codec"]])
+    if values["box"] != "fixed":
+        values["fixed_box"] = None
+    elif corpus.fixed_box is None:
+        raise UsageError(f"{name} has no fixed_box in datasets.yaml; use --box tracked or whole")
+    if "face" in values["crops"] and values["box"] != "tracked":
+        raise UsageError(f"a face crop needs --box tracked (box is {values['box']})")
+    return Settings(corpus=name, **values)
