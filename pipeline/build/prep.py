@@ -10,7 +10,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,6 @@ from avb.pipeline.config import Corpus
 from avb.pipeline.errors import RunError, UsageError
 from avb.pipeline.files import DISK_FAULTS, publish
 from avb.pipeline.settings import Settings
-from avb.pipeline.shards.metadata import FORMAT
 from avb.pipeline.storage.mirror import Mirror, mirrored, sweep_scratch
 from avb.pipeline.storage.store import Folder
 
@@ -247,13 +246,7 @@ def _held(mirror: Mirror, shared: bool) -> Iterator[None]:
 
 
 def _plan_path(folder: Path) -> Path:
-    """Where the plan lies; one of the first version, which was Parquet, gets its name."""
-    path = folder / ".avb" / "plan.arrow"
-    old = path.with_suffix(".parquet")
-    if old.is_file() and not path.is_file():
-        with suppress(FileNotFoundError):  # another part was faster
-            old.replace(path)
-    return path
+    return folder / ".avb" / "plan.arrow"
 
 
 def _published(settle: Callable[[], Plan], mirror: Mirror) -> Plan:
@@ -322,11 +315,6 @@ def _settle_once(
 
 
 def _refuse_other(settings: Settings, plan: Plan, mirror: Mirror) -> None:
-    if plan.format != FORMAT:
-        raise UsageError(
-            f"{mirror} holds shards of format {plan.format}, now it is {FORMAT}: readers take them"
-            " as they are; to make them anew give another --out, or --overwrite"
-        )
     difference = settings.difference(plan.settings)
     if difference:
         raise UsageError(
@@ -355,8 +343,8 @@ def _missing(folder: Path, units: list[Unit], retry_failed: bool) -> list[int]:
         done = finished(folder, unit)
         if (
             done is None
-            or done.get("sources", unit.sources) != unit.sources
-            or done.get("labels", unit.labels) != unit.labels
+            or done.get("sources") != unit.sources
+            or done.get("labels") != unit.labels
             or (retry_failed and set(done["statuses"]) - {"ok", "duplicate"})
         ):
             todo.append(unit.number)
@@ -375,8 +363,7 @@ def _clean(folder: Path, plan: Plan) -> None:
 def _sweep(folder: Path) -> None:
     """Remove what killed runs and workers left: files under temporary names."""
     hidden = folder / ".avb"
-    # Where a file without a name cannot be had, a plan is sorted in one that is called tmp*.
-    for path in (*folder.glob("*.tmp"), *hidden.rglob("*.tmp"), *hidden.glob("tmp*")):
+    for path in (*folder.glob("*.tmp"), *hidden.rglob("*.tmp")):
         path.unlink(missing_ok=True)
 
 

@@ -103,7 +103,7 @@ def changed_sources(folder: Path, plan: Plan, units: list[int]) -> list[str]:
     changed: list[str] = []
     for unit in (plan.units[number] for number in units):
         head = finished(folder, unit)
-        if head is not None and head.get("sources", unit.sources) != unit.sources:
+        if head is not None and head.get("sources") != unit.sources:
             rows = pq.read_table(rows_path(folder, unit), columns=["key", "sources"]).to_pylist()
             now = {key: _as_rows(clip.sources) for key, clip in plan.rows(unit.number)}
             changed += [row["key"] for row in rows if row["sources"] != now[row["key"]]]
@@ -192,8 +192,7 @@ def _take(
         if position in hung and not clip.status:
             clip.status, clip.error = "timeout", HUNG
         kept, sources = earlier.get(key), _as_rows(clip.sources)
-        if kept is not None and (sources is None or kept[0]["sources"] in (None, sources)):
-            kept[0]["sources"] = sources
+        if kept is not None and kept[0].get("sources") == sources:
             yield kept[0], _numbered(kept[1], labels)
         else:
             take = functools.partial(_try_clip, key, clip, plan, labels)
@@ -307,7 +306,6 @@ def _earlier_rows(folder: Path, unit: Unit) -> dict[str, tuple[dict[str, Any], d
     if finished(folder, unit) is None:
         return {}
     rows = pq.read_table(rows_path(folder, unit)).to_pylist()
-    rows = [{"sources": None} | row for row in rows]  # earlier versions say nothing of them
     tar = folder / f"{unit.name}.tar"
     data = tar.read_bytes() if tar.is_file() else b""
     kept = {}

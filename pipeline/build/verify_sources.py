@@ -20,8 +20,8 @@ from avb.pipeline.storage.store import Folder
 
 MOST_LINES = 20
 
-#: Of a clip: the file it comes from, and name, size and time of all its files (None: not known).
-_Files = tuple[str, dict[str, tuple[int, int]] | None]
+#: Of a clip: the file it comes from, and name, size and time of all its files .
+_Files = tuple[str, dict[str, tuple[int, int]]]
 
 
 def source_faults(folder: Folder, corpora: Mapping[str, Corpus]) -> list[str]:
@@ -37,22 +37,17 @@ def source_faults(folder: Folder, corpora: Mapping[str, Corpus]) -> list[str]:
             raise UsageError(f"{mirror}: .avb/plan.arrow is not there to say where its corpus lies")
         plan = read_plan(path)
         corpus = corpora.get(plan.settings.corpus, corpora["table"])
-        if plan.given is None:
-            raise UsageError(f"{mirror}: planned by an earlier version; run avb prep once")
+        assert plan.given is not None  # a folder of shards has been planned from one
         now = make_plan(corpus, plan.settings, plan.given, Path(scratch) / "plan.arrow")
         faults: list[str] = []
-        unknown = more = 0
+        more = 0
         for key, made, found in _pairs(_made(mirror.folder, plan), _listed(now)):
-            if made is not None and made[1] is None and found is not None:
-                unknown += 1
-            elif (said := _difference(made, found)) and len(faults) < MOST_LINES:
+            if (said := _difference(made, found)) and len(faults) < MOST_LINES:
                 faults.append(f"{key}: {said}")
             else:
                 more += bool(said)
     if more:
         faults.append(f"{more} more clips whose sources differ")
-    if unknown:
-        faults.append(f"{unknown} clips were made by a version that noted nothing of their sources")
     return faults
 
 
@@ -65,7 +60,7 @@ def _made(folder: Path, plan: Plan) -> Iterator[tuple[str, _Files]]:
         except FileNotFoundError:
             continue
         for row in rows:
-            yield row["key"], (row["source"], _named(row.get("sources")))
+            yield row["key"], (row["source"], _named(row["sources"]))
 
 
 def _listed(plan: Plan) -> Iterator[tuple[str, _Files]]:
@@ -74,9 +69,7 @@ def _listed(plan: Plan) -> Iterator[tuple[str, _Files]]:
             yield row["key"], (row["source"], _named(row["sources"]))
 
 
-def _named(sources: list[dict[str, Any]] | None) -> dict[str, tuple[int, int]] | None:
-    if sources is None:
-        return None
+def _named(sources: list[dict[str, Any]]) -> dict[str, tuple[int, int]]:
     return {file["name"]: (file["size"], file["mtime_ns"]) for file in sources}
 
 
@@ -108,7 +101,7 @@ def _difference(made: _Files | None, found: _Files | None) -> str:
         return "is listed no more" if found is None else "is listed now, and in no shard"
     if made[0] != found[0]:
         return f"was made from {made[0]}, and comes from {found[0]} now"
-    before, now = made[1] or {}, found[1] or {}
+    before, now = made[1], found[1]
     parts = [f"{name} is gone" for name in before.keys() - now.keys()]
     parts += [f"{name} is there now" for name in now.keys() - before.keys()]
     for name in before.keys() & now.keys():

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import math
 import multiprocessing
+import operator
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -20,7 +22,6 @@ from typing import Any
 
 import numpy as np
 
-from avb.pipeline.build.spill import runs
 from avb.pipeline.clip.codec import decode_flac, decode_video
 from avb.pipeline.clip.npy import parse_npy
 from avb.pipeline.config import stable_hash
@@ -178,11 +179,12 @@ def _looks(folder: Folder, record: dict[str, Any], share: float) -> Iterator[_Lo
         batch.filter(pc.equal(batch["status"], "ok")) for batch in read_manifest(folder, _COLUMNS)
     )
     seen = set()
-    for batch in runs(stored, "shard"):
-        name = batch["shard"][0].as_py()
+    every = (row for batch in stored for row in batch.to_pylist())
+    for name, group in itertools.groupby(every, operator.itemgetter("shard")):
         seen.add(name)
-        rows = _sample(batch.to_pylist(), share)
-        yield _Look(folder / f"{name}.tar", shards.get(name), len(batch), rows, wanted)
+        rows = list(group)
+        entry, few = shards.get(name), _sample(rows, share)
+        yield _Look(folder / f"{name}.tar", entry, len(rows), few, wanted)
     for name in sorted(shards.keys() - seen):
         yield _Look(folder / f"{name}.tar", shards[name], 0, [], wanted)
 

@@ -1,7 +1,6 @@
-"""Ten million clips: plan, account and index are those of a small memory, and of any.
+"""Ten million clips: the plan is that of the first version, byte for byte of every unit.
 
-For every size of run and slice R: plan(R) = the plan of the first version, byte for byte of every
-unit; the memory of planning, accounting and verifying does not grow with the clips.
+The memory of accounting and verifying does not grow with the clips.
 """
 
 from __future__ import annotations
@@ -18,17 +17,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.ipc as ipc
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
 from avb.pipeline.build import manifest as account
 from avb.pipeline.build import plan as plan_module
-from avb.pipeline.build import prep, spill
-from avb.pipeline.build.plan import Plan, lay_out, read_plan, schema
-from avb.pipeline.build.spill import Spill, runs
+from avb.pipeline.build.plan import Plan, lay_out, read_plan
 from avb.pipeline.config import Crop, Mel
 from avb.pipeline.corpora.clip import Clip, Listing
 from avb.pipeline.errors import UsageError
@@ -85,13 +80,10 @@ PINNED: list[tuple[dict[str, object], list[int], str]] = [
 ]
 
 
-@pytest.fixture(params=[(1 << 17, 1 << 11), (64, 16), (25, 1)])
+@pytest.fixture(params=[4096, 64, 1])
 def memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From all rows in one run to a run for each row; batches of the listing are as small."""
-    run_rows, slice_rows = request.param
-    monkeypatch.setattr(spill, "RUN_ROWS", run_rows)
-    monkeypatch.setattr(spill, "SLICE_ROWS", slice_rows)
-    monkeypatch.setattr(plan_module, "LISTED_ROWS", min(run_rows, 4096))
+    """However many clips of the listing are taken at a time."""
+    monkeypatch.setattr(plan_module, "LISTED_ROWS", request.param)
 
 
 @pytest.mark.usefixtures("memory")
@@ -128,71 +120,16 @@ def test_repeated_keys_are_numbered_in_the_order_of_the_listing(tmp_path: Path) 
     }  # fmt: skip
 
 
-@pytest.mark.usefixtures("memory")
-def test_rows_are_sorted_beyond_memory_and_any_columns_read(tmp_path: Path) -> None:
-    fields = pa.schema([("key", pa.binary()), ("text", pa.string()), ("number", pa.int64())])
-    numbers = random.Random(1).sample(range(1000), 300)
-    sorter = Spill(tmp_path, fields)
-    for start in range(0, 300, 7):
-        part = numbers[start : start + 7]
-        sorter.add(
-            pa.record_batch([[b"%03d" % n for n in part], list(map(str, part)), part], fields)
-        )
-    assert not list(tmp_path.iterdir()) and len(sorter) == 300
-    for _ in range(2):
-        merged = pa.Table.from_batches(sorter.merged())
-        assert merged["number"].to_pylist() == sorted(numbers)
-        assert merged["text"].to_pylist() == list(map(str, sorted(numbers)))
-    keys = pa.Table.from_batches(sorter.merged(["key"]))
-    assert keys.column_names == ["key"] and keys["key"].to_pylist() == merged["key"].to_pylist()
-    slices = pa.Table.from_batches(sorter.slices(["number"]))
-    assert sorted(slices["number"].to_pylist()) == sorted(numbers)
-
-
-def test_runs_are_cut_where_the_value_changes_and_at_a_size() -> None:
-    values = ["a", "a", "a", None, None, "b", "a"]
-    table = pa.table({"x": pa.array(values), "n": range(7)})
-    for size in (1, 2, 7):
-        found = [batch["n"].to_pylist() for batch in runs(table.to_batches(size), "x")]
-        assert found == [[0, 1, 2], [3, 4], [5], [6]]
-        found = [batch["n"].to_pylist() for batch in runs(table.to_batches(size), "x", 2)]
-        assert found == [[0, 1], [2], [3, 4], [5], [6]]
-    assert not list(runs(table.slice(0, 0).to_batches(), "x"))
-
-
 # What is on disk
 
 
-def as_parquet(plan: Plan) -> None:
-    """The plan file as the first version wrote it."""
-    with pa.OSFile(str(plan.path)) as file:
-        reader = ipc.open_file(file)
-        last = reader.get_batch_with_custom_metadata(reader.num_record_batches - 1)
-    tables = [plan.table(unit.number) for unit in plan.units]
-    with pq.ParquetWriter(plan.path, schema(), compression="zstd") as writer:
-        for table in tables:
-            writer.write_table(table, row_group_size=len(table))
-        writer.add_key_value_metadata({"avb": last.custom_metadata[b"avb"].decode()})
-
-
-def test_a_plan_of_the_first_version_is_read(tmp_path: Path) -> None:
+def test_a_plan_of_an_earlier_format_is_refused_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan = plan_of(tmp_path, clips())
-    expected = rows(plan)
-    as_parquet(plan)
-    assert pq.read_metadata(plan.path).num_row_groups == len(plan.units)
-    old = read_plan(plan.path)
-    assert (old.units, old.settings, rows(old)) == (plan.units, SETTINGS, expected)
-
-
-def test_a_folder_of_the_first_version_goes_on(tmp_path: Path) -> None:
-    hidden = tmp_path / "out" / "grid" / ".avb"
-    plan = plan_of(hidden, clips())
-    as_parquet(plan)
-    plan.path.rename(hidden / "plan.parquet")
-    (hidden.parent / "s1-000000.tar").write_bytes(b"a shard that needs its plan")
-    found = read_plan(prep._plan_path(hidden.parent))
-    assert (found.units, found.settings) == (plan.units, SETTINGS)
-    assert [path.name for path in hidden.iterdir()] == ["plan.arrow"]
+    monkeypatch.setattr(plan_module, "FORMAT", 3)
+    with pytest.raises(UsageError, match="shards of format 2, now it is 3: .* --overwrite"):
+        read_plan(plan.path)
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"ARROW1 and no more", b"PK"])
@@ -363,7 +300,8 @@ def _die(*_: object) -> None:
 def test_memory_does_not_grow_with_the_clips(tmp_path: Path, kind: str) -> None:
     few, many = (bench_growth.bench_growth(n, kind, tmp_path) for n in (150_000, 600_000))
     growth = {name: many["peak_mb"][name] - mb for name, mb in few["peak_mb"].items()}
-    # All in memory, 450,000 clips took 260 MB (lrw) and 390 MB (grid) more to plan.
+    plan = growth.pop("plan")  # sorted in memory
+    assert plan < 450_000 * 900 / 1e6
     assert {name: mb for name, mb in growth.items() if mb > 40 and name != "index"} == {}
     assert growth["index"] < 450_000 * 300 / 1e6
     assert many["plan_mb"] > few["plan_mb"] > 0 and not list(tmp_path.iterdir())

@@ -195,7 +195,6 @@ def test_what_killed_runs_left_is_swept_though_nothing_is_to_do(raw: Path, out: 
         out / "lrw/train-000000.tar.elsewhere.77.tmp",
         hidden / "plan.arrow.elsewhere.77.tmp",
         hidden / "plan.77.tmp",
-        hidden / "tmpab12cd34",
         hidden / "rows/train-000000.parquet.elsewhere.77.tmp",
     ]
     for path in left:

@@ -319,18 +319,6 @@ def test_what_goes_while_it_is_listed_was_there(
         (tmp_path / names[corpus][0]).touch()
 
 
-def test_rows_of_an_earlier_version_say_nothing_of_files_and_stay(
-    raw: Path, calm: Path, tmp_path: Path
-) -> None:
-    out = Path(shutil.copytree(calm, tmp_path / "out"))
-    for path in out.glob("lrw/.avb/rows/*.parquet"):
-        table = pq.read_table(path)
-        head = {k: v for k, v in table.schema.metadata.items() if k != b"sources"}
-        pq.write_table(table.drop_columns("sources").replace_schema_metadata(head), path)
-    assert prep(raw, out).made == 0
-    assert prep(raw, out, retry_failed=True).made == 0
-
-
 # verify --sources
 
 
