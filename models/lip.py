@@ -39,75 +39,74 @@ class LipOutput:
     num_frames: Tensor
 
 
+@dataclass(frozen=True)
+class LipConfig:
+    """The arguments of a `LipReader`; the defaults are the paper's model for LRW.
+
+    Attributes:
+        slots: N; 0 is the baseline, without memory and audio.
+        radius: r of the addressing.
+        variant: of the memory, `paper` or `released`.
+        back_end: `gru` or `mstcn`.
+        pool: of the visual front end, `global` or `released`.
+        width: channels of the visual stem; video features are 8 times as wide.
+        blocks: residual blocks in each of the four stages.
+        audio_dim: D, width of audio features.
+        audio_width: channels of the first audio convolution.
+        audio_whitened: audio features leave without correlation (`whitening.py`).
+        value_projection: of the memory; None: what the variant says.
+        saving_detached: of the memory: the saving loss leaves the audio features alone.
+        hidden: units a direction (`gru`, 512) or channels a kernel (`mstcn`, 256).
+        dropout: at the end of both front ends.
+        fusion_dropout: before h; None: what the variant says.
+        back_dropout: in the back end; None: 0.3 (`gru`) or 0.2 (`mstcn`).
+        word_boundary: take one more feature a frame, 1 inside the word and 0 outside, and
+            classify the mean over the word alone.
+    """
+
+    slots: int = 88
+    radius: float = 16.0
+    variant: Variant = "paper"
+    back_end: BackEnd = "gru"
+    pool: Pool = "global"
+    width: int = 64
+    blocks: int = 2
+    audio_dim: int = 512
+    audio_width: int = 128
+    audio_whitened: bool = False
+    value_projection: bool | None = None
+    saving_detached: bool = False
+    hidden: int | None = None
+    dropout: float = 0.3
+    fusion_dropout: float | None = None
+    back_dropout: float | None = None
+    word_boundary: bool = False
+
+
 class LipReader(nn.Module):
-    """Front ends, memory, back end. The defaults are the paper's model for LRW."""
+    """Front ends, memory, back end, for `classes` words (K)."""
 
-    def __init__(
-        self,
-        classes: int,
-        *,
-        slots: int = 88,
-        radius: float = 16.0,
-        variant: Variant = "paper",
-        back_end: BackEnd = "gru",
-        pool: Pool = "global",
-        width: int = 64,
-        blocks: int = 2,
-        audio_dim: int = 512,
-        audio_width: int = 128,
-        audio_whitened: bool = False,
-        value_projection: bool | None = None,
-        saving_detached: bool = False,
-        mel_bins: int = 80,
-        hidden: int | None = None,
-        dropout: float = 0.3,
-        fusion_dropout: float | None = None,
-        back_dropout: float | None = None,
-        word_boundary: bool = False,
-    ) -> None:
-        """Build a lip reader.
-
-        Args:
-            classes: K, number of words.
-            slots: N; 0 is the baseline, without memory and audio.
-            radius: r of the addressing.
-            variant: of the memory, `paper` or `released`.
-            back_end: `gru` or `mstcn`.
-            pool: of the visual front end, `global` or `released`.
-            width: channels of the visual stem; video features are 8 times as wide.
-            blocks: residual blocks in each of the four stages.
-            audio_dim: D, width of audio features.
-            audio_width: channels of the first audio convolution.
-            audio_whitened: audio features leave without correlation (`whitening.py`).
-            value_projection: of the memory; by default what the variant says.
-            saving_detached: of the memory: the saving loss leaves the audio features alone.
-            mel_bins: F.
-            hidden: units a direction (`gru`, 512) or channels a kernel (`mstcn`, 256).
-            dropout: at the end of both front ends.
-            fusion_dropout: before h; by default what the variant says.
-            back_dropout: in the back end; by default 0.3 (`gru`) or 0.2 (`mstcn`).
-            word_boundary: take one more feature a frame, 1 inside the word and 0 outside, and
-                classify the mean over the word alone.
-        """
+    def __init__(self, classes: int, config: LipConfig | None = None) -> None:
         super().__init__()
-        if back_end not in BACK_ENDS:
-            raise ValueError(f"back end {back_end!r}: expected one of {', '.join(BACK_ENDS)}")
-        self.word_boundary = word_boundary
-        self.visual = VisualFrontEnd(width, blocks, pool, dropout)
+        c = config or LipConfig()
+        if c.back_end not in BACK_ENDS:
+            raise ValueError(f"back end {c.back_end!r}: expected one of {', '.join(BACK_ENDS)}")
+        self.word_boundary = c.word_boundary
+        self.visual = VisualFrontEnd(c.width, c.blocks, c.pool, c.dropout)
         # What the baseline has too is built first: from one seed, both start from equal weights.
-        sizes: dict[str, Any] = {"hidden": hidden, "dropout": back_dropout}
-        self.back_end = BACK_ENDS[back_end](
-            self.visual.dim + word_boundary,
+        sizes: dict[str, Any] = {"hidden": c.hidden, "dropout": c.back_dropout}
+        self.back_end = BACK_ENDS[c.back_end](
+            self.visual.dim + c.word_boundary,
             classes,
             **{name: size for name, size in sizes.items() if size is not None},
         )
         self.memory = BridgingMemory(
-            self.visual.dim, audio_dim, slots, None, radius, variant, fusion_dropout,
-            value_projection, saving_detached,
+            self.visual.dim, c.audio_dim, c.slots, None, c.radius, c.variant, c.fusion_dropout,
+            c.value_projection, c.saving_detached,
         )  # fmt: skip
         self.audio = (
-            AudioFrontEnd(audio_dim, audio_width, mel_bins, dropout, whitened=audio_whitened)
-            if slots
+            AudioFrontEnd(c.audio_dim, c.audio_width, dropout=c.dropout, whitened=c.audio_whitened)
+            if c.slots
             else None
         )
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from avb.models.lip import LipReader
+from avb.models.lip import LipConfig, LipReader
 
 Checkpoint = Mapping[str, Mapping[str, Tensor]]
 
@@ -40,8 +40,14 @@ def published_settings(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
+def lip_reader(settings: dict[str, Any]) -> LipReader:
+    """The `LipReader` of these settings, with freshly drawn weights."""
+    arguments = {name: value for name, value in settings.items() if name != "classes"}
+    return LipReader(settings["classes"], LipConfig(**arguments))
+
+
 def from_published(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """State dict of `LipReader(**published_settings(checkpoint))`.
+    """State dict of the `LipReader` of `published_settings(checkpoint)`.
 
     Raises:
         ValueError: names what is missing, unexpected or of another shape.
@@ -102,7 +108,7 @@ def _flat(checkpoint: Checkpoint) -> dict[str, Tensor]:
 def _our_shapes(settings: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the model with these settings, built without memory for its weights."""
     with torch.device("meta"):
-        state = LipReader(**settings).state_dict()
+        state = lip_reader(settings).state_dict()
     return {name: tuple(value.shape) for name, value in state.items()}
 
 

@@ -15,13 +15,13 @@ from avb.models.masks import count_frames, frame_mask, masked_mean
 from avb.models.memory import Bridge, BridgingMemory, Losses, Variant
 from avb.models.postnet import Mels
 from avb.models.precision import at_least_float32
-from avb.models.synchronous import SynchronousDecoder
-from avb.models.tacotron import TacotronDecoder
+from avb.models.synchronous import SynchronousConfig, SynchronousDecoder
+from avb.models.tacotron import TacotronConfig, TacotronDecoder
 
 Decoder = Literal["tacotron", "synchronous"]
-DECODERS: dict[str, type[TacotronDecoder] | type[SynchronousDecoder]] = {
-    "tacotron": TacotronDecoder,
-    "synchronous": SynchronousDecoder,
+DECODERS: dict[str, tuple[Any, Any]] = {
+    "tacotron": (TacotronDecoder, TacotronConfig),
+    "synchronous": (SynchronousDecoder, SynchronousConfig),
 }
 
 
@@ -44,85 +44,91 @@ class SpeechOutput:
     num_frames: Tensor
 
 
-class SpeechReconstructor(nn.Module):
-    """Encoder, memory, decoder: T frames in, 4 T mel columns out. Defaults: the paper's for GRID.
+@dataclass(frozen=True)
+class SpeechConfig:
+    """The arguments of a `SpeechReconstructor`; the defaults are the paper's for GRID.
 
-    Audio joins before the decoder ("early stage of the back end"). The public record leaves C, D
-    and E open: C = 384 as in the port of Lip2Wav by an author of the paper, D = 512 as in lip
-    reading, and E = C, so that the decoder of the baseline is the same.
+    The public record leaves C, D and E open: C = 384 as in the port of Lip2Wav by an author of the
+    paper, D = 512 as in lip reading, and E = C, so that the decoder of the baseline is the same.
+
+    Attributes:
+        slots: N; 0 is the baseline, without memory and audio.
+        radius: r of the addressing.
+        variant: of the memory, `paper` or `released`.
+        decoder: `tacotron`, or `synchronous`, which is faster.
+        width: channels after the encoder's first convolution.
+        blocks: residual convolutions in each of the encoder's five groups.
+        hidden: units of the encoder's LSTM a direction; C is twice that.
+        dropout: after each group of the encoder's convolutions.
+        audio_dim: D, width of audio features.
+        audio_width: channels of the first audio convolution.
+        audio_whitened: audio features leave without correlation (`whitening.py`).
+        value_projection: of the memory; None: what the variant says.
+        saving_detached: of the memory: the saving loss leaves the audio features alone.
+        audio_dropout: at the end of the audio front end.
+        fused_dim: E; C if not given.
+        fusion_dropout: before h; None: what the variant says.
+        decoder_sizes: what differs from the defaults of the decoder's own config.
+        lstm_late: the encoder's LSTM runs after the memory, over h(...), not before it: f_src
+            then sees as little of the sentence at once as the audio features do. C and E are
+            the convolutions' width.
+    """
+
+    slots: int = 150
+    radius: float = 16.0
+    variant: Variant = "paper"
+    decoder: Decoder = "tacotron"
+    width: int = 24
+    blocks: int = 2
+    hidden: int = 192
+    dropout: float = 0.5
+    audio_dim: int = 512
+    audio_width: int = 128
+    audio_whitened: bool = False
+    value_projection: bool | None = None
+    saving_detached: bool = False
+    audio_dropout: float = 0.3
+    fused_dim: int | None = None
+    fusion_dropout: float | None = None
+    decoder_sizes: Mapping[str, Any] | None = None
+    lstm_late: bool = False
+
+
+class SpeechReconstructor(nn.Module):
+    """Encoder, memory, decoder: T frames in, 4 T mel columns out.
+
+    Audio joins before the decoder ("early stage of the back end").
     """
 
     def __init__(
-        self,
-        *,
-        slots: int = 150,
-        radius: float = 16.0,
-        variant: Variant = "paper",
-        decoder: Decoder = "tacotron",
-        side: int = 96,
-        channels: int = 3,
-        width: int = 24,
-        blocks: int = 2,
-        hidden: int = 192,
-        dropout: float = 0.5,
-        audio_dim: int = 512,
-        audio_width: int = 128,
-        audio_whitened: bool = False,
-        value_projection: bool | None = None,
-        saving_detached: bool = False,
-        audio_dropout: float = 0.3,
-        mel_bins: int = 80,
-        fused_dim: int | None = None,
-        fusion_dropout: float | None = None,
-        decoder_sizes: Mapping[str, Any] | None = None,
-        lstm_late: bool = False,
+        self, config: SpeechConfig | None = None, side: int = 96, channels: int = 3
     ) -> None:
-        """Build a speech model.
-
-        Args:
-            slots: N; 0 is the baseline, without memory and audio.
-            radius: r of the addressing.
-            variant: of the memory, `paper` or `released`.
-            decoder: `tacotron`, or `synchronous`, which is faster.
-            side: height and width of a picture, in pixels.
-            channels: of a picture, 3 for colour and 1 for grey.
-            width: channels after the encoder's first convolution.
-            blocks: residual convolutions in each of the encoder's five groups.
-            hidden: units of the encoder's LSTM a direction; C is twice that.
-            dropout: after each group of the encoder's convolutions.
-            audio_dim: D, width of audio features.
-            audio_width: channels of the first audio convolution.
-            audio_whitened: audio features leave without correlation (`whitening.py`).
-            value_projection: of the memory; by default what the variant says.
-            saving_detached: of the memory: the saving loss leaves the audio features alone.
-            audio_dropout: at the end of the audio front end.
-            mel_bins: F.
-            fused_dim: E; C if not given.
-            fusion_dropout: before h; by default what the variant says.
-            decoder_sizes: further arguments of the decoder's class.
-            lstm_late: the encoder's LSTM runs after the memory, over h(...), not before it: f_src
-                then sees as little of the sentence at once as the audio features do. C and E are
-                the convolutions' width.
-        """
+        """Build a speech model for pictures of `side` pixels, in 3 colours or 1 grey channel."""
         super().__init__()
-        if lstm_late and fused_dim is not None:
+        c = config or SpeechConfig()
+        if c.lstm_late and c.fused_dim is not None:
             raise ValueError("fused_dim with lstm_late: the LSTM takes the convolutions' width")
-        if decoder not in DECODERS:
-            raise ValueError(f"decoder {decoder!r}: expected one of {', '.join(DECODERS)}")
-        self.encoder = VideoEncoder(side, channels, width, blocks, hidden, dropout)
-        self.lstm_late = lstm_late
-        dim = self.encoder.dim if fused_dim is None or not slots else fused_dim
+        if c.decoder not in DECODERS:
+            raise ValueError(f"decoder {c.decoder!r}: expected one of {', '.join(DECODERS)}")
+        self.encoder = VideoEncoder(side, channels, c.width, c.blocks, c.hidden, c.dropout)
+        self.lstm_late = c.lstm_late
+        dim = self.encoder.dim if c.fused_dim is None or not c.slots else c.fused_dim
         # What the baseline has too is built first: from one seed, both start from equal weights.
-        self.decoder = DECODERS[decoder](dim, mel_bins, **(decoder_sizes or {}))
+        decoder, sizes = DECODERS[c.decoder]
+        self.decoder = decoder(dim, config=sizes(**(c.decoder_sizes or {})))
         self.memory = BridgingMemory(
-            self.encoder.local_dim if lstm_late else self.encoder.dim, audio_dim, slots,
-            fused_dim, radius, variant, fusion_dropout, value_projection, saving_detached,
+            self.encoder.local_dim if c.lstm_late else self.encoder.dim, c.audio_dim, c.slots,
+            c.fused_dim, c.radius, c.variant, c.fusion_dropout, c.value_projection,
+            c.saving_detached,
         )  # fmt: skip
         self.audio = (
-            AudioFrontEnd(audio_dim, audio_width, mel_bins, audio_dropout, True, audio_whitened)
-            if slots
+            AudioFrontEnd(
+                c.audio_dim, c.audio_width, dropout=c.audio_dropout, extra_convolution=True,
+                whitened=c.audio_whitened,
+            )
+            if c.slots
             else None
-        )
+        )  # fmt: skip
 
     def forward(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from torch import Tensor, nn
 
 from avb.models.frontends import COLUMNS_PER_FRAME
@@ -27,6 +29,18 @@ class ResidualUnit(nn.Module):
         return keep_real((x_BEM + y_BEM).relu(), mask_BM, 2)
 
 
+@dataclass(frozen=True)
+class SynchronousConfig:
+    """Sizes of a `SynchronousDecoder`: `units` residual units of `width`, then the post-net."""
+
+    width: int = 512
+    units: int = 4
+    kernel: int = 5
+    dropout: float = 0.1
+    post_width: int = 512
+    post_dropout: float = 0.5
+
+
 class SynchronousDecoder(nn.Module):
     """Frames to mels, all columns at once.
 
@@ -35,23 +49,16 @@ class SynchronousDecoder(nn.Module):
     """
 
     def __init__(
-        self,
-        dim: int,
-        mel_bins: int = 80,
-        *,
-        width: int = 512,
-        units: int = 4,
-        kernel: int = 5,
-        dropout: float = 0.1,
-        post_width: int = 512,
-        post_dropout: float = 0.5,
+        self, dim: int, mel_bins: int = 80, config: SynchronousConfig | None = None
     ) -> None:
-        """Build a decoder of features `dim` wide with `units` residual units of `width`."""
+        """Build a decoder of features `dim` wide."""
         super().__init__()
-        self.spread = nn.Linear(dim, COLUMNS_PER_FRAME * width)
-        self.units = nn.ModuleList(ResidualUnit(width, kernel, dropout) for _ in range(units))
-        self.projection = nn.Conv1d(width, mel_bins, 1)
-        self.postnet = PostNet(mel_bins, post_width, dropout=post_dropout)
+        c = config or SynchronousConfig()
+        self.spread = nn.Linear(dim, COLUMNS_PER_FRAME * c.width)
+        units = (ResidualUnit(c.width, c.kernel, c.dropout) for _ in range(c.units))
+        self.units = nn.ModuleList(units)
+        self.projection = nn.Conv1d(c.width, mel_bins, 1)
+        self.postnet = PostNet(mel_bins, c.post_width, dropout=c.post_dropout)
 
     def forward(
         self,

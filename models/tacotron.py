@@ -6,6 +6,8 @@ sits between the two LSTM cells and all `columns_per_step` (r) columns of a step
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -78,43 +80,45 @@ class _State:
         self.history_B2T = at_least_float32(feature_BTE.new_zeros(batch, 2, frames))
 
 
+@dataclass(frozen=True)
+class TacotronConfig:
+    """Sizes of a `TacotronDecoder`; `columns_per_step` is r: 1, 2 or 4."""
+
+    columns_per_step: int = 2
+    prenet_width: int = 256
+    prenet_dropout: float = 0.5
+    rnn_dim: int = 1024
+    rnn_dropout: float = 0.1
+    attention_width: int = 128
+    location_filters: int = 32
+    location_kernel: int = 31
+    post_width: int = 512
+    post_dropout: float = 0.5
+
+
 class TacotronDecoder(nn.Module):
     """Frames to mels, r columns a step, each step attending to the frames."""
 
-    def __init__(
-        self,
-        dim: int,
-        mel_bins: int = 80,
-        *,
-        columns_per_step: int = 2,
-        prenet_width: int = 256,
-        prenet_dropout: float = 0.5,
-        rnn_dim: int = 1024,
-        rnn_dropout: float = 0.1,
-        attention_width: int = 128,
-        location_filters: int = 32,
-        location_kernel: int = 31,
-        post_width: int = 512,
-        post_dropout: float = 0.5,
-    ) -> None:
-        """Build a decoder of features `dim` wide; `columns_per_step` is r: 1, 2 or 4."""
+    def __init__(self, dim: int, mel_bins: int = 80, config: TacotronConfig | None = None) -> None:
+        """Build a decoder of features `dim` wide."""
         super().__init__()
-        if COLUMNS_PER_FRAME % columns_per_step:
+        c = config or TacotronConfig()
+        if COLUMNS_PER_FRAME % c.columns_per_step:
             raise ValueError(
-                f"{columns_per_step} columns per step: expected 1, 2 or 4, so that "
+                f"{c.columns_per_step} columns per step: expected 1, 2 or 4, so that "
                 f"{COLUMNS_PER_FRAME} columns a frame come out even"
             )
-        self.mel_bins, self.columns_per_step, self.rnn_dim = mel_bins, columns_per_step, rnn_dim
-        self.rnn_dropout = rnn_dropout
-        step_dim = mel_bins * columns_per_step
-        self.prenet = PreNet(step_dim, prenet_width, prenet_dropout)
-        self.attention_rnn = nn.LSTMCell(prenet_width + dim, rnn_dim)
+        self.mel_bins, self.columns_per_step, self.rnn_dim = mel_bins, c.columns_per_step, c.rnn_dim
+        self.rnn_dropout = c.rnn_dropout
+        step_dim = mel_bins * c.columns_per_step
+        self.prenet = PreNet(step_dim, c.prenet_width, c.prenet_dropout)
+        self.attention_rnn = nn.LSTMCell(c.prenet_width + dim, c.rnn_dim)
         self.attention = LocationSensitiveAttention(
-            rnn_dim, dim, attention_width, location_filters, location_kernel
+            c.rnn_dim, dim, c.attention_width, c.location_filters, c.location_kernel
         )
-        self.decoder_rnn = nn.LSTMCell(rnn_dim + dim, rnn_dim)
-        self.projection = nn.Linear(rnn_dim + dim, step_dim)
-        self.postnet = PostNet(mel_bins, post_width, dropout=post_dropout)
+        self.decoder_rnn = nn.LSTMCell(c.rnn_dim + dim, c.rnn_dim)
+        self.projection = nn.Linear(c.rnn_dim + dim, step_dim)
+        self.postnet = PostNet(mel_bins, c.post_width, dropout=c.post_dropout)
 
     def forward(
         self,

@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import inspect
-import typing
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -29,11 +26,6 @@ _SHARES = "flip momentum ema label_smoothing teacher_ratio".split()
 #: Least and most of the numbers of a recipe; others are 0 or more.
 LIMITS = dict.fromkeys(_COUNTS, (1, _MOST)) | dict.fromkeys(_SHARES, (0, 1))
 LIMITS["seed"] = (0, (1 << 23) - 1)  # beside the step, in the 64 bits of torch's seed
-#: Most of the sizes of a model, and of its layers: those are built before weights are looked at.
-MOST_OF_A_MODEL, MOST_LAYERS = 1 << 24, 100
-#: Arguments of the models that may be 0, and those that the shards decide.
-NONE_AT_ALL = ("slots", "blocks", "units")
-OF_THE_SHARDS = ("mel_bins", "side", "channels")
 
 
 @dataclass(frozen=True)
@@ -170,10 +162,12 @@ def make_recipe(task: Task, raw: dict[str, Any], where: str) -> Recipe:
     Raises:
         UsageError: a key or value is wrong, or the recipe is another task's.
     """
+    from avb.train.tasks import find_task
+
     recipe: Recipe = checked(Recipe, {"task": task} | raw, where)
     if recipe.task != task:
         raise UsageError(f"{where} is a recipe for {recipe.task}, not for {task}")
-    _check_model(recipe, where)
+    find_task(task).check_model(recipe.model, where)
     return recipe
 
 
@@ -185,39 +179,6 @@ def _check_limits(values: Any) -> None:
             open_end = high == _MOST and not value > high
             wanted = f"{low} or more" if open_end else f"{low} to {high}"
             raise ValueError(f"{name} {shown(value)}: expected {wanted}")
-
-
-def _check_model(recipe: Recipe, where: str) -> None:
-    """Refuse what the model's class, or the one of its decoder, does not take."""
-    from avb.models.lip import LipReader
-    from avb.models.speech import DECODERS, SpeechReconstructor
-
-    kind = LipReader if recipe.task == "lip" else SpeechReconstructor
-    _check_arguments(recipe.model, kind, "model", where)
-    if sizes := recipe.model.get("decoder_sizes"):
-        decoder = recipe.model.get("decoder", "tacotron")
-        _check_arguments(sizes, DECODERS[decoder], "model.decoder_sizes", where)
-
-
-def _check_arguments(values: Mapping[str, Any], kind: type, name: str, where: str) -> None:
-    """Check keys and values against the keyword arguments of a class."""
-    parameters = inspect.signature(kind).parameters.values()
-    known = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY} - {*OF_THE_SHARDS}
-    hints = typing.get_type_hints(kind.__init__)  # type: ignore[misc]
-    for key, value in values.items():
-        if key not in known:
-            near = difflib.get_close_matches(str(key), sorted(known), 1, 0.0)[0]
-            raise UsageError(
-                f"{where}: unknown key '{name}.{key}'; the nearest right one is '{name}.{near}'"
-            )
-        checked(hints[key], value, f"{where}: {name}.{key}")
-        least = 0 if key in NONE_AT_ALL else 1
-        most = MOST_LAYERS if key in ("blocks", "units") else MOST_OF_A_MODEL
-        if hints[key] not in (int, int | None):
-            least, most = -_MOST, _MOST
-        if isinstance(value, int | float) and not least <= value <= most:
-            wanted = f"{least} or more" if value < least else f"{least} to {most}"
-            raise UsageError(f"{where}: {name}.{key} {shown(value)}: expected {wanted}")
 
 
 def _override(raw: dict[str, Any], text: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from avb.models.lip import LipReader, lip_losses
+from avb.models.lip import LipConfig, LipReader, lip_losses
 
 BACK_ENDS = ("gru", "mstcn")
 
@@ -16,8 +16,8 @@ def batch(clips: int, frames: int, side: int = 32) -> tuple[torch.Tensor, torch.
 
 def test_released_models_have_the_published_sizes(count) -> None:
     with torch.device("meta"):
-        gru = LipReader(500, variant="released")
-        tcn = LipReader(500, variant="released", back_end="mstcn", slots=168)
+        gru = LipReader(500, LipConfig(variant="released"))
+        tcn = LipReader(500, LipConfig(variant="released", back_end="mstcn", slots=168))
         assert (count(gru), count(tcn)) == (24_816_244, 41_696_884)
         needed = [count(m) - count(m.audio) - count(m.memory.value) for m in (gru, tcn)]
         assert needed == [20_453_364, 37_334_004]
@@ -28,7 +28,7 @@ def test_released_models_have_the_published_sizes(count) -> None:
 
 @pytest.mark.parametrize("back_end", BACK_ENDS)
 def test_audio_changes_nothing_that_is_read_from_video(back_end, tiny_lip, stir) -> None:
-    model = stir(LipReader(5, back_end=back_end, **tiny_lip)).eval()
+    model = stir(LipReader(5, LipConfig(back_end=back_end, **tiny_lip))).eval()
     video, mel = batch(3, 6)
     heard, silent = model(video, mel), model(video)
     assert torch.equal(heard.logits, silent.logits)
@@ -40,7 +40,7 @@ def test_audio_changes_nothing_that_is_read_from_video(back_end, tiny_lip, stir)
 
 
 def test_features_are_what_the_memory_is_given(tiny_lip, stir) -> None:
-    model = stir(LipReader(5, **tiny_lip)).eval()
+    model = stir(LipReader(5, LipConfig(**tiny_lip))).eval()
     (video, mel), lengths = batch(2, 6), torch.tensor([6, 4])
     source, target = model.features(video, mel, lengths)
     assert source.shape == (2, 6, 16) and target.shape == (2, 6, 10)
@@ -48,7 +48,7 @@ def test_features_are_what_the_memory_is_given(tiny_lip, stir) -> None:
     assert torch.equal(found.source_addressing, expected.source_addressing)
     assert torch.equal(found.target_addressing, expected.target_addressing)
     assert model.features(video)[1] is None
-    plain = LipReader(5, **tiny_lip | {"slots": 0})
+    plain = LipReader(5, LipConfig(**tiny_lip | {"slots": 0}))
     assert plain.features(video, mel)[1] is None
 
 
@@ -56,7 +56,9 @@ def test_features_are_what_the_memory_is_given(tiny_lip, stir) -> None:
     ("back_end", "whitened"), [("gru", False), ("mstcn", False), ("gru", True)]
 )
 def test_one_clip_alone_is_the_same_as_padded_among_64(back_end, whitened, tiny_lip, stir) -> None:
-    model = LipReader(5, back_end=back_end, variant="released", audio_whitened=whitened, **tiny_lip)
+    model = LipReader(
+        5, LipConfig(back_end=back_end, variant="released", audio_whitened=whitened, **tiny_lip)
+    )
     model = stir(model).eval().double()
     video, mel = (x.double() for x in batch(64, 7, side=16))
     lengths = torch.randint(1, 8, (64,))
@@ -80,7 +82,7 @@ def test_one_clip_alone_is_the_same_as_padded_among_64(back_end, whitened, tiny_
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_autocast_leaves_the_memory_in_float32(dtype, tiny_lip) -> None:
-    model = LipReader(5, variant="released", **tiny_lip)
+    model = LipReader(5, LipConfig(variant="released", **tiny_lip))
     with torch.autocast("cpu", dtype):
         output = model(*batch(2, 5))
     assert output.logits.dtype == dtype
@@ -93,9 +95,9 @@ def test_autocast_leaves_the_memory_in_float32(dtype, tiny_lip) -> None:
 
 def test_baseline_has_no_audio_and_starts_from_the_same_weights(tiny_lip) -> None:
     torch.manual_seed(3)
-    full = LipReader(5, **tiny_lip)
+    full = LipReader(5, LipConfig(**tiny_lip))
     torch.manual_seed(3)
-    baseline = LipReader(5, **tiny_lip | {"slots": 0})
+    baseline = LipReader(5, LipConfig(**tiny_lip | {"slots": 0}))
     shared = baseline.state_dict()
     assert {name.split(".")[0] for name in shared} == {"visual", "back_end"}
     assert all(torch.equal(value, full.state_dict()[name]) for name, value in shared.items())
@@ -109,7 +111,7 @@ def test_baseline_has_no_audio_and_starts_from_the_same_weights(tiny_lip) -> Non
 
 
 def test_word_boundary_is_one_more_feature_and_must_be_given(tiny_lip) -> None:
-    model = LipReader(5, word_boundary=True, **tiny_lip).eval()
+    model = LipReader(5, LipConfig(word_boundary=True, **tiny_lip)).eval()
     video, _ = batch(2, 4)
     inside = torch.tensor([[0, 1, 1, 0], [1, 1, 0, 0]])
     first, second = model(video, boundary_BT=inside), model(video, boundary_BT=1 - inside)
@@ -117,19 +119,19 @@ def test_word_boundary_is_one_more_feature_and_must_be_given(tiny_lip) -> None:
     with pytest.raises(ValueError, match="expects word boundaries"):
         model(video)
     with pytest.raises(ValueError, match="does not take word boundaries"):
-        LipReader(5, **tiny_lip)(video, boundary_BT=inside)
+        LipReader(5, LipConfig(**tiny_lip))(video, boundary_BT=inside)
 
 
 def test_wrong_arguments_are_named(tiny_lip) -> None:
     with pytest.raises(ValueError, match="'lstm'.*gru, mstcn"):
-        LipReader(5, back_end="lstm")  # type: ignore[arg-type]
+        LipReader(5, LipConfig(back_end="lstm"))  # type: ignore[arg-type]
     video, mel = batch(1, 4)
     with pytest.raises(ValueError, match="15 columns beside 4 video frames: expected 16"):
-        LipReader(5, **tiny_lip)(video, mel[:, :, :15])
+        LipReader(5, LipConfig(**tiny_lip))(video, mel[:, :, :15])
 
 
 def test_label_smoothing_spreads_the_label(tiny_lip) -> None:
-    output = LipReader(4, **tiny_lip | {"slots": 0})(batch(3, 4)[0])
+    output = LipReader(4, LipConfig(**tiny_lip | {"slots": 0}))(batch(3, 4)[0])
     labels = torch.tensor([0, 1, 2])
     smoothed = lip_losses(output, labels, label_smoothing=0.2).recalled
     target = 0.8 * torch.eye(4)[labels] + 0.2 / 4
@@ -149,7 +151,10 @@ def test_label_smoothing_spreads_the_label(tiny_lip) -> None:
 def test_one_batch_is_learnt_by_heart(variant, back_end, tiny_lip) -> None:
     sizes = tiny_lip | {"width": 4, "hidden": {"gru": 16, "mstcn": 6}[back_end], "dropout": 0.0}
     model = LipReader(
-        4, variant=variant, back_end=back_end, fusion_dropout=0.0, back_dropout=0.0, **sizes
+        4,
+        LipConfig(
+            variant=variant, back_end=back_end, fusion_dropout=0.0, back_dropout=0.0, **sizes
+        ),
     )
     video, mel = batch(8, 4, side=24)
     labels = torch.arange(8) % 4
@@ -167,7 +172,7 @@ def test_one_batch_is_learnt_by_heart(variant, back_end, tiny_lip) -> None:
 def test_whole_model_compiles_as_one_graph(whitened, tiny_lip) -> None:
     """With MS-TCN and clips of one length; the compiler leaves recurrent networks as they are."""
     sizes = tiny_lip | {"audio_whitened": whitened}
-    model = LipReader(5, back_end="mstcn", variant="released", **sizes).eval()
+    model = LipReader(5, LipConfig(back_end="mstcn", variant="released", **sizes)).eval()
     video, mel = batch(2, 4)
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(video, mel).logits, model(video, mel).logits)

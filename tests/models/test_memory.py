@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from avb.models import memory as eq
-from avb.models.lip import LipOutput, LipReader, lip_losses
+from avb.models.lip import LipConfig, LipOutput, LipReader, lip_losses
 from avb.models.masks import frame_mask
 from avb.models.memory import Bridge, BridgingMemory, Losses
 
@@ -379,7 +379,7 @@ def test_each_loss_moves_the_parts_of_the_gradient_table(
     variant: str, loss: str, padded: bool, tiny_lip: dict
 ) -> None:
     options = {"saving_detached": True} if variant == "detached" else {"variant": variant}
-    model = LipReader(3, **options, **tiny_lip)
+    model = LipReader(3, LipConfig(**options, **tiny_lip))
     lengths = torch.tensor([4, 3]) if padded else None
     output = model(torch.randn(2, 1, 4, 32, 32), torch.randn(2, 80, 16), lengths)
     getattr(lip_losses(output, torch.tensor([0, 2])), loss).backward()

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from avb.models.lip import LipReader
-from avb.models.published import from_published, published_settings, to_published
+from avb.models.lip import LipConfig, LipReader
+from avb.models.published import from_published, lip_reader, published_settings, to_published
 
 LAYOUT = Path(__file__).resolve().parents[3] / "shared/reference/published_checkpoint_layout.json"
 SLOTS = {"gru": 88, "mstcn": 168}
@@ -249,7 +249,7 @@ def test_the_layout_here_is_the_listed_one(back_end: str, variant: str) -> None:
 
 
 def test_lip_reader_says_what_the_published_tensors_say(published) -> None:
-    model = LipReader(**published_settings(published))
+    model = lip_reader(published_settings(published))
     model.load_state_dict(from_published(published))
     model = model.double().eval()
     video, mel = torch.randn(1, 1, 4, 112, 112).double(), torch.randn(1, 80, 16).double()
@@ -319,6 +319,6 @@ def test_what_does_not_fit_is_named() -> None:
 
 def test_only_the_released_kind_can_be_written_as_published() -> None:
     with pytest.raises(ValueError, match="4 missing: memory.query.weight"):
-        to_published(LipReader(500, slots=3).state_dict())
+        to_published(LipReader(500, LipConfig(slots=3)).state_dict())
     with pytest.raises(ValueError, match="no memory.key_memory"):
-        to_published(LipReader(5, width=2, slots=0).state_dict())
+        to_published(LipReader(5, LipConfig(width=2, slots=0)).state_dict())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch.nn import functional
@@ -9,7 +11,7 @@ from torch.nn import functional
 from avb.models.encoder import VideoEncoder
 from avb.models.masks import frame_mask
 from avb.models.postnet import Mels
-from avb.models.speech import SpeechReconstructor, speech_losses, window_starts
+from avb.models.speech import SpeechConfig, SpeechReconstructor, speech_losses, window_starts
 
 DECODERS = ("tacotron", "synchronous")
 
@@ -18,12 +20,16 @@ def batch(clips: int, frames: int, side: int = 32) -> tuple[torch.Tensor, torch.
     return torch.rand(clips, 3, frames, side, side), torch.randn(clips, 80, 4 * frames)
 
 
+def build(side: int = 96, **arguments: Any) -> SpeechReconstructor:
+    return SpeechReconstructor(SpeechConfig(**arguments), side)
+
+
 @pytest.fixture(params=[*DECODERS, "lstm_late"])
 def tiny(request: pytest.FixtureRequest, tiny_speech, tiny_decoders, stir) -> SpeechReconstructor:
     late = request.param == "lstm_late"
     tiny_speech["decoder"] = decoder = "synchronous" if late else request.param
     sizes = tiny_decoders[decoder]
-    return stir(SpeechReconstructor(decoder_sizes=sizes, lstm_late=late, **tiny_speech))
+    return stir(build(decoder_sizes=sizes, lstm_late=late, **tiny_speech))
 
 
 def test_encoder_has_the_published_size(count) -> None:
@@ -93,7 +99,7 @@ def test_75_frames_become_300_columns(tiny: SpeechReconstructor) -> None:
 def test_full_models_have_the_sizes_of_their_parts(count) -> None:
     with torch.device("meta"):
         tacotron = SpeechReconstructor()
-        synchronous = SpeechReconstructor(decoder="synchronous")
+        synchronous = build(decoder="synchronous")
         # C = 384, D = 512, E = 384, N = 150, variant `paper`.
         memory = 150 * (384 + 512) + (384 + 512) * 384 + 384
         assert count(tacotron.memory) == count(synchronous.memory) == memory
@@ -131,7 +137,7 @@ def test_the_same_seed_makes_the_same_speech_with_and_without_audio(
     tiny_speech, tiny_decoders
 ) -> None:
     sizes = tiny_decoders["tacotron"] | {"prenet_dropout": 0.5}
-    model = SpeechReconstructor(decoder_sizes=sizes, **tiny_speech).eval()
+    model = build(decoder_sizes=sizes, **tiny_speech).eval()
     video, mel = batch(2, 4)
     made = []
     for audio in (mel, None, None):
@@ -208,7 +214,7 @@ def test_a_late_lstm_tells_the_decoder_of_frames_that_the_memory_never_saw(
     tiny_speech, tiny_decoders, stir
 ) -> None:
     small = tiny_speech | {"decoder": "synchronous", "width": 4, "lstm_late": True}
-    model = stir(SpeechReconstructor(decoder_sizes=tiny_decoders["synchronous"], **small))
+    model = stir(build(decoder_sizes=tiny_decoders["synchronous"], **small))
     model.eval().double()
     video = torch.rand(1, 3, 40, 32, 32).double().requires_grad_()
 
@@ -219,7 +225,7 @@ def test_a_late_lstm_tells_the_decoder_of_frames_that_the_memory_never_saw(
     assert 0 < last_frame_seen(model.features(video)[0][0, 0]) <= 17  # of the convolutions
     assert last_frame_seen(model(video).mels.after[0, :, 0]) == 39
     with pytest.raises(ValueError, match="fused_dim with lstm_late"):
-        SpeechReconstructor(lstm_late=True, fused_dim=8)
+        build(lstm_late=True, fused_dim=8)
 
 
 def test_without_memory_a_late_lstm_is_the_same_model(tiny_speech, tiny_decoders) -> None:
@@ -229,18 +235,18 @@ def test_without_memory_a_late_lstm_is_the_same_model(tiny_speech, tiny_decoders
         torch.manual_seed(3)
         sizes = tiny_decoders["synchronous"]
         small = tiny_speech | {"slots": 0, "decoder": "synchronous", "lstm_late": late}
-        model = SpeechReconstructor(decoder_sizes=sizes, **small).eval()
+        model = build(decoder_sizes=sizes, **small).eval()
         mels.append(model(video, lengths_B=lengths).mels.after)
     assert torch.equal(*mels) and mels[0].abs().max() > 0
 
 
 def test_baseline_has_no_audio_and_starts_from_the_same_weights(tiny_speech, tiny_decoders) -> None:
-    def build(slots: int) -> SpeechReconstructor:
+    def model(slots: int) -> SpeechReconstructor:
         torch.manual_seed(3)
         sizes = tiny_decoders["tacotron"]
-        return SpeechReconstructor(decoder_sizes=sizes, **tiny_speech | {"slots": slots})
+        return build(decoder_sizes=sizes, **tiny_speech | {"slots": slots})
 
-    full, baseline = build(7), build(0)
+    full, baseline = model(7), model(0)
     shared = baseline.state_dict()
     assert {name.split(".")[0] for name in shared} == {"encoder", "decoder"}
     assert all(torch.equal(value, full.state_dict()[name]) for name, value in shared.items())
@@ -283,7 +289,7 @@ def test_windows_of_a_grid_clip() -> None:
 
 def test_windows_join_to_280_columns_and_with_the_tail_to_300(tiny_speech, tiny_decoders) -> None:
     sizes = tiny_decoders["synchronous"]
-    model = SpeechReconstructor(decoder="synchronous", decoder_sizes=sizes, **tiny_speech).eval()
+    model = build(decoder="synchronous", decoder_sizes=sizes, **tiny_speech).eval()
     video, _ = batch(2, 75)
     with torch.no_grad():
         paper, whole = model.windowed(video, cover_tail=False), model.windowed(video)
@@ -308,7 +314,7 @@ def test_one_batch_is_learnt_by_heart(decoder, tiny_speech, tiny_decoders) -> No
     else:
         sizes |= {"width": 64, "dropout": 0.0}
     wider = {"side": 16, "width": 4, "hidden": 24, "dropout": 0.0, "audio_dropout": 0.0}
-    model = SpeechReconstructor(decoder=decoder, decoder_sizes=sizes, **tiny_speech | wider)
+    model = build(decoder=decoder, decoder_sizes=sizes, **tiny_speech | wider)
     video, _ = batch(2, 2, side=16)
     time, pitch = torch.arange(8) / 2, torch.arange(80)[:, None] / 20
     mel = torch.stack([(time + pitch).sin(), (time * 1.5 - pitch).cos()])

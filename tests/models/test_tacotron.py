@@ -8,8 +8,8 @@ from torch.nn import functional
 
 from avb.models.masks import frame_mask
 from avb.models.postnet import PostNet
-from avb.models.synchronous import SynchronousDecoder
-from avb.models.tacotron import TacotronDecoder
+from avb.models.synchronous import SynchronousConfig, SynchronousDecoder
+from avb.models.tacotron import TacotronConfig, TacotronDecoder
 from avb.pipeline.clip.audio import torchaudio
 
 # model.md 2.3, PyTorch structure, without the post-net: {context width: (r = 1, r = 2)}.
@@ -25,27 +25,23 @@ PUBLISHED = {
 @pytest.mark.parametrize("r", [1, 2])
 def test_decoder_has_the_published_size_but_for_the_stop_layer(dim: int, r: int, count) -> None:
     with torch.device("meta"):
-        decoder = TacotronDecoder(dim, columns_per_step=r)
+        decoder = TacotronDecoder(dim, config=TacotronConfig(columns_per_step=r))
     stop = (1024 + dim) + 1
     assert count(decoder) - count(decoder.postnet) == PUBLISHED[dim][r - 1] - stop
     assert count(decoder.postnet) == 4_348_144
 
 
 def tiny(**sizes) -> TacotronDecoder:
-    return TacotronDecoder(
-        **{
-            "dim": 6,
-            "mel_bins": 5,
-            "prenet_width": 7,
-            "prenet_dropout": 0.0,
-            "rnn_dim": 8,
-            "attention_width": 9,
-            "location_filters": 3,
-            "location_kernel": 5,
-            "post_width": 4,
-        }
-        | sizes
-    )
+    given = {
+        "prenet_width": 7,
+        "prenet_dropout": 0.0,
+        "rnn_dim": 8,
+        "attention_width": 9,
+        "location_filters": 3,
+        "location_kernel": 5,
+        "post_width": 4,
+    } | sizes
+    return TacotronDecoder(6, 5, TacotronConfig(**given))
 
 
 def torchaudio_decoder(ours: TacotronDecoder, r: int) -> torch.nn.Module:
@@ -191,7 +187,7 @@ def test_post_net_adds_five_convolutions_with_tanh_but_the_last(stir) -> None:
 
 def test_a_frame_of_the_synchronous_decoder_reaches_its_own_columns_first() -> None:
     """Before the convolutions each frame owns exactly its 4 columns, in order."""
-    decoder = SynchronousDecoder(6, mel_bins=5, width=3, units=0, post_width=4).eval()
+    decoder = SynchronousDecoder(6, 5, SynchronousConfig(3, units=0, post_width=4)).eval()
     feature = torch.randn(1, 7, 6)
     changed = feature.clone()
     changed[:, 3] += 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from functools import cache
 from typing import Any
 
@@ -39,7 +38,7 @@ def differences(run: Run) -> list[tuple[str, str, str]]:
     """Settings that differ from their defaults: dotted name, value, default."""
     from avb.train.recipe import Recipe
 
-    usual = Recipe(task="lip" if run.task == "lip" else "l2s").as_dict()
+    usual = Recipe(run.task).as_dict()  # type: ignore[arg-type]
     usual["model"] = model_defaults(run.task)
     found = []
     for name, value in run.recipe.items():
@@ -54,10 +53,7 @@ def differences(run: Run) -> list[tuple[str, str, str]]:
 
 @cache
 def model_defaults(task: str) -> dict[str, Any]:
-    """Keyword arguments of the task's model with their defaults."""
-    from avb.models.lip import LipReader
-    from avb.models.speech import SpeechReconstructor
+    """Arguments of the task's model with their defaults."""
+    from avb.train.tasks import find_task
 
-    kind = LipReader if task == "lip" else SpeechReconstructor
-    parameters = inspect.signature(kind.__init__).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    return vars(find_task(task).config())

@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import math
 import pkgutil
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,7 +22,8 @@ from torch.nn import functional
 
 from avb.models.memory import Losses
 from avb.pipeline.config import Crop
-from avb.pipeline.errors import UsageError, one_line
+from avb.pipeline.errors import UsageError, one_line, shown
+from avb.pipeline.parse import checked, expect_keys
 from avb.pipeline.stream.batch import Batch
 from avb.pipeline.stream.index import Index, Ints
 from avb.train import augment
@@ -31,6 +34,11 @@ if TYPE_CHECKING:
 
 #: Fixed range to which the speech mel is mapped, as in the published speech samples.
 SPEECH_RANGE = 4.0
+
+#: Most of the sizes of a model, and of its layers: those are built before weights are looked at.
+MOST_OF_A_MODEL, MOST_LAYERS = 1 << 24, 100
+#: Arguments of the models that may be 0.
+NONE_AT_ALL = ("slots", "blocks", "units")
 
 
 @dataclass(frozen=True)
@@ -116,6 +124,7 @@ class Task(ABC):
 
     Attributes:
         name: on the command line and in recipes, checkpoints and records.
+        config: the dataclass of its model's arguments.
         data: shards that are trained on where none are named.
         cpu_batch: clips a step that a CPU is timed with.
         classifies: whether its output are the words of the label map.
@@ -127,6 +136,7 @@ class Task(ABC):
     """
 
     name: str
+    config: type
     data: Path
     cpu_batch: int
     classifies: bool
@@ -175,6 +185,14 @@ class Task(ABC):
         Raises:
             UsageError: the model is no single graph.
         """
+
+    def check_model(self, arguments: dict[str, Any], where: str) -> None:
+        """Refuse what the model does not take: keys and values of a recipe's `model`.
+
+        Raises:
+            UsageError: it names the nearest right key, or what was expected.
+        """
+        check_arguments(self.config, arguments, "model", where)
 
     def augment_mel(self, mel_BFM: Tensor, draws: augment.Draws) -> Tensor:
         """The mel of a training batch; the same where it is the target."""
@@ -281,3 +299,23 @@ def find_task(name: str) -> Task:
     if name not in tasks:
         raise UsageError(f"no task {name!r}; one of {', '.join(tasks)}")
     return tasks[name]
+
+
+def check_arguments(kind: Any, values: Mapping[str, Any], name: str, where: str) -> Any:
+    """The config of a model, made of values of a recipe; `name` is where they stand in it.
+
+    Raises:
+        UsageError: a key, a type or a size is wrong.
+    """
+    fields = [f"{name}.{field.name}" for field in dataclasses.fields(kind)]
+    expect_keys([f"{name}.{key}" for key in values], fields, where)
+    config = checked(kind, values, f"{where}: {name}")
+    for key, value in vars(config).items():
+        least = 0 if key in NONE_AT_ALL else 1
+        most = MOST_LAYERS if key in ("blocks", "units") else MOST_OF_A_MODEL
+        if isinstance(value, float):
+            least, most = -(10**9), 10**9
+        if type(value) in (int, float) and not least <= value <= most:
+            wanted = f"{least} or more" if value < least else f"{least} to {most}"
+            raise UsageError(f"{where}: {name}.{key} {shown(value)}: expected {wanted}")
+    return config

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from avb.models.lip import LipReader, lip_losses
+from avb.models.lip import LipConfig, LipReader, lip_losses
 from avb.models.memory import Losses
 from avb.pipeline.stream.batch import Batch
 from avb.pipeline.stream.index import Index, Ints
@@ -27,6 +27,7 @@ class LipReading(Task):
     """`LipReader` on word labels: cross entropy, scored by hits."""
 
     name = "lip"
+    config = LipConfig
     data = Path("shards/lrw")
     cpu_batch = 8
     classifies = True
@@ -37,7 +38,7 @@ class LipReading(Task):
     any_length = True
 
     def network(self, recipe: Recipe, scaling: Scaling, side: int) -> nn.Module:
-        return LipReader(scaling.classes, **recipe.model)
+        return LipReader(scaling.classes, LipConfig(**recipe.model))
 
     def scale_pixels(self, video: Tensor, scaling: Scaling) -> Tensor:
         return (video.float() - scaling.pixel_mean) / scaling.pixel_std

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from avb.models.memory import Losses
-from avb.models.speech import DECODERS, SpeechReconstructor, speech_losses
+from avb.models.speech import DECODERS, SpeechConfig, SpeechReconstructor, speech_losses
 from avb.models.tacotron import TacotronDecoder
 from avb.pipeline.errors import UsageError
-from avb.train.tasks import Inputs, Scaling, Task, shrink_pixels
+from avb.train.tasks import Inputs, Scaling, Task, check_arguments, shrink_pixels
 
 if TYPE_CHECKING:
     from avb.train.network import Evaluation
@@ -24,6 +24,7 @@ class LipToSpeech(Task):
     """`SpeechReconstructor` on true mels: L1, scored by minus the L1 of the result."""
 
     name = "l2s"
+    config = SpeechConfig
     data = Path("shards/grid")
     cpu_batch = 2  # it keeps 0.33 GiB a clip for the backward pass
     classifies = False
@@ -34,7 +35,13 @@ class LipToSpeech(Task):
     any_length = False  # the exporter forgets that an LSTM's frames are any number
 
     def network(self, recipe: Recipe, scaling: Scaling, side: int) -> nn.Module:
-        return SpeechReconstructor(channels=1, side=side, **recipe.model)
+        return SpeechReconstructor(SpeechConfig(**recipe.model), side, channels=1)
+
+    def check_model(self, arguments: dict[str, Any], where: str) -> None:
+        super().check_model(arguments, where)
+        if sizes := arguments.get("decoder_sizes"):
+            config = DECODERS[arguments.get("decoder", "tacotron")][1]
+            check_arguments(config, sizes, "model.decoder_sizes", where)
 
     def scale_pixels(self, video: Tensor, scaling: Scaling) -> Tensor:
         return video.float() / 255

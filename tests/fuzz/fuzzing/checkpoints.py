@@ -10,8 +10,7 @@ from typing import Any
 
 import torch
 
-from avb.models.lip import LipReader
-from avb.models.published import to_published
+from avb.models.published import lip_reader, to_published
 from fuzzing.mutate import ODD, Rng, mutate, mutate_tree
 
 PUBLISHED = {"classes": 2, "slots": 4, "variant": "released", "back_end": "gru"}
@@ -20,7 +19,7 @@ PUBLISHED = {"classes": 2, "slots": 4, "variant": "released", "back_end": "gru"}
 def make_published(path: Path) -> Path:
     """A checkpoint of the authors' layout and sizes; one number stands for all of a tensor."""
     with torch.device("meta"):
-        state = LipReader(**PUBLISHED).state_dict()  # type: ignore[arg-type]
+        state = lip_reader(PUBLISHED).state_dict()
     small = {name: torch.zeros((), dtype=t.dtype).expand(t.shape) for name, t in state.items()}
     torch.save(to_published(small), path)
     return path
