@@ -65,7 +65,6 @@ def run(
             judge=judge,
             wavs=save_wavs,
             windows=windows,
-            say=say,
         )  # fmt: skip
         for path in checkpoints
     ]

@@ -37,8 +37,8 @@ def run(options: Options) -> None:
     import torch
 
     from avb.train import checkpoint
-    from avb.train.evaluate.words import judge
-    from avb.train.evaluate.words.recogniser import Training
+    from avb.train.evaluate.words import training as judge
+    from avb.train.evaluate.words.trained import Training
     from avb.train.recipe import Recipe
     from avb.train.sounds import check_writable
     from avb.train.split import default_split, split_rows, teachable
@@ -56,7 +56,7 @@ def run(options: Options) -> None:
     say(f"split {parts.name} ({parts.source}): {counts} clips; test is not looked at")
     training = Training(epochs=options.epochs or judge.EPOCHS, seed=options.seed)
     try:
-        state = judge.train(index, parts, training, torch.device(device), say)
+        state = judge.train(index, parts, training, torch.device(device))
         facts = {"revision": revision(), "torch": str(torch.__version__), "device": device}
         checkpoint.save(options.out, state | facts)
     except OSError as error:

@@ -26,7 +26,7 @@ from avb.pipeline.errors import UsageError
 from avb.pipeline.settings import settings_for
 from avb.pipeline.stream.index import Index, load_index
 from avb.tools.cli import app
-from avb.tools.report import format, page, published, tables
+from avb.tools.report import page, published, tables
 from avb.tools.report.runs import load_run, load_runs
 from avb.train import trainer
 from avb.train.evaluate import speech as eval_l2s
@@ -199,7 +199,7 @@ def test_published_rows_load_and_each_names_a_source() -> None:
     for row in found.rows:
         assert len(row.source) > 8 and row.mark in found.marks and row.metrics and row.splits
         for name, value in row.metrics.items():
-            assert name in format.STYLES and 0 < value < 5
+            assert name in tables.STYLES and 0 < value < 5
     names = [(row.corpus, row.method) for row in found.rows]
     assert len(set(names)) == len(names)
     corpora = load_corpora()

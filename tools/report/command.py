@@ -35,7 +35,7 @@ def report(
 
     runs = load_runs(folders)
     looks = {run.name: _open(run, data, device, datasets) for run in runs} if data else {}
-    text = page.render(runs, page.build(runs, looks, clips, say))
+    text = page.render(runs, page.build(runs, looks, clips))
     _make_folder(out.parent)
     try:
         write_atomic(out, text.encode())
@@ -81,7 +81,7 @@ def plot(
 
 
 def _draw(run: Run, figure: str, look: Callable[[], Any], clip: int) -> Any:
-    from avb.tools.report import example_figures, figures
+    from avb.tools.report import figures
 
     probes = None
     if run.results:
@@ -96,13 +96,11 @@ def _draw(run: Run, figure: str, look: Callable[[], Any], clip: int) -> Any:
             raise ValueError(found["reason"])
         return figures.similarity(found)
     if figure == "tsne":
-        return example_figures.tsne(look().features(), probes)
+        return figures.tsne(look().features(), probes)
     clips = look().clips(clip)
     if len(clips) < clip:
         raise ValueError(f"--clip {clip}: the test part has {len(clips)}")
-    return (example_figures.addressing if figure == "addressing" else example_figures.mels)(
-        clips[clip - 1]
-    )
+    return (figures.addressing if figure == "addressing" else figures.mels)(clips[clip - 1])
 
 
 def _record(run: Run) -> dict[str, Any]:

@@ -179,7 +179,7 @@ class Look:
     def _spoken(self, rows: Ints) -> list[Clip]:
         """Clips with the model's mel, and sounds."""
         from avb.train.evaluate import speech
-        from avb.train.evaluate.metrics.bounds import invert_all
+        from avb.train.evaluate.metrics.griffin_lim import invert_all
 
         trained = self._trained
         if not self._index.dataset["settings"].get("keep_audio", True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import itertools
+import logging
 import wave
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -15,11 +16,10 @@ from typing import Any
 from avb.pipeline.errors import UsageError
 from avb.tools.report import figures, published, tables
 from avb.tools.report.runs import Result, Run
-from avb.tools.report.settings import differences
 from avb.tools.report.style import drawing, svg
 from avb.tools.report.tables import Table
 
-Say = Callable[[str], None]
+log = logging.getLogger(__name__)
 TEMPLATE = Path(__file__).with_name("page.html")
 TASKS = {"lip": "Lip reading", "l2s": "Lip to speech"}
 SOUNDS = {
@@ -82,14 +82,13 @@ class Section:
         self.blocks.append(Picture(svg(figure), caption))
 
 
-def build(runs: Sequence[Run], looks: dict[str, Any], clips: int, say: Say) -> list[Section]:
+def build(runs: Sequence[Run], looks: dict[str, Any], clips: int) -> list[Section]:
     """The sections of a report.
 
     Args:
         runs: to be shown.
         looks: by name of the run a `Look` at its network; without one its clips are left out.
         clips: how many of each.
-        say: takes lines of progress.
 
     Raises:
         UsageError: a clip cannot be read, or a module is missing.
@@ -101,7 +100,7 @@ def build(runs: Sequence[Run], looks: dict[str, Any], clips: int, say: Say) -> l
             sections += [_numbers(task, own), _words(task, own)]
     sections += [_memory(runs), _paired(runs)]
     for run in runs:
-        say(f"{run.name}: clips and features")
+        log.info(f"{run.name}: clips and features")
         sections.append(_seen(run, looks.get(run.name), clips))
     return sections
 
@@ -109,7 +108,7 @@ def build(runs: Sequence[Run], looks: dict[str, Any], clips: int, say: Say) -> l
 def _trained(runs: Sequence[Run]) -> Section:
     section = Section("What was trained on what", [tables.facts_table(runs)])
     for run in runs:
-        rows = [list(row) for row in differences(run)]
+        rows = run.differences()
         table = Table(f"{run.name}: recipe", ["setting", "here", "default"], rows)
         title = f"{run.name}: {len(rows)} settings that differ from the defaults"
         section.blocks.append(Fold(title, [table]))
@@ -221,8 +220,6 @@ def _paired(runs: Sequence[Run]) -> Section:
 
 def _seen(run: Run, look: Any, clips: int) -> Section:
     """Clips with their addresses, mels and sounds, and the map of features."""
-    from avb.tools.report import example_figures
-
     section = Section(f"{run.name}: {'words seen' if run.task == 'lip' else 'seen and heard'}")
     if look is None:
         text = "Clips, sounds and the map of features need the shards: avb report --data SHARDS."
@@ -235,9 +232,9 @@ def _seen(run: Run, look: Any, clips: int) -> Section:
     for clip in look.clips(clips):
         if run.slots:
             caption = f"{clip.key}: addresses under the frames and the sound they belong to"
-            section.draw(example_figures.addressing, caption, clip)
+            section.draw(figures.addressing, caption, clip)
         if clip.made_db is not None:
-            section.draw(example_figures.mels, f"{clip.key}: true mel and the model's", clip)
+            section.draw(figures.mels, f"{clip.key}: true mel and the model's", clip)
         if clip.sounds:
             players = [(title, data_uri(clip.sounds[name])) for name, title in SOUNDS.items()]
             section.blocks.append(Sounds(players))
@@ -252,7 +249,7 @@ def _seen(run: Run, look: Any, clips: int) -> Section:
         except ValueError as reason:
             section.blocks.append(Text(f"Map of features: left out, {reason}."))
             return section
-        section.draw(example_figures.tsne, caption, features, found.get("probes"))
+        section.draw(figures.tsne, caption, features, found.get("probes"))
         widths = features.visual.shape[1], features.real.shape[1]
         if widths[0] != widths[1]:
             text = "Visual features have {} numbers and audio features {}: no map holds both."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,12 @@ from avb.train.network import Data
 from avb.train.recipe import Recipe
 
 CHECKPOINTS = ("best.pt", "last.pt")
+NOT_RECORDED = "not recorded"
 
 
 @dataclass(frozen=True)
 class Result:
-    """One record of `avb eval`.
-
-    Attributes:
-        path: its file.
-        title: run and part, unique on a page.
-        record: as it was written.
-    """
+    """One record of `avb eval`, its file, and a title that is unique on a page."""
 
     path: Path
     title: str
@@ -44,7 +40,6 @@ class Run:
     """One training.
 
     Attributes:
-        folder: where it lies.
         name: unique on a page.
         recipe: every setting.
         data: shards, split, talkers, counts, revision.
@@ -67,14 +62,58 @@ class Run:
     @property
     def slots(self) -> int:
         """Slots of the memory; 0 is the baseline."""
-        from avb.tools.report.settings import model_defaults
-
         return int(self.recipe["model"].get("slots", model_defaults(self.task)["slots"]))
 
     def series(self, name: str) -> tuple[list[int], list[float]]:
         """Steps and values of one figure of the log."""
-        found = [(line["step"], line[name]) for line in self.log if line.get(name) is not None]
-        return [step for step, _ in found], [value for _, value in found]
+        lines = [line for line in self.log if line.get(name) is not None]
+        return [line["step"] for line in lines], [line[name] for line in lines]
+
+    def facts(self) -> dict[str, str]:
+        """What was trained on what, by name."""
+        data, recipe = self.data, self.recipe
+        steps = max((line["step"] for line in self.log), default=0)
+        counts = ", ".join(f"{name} {n:,}" for name, n in (data.get("counts") or {}).items())
+        talkers = data.get("speakers")
+        best = max((line["val_score"] for line in self.log if "val_score" in line), default=None)
+        return {
+            "task": {"lip": "lip reading (words)", "l2s": "lip to speech"}[self.task],
+            "corpus": f"{recipe['corpus']}, {len(data.get('labels') or [])} words in its label map",
+            "sample": "29 frames round a word" if recipe["unit"] == "word" else "a whole clip",
+            "split": f"{data.get('split', NOT_RECORDED)}"
+            f" ({data.get('split_source', NOT_RECORDED)})",
+            "talkers": ", ".join(talkers) if talkers else "all of the split",
+            "clips": counts or NOT_RECORDED,
+            "memory": f"{self.slots} slots" if self.slots else "none (0 slots, the baseline)",
+            "steps": f"{steps:,} of {recipe['steps']:,}, batches of {recipe['batch_size']}",
+            "best validation": NOT_RECORDED if best is None else f"{best:.4f}",
+            "seed": str(recipe["seed"]),
+            "device": str(data.get("device", NOT_RECORDED)),
+            "revision": f"{data.get('revision') or NOT_RECORDED}, torch {data.get('torch', '?')}",
+            "data fingerprint": str(data.get("fingerprint", NOT_RECORDED)),
+        }
+
+    def differences(self) -> list[list[str]]:
+        """Settings that differ from their defaults: dotted name, value, default."""
+        usual = Recipe(self.task).as_dict()  # type: ignore[arg-type]
+        usual["model"] = model_defaults(self.task)
+        found = []
+        for name, value in self.recipe.items():
+            if isinstance(value, dict):
+                known = usual.get(name, {})
+                found += [(f"{name}.{k}", v, known.get(k)) for k, v in value.items()]
+            else:
+                found.append((name, value, usual.get(name)))
+        return [[name, str(value), str(default)] for name, value, default in found
+                if value != default]  # fmt: skip
+
+
+@cache
+def model_defaults(task: str) -> dict[str, Any]:
+    """Arguments of the task's model with their defaults."""
+    from avb.train.tasks import find_task
+
+    return vars(find_task(task).config())
 
 
 def load_runs(folders: list[Path]) -> list[Run]:
@@ -105,8 +144,8 @@ def load_run(folder: Path, name: str | None = None) -> Run:
         what = "holds no recipe.yaml" if folder.is_dir() else "no such folder"
         raise UsageError(f"{folder}: {what}; a run is what avb train wrote")
     saved = read_yaml(path)
-    found: _Saved = checked(_Saved, saved, str(path), strict=False)
-    recipe = found.recipe.as_dict() | saved["recipe"]  # with what another version had beside it
+    known: _Saved = checked(_Saved, saved, str(path), strict=False)
+    recipe = known.recipe.as_dict() | saved["recipe"]  # with what another version had beside it
     checked(int, recipe["model"].get("slots", 0), f"{path}: recipe.model.slots")
     data = {k: v for k, v in saved["data"].items() if v is not None}
     name = name or folder.resolve().name
@@ -131,29 +170,25 @@ def _read_log(path: Path) -> list[dict[str, Any]]:
 def _results(run: Run) -> list[Result]:
     """Every JSON file of the folder that is a record of `avb eval`."""
     found = []
-    hashes: dict[str, str] | None = None
     for path in sorted(run.folder.glob("*.json")):
         try:
             record = read_json(path)
         except (OSError, ValueError) as error:
             reason = (str(error).splitlines() or ["?"])[0]
             raise UsageError(f"{path}: cannot be read as JSON ({reason})") from None
-        if not is_record(record):
-            continue
-        check_record(record, path)
-        if hashes is None:
-            hashes = _hashes(run.folder)
-        _check(run, path, record, hashes)
-        found.append(Result(path, f"{run.name}, {path.stem}", record))
+        if is_record(record):
+            check_record(record, path)
+            _check_own(run, path, record)
+            found.append(Result(path, f"{run.name}, {path.stem}", record))
     return sorted(found, key=lambda result: result.record["flags"].get("part") != "test")
 
 
-def _hashes(folder: Path) -> dict[str, str]:
-    files = [folder / name for name in CHECKPOINTS if (folder / name).is_file()]
-    return {hashlib.sha256(path.read_bytes()).hexdigest(): path.name for path in files}
+@cache
+def _hash(path: Path, modified_ns: int) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _check(run: Run, path: Path, record: dict[str, Any], hashes: dict[str, str]) -> None:
+def _check_own(run: Run, path: Path, record: dict[str, Any]) -> None:
     """Refuse a record of another model: its numbers would stand under this run's name."""
     flags = record["flags"]
     told = {
@@ -165,8 +200,10 @@ def _check(run: Run, path: Path, record: dict[str, Any], hashes: dict[str, str])
         if theirs is not None and theirs != ours:
             raise UsageError(f"{path}: a record of another run ({name} {theirs}, here {ours})")
     measured = flags.get("checkpoint_sha256")
-    if hashes and measured and measured not in hashes:
+    files = [run.folder / name for name in CHECKPOINTS if (run.folder / name).is_file()]
+    if files and measured and measured not in [_hash(f, f.stat().st_mtime_ns) for f in files]:
         raise UsageError(
-            f"{path}: measured on a checkpoint that is neither {' nor '.join(hashes.values())} of"
-            f" {run.folder} (another run, or it was trained on since); run avb eval again"
+            f"{path}: measured on a checkpoint that is neither"
+            f" {' nor '.join(file.name for file in files)} of {run.folder} (another run, or it was"
+            " trained on since); run avb eval again"
         )

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from avb.tools.report import published
-from avb.tools.report.figures import NULLS, SIDES
-from avb.tools.report.format import NONE, interval, number, titled
 from avb.tools.report.runs import Result, Run
-from avb.tools.report.settings import facts
 
+NULLS = {
+    "trained": "trained",
+    "initial": "the network at its initialisation",
+    "random_slots": "its features, random slots",
+    "features": "its features, no memory",
+    "permuted": "words permuted within a slot",
+}
+SIDES = {"source": "A_src, from video", "target": "A_tgt, from audio"}
 #: Shown beside published rows, where one of them or a run has it.
 PUBLISHED_COLUMNS = {
     "lip": ("top1", "top1_mirrored"),
@@ -19,6 +24,78 @@ PUBLISHED_COLUMNS = {
 }
 #: The trained judge's is the one to be set beside others' (evaluation.md 3.2).
 _SAME_FIGURE = {"wer": "wer_judge"}
+
+
+# How a figure is written: its name, unit and digits, and its interval behind it ---------------
+
+NONE = "\N{EN DASH}"
+#: Where a line must not break.
+SPACE = "\N{NO-BREAK SPACE}"
+
+
+class Style(NamedTuple):
+    """Title, factor, digits and unit of a figure."""
+
+    title: str
+    factor: float = 1.0
+    digits: int = 3
+    unit: str = ""
+
+
+STYLES = {
+    "top1": Style("top-1", 100, 1, "%"),
+    "top5": Style("top-5", 100, 1, "%"),
+    "macro": Style("mean over words", 100, 1, "%"),
+    "top1_mirrored": Style("top-1, mirrored clip added", 100, 1, "%"),
+    "top1_audio": Style("top-1, real audio", 100, 1, "%"),
+    "top1_both": Style("top-1, video and real audio", 100, 1, "%"),
+    "stoi": Style("STOI"),
+    "estoi": Style("ESTOI"),
+    # The phase that Griffin-Lim starts from moves the mean of ten clips by 0.02.
+    "pesq_nb8": Style("PESQ narrow band, 8 kHz", digits=2),
+    "pesq_nb16": Style("PESQ narrow band, 16 kHz", digits=2),
+    "pesq_wb16": Style("PESQ wide band", digits=2),
+    "pesq": Style("PESQ, mode not verified", digits=2),
+    "mel_distance": Style("mel distance", digits=2, unit="dB"),
+    "best_lag_ms": Style("best lag", digits=1, unit="ms"),
+    "wer": Style("word error", 100, 1, "%"),
+    "wer_judge": Style("word error, trained judge", 100, 1, "%"),
+    "wer_pocketsphinx": Style("word error, pocketsphinx", 100, 1, "%"),
+    "kl": Style("KL(A_tgt to A_src)", digits=3, unit="nats"),
+}
+
+
+def style(name: str) -> Style:
+    """How the figure of this name is written; one that is not known, with four digits."""
+    return STYLES.get(name, Style(name.replace("_", " "), digits=4))
+
+
+def titled(name: str) -> str:
+    """Title with the unit."""
+    known = style(name)
+    return f"{known.title} ({known.unit})" if known.unit else known.title
+
+
+def number(name: str, value: float | None, sign: bool = False) -> str:
+    """One value in the figure's digits, without unit."""
+    if value is None:
+        return NONE
+    _, factor, digits, _ = style(name)
+    return f"{factor * value:{'+' if sign else ''}.{digits}f}"
+
+
+def interval(name: str, entry: Any, sign: bool = False) -> str:
+    """A value with its interval, `51.7 [42.2, 60.6]`; a plain number without; else the reason."""
+    if not isinstance(entry, dict):
+        return number(name, entry, sign)
+    if entry.get("value") is None:
+        reason = entry.get("reason")
+        return f"{NONE} ({reason})" if reason else NONE
+    value, low, high = (number(name, entry.get(key), sign) for key in ("value", "low", "high"))
+    return value if entry.get("low") is None else f"{value} [{low},{SPACE}{high}]"
+
+
+# Tables -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -43,7 +120,7 @@ class Table:
 
 def facts_table(runs: Sequence[Run]) -> Table:
     """What was trained on what, a column a run."""
-    told = [facts(run) for run in runs]
+    told = [run.facts() for run in runs]
     rows = [[name, *(one[name] for one in told)] for name in told[0]]
     return Table("", ["", *(run.name for run in runs)], rows, breaks=True)
 

@@ -23,6 +23,7 @@ from avb.train.evaluate.record import read_record
 from avb.train.evaluate.words.grammar import SLOT_NAMES, word_errors
 
 Floats = NDArray[np.float64]
+Clip = dict[str, Any]
 
 #: What may differ between two records: the model, what it was trained on, the machine. Any other
 #: flag says how it was measured, and numbers with different flags are not ranked.
@@ -35,24 +36,17 @@ NUM_SEEDS = 3
 
 @dataclass(frozen=True)
 class Side:
-    """Records of one model, a seed each.
-
-    Attributes:
-        paths: files.
-        records: as `avb eval` wrote them.
-        clips: per record, what was found of each clip, by its key.
-    """
+    """Records of one model, a seed each: their files, and per record the clips by their key."""
 
     paths: list[Path]
     records: list[dict[str, Any]]
-    clips: list[dict[str, dict[str, Any]]]
+    clips: list[dict[str, Clip]]
 
-    @property
-    def seeds(self) -> list[Any]:
-        """Seed of each record."""
-        return [record["flags"].get("seed") for record in self.records]
+    def flag(self, name: str) -> list[Any]:
+        """A flag of each record."""
+        return [record["flags"].get(name) for record in self.records]
 
-    def table(self, value: Callable[[dict[str, Any]], float], keys: list[str]) -> Floats:
+    def table(self, value: Callable[[Clip], float], keys: list[str]) -> Floats:
         """A number of each clip in each record, [records x clips]; NaN where it has none."""
         return np.array([[value(clips[key]) for key in keys] for clips in self.clips], np.float64)
 
@@ -78,22 +72,25 @@ def compare(
     Raises:
         UsageError: no records, or two whose task, flags or clips differ; one line says which.
     """
-    sides = [read_side(text) for text in (first, second)]
-    every = [(p, r) for side in sides for p, r in zip(side.paths, side.records, strict=True)]
-    for path, record in every[1:]:
-        _check_flags(every[0], (path, record))
-    for side in sides:
-        _check_one_model(side)
-    keys = _common_keys(sides)
-    lip = every[0][1]["task"] == "lip"
+    sides = [read_side(first), read_side(second)]
+    keys = _check_comparable(sides)
+    record = sides[0].records[0]
     test = _Test(sides, keys, by_talker, draws, seed)
-    result = _words(test) if lip else _speech(test)
+    result = _words(test) if record["task"] == "lip" else _speech(test)
+    named = ("seed", "step", "slots", "checkpoint_sha256")
+    described = [
+        [
+            {"path": str(path)} | {name: one["flags"].get(name) for name in named}
+            for path, one in zip(side.paths, side.records, strict=True)
+        ]
+        for side in sides
+    ]
     return {
-        "task": every[0][1]["task"],
-        **{name: _describe(side) for name, side in zip("ab", sides, strict=True)},
+        "task": record["task"],
+        **dict(zip("ab", described, strict=True)),
         "clips": len(keys),
         "by_talker": by_talker,
-        "flags": {k: v for k, v in every[0][1]["flags"].items() if k not in FREE},
+        "flags": {k: v for k, v in record["flags"].items() if k not in FREE},
         **result,
         "notes": _notes(sides) + result.get("notes", []),
     }
@@ -111,89 +108,70 @@ def read_side(text: str) -> Side:
     parts = [text] if Path(text).exists() else [part for part in text.split(",") if part]
     paths: list[Path] = []
     for part in map(Path, parts):
-        found = sorted(part.glob("*.json")) if part.is_dir() else [part]
-        if not found:
+        inside = sorted(part.glob("*.json")) if part.is_dir() else [part]
+        if not inside:
             raise UsageError(f"{part}: holds no record (*.json); avb eval --out writes one")
-        paths += found
-    records = [_read(path) for path in paths]
+        paths += inside
+    records = [read_record(path) for path in paths]
     clips = [{clip["key"]: clip for clip in record["clips"]} for record in records]
-    hashes = [record["flags"].get("checkpoint_sha256") for record in records]
+    for path, record, by_key in zip(paths, records, clips, strict=True):
+        if not by_key or len(by_key) < len(record["clips"]):
+            raise UsageError(
+                f"{path}: {len(by_key)} different clips in {len(record['clips'])} entries"
+            )
+    side = Side(paths, records, clips)
+    hashes = side.flag("checkpoint_sha256")
     twice = [str(p) for p, h in zip(paths, hashes, strict=True) if h and hashes.count(h) > 1]
     if twice:
         raise UsageError(f"{', '.join(twice)}: records of one checkpoint; a seed counts once")
-    return Side(paths, records, clips)
+    for path, slots in zip(paths, side.flag("slots"), strict=True):
+        if slots != side.flag("slots")[0]:  # models that differ in more than the seed
+            first = f"{side.flag('slots')[0]} in {paths[0]}"
+            raise UsageError(f"{path}: slots {slots}, and {first}; one side is one model")
+    return side
 
 
-def _read(path: Path) -> dict[str, Any]:
-    record = read_record(path)
-    keys = [clip["key"] for clip in record["clips"]]
-    if not keys or len(set(keys)) < len(keys):
-        raise UsageError(f"{path}: {len(set(keys))} different clips in {len(keys)} entries")
-    return record
-
-
-def _check_flags(first: tuple[Path, dict[str, Any]], other: tuple[Path, dict[str, Any]]) -> None:
-    """Refuse what was measured in another way; of a judge, its hash says which one it is."""
-    (here, a), (there, b) = first, other
-    if a["task"] != b["task"]:
-        raise UsageError(f"{there}: of {b['task']}, and {here} of {a['task']}; not comparable")
-    flags = ({**a["flags"]}, {**b["flags"]})
-    for name in sorted(set(flags[0]) | set(flags[1])):
-        one, two = (_meaning(f.get(name)) for f in flags)
-        if name in FREE or one == two or (name == "wer_judge" and None in (one, two)):
-            continue
-        raise UsageError(
-            f"{there}: flag {name} is {one_line(two)}, and {one_line(one)} in {here};"
-            " not comparable"
-        )
-
-
-def _meaning(value: Any) -> Any:
-    """A flag without what goes with it: a judge is its hash, or None where there was none."""
-    if isinstance(value, dict):
-        return value.get("hash", value)
-    return value
-
-
-def _check_one_model(side: Side) -> None:
-    """Refuse to pool models that differ in more than the seed, as far as the flags say."""
-    slots = [record["flags"].get("slots") for record in side.records]
-    for path, number in zip(side.paths, slots, strict=True):
-        if number != slots[0]:
-            raise UsageError(
-                f"{path}: slots {number}, and {slots[0]} in {side.paths[0]}; one side is one model"
-            )
-
-
-def _common_keys(sides: list[Side]) -> list[str]:
+def _check_comparable(sides: list[Side]) -> list[str]:
+    """The keys that all records share; refuse other tasks, other ways of measuring, other clips."""
+    here, first = sides[0].paths[0], sides[0].records[0]
     keys = set(sides[0].clips[0])
-    for side in sides:
-        for path, clips in zip(side.paths, side.clips, strict=True):
-            more, less = sorted(set(clips) - keys), sorted(keys - set(clips))
-            if more or less:
+    every = [(p, r) for side in sides for p, r in zip(side.paths, side.records, strict=True)]
+    for there, record in every:
+        if record["task"] != first["task"]:
+            raise UsageError(
+                f"{there}: of {record['task']}, and {here} of {first['task']}; not comparable"
+            )
+        for name in sorted({*first["flags"], *record["flags"]} - FREE):
+            one, two = (_meaning(r["flags"].get(name)) for r in (first, record))
+            if one != two and not (name == "wer_judge" and None in (one, two)):
                 raise UsageError(
-                    f"{path}: other clips than {sides[0].paths[0]}: {len(more)} only here,"
-                    f" {len(less)} only there, such as {(more + less)[0]}"
+                    f"{there}: flag {name} is {one_line(two)}, and {one_line(one)} in {here};"
+                    " not comparable"
                 )
+    for there, record in every:
+        own = {clip["key"] for clip in record["clips"]}
+        more, less = sorted(own - keys), sorted(keys - own)
+        if more or less:
+            raise UsageError(
+                f"{there}: other clips than {here}: {len(more)} only here,"
+                f" {len(less)} only there, such as {(more + less)[0]}"
+            )
     return list(sides[0].clips[0])
 
 
-def _describe(side: Side) -> list[dict[str, Any]]:
-    named = ("seed", "step", "slots", "checkpoint_sha256")
-    return [
-        {"path": str(path)} | {name: record["flags"].get(name) for name in named}
-        for path, record in zip(side.paths, side.records, strict=True)
-    ]
+def _meaning(flag: Any) -> Any:
+    """A flag without what goes with it: a judge is its hash, or None where there was none."""
+    return flag.get("hash", flag) if isinstance(flag, dict) else flag
 
 
 def _notes(sides: list[Side]) -> list[str]:
-    found = []
-    a, b = (side.seeds for side in sides)
-    if sorted(map(str, a)) != sorted(map(str, b)):
-        found.append(f"seeds differ: {', '.join(map(str, a))} against {', '.join(map(str, b))}")
+    notes = []
+    a, b = (list(map(str, side.flag("seed"))) for side in sides)
+    if sorted(a) != sorted(b):
+        notes.append(f"seeds differ: {', '.join(a)} against {', '.join(b)}")
     if min(len(a), len(b)) < NUM_SEEDS:
-        found.append(f"fewer than {NUM_SEEDS} seeds: their spread, on top of the interval, is open")
-    return found
+        notes.append(f"fewer than {NUM_SEEDS} seeds: their spread, on top of the interval, is open")
+    return notes
 
 
 # Testing ------------------------------------------------------------------------------------------
@@ -213,25 +191,24 @@ class _Test:
             raise UsageError(f"--by-talker: all {len(keys)} clips are of {self.talkers[0]}")
         self.drawing: dict[str, Any] = {"draws": draws, "seed": seed}
 
-    def entry(self, a: Floats, b: Floats, mean: Callable[[Floats], float]) -> dict[str, Any]:
+    def entry(
+        self, a: Floats, b: Floats, mean: Callable[[Floats], float], difference: Any
+    ) -> dict[str, Any]:
         """Both sides' figures from [records x clips]; clips that any record lacks count nowhere."""
         known = np.isfinite(a).all(axis=0) & np.isfinite(b).all(axis=0)
-        found: dict[str, Any] = {"n": int(known.sum())}
+        entry: dict[str, Any] = {"n": int(known.sum())}
         if not known.any():
-            return found | {"a": None, "b": None, "reason": "no clip has it in every record"}
+            missing = {"a": None, "b": None, "reason": "no clip has it in every record"}
+            return entry | missing | {"difference": difference}
         by_seed = []
         for name, values, side in zip("ab", (a, b), self.sides, strict=True):
             each = [float(mean(np.where(known, row, np.nan))) for row in values]
-            found[name], found[f"{name}_each"] = float(np.mean(each)), each
-            found[f"{name}_sd"] = float(np.std(each, ddof=1)) if len(each) > 1 else None
-            by_seed.append(dict(zip(map(str, side.seeds), each, strict=True)))
+            entry[name], entry[f"{name}_each"] = float(np.mean(each)), each
+            entry[f"{name}_sd"] = float(np.std(each, ddof=1)) if len(each) > 1 else None
+            by_seed.append(dict(zip(map(str, side.flag("seed")), each, strict=True)))
         if by_seed[0].keys() == by_seed[1].keys() and len(by_seed[0]) == len(a) == len(b) > 1:
-            found["each_difference"] = {s: v - by_seed[1][s] for s, v in by_seed[0].items()}
-        return found
-
-    def all_have(self, field: str) -> bool:
-        """Whether every clip of every record has this field."""
-        return all(field in clip for s in self.sides for r in s.clips for clip in r.values())
+            entry["each_difference"] = {s: v - by_seed[1][s] for s, v in by_seed[0].items()}
+        return entry | {"difference": difference}
 
     def keys_with(self, field: str) -> list[str]:
         """The clips that have this field in every record."""
@@ -243,26 +220,27 @@ class _Test:
         """A number of each clip of either side, [records x clips] each."""
         return [side.table(value, self.keys) for side in self.sides]
 
-    def grouped(self, a: Floats, b: Floats, rows: NDArray[np.int64]) -> dict[str, float | None]:
-        """Mean of a - b over `rows` as an interval; words of one sentence are drawn together."""
-        names = [self.keys[i].split("#")[0] for i in rows]
-        unit, of = np.unique(names, return_inverse=True)
+    def word_entry(self, a: Floats, b: Floats, rows: NDArray[np.int64]) -> dict[str, Any]:
+        """Right or wrong on the words of `rows`; those of one sentence are drawn together."""
+        unit, of = np.unique([self.keys[i].split("#")[0] for i in rows], return_inverse=True)
         talkers = [name.split("/")[0] for name in unit] if self.by_talker else None
-        first, second = (np.bincount(of, weights=values[rows]) for values in (a, b))
-        count = np.bincount(of)
-        return paired_difference(first, second, talkers, denominator=count, **self.drawing)
+        a, b = a[:, rows], b[:, rows]
+        first, second = (np.bincount(of, weights=values.mean(axis=0)) for values in (a, b))
+        difference = paired_difference(
+            first, second, talkers, denominator=np.bincount(of), **self.drawing
+        )
+        return self.entry(a, b, np.mean, difference)
 
 
 def _words(test: _Test) -> dict[str, Any]:
     """Right or wrong on each word."""
     every = np.arange(len(test.keys))
-    metrics: dict[str, Any] = {}
-    for name, hit in HITS.items():
-        if test.all_have(hit):
-            a, b = test.tables(lambda clip, hit=hit: float(clip[hit]))
-            difference = test.grouped(a.mean(axis=0), b.mean(axis=0), every)
-            metrics[name] = test.entry(a, b, np.mean) | {"difference": difference}
-    a, b = test.tables(lambda clip: float(clip["right"]))
+    tables = {
+        name: test.tables(lambda clip, hit=hit: float(clip[hit]))
+        for name, hit in HITS.items()
+        if len(test.keys_with(hit)) == len(every)
+    }
+    a, b = tables["top1"]
     mean_a, mean_b = a.mean(axis=0), b.mean(axis=0)
     # Of several seeds: the mean number over all pairs of one seed of A and one of B.
     counts = {
@@ -273,22 +251,20 @@ def _words(test: _Test) -> dict[str, Any]:
     }
     # Of several seeds: clips that A reads more often than B, and the other way round.
     exact = mcnemar(mean_a > mean_b, mean_b > mean_a)
-    found: dict[str, Any] = {
-        "metrics": metrics,
+    result: dict[str, Any] = {
+        "metrics": {name: test.word_entry(a, b, every) for name, (a, b) in tables.items()},
         "counts": {name: float(values.sum()) for name, values in counts.items()},
         "mcnemar": {"a_better": exact["first_only"], "b_better": exact["second_only"]}
         | {"p": exact["p"]},
     }
     if all("#" in key for key in test.keys):
         places = np.array([int(key.split("#")[1]) for key in test.keys])
-        found["per_slot"] = {
-            SLOT_NAMES[place]: test.entry(a[:, rows], b[:, rows], np.mean)
-            | {"difference": test.grouped(mean_a, mean_b, rows)}
+        result["per_slot"] = {
+            SLOT_NAMES[place]: test.word_entry(a, b, np.flatnonzero(places == place))
             for place in np.unique(places).tolist()
-            for rows in [np.flatnonzero(places == place)]
         }
-        found["notes"] = ["McNemar takes words for independent; the interval draws sentences"]
-    return found
+        result["notes"] = ["McNemar takes words for independent; the interval draws sentences"]
+    return result
 
 
 def _speech(test: _Test) -> dict[str, Any]:
@@ -301,14 +277,17 @@ def _speech(test: _Test) -> dict[str, Any]:
         total = np.bincount(codes[known], weights=values[known], minlength=codes.max() + 1)
         return float((total[count > 0] / count[count > 0]).mean())
 
+    def value(name: str, clip: Clip) -> float:
+        return np.nan if clip["values"].get(name) is None else float(clip["values"][name])
+
     metrics: dict[str, Any] = {}
     for name in test.sides[0].records[0]["clips"][0]["values"]:
-        a, b = test.tables(partial(_value, name))
+        a, b = test.tables(partial(value, name))
         difference = mean_interval(
             a.mean(axis=0) - b.mean(axis=0), test.talkers, talker_mean=True,
             two_stage=test.by_talker, **test.drawing,
         )  # fmt: skip
-        metrics[name] = test.entry(a, b, mean) | {"difference": difference}
+        metrics[name] = test.entry(a, b, mean, difference)
     for name, field in (("wer_judge", "heard_judge"), ("wer_pocketsphinx", "heard")):
         if own := test.keys_with(field):
             part = _Test(test.sides, own, test.by_talker, **test.drawing)
@@ -320,24 +299,12 @@ def _word_errors(test: _Test, field: str) -> dict[str, Any]:
     """Word errors over words, pooled over the clips (evaluation.md 3.2)."""
     spoken = [test.sides[0].clips[0][key]["words"] for key in test.keys]
     words = np.array([len(sentence) for sentence in spoken], np.float64)
-
-    def errors(clip: dict[str, Any]) -> float:
-        found = word_errors(clip["words"], clip[field])
-        return float(found["substitutions"] + found["deletions"] + found["insertions"])
-
     try:
-        a, b = test.tables(errors)
+        a, b = test.tables(lambda clip: float(word_errors(clip["words"], clip[field])[0]))
     except ImportError:
         return {"a": None, "b": None, "n": 0, "reason": "pip install jiwer"}
     difference = paired_difference(
         a.mean(axis=0), b.mean(axis=0), test.talkers if test.by_talker else None,
         denominator=words, **test.drawing,
     )  # fmt: skip
-    pooled = test.entry(a, b, lambda row: float(row.sum() / words.sum()))
-    return pooled | {"difference": difference}
-
-
-def _value(name: str, clip: dict[str, Any]) -> float:
-    """A metric of a clip; NaN where it could not be scored."""
-    value = clip["values"].get(name)
-    return float("nan") if value is None else float(value)
+    return test.entry(a, b, lambda row: float(row.sum() / words.sum()), difference)

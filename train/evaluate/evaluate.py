@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-from collections.abc import Callable
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,12 @@ from avb.pipeline.config import Corpus
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index, Ints
 from avb.train.evaluate import addressing, speech
-from avb.train.evaluate.words.judge import load as load_judge
+from avb.train.evaluate.words import trained
 from avb.train.network import Evaluation, load_network
 from avb.train.split import split_rows, usable_rows
 from avb.train.tasks import find_task
 
+log = logging.getLogger(__name__)
 METERS = ("pystoi", "pesq", "jiwer", "pocketsphinx")
 
 
@@ -40,7 +41,6 @@ def evaluate(
     judge: Path | None = None,
     wavs: Path | None = None,
     windows: str | None = None,
-    say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Evaluate the checkpoint `path` on one part (train, val, test or all) of its split.
 
@@ -55,7 +55,6 @@ def evaluate(
         judge: speech: a file of `avb train judge`, for the word error.
         wavs: speech: a folder for the sounds that are scored.
         windows: speech: 40 frames at a time; see `eval_l2s.Extras`.
-        say: takes lines of progress.
 
     Raises:
         UsageError: a checkpoint of another task or label map, a judge that does not fit, an empty
@@ -73,7 +72,7 @@ def evaluate(
         rows = rows[~index.no_audio[rows]]
     if mute or silent:
         left = "left out" if task.needs_target_sound else "seen, not heard"
-        say(f"{mute} of these clips have no sound track ({left}), {silent} are silent")
+        log.info(f"{mute} of these clips have no sound track ({left}), {silent} are silent")
     if not rows.size:
         raise UsageError(f"{index.folder}: no clip of {part} is left to be measured")
     rows = rows[:limit]
@@ -86,8 +85,8 @@ def evaluate(
     # float32 as on a CPU: by default a GPU's convolutions round to TF32.
     exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
     with torch.no_grad(), exact:
-        heard_by = None if judge is None else load_judge(judge, index, device)
-        extras = speech.Extras(heard_by, wavs, heard_rows, strangers, windows, say)
+        heard_by = None if judge is None else trained.load(judge, index, device)
+        extras = speech.Extras(heard_by, wavs, heard_rows, strangers, windows)
         record = task.measure(evaluation, extras)
         record["addressing"] = addressing.measure(evaluation)
     record["flags"] |= {

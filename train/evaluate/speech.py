@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,16 +14,16 @@ from torch import Tensor
 from avb.pipeline.config import Mel
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index, Ints
-from avb.train.evaluate.metrics import bounds, speech
-from avb.train.evaluate.words import word_errors
-from avb.train.evaluate.words.judge import Stored
+from avb.train.evaluate.metrics import bounds, griffin_lim, speech
+from avb.train.evaluate.words import recognisers
+from avb.train.evaluate.words.trained import TrainedRecogniser
 from avb.train.network import Evaluation
 from avb.train.sounds import WavFolder, front_end, mean_mel, need
 
 GL_ITERATIONS, GL_MOMENTUM = 60, 0.99
 LOST_FRAMES = 6  # the rule 70of75 bears 240 ms
 
-Say = Callable[[str], None]
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -37,15 +38,13 @@ class Extras:
         windows: the model sees 40 frames at a time, 30 apart, as the paper's samples were made
             (paper.md 5.4). `cut` leaves out the frames after the last whole window, 5 of 75, as
             they do; `covered` adds a window that ends with the clip. None: whole clips.
-        say: takes lines of progress.
     """
 
-    judge: Stored | None = None
+    judge: TrainedRecogniser | None = None
     wavs: Path | None = None
     mean_rows: Ints | None = None
     unseen_talkers: bool = False
     windows: str | None = None
-    say: Say = lambda text: None
 
 
 @dataclass
@@ -77,7 +76,7 @@ def measure(evaluation: Evaluation, extras: Extras | None = None) -> dict[str, A
     extras = extras or Extras()
     need("pystoi", "jiwer")
     wavs = None if extras.wavs is None else WavFolder(extras.wavs)
-    say = _timed(extras.say)
+    say = _timed()
     index = evaluation.index
     mel = front_end(index)
     clips = reconstruct(evaluation, extras.windows)
@@ -91,9 +90,9 @@ def measure(evaluation: Evaluation, extras: Extras | None = None) -> dict[str, A
         for name, outputs in signals.items()
     }
     say("STOI, ESTOI, PESQ and mel distance")
-    judges = word_errors.ears(extras.judge, mel)
-    heard = word_errors.listen(
-        {**signals, "real": clips.sounds}, clips.of("words"), judges,
+    available = recognisers.available(extras.judge, mel)
+    heard = recognisers.recognise_all(
+        {**signals, "real": clips.sounds}, clips.of("words"), available,
         clips.of("talker") if unseen else None,
     )  # fmt: skip
     say("words heard")
@@ -102,7 +101,7 @@ def measure(evaluation: Evaluation, extras: Extras | None = None) -> dict[str, A
     model_score = scored["model"]
     for number, clip in enumerate(model_score["clips"]):
         clip |= _heard(heard, number)
-    files = {} if wavs is None else {"wavs": _write(wavs, clips, signals, say)}
+    files = {} if wavs is None else {"wavs": _write(wavs, clips, signals)}
     return {
         "task": "l2s",
         "metrics": model_score["metrics"],
@@ -160,7 +159,7 @@ def _signals(
         mean = mean.to(clips.true[0].device)
         mean_of = {"part": "train", "clips": count}
     signals: dict[str, Sequence[Any]] = {
-        "model": bounds.invert_all(clips.made, mel, **options),
+        "model": griffin_lim.invert_all(clips.made, mel, **options),
         **bounds.bounds(clips.sounds, clips.true, clips.of("talker"), mel, mean=mean, **options),
     }
     return signals, mean_of
@@ -208,25 +207,23 @@ def _flags(clips: Clips, extras: Extras, mean_of: dict[str, Any], corpus: str) -
     }
 
 
-def _write(
-    wavs: WavFolder, clips: Clips, signals: dict[str, Sequence[Any]], say: Say
-) -> dict[str, Any]:
+def _write(wavs: WavFolder, clips: Clips, signals: dict[str, Sequence[Any]]) -> dict[str, Any]:
     """Write what was scored, to be listened to; how many, and what had to be made quieter."""
     written = {"model": signals["model"], "griffin_lim": signals["ceiling"], "real": clips.sounds}
     for name, sounds in written.items():
         wavs.write(name, clips.of("key"), sounds)
     quieter = f", {len(wavs.scaled)} of them scaled down so as not to clip" if wavs.scaled else ""
-    say(f"{wavs.written} files in {wavs.folder}{quieter}")
+    log.info(f"{wavs.written} files in {wavs.folder}{quieter}")
     return {"files": wavs.written, "scaled_down": wavs.scaled}
 
 
-def _timed(say: Say) -> Say:
-    """Say what was done, with the seconds since the last line."""
+def _timed() -> Callable[[str], None]:
+    """Tells what was done, with the seconds since the last line."""
     last = [time.perf_counter()]
 
     def spoken(text: str) -> None:
         now = time.perf_counter()
-        say(f"{text} ({now - last[0]:.0f} s)")
+        log.info(f"{text} ({now - last[0]:.0f} s)")
         last[0] = now
 
     return spoken

@@ -13,7 +13,7 @@ import yaml
 
 from avb.pipeline.stream.index import load_index
 from avb.train import checkpoint
-from avb.train.evaluate.words.recogniser import Judge, Training, fingerprint
+from avb.train.evaluate.words.trained import SlotReader, Training, fingerprint
 from avb.train.sounds import front_end
 from fuzzing.mutate import Rng, mutate, mutate_tree
 
@@ -55,7 +55,7 @@ def make_judge(path: Path, shards: Path) -> Path:
     index = load_index(shards)
     mel, rate = front_end(index), int(index.dataset["settings"]["sample_rate"])
     torch.manual_seed(0)
-    judge = Judge(mel.n_mels)
+    judge = SlotReader(mel.n_mels)
     wer = {"wer": {"value": 0.5, "low": 0.4, "high": 0.6}}
     state: dict[str, Any] = {
         "task": "judge", "weights": judge.state_dict(), "mel": dataclasses.asdict(mel),

@@ -20,10 +20,10 @@ from avb.train.evaluate import speech as eval_l2s
 from avb.train.evaluate.evaluate import evaluate, part_rows
 from avb.train.evaluate.metrics import bounds, lip, speech
 from avb.train.evaluate.metrics.speech import score_clip, summarise
-from avb.train.evaluate.words import judge as judging
-from avb.train.evaluate.words import word_errors
+from avb.train.evaluate.words import recognisers, training
+from avb.train.evaluate.words import trained as recogniser
 from avb.train.evaluate.words.grammar import word_error_rate
-from avb.train.evaluate.words.recogniser import Training, fingerprint, transcribe
+from avb.train.evaluate.words.trained import Training, fingerprint, transcribe
 from avb.train.split import split_rows
 
 
@@ -112,7 +112,7 @@ def judge(grid: Index, tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("jiwer", reason="word errors are counted with the extra eval")
     path = tmp_path_factory.mktemp("judge") / "judge.pt"
     parts = split_rows(grid, load_corpora()["grid"], "vcagan-16-7-10")
-    state = judging.train(grid, parts, Training(epochs=2), torch.device("cpu"))
+    state = training.train(grid, parts, Training(epochs=2), torch.device("cpu"))
     test = split_rows(grid, load_corpora()["grid"], "vcagan-16-7-10", need=("test",)).rows["test"]
     state["data"]["keys"].append(grid.key(test[0]))
     checkpoint.save(path, state)
@@ -157,11 +157,11 @@ def test_both_judges_hear_every_signal(
             assert record["per_slot"][name][kind] == rate["per_slot"]
     rows = split_rows(grid, load_corpora()["grid"], "vcagan-16-7-10").rows["test"]
     real = [one for batch in sounds.read_mels(grid, rows) for one in batch]
-    stored = judging.load(judge, grid)
+    stored = recogniser.load(judge, grid)
     # What is heard in the stored sound is what is heard in the stored log-mels of it.
-    assert [c["heard_in"]["real"]["judge"] for c in clips] == transcribe(stored.judge, real)
+    assert [c["heard_in"]["real"]["judge"] for c in clips] == transcribe(stored.network, real)
     flag = record["flags"]["wer_judge"]
-    assert flag["hash"] == fingerprint(stored.judge) and flag["split"] == "vcagan-16-7-10"
+    assert flag["hash"] == fingerprint(stored.network) and flag["split"] == "vcagan-16-7-10"
     assert flag["own_wer"]["real"]["value"] is not None and flag["judge_saw_test"] == 1
 
 
@@ -256,7 +256,7 @@ def test_the_mean_of_the_training_clips_is_the_floor(
     # Shards without a training clip have the mean of what is evaluated, and say so.
     alone = speech_run.with_name("alone.pt")
     changed(speech_run, alone, speakers=["s2"])
-    monkeypatch.setattr(word_errors, "ears", lambda judge, mel: {})
+    monkeypatch.setattr(recognisers, "available", lambda judge, mel: {})
     record = evaluate("l2s", alone, grid, corpus, limit=1)
     assert record["flags"]["mean_mel"] == {"part": "evaluated", "clips": 1}
 

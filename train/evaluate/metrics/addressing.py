@@ -64,14 +64,10 @@ class Pairs:
 
 
 def segment_vectors(frames: ArrayLike, spans: Sequence[tuple[int, int]]) -> Floats:
-    """Mean vector of each span, [spans x N]; of addresses, a distribution again.
-
-    Args:
-        frames: [T x N] of one clip.
-        spans: first frame and the one after the last, of each segment.
+    """Mean vector of each span of [T x N] frames, [spans x N]; of addresses, a distribution again.
 
     Raises:
-        ValueError: a span is empty or outside of the clip.
+        ValueError: a span (first frame, and the one after the last) is empty or outside.
     """
     rows = np.asarray(frames, np.float64)
     for start, end in spans:
@@ -94,10 +90,10 @@ def random_addresses(
     features: ArrayLike, slots: int, radius: float = 16.0, seed: int = 0
 ) -> Floats:
     """Null model: features addressing a memory of random slots, [T x N] (equations 1 and 2)."""
+    from scipy.special import softmax
+
     memory = np.random.default_rng(seed).normal(size=(slots, np.shape(features)[-1]))
-    logits = radius * unit_rows(features) @ unit_rows(memory).T
-    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return weights / weights.sum(axis=-1, keepdims=True)
+    return softmax(radius * unit_rows(features) @ unit_rows(memory).T, axis=-1)
 
 
 def unit_rows(vectors: ArrayLike) -> Floats:
@@ -107,17 +103,14 @@ def unit_rows(vectors: ArrayLike) -> Floats:
 
 
 def draw_pairs(
-    segments: Segments,
-    across: Across = "clips",
-    seed: int = 0,
-    per_word: int = PAIRS_PER_WORD,
+    segments: Segments, across: Across = "clips", seed: int = 0, per_word: int = PAIRS_PER_WORD,
     most: int = MOST_PAIRS,
-) -> Pairs:
+) -> Pairs:  # fmt: skip
     """Different pairs without repetition; which ones depends on `segments` and the seed alone.
 
     Args:
         segments: to pair.
-        across: `clips`: the two are from different clips; `talkers`: from different talkers.
+        across: whether the two are from different clips or from different talkers.
         seed: decides the draw.
         per_word: pairs of each kind for a word, fewer where there are not as many.
         most: pairs in all; beyond, each kind is thinned to its third.
@@ -150,12 +143,7 @@ def draw_pairs(
 
 
 def _distinct_pairs(
-    own: Ints,
-    partners: Ints,
-    apart: Ints,
-    place: Ints,
-    limit: int,
-    rng: np.random.Generator,
+    own: Ints, partners: Ints, apart: Ints, place: Ints, limit: int, rng: np.random.Generator
 ) -> Ints:
     """Up to `limit` pairs that differ in `apart` and agree in `place`.
 
@@ -181,15 +169,6 @@ def similarities(vectors: ArrayLike, pairs: Ints) -> Floats:
     return np.einsum("pn,pn->p", unit[pairs[:, 0]], unit[pairs[:, 1]])
 
 
-def auc(positive: ArrayLike, negative: ArrayLike) -> float:
-    """Chance that a positive is above a negative; ties count half."""
-    from scipy.stats import rankdata
-
-    high, low = np.asarray(positive), np.asarray(negative)
-    ranks = rankdata(np.concatenate([high, low]))[: len(high)]
-    return float((ranks.mean() - (len(high) + 1) / 2) / len(low))
-
-
 class Discrimination:
     """How well segment vectors tell words apart, on given pairs, with resampled values.
 
@@ -200,30 +179,14 @@ class Discrimination:
     """
 
     def __init__(
-        self,
-        vectors: ArrayLike,
-        segments: Segments,
-        pairs: Pairs,
-        draws: int = DRAWS,
+        self, vectors: ArrayLike, segments: Segments, pairs: Pairs, draws: int = DRAWS,
         seed: int = 0,
-    ) -> None:
-        """Measure.
-
-        Args:
-            vectors: [S x anything]: addresses, or features for the null model of the features.
-            segments: what they are of.
-            pairs: from `draw_pairs`.
-            draws: resamplings of clips.
-            seed: decides them.
-        """
+    ) -> None:  # fmt: skip
+        """Measure [S x anything]: addresses, or features for the null model of the features."""
         clips, clip_of = np.unique(segments.clips, return_inverse=True)
         kinds = {
             kind: _Scored(similarities(vectors, rows), clip_of[rows.T])
-            for kind, rows in (
-                ("same", pairs.same),
-                ("other", pairs.other),
-                ("within", pairs.within),
-            )
+            for kind, rows in vars(pairs).items()
         }
         same_place, within_place = (segments.places[p[:, 0]] for p in (pairs.same, pairs.within))
         anywhere = _Contrast(kinds["same"], kinds["other"])
@@ -317,13 +280,7 @@ def _ratio(above: Floats, below: Floats) -> Floats:
 def agreement(
     source: Sequence[ArrayLike], target: Sequence[ArrayLike], draws: int = DRAWS, seed: int = 0
 ) -> dict[str, Interval]:
-    """How well A_src of video matches A_tgt of audio, means over frames, clips resampled.
-
-    Args:
-        source: A_src, [T x N] of each clip; rows sum to 1.
-        target: A_tgt, the same shapes.
-        draws: resamplings.
-        seed: decides them.
+    """How well A_src matches A_tgt, [T x N] of each clip: means over frames, clips resampled.
 
     Returns:
         `kl`: KL(A_tgt || A_src) in nats; `top1`: share of frames whose heaviest slot is the same;
@@ -345,12 +302,10 @@ def agreement(
 def slot_usage(addresses: Sequence[ArrayLike]) -> dict[str, float]:
     """How many slots do the work; a dead or a one-hot memory looks good on cosine alone.
 
-    Args:
-        addresses: [T x N] of each clip; rows sum to 1.
-
     Returns:
-        `slots`: N; `entropy` of the mean address in nats and `entropy_share` of ln N; `used`:
-        slots with a mean weight above 1 / (10 N); `mean_max`: mean weight of the heaviest slot.
+        Of addresses [T x N] of each clip: `slots`: N; `entropy` of the mean address in nats and
+        `entropy_share` of ln N; `used`: slots with a mean weight above 1 / (10 N); `mean_max`:
+        mean weight of the heaviest slot.
     """
     rows = np.concatenate([np.asarray(a, np.float64) for a in addresses])
     mean, slots = rows.mean(axis=0), rows.shape[1]

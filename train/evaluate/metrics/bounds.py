@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,47 +10,16 @@ import torch
 from torch import Tensor
 
 from avb.pipeline.config import Mel
-from avb.train.evaluate.metrics.griffin_lim import invert_mel
+from avb.train.evaluate.metrics.griffin_lim import invert_all
 from avb.train.evaluate.metrics.speech import RATE, Sound
 
-#: Clips that are inverted at once on an accelerator, and on the CPU: there more fall out of its
-#: caches and into pages that are given back each round (64: 0.67 s a clip, 4: 0.23 s).
-_BATCH, _CPU_BATCH = 64, 4
 _WELCH = 1024  # samples; a shorter sound, of one picture, is padded to have the same bins
 
 
-def invert_all(mels: Sequence[Tensor], mel: Mel, **options: Any) -> list[Sound]:
-    """`invert_mel` of clips of any lengths: float32 [M * hop] each, in order.
-
-    Args:
-        mels: log-mels [n_mels x M], on the device that is to do it.
-        mel: their front end.
-        options: for `invert_mel`.
-    """
-    by_length: dict[int, list[int]] = defaultdict(list)
-    for i, one in enumerate(mels):
-        by_length[one.shape[-1]].append(i)
-    sounds: dict[int, Sound] = {}
-    size = _CPU_BATCH if mels and mels[0].device.type == "cpu" else _BATCH
-    for alike in by_length.values():
-        for start in range(0, len(alike), size):
-            rows = alike[start : start + size]
-            batch = torch.stack([mels[i] for i in rows])
-            found = invert_mel(batch, mel, RATE, **options).cpu().numpy()
-            sounds.update(zip(rows, found, strict=True))
-    return [sounds[i] for i in range(len(mels))]
-
-
 def bounds(
-    sounds: Sequence[Sound],
-    mels: Sequence[Tensor],
-    talkers: Sequence[Any],
-    mel: Mel,
-    *,
-    mean: Tensor | None = None,
-    seed: int = 0,
-    **options: Any,
-) -> dict[str, list[Sound | None]]:
+    sounds: Sequence[Sound], mels: Sequence[Tensor], talkers: Sequence[Any], mel: Mel, *,
+    mean: Tensor | None = None, seed: int = 0, **options: Any,
+) -> dict[str, list[Sound | None]]:  # fmt: skip
     """Signals to be scored against `sounds` in place of a model's.
 
     Args:
@@ -125,17 +93,11 @@ def speech_shaped_noise(
     from scipy.signal import welch
 
     names = [str(talker) for talker in talkers]
-    spectra = {
-        talker: np.mean(
-            [
-                welch(fit_length(s, max(len(s), _WELCH)), RATE, nperseg=_WELCH)[1]
-                for s, t in zip(sounds, names, strict=True)
-                if t == talker
-            ],
-            axis=0,
-        )
-        for talker in dict.fromkeys(names)
-    }
+    own: dict[str, list[Any]] = {name: [] for name in names}
+    for sound, name in zip(sounds, names, strict=True):
+        padded = fit_length(sound, max(len(sound), _WELCH))
+        own[name].append(welch(padded, RATE, nperseg=_WELCH)[1])
+    spectra = {name: np.mean(found, axis=0) for name, found in own.items()}
     noises = []
     for number, (sound, talker) in enumerate(zip(sounds, names, strict=True)):
         white = np.random.default_rng([seed, number]).normal(size=len(sound))

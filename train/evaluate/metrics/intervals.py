@@ -3,7 +3,11 @@
 A figure is a ratio of two sums over clips (a mean has ones below, a word error rate has words), so
 one bootstrap serves all: clips are drawn with replacement, or talkers and then clips of each, and
 the percentiles of the recomputed ratio are the interval. The draws depend on the seed, the number
-of clips and their talkers alone: two figures of the same clips are resampled alike.
+of clips and their talkers alone: two figures of the same clips are resampled alike, which
+`scipy.stats.bootstrap` cannot promise, nor can it draw talkers.
+
+In all functions `talkers`, if given, are drawn first, then as many clips of each as it has (for a
+claim about unseen talkers); `draws` is the number of resamplings and `seed` decides them.
 """
 
 from __future__ import annotations
@@ -26,13 +30,6 @@ def resample_counts(
     num_clips: int, talkers: Sequence[Any] | None = None, draws: int = DRAWS, seed: int = 0
 ) -> Iterator[Floats]:
     """How often each clip is drawn: chunks [b x clips] that add up to `draws` rows.
-
-    Args:
-        num_clips: clips to draw from; each draw takes as many, with replacement.
-        talkers: talker of each clip. If given, talkers are drawn first, with replacement, then
-            for each of them as many of its clips as it has: with 10 talkers the talker is the unit.
-        draws: resamplings.
-        seed: decides them all.
 
     Raises:
         ValueError: no clips, or not one talker for each clip.
@@ -65,26 +62,16 @@ def _two_stage(
     drawn = rng.integers(0, len(members), (rows, len(members)))
     cells = []
     for code, clips in enumerate(members):
-        takes = (drawn == code).sum(axis=1) * len(clips)
-        row_of = np.repeat(np.arange(rows), takes)
-        picked = rng.integers(0, len(clips), len(row_of))
-        cells.append(row_of * num_clips + clips[picked])
+        row_of = np.repeat(np.arange(rows), (drawn == code).sum(axis=1) * len(clips))
+        cells.append(row_of * num_clips + clips[rng.integers(0, len(clips), len(row_of))])
     return np.concatenate(cells)
 
 
 def ratio_draws(
-    numerator: Any,
-    denominator: Any,
-    talkers: Sequence[Any] | None = None,
-    draws: int = DRAWS,
+    numerator: Any, denominator: Any, talkers: Sequence[Any] | None = None, draws: int = DRAWS,
     seed: int = 0,
-) -> Floats:
-    """Resampled ratios of column sums.
-
-    Args:
-        numerator: [clips x k], an array or a scipy sparse matrix.
-        denominator: the same shape.
-        talkers, draws, seed: see `resample_counts`.
+) -> Floats:  # fmt: skip
+    """Resampled ratios of column sums of [clips x k], arrays or scipy sparse matrices.
 
     Returns:
         float64 [draws x k], NaN where the drawn clips have no denominator.
@@ -107,40 +94,26 @@ def percentiles(value: float, draws: ArrayLike) -> Interval:
 
 
 def ratio_interval(
-    numerator: ArrayLike,
-    denominator: ArrayLike,
-    talkers: Sequence[Any] | None = None,
-    draws: int = DRAWS,
-    seed: int = 0,
-) -> Interval:
-    """Sum of one over sum of the other, such as errors over words, with its 95 % interval.
-
-    Args:
-        numerator: [clips].
-        denominator: [clips], not negative.
-        talkers, draws, seed: see `resample_counts`.
-    """
+    numerator: ArrayLike, denominator: ArrayLike, talkers: Sequence[Any] | None = None,
+    draws: int = DRAWS, seed: int = 0,
+) -> Interval:  # fmt: skip
+    """Sum over sum, [clips] each, such as errors over words, with its 95 % interval."""
     above, below = (np.asarray(v, np.float64).reshape(-1, 1) for v in (numerator, denominator))
     value = float(above.sum() / below.sum()) if below.sum() > 0 else float("nan")
     return percentiles(value, ratio_draws(above, below, talkers, draws, seed))
 
 
 def mean_interval(
-    values: ArrayLike,
-    talkers: Sequence[Any] | None = None,
-    *,
-    talker_mean: bool = False,
-    two_stage: bool = False,
-    draws: int = DRAWS,
-    seed: int = 0,
-) -> Interval:
-    """Mean with its 95 % interval; NaN (could not be scored) counts nowhere.
+    values: ArrayLike, talkers: Sequence[Any] | None = None, *, talker_mean: bool = False,
+    two_stage: bool = False, draws: int = DRAWS, seed: int = 0,
+) -> Interval:  # fmt: skip
+    """Mean of [clips] with its 95 % interval; NaN (could not be scored) counts nowhere.
 
     Args:
         values: [clips].
         talkers: talker of each clip, for either of the next two.
         talker_mean: mean per talker, then over talkers; otherwise the plain mean over clips.
-        two_stage: draw talkers, then clips, for a claim about unseen talkers; otherwise clips.
+        two_stage: whether talkers are drawn, then clips; otherwise clips.
         draws: resamplings.
         seed: decides them.
     """
@@ -154,23 +127,12 @@ def mean_interval(
 
 
 def paired_difference(
-    first: ArrayLike,
-    second: ArrayLike,
-    talkers: Sequence[Any] | None = None,
-    *,
-    denominator: ArrayLike | None = None,
-    draws: int = DRAWS,
-    seed: int = 0,
-) -> Interval:
-    """First minus second of two systems on the same clips; clips that lack either count nowhere.
+    first: ArrayLike, second: ArrayLike, talkers: Sequence[Any] | None = None, *,
+    denominator: ArrayLike | None = None, draws: int = DRAWS, seed: int = 0,
+) -> Interval:  # fmt: skip
+    """First minus second of two systems on the same [clips]; who lack either count nowhere.
 
-    Args:
-        first: [clips], in the same order as `second`.
-        second: [clips].
-        talkers: if given, talkers are drawn, then clips.
-        denominator: [clips], for a pooled ratio: words, where the others are word errors.
-        draws: resamplings.
-        seed: decides them.
+    `denominator` [clips] is for a pooled ratio: words, where the others are word errors.
 
     Raises:
         ValueError: the two differ in length.
@@ -185,20 +147,16 @@ def paired_difference(
 
 
 def mcnemar(first: ArrayLike, second: ArrayLike) -> dict[str, float]:
-    """Exact two-sided McNemar test of two systems that are right or wrong on the same clips.
-
-    Args:
-        first: bool [clips], whether the first system is right.
-        second: bool [clips].
+    """Exact two-sided McNemar test of two systems, bool [clips]: who is right on the same clips.
 
     Returns:
         `first_only` and `second_only`, clips that just one has right, and `p`; 1 if there is none.
     """
-    from scipy.stats import binom
+    from scipy.stats import binomtest
 
     a, b = np.asarray(first, bool), np.asarray(second, bool)
     if a.shape != b.shape:
         raise ValueError(f"McNemar of {a.size} and {b.size} clips; expected the same clips")
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
-    tail = float(binom.cdf(min(only_a, only_b), only_a + only_b, 0.5))
-    return {"first_only": only_a, "second_only": only_b, "p": min(1.0, 2 * tail)}
+    p = float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+    return {"first_only": only_a, "second_only": only_b, "p": p}

@@ -31,11 +31,7 @@ HITS = {
 def label_ranks(logits: ArrayLike, labels: ArrayLike) -> NDArray[np.int64]:
     """How many classes come before the right one, [n]; 0 is a top-1 hit, below 5 a top-5 hit.
 
-    Of equal logits the lower class index comes first.
-
-    Args:
-        logits: float [n x classes], finite.
-        labels: int [n].
+    Of equal logits the lower class index comes first. Logits are float [n x classes], labels [n].
 
     Raises:
         ValueError: shapes do not fit, a label is no class, or a logit is not finite.
@@ -54,15 +50,9 @@ def label_ranks(logits: ArrayLike, labels: ArrayLike) -> NDArray[np.int64]:
 
 
 def score(
-    logits: ArrayLike,
-    labels: ArrayLike,
-    classes: Sequence[str],
-    *,
-    talkers: Sequence[Any] | None = None,
-    places: Sequence[int] | None = None,
-    draws: int = DRAWS,
-    seed: int = 0,
-) -> dict[str, Any]:
+    logits: ArrayLike, labels: ArrayLike, classes: Sequence[str], *,
+    talkers: Sequence[Any] | None = None, places: Sequence[int] | None = None, draws: int = DRAWS,
+) -> dict[str, Any]:  # fmt: skip
     """Every figure of one pass over a test set.
 
     Args:
@@ -73,7 +63,6 @@ def score(
             come from few sentences, giving the sentences instead widens intervals honestly.
         places: place of each word in its sentence (0 to 5, the `#3` of its key); None: no slots.
         draws: resamplings.
-        seed: decides them.
 
     Returns:
         `metrics` (`top1`, `top5`, `macro`: the mean over classes that occur), `per_class`,
@@ -84,7 +73,7 @@ def score(
     right = np.asarray(labels, np.int64)
     ranks = label_ranks(logits, right)
     predicted = np.asarray(logits).argmax(axis=1)  # the first of equals, so the lower index
-    drawing: dict[str, Any] = {"talkers": talkers, "draws": draws, "seed": seed}
+    drawing: dict[str, Any] = {"talkers": talkers, "draws": draws}
     ones = np.ones(len(right))
     lengths = np.array([len(name) for name in classes])[right]
     per_class, macro = _by_group(ranks == 0, right, classes, **drawing)
@@ -122,13 +111,9 @@ def confusions(
 
 
 def _by_group(
-    hits: NDArray[np.bool_],
-    codes: NDArray[np.int64],
-    names: Sequence[Any],
-    talkers: Sequence[Any] | None,
-    draws: int,
-    seed: int,
-) -> tuple[dict[str, dict[str, Any]], Interval]:
+    hits: NDArray[np.bool_], codes: NDArray[np.int64], names: Sequence[Any],
+    talkers: Sequence[Any] | None, draws: int,
+) -> tuple[dict[str, dict[str, Any]], Interval]:  # fmt: skip
     """Accuracy of each group that occurs, and their mean, from the same resamplings."""
     from scipy.sparse import csr_array
 
@@ -137,7 +122,7 @@ def _by_group(
     shape = (len(codes), len(present))
     above = csr_array((hits.astype(np.float64), cells), shape)
     below = csr_array((np.ones(len(codes)), cells), shape)
-    ratios = ratio_draws(above, below, talkers, draws, seed)
+    ratios = ratio_draws(above, below, talkers, draws)
     counts = np.bincount(column)
     values = np.bincount(column, weights=hits) / counts
     groups = {

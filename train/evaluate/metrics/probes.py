@@ -21,15 +21,9 @@ CANDIDATES = 100
 
 
 def probe(
-    first: ArrayLike,
-    second: ArrayLike,
-    clips: ArrayLike,
-    *,
-    folds: int = FOLDS,
-    penalty: float = 1e-2,
-    draws: int = DRAWS,
-    seed: int = 0,
-) -> Interval:
+    first: ArrayLike, second: ArrayLike, clips: ArrayLike, *, folds: int = FOLDS,
+    penalty: float = 1e-2, draws: int = DRAWS, seed: int = 0,
+) -> Interval:  # fmt: skip
     """Held-out accuracy of a ridge classifier that tells two kinds of features, chance 0.5.
 
     Args:
@@ -73,14 +67,9 @@ def _ridge(rows: Floats, side: Floats, held: Floats, penalty: float) -> Floats:
 
 
 def retrieval(
-    recalled: ArrayLike,
-    real: ArrayLike,
-    clips: ArrayLike,
-    *,
-    candidates: int = CANDIDATES,
-    draws: int = DRAWS,
-    seed: int = 0,
-) -> Interval:
+    recalled: ArrayLike, real: ArrayLike, clips: ArrayLike, *, candidates: int = CANDIDATES,
+    draws: int = DRAWS, seed: int = 0,
+) -> Interval:  # fmt: skip
     """How often a recalled frame is closest to its own real frame among those of other clips.
 
     Args:

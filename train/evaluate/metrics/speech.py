@@ -23,15 +23,7 @@ Sound = NDArray[np.float32]
 LengthRule = Literal["min", "70of75"]
 
 RATE = 16_000
-METRICS = (
-    "stoi",
-    "estoi",
-    "pesq_nb8",
-    "pesq_nb16",
-    "pesq_wb16",
-    "mel_distance",
-    "best_lag_ms",
-)
+METRICS = ("stoi", "estoi", "pesq_nb8", "pesq_nb16", "pesq_wb16", "mel_distance", "best_lag_ms")
 #: How much the two may differ in length: a video frame, or the five that windows of 40 frames
 #: with a stride of 30 leave out of 75 (model.md 2.5), and one more.
 MOST_MS = {"min": 40, "70of75": 240}
@@ -202,11 +194,7 @@ def _overlap_correlation(first: Sound, second: Sound, lag: int) -> float:
 
 
 def summarise(
-    clips: Sequence[Mapping[str, Any]],
-    *,
-    unseen_talkers: bool = False,
-    draws: int = DRAWS,
-    seed: int = 0,
+    clips: Sequence[Mapping[str, Any]], *, unseen_talkers: bool = False, draws: int = DRAWS
 ) -> dict[str, Any]:
     """Means of what `score_clip` found: derived from the per-clip records alone.
 
@@ -214,7 +202,6 @@ def summarise(
         clips: each with `key`, `talker`, `values` and `failures`.
         unseen_talkers: whether intervals draw talkers and then clips, or clips.
         draws: resamplings.
-        seed: decides them.
 
     Returns:
         `metrics`: mean per talker, then over talkers, as {"value", "low", "high", "n"}, with the
@@ -222,11 +209,11 @@ def summarise(
         each; `failures`: per metric, the `key` and `reason` of each clip without it.
     """
     talkers = [str(clip["talker"]) for clip in clips]
-    drawing: dict[str, Any] = {"two_stage": unseen_talkers, "draws": draws, "seed": seed}
+    drawing: dict[str, Any] = {"two_stage": unseen_talkers, "draws": draws}
     names = list(dict.fromkeys(name for clip in clips for name in clip["values"]))
     summary: dict[str, Any] = {"metrics": {}, "plain": {}, "talkers": {}, "failures": {}}
     for name in names:
-        values = np.array([_number(clip["values"][name]) for clip in clips])
+        values = np.array([clip["values"][name] for clip in clips], np.float64)  # None is NaN
         failed = [
             {"key": clip["key"], "reason": clip["failures"][name]}
             for clip in clips
@@ -245,7 +232,3 @@ def summarise(
         if failed:
             summary["failures"][name] = failed
     return summary
-
-
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else float(value)

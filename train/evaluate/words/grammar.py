@@ -1,8 +1,4 @@
-"""A GRID sentence as six slots, each with its own words, and its word errors by slot.
-
-No word occurs in two slots, so of two sentences of six slots the edit distance is the number of
-slots that differ.
-"""
+"""A GRID sentence as six slots, each with its own words, and its word errors by slot."""
 
 from __future__ import annotations
 
@@ -15,7 +11,7 @@ from avb.pipeline.corpora.grid import SLOTS
 from avb.train.evaluate.metrics.intervals import DRAWS, ratio_interval
 
 SLOT_NAMES = ("command", "colour", "preposition", "letter", "digit", "adverb")
-#: The words of each slot: 4, 4, 4, 25, 10 and 4.
+#: The words of each slot: 4, 4, 4, 25, 10 and 4; no word is in two slots.
 SLOT_WORDS: tuple[tuple[str, ...], ...] = tuple(tuple(slot.values()) for slot in SLOTS)
 
 
@@ -33,75 +29,53 @@ def slot_targets(words: Sequence[str]) -> list[int]:
     return [known.index(word) for word, known in zip(words, SLOT_WORDS, strict=True)]
 
 
-def slot_words(targets: Sequence[int]) -> list[str]:
-    """The six words that `slot_targets` numbered."""
-    return [words[i] for words, i in zip(SLOT_WORDS, targets, strict=True)]
+def is_sentence(words: Sequence[str]) -> bool:
+    """Whether these are the six words of a GRID sentence."""
+    try:
+        return bool(slot_targets(words))
+    except ValueError:
+        return False
 
 
-def word_errors(reference: Sequence[str], hypothesis: Sequence[str]) -> dict[str, Any]:
-    """Substitutions, deletions and insertions of one sentence, aligned by jiwer.
+def word_errors(reference: Sequence[str], hypothesis: Sequence[str]) -> tuple[int, list[bool]]:
+    """Substitutions + deletions + insertions of one sentence, and which reference words are wrong.
 
-    Returns:
-        `substitutions`, `deletions`, `insertions`, `words` (of the reference), and `wrong`: for
-        each reference word whether it was substituted or deleted.
+    Aligned by jiwer; an inserted word makes no reference word wrong.
     """
     import jiwer
 
-    wrong = [False] * len(reference)
     if not hypothesis:  # jiwer would take "" for a word where the reference is empty too
-        return {
-            "substitutions": 0,
-            "deletions": len(reference),
-            "insertions": 0,
-            "words": len(reference),
-            "wrong": [True] * len(reference),
-        }
-    found = jiwer.process_words(
-        " ".join(reference).lower(),
-        " ".join(hypothesis).lower(),
-    )
+        return len(reference), [True] * len(reference)
+    found = jiwer.process_words(" ".join(reference).lower(), " ".join(hypothesis).lower())
+    wrong = [False] * len(reference)
     for chunk in found.alignments[0]:
         if chunk.type in ("substitute", "delete"):
             wrong[chunk.ref_start_idx : chunk.ref_end_idx] = [True] * (
                 chunk.ref_end_idx - chunk.ref_start_idx
             )
-    return {
-        "substitutions": found.substitutions,
-        "deletions": found.deletions,
-        "insertions": found.insertions,
-        "words": len(reference),
-        "wrong": wrong,
-    }
+    return found.substitutions + found.deletions + found.insertions, wrong
 
 
 def word_error_rate(
-    references: Sequence[Sequence[str]],
-    hypotheses: Sequence[Sequence[str]],
-    talkers: Sequence[Any] | None = None,
-    draws: int = DRAWS,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """(S + D + I) / reference words, pooled over the clips, with intervals.
+    references: Sequence[Sequence[str]], hypotheses: Sequence[Sequence[str]],
+    talkers: Sequence[Any] | None = None, draws: int = DRAWS,
+) -> dict[str, Any]:  # fmt: skip
+    """Word errors over reference words, pooled over the clips, with intervals.
 
-    Args:
-        references: words of each clip.
-        hypotheses: what was recognised, any number of words each.
-        talkers: if given, intervals draw talkers, then clips.
-        draws: resamplings.
-        seed: decides them.
+    With `talkers`, intervals draw talkers, then clips.
 
     Returns:
-        `wer` {"value", "low", "high"}; `per_slot`, the share of wrong or missing words at each
-        place of six-word references (insertions belong to no place); `clips`: see `word_errors`.
+        `wer` {"value", "low", "high"}, and `per_slot`, the share of wrong or missing words at each
+        place of six-word references.
     """
     clips = [word_errors(r, h) for r, h in zip(references, hypotheses, strict=True)]
-    errors = [c["substitutions"] + c["deletions"] + c["insertions"] for c in clips]
+    lengths = [len(reference) for reference in references]
     per_slot = {}
-    if all(c["words"] == len(SLOT_NAMES) for c in clips):
-        wrong = np.array([c["wrong"] for c in clips], np.float64)
+    if all(length == len(SLOT_NAMES) for length in lengths):
+        wrong = np.array([wrong for _, wrong in clips], np.float64)
         per_slot = {
-            name: ratio_interval(wrong[:, i], np.ones(len(clips)), talkers, draws, seed)
+            name: ratio_interval(wrong[:, i], np.ones(len(clips)), talkers, draws)
             for i, name in enumerate(SLOT_NAMES)
         }
-    wer = ratio_interval(errors, [c["words"] for c in clips], talkers, draws, seed)
-    return {"wer": wer, "per_slot": per_slot, "clips": clips}
+    wer = ratio_interval([errors for errors, _ in clips], lengths, talkers, draws)
+    return {"wer": wer, "per_slot": per_slot}

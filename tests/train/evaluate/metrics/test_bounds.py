@@ -15,11 +15,11 @@ from avb.pipeline.config import Mel
 from avb.train.evaluate.metrics.bounds import (
     bounds,
     fit_length,
-    invert_all,
     mean_log_mel,
     other_clips,
     speech_shaped_noise,
 )
+from avb.train.evaluate.metrics.griffin_lim import invert_all
 from avb.train.evaluate.metrics.speech import score_clip
 
 RATE = 16_000

@@ -23,10 +23,10 @@ from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index
 from avb.tools.cli import app
 from avb.train import checkpoint, sounds
-from avb.train.evaluate.metrics.bounds import invert_all
-from avb.train.evaluate.words import judge
+from avb.train.evaluate.metrics.griffin_lim import invert_all
+from avb.train.evaluate.words import trained, training
 from avb.train.evaluate.words.grammar import slot_targets, word_error_rate
-from avb.train.evaluate.words.recogniser import Judge, Training, fingerprint, transcribe
+from avb.train.evaluate.words.trained import SlotReader, Training, fingerprint, transcribe
 from avb.train.split import Parts, split_rows
 
 pytest.importorskip("jiwer", reason="word errors are counted with the extra eval")
@@ -71,22 +71,22 @@ def test_only_training_clips_are_learnt_from_and_only_validation_clips_measured(
         read.append(keys(index, rows))
         return real_read(index, rows)
 
-    def train_judge(mels: Any, words: Any, training: Any, report: Any) -> Judge:
-        taught.extend((mels.clone(), words.clone(), training))
-        return Judge().eval()
+    def fit(mels: Any, words: Any, plan: Any, report: Any) -> SlotReader:
+        taught.extend((mels.clone(), words.clone(), plan))
+        return SlotReader().eval()
 
     real_read = sounds.read_mels
     monkeypatch.setattr(sounds, "read_mels", read_mels)
-    monkeypatch.setattr(judge, "train_judge", train_judge)
-    training = Training(epochs=1, seed=3)
-    state = judge.train(grid, parts, training, torch.device("cpu"))
+    monkeypatch.setattr(training, "fit", fit)
+    plan = Training(epochs=1, seed=3)
+    state = training.train(grid, parts, plan, torch.device("cpu"))
     train, val = (keys(grid, parts.rows[part]) for part in ("train", "val"))
     assert read == [train, val] and set(state["data"]["keys"]) == train
     mels, words, how = taught
     rows = parts.rows["train"]
     mel = sounds.front_end(grid)
     stored = [one for batch in real_read(grid, rows) for one in batch]
-    assert len(mels) == len(words) == 2 * len(rows) and how == training
+    assert len(mels) == len(words) == 2 * len(rows) and how == plan
     assert torch.equal(mels[: len(rows)], torch.stack(stored))
     again = [torch.from_numpy(log_mel(s, mel, 16_000)) for s in invert_all(stored, mel)]
     torch.testing.assert_close(mels[len(rows) :], torch.stack(again))
@@ -104,7 +104,7 @@ def test_the_file_holds_plain_values_and_all_that_a_figure_needs(grid: Index, fi
     assert state["data"]["fingerprint"] == grid.dataset["fingerprint"]
     assert state["training"]["epochs"] == 2 and state["training"]["seed"] == 5
     assert state["clips"] == len(parts.rows["train"]) and state["revision"] and state["torch"]
-    network = judge.load(file, grid).judge
+    network = trained.load(file, grid).network
     assert fingerprint(network) == state["hash"] and not network.training
     held = [one for batch in sounds.read_mels(grid, parts.rows["val"]) for one in batch]
     words = [[w for w, _, _ in grid.words(row)] for row in parts.rows["val"]]
@@ -118,10 +118,10 @@ def test_the_file_holds_plain_values_and_all_that_a_figure_needs(grid: Index, fi
 def test_what_a_figure_is_printed_with_names_the_split_and_the_own_error(
     grid: Index, file: Path
 ) -> None:
-    stored = judge.load(file, grid)
+    stored = trained.load(file, grid)
     flags = stored.flags()
     json.dumps(flags)
-    assert flags["hash"] == fingerprint(stored.judge) and flags["split"] == SPLIT
+    assert flags["hash"] == fingerprint(stored.network) and flags["split"] == SPLIT
     assert set(flags["own_wer"]) == {"real", "griffin_lim", "other_sentence"}
     assert "keys" not in flags and flags["clips"] == 4
     parts = split(grid)
@@ -152,11 +152,9 @@ def test_clips_of_other_lengths_hold_their_last_column(
     lengths = [300, 296]
     mels = [torch.randn(80, n) for n in lengths]
     monkeypatch.setattr(sounds, "read_mels", lambda index, rows: iter([mels]))
-    monkeypatch.setattr(judge, "griffin_lim_copies", lambda mels, mel: [m + 1 for m in mels])
+    monkeypatch.setattr(training, "griffin_lim_copies", lambda mels, mel: [m + 1 for m in mels])
     index = dataclasses.replace(grid, num_mel=np.array(lengths))
-    found = judge.with_copies(
-        index, np.arange(2), sounds.front_end(grid), torch.device("cpu"), lambda text: None
-    )
+    found = training.with_copies(index, np.arange(2), sounds.front_end(grid), torch.device("cpu"))
     assert found.shape == (4, 80, 300) and torch.equal(found[0], mels[0])
     assert torch.equal(found[1, :, :296], mels[1])
     assert torch.equal(found[1, :, 296:], mels[1][:, -1:].expand(-1, 4))
@@ -174,7 +172,7 @@ def test_what_is_no_judge_for_these_shards_is_one_line(
 ) -> None:
     def refused(path: Path, index: Index = grid) -> str:
         with pytest.raises(UsageError) as raised:
-            judge.load(path, index)
+            trained.load(path, index)
         assert len(str(raised.value).splitlines()) == 1
         return str(raised.value)
 
@@ -185,7 +183,7 @@ def test_what_is_no_judge_for_these_shards_is_one_line(
         checkpoint.load(file, "l2s")
     found = refused(file, other_front_end(grid, window=400, power=2.0))
     assert "window 800, there 400; power 1.0, there 2.0" in found
-    judge.load(file, other_front_end(grid, uint8_max=2.0))  # only says how mels are stored
+    trained.load(file, other_front_end(grid, uint8_max=2.0))  # only says how mels are stored
     state = torch.load(file, weights_only=True)
     state["weights"]["gru.weight_ih_l0"][0, 0] += 1e-3
     checkpoint.save(tmp_path / "bent.pt", state)
@@ -204,16 +202,17 @@ def test_what_is_no_judge_for_these_shards_is_one_line(
 
 
 def test_a_clip_of_other_words_is_left_out_and_named(
-    grid: Index, monkeypatch: pytest.MonkeyPatch
+    grid: Index, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    parts, real = split(grid), judge._spoken
+    caplog.set_level("INFO", "avb")
+    parts, real = split(grid), training._spoken
     odd = int(parts.rows["train"][1])
-    monkeypatch.setattr(judge, "_spoken", lambda i, r: ["hello"] if r == odd else real(i, r))
-    said: list[str] = []
-    state = judge.train(grid, parts, Training(epochs=1), torch.device("cpu"), said.append)
+    monkeypatch.setattr(training, "_spoken", lambda i, r: ["hello"] if r == odd else real(i, r))
+    state = training.train(grid, parts, Training(epochs=1), torch.device("cpu"))
     assert set(state["data"]["keys"]) == keys(grid, parts.rows["train"]) - {grid.key(odd)}
     assert state["clips"] == len(parts.rows["train"]) - 1
-    assert said[0].startswith("1 of 4 clips of train left out") and grid.key(odd) in said[0]
+    said = caplog.messages[0]
+    assert said.startswith("1 of 4 clips of train left out") and grid.key(odd) in said
 
 
 def test_a_wrong_word_is_one_line_and_nothing_is_overwritten(
@@ -238,4 +237,4 @@ def test_a_wrong_word_is_one_line_and_nothing_is_overwritten(
         sounds.importlib.util, "find_spec", lambda n: None if n == "jiwer" else real_find(n)
     )
     with pytest.raises(UsageError, match=r"jiwer not installed: pip install jiwer"):
-        judge.train(grid, split(grid), Training(epochs=1), torch.device("cpu"))
+        training.train(grid, split(grid), Training(epochs=1), torch.device("cpu"))

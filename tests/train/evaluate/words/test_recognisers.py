@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from avb.pipeline.config import Mel
-from avb.train.evaluate.metrics.bounds import invert_all, other_clips
+from avb.train.evaluate.metrics.bounds import other_clips
+from avb.train.evaluate.metrics.griffin_lim import invert_all
 from avb.train.evaluate.words.grammar import SLOT_WORDS, word_error_rate
-from avb.train.evaluate.words.sphinx import dictionary, grammar, transcribe
+from avb.train.evaluate.words.recognisers import dictionary, grammar, recognise
 
 pocketsphinx = pytest.importorskip(
     "pocketsphinx", reason="the independent judge is pocketsphinx, in the extra eval"
@@ -51,22 +52,22 @@ def test_grammar_has_six_slots() -> None:
 
 
 def test_silence_and_noise_are_no_sentence() -> None:
-    assert transcribe(np.zeros(48_000, np.float32)) == []
-    assert transcribe(np.full(48_000, np.nan, np.float32)) == []
+    assert recognise(np.zeros(48_000, np.float32)) == []
+    assert recognise(np.full(48_000, np.nan, np.float32)) == []
     noise = np.random.default_rng(0).normal(size=32_000).astype(np.float32)
-    assert transcribe(noise) == []
+    assert recognise(noise) == []
 
 
 def test_real_sentences_are_heard_each_on_its_own(sentences: list[Any]) -> None:
     pytest.importorskip("jiwer", reason="word errors are counted by jiwer, in the extra eval")
     some = sentences[::4]
-    heard = [transcribe(s.sound) for s in some]
+    heard = [recognise(s.sound) for s in some]
     # evaluation.md: 9.7 % on 50 clips; 13 clips are 78 words.
     found = word_error_rate([s.words for s in some], heard, draws=100)
     assert found["wer"]["value"] == pytest.approx(0.1, abs=0.08)
     assert all(len(words) == 6 for words in heard)
-    assert [transcribe(s.sound) for s in some[::-1]][::-1] == heard
-    assert [transcribe(0.1 * s.sound) for s in some] == heard
+    assert [recognise(s.sound) for s in some[::-1]][::-1] == heard
+    assert [recognise(0.1 * s.sound) for s in some] == heard
 
 
 @pytest.mark.slow
@@ -79,6 +80,6 @@ def test_fifty_sentences_and_their_copies(sentences: list[Any], mel: Mel) -> Non
     # By lot: neighbours among sorted names begin with the same words.
     others = [sounds[i] for i in other_clips(["s1"] * 50) if i is not None]
     for outputs, wanted in ((sounds, 0.097), (copies, 0.1), (others, 0.81)):
-        heard = [transcribe(sound) for sound in outputs]
+        heard = [recognise(sound) for sound in outputs]
         found = word_error_rate(spoken, heard, draws=100)["wer"]["value"]
         assert found == pytest.approx(wanted, abs=0.045)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -9,20 +10,28 @@ import torch
 from torch import Tensor
 
 from avb.pipeline.clip.audio import log_mel
-from avb.train.evaluate.metrics.bounds import invert_all, other_clips
-from avb.train.evaluate.words.grammar import SLOT_WORDS, slot_targets, slot_words
-from avb.train.evaluate.words.recogniser import (
-    Judge,
+from avb.train.evaluate.metrics.bounds import other_clips
+from avb.train.evaluate.metrics.griffin_lim import invert_all
+from avb.train.evaluate.words.grammar import SLOT_WORDS, slot_targets, word_error_rate
+from avb.train.evaluate.words.trained import (
+    SlotReader,
     Training,
     augment,
     fingerprint,
-    judge_words,
+    fit,
     normalise,
-    train_judge,
     transcribe,
 )
 
 QUICK = Training(epochs=14, batch_size=16, shift=8, noise=0.1, time_mask=4, frequency_mask=2)
+
+
+def words_of(words: Tensor) -> list[list[str]]:
+    return [[known[i] for known, i in zip(SLOT_WORDS, row, strict=True)] for row in words.tolist()]
+
+
+def error_rate(judge: SlotReader, mels: Sequence[Tensor], spoken: list[list[str]]) -> float:
+    return word_error_rate(spoken, transcribe(judge, mels), draws=10)["wer"]["value"]
 
 
 def drawn_sentences(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -38,45 +47,39 @@ def drawn_sentences(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 @pytest.fixture(scope="module")
-def judge() -> Judge:
-    return train_judge(*drawn_sentences(96), QUICK)
+def judge() -> SlotReader:
+    return fit(*drawn_sentences(96), QUICK)
 
 
-def test_it_has_347_thousand_parameters() -> None:
+def test_it_has_347_thousand_parameters_and_says_one_word_of_each_slot() -> None:
     convolutions = (80 * 5 + 1) * 128 + (128 * 5 + 1) * 128 + 4 * 128
     gru = 2 * 3 * 128 * (128 + 128 + 2)
     heads = 257 * 6 + 257 * (4 + 4 + 4 + 25 + 10 + 4)
-    assert sum(p.numel() for p in Judge().parameters()) == convolutions + gru + heads == 346_681
+    assert sum(p.numel() for p in SlotReader().parameters()) == 346_681
+    assert convolutions + gru + heads == 346_681
+    assert [x.shape[1] for x in SlotReader()(torch.randn(2, 80, 300))] == [*map(len, SLOT_WORDS)]
 
 
-def test_it_says_one_word_of_each_slot() -> None:
-    logits = Judge()(torch.randn(2, 80, 300))
-    assert [x.shape for x in logits] == [(2, len(words)) for words in SLOT_WORDS]
-
-
-def test_it_learns_and_reads_what_it_never_saw(judge: Judge) -> None:
+def test_it_learns_and_reads_what_it_never_saw(judge: SlotReader) -> None:
     mels, words = drawn_sentences(60, seed=1)
-    spoken = [slot_words(row) for row in words.tolist()]
-    found = judge_words(judge, list(mels), spoken, draws=100)
-    assert found["wer"]["value"] < 0.05
-    assert found["judge"] == fingerprint(judge)
-    others = judge_words(judge, list(mels), spoken[1:] + spoken[:1], draws=100)
-    assert others["wer"]["value"] == pytest.approx(0.5, abs=0.1)  # two words a slot
+    spoken = words_of(words)
+    assert error_rate(judge, list(mels), spoken) < 0.05
+    others = error_rate(judge, list(mels), spoken[1:] + spoken[:1])
+    assert others == pytest.approx(0.5, abs=0.1)  # two words a slot
 
 
-def test_level_and_lag_do_not_matter(judge: Judge) -> None:
+def test_level_and_lag_do_not_matter(judge: SlotReader) -> None:
     mels, words = drawn_sentences(20, seed=2)
-    spoken = [slot_words(row) for row in words.tolist()]
     assert transcribe(judge, list(mels)) == transcribe(judge, list(mels + 2.3))
     late = torch.cat([mels[:, :, :4], mels[:, :, :-4]], dim=2)
-    assert judge_words(judge, list(late), spoken, draws=10)["wer"]["value"] < 0.05
+    assert error_rate(judge, list(late), words_of(words)) < 0.05
 
 
-def test_it_is_frozen_and_known_by_its_weights(judge: Judge) -> None:
+def test_it_is_frozen_and_known_by_its_weights(judge: SlotReader) -> None:
     assert not judge.training and not any(p.requires_grad for p in judge.parameters())
     name = fingerprint(judge)
     assert len(name) == 64 and name == fingerprint(judge)
-    copy = Judge()
+    copy = SlotReader()
     copy.load_state_dict(judge.state_dict())
     assert fingerprint(copy) == name
     with torch.no_grad():
@@ -88,9 +91,9 @@ def test_seed_decides_the_judge() -> None:
     mels, words = drawn_sentences(16)
     once = Training(epochs=1, batch_size=8, seed=1)
     state = torch.get_rng_state()
-    first, again = (fingerprint(train_judge(mels, words, once)) for _ in range(2))
+    first, again = (fingerprint(fit(mels, words, once)) for _ in range(2))
     assert torch.equal(state, torch.get_rng_state())
-    assert first == again != fingerprint(train_judge(mels, words, Training(epochs=1, seed=2)))
+    assert first == again != fingerprint(fit(mels, words, Training(epochs=1, seed=2)))
 
 
 def test_normalised_bins_have_mean_0_and_deviation_1() -> None:
@@ -128,12 +131,12 @@ def test_augmentation_shifts_masks_and_adds_noise() -> None:
 
 def test_what_is_no_training_set_is_refused() -> None:
     with pytest.raises(ValueError, match="n x 6"):
-        train_judge(torch.zeros(4, 80, 50), torch.zeros(4, 5, dtype=torch.long))
+        fit(torch.zeros(4, 80, 50), torch.zeros(4, 5, dtype=torch.long), QUICK)
     with pytest.raises(ValueError, match="n at least 2"):
-        train_judge(torch.zeros(1, 80, 50), torch.zeros(1, 6, dtype=torch.long))
+        fit(torch.zeros(1, 80, 50), torch.zeros(1, 6, dtype=torch.long), QUICK)
 
 
-def test_clips_of_any_length_are_read(judge: Judge) -> None:
+def test_clips_of_any_length_are_read(judge: SlotReader) -> None:
     mels, _ = drawn_sentences(3, seed=3)
     assert transcribe(judge, [m[:, :n] for m, n in zip(mels, (96, 90, 94), strict=True)]) == (
         transcribe(judge, list(mels))
@@ -146,14 +149,13 @@ def test_judge_of_talker_one_hears_real_speech(talker_one: list[Any], mel: Any) 
     pytest.importorskip("jiwer", reason="word errors are counted by jiwer, in the extra eval")
     test, training = talker_one[::10], [s for i, s in enumerate(talker_one) if i % 10]
     words = torch.tensor([slot_targets(s.words) for s in training])
-    judge = train_judge(torch.stack([s.mel for s in training]), words, Training(epochs=25))
+    judge = fit(torch.stack([s.mel for s in training]), words, Training(epochs=25))
     spoken = [s.words for s in test]
 
-    def error_rate(mels: list[Tensor]) -> float:
-        return judge_words(judge, mels, spoken, draws=10)["wer"]["value"]
-
-    assert error_rate([s.mel for s in test]) < 0.1
+    assert error_rate(judge, [s.mel for s in test], spoken) < 0.1
     copies = invert_all([s.mel for s in test], mel)
-    assert error_rate([torch.from_numpy(log_mel(c, mel, 16_000)) for c in copies]) < 0.1
+    again = [torch.from_numpy(log_mel(c, mel, 16_000)) for c in copies]
+    assert error_rate(judge, again, spoken) < 0.1
     others = other_clips(["s1"] * len(test))
-    assert error_rate([test[i].mel for i in others if i is not None]) > 0.75
+    swapped = [test[i].mel for i in others if i is not None]
+    assert error_rate(judge, swapped, spoken) > 0.75
