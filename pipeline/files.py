@@ -1,13 +1,16 @@
-"""Files that are written whole or not at all, and what a disk says when it cannot."""
+"""Files that are written whole or not at all, locks, and what a disk says when it cannot."""
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, TextIO
+
+from avb.pipeline.errors import RunError
 
 #: What a disk says; any other OSError is a fault of the program and shows itself as one.
 DISK_FAULTS = {
@@ -59,3 +62,38 @@ def publish(temporary: Path, path: Path) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+@contextmanager
+def locked(
+    path: Path,
+    guarded: object,
+    busy: str,
+    lock: Callable[[Any, int], None] = fcntl.flock,
+    shared: bool = False,
+) -> Iterator[TextIO]:
+    """Hold a lock file, or share it; the lock goes with the process.
+
+    Args:
+        guarded: what it stands for, in messages.
+        busy: said where another process holds it; `{holder}` is what that one wrote into it.
+        lock: `fcntl.flock`, or `fcntl.lockf`, a lock that children do not inherit.
+
+    Raises:
+        RunError: another process holds it, or it cannot be written or locked.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+")
+    except OSError as error:
+        raise RunError(f"{guarded}: cannot be written ({error.strerror})") from None
+    with file:
+        try:
+            lock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):  # POSIX allows either
+            file.seek(0)
+            holder = file.read(200).strip()
+            raise RunError(f"{guarded}: {busy.format(holder=holder)}") from None
+        except OSError as error:
+            raise RunError(f"{guarded}: cannot be locked ({error.strerror})") from None
+        yield file

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-from avb.pipeline.errors import RunError, UsageError
+from avb.pipeline.errors import UsageError
+from avb.pipeline.files import locked
 from avb.pipeline.machine import peak_bytes
 
 
@@ -110,22 +111,8 @@ def held(out: Path) -> Iterator[None]:
     Raises:
         RunError: another training holds it, or there can be no lock; the line names who.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = (out / ".lock").open("a+")
-    except OSError as error:
-        raise RunError(f"{out}: cannot be written ({error.strerror})") from None
-    with lock:
-        try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):  # POSIX allows either
-            lock.seek(0)
-            raise RunError(
-                f"{out}: another training writes here ({lock.read(200).strip()}); wait for it, or"
-                " choose another --out"
-            ) from None
-        except OSError as error:
-            raise RunError(f"{out}: cannot be locked ({error.strerror})") from None
+    busy = "another training writes here ({holder}); wait for it, or choose another --out"
+    with locked(out / ".lock", out, busy, fcntl.lockf) as lock:
         lock.truncate(0)
         lock.write(f"process {os.getpid()} of {os.uname().nodename}\n")
         lock.flush()

@@ -24,12 +24,16 @@ from avb.pipeline.build.scheduler import run_units
 from avb.pipeline.build.unit import changed_sources, finished, rows_folder, rows_path
 from avb.pipeline.config import Corpus
 from avb.pipeline.errors import RunError, UsageError
-from avb.pipeline.files import DISK_FAULTS, publish
+from avb.pipeline.files import DISK_FAULTS, locked, publish
 from avb.pipeline.settings import Settings
 from avb.pipeline.storage.mirror import Mirror, mirrored, sweep_scratch
 from avb.pipeline.storage.store import Folder
 
 Progress = Callable[[int, int, int], None]
+
+# A store has no lock: there the first plan is the only one and refuses what other settings would
+# make, and equal runs make equal bytes.
+BUSY = "another run is writing here; wait for it (only parts of the same one go side by side)"
 
 #: What opens an executor for the length of a `with` block, by name; the argument is its address.
 ENGINES: dict[str, Callable[[str | None], AbstractContextManager[Engine]]] = {
@@ -106,7 +110,7 @@ def prep(
     with (
         ENGINES[engine](address) as run,
         mirrored(out / settings.corpus) as mirror,
-        _held(mirror, part is not None),
+        locked(mirror.folder / ".avb" / "lock", mirror, BUSY, shared=part is not None),
         _disk_faults_named(),
     ):
         folder = mirror.folder
@@ -217,32 +221,6 @@ def _counts(folder: Path, units: list[Unit]) -> dict[str, Any]:
         "status": dict(sorted(status.items())),
         "flags": dict(sorted(flags.items())),
     }
-
-
-@contextmanager
-def _held(mirror: Mirror, shared: bool) -> Iterator[None]:
-    """Hold the output folder against a second run, or share it with other parts of this one.
-
-    The lock goes with the process. A store has none: there, what other settings would make is
-    refused by the plan, of which the first is the only one, and equal runs make equal bytes.
-    """
-    hidden = mirror.folder / ".avb"
-    try:
-        hidden.mkdir(parents=True, exist_ok=True)
-        lock = (hidden / "lock").open("a+")
-    except OSError as error:
-        raise RunError(f"{mirror}: cannot be written ({error.strerror})") from None
-    with lock:
-        try:
-            fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunError(
-                f"{mirror}: another run is writing here; wait for it (only parts of the same one"
-                " go side by side)"
-            ) from None
-        except OSError as error:
-            raise RunError(f"{mirror}: cannot be locked ({error.strerror})") from None
-        yield
 
 
 def _plan_path(folder: Path) -> Path:
