@@ -69,20 +69,26 @@ class Settings:
         return [f"{k}: {there[k]} there, {here[k]} now" for k in keys]
 
 
-def settings_for(name: str, corpus: Corpus, **given: Any) -> Settings:
-    """What `datasets.yaml` says of a corpus, overridden by `given`.
+def settings_for(
+    name: str, corpus: Corpus, crop: str | None = None, speakers: str | None = None, **given: Any
+) -> Settings:
+    """What `datasets.yaml` says of a corpus, overridden by what is `given` and not None.
+
+    Args:
+        crop: kinds of crops, with commas.
+        speakers: talkers, with commas; "1", "s01" and "s1" are one.
 
     Raises:
         UsageError: the two do not go together.
     """
     same = ("crops", "box", "keep_audio", "face_every", "shard_clips", "fps", "sample_rate")
     values = {key: getattr(corpus, key) for key in (*same, "mel", "picture", "frames", "fixed_box")}
-    values |= {
-        "codec": "mp4",
-        "decoder": "pyav",
-        "mel_dtype": "float16",
-        "tracker": "litert",
-    } | given
+    values |= {"codec": "mp4", "decoder": "pyav", "mel_dtype": "float16", "tracker": "litert"}
+    values |= {key: value for key, value in given.items() if value is not None}
+    if crop:
+        values["crops"] = {kind: _crop(kind, corpus) for kind in crop.split(",")}
+    if speakers:
+        values["speakers"] = [_talker(one) for one in speakers.split(",")]
     values.setdefault("crf", DEFAULT_CRF[values["codec"]])
     if values["box"] != "fixed":
         values["fixed_box"] = None
@@ -91,3 +97,17 @@ def settings_for(name: str, corpus: Corpus, **given: Any) -> Settings:
     if "face" in values["crops"] and values["box"] != "tracked":
         raise UsageError(f"a face crop needs --box tracked (box is {values['box']})")
     return Settings(corpus=name, **values)
+
+
+def _crop(kind: str, corpus: Corpus) -> Crop:
+    known = {"lips": Crop(112, 4), "face": Crop(96, 4)} | corpus.crops
+    if kind not in known:
+        raise UsageError(f"--crop {kind}: one of {', '.join(known)}, or both with a comma")
+    return known[kind]
+
+
+def _talker(text: str) -> str:
+    """A talker as in the shards."""
+    text = text.strip()
+    digits = text.removeprefix("s")
+    return f"s{int(digits)}" if digits.isdigit() else text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import os
 import shutil
 import tempfile
@@ -18,11 +17,10 @@ import pytest
 
 from avb.pipeline.clip import audio
 from avb.pipeline.clip.decode import Media
-from avb.pipeline.config import Corpus
+from avb.pipeline.config import Corpus, corpus_root, load_corpora
 from avb.pipeline.corpora import adapter
 from avb.pipeline.corpora.clip import Clip, Listing, Word
-from avb.pipeline.settings import Settings
-from avb.tools.prep_command import Options, resolve
+from avb.pipeline.settings import Settings, settings_for
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -106,16 +104,11 @@ class Importer:
 
 def make_importer(corpus: str, root: str | Path | None, **flags: Any) -> Importer:
     """What `avb prep CORPUS --root ROOT` with these flags would work with."""
-    values: dict[str, Any] = {field.name: None for field in dataclasses.fields(Options)}
-    values |= {"corpus": corpus, "out": Path("unused"), "codec": "mp4", "decoder": "pyav"}
-    values["tracker"] = "litert"
-    values |= {"mel_dtype": "float16", "retry_failed": False, "overwrite": False, "prune": False}
-    values |= {"dry_run": False, "as_json": False}
+    entry = load_corpora()[corpus]
     if corpus == "table":
-        values |= {"table": Path(root or ""), "name": "mine"}
-    else:
-        values["root"] = root and Path(root)
-    return Importer(*resolve(Options(**values | flags)))
+        return Importer(entry, settings_for("mine", entry, **flags), Path(root or ""))
+    where = corpus_root(corpus, entry, root and Path(root))
+    return Importer(entry, settings_for(corpus, entry, **flags), where)
 
 
 @pytest.fixture(scope="session")

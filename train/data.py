@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -107,3 +108,10 @@ def without_target(index: Index, recipe: Recipe, which: str) -> UsageError:
 def target_name(recipe: Recipe) -> str:
     """What a clip must have for the recipe to learn from it."""
     return "a word with its times" if recipe.unit == "word" else "a label"
+
+
+def steps_in(epochs: float, index: Index, parts: Parts, recipe: Recipe) -> int:
+    """Steps of the recipe's batch that pass so often over what is trained on."""
+    rows = parts.rows["train"]
+    samples = len(index.timed_words(rows)[1]) if recipe.unit == "word" else len(rows)
+    return math.ceil(epochs * samples / recipe.batch_size)

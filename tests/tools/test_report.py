@@ -252,7 +252,7 @@ def test_bad_input_is_one_clear_line(
     assert "give --data" in refused(
         "plot", runs["words"], "--figure", "addressing", "--out", "a.png"
     )
-    assert "one of curves" in refused("plot", runs["words"], "--figure", "cats", "--out", "a.png")
+    assert "not one of" in refused("plot", runs["words"], "--figure", "cats", "--out", "a.png")
     assert ".png or .pdf" in refused("plot", runs["words"], "--figure", "curves", "--out", "a.gif")
     for name, figure, why in (
         ("baseline", "similarity", "0 slots"),

@@ -41,7 +41,7 @@ ffmpeg = pytest.importorskip("ffmpeg", reason="films are read with the extra pre
 uvicorn = pytest.importorskip("uvicorn", reason="the page is served with the extra ui")
 pytest.importorskip("starlette", reason="the page is served with the extra ui")
 
-from avb.tools.ui import command  # noqa: E402
+from avb.tools.ui import serve  # noqa: E402
 from avb.tools.ui import server as server_module  # noqa: E402
 from avb.tools.ui.child import Limits  # noqa: E402
 from avb.tools.ui.server import FILM, Service  # noqa: E402
@@ -85,8 +85,7 @@ def test_addresses_are_those_of_the_windows(
 @pytest.fixture(scope="module")
 def models(tiny_models: dict[str, Path]) -> list[dict[str, Any]]:
     paths = [tiny_models[name] for name in NAMES]
-    options = command.Options(paths, "127.0.0.1", 0, 1, 2, "cpu", None)
-    return asyncio.run(command.describe(options))
+    return asyncio.run(serve.describe(paths, "cpu", None))
 
 
 @pytest.fixture
@@ -97,7 +96,7 @@ def service(models: list[dict[str, Any]], tmp_path: Path) -> Service:
 @contextmanager
 def serving(service: Service, host: str = "127.0.0.1") -> Iterator[int]:
     """The service on a port of this machine."""
-    server = uvicorn.Server(command.server_config(service.app([host])))
+    server = uvicorn.Server(serve.server_config(service.app([host])))
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, 0), family=family) as listening:
         port = listening.getsockname()[1]
@@ -228,7 +227,7 @@ def test_the_page_is_answered_at_an_address_of_six_and_no_other_name(service: Se
 def test_idle_connections_and_parallel_uploads_do_not_shut_out_the_next_visitor(
     service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(command, "PATIENCE_S", 1.0)
+    monkeypatch.setattr(serve, "PATIENCE_S", 1.0)
     monkeypatch.setattr(server_module, "GRACE_S", 2.0)
 
     async def look(function: str, limits: Limits, film: str, *given: Any) -> Any:
@@ -368,13 +367,13 @@ def test_ended_in_the_middle_of_a_film_nothing_stays(
         answer = begin(port, talker_clip)
         answer.readline()
         assert any(path.name == "film" for path in tmp_path.rglob("*"))
-        command.sweep(tmp_path)  # as another server does when it starts
+        serve.sweep(tmp_path)  # as another server does when it starts
         assert any(path.name == "film" for path in tmp_path.rglob("*"))
         server.send_signal(ending)
         assert server.wait(20) == (-9 if ending == signal.SIGKILL else 130)
         said = server.stderr.read()
     if ending == signal.SIGKILL:
-        command.sweep(tmp_path)
+        serve.sweep(tmp_path)
         assert wait_for(lambda: not any(tmp_path.glob("avb-ui-*")))  # no film, nothing beside it
         return
     assert "Traceback" not in said and "stopped" in said.splitlines()[-1]

@@ -14,9 +14,9 @@ import yaml
 from typer.testing import CliRunner
 
 from avb.pipeline.stream.index import Index
-from avb.tools import eval_command
 from avb.tools.cli import app
-from avb.tools.eval_command import table
+from avb.tools.cli import evaluate as commands
+from avb.tools.cli.evaluate import table
 from avb.train import checkpoint
 from avb.train.evaluate import evaluate
 
@@ -95,7 +95,7 @@ def test_what_cannot_be_written_is_said_first_and_figures_are_shown_before_they_
     def refuse(path: Path, data: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(eval_command, "write_atomic", refuse)
+    monkeypatch.setattr(commands, "write_atomic", refuse)
     code, printed, text = avb(*asked, "--out", tmp_path / "val.json")
     assert code == 1 and "top1" in printed
     assert text.splitlines()[-1].startswith(f"avb: {tmp_path}/val.json: No space left on device")

@@ -225,7 +225,7 @@ def test_a_folder_removed_while_it_is_trained_is_one_line(
 PAIRS = """
 import json, os, sys
 import torch.utils.tensorboard
-import avb.train.trainer, avb.tools.train_command
+import avb.train.trainer
 from avb.tools.cli import main
 torch.set_num_threads(1)
 def train(words, seed, out):

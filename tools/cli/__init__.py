@@ -12,19 +12,24 @@ from typing import Annotated
 
 import typer
 
-from avb.tools.cli import bench, measure, prepare, train, use
-from avb.tools.cli.console import App, start_log
+from avb.tools.cli import bench, evaluate, export, infer, prep, report, shards, train
+from avb.tools.cli.console import App, Commands, start_log
 
 app = App(
+    cls=Commands,
     help="Raw LRW, LRW-1000 and GRID video to sharded WebDataset, and what learns from it.",
     rich_markup_mode="rich" if sys.stdout.isatty() else None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(prepare.app)
-app.add_typer(train.app, name="train")
-app.add_typer(measure.app)
-app.add_typer(use.app)
+PREPARE, LEARN, USE = "From video to shards", "Training and figures", "A trained model at work"
+app.add_typer(prep.app, name="prep", rich_help_panel=PREPARE)
+app.add_typer(shards.app, rich_help_panel=PREPARE)
+app.add_typer(train.app, name="train", rich_help_panel=LEARN)
+app.add_typer(evaluate.app)
+app.add_typer(report.app)
+app.add_typer(infer.app)
+app.add_typer(export.app)
 app.add_typer(bench.app, name="bench")
 
 
@@ -42,13 +47,18 @@ def top(
     cache: Annotated[
         str | None,
         typer.Option(
-            help="Where shards of an address are kept on this machine [~/.cache/avb].",
+            help="Where shards of an address are kept on this machine.",
             envvar="AVB_CACHE",
+            show_default="~/.cache/avb",
         ),
     ] = None,
     cache_gb: Annotated[
         float | None,
-        typer.Option(help="How much of them at most, in gigabytes [20].", envvar="AVB_CACHE_GB"),
+        typer.Option(
+            help="How much of them at most, in gigabytes.",
+            envvar="AVB_CACHE_GB",
+            show_default="20",
+        ),
     ] = None,
     log_file: Annotated[
         Path | None,

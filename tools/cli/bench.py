@@ -4,84 +4,72 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from avb.tools.cli.console import App, show
-from avb.tools.cli.options import Compile, Device, Json, Overrides, RecipeName
+from avb.tools.cli.console import App, print_json, show
+from avb.tools.cli.options import Compile, Device, Json, Overrides, RecipeName, Shards, folder
 
-app = App(
-    help="Measure, side by side in one run.",
-)
-step = App(
-    help="The training step against plain eager PyTorch on the same batches.",
-)
+app = App(help="Measure, side by side in one run.")
+step = App(help="The training step against plain eager PyTorch on the same batches.")
 app.add_typer(step, name="train")
 
-Streamed = Annotated[
-    str | None,
-    typer.Option(help="Shards to stream, a folder or an address [drawn batches]."),
-]
-BatchSize = Annotated[
-    int | None, typer.Option(min=1, help="Clips a step [per recipe; on the CPU 8, speech 2].")
-]
-Timed = Annotated[
-    int | None, typer.Option(min=1, help="Timed steps a round [24, on the CPU 1 or 6].")
-]
-Rounds = Annotated[int | None, typer.Option(min=1, help="Turns of each [5, on the CPU 3].")]
+Raw = Annotated[Path, typer.Argument(help="A raw corpus.")]
+Which = Annotated[str | None, typer.Option(help="Which one.", show_default="recognised")]
+Clips = Annotated[int, typer.Option(min=1, help="How many clips, a repeatable sample.")]
+Rounds = Annotated[int, typer.Option(min=1, help="Turns of each.")]
+Local = Annotated[Path, typer.Argument(help="Shards on this machine, OUT/<corpus>.")]
 
 
 @app.command("prep")
-def bench_prep_command(
+def bench_prep(
     context: typer.Context,
-    folder: Annotated[Path, typer.Argument(help="A raw corpus.")],
-    corpus: Annotated[str | None, typer.Option(help="Which one [recognised].")] = None,
-    clips: Annotated[int, typer.Option(min=1, help="How many clips, a repeatable sample.")] = 40,
-    rounds: Annotated[int, typer.Option(min=1, help="Times each clip is measured.")] = 3,
-    codec: Annotated[str, typer.Option(help="mp4, h264 or jpeg.")] = "mp4",
-    mel_dtype: Annotated[str, typer.Option(help="float16 or uint8.")] = "float16",
+    root: Raw,
+    corpus: Which = None,
+    clips: Clips = 40,
+    rounds: Rounds = 3,
+    codec: Literal["mp4", "h264", "jpeg"] = "mp4",
+    mel_dtype: Literal["float16", "uint8"] = "float16",
     as_json: Json = False,
 ) -> None:
     """Preparing a clip against decoding its picture and sound alone, on one core."""
     from avb.tools.bench.prep import bench_prep
 
-    show(bench_prep(folder, corpus, clips, rounds, codec, mel_dtype, context.obj), as_json)
+    show(bench_prep(root, corpus, clips, rounds, codec, mel_dtype, context.obj), as_json)
 
 
 @app.command("read")
-def bench_read_command(
-    folder: Annotated[Path, typer.Argument(help="Shards, OUT/<corpus>.")],
-    clips: Annotated[int, typer.Option(min=1, help="How many clips.")] = 300,
-    as_json: Json = False,
-) -> None:
+def bench_read(shards: Local, clips: Clips = 300, as_json: Json = False) -> None:
     """Reading shards against plain webdataset and PyAV on the same clips, on one core."""
     from avb.tools.bench.read import bench_read
 
-    show(bench_read(folder, clips), as_json)
+    show(bench_read(shards, clips), as_json)
 
 
 @app.command("storage")
-def bench_storage_command(
-    folder: Annotated[Path, typer.Argument(help="Shards on this machine, OUT/<corpus>.")],
+def bench_storage(
+    shards: Local,
     store: Annotated[str, typer.Argument(metavar="URL", help="The same shards in a store.")],
-    clips: Annotated[int, typer.Option(min=1, help="How many clips a round.")] = 300,
-    rounds: Annotated[int, typer.Option(min=1, help="Turns of each.")] = 5,
+    clips: Clips = 300,
+    rounds: Rounds = 5,
     as_json: Json = False,
 ) -> None:
     """Reading shards from a store, once they are in the cache, against a local folder."""
-    from avb.pipeline.storage.store import place
     from avb.tools.bench.storage import bench_storage
 
-    show(bench_storage(folder, place(store), clips, rounds), as_json)
+    show(bench_storage(shards, folder(store), clips, rounds), as_json)
 
 
 @app.command("growth")
-def bench_growth_command(
+def bench_growth(
     rows: Annotated[int, typer.Option(min=1, help="How many clips.")] = 100_000,
-    kind: Annotated[str, typer.Option(help="lrw (a word each) or grid (sentences).")] = "lrw",
+    kind: Annotated[
+        Literal["lrw", "grid"], typer.Option(help="A word each, or sentences.")
+    ] = "lrw",
     folder: Annotated[
-        Path | None, typer.Option(help="Where the temporary files go [the system's place].")
+        Path | None,
+        typer.Option(help="Where the temporary files go.", show_default="the system's place"),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -93,25 +81,24 @@ def bench_growth_command(
 
 
 @app.command("engines")
-def bench_engines_command(
+def bench_engines(
     context: typer.Context,
-    folder: Annotated[Path, typer.Argument(help="A raw corpus.")],
-    corpus: Annotated[str | None, typer.Option(help="Which one [recognised].")] = None,
-    clips: Annotated[int, typer.Option(min=1, help="How many clips, a repeatable sample.")] = 200,
+    root: Raw,
+    corpus: Which = None,
+    clips: Clips = 200,
     jobs: Annotated[int, typer.Option(min=1, help="Worker processes of each.")] = 1,
-    rounds: Annotated[int, typer.Option(min=1, help="Turns of each.")] = 5,
+    rounds: Rounds = 5,
     address: Annotated[str | None, typer.Option(help="Ray's HOST:PORT, or auto.")] = None,
     as_json: Json = False,
 ) -> None:
     """`avb prep` on Ray against as many processes without it, start-up left out."""
     from avb.tools.bench.engines import bench_engines
 
-    found = bench_engines(folder, corpus, clips, jobs, rounds, address, context.obj)
-    show(found, as_json)
+    show(bench_engines(root, corpus, clips, jobs, rounds, address, context.obj), as_json)
 
 
 @app.command("driver")
-def bench_driver_command(
+def bench_driver(
     workers: Annotated[int, typer.Option(min=1, help="Simulated workers.")] = 1000,
     units: Annotated[int, typer.Option(min=1, help="Units that sleep.")] = 2000,
     unit_s: Annotated[float, typer.Option(min=0, help="Seconds each sleeps.")] = 60.0,
@@ -124,69 +111,58 @@ def bench_driver_command(
 
 
 @app.command("hours")
-def bench_hours_command(
+def bench_hours(
     context: typer.Context,
-    folders: Annotated[list[Path], typer.Argument(help="Raw clips, a folder a corpus.")],
-    clips: Annotated[int, typer.Option(min=1, help="How many of each are measured.")] = 40,
+    roots: Annotated[list[Path], typer.Argument(help="Raw clips, a folder a corpus.")],
+    clips: Clips = 40,
     driver: Annotated[bool, typer.Option(help="Measure Ray's driver too.")] = True,
     as_json: Json = False,
 ) -> None:
     """Hours that whole corpora take on 1 to 256 cores, as a table."""
     from avb.tools.bench.hours import bench_hours, lines
 
-    record = bench_hours(folders, clips, context.obj, driver)
+    record = bench_hours(roots, clips, context.obj, driver)
     if as_json:
-        show(record, True)
-        return
-    for line in lines(record):
-        typer.echo(line)
+        print_json(record)
+    else:
+        typer.echo("\n".join(lines(record)))
 
 
-@step.command("lip")
-def bench_train_lip(
+def bench_train(
     context: typer.Context,
+    task: Literal["lip", "l2s"],
     recipe: RecipeName = "paper",
     overrides: Overrides = None,
-    data: Streamed = None,
+    data: Shards = None,
     device: Device = None,
-    batch_size: BatchSize = None,
-    steps: Timed = None,
-    rounds: Rounds = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Clips a step.", show_default="per recipe; on the CPU 8, speech 2"
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Timed steps a round.", show_default="24, on the CPU 1 or 6"),
+    ] = None,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help="Turns of each.", show_default="5, on the CPU 3")
+    ] = None,
     compile_model: Compile = False,
     as_json: Json = False,
 ) -> None:
-    """The lip reader."""
-    from avb.pipeline.storage.store import place
-    from avb.tools.bench.train import bench_train as measure
+    """Measure the training step; without --data on drawn batches."""
+    from avb.tools.bench.train import bench_train
 
-    record = measure(
-        "lip", recipe, overrides, data=place(data) if data else None, device=device,
-        batch_size=batch_size, steps=steps, rounds=rounds, compile_model=compile_model,
-        datasets=context.obj,
+    record = bench_train(
+        task, recipe, overrides, data=data, device=device, batch_size=batch_size, steps=steps,
+        rounds=rounds, compile_model=compile_model, datasets=context.obj,
     )  # fmt: skip
     show(record, as_json)
 
 
-@step.command("l2s")
-def bench_train_l2s(
-    context: typer.Context,
-    recipe: RecipeName = "paper",
-    overrides: Overrides = None,
-    data: Streamed = None,
-    device: Device = None,
-    batch_size: BatchSize = None,
-    steps: Timed = None,
-    rounds: Rounds = None,
-    compile_model: Compile = False,
-    as_json: Json = False,
-) -> None:
-    """The speech model, with both decoders."""
-    from avb.pipeline.storage.store import place
-    from avb.tools.bench.train import bench_train as measure
-
-    record = measure(
-        "l2s", recipe, overrides, data=place(data) if data else None, device=device,
-        batch_size=batch_size, steps=steps, rounds=rounds, compile_model=compile_model,
-        datasets=context.obj,
-    )  # fmt: skip
-    show(record, as_json)
+step.variant("lip", bench_train, "The lip reader; without --data on drawn batches.", task="lip")
+step.variant(
+    "l2s", bench_train, "The speech model, with both decoders; without --data on drawn batches.",
+    task="l2s",
+)  # fmt: skip

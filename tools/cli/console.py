@@ -7,15 +7,16 @@ refused, 75 saved and stopped on a signal, 130 Ctrl-C (training is saved then to
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from avb.pipeline.errors import RunError, StorageError, UsageError
 
@@ -67,14 +68,16 @@ def fail(text: str, code: int) -> NoReturn:
     raise typer.Exit(code)
 
 
-class Command(TyperCommand):
-    """A command that ends with one line and the right exit code where a user can mend the fault."""
+class Commands(TyperGroup):
+    """All commands: what goes wrong and a user can mend is one line and the right exit code."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command."""
+        """Run the command that was typed."""
         try:
-            refuse_addresses(ctx.params.values())
             return super().invoke(ctx)
+        except typer.BadParameter as error:
+            more = f" ({error.ctx.command_path} --help)" if error.ctx else ""
+            fail(error.format_message() + more, USAGE)
         except UsageError as error:
             fail(str(error), USAGE)
         except (RunError, StorageError) as error:
@@ -83,8 +86,17 @@ class Command(TyperCommand):
             fail(str(stop) or "stopped", INTERRUPTED)
 
 
+class Command(TyperCommand):
+    """A command that says of an address that it is one where only a local file will do."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        refuse_addresses(ctx.params.values())
+        return super().invoke(ctx)
+
+
 class App(typer.Typer):
-    """A group of commands, all of them of the class above."""
+    """A group of commands."""
 
     def __init__(self, **given: Any) -> None:
         super().__init__(no_args_is_help=True, **given)
@@ -93,12 +105,23 @@ class App(typer.Typer):
         """As `typer.Typer.command`."""
         return super().command(name, cls=Command, **given)
 
+    def variant(self, name: str, function: Callable[..., None], text: str, /, **fixed: Any) -> None:
+        """A command `name` with the options of `function` but those that are `fixed`."""
+        signature = inspect.signature(function, eval_str=True)
+        left = [one for one in signature.parameters.values() if one.name not in fixed]
+
+        def run(**given: Any) -> None:
+            function(**given, **fixed)
+
+        run.__signature__ = signature.replace(parameters=left)  # type: ignore[attr-defined]
+        self.command(name, help=text)(run)
+
 
 def refuse_addresses(given: Iterable[Any]) -> None:
-    """An address typed where a file of this machine is wanted is said to be one, not absent.
+    """Refuse an address among the paths: it is one, not an absent file.
 
     Raises:
-        UsageError: there is one among the paths.
+        UsageError: there is one.
     """
     for value in given:
         if isinstance(value, list | tuple):
@@ -112,10 +135,21 @@ def refuse_addresses(given: Iterable[Any]) -> None:
             )
 
 
+def to_json(record: dict[str, Any]) -> str:
+    """One line of JSON; the name of a file in it may be no text."""
+    text = json.dumps(record, ensure_ascii=False, default=float)
+    return text.encode("utf-8", "replace").decode()
+
+
+def print_json(record: dict[str, Any]) -> None:
+    """A record on stdout."""
+    typer.echo(to_json(record))
+
+
 def show(record: dict[str, Any], as_json: bool) -> None:
     """A result on stdout: one JSON object, or one `name  value` line each."""
     if as_json:
-        typer.echo(json.dumps(record, ensure_ascii=False))
+        print_json(record)
         return
     for name, value in record.items():
         if isinstance(value, dict):

@@ -1,36 +1,64 @@
-"""Options that several commands share."""
+"""Options that several commands share, each declared once.
+
+What an option is without being given stands in `show_default`; square brackets in a help text
+would be taken for a style on a terminal.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
-CorpusName = Annotated[str, typer.Argument(help="lrw, lrw1000, grid or table.")]
+
+def folder(text: str) -> Any:
+    """A folder of this machine or of a store."""
+    from avb.pipeline.storage.store import place
+
+    return place(text)
+
+
+def names(text: str) -> Any:
+    """The names in a list with commas."""
+    return text.split(",")
+
+
+Corpus = Literal["lrw", "lrw1000", "grid"]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
+Device = Annotated[str | None, typer.Option(help="cpu or cuda.", show_default="cuda if there")]
+
+# Of prepared shards.
+Shards = Annotated[
+    Any, typer.Option(parser=folder, metavar="FOLDER", help="Shards, a folder or an address.")
+]
+ShardFolder = Annotated[
+    Any,
+    typer.Argument(parser=folder, metavar="FOLDER", help="OUT/<corpus>, a folder or an address."),
+]
+Jobs = Annotated[
+    int | None, typer.Option(min=1, help="Worker processes.", show_default="one a core")
+]
+
+# Of a training.
 RecipeName = Annotated[str, typer.Option(help="A recipe's name, or a file.")]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", help="key=value over the recipe; repeatable.")
 ]
-Talkers = Annotated[str | None, typer.Option(help="Only these talkers, s1,s2.")]
+SplitName = Annotated[
+    str | None,
+    typer.Option(
+        help="A named split, such as speaker-dependent or speaker-independent.",
+        show_default="per recipe",
+    ),
+]
+Talkers = Annotated[
+    Any, typer.Option(parser=names, metavar="NAMES", help="Only these talkers, s1,s2.")
+]
 SplitFile = Annotated[
     Path | None, typer.Option(help="A list of part/talker/clip instead of a named split.")
 ]
-PerTalker = Annotated[
-    bool, typer.Option("--per-talker", help="One model for each talker, in OUT/<talker>.")
-]
-Steps = Annotated[int | None, typer.Option(min=1, help="Length of the training.")]
-Epochs = Annotated[float | None, typer.Option(min=0.001, help="Its length in epochs instead.")]
-Seed = Annotated[int | None, typer.Option(help="Weights, order, augmentation.")]
-Device = Annotated[str | None, typer.Option(help="cpu or cuda [cuda if there].")]
-RunFolder = Annotated[Path | None, typer.Option(help="[runs/<task>-<corpus>-<recipe>]")]
-Resume = Annotated[
-    bool, typer.Option("--resume", help="Go on with the run in --out, if there is one.")
-]
 Compile = Annotated[bool, typer.Option("--compile", help="torch.compile.")]
+
+# Of a checkpoint.
 Checkpoint = Annotated[Path, typer.Option(help="best.pt, last.pt, or a run's folder.")]
-Shards = Annotated[str, typer.Option(help="Shards, a folder or an address.")]
-Part = Annotated[str, typer.Option(help="test, val, train or all.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="Only so many clips; flagged.")]
-Record = Annotated[Path | None, typer.Option(help="Write the whole record here.")]

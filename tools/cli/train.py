@@ -2,127 +2,222 @@
 
 from __future__ import annotations
 
+import dataclasses
+import logging
+import os
+import signal
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from avb.tools.cli.console import App
+from avb.pipeline.errors import UsageError
+from avb.tools.cli.console import FAILED, INTERRUPTED, PREEMPTED, App, fail, log, say
 from avb.tools.cli.options import (
     Compile,
     Device,
-    Epochs,
     Overrides,
-    PerTalker,
     RecipeName,
-    Resume,
-    RunFolder,
-    Seed,
+    Shards,
     SplitFile,
-    Steps,
+    SplitName,
     Talkers,
 )
 
-app = App(
-    help="Train on shards, one GPU or many (torchrun -m avb train ...).",
-)
+if TYPE_CHECKING:
+    from avb.pipeline.stream.index import Index
+    from avb.train.recipe import Recipe
+    from avb.train.split import Parts
+
+app = App(help="Train on shards, one GPU or many (torchrun -m avb train ...).")
 
 
-def _train(context: typer.Context, **given: Any) -> None:
-    from avb.pipeline.storage.store import place
-    from avb.tools import train_command
-
-    overrides = given.pop("overrides") or []
-    data = given.pop("data")
-    options = train_command.Options(
-        overrides=overrides, data=place(data) if data else None, datasets=context.obj, **given
-    )
-    code = train_command.run(options)
-    if code:
-        raise typer.Exit(code)
-
-
-@app.command("lip")
-def train_lip(
+def train(
     context: typer.Context,
-    data: Annotated[str | None, typer.Option(help="Shards [shards/lrw].")] = None,
+    task: Literal["lip", "l2s"],
+    data: Shards = None,
     recipe: RecipeName = "paper",
     overrides: Overrides = None,
-    unit: Annotated[str | None, typer.Option(help="clip, or word of a sentence.")] = None,
-    split: Annotated[
-        str | None,
-        typer.Option(help="A named split [per recipe]."),
+    unit: Annotated[
+        Literal["clip", "word"] | None,
+        typer.Option(help="Learn a clip, or a word of a sentence.", show_default="per recipe"),
     ] = None,
+    split: SplitName = None,
     speakers: Talkers = None,
     split_file: SplitFile = None,
-    per_talker: PerTalker = False,
-    steps: Steps = None,
-    epochs: Epochs = None,
-    seed: Seed = None,
-    device: Device = None,
-    out: RunFolder = None,
-    resume: Resume = False,
-    compile_model: Compile = False,
-) -> None:
-    """Lip reading: which word a silent mouth speaks."""
-    _train(
-        context, task="lip", data=data, recipe=recipe, overrides=overrides,
-        unit=unit, split=split, speakers=speakers, split_file=split_file,
-        per_talker=per_talker, steps=steps, epochs=epochs, seed=seed, device=device,
-        out=out, resume=resume, compile_model=compile_model,
-    )  # fmt: skip
-
-
-@app.command("l2s")
-def train_l2s(
-    context: typer.Context,
-    data: Annotated[str | None, typer.Option(help="Shards [shards/grid].")] = None,
-    recipe: RecipeName = "paper",
-    overrides: Overrides = None,
-    split: Annotated[
-        str | None,
-        typer.Option(help="speaker-dependent, speaker-independent or a named split [per recipe]."),
+    per_talker: Annotated[
+        bool, typer.Option("--per-talker", help="One model for each talker, in OUT/<talker>.")
+    ] = False,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Length of the training.", show_default="per recipe"),
     ] = None,
-    speakers: Talkers = None,
-    split_file: SplitFile = None,
-    per_talker: PerTalker = False,
-    steps: Steps = None,
-    epochs: Epochs = None,
-    seed: Seed = None,
+    epochs: Annotated[
+        float | None, typer.Option(min=0.001, help="Its length in epochs instead.")
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Weights, order, augmentation.", show_default="per recipe"),
+    ] = None,
     device: Device = None,
-    out: RunFolder = None,
-    resume: Resume = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The run's folder.", show_default="runs/<task>-<corpus>-<recipe>"),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out, if there is one.")
+    ] = False,
     compile_model: Compile = False,
 ) -> None:
-    """Lip to speech: the speech that belongs to a silent face."""
-    _train(
-        context, task="l2s", data=data, recipe=recipe, overrides=overrides,
-        unit=None, split=split, speakers=speakers, split_file=split_file,
-        per_talker=per_talker, steps=steps, epochs=epochs, seed=seed, device=device,
-        out=out, resume=resume, compile_model=compile_model,
-    )  # fmt: skip
+    """Train as the flags say."""
+    import numpy as np
+
+    from avb.train.data import open_shards, resolve, talkers_of, without_target
+    from avb.train.split import split_rows, usable_rows
+    from avb.train.tasks import find_task
+
+    index, corpus = open_shards(data or find_task(task).data, context.obj)
+    wanted = resolve(task, index, corpus, recipe, overrides or [], unit, split, steps, seed)
+    index = index.of_unit(wanted.unit)
+    usable = usable_rows(index, np.arange(len(index)), wanted)
+    if not usable.size:
+        raise without_target(index, wanted, f"{len(index)} clips")
+
+    def divide(talkers: list[str] | None) -> Parts:
+        return split_rows(index, corpus, wanted.split, talkers, split_file, among=usable)
+
+    parts = divide(speakers)
+    out = out or Path("runs") / f"{task}-{wanted.corpus}-{recipe}"
+    runs = {out: parts}
+    if per_talker:
+        runs = {out / talker: divide([talker]) for talker in talkers_of(index, parts)}
+    for folder, parts in runs.items():
+        train_one(wanted, index, parts, folder, epochs, device, resume, compile_model)
 
 
-@app.command("judge")
-def train_judge(
+def train_one(
+    recipe: Recipe, index: Index, parts: Parts, out: Path, epochs: float | None,
+    device: str | None, resume: bool, compile_model: bool,
+) -> None:  # fmt: skip
+    """One training run."""
+    import torch
+
+    from avb.pipeline.files import DISK_FAULTS
+    from avb.pipeline.machine import cores, revision
+    from avb.train import data, trainer
+    from avb.train.device import choose_device, peer_lost
+    from avb.train.split import teachable
+
+    parts, left_out = data.fitted(parts, index, recipe)
+    if int(os.environ.get("RANK", 0)) > 0:
+        log.setLevel(logging.ERROR)
+    parts = teachable(index, parts, recipe, say)
+    if epochs is not None:
+        recipe = dataclasses.replace(recipe, steps=data.steps_in(epochs, index, parts, recipe))
+    device = choose_device(device)
+    if device == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(cores())
+    counts = {part: len(rows) for part, rows in parts.rows.items()}
+    whose = f" of {', '.join(parts.speakers)}" if parts.speakers else ""
+    say(f"split {parts.name}{whose} ({parts.source}): {counts} clips; test is not looked at")
+    if left_out:
+        say(f"left out: {left_out} clips without {data.target_name(recipe)}")
+    if parts.absent:
+        empty = "".join(f"; {part} is empty" for part, count in counts.items() if not count)
+        say(f"talkers without a clip here: {', '.join(parts.absent)}{empty}")
+    if resume and not (out / "last.pt").exists():
+        say(f"{out}: no run to resume; it begins")
+    facts = {
+        "counts": counts,
+        "device": device,
+        "revision": revision(),
+        "torch": str(torch.__version__),
+        "settings": index.dataset["settings"],  # how other films must be cut for this model
+    }
+    try:
+        record = trainer.train(
+            recipe, index, parts, out, device=device, resume=resume, compile_model=compile_model,
+            facts=facts, say=say,
+        )  # fmt: skip
+    except trainer.Preempted as stop:
+        fail(str(stop), INTERRUPTED if stop.by == signal.SIGINT else PREEMPTED)
+    except KeyboardInterrupt:
+        kept = (out / "last.pt").exists()
+        go_on = "go on from its last checkpoint with --resume" if kept else "nothing was saved yet"
+        raise KeyboardInterrupt(f"{out}: stopped at once; {go_on}") from None
+    except trainer.Diverged as stop:
+        fail(str(stop), FAILED)
+    except OSError as error:
+        if not out.is_dir():
+            fail(f"{out}: is gone, removed while it was trained; start again: nothing is left",
+                 FAILED)  # fmt: skip
+        if error.errno not in DISK_FAULTS:
+            raise
+        fail(f"{out}: {error.strerror}; checkpoints are as they were, --resume when mended", FAILED)
+    except RuntimeError as error:
+        if not peer_lost(error):
+            raise
+        fail(f"another process of this run is gone; start all again with --resume: {out}", FAILED)
+    say(f"done at step {record['step']}, best validation {record['best']:.4f}; {out}")
+
+
+app.variant("lip", train, "Lip reading: which word a silent mouth speaks.", task="lip")
+app.variant(
+    "l2s", train, "Lip to speech: the speech that belongs to a silent face.",
+    task="l2s", unit=None,
+)  # fmt: skip
+
+
+@app.command()
+def judge(
     context: typer.Context,
-    data: Annotated[str, typer.Option(help="Shards of GRID.")] = "shards/grid",
-    split: Annotated[str | None, typer.Option(help="A named split [grid-hash].")] = None,
+    data: Shards = "shards/grid",
+    split: SplitName = None,
     speakers: Talkers = None,
     split_file: SplitFile = None,
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="Passes over clips and Griffin-Lim copies [30].")
+        int | None,
+        typer.Option(min=1, help="Passes over clips and Griffin-Lim copies.", show_default="30"),
     ] = None,
     seed: Annotated[int, typer.Option(help="Weights, order, augmentation.")] = 0,
     device: Device = None,
     out: Annotated[Path, typer.Option(help="The file to write.")] = Path("runs/judge.pt"),
 ) -> None:
     """A small recogniser of GRID's words, for the word error of `avb eval l2s`."""
-    from avb.pipeline.storage.store import place
-    from avb.tools import judge_command
+    import torch
 
-    options = judge_command.Options(
-        data=place(data), split=split, speakers=speakers, split_file=split_file, epochs=epochs,
-        seed=seed, device=device, out=out, datasets=context.obj,
-    )  # fmt: skip
-    judge_command.run(options)
+    from avb.pipeline.machine import revision
+    from avb.train import checkpoint
+    from avb.train.data import open_shards
+    from avb.train.device import choose_device
+    from avb.train.evaluate.words import training as judge
+    from avb.train.evaluate.words.trained import Training
+    from avb.train.recipe import Recipe
+    from avb.train.sounds import check_writable
+    from avb.train.split import default_split, split_rows, teachable
+
+    if out.exists():
+        raise UsageError(f"{out}: is there already; choose another --out, or delete it")
+    check_writable(out)
+    index, corpus = open_shards(data, context.obj)
+    split = split or default_split(index, corpus)
+    parts = split_rows(index, corpus, split, speakers, split_file)
+    parts = teachable(index, parts, Recipe("l2s"), say)
+    device = choose_device(device)
+    counts = {part: len(rows) for part, rows in parts.rows.items()}
+    say(f"split {parts.name} ({parts.source}): {counts} clips; test is not looked at")
+    training = Training(epochs=epochs or judge.EPOCHS, seed=seed)
+    try:
+        state = judge.train(index, parts, training, torch.device(device))
+        facts = {"revision": revision(), "torch": str(torch.__version__), "device": device}
+        checkpoint.save(out, state | facts)
+    except OSError as error:
+        raise UsageError(f"{out}: cannot be written ({error.strerror})") from None
+    for name in ("real", "griffin_lim", "other_sentence"):
+        rate: dict[str, Any] = state["val"][name]["wer"]
+        if rate["value"] is not None:
+            say(
+                f"word error on {name} of {counts['val']} validation clips: {rate['value']:.2%}"
+                f" [{rate['low']:.2%}, {rate['high']:.2%}]"
+            )
+    say(f"{out}: hash {state['hash'][:12]}")

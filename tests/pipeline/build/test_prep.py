@@ -18,8 +18,8 @@ import pytest
 from typer.testing import CliRunner
 
 from avb.pipeline.shards import dataset as datasets
-from avb.tools import prep_command
 from avb.tools.cli import app
+from avb.tools.cli.prep import commonest_reasons
 from avb.tools.synth import make
 
 
@@ -173,7 +173,7 @@ def test_reasons_are_counted_a_batch_at_a_time(
     pq.write_table(table, tmp_path / "manifest.parquet")
     monkeypatch.setattr(datasets, "BATCH_ROWS", 7)
     monkeypatch.setattr(pq, "read_table", None)
-    assert prep_command._reasons(tmp_path) == (
+    assert commonest_reasons(tmp_path) == (
         "50 no_audio, such as: clip 30; 30 short, such as: clip 0; 15 bad_decode, such as: clip 80"
     )
 

@@ -1,4 +1,4 @@
-"""`avb ui` between the flags and the server."""
+"""The server of `avb ui`: its address, its folder, its models, its end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import shutil
 import signal
 import socket
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
@@ -30,20 +29,10 @@ PREFIX, LOCK = "avb-ui-", "in-use"
 PATIENCE_S = 10.0
 
 
-@dataclass(frozen=True)
-class Options:
-    """The flags of `avb ui` as they were given."""
-
-    ckpt: list[Path]
-    host: str
-    port: int
-    max_mb: float
-    max_seconds: float
-    device: str | None
-    datasets: Path | None
-
-
-def run(options: Options) -> None:
+def run(
+    ckpt: list[Path], host: str, port: int, max_mb: float, max_seconds: float,
+    device: str | None, datasets: Path | None,
+) -> None:  # fmt: skip
     """Serve the page until Ctrl-C or SIGTERM; nothing is left behind.
 
     Raises:
@@ -51,8 +40,8 @@ def run(options: Options) -> None:
     """
     if not all(importlib.util.find_spec(name) for name in ("starlette", "uvicorn")):
         raise UsageError("starlette and uvicorn not installed: pip install starlette uvicorn")
-    listening = _listen(options.host, options.port)
-    models = asyncio.run(describe(options))
+    listening = _listen(host, port)
+    models = asyncio.run(describe(ckpt, device, datasets))
     sweep(Path(gettempdir()))
     with TemporaryDirectory(prefix=PREFIX) as folder, listening:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: all is tidied up
@@ -60,7 +49,7 @@ def run(options: Options) -> None:
             signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
         with (Path(folder) / LOCK).open("w") as lock:
             fcntl.lockf(lock, fcntl.LOCK_EX)  # goes with this process, whatever ends it
-            serve(options, models, Path(folder), listening)
+            serve(models, Path(folder), listening, host, max_mb, max_seconds)
 
 
 def sweep(place: Path) -> None:
@@ -72,26 +61,27 @@ def sweep(place: Path) -> None:
 
 
 def serve(
-    options: Options, models: list[dict[str, Any]], folder: Path, listening: socket.socket
-) -> None:
+    models: list[dict[str, Any]], folder: Path, listening: socket.socket, host: str,
+    max_mb: float, max_seconds: float,
+) -> None:  # fmt: skip
     """Answer on a listening socket."""
     import uvicorn
 
     from avb.tools.ui.server import Service
 
-    wall_s = 60 + 10 * options.max_seconds
+    wall_s = 60 + 10 * max_seconds
     limits = Limits(wall_s, wall_s * cores())
-    service = Service(models, folder, int(options.max_mb * 1e6), options.max_seconds, limits)
-    open_to_all = not _is_loopback(options.host)
-    hosts = ["*"] if open_to_all else ["localhost", "127.0.0.1", "::1", options.host]
+    service = Service(models, folder, int(max_mb * 1e6), max_seconds, limits)
+    open_to_all = not _is_loopback(host)
+    hosts = ["*"] if open_to_all else ["localhost", "127.0.0.1", "::1", host]
     config = server_config(service.app(hosts))
-    host, port = listening.getsockname()[:2]
+    address, port = listening.getsockname()[:2]
     if open_to_all:
-        say(f"warning: --host {options.host}: whoever reaches this machine can use the page, and"
+        say(f"warning: --host {host}: whoever reaches this machine can use the page, and"
             " its processor; there is no password and no encryption")  # fmt: skip
-    say(f"on {models[0]['device']}, clips of up to {options.max_seconds:g} s and"
-        f" {options.max_mb:g} MB; Ctrl-C ends it")  # fmt: skip
-    typer.echo(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+    say(f"on {models[0]['device']}, clips of up to {max_seconds:g} s and"
+        f" {max_mb:g} MB; Ctrl-C ends it")  # fmt: skip
+    typer.echo(f"http://{f'[{address}]' if ':' in address else address}:{port}")
     server = uvicorn.Server(config)
     # Requests that are cut off when it ends are no faults.
     logging.getLogger("uvicorn.error").addFilter(lambda _: not server.should_exit)
@@ -135,13 +125,14 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-async def describe(options: Options) -> list[dict[str, Any]]:
+async def describe(
+    ckpt: list[Path], device: str | None, datasets: Path | None
+) -> list[dict[str, Any]]:
     """What each checkpoint is; ends the program where one cannot be used."""
-    datasets = None if options.datasets is None else str(options.datasets)
-    paths = [str(path) for path in options.ckpt]
     work = lines(
-        "avb.tools.ui.film:describe", Limits(600, 600, 1 << 40), paths, options.device, datasets
-    )
+        "avb.tools.ui.film:describe", Limits(600, 600, 1 << 40), [str(path) for path in ckpt],
+        device, datasets and str(datasets),
+    )  # fmt: skip
     try:
         models = [json.loads(line) async for line in work]
     except Stopped as reason:

@@ -1,0 +1,211 @@
+"""`avb eval` and `avb compare`: figures of checkpoints, as tables or records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from avb.pipeline.errors import UsageError
+from avb.pipeline.files import write_atomic
+from avb.tools.cli.console import FAILED, App, fail, print_json, say, to_json
+from avb.tools.cli.options import Checkpoint, Device, Json, Shards
+
+app = App()
+evaluation = App(help="Measure a checkpoint on a part of its split.")
+app.add_typer(evaluation, name="eval")
+
+
+def evaluate(
+    context: typer.Context,
+    task: Literal["lip", "l2s"],
+    ckpt: Checkpoint,
+    data: Shards,
+    part: Annotated[
+        Literal["test", "val", "train", "all"], typer.Option(help="Of the checkpoint's split.")
+    ] = "test",
+    device: Device = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many clips; flagged.")] = None,
+    judge: Annotated[
+        Path | None, typer.Option(help="A judge of words, from avb train judge.")
+    ] = None,
+    save_wavs: Annotated[
+        Path | None, typer.Option(help="A folder for the sounds: model, Griffin-Lim, real.")
+    ] = None,
+    windows: Annotated[
+        Literal["covered", "cut"] | None,
+        typer.Option(help="40 frames at a time; cut: 70 of 75, as the paper's."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write the whole record here.", show_default="PART.json of the run"),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Evaluate and show; the record goes to `out`, by default beside the checkpoint."""
+    from avb.train.data import open_shards
+    from avb.train.device import choose_device
+    from avb.train.evaluate import evaluate, per_talker
+    from avb.train.sounds import check_writable
+
+    checkpoints = checkpoints_in(ckpt)
+    if out is None and limit is None:
+        out = (ckpt if ckpt.is_dir() else ckpt.parent) / f"{part}.json"
+    if out is not None:
+        check_writable(out)
+    index, corpus = open_shards(data, context.obj)
+    device = choose_device(device)
+    records = [
+        evaluate.evaluate(
+            task, path, index, corpus, part, device, limit, judge=judge, wavs=save_wavs,
+            windows=windows,
+        )
+        for path in checkpoints
+    ]  # fmt: skip
+    record = records[0] if len(records) == 1 else per_talker.join(records)
+    if as_json:
+        print_json(record)
+    else:
+        show_record(record)
+    if out is not None:
+        try:
+            write_atomic(out, (to_json(record) + "\n").encode())
+        except OSError as error:
+            fail(f"{out}: {error.strerror}; the figures above are all there is", FAILED)
+        say(f"the record is in {out}")
+
+
+evaluation.variant(
+    "lip", evaluate, "Accuracy, confusions, the audio path and the mirrored test.",
+    task="lip", judge=None, save_wavs=None, windows=None,
+)  # fmt: skip
+evaluation.variant(
+    "l2s", evaluate, "STOI, ESTOI, PESQ and word error beside ceiling and floors.", task="l2s"
+)
+
+
+def checkpoints_in(path: Path) -> list[Path]:
+    """A checkpoint, the best of a run, or the best of each talker's run in a folder.
+
+    Raises:
+        UsageError: a folder without any.
+    """
+    if not path.is_dir():
+        return [path]
+    if (path / "best.pt").exists():
+        return [path / "best.pt"]
+    found = sorted(path.glob("*/best.pt"))
+    if not found:
+        raise UsageError(f"{path}: no best.pt here or one folder below; avb train makes one")
+    return found
+
+
+def show_record(record: dict[str, Any]) -> None:
+    """The figures, and whether words have addresses of their own, beyond the null models."""
+    flags = record["flags"]
+    say(f"{flags['n']} samples of {flags['part']}, split {flags['split']}, step {flags['step']}")
+    for line in table(record):
+        typer.echo(line)
+    addressing = record.get("addressing") or {}
+    for side in ("source", "target"):
+        if side in addressing:
+            figures = addressing[side]
+            auc = _interval(figures["within_slot_auc"])
+            typer.echo(f"addresses of {side}: within-slot AUC {auc}")
+            for name, value in figures["ahead_of"].items():
+                typer.echo(f"    ahead of {name}: {_interval(value)}")
+
+
+def table(record: dict[str, Any]) -> list[str]:
+    """A row a metric: the model's figure and interval, then the others on the same clips."""
+    others: dict[str, dict[str, Any]] = {}
+    alone: dict[str, float] = {}
+    if "models" in record:  # one for each talker
+        others = {name: one["metrics"] for name, one in record["models"].items()}
+    elif record["task"] == "l2s":
+        others = {"ceiling": record["ceiling"], "real": record["real"], **record["floors"]}
+    else:
+        alone = record["floors"]
+    lines = [f"{'':>16}  {'model [95 %]':<25}" + "".join(f"  {name:>8}" for name in others)]
+    lacking: dict[str, str] = {}
+    for name, value in record["metrics"].items():
+        row = "".join(
+            f"  {_point(metrics.get(name)):>{max(8, len(other))}}"
+            for other, metrics in others.items()
+        )
+        lines.append(f"{name:>16}  {_interval(value):<25}{row}".rstrip())
+        if isinstance(value, dict) and value["value"] is None:
+            lacking[name] = value.get("reason", "no clip could be scored")
+    lines += [f"{name:>16}  {_interval(value)}" for name, value in alone.items()]
+    return lines + [f"{name}: {reason}" for name, reason in lacking.items()]
+
+
+def _point(value: Any) -> str:
+    """A figure without its interval; a dash where there is none."""
+    value = value["value"] if isinstance(value, dict) else value
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _interval(value: Any) -> str:
+    if not isinstance(value, dict) or value["value"] is None:
+        return _point(value)
+    return f"{value['value']:.4f} [{value['low']:.4f}, {value['high']:.4f}]"
+
+
+@app.command()
+def compare(
+    first: Annotated[
+        str, typer.Argument(metavar="A", help="Record of avb eval; several seeds: a,b or a folder.")
+    ],
+    second: Annotated[str, typer.Argument(metavar="B", help="Another, on the same clips.")],
+    by_talker: Annotated[
+        bool, typer.Option("--by-talker", help="Intervals draw talkers: a claim about unseen ones.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Two evaluations of the same clips, paired: McNemar, differences with intervals."""
+    from avb.train.evaluate.compare import compare
+
+    record = compare(first, second, by_talker=by_talker)
+    if as_json:
+        print_json(record)
+        return
+    for name in "ab":
+        for one in record[name]:
+            facts = f"seed {one['seed']}, slots {one['slots']}, step {one['step']}"
+            say(f"{name.upper()}  {one['path']}: {facts}")
+    flags = record["flags"]
+    say(f"{record['clips']} clips of {flags.get('part')}, split {flags.get('split')}")
+    for line in differences(record):
+        typer.echo(line)
+    for note in record["notes"]:
+        say(f"note: {note}")
+
+
+def differences(record: dict[str, Any]) -> list[str]:
+    """The table: words in percent and points, speech in the units of each metric."""
+    words = record["task"] == "lip"
+    scale, digits, unit = (100.0, 2, " points") if words else (1.0, 4, "")
+    lines = [f"{'':>16} {'A':>9} {'B':>9}  A - B [95 %]"]
+    for name, entry in (record["metrics"] | record.get("per_slot", {})).items():
+        if entry["a"] is None:
+            lines.append(f"{name:>16} {'-':>9} {'-':>9}  {entry['reason']}")
+            continue
+        a, b = (f"{scale * entry[side]:9.{digits}f}" for side in "ab")
+        value, low, high = (scale * entry["difference"][key] for key in ("value", "low", "high"))
+        shown = f"{value:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]{unit}"
+        lines.append(f"{name:>16} {a} {b}  {shown}, n {entry['n']}")
+        for side in "ab":
+            if entry[f"{side}_sd"] is not None and name in record["metrics"]:
+                each = " ".join(f"{scale * v:.{digits}f}" for v in entry[f"{side}_each"])
+                spread = f"{scale * entry[f'{side}_sd']:.{digits}f}"
+                lines.append(f"{'':>16} {side.upper()} by seed: {each} (sd {spread})")
+    if words:
+        exact = record["mcnemar"]
+        better = f"A better on {exact['a_better']}, B on {exact['b_better']}"
+        lines += [
+            ", ".join(f"{n.replace('_', ' ')} {value:g}" for n, value in record["counts"].items()),
+            f"exact McNemar: {better}, p {exact['p']:.2g}",
+        ]
+    return lines

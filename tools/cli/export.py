@@ -1,0 +1,101 @@
+"""Other formats and other people's files, and this installation: `avb export`, `doctor`, ..."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from avb.tools.cli.console import App, print_json, say
+from avb.tools.cli.options import Checkpoint, Json, Shards
+
+app = App()
+models = App(help="The networks that find faces.")
+app.add_typer(models, name="models")
+
+
+@app.command()
+def export(
+    context: typer.Context,
+    ckpt: Checkpoint,
+    to: Annotated[Literal["safetensors", "onnx"], typer.Option(help="The format.")],
+    out: Annotated[Path, typer.Option(help="A folder: model, config.json, MODEL_CARD.md.")],
+    record: Annotated[
+        list[Path] | None,
+        typer.Option(help="Record of avb eval on it, for the card; repeatable."),
+    ] = None,
+    data: Shards = None,
+    frames: Annotated[
+        int | None,
+        typer.Option(min=1, help="Frames a clip, for speech as ONNX.", show_default="75 of GRID"),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """A checkpoint as safetensors or ONNX, with a model card (extra `export`).
+
+    The licence and the mel of the card are those of --data, the shards it was trained on.
+    """
+    from avb.tools.export.export import export
+    from avb.train.checkpoint import best_of
+
+    config = export(best_of(ckpt), to, out, record or [], data, frames, context.obj)
+    if as_json:
+        print_json(config)
+        return
+    say(f"{out}: model.{to}, config.json, MODEL_CARD.md; {config['task']}, step {config['step']}")
+    if to == "onnx":
+        facts = config["onnx"]
+        say(
+            f"onnxruntime and PyTorch differ by at most {facts['largest_difference']:.2g}"
+            f" ({facts['tolerance']:g} is accepted); inputs {facts['inputs']}"
+        )
+
+
+@app.command("import-checkpoint")
+def import_checkpoint(
+    file: Annotated[Path, typer.Argument(help="The authors' published LRW checkpoint.")],
+    out: Annotated[Path, typer.Option(help="The checkpoint to write, for avb eval lip.")],
+    data: Shards = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="A file of LRW's 500 words, instead of its shards.")
+    ] = None,
+) -> None:
+    """The authors' published LRW weights as a checkpoint of avb."""
+    from avb.tools.export.published import import_published
+
+    import_published(file, out, labels, data)
+
+
+@models.callback()
+def _models() -> None:
+    pass  # with one command alone Typer would drop its name
+
+
+@models.command()
+def fetch() -> None:
+    """Bring mediapipe's face models here: 36 MB by pip, once; 2 MB are kept."""
+    from avb.pipeline.clip.facemodels import WHEEL, WHEEL_MB, fetch, missing
+
+    if missing():
+        say(f"the face models of {WHEEL}: {WHEEL_MB} MB, once")
+    folder = fetch()
+    say(f"the face models are in {folder}" if folder else "the face models are here already")
+
+
+@app.command()
+def doctor(context: typer.Context, as_json: Json = False) -> None:
+    """What is installed, found and free, and what to do about the rest; exit 1: the base fails."""
+    from avb.tools.doctor import run
+
+    raise typer.Exit(run(context.obj, as_json))
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Everything goes here.")] = Path("demo"),
+) -> None:
+    """The whole pipeline on drawn and spoken corpora, from nothing to a report."""
+    from avb.tools.demo import demo
+
+    raise typer.Exit(demo(out))

@@ -1,0 +1,147 @@
+"""A trained model at work on anyone's video: `avb infer` and `avb ui`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from avb.pipeline.errors import UsageError
+from avb.tools.cli.console import FAILED, App, fail, print_json, say
+from avb.tools.cli.options import Checkpoint, Device, Json
+
+app = App()
+inference = App(help="Words or speech from any video that ffmpeg reads.")
+app.add_typer(inference, name="infer")
+
+
+def infer(
+    context: typer.Context,
+    task: Literal["lip", "l2s"],
+    videos: Annotated[list[str], typer.Argument(metavar="VIDEO...", help="Video files.")],
+    ckpt: Checkpoint,
+    top: Annotated[int, typer.Option(min=1, help="Words shown.")] = 5,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The WAV to write, or a folder.", show_default="VIDEO's name.wav"),
+    ] = None,
+    mux: Annotated[
+        Path | None,
+        typer.Option(help="Write the video with the speech, its own sound as second track."),
+    ] = None,
+    track: Annotated[
+        Path | None, typer.Option(help="Write the video with the box; or a folder.")
+    ] = None,
+    face: Annotated[
+        int, typer.Option(min=1, help="1 is the largest and steadiest, 2 the next one.")
+    ] = 1,
+    face_every: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Look for faces every N pictures.", show_default="5 times a second"
+        ),
+    ] = None,
+    box: Annotated[
+        Literal["auto", "fixed", "tracked", "whole"],
+        typer.Option(help="auto: as in training; whole: a crop already."),
+    ] = "auto",
+    device: Device = None,
+    allow_url: Annotated[
+        bool, typer.Option("--allow-url", help="VIDEO may be an address.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Read or speak every film; a film that fails does not stop the others."""
+    from avb.tools.infer import film
+    from avb.tools.infer.model import load_trained
+    from avb.tools.infer.video import BadVideo
+    from avb.train.checkpoint import best_of
+    from avb.train.device import choose_device
+
+    device = choose_device(device)
+    if task == "l2s":
+        out = out or Path(".")
+    targets = {
+        "out": film.targets(videos, out, ".wav"),
+        "mux": film.targets(videos, mux, ".mp4"),
+        "track": film.targets(videos, track, ".mp4"),
+    }
+    try:
+        trained = load_trained(task, best_of(ckpt), device, context.obj)
+    except UsageError as error:
+        fail(str(error), FAILED)
+    if box == "fixed" and trained.fixed_box is None:
+        raise UsageError(f"--box fixed: {ckpt} was not trained with a fixed box")
+    if trained.recipe.model.get("word_boundary"):
+        say("note: this model was told where the word lies; here the middle of a window is read")
+    look = film.Look(box, face, face_every, allow_url)
+    records = []
+    for number, video in enumerate(videos):
+        paths = {name: given[number] for name, given in targets.items() if given}
+        try:
+            records.append(film.infer(task, video, trained, look, paths, top))
+            if not as_json:
+                show_film(records[-1])
+        except (BadVideo, OSError) as error:
+            say(f"avb: {error}")
+            records.append({"video": video, "error": str(error)})
+    if as_json:
+        print_json({"task": task, "videos": records})
+    if any("error" in record for record in records):
+        raise typer.Exit(FAILED)
+
+
+inference.variant(
+    "lip", infer, "Ranked words for every window of 29 pictures, one every 0.2 s.",
+    task="lip", out=None, mux=None,
+)  # fmt: skip
+inference.variant(
+    "l2s", infer,
+    "The speech that belongs to a silent face: 16 kHz, mono, as long as the video.",
+    task="l2s", top=5,
+)  # fmt: skip
+
+
+def show_film(record: dict[str, Any]) -> None:
+    """The result of one film: what was found on stdout, the rest on stderr."""
+    others = f", {record['faces']} faces (--face)" if record["faces"] > 1 else ""
+    turned = f", turned by {record['turned']} degrees" if record["turned"] else ""
+    say(f"{record['video']}: {record['duration']:.2f} s, box {record['box']}{turned}{others}")
+    for start, end in record["absent"]:
+        say(f"nobody is seen from {start:.2f} to {end:.2f} s")
+    for window in record.get("windows", []):
+        typer.echo(f"{window['start']:7.2f} {window['end']:7.2f}  {_words(window['words'])}")
+    if len(record.get("windows", [])) > 1:
+        typer.echo(f"{'all':>15}  {_words(record['words'])}")
+    if "out" in record:
+        typer.echo(record["out"])
+    for name in ("mux", "track"):
+        if name in record:
+            say(f"{name}: {record[name]}")
+    spent = ", ".join(f"{stage} {s:.1f}" for stage, s in record["seconds"].items() if s)
+    say(f"seconds: {spent}")
+
+
+def _words(words: list[dict[str, Any]]) -> str:
+    return "  ".join(f"{w['word']} {w['probability']:.2f}" for w in words) or "-"
+
+
+@app.command()
+def ui(
+    context: typer.Context,
+    ckpt: Annotated[
+        list[Path], typer.Option(help="A run's best.pt, lip or l2s; repeatable, to choose from.")
+    ],
+    host: Annotated[str, typer.Option(help="Who may open it; 0.0.0.0: everybody.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, help="0 takes a free one.")] = 7860,
+    max_mb: Annotated[float, typer.Option(min=1, help="Largest clip, in megabytes.")] = 200,
+    max_seconds: Annotated[
+        float, typer.Option(min=1, help="Longest clip; its work may take ten times as long.")
+    ] = 60,
+    device: Device = None,
+) -> None:
+    """A page on this machine: drop or record a clip, see and hear what a model makes of it."""
+    from avb.tools.ui.serve import run
+
+    run(ckpt, host, port, max_mb, max_seconds, device, context.obj)

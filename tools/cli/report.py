@@ -1,0 +1,113 @@
+"""`avb report|plot|listen|listen-score`: results for readers and listeners."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from avb.tools.cli.console import App, print_json, say
+from avb.tools.cli.options import Device, Json, Shards
+
+app = App()
+
+
+@app.command()
+def report(
+    context: typer.Context,
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of avb train.")],
+    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
+    data: Shards = None,
+    clips: Annotated[int, typer.Option(min=1, help="With --data: how many test clips.")] = 4,
+    device: Device = None,
+) -> None:
+    """One page to mail: what was trained, curves, numbers beside published ones, pictures, sounds.
+
+    Evaluations are the records of avb eval that lie in the run's folder. With --data there are
+    clips, sounds and the map of features too.
+    """
+    from avb.tools.report.write import report
+
+    report(runs, data, out, clips, device, context.obj)
+
+
+@app.command()
+def plot(
+    context: typer.Context,
+    run: Annotated[Path, typer.Argument(help="A folder of avb train.")],
+    figure: Annotated[
+        Literal["curves", "confusion", "addressing", "similarity", "tsne", "mels"],
+        typer.Option(help="addressing, tsne and mels need --data."),
+    ],
+    out: Annotated[Path, typer.Option(help="The file to write, .png or .pdf.")],
+    data: Shards = None,
+    clip: Annotated[int, typer.Option(min=1, help="Which of the report's clips.")] = 1,
+    device: Device = None,
+) -> None:
+    """One figure of the report as a file."""
+    from avb.tools.report.write import plot
+
+    plot(run, figure, out, data, clip, device, context.obj)
+
+
+@app.command()
+def listen(
+    systems: Annotated[
+        list[str], typer.Argument(metavar="NAME=DIR...", help="Folders of eval l2s --save-wavs.")
+    ],
+    out: Annotated[Path, typer.Option(help="The page; its key is written beside it.")],
+    clips: Annotated[int, typer.Option(min=1, help="Sentences a system.")] = 24,
+    seed: Annotated[int, typer.Option(help="Which sentences, and the ids.")] = 0,
+) -> None:
+    """A listening test as one HTML file: systems, real speech, ceiling and floor, blind."""
+    from avb.tools.listen import build
+
+    folders = build.parse(systems)
+    key = build.build(folders, out, clips, seed)
+    count = (len(folders) + 3) * clips
+    say(f"{out}: {clips} sentences of {len(folders) + 3} systems, {count} clips and 4 repeats")
+    say(f"{key}: the key; keep it from the raters, avb listen-score needs it")
+
+
+@app.command("listen-score")
+def listen_score(
+    answers: Annotated[list[Path], typer.Argument(help="The file of each rater.")],
+    key: Annotated[Path, typer.Option(help="The key that avb listen wrote.")],
+    as_json: Json = False,
+) -> None:
+    """Ratings with intervals over raters and sentences, human word error, paired differences."""
+    from avb.tools.listen.score import score
+
+    record = score(answers, key)
+    if as_json:
+        print_json(record)
+        return
+    say(f"{len(record['raters'])} raters, {len(record['excluded'])} left out")
+    for one in record["excluded"]:
+        say(f"left out: {one['rater']}: {'; '.join(one['reasons'])}")
+    for line in ratings(record):
+        typer.echo(line)
+    for note in record["notes"]:
+        say(f"note: {note}")
+
+
+def ratings(record: dict[str, Any]) -> list[str]:
+    """The table: figures with both intervals, then the differences."""
+    width = max(len(name) for name in record["systems"])
+    lines = []
+    for measure in ("intelligibility", "naturalness", "wer"):
+        lines.append(f"{measure}: mean [95 %, raters and sentences drawn], mean of raters +- t")
+        for name, figures in record["systems"].items():
+            one = figures[measure]
+            half = one["rater_mean"]["half"]
+            spread = "-" if half is None else f"{half:.2f}"
+            shown = f"{one['value']:.2f} [{one['low']:.2f}, {one['high']:.2f}]"
+            mean = one["rater_mean"]["value"]
+            lines.append(f"  {name:<{width}}  {shown}  {mean:.2f} +- {spread}")
+    lines.append("differences: A - B [95 %], p, p by Holm")
+    for pair in record["differences"]:
+        shown = f"{pair['value']:+.2f} [{pair['low']:+.2f}, {pair['high']:+.2f}]"
+        both = f"p {pair['p']:.2g}, {pair['p_holm']:.2g}"
+        lines.append(f"  {pair['measure']}: {pair['a']} - {pair['b']}  {shown}  {both}")
+    return lines

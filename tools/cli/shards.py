@@ -1,0 +1,151 @@
+"""Raw corpora and prepared shards looked at: `avb inspect|verify|stats|preview|synth`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from avb.pipeline.errors import UsageError
+from avb.tools.cli.console import FAILED, App, print_json, say, show
+from avb.tools.cli.options import Corpus, Jobs, Json, ShardFolder, folder
+
+app = App()
+
+
+@app.command()
+def inspect(
+    context: typer.Context,
+    corpus: Annotated[
+        Literal["lrw", "lrw1000", "grid", "table"] | None,
+        typer.Argument(help="Which one.", show_default="recognised"),
+    ] = None,
+    root: Annotated[
+        Any, typer.Option(parser=folder, metavar="FOLDER", help="Where the raw corpus lies.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Which layout a raw corpus has, its counts, and how far they are from the published ones."""
+    from avb.pipeline.config import corpus_root, load_corpora
+    from avb.pipeline.corpora.inspect import inspect as count
+    from avb.pipeline.corpora.inspect import recognise
+    from avb.pipeline.corpora.stored import listed_tree
+
+    corpora = load_corpora(context.obj)
+    name: str | None = corpus
+    if name is None:
+        if root is None:
+            raise UsageError("give a corpus, or --root and it is recognised")
+        with listed_tree(root) as here:
+            name = recognise(here, corpora)
+    with listed_tree(corpus_root(name, corpora[name], root)) as here:
+        found = count(name, corpora[name], here)
+    show(dataclasses.asdict(found), as_json)
+
+
+@app.command()
+def verify(
+    context: typer.Context,
+    folder: ShardFolder,
+    jobs: Jobs = None,
+    sample: Annotated[
+        str | None,
+        typer.Option(
+            help="Only P% of the samples of each shard, and no hashes.", show_default="all"
+        ),
+    ] = None,
+    sources: Annotated[
+        bool, typer.Option("--sources", help="Compare with the corpus too: names, sizes, times.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Check shards against their manifest and hashes, and that every sample decodes."""
+    from tqdm import tqdm
+
+    from avb.pipeline.build.verify_sources import source_faults
+    from avb.pipeline.config import load_corpora
+    from avb.pipeline.machine import cores
+    from avb.pipeline.shards.dataset import dataset_folders
+    from avb.pipeline.shards.verify import parse_share
+    from avb.pipeline.shards.verify import verify as check
+
+    share = parse_share(sample)
+    folders = dataset_folders(folder)
+    with tqdm(unit="sample", disable=as_json or None) as bar:
+        verdicts = [check(path, bar.update, jobs or cores(), share) for path in folders]
+    if sources:
+        corpora = load_corpora(context.obj)
+        for path, verdict in zip(folders, verdicts, strict=True):
+            verdict.faults += source_faults(path, corpora)
+    faults = [f"{v.folder}: {fault}" for v in verdicts for fault in v.faults]
+    total = {
+        name: sum(getattr(v, name) for v in verdicts) for name in ("shards", "samples", "stored")
+    }
+    if as_json:
+        print_json({"ok": not faults} | total | {"sample": sample, "faults": faults})
+    else:
+        for fault in faults:
+            say(fault)
+        some = f" (--sample {sample}: the rest and the hashes were not looked at)"
+        stored = total["stored"]
+        outcome = f"{len(faults)} faults" if faults else "nothing wrong"
+        samples = f"{total['samples']:,} samples{'' if share == 1 else f' of {stored:,}{some}'}"
+        say(f"{total['shards']:,} shards, {samples}: {outcome}")
+    if faults:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def stats(folder: ShardFolder, as_json: Json = False) -> None:
+    """Counts, hours, lengths, bytes and milliseconds of prepared shards."""
+    from avb.pipeline.shards.dataset import dataset_folders
+    from avb.pipeline.shards.stats import stats as count
+
+    records = [count(path) for path in dataset_folders(folder)]
+    if as_json:
+        print_json(records[0] if len(records) == 1 else {r["corpus"]: r for r in records})
+        return
+    for record in records:
+        show(record, False)
+        typer.echo("")
+
+
+@app.command()
+def preview(
+    folder: ShardFolder,
+    out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("preview.png"),
+    clips: Annotated[int, typer.Option(min=1, help="How many clips.")] = 8,
+) -> None:
+    """A contact sheet: crops over time with the mouth marked, the mel, the words."""
+    from avb.tools.preview import preview as draw
+
+    say(draw(folder, out, clips))
+
+
+@app.command()
+def synth(
+    corpus: Annotated[Corpus, typer.Argument(help="Whose layout.")],
+    out: Annotated[Path, typer.Option(help="Where the raw corpus is written.")],
+    clips: Annotated[
+        int | None, typer.Option(min=1, help="How many clips.", show_default="small")
+    ] = None,
+    odd: Annotated[bool, typer.Option("--odd", help="Add one clip of every known fault.")] = False,
+    from_grid: Annotated[
+        Path | None, typer.Option(help="Re-cut real GRID clips instead of drawing faces.")
+    ] = None,
+    layout: Annotated[Literal["A", "B"], typer.Option(help="Of lrw1000.")] = "A",
+    seed: Annotated[int, typer.Option(help="Another seed, other clips.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Draw talking faces that speak, in the raw layout of a corpus."""
+    from avb.tools.synth import make
+
+    try:
+        made = make(
+            corpus, out, clips=clips, odd=odd, from_grid=from_grid, seed=seed, layout=layout
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    show(made, as_json)

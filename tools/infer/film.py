@@ -1,0 +1,94 @@
+"""One film to its record: words or speech, and the files that were asked for."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from avb.pipeline.clip.stopwatch import Clock
+from avb.pipeline.errors import UsageError
+from avb.tools.infer import crops, lip, speech
+from avb.tools.infer.model import Trained
+from avb.tools.infer.show import draw_boxes, mux
+from avb.tools.infer.video import FPS, probe
+
+STAGES = ("decode", "track", "crop", "network", "vocoder")
+
+
+@dataclass(frozen=True)
+class Look:
+    """How the mouth is found: the box, which face, every how many pictures."""
+
+    box: str
+    face: int
+    face_every: int | None
+    allow_url: bool
+
+
+def targets(videos: list[str], given: Path | None, suffix: str) -> list[Path]:
+    """Where each film's file goes: the file given, or for several films, or a folder, inside it.
+
+    Raises:
+        UsageError: two films would share a file, or one would be written over.
+    """
+    if given is None:
+        return []
+    names = [Path(place.split("?")[0]).stem + suffix for place in videos]
+    if given.suffix and not given.is_dir():
+        if len(names) > 1:
+            raise UsageError(f"{given}: several videos need a folder, not one file")
+        paths = [given]
+    else:
+        paths = [given / name for name in names]
+    if len(set(paths)) < len(paths):
+        raise UsageError("two of the videos have the same name; run them one after the other")
+    # Not Path.resolve: it raises where a link leads to itself, which is one video's fault.
+    inputs = {os.path.realpath(place) for place in videos}
+    for path in paths:
+        if os.path.realpath(path) in inputs:
+            raise UsageError(f"{path}: is one of the videos, and would be written over")
+    return paths
+
+
+def infer(
+    task: str, video: str, trained: Trained, look: Look, paths: dict[str, Path], top: int = 5
+) -> dict[str, Any]:
+    """The record of one film.
+
+    Args:
+        paths: files to write: `out` for speech; `mux` and `track` if they are wanted.
+        top: words of each window.
+    """
+    clock = Clock()
+    film = probe(video, look.allow_url)
+    cutter = crops.Cutter(film, trained, look.box, look.face_every, look.face, clock)
+    for path in paths.values():
+        path.parent.mkdir(parents=True, exist_ok=True)
+    made: dict[str, Any] = {}
+    if task == "lip":
+        readings = list(lip.read_words(cutter.pieces(), trained, clock))
+        mean = lip.overall(readings)
+        made["words"] = mean.ranked(trained.labels, top) if mean else []
+        made["windows"] = [r.record(trained.labels, top) for r in readings]
+    else:
+        mels = speech.make_mels(cutter.pieces(), trained, clock)
+        sound = speech.make_sound(mels, trained, clock)
+        speech.write_wav(paths["out"], sound, trained.sample_rate)
+    # To ffmpeg, "a:b.mp4" is a protocol called a; an absolute path is none.
+    if "mux" in paths:
+        mux(cutter.video, paths["out"].absolute(), paths["mux"].absolute())
+    if "track" in paths:
+        draw_boxes(cutter, paths["track"].absolute())
+    return {
+        "video": video,
+        "duration": len(cutter.seen) / FPS,
+        "box": cutter.box,
+        "faces": cutter.faces,
+        "turned": -90 * cutter.turns % 360,
+        "absent": crops.absent_spans(cutter.seen),
+        **made,
+        **{name: str(path) for name, path in paths.items()},
+        "seconds": {stage: round(clock.ms.get(stage, 0.0) / 1e3, 3) for stage in STAGES},
+    }
