@@ -11,7 +11,6 @@ import numpy as np
 
 from avb.pipeline.config import Corpus, load_corpora
 from avb.pipeline.errors import UsageError
-from avb.pipeline.shards.dataset import check_dataset
 from avb.pipeline.storage.store import Folder
 from avb.pipeline.stream.index import Index, load_index
 from avb.train.recipe import Recipe, Task, load_recipe, make_recipe
@@ -27,8 +26,7 @@ def open_shards(folder: Folder, datasets: Path | None = None) -> tuple[Index, Co
     """
     try:
         index = load_index(folder)
-        check_dataset(index.dataset, str(folder / "dataset.json"), account=True)
-    except (ValueError, OSError) as error:
+    except UsageError as error:
         raise UsageError(
             f"{error} (make shards with avb prep, or try without a corpus: avb synth, avb demo)"
         ) from None

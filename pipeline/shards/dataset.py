@@ -1,4 +1,4 @@
-"""A finished dataset as its readers take it: found, and what they rely on checked once."""
+"""A finished dataset as its readers take it: its folders, `dataset.json` and manifest, checked."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from avb.pipeline.clip.codec import MOST_BYTES
 from avb.pipeline.config import LONGEST_NAME, Crop
 from avb.pipeline.errors import UsageError, one_line
-from avb.pipeline.parse import MOST_JSON, checked, parse_json
+from avb.pipeline.parse import MOST_JSON, Range, checked, parse_json
 from avb.pipeline.shards.metadata import FORMAT
 from avb.pipeline.storage.cache import open_file
 from avb.pipeline.storage.store import Folder, Store
@@ -40,38 +40,33 @@ class _Crop:
 
 @dataclass(frozen=True)
 class _Mel:
-    n_mels: int
-    hop: int
+    n_mels: Annotated[int, Range(1, 1024)]
+    hop: Annotated[int, Range(1)]
     floor: float
     dtype: Literal["float16", "uint8"]
     scale: float
     offset: float
 
     def __post_init__(self) -> None:
-        finite = math.isfinite(self.floor + self.scale + self.offset)
-        if not (finite and 0 < self.n_mels <= 1024 and self.hop > 0 < self.floor):
-            raise ValueError("numbers that make no mel")
+        if not (math.isfinite(self.floor + self.scale + self.offset) and self.floor > 0):
+            raise ValueError("expected finite floor, scale and offset, and a floor above 0")
 
 
 @dataclass(frozen=True)
 class _Settings:
-    fps: int
-    sample_rate: int
+    fps: Annotated[int, Range(1, 1000)]
+    sample_rate: Annotated[int, Range(1, 1_000_000)]
     keep_audio: bool = False
 
     def __post_init__(self) -> None:
-        if not (0 < self.fps <= 1000 and self.fps <= self.sample_rate <= 1_000_000):
+        if self.fps > self.sample_rate:
             raise ValueError(f"{self.fps} pictures and {self.sample_rate} samples a second")
 
 
 @dataclass(frozen=True)
 class _Pixels:
-    mean: float
-    std: float
-
-    def __post_init__(self) -> None:
-        if not (0 <= self.mean <= 255 and 0 <= self.std <= 255):
-            raise ValueError(f"mean {self.mean} and deviation {self.std} of 0 to 255")
+    mean: Annotated[float, Range(0, 255)]
+    std: Annotated[float, Range(0, 255)]
 
 
 @dataclass(frozen=True)
@@ -89,53 +84,40 @@ class _Counts:
     flags: dict[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class _Dataset:
     corpus: str
+    title: str
     settings: _Settings
     crops: dict[str, _Crop]
     mel: _Mel
+    pixels: dict[str, _Pixels]
+    counts: _Counts
     labels: list[str]
+    labels_sha256: str
     fingerprint: str
+    shards: list[_Shard]
     schema: int = 1
-    pixels: dict[str, _Pixels] = field(default_factory=dict)
-    shards: list[_Shard] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if not 1 <= self.schema <= FORMAT:
             raise ValueError(f"shards of format {self.schema}; this version reads 1 to {FORMAT}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Account(_Dataset):
-    title: str
-    counts: _Counts
-    labels_sha256: str
-    shards: list[_Shard]
-    pixels: dict[str, _Pixels]
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
         if self.crops.keys() != self.pixels.keys():
             raise ValueError("crops and pixels are not of the same names")
+        texts = (self.corpus, self.fingerprint, *self.labels)
+        if not all(text.isprintable() and len(text) < LONGEST_NAME for text in texts):
+            raise ValueError("a name or label that cannot be printed")
+        if any("/" in shard.name or not shard.name.isprintable() for shard in self.shards):
+            raise ValueError("a shard whose name is no name of a file")
 
 
-def check_dataset(record: Any, where: str, account: bool = False) -> dict[str, Any]:
+def check_dataset(record: Any, where: str) -> dict[str, Any]:
     """The content of `dataset.json` as it is, when its readers can rely on it.
-
-    Args:
-        where: its path, for messages.
-        account: whether counts and shards must be there too, which training can do without.
 
     Raises:
         UsageError: something is missing, or is not what it must be; one line names it.
     """
-    found: _Dataset = checked(_Account if account else _Dataset, record, where, strict=False)
-    texts = (found.corpus, found.fingerprint, *found.labels)
-    if not all(text.isprintable() and len(text) < LONGEST_NAME for text in texts):
-        raise UsageError(f"{where}: a name or label that cannot be printed")
-    if any("/" in shard.name or not shard.name.isprintable() for shard in found.shards):
-        raise UsageError(f"{where}: a shard whose name is no name of a file")
+    checked(_Dataset, record, where, strict=False)
     return record
 
 
@@ -146,47 +128,35 @@ def dataset_folders(folder: Folder) -> list[Folder]:
         UsageError: there is none, finished or not.
     """
     if isinstance(folder, Store):
-        return _stored_folders(folder)
-    if not folder.is_dir():
+        names = set(folder.entries())
+    elif folder.is_dir():
+        patterns = ("dataset.json", "manifest.parquet", "*/dataset.json", ".avb", "*/.avb")
+        there = (path for pattern in patterns for path in folder.glob(pattern))
+        names = {path.relative_to(folder).as_posix() for path in there}
+    else:
         raise UsageError(f"{folder}: no such folder")
-    if (folder / "dataset.json").is_file() or (folder / "manifest.parquet").is_file():
+    if names & {"dataset.json", "manifest.parquet"}:
         return [folder]
-    found: list[Folder] = [*sorted(p.parent for p in folder.glob("*/dataset.json"))]
-    if found:
-        return found
-    raise _no_dataset(folder, (folder / ".avb").is_dir() or any(folder.glob("*/.avb")))
-
-
-def _stored_folders(store: Store) -> list[Folder]:
-    """`dataset_folders` of a store."""
-    names = store.entries()
-    if "dataset.json" in names or "manifest.parquet" in names:
-        return [store]
-    found = sorted(name.split("/")[0] for name in names if re.fullmatch("[^/]+/dataset.json", name))
-    if not found:
-        raise _no_dataset(store, any(re.match(r"([^/]+/)?\.avb/", name) for name in names))
-    return [store / name for name in found]
-
-
-def _no_dataset(folder: Folder, begun: bool) -> UsageError:
-    if begun:
-        return UsageError(f"{folder}: prep has not finished here; run the same avb prep again")
-    return UsageError(f"{folder}: no dataset.json here or one folder down; give OUT/<corpus>")
+    if inner := sorted(name for name in names if re.fullmatch("[^/]+/dataset.json", name)):
+        return [folder / name.split("/")[0] for name in inner]
+    if any(re.match(r"([^/]+/)?\.avb(/|$)", name) for name in names):
+        raise UsageError(f"{folder}: prep has not finished here; run the same avb prep again")
+    raise UsageError(f"{folder}: no dataset.json here or one folder down; give OUT/<corpus>")
 
 
 def read_dataset(folder: Folder) -> dict[str, Any]:
     """`dataset.json` of a finished folder.
 
     Raises:
-        UsageError: it is missing or is no JSON object.
+        UsageError: it is missing, or is not what its readers can rely on.
     """
     path = folder / "dataset.json"
     try:
         with open_file(folder, "dataset.json") as file:
-            return check_dataset(parse_json(file.read(MOST_JSON + 1)), str(path), account=True)
+            return check_dataset(parse_json(file.read(MOST_JSON + 1)), str(path))
     except FileNotFoundError:
         raise UsageError(
-            f"{folder}: no dataset.json; prep has not finished, run it again"
+            f"{folder}: no dataset.json, so the preparation is not finished; run `avb prep` again"
         ) from None
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: cannot be read ({one_line(error)})") from None
@@ -200,34 +170,46 @@ def open_manifest(folder: Folder) -> Iterator[pq.ParquetFile]:
     own account says of them is held against its size before any of it is read.
 
     Raises:
-        FileNotFoundError: there is none.
-        pyarrow.ArrowException, OSError: it is damaged, or would take too much room.
+        UsageError: it is missing, damaged (then or while it is read), or would take too much room.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with open_file(folder, "manifest.parquet") as source:
-        size = source.seek(0, os.SEEK_END)
-        metadata = pq.read_metadata(source)
-        texts = []
-        for number in range(metadata.num_columns):
-            column = metadata.schema.column(number)
-            if column.physical_type == "BYTE_ARRAY":
-                texts.append(column.path)
-            elif column.physical_type == "FIXED_LEN_BYTE_ARRAY":
-                raise pa.ArrowInvalid(f"column {column.path} of a type that no manifest has")
-        most_values = size + MOST_SPARSE
-        for number in range(metadata.num_columns):
-            chunks = [metadata.row_group(g).column(number) for g in range(metadata.num_row_groups)]
-            values = sum(chunk.num_values for chunk in chunks)
-            largest = max((chunk.total_uncompressed_size for chunk in chunks), default=0)
-            if max(values, metadata.num_rows) > most_values or largest > MOST_TEXT:
-                raise pa.ArrowInvalid(
-                    f"{values} values in {largest} bytes unpacked, in a file of {size} bytes"
-                )
-        # As dictionaries, so that a long text that stands in every row is in memory once.
-        with pq.ParquetFile(source, metadata=metadata, read_dictionary=texts) as file:
-            yield file
+    path = folder / "manifest.parquet"
+    try:
+        with open_file(folder, "manifest.parquet") as source:
+            metadata = pq.read_metadata(source)
+            texts = _text_columns(metadata, source.seek(0, os.SEEK_END))
+            # As dictionaries, so that a long text that stands in every row is in memory once.
+            with pq.ParquetFile(source, metadata=metadata, read_dictionary=texts) as file:
+                yield file
+    except FileNotFoundError:
+        raise UsageError(f"{path}: missing; run `avb prep` on this folder again") from None
+    except (pa.ArrowException, OSError) as error:
+        raise UsageError(
+            f"{path}: damaged, or no manifest of this version ({one_line(error)}); prepare again"
+        ) from None
+
+
+def _text_columns(metadata: pq.FileMetaData, size: int) -> list[str]:
+    """Paths of the columns of text, in a file of `size` bytes that can hold what it announces."""
+    import pyarrow as pa
+
+    texts = []
+    for number in range(metadata.num_columns):
+        column = metadata.schema.column(number)
+        if column.physical_type == "BYTE_ARRAY":
+            texts.append(column.path)
+        elif column.physical_type == "FIXED_LEN_BYTE_ARRAY":
+            raise pa.ArrowInvalid(f"column {column.path} of a type that no manifest has")
+        chunks = [metadata.row_group(g).column(number) for g in range(metadata.num_row_groups)]
+        values = sum(chunk.num_values for chunk in chunks)
+        largest = max((chunk.total_uncompressed_size for chunk in chunks), default=0)
+        if max(values, metadata.num_rows) > size + MOST_SPARSE or largest > MOST_TEXT:
+            raise pa.ArrowInvalid(
+                f"{values} values in {largest} bytes unpacked, in a file of {size} bytes"
+            )
+    return texts
 
 
 def manifest_batches(
@@ -277,18 +259,8 @@ def read_manifest(folder: Folder, columns: Sequence[str]) -> Iterator[pa.RecordB
     Raises:
         UsageError: it is missing or damaged.
     """
-    import pyarrow as pa
-
-    path = folder / "manifest.parquet"
-    try:
-        with open_manifest(folder) as file:
-            yield from manifest_batches(file, BATCH_ROWS, columns)
-    except FileNotFoundError:
-        raise UsageError(
-            f"{folder}: no manifest.parquet; prep has not finished, run it again"
-        ) from None
-    except (pa.ArrowException, OSError) as error:
-        raise UsageError(f"{path}: damaged ({one_line(error)}); run avb prep again") from None
+    with open_manifest(folder) as file:
+        yield from manifest_batches(file, BATCH_ROWS, columns)
 
 
 def can_hold(record: Mapping[str, Any], nbytes: Any, frames: Any, columns: Any) -> Any:

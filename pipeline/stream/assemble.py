@@ -8,20 +8,23 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn.utils.rnn import pad_sequence
 
 from avb.pipeline.clip.codec import EXTENSIONS, decode_flac, decode_video
 from avb.pipeline.clip.npy import parse_npy
 from avb.pipeline.shards.tar import read_members
 from avb.pipeline.storage.cache import fetched_ahead, the_cache
 from avb.pipeline.storage.store import Folder
-from avb.pipeline.stream.batch import Batch
-from avb.pipeline.stream.index import Index, Ints
+from avb.pipeline.stream.batch import Batch, Word
+from avb.pipeline.stream.columns import Ints
+from avb.pipeline.stream.index import Index
 
 #: Frames of a word sample, as in the corpora of single words.
 WORD_FRAMES = 29
@@ -30,6 +33,7 @@ _OPEN_COPIES = 16  # none of them can leave the cache
 
 Members = dict[str, memoryview]
 Floats = NDArray[np.float32]
+Pixels = NDArray[np.uint8]
 
 
 class Job(NamedTuple):
@@ -146,18 +150,16 @@ class Assembler:
         return [self._clips(job)] if job.words is None else self._words(job, job.words)
 
     def _clips(self, job: Job) -> Batch:
-        index, size = self._index, len(job.rows)
-        lengths, columns = index.num_frames[job.rows], index.num_mel[job.rows]
+        index, rows, size = self._index, job.rows, len(job.rows)
+        lengths = index.num_frames[rows]
         # Of a film without sound, as many columns of silence as its pictures would have.
-        columns = np.where(index.no_audio[job.rows], lengths * self._columns_per_frame, columns)
-        video = {
-            crop: np.empty((size, lengths.max(), side, side), np.uint8)
-            for crop, side in self._sides.items()
-        }
+        silence = lengths * self._columns_per_frame
+        columns = np.where(index.no_audio[rows], silence, index.num_mel[rows])
+        video = self._empty_video(size, lengths.max())
         mel = np.empty((size, self._num_mels, columns.max()), np.float32)
         sounds = []
-        for i, row in enumerate(job.rows):
-            try:
+        for i, row in enumerate(rows):
+            with self._named(row):
                 members = self.members(row)
                 for crop, frames in video.items():
                     self._decode_crop(members, crop, frames[i, : lengths[i]])
@@ -167,45 +169,37 @@ class Assembler:
                     if not index.no_audio[row]:
                         mel[i, :, : columns[i]] = self._decode_mel(members, columns[i])
                 if self._with_audio:
-                    sounds.append(self._sound(members, row))
-            except ValueError as error:
-                raise self._fault(row, error) from error
-        words = [index.words(row) for row in job.rows]
+                    sounds.append(torch.from_numpy(self._sound(members, row)))
+        words = [index.words(row) for row in rows]
+        label_id = index.label_id[rows]
         labelled = [w[0][1:] if label >= 0 and len(w) == 1 else (None, None)
-                    for w, label in zip(words, index.label_id[job.rows], strict=True)]  # fmt: skip
-        audio = _pad(sounds) if self._with_audio else None
+                    for w, label in zip(words, label_id, strict=True)]  # fmt: skip
+        times = [[np.nan if t is None else t for t in pair] for pair in labelled]
         return Batch(
-            keys=[index.key(row) for row in job.rows],
+            keys=[index.key(row) for row in rows],
             video={crop: torch.from_numpy(frames) for crop, frames in video.items()},
             mel=torch.from_numpy(mel) if self._with_mel else None,
             lengths=torch.from_numpy(lengths),
             mel_lengths=torch.from_numpy(columns),
-            label_id=torch.from_numpy(index.label_id[job.rows]),
-            boundary=torch.tensor(
-                [[np.nan if t is None else t for t in times] for times in labelled]
-            ),
+            label_id=torch.from_numpy(label_id),
+            boundary=torch.tensor(times),
             epoch=torch.from_numpy(job.epochs),
-            speakers=[index.speaker[row] for row in job.rows],
+            speakers=[index.speaker[row] for row in rows],
             words=words,
-            audio=audio,
+            audio=pad_sequence(sounds, batch_first=True) if self._with_audio else None,
             audio_lengths=torch.tensor([len(s) for s in sounds]) if self._with_audio else None,
         )
 
     def _words(self, job: Job, words: list[Ints]) -> list[Batch]:
         """A batch for each of `words`; each clip is decoded once."""
         columns_per_frame = self._columns_per_frame
-        video = [
-            {crop: np.empty((len(part), WORD_FRAMES, side, side), np.uint8)
-             for crop, side in self._sides.items()} for part in words
-        ]  # fmt: skip
+        video = [self._empty_video(len(part), WORD_FRAMES) for part in words]
         mel_shape = (self._num_mels, WORD_FRAMES * columns_per_frame)
         mel = [np.full((len(part), *mel_shape), self._silence, np.float32) for part in words]
         firsts = [np.empty(len(part), np.int64) for part in words]
         for i, row in enumerate(job.rows):
-            try:
+            with self._named(row):
                 clip_video, clip_mel = self.decode(row)
-            except ValueError as error:
-                raise self._fault(row, error) from error
             for j, part in enumerate(words):
                 for at in np.flatnonzero(part[:, 0] == i):
                     start_s, end_s = self._index.word_s[self._index.first_word[row] + part[at, 1]]
@@ -219,23 +213,17 @@ class Assembler:
         return [self._word_batch(job, *part) for part in parts]
 
     def _word_batch(
-        self,
-        job: Job,
-        dealt: Ints,
-        firsts: Ints,
-        video: dict[str, NDArray[np.uint8]],
-        mel: Floats,
+        self, job: Job, dealt: Ints, firsts: Ints, video: dict[str, Pixels], mel: Floats
     ) -> Batch:
         index, size = self._index, len(dealt)
         rows, places = job.rows[dealt[:, 0]], dealt[:, 1]
-        words, own = [], []
+        words: list[list[Word]] = []
+        own = []
         for row, place, first in zip(rows, places, firsts, strict=True):
             shift = float(first) / self._fps
-            said = [
-                (w, None, None) if s is None or e is None else (w, s - shift, e - shift)
-                for w, s, e in index.words(row)
-            ]
-            words.append([word for word in said if word[1] is not None])
+            said = [(w, s, e) if s is None or e is None else (w, s - shift, e - shift)
+                    for w, s, e in index.words(row)]  # fmt: skip
+            words.append([word for word in said if None not in word])
             own.append(said[place])
         return Batch(
             keys=[f"{index.key(r)}#{place}" for r, place in zip(rows, places, strict=True)],
@@ -247,20 +235,24 @@ class Assembler:
             boundary=torch.tensor([times for _, *times in own]),
             epoch=torch.from_numpy(job.epochs[dealt[:, 0]]),
             speakers=[index.speaker[row] for row in rows],
-            words=words,  # type: ignore[arg-type]
+            words=words,
         )
 
-    def decode(self, row: int) -> tuple[dict[str, NDArray[np.uint8]], Floats]:
-        """One whole clip: uint8 [T, H, W] by crop and float32 [F, M] (empty without mels)."""
-        members = self.members(row)
-        num_frames = self._index.num_frames[row]
+    def _empty_video(self, size: int, length: int) -> dict[str, Pixels]:
+        shapes = {crop: (size, length, side, side) for crop, side in self._sides.items()}
+        return {crop: np.empty(shape, np.uint8) for crop, shape in shapes.items()}
+
+    def decode(self, row: int) -> tuple[dict[str, Pixels], Floats]:
+        """One whole clip: uint8 [T, H, W] by crop and float32 [F, M], M 0 without mels."""
+        members, index = self.members(row), self._index
         video = {
-            crop: self._decode_crop(members, crop, np.empty((num_frames, side, side), np.uint8))
-            for crop, side in self._sides.items()
+            crop: frames[0] for crop, frames in self._empty_video(1, index.num_frames[row]).items()
         }
-        if not self._with_mel or self._index.no_audio[row]:
-            return video, np.empty((self._num_mels if self._with_mel else 0, 0), np.float32)
-        return video, self._decode_mel(members, self._index.num_mel[row])
+        for crop, frames in video.items():
+            self._decode_crop(members, crop, frames)
+        if not self._with_mel or index.no_audio[row]:
+            return video, np.empty((self._num_mels, 0), np.float32)
+        return video, self._decode_mel(members, index.num_mel[row])
 
     def members(self, row: int) -> Members:
         """What is stored of one clip, by extension (`lips.mp4`, `mel.npy`, ...)."""
@@ -274,9 +266,7 @@ class Assembler:
             raise ValueError(f"its place holds {foreign[0]}; shards and manifest do not match")
         return {name[len(prefix) :]: content for name, content in members.items()}
 
-    def _decode_crop(
-        self, members: Members, crop: str, out: NDArray[np.uint8]
-    ) -> NDArray[np.uint8]:
+    def _decode_crop(self, members: Members, crop: str, out: Pixels) -> Pixels:
         for extension in EXTENSIONS.values():
             if (data := members.get(f"{crop}.{extension}")) is not None:
                 return decode_video(data, extension, out)
@@ -301,12 +291,17 @@ class Assembler:
             raise ValueError("no sound is stored; prepare with --keep-audio")
         return decode_flac(members["flac"], samples)
 
-    def _fault(self, row: int, error: ValueError) -> ValueError:
-        index = self._index
-        return ValueError(
-            f"{index.folder / str(index.shard[row])}.tar: clip {index.key(row)}: {error}; "
-            f"find every fault with `avb verify {index.folder}`"
-        )
+    @contextmanager
+    def _named(self, row: int) -> Iterator[None]:
+        """Name the clip in what goes wrong with it."""
+        try:
+            yield
+        except ValueError as error:
+            index = self._index
+            raise ValueError(
+                f"{index.folder / str(index.shard[row])}.tar: clip {index.key(row)}: {error}; "
+                f"find every fault with `avb verify {index.folder}`"
+            ) from error
 
 
 def _copy_window(mel_FM: Floats, first: int, out_FM: Floats) -> None:
@@ -314,10 +309,3 @@ def _copy_window(mel_FM: Floats, first: int, out_FM: Floats) -> None:
     start, stop = max(first, 0), min(first + out_FM.shape[1], mel_FM.shape[1])
     if start < stop:
         out_FM[:, start - first : stop - first] = mel_FM[:, start:stop]
-
-
-def _pad(sounds: list[Floats]) -> torch.Tensor:
-    padded = np.zeros((len(sounds), max(map(len, sounds))), np.float32)
-    for i, sound in enumerate(sounds):
-        padded[i, : len(sound)] = sound
-    return torch.from_numpy(padded)

@@ -56,16 +56,16 @@ class Batch:
         """One batch of several whose samples are of the same lengths, as those of words."""
         if len(batches) == 1:
             return batches[0]
-        whole: dict[str, Any] = {}
-        for name in (field.name for field in dataclasses.fields(Batch)):
-            parts = [getattr(batch, name) for batch in batches]
+
+        def join(parts: list[Any]) -> Any:
             if isinstance(parts[0], dict):
-                whole[name] = {crop: torch.cat([part[crop] for part in parts]) for crop in parts[0]}
-            elif isinstance(parts[0], Tensor):
-                whole[name] = torch.cat(parts)
-            else:
-                whole[name] = None if parts[0] is None else [x for part in parts for x in part]
-        return Batch(**whole)
+                return {key: join([part[key] for part in parts]) for key in parts[0]}
+            if isinstance(parts[0], Tensor):
+                return torch.cat(parts)
+            return None if parts[0] is None else [x for part in parts for x in part]
+
+        fields = dataclasses.fields(Batch)
+        return Batch(**{f.name: join([getattr(b, f.name) for b in batches]) for f in fields})
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with its tensors on `device`; asynchronous from pinned memory."""

@@ -5,7 +5,7 @@ Built from `manifest.parquet` and `dataset.json` alone, column after column; no 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,21 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avb.pipeline.config import LONGEST_NAME, MOST_SECONDS
-from avb.pipeline.errors import UsageError, one_line
-from avb.pipeline.parse import MOST_JSON, parse_json
-from avb.pipeline.shards.dataset import can_hold, check_dataset, manifest_batches, open_manifest
-from avb.pipeline.storage.cache import open_file
+from avb.pipeline.errors import UsageError
+from avb.pipeline.shards.dataset import can_hold, open_manifest, read_dataset
 from avb.pipeline.storage.store import Folder, place
+from avb.pipeline.stream.columns import Columns, Ints, Names
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    import pyarrow.parquet as pq
-
-Ints = NDArray[np.int64]
-SmallInts = NDArray[np.int32]
-Rows = Ints | slice
-
-PIECE_ROWS = 1 << 16
 
 
 class Row(NamedTuple):
@@ -39,30 +31,6 @@ class Row(NamedTuple):
     split: str | None
     speaker: str | None
     label: str | None
-
-
-@dataclass(frozen=True)
-class Names:
-    """A text column: `names[code]` for each row, code -1 (int32) where there is none."""
-
-    codes: SmallInts
-    names: list[str]
-
-    def __getitem__(self, row: int) -> str | None:
-        code = self.codes[row]
-        return None if code < 0 else self.names[code]
-
-    def taken(self, rows: Rows) -> Names:
-        """The column of some rows, its names in the order in which they meet one."""
-        if isinstance(rows, slice):  # all: they were numbered so
-            return self
-        codes = self.codes[rows]
-        met, first = np.unique(codes, return_index=True)
-        met = met[np.argsort(first)]
-        met = met[met >= 0]
-        code_of = np.full(len(self.names) + 1, -1, np.int32)  # the last entry serves code -1
-        code_of[met] = np.arange(len(met))
-        return Names(code_of[codes], [self.names[code] for code in met])
 
 
 @dataclass(frozen=True)
@@ -109,48 +77,35 @@ class Index:
 
     def words(self, row: int) -> list[tuple[str, float | None, float | None]]:
         """Word, start and end in seconds of each word of one clip."""
-        found = []
+        said = []
         for i in range(self.first_word[row], self.first_word[row + 1]):
             start, end = (None if np.isnan(t) else float(t) for t in self.word_s[i])
-            found.append((self.word.names[self.word.codes[i]], start, end))
-        return found
+            said.append((self.word.names[self.word.codes[i]], start, end))
+        return said
 
     @property
     def labels(self) -> list[str]:
         """The class list."""
         return self.dataset["labels"]
 
-    def select(
-        self,
-        *,
-        groups: Collection[str] | None = None,
-        speakers: Collection[str] | None = None,
-        splits: Collection[str] | None = None,
-        keys: Collection[str] | None = None,
-        where: Callable[[Row], bool] | None = None,
-    ) -> Ints:
-        """Row numbers of the clips that meet every condition given.
+    def row(self, row: int) -> Row:
+        """What a selection may look at of one clip."""
+        label = self.label_id[row]
+        return Row(
+            self.key(row),
+            self.group[row] or "",
+            self.split[row],
+            self.speaker[row],
+            None if label < 0 else self.labels[label],
+        )
 
-        Keys without a stored clip are passed over: a list may name clips that were refused.
+    def select(self, where: Callable[[Row], bool]) -> Ints:
+        """Row numbers of the clips for which a condition holds.
 
         Raises:
-            ValueError: nothing is left, or a group, speaker or split is not there at all.
+            ValueError: there is none.
         """
-        mask = np.ones(len(self), bool)
-        wanted = {"group": groups, "speaker": speakers, "split": splits}
-        for column, names in wanted.items():
-            if names is not None:
-                mask &= self._has(column, names)
-        if keys is not None:
-            import pyarrow as pa
-            import pyarrow.compute as pc
-
-            value_set = pa.array(sorted(keys), pa.string())
-            mask &= pc.is_in(self.keys, value_set=value_set).to_numpy(zero_copy_only=False)
-        rows = np.flatnonzero(mask)
-        if where is not None:
-            kept = (where(self.row(int(row))) for row in rows)
-            rows = rows[np.fromiter(kept, np.bool_, len(rows))]
+        rows = np.flatnonzero([where(self.row(row)) for row in range(len(self))])
         if not rows.size:
             raise ValueError(
                 f"{self.folder}: no clip of {len(self)} stored ones is left by this selection; "
@@ -230,212 +185,57 @@ class Index:
         dataset = self.dataset | {"labels": sorted(names)}
         return replace(self, dataset=dataset, label_id=np.full_like(self.label_id, -1))
 
-    def _has(self, column: str, names: Collection[str]) -> NDArray[np.bool_]:
-        found: Names = getattr(self, column)
-        absent = sorted(set(names) - set(found.names))
-        if absent:
-            raise ValueError(
-                f"{self.folder}: no stored clip of {column} {_some(absent)}; "
-                f"there are {_some(found.names)}"
-            )
-        codes = [code for code, name in enumerate(found.names) if name in names]
-        return np.isin(found.codes, codes)
-
-    def row(self, row: int) -> Row:
-        """What a selection may look at of one clip."""
-        label = self.label_id[row]
-        return Row(
-            self.key(row),
-            self.group[row] or "",
-            self.split[row],
-            self.speaker[row],
-            None if label < 0 else self.labels[label],
-        )
-
 
 def load_index(folder: str | Folder) -> Index:
     """Read the index of a folder of shards, here or in a store.
 
     Raises:
-        FileNotFoundError: no folder, or no finished preparation in it.
-        ValueError: a file in it is damaged or of another kind.
+        UsageError: no finished preparation is there, or a file in it is damaged; one line says so.
     """
-    import pyarrow as pa
-
     folder = place(folder)
     if isinstance(folder, Path) and not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder of shards; make one with `avb prep`")
-    dataset = _load_dataset(folder)
+        raise UsageError(f"{folder}: no such folder of shards; make one with `avb prep`")
+    dataset = read_dataset(folder)
     path = folder / "manifest.parquet"
-    try:
-        with open_manifest(folder) as file:
-            index = _read(folder, dataset, file)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: missing; run `avb prep` on this folder again") from None
-    except (pa.ArrowException, KeyError, OSError) as error:
-        raise ValueError(
-            f"{path}: no manifest of this version ({one_line(error)}); prepare again"
-        ) from None
-    if (row := _first_impossible(index)) is not None:
-        raise ValueError(f"{path}: the row of clip {index.key(row)!r} cannot be; prepare again")
-    return index
-
-
-def _first_impossible(index: Index) -> int | None:
-    """The first row, if any, whose numbers no shard can have."""
+    with open_manifest(folder) as file:
+        columns = Columns(file)
+        if not len(columns.offset):
+            raise UsageError(f"{path}: no clip has status ok; the column `error` says why not")
+        label = columns.names("label")
+        label_of = {name: i for i, name in enumerate(dataset["labels"])}
+        if unknown := sorted(set(label.names) - set(label_of)):
+            raise UsageError(f"{folder}: labels {_some(unknown)} are not in its class list")
+        # The last entry serves code -1: no label.
+        to_id = np.array([label_of[name] for name in label.names] + [-1], np.int64)
+        first_word, word, word_s = columns.words()
+        index = Index(
+            folder=folder,
+            dataset=dataset,
+            keys=columns.keys(),
+            group=columns.names("group"),
+            split=columns.names("split"),
+            speaker=columns.names("speaker"),
+            shard=columns.shard,
+            label_id=to_id[label.codes],
+            offset=columns.offset,
+            nbytes=columns.ints("nbytes"),
+            num_frames=columns.ints("n_frames"),
+            num_mel=columns.ints("n_mel"),
+            silent=columns.flagged("silent"),
+            no_audio=columns.flagged("no_audio"),
+            first_word=first_word,
+            word=word,
+            word_s=word_s,
+        )
     wrong = (index.offset < 0) | (index.nbytes <= 0)
     wrong |= (index.num_mel == 0) != index.no_audio
-    wrong |= ~can_hold(index.dataset, index.nbytes, index.num_frames, index.num_mel)
-    far_off = (index.word_s > MOST_SECONDS) | (index.word_s < -MOST_SECONDS)
-    far = np.flatnonzero(far_off.any(1))
-    wrong[np.searchsorted(index.first_word, far, side="right") - 1] = True
-    found = np.flatnonzero(wrong)
-    return int(found[0]) if found.size else None
-
-
-def _load_dataset(folder: Folder) -> dict[str, Any]:
-    path = folder / "dataset.json"
-    try:
-        with open_file(folder, "dataset.json") as file:
-            return check_dataset(parse_json(file.read(MOST_JSON + 1)), str(path))
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f"{path}: missing, so the preparation is not finished; run `avb prep` again"
-        ) from None
-    except ValueError as error:
-        raise ValueError(
-            f"{path}: not readable as JSON ({one_line(error)}); prepare again"
-        ) from None
-    except UsageError as error:
-        raise ValueError(f"{error}; prepare again") from None
-
-
-def _read(folder: Folder, dataset: dict[str, Any], file: pq.ParquetFile) -> Index:
-    """All columns of the stored clips, one after the other: a table of them would take twice it."""
-    shard = _names(_stored(file, "shard"))
-    if not shard.codes.size:
-        raise ValueError(
-            f"{folder / 'manifest.parquet'}: no clip has status ok; the column `error` says why not"
-        )
-    offset = _ints(_stored(file, "offset"))
-    order = _order(shard, offset)
-    label = _names(_stored(file, "label")).taken(order)
-    label_of = {name: i for i, name in enumerate(dataset["labels"])}
-    unknown = sorted(set(label.names) - set(label_of))
-    if unknown:
-        raise ValueError(f"{folder}: labels {_some(unknown)} are not in its class list")
-    # The last entry serves code -1: no label.
-    to_id = np.array([label_of[name] for name in label.names] + [-1], np.int64)
-    first_word, word, word_s = _words(file, order)
-    return Index(
-        folder=folder,
-        dataset=dataset,
-        keys=_keys(_stored(file, "key"), order),
-        group=_names(_stored(file, "group")).taken(order),
-        split=_names(_stored(file, "split")).taken(order),
-        speaker=_names(_stored(file, "speaker")).taken(order),
-        shard=shard.taken(order),
-        label_id=to_id[label.codes],
-        offset=offset[order],
-        nbytes=_ints(_stored(file, "nbytes"))[order],
-        num_frames=_ints(_stored(file, "n_frames"))[order],
-        num_mel=_ints(_stored(file, "n_mel"))[order],
-        silent=_flagged(file, "silent")[order],
-        no_audio=_flagged(file, "no_audio")[order],
-        first_word=first_word,
-        word=word,
-        word_s=word_s,
-    )
-
-
-def _stored(file: pq.ParquetFile, name: str) -> Iterator[pa.Array]:
-    """A column of the clips with status ok, in pieces."""
-    import pyarrow.compute as pc
-
-    if name not in file.schema_arrow.names:
-        raise KeyError(f"no column {name}")
-    for batch in manifest_batches(file, PIECE_ROWS, ["status", name]):
-        column = batch.filter(pc.equal(batch["status"], "ok"))[name]
-        if name in ("key", "shard") and column.null_count:
-            raise KeyError(f"a clip without {name}")
-        yield column
-
-
-def _ints(pieces: Iterator[pa.Array]) -> Ints:
-    import pyarrow as pa
-
-    columns = (piece.cast(pa.int64()).to_numpy() for piece in pieces)
-    return np.concatenate([np.empty(0, np.int64), *columns])
-
-
-def _flagged(file: pq.ParquetFile, flag: str) -> NDArray[np.bool_]:
-    """Which clips have a flag; none in a manifest without flags."""
-    import pyarrow.compute as pc
-
-    if "flags" not in file.schema_arrow.names:
-        return np.zeros(sum(len(piece) for piece in _stored(file, "shard")), np.bool_)
-    found = [np.empty(0, np.bool_)]
-    for piece in _stored(file, "flags"):
-        has = np.zeros(len(piece), np.bool_)
-        at = pc.list_parent_indices(piece).to_numpy(zero_copy_only=False)
-        has[at[pc.equal(pc.list_flatten(piece), flag).to_numpy(zero_copy_only=False)]] = True
-        found.append(has)
-    return np.concatenate(found)
-
-
-def _names(pieces: Iterator[pa.Array]) -> Names:
-    import pyarrow as pa
-
-    code_of: dict[str, int] = {}
-    codes = [np.empty(0, np.int32)]
-    for piece in pieces:
-        encoded = piece.cast(pa.string()).dictionary_encode()
-        met = encoded.dictionary.to_pylist()
-        here = np.array([code_of.setdefault(name, len(code_of)) for name in met] + [-1], np.int32)
-        codes.append(here[encoded.indices.fill_null(-1).to_numpy()])
-    return Names(np.concatenate(codes), list(code_of))
-
-
-def _keys(pieces: Iterator[pa.Array], order: Rows) -> pa.Array:
-    import pyarrow as pa
-
-    keys = pa.concat_arrays([piece.cast(pa.string()) for piece in pieces])
-    return keys if isinstance(order, slice) else keys.take(pa.array(order))
-
-
-def _order(shard: Names, offset: Ints) -> Rows:
-    """What sorts clips by the name of their shard and their place in it: nothing, as a rule."""
-    rank = np.argsort(np.argsort(np.array(shard.names)))[shard.codes]
-    steps = np.diff(rank)
-    if ((steps > 0) | ((steps == 0) & (np.diff(offset) > 0))).all():
-        return slice(None)
-    return np.lexsort((offset, rank))
-
-
-def _words(file: pq.ParquetFile, order: Rows) -> tuple[Ints, Names, NDArray[np.float64]]:
-    """Where the words of each clip begin, and all words with their times."""
-    import pyarrow as pa
-
-    kind = file.schema_arrow.field("words").type
-    if not (pa.types.is_list(kind) and pa.types.is_struct(kind.value_type)):
-        raise KeyError(f"words are {kind}")
-    counts = _ints(p.value_lengths().fill_null(0) for p in _stored(file, "words"))
-    first = np.concatenate([[0], np.cumsum(counts)])
-    word = _names(piece.flatten().field("word") for piece in _stored(file, "words"))
-    word_s = np.empty((first[-1], 2), np.float64)
-    at = 0
-    for piece in _stored(file, "words"):
-        flat = piece.flatten()
-        for side, name in enumerate(("start", "end")):
-            times = flat.field(name).cast(pa.float64()).to_numpy(zero_copy_only=False)
-            word_s[at : at + len(flat), side] = times
-        at += len(flat)
-    if isinstance(order, slice):
-        return first, word, word_s
-    counts = counts[order]
-    moved = np.concatenate([[0], np.cumsum(counts)])
-    rows = np.repeat(first[order] - moved[:-1], counts) + np.arange(moved[-1])
-    return moved, word.taken(rows), word_s[rows]
+    wrong |= ~can_hold(dataset, index.nbytes, index.num_frames, index.num_mel)
+    far = np.flatnonzero((np.abs(word_s) > MOST_SECONDS).any(1))  # NaN, of no times, is not
+    wrong[np.searchsorted(first_word, far, side="right") - 1] = True
+    if wrong.any():
+        key = index.key(int(np.argmax(wrong)))
+        raise UsageError(f"{path}: the row of clip {key!r} cannot be; prepare again")
+    return index
 
 
 def _some(names: Collection[str], limit: int = 8) -> str:

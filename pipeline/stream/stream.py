@@ -10,7 +10,7 @@ the number of batches done is all it takes to resume.
     for batch in stream:  # endless; stream.position goes into the checkpoint
         batch.video["lips"], batch.mel, batch.label_id
 
-Reading needs PyAV (or OpenCV), pyarrow and torch, not webdataset.
+Reading needs PyAV, pyarrow and torch, not webdataset.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from avb.pipeline.errors import StorageError
 from avb.pipeline.machine import cores
 from avb.pipeline.stream.assemble import Assembler, Job
 from avb.pipeline.stream.batch import Batch
-from avb.pipeline.stream.deal import Deal
-from avb.pipeline.stream.index import Index, Ints
-from avb.pipeline.stream.order import EndlessOrder, share
+from avb.pipeline.stream.columns import Ints
+from avb.pipeline.stream.index import Index
+from avb.pipeline.stream.order import EndlessOrder, WordOrder, share
 
 
 def default_workers(processes: int = 1) -> int:
@@ -100,26 +100,25 @@ class Stream:
         index = index.of_unit(unit)
         if unit == "word":
             rows = index.timed_sentences(rows)
-        _check(index, rows, tuple(crops), unit, audio, batch_size, rank, world)
-        self._deal = None
+        _check(index, rows, crops, unit, audio, batch_size, rank, world)
+        self._words: WordOrder | None = None
         if unit == "word":
-            self._deal = Deal(*index.timed_words(rows), batch_size, seed)
+            self._words = WordOrder(*index.timed_words(rows), batch_size, seed)
         self._batch_size = batch_size
         self._once = once
-        self._seed = seed
         self._rank, self._world = rank, world
         self._workers = default_workers() if workers is None else workers
         self._pin_memory = pin_memory
         self._assemble = Assembler(index, tuple(crops), mel, audio)
         self._order = EndlessOrder(index.shard.codes[rows], seed, buffer)
         self.rows = rows
-        self.num_samples = self._deal.num_words if self._deal else len(rows)
+        self.num_samples = self._words.num_words if self._words else len(rows)
         self.position = position
 
     def __iter__(self) -> Iterator[Batch]:
         if self._once:
             self.position = 0
-        jobs = self._jobs() if self._deal is None else self._word_jobs(self._deal)
+        jobs = self._clip_jobs() if self._words is None else self._word_jobs(self._words)
         own = share(self._batch_size, self._rank, self._world)
         held: list[Batch] = []  # words of one batch may come from two blocks of clips
         for batches in self._run(self._assemble.fetched_ahead(jobs)):
@@ -129,66 +128,50 @@ class Stream:
                 held.append(batch)
                 if self._once or sum(map(len, held)) == own.stop - own.start:
                     self.position += 1
-                    yield self._whole(held)
+                    whole = Batch.joined(held)
+                    yield whole.pin_memory() if self._pin_memory and len(held) > 1 else whole
                     held = []
 
-    def _whole(self, parts: list[Batch]) -> Batch:
-        batch = Batch.joined(parts)
-        return batch.pin_memory() if self._pin_memory and len(parts) > 1 else batch
-
-    def _jobs(self) -> Iterator[Job]:
+    def _clip_jobs(self) -> Iterator[Job]:
         """What this process has to decode, batch after batch."""
         for clips, epochs in self._blocks(self.position, self._batch_size):
             part = share(len(clips), self._rank, self._world)
             if clips[part].size:  # there may be fewer clips left in a pass than processes
                 yield Job(self.rows[clips[part]], epochs[part], None)
 
-    def _word_jobs(self, deal: Deal) -> Iterator[Job]:
-        """What this process has to decode, block after block of the clips that are dealt."""
-        block, begun = (0, 0) if self._once else deal.seek(self.position, self._order)
-        wanted = self.position * self._batch_size - begun  # words before were handed out
-        for clips, epochs in self._blocks(block, deal.block):
-            words = deal.words(clips, None if self._once else epochs)
-            parts = list(self._parts(deal, words, begun, wanted, len(clips)))
-            begun, wanted = begun + len(words), wanted - len(words)
+    def _word_jobs(self, order: WordOrder) -> Iterator[Job]:
+        """What this process has to decode, block after block of clips."""
+        block, begun = (0, 0) if self._once else order.seek(self.position, self._order)
+        done = self.position * self._batch_size - begun  # words of the block handed out before
+        for clips, epochs in self._blocks(block, order.block):
+            words = order.words(clips, None if self._once else epochs)
+            size, offset = self._batch_size, begun % self._batch_size
+            if self._once:  # a block ends with its batches; the last, of fewer clips, has smaller
+                size, offset = size if len(clips) == order.block else min(len(clips), size), 0
+            parts = []
+            for start in range(-offset, len(words), size):
+                whole = min(size, len(words) - start) if self._once else size
+                own = share(whole, self._rank, self._world)
+                low, high = max(start + own.start, done, 0), start + own.stop
+                if len(part := words[low : max(low, high)]):
+                    parts.append(part.copy())
+            begun, done = begun + len(words), done - len(words)
             if parts:
-                used, of = np.unique(np.concatenate(parts)[:, 0], return_inverse=True)
-                ends = np.cumsum([len(part) for part in parts])
-                for part, own in zip(parts, np.split(of.reshape(-1), ends[:-1]), strict=True):
-                    part[:, 0] = own
+                used = np.unique(np.concatenate(parts)[:, 0])
+                for part in parts:
+                    part[:, 0] = np.searchsorted(used, part[:, 0])
                 yield Job(self.rows[clips[used]], epochs[used], parts)
-
-    def _parts(
-        self, deal: Deal, words: Ints, begun: int, wanted: int, num_clips: int
-    ) -> Iterator[Ints]:
-        """Of each batch of a block, the words that are this process's and not handed out yet."""
-        rank, world = self._rank, self._world
-        if self._once:  # a block ends with its batches; the last, of fewer clips, has smaller ones
-            size = self._batch_size if num_clips == deal.block else min(num_clips, self._batch_size)
-            for start in range(0, len(words), size):
-                part = words[start : start + size]
-                if len(own := part[share(len(part), rank, world)]):
-                    yield own.copy()
-            return
-        own_share = share(self._batch_size, rank, world)
-        for start, stop, batch in deal.cuts(begun, len(words)):
-            low, high = (
-                max(start, batch + own_share.start, wanted),
-                min(stop, batch + own_share.stop),
-            )
-            if low < high:
-                yield words[low:high].copy()
 
     def _blocks(self, block: int, size: int) -> Iterator[tuple[Ints, Ints]]:
         """Clips and their epochs, `size` at a time, from a block on."""
-        num_clips = len(self.rows)
-        if self._once:
-            for start in range(block * size, num_clips, size):
-                clips = np.arange(start, min(start + size, num_clips))
-                yield clips, np.zeros_like(clips)
-            return
         for start in itertools.count(block * size, size):
-            yield self._order.take(start, start + size)
+            if not self._once:
+                yield self._order.take(start, start + size)
+            elif start < len(self.rows):
+                clips = np.arange(start, min(start + size, len(self.rows)))
+                yield clips, np.zeros_like(clips)
+            else:
+                return
 
     def _run(self, jobs: Iterator[Job]) -> Iterator[list[Batch] | Exception]:
         """The jobs' batches in the jobs' order."""
@@ -234,15 +217,9 @@ def _leave_signals(worker: int) -> None:
 
 
 def _check(
-    index: Index,
-    rows: Ints,
-    crops: tuple[str, ...],
-    unit: str,
-    audio: bool,
-    batch_size: int,
-    rank: int,
-    world: int,
-) -> None:
+    index: Index, rows: Ints, crops: Sequence[str], unit: str, audio: bool,
+    batch_size: int, rank: int, world: int,
+) -> None:  # fmt: skip
     stored = index.dataset["crops"]
     absent = [crop for crop in crops if crop not in stored]
     if absent:

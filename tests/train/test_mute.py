@@ -13,6 +13,7 @@ import torch
 from typer.testing import CliRunner
 
 from avb.pipeline.config import load_corpora
+from avb.pipeline.errors import UsageError
 from avb.pipeline.shards.tar import ShardWriter, read_members
 from avb.pipeline.stream.index import Index, load_index
 from avb.pipeline.stream.stream import Stream
@@ -87,7 +88,7 @@ def test_a_row_that_lacks_its_mel_without_the_flag_cannot_be(mute: Index, tmp_pa
     none = pa.array([None] * len(table), table.schema.field("flags").type)
     at = table.schema.get_field_index("flags")
     pq.write_table(table.set_column(at, "flags", none), folder / "manifest.parquet")
-    with pytest.raises(ValueError, match="cannot be"):
+    with pytest.raises(UsageError, match="cannot be"):
         load_index(folder)
 
 

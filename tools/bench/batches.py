@@ -18,8 +18,8 @@ from avb.pipeline.config import load_corpora
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.assemble import WORD_FRAMES
 from avb.pipeline.stream.batch import Batch
-from avb.pipeline.stream.deal import DEALT
 from avb.pipeline.stream.index import Index
+from avb.pipeline.stream.order import BATCHES_OF_BLOCK
 from avb.pipeline.stream.stream import Stream, default_workers
 from avb.train.recipe import Recipe
 from avb.train.sounds import readable
@@ -128,7 +128,7 @@ class Feed:
                 index, batch_size=recipe.batch_size, crops=(recipe.crop,), unit=recipe.unit,
                 seed=recipe.seed, buffer=recipe.buffer, pin_memory=pin_memory,
             )  # fmt: skip
-            deal = DEALT if recipe.unit == "word" else 1
+            deal = BATCHES_OF_BLOCK if recipe.unit == "word" else 1
             self.ahead = _PREFETCH * default_workers() * deal
             self._batches = readable(stream)
 

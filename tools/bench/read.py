@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from avb.pipeline.clip.codec import EXTENSIONS
-from avb.pipeline.errors import UsageError
 from avb.pipeline.machine import settle_process
 from avb.pipeline.stream.index import Index, Ints, load_index
 from avb.tools.bench import baseline_webdataset
@@ -46,10 +45,7 @@ def bench_read(
     from avb.pipeline.stream.stream import Stream
 
     settle_process()
-    try:
-        index = load_index(folder)
-    except (ValueError, OSError) as error:
-        raise UsageError(str(error)) from None
+    index = load_index(folder)
     chosen = tuple(index.dataset["crops"] if crops is None else crops)
     rows = np.unique(np.linspace(0, len(index) - 1, min(clips, len(index))).astype(np.int64))
     with tempfile.TemporaryDirectory() as scratch:

@@ -208,7 +208,7 @@ def test_the_index_does_not_depend_on_the_pieces_it_is_read_in(
     made_up: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = index.load_index(made_up)
-    monkeypatch.setattr(index, "PIECE_ROWS", 100)
+    monkeypatch.setattr("avb.pipeline.stream.columns.PIECE_ROWS", 100)
     pieces = index.load_index(made_up)
     assert pieces.keys.equals(whole.keys)
     for name in ("label_id", "offset", "nbytes", "num_frames", "num_mel", "first_word", "word_s"):
@@ -232,7 +232,8 @@ def test_clips_are_indexed_by_the_names_of_their_shards(tmp_path: Path) -> None:
     account.write_manifest(tmp_path, plan)
     mel = {"n_mels": 80, "hop": 160, "floor": 1e-5, "dtype": "uint8", "scale": 0.1, "offset": -11.5}
     facts = {"corpus": "x", "settings": {"fps": 25, "sample_rate": 16000}, "crops": {}, "mel": mel}
-    facts |= {"labels": ["no"], "fingerprint": "f"}
+    facts |= {"labels": ["no"], "fingerprint": "f", "title": "x", "labels_sha256": "", "shards": []}
+    facts |= {"pixels": {}, "counts": {"listed": 120, "ok": 120, "status": {"ok": 120}}}
     (tmp_path / "dataset.json").write_text(json.dumps(facts))
     found = index.load_index(tmp_path)
     shards = [found.shard[row] for row in range(len(found))]

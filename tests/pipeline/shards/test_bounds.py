@@ -225,7 +225,7 @@ def test_a_manifest_of_equal_rows_is_not_unpacked(
     assert path.stat().st_size < 4 * MB
     with (
         at_most(600),
-        pytest.raises(ValueError, match=r"manifest.parquet: .*(bytes of text|values)"),
+        pytest.raises(UsageError, match=r"manifest.parquet: .*(bytes of text|values)"),
     ):
         load_index(copy)
     with at_most(600), pytest.raises(UsageError, match="damaged"):

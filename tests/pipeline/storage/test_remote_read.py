@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from avb.pipeline.errors import StorageError
+from avb.pipeline.errors import StorageError, UsageError
 from avb.pipeline.stream.index import load_index
 from avb.pipeline.stream.stream import Stream
 
@@ -112,8 +112,8 @@ def test_a_shard_with_another_content_is_one_line(grid: Any, bucket: Any) -> Non
 
 
 def test_a_store_without_shards_is_one_line(bucket: Any) -> None:
-    with pytest.raises(FileNotFoundError, match="dataset.json.*avb prep"):
+    with pytest.raises(UsageError, match="dataset.json.*avb prep"):
         load_index(bucket.store / "nothing")
     bucket.write("half/manifest.parquet", io.BytesIO().getvalue())
-    with pytest.raises(FileNotFoundError, match="half/dataset.json.*not finished"):
+    with pytest.raises(UsageError, match="half: no dataset.json.*not finished"):
         load_index(bucket.store / "half")
