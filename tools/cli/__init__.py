@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Option
 
 from avb.tools.cli import bench, evaluate, export, infer, prep, report, shards, train
 from avb.tools.cli.console import App, Commands, start_log
@@ -42,11 +43,11 @@ def main() -> None:
 def top(
     context: typer.Context,
     datasets: Annotated[
-        Path | None, typer.Option(help="Your overrides of datasets.yaml, only what differs.")
+        Path | None, Option(help="Your overrides of datasets.yaml, only what differs.")
     ] = None,
     cache: Annotated[
         str | None,
-        typer.Option(
+        Option(
             help="Where shards of an address are kept on this machine.",
             envvar="AVB_CACHE",
             show_default="~/.cache/avb",
@@ -54,17 +55,15 @@ def top(
     ] = None,
     cache_gb: Annotated[
         float | None,
-        typer.Option(
-            help="How much of them at most, in gigabytes.",
-            envvar="AVB_CACHE_GB",
-            show_default="20",
+        Option(
+            help="How much of them at most, in gigabytes.", envvar="AVB_CACHE_GB", show_default="20"
         ),
     ] = None,
     log_file: Annotated[
         Path | None,
-        typer.Option(help="Append every line that is told to this file, with time and level."),
+        Option(help="Append every line that is told to this file, with time and level."),
     ] = None,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    version: Annotated[bool, Option("--version", help="Print the version.")] = False,
 ) -> None:
     """Options of every command."""
     start_log(context, log_file)

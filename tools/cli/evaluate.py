@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from typer import Argument, Option
 
 from avb.pipeline.errors import UsageError
 from avb.pipeline.files import write_atomic
@@ -23,23 +24,21 @@ def evaluate(
     ckpt: Checkpoint,
     data: Shards,
     part: Annotated[
-        Literal["test", "val", "train", "all"], typer.Option(help="Of the checkpoint's split.")
+        Literal["test", "val", "train", "all"], Option(help="Of the checkpoint's split.")
     ] = "test",
     device: Device = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only so many clips; flagged.")] = None,
-    judge: Annotated[
-        Path | None, typer.Option(help="A judge of words, from avb train judge.")
-    ] = None,
+    limit: Annotated[int | None, Option(min=1, help="Only so many clips; flagged.")] = None,
+    judge: Annotated[Path | None, Option(help="A judge of words, from avb train judge.")] = None,
     save_wavs: Annotated[
-        Path | None, typer.Option(help="A folder for the sounds: model, Griffin-Lim, real.")
+        Path | None, Option(help="A folder for the sounds: model, Griffin-Lim, real.")
     ] = None,
     windows: Annotated[
         Literal["covered", "cut"] | None,
-        typer.Option(help="40 frames at a time; cut: 70 of 75, as the paper's."),
+        Option(help="40 frames at a time; cut: 70 of 75, as the paper's."),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Write the whole record here.", show_default="PART.json of the run"),
+        Option(help="Write the whole record here.", show_default="PART.json of the run"),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -156,11 +155,11 @@ def _interval(value: Any) -> str:
 @app.command()
 def compare(
     first: Annotated[
-        str, typer.Argument(metavar="A", help="Record of avb eval; several seeds: a,b or a folder.")
+        str, Argument(metavar="A", help="Record of avb eval; several seeds: a,b or a folder.")
     ],
-    second: Annotated[str, typer.Argument(metavar="B", help="Another, on the same clips.")],
+    second: Annotated[str, Argument(metavar="B", help="Another, on the same clips.")],
     by_talker: Annotated[
-        bool, typer.Option("--by-talker", help="Intervals draw talkers: a claim about unseen ones.")
+        bool, Option("--by-talker", help="Intervals draw talkers: a claim about unseen ones.")
     ] = False,
     as_json: Json = False,
 ) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from typer import Argument, Option
 
 from avb.tools.cli.console import App, print_json, say
 from avb.tools.cli.options import Checkpoint, Json, Shards
@@ -19,16 +20,15 @@ app.add_typer(models, name="models")
 def export(
     context: typer.Context,
     ckpt: Checkpoint,
-    to: Annotated[Literal["safetensors", "onnx"], typer.Option(help="The format.")],
-    out: Annotated[Path, typer.Option(help="A folder: model, config.json, MODEL_CARD.md.")],
+    to: Annotated[Literal["safetensors", "onnx"], Option(help="The format.")],
+    out: Annotated[Path, Option(help="A folder: model, config.json, MODEL_CARD.md.")],
     record: Annotated[
-        list[Path] | None,
-        typer.Option(help="Record of avb eval on it, for the card; repeatable."),
+        list[Path] | None, Option(help="Record of avb eval on it, for the card; repeatable.")
     ] = None,
     data: Shards = None,
     frames: Annotated[
         int | None,
-        typer.Option(min=1, help="Frames a clip, for speech as ONNX.", show_default="75 of GRID"),
+        Option(min=1, help="Frames a clip, for speech as ONNX.", show_default="75 of GRID"),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -54,11 +54,11 @@ def export(
 
 @app.command("import-checkpoint")
 def import_checkpoint(
-    file: Annotated[Path, typer.Argument(help="The authors' published LRW checkpoint.")],
-    out: Annotated[Path, typer.Option(help="The checkpoint to write, for avb eval lip.")],
+    file: Annotated[Path, Argument(help="The authors' published LRW checkpoint.")],
+    out: Annotated[Path, Option(help="The checkpoint to write, for avb eval lip.")],
     data: Shards = None,
     labels: Annotated[
-        Path | None, typer.Option(help="A file of LRW's 500 words, instead of its shards.")
+        Path | None, Option(help="A file of LRW's 500 words, instead of its shards.")
     ] = None,
 ) -> None:
     """The authors' published LRW weights as a checkpoint of avb."""
@@ -93,7 +93,7 @@ def doctor(context: typer.Context, as_json: Json = False) -> None:
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Everything goes here.")] = Path("demo"),
+    out: Annotated[Path, Option(help="Everything goes here.")] = Path("demo"),
 ) -> None:
     """The whole pipeline on drawn and spoken corpora, from nothing to a report."""
     from avb.tools.demo import demo

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from typer import Argument, Option
 
 from avb.pipeline.errors import UsageError
 from avb.tools.cli.console import FAILED, App, fail, print_json, say
@@ -19,37 +20,27 @@ app.add_typer(inference, name="infer")
 def infer(
     context: typer.Context,
     task: Literal["lip", "l2s"],
-    videos: Annotated[list[str], typer.Argument(metavar="VIDEO...", help="Video files.")],
+    videos: Annotated[list[str], Argument(metavar="VIDEO...", help="Video files.")],
     ckpt: Checkpoint,
-    top: Annotated[int, typer.Option(min=1, help="Words shown.")] = 5,
+    top: Annotated[int, Option(min=1, help="Words shown.")] = 5,
     out: Annotated[
-        Path | None,
-        typer.Option(help="The WAV to write, or a folder.", show_default="VIDEO's name.wav"),
+        Path | None, Option(help="The WAV to write, or a folder.", show_default="VIDEO's name.wav")
     ] = None,
     mux: Annotated[
-        Path | None,
-        typer.Option(help="Write the video with the speech, its own sound as second track."),
+        Path | None, Option(help="Write the video with the speech, its own sound as second track.")
     ] = None,
-    track: Annotated[
-        Path | None, typer.Option(help="Write the video with the box; or a folder.")
-    ] = None,
-    face: Annotated[
-        int, typer.Option(min=1, help="1 is the largest and steadiest, 2 the next one.")
-    ] = 1,
+    track: Annotated[Path | None, Option(help="Write the video with the box; or a folder.")] = None,
+    face: Annotated[int, Option(min=1, help="1 is the largest and steadiest, 2 the next one.")] = 1,
     face_every: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="Look for faces every N pictures.", show_default="5 times a second"
-        ),
+        Option(min=1, help="Look for faces every N pictures.", show_default="5 times a second"),
     ] = None,
     box: Annotated[
         Literal["auto", "fixed", "tracked", "whole"],
-        typer.Option(help="auto: as in training; whole: a crop already."),
+        Option(help="auto: as in training; whole: a crop already."),
     ] = "auto",
     device: Device = None,
-    allow_url: Annotated[
-        bool, typer.Option("--allow-url", help="VIDEO may be an address.")
-    ] = False,
+    allow_url: Annotated[bool, Option("--allow-url", help="VIDEO may be an address.")] = False,
     as_json: Json = False,
 ) -> None:
     """Read or speak every film; a film that fails does not stop the others."""
@@ -131,13 +122,13 @@ def _words(words: list[dict[str, Any]]) -> str:
 def ui(
     context: typer.Context,
     ckpt: Annotated[
-        list[Path], typer.Option(help="A run's best.pt, lip or l2s; repeatable, to choose from.")
+        list[Path], Option(help="A run's best.pt, lip or l2s; repeatable, to choose from.")
     ],
-    host: Annotated[str, typer.Option(help="Who may open it; 0.0.0.0: everybody.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, help="0 takes a free one.")] = 7860,
-    max_mb: Annotated[float, typer.Option(min=1, help="Largest clip, in megabytes.")] = 200,
+    host: Annotated[str, Option(help="Who may open it; 0.0.0.0: everybody.")] = "127.0.0.1",
+    port: Annotated[int, Option(min=0, help="0 takes a free one.")] = 7860,
+    max_mb: Annotated[float, Option(min=1, help="Largest clip, in megabytes.")] = 200,
     max_seconds: Annotated[
-        float, typer.Option(min=1, help="Longest clip; its work may take ten times as long.")
+        float, Option(min=1, help="Longest clip; its work may take ten times as long.")
     ] = 60,
     device: Device = None,
 ) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import typer
+from typer import Argument, Option
 
 
 def folder(text: str) -> Any:
@@ -25,40 +25,35 @@ def names(text: str) -> Any:
 
 
 Corpus = Literal["lrw", "lrw1000", "grid"]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
-Device = Annotated[str | None, typer.Option(help="cpu or cuda.", show_default="cuda if there")]
+Json = Annotated[bool, Option("--json", help="One JSON object on stdout, nothing else.")]
+Device = Annotated[str | None, Option(help="cpu or cuda.", show_default="cuda if there")]
 
 # Of prepared shards.
 Shards = Annotated[
-    Any, typer.Option(parser=folder, metavar="FOLDER", help="Shards, a folder or an address.")
+    Any, Option(parser=folder, metavar="FOLDER", help="Shards, a folder or an address.")
 ]
 ShardFolder = Annotated[
-    Any,
-    typer.Argument(parser=folder, metavar="FOLDER", help="OUT/<corpus>, a folder or an address."),
+    Any, Argument(parser=folder, metavar="FOLDER", help="OUT/<corpus>, a folder or an address.")
 ]
-Jobs = Annotated[
-    int | None, typer.Option(min=1, help="Worker processes.", show_default="one a core")
-]
+Jobs = Annotated[int | None, Option(min=1, help="Worker processes.", show_default="one a core")]
 
 # Of a training.
-RecipeName = Annotated[str, typer.Option(help="A recipe's name, or a file.")]
+RecipeName = Annotated[str, Option(help="A recipe's name, or a file.")]
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", help="key=value over the recipe; repeatable.")
+    list[str] | None, Option("--set", help="key=value over the recipe; repeatable.")
 ]
 SplitName = Annotated[
     str | None,
-    typer.Option(
+    Option(
         help="A named split, such as speaker-dependent or speaker-independent.",
         show_default="per recipe",
     ),
 ]
-Talkers = Annotated[
-    Any, typer.Option(parser=names, metavar="NAMES", help="Only these talkers, s1,s2.")
-]
+Talkers = Annotated[Any, Option(parser=names, metavar="NAMES", help="Only these talkers, s1,s2.")]
 SplitFile = Annotated[
-    Path | None, typer.Option(help="A list of part/talker/clip instead of a named split.")
+    Path | None, Option(help="A list of part/talker/clip instead of a named split.")
 ]
-Compile = Annotated[bool, typer.Option("--compile", help="torch.compile.")]
+Compile = Annotated[bool, Option("--compile", help="torch.compile.")]
 
 # Of a checkpoint.
-Checkpoint = Annotated[Path, typer.Option(help="best.pt, last.pt, or a run's folder.")]
+Checkpoint = Annotated[Path, Option(help="best.pt, last.pt, or a run's folder.")]

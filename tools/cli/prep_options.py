@@ -5,15 +5,15 @@ from __future__ import annotations
 from functools import partial
 from typing import Annotated, Any, Literal
 
-import typer
+from typer import Argument, Option
 
 from avb.tools.cli.options import folder
 
-which = partial(typer.Option, rich_help_panel="Which clips")
-how = partial(typer.Option, rich_help_panel="What is stored")
-run = partial(typer.Option, rich_help_panel="How it runs")
+which = partial(Option, rich_help_panel="Which clips")
+how = partial(Option, rich_help_panel="What is stored")
+run = partial(Option, rich_help_panel="How it runs")
 
-Table = Annotated[Any, typer.Argument(parser=folder, metavar="FILE", help="The CSV or Parquet.")]
+Table = Annotated[Any, Argument(parser=folder, metavar="FILE", help="The CSV or Parquet.")]
 Name = Annotated[str, which(help="Name of the corpus.")]
 Root = Annotated[
     Any,
@@ -23,9 +23,7 @@ Root = Annotated[
         help="Where the raw corpus lies; else AVB_<CORPUS>_ROOT, else datasets.yaml.",
     ),
 ]
-Out = Annotated[
-    Any, typer.Option(parser=folder, metavar="FOLDER", help="Shards go to OUT/<corpus>/.")
-]
+Out = Annotated[Any, Option(parser=folder, metavar="FOLDER", help="Shards go to OUT/<corpus>/.")]
 Limit = Annotated[int | None, which(min=1, help="Take only this many clips, a repeatable sample.")]
 Speakers = Annotated[str | None, which(help="Take only these talkers, such as s1,s2.")]
 Share = Annotated[

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from typer import Argument, Option
 
 from avb.tools.cli.console import App, print_json, say
 from avb.tools.cli.options import Device, Json, Shards
@@ -16,10 +17,10 @@ app = App()
 @app.command()
 def report(
     context: typer.Context,
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of avb train.")],
-    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
+    runs: Annotated[list[Path], Argument(metavar="RUN...", help="Folders of avb train.")],
+    out: Annotated[Path, Option(help="The page to write.")] = Path("report.html"),
     data: Shards = None,
-    clips: Annotated[int, typer.Option(min=1, help="With --data: how many test clips.")] = 4,
+    clips: Annotated[int, Option(min=1, help="With --data: how many test clips.")] = 4,
     device: Device = None,
 ) -> None:
     """One page to mail: what was trained, curves, numbers beside published ones, pictures, sounds.
@@ -35,14 +36,14 @@ def report(
 @app.command()
 def plot(
     context: typer.Context,
-    run: Annotated[Path, typer.Argument(help="A folder of avb train.")],
+    run: Annotated[Path, Argument(help="A folder of avb train.")],
     figure: Annotated[
         Literal["curves", "confusion", "addressing", "similarity", "tsne", "mels"],
-        typer.Option(help="addressing, tsne and mels need --data."),
+        Option(help="addressing, tsne and mels need --data."),
     ],
-    out: Annotated[Path, typer.Option(help="The file to write, .png or .pdf.")],
+    out: Annotated[Path, Option(help="The file to write, .png or .pdf.")],
     data: Shards = None,
-    clip: Annotated[int, typer.Option(min=1, help="Which of the report's clips.")] = 1,
+    clip: Annotated[int, Option(min=1, help="Which of the report's clips.")] = 1,
     device: Device = None,
 ) -> None:
     """One figure of the report as a file."""
@@ -54,11 +55,11 @@ def plot(
 @app.command()
 def listen(
     systems: Annotated[
-        list[str], typer.Argument(metavar="NAME=DIR...", help="Folders of eval l2s --save-wavs.")
+        list[str], Argument(metavar="NAME=DIR...", help="Folders of eval l2s --save-wavs.")
     ],
-    out: Annotated[Path, typer.Option(help="The page; its key is written beside it.")],
-    clips: Annotated[int, typer.Option(min=1, help="Sentences a system.")] = 24,
-    seed: Annotated[int, typer.Option(help="Which sentences, and the ids.")] = 0,
+    out: Annotated[Path, Option(help="The page; its key is written beside it.")],
+    clips: Annotated[int, Option(min=1, help="Sentences a system.")] = 24,
+    seed: Annotated[int, Option(help="Which sentences, and the ids.")] = 0,
 ) -> None:
     """A listening test as one HTML file: systems, real speech, ceiling and floor, blind."""
     from avb.tools.listen import build
@@ -72,8 +73,8 @@ def listen(
 
 @app.command("listen-score")
 def listen_score(
-    answers: Annotated[list[Path], typer.Argument(help="The file of each rater.")],
-    key: Annotated[Path, typer.Option(help="The key that avb listen wrote.")],
+    answers: Annotated[list[Path], Argument(help="The file of each rater.")],
+    key: Annotated[Path, Option(help="The key that avb listen wrote.")],
     as_json: Json = False,
 ) -> None:
     """Ratings with intervals over raters and sentences, human word error, paired differences."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from typer import Argument, Option
 
 from avb.pipeline.errors import UsageError
 from avb.tools.cli.console import FAILED, App, print_json, say, show
@@ -20,10 +21,10 @@ def inspect(
     context: typer.Context,
     corpus: Annotated[
         Literal["lrw", "lrw1000", "grid", "table"] | None,
-        typer.Argument(help="Which one.", show_default="recognised"),
+        Argument(help="Which one.", show_default="recognised"),
     ] = None,
     root: Annotated[
-        Any, typer.Option(parser=folder, metavar="FOLDER", help="Where the raw corpus lies.")
+        Any, Option(parser=folder, metavar="FOLDER", help="Where the raw corpus lies.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -52,12 +53,10 @@ def verify(
     jobs: Jobs = None,
     sample: Annotated[
         str | None,
-        typer.Option(
-            help="Only P% of the samples of each shard, and no hashes.", show_default="all"
-        ),
+        Option(help="Only P% of the samples of each shard, and no hashes.", show_default="all"),
     ] = None,
     sources: Annotated[
-        bool, typer.Option("--sources", help="Compare with the corpus too: names, sizes, times.")
+        bool, Option("--sources", help="Compare with the corpus too: names, sizes, times.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -115,8 +114,8 @@ def stats(folder: ShardFolder, as_json: Json = False) -> None:
 @app.command()
 def preview(
     folder: ShardFolder,
-    out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("preview.png"),
-    clips: Annotated[int, typer.Option(min=1, help="How many clips.")] = 8,
+    out: Annotated[Path, Option(help="The picture to write.")] = Path("preview.png"),
+    clips: Annotated[int, Option(min=1, help="How many clips.")] = 8,
 ) -> None:
     """A contact sheet: crops over time with the mouth marked, the mel, the words."""
     from avb.tools.preview import preview as draw
@@ -126,17 +125,17 @@ def preview(
 
 @app.command()
 def synth(
-    corpus: Annotated[Corpus, typer.Argument(help="Whose layout.")],
-    out: Annotated[Path, typer.Option(help="Where the raw corpus is written.")],
+    corpus: Annotated[Corpus, Argument(help="Whose layout.")],
+    out: Annotated[Path, Option(help="Where the raw corpus is written.")],
     clips: Annotated[
-        int | None, typer.Option(min=1, help="How many clips.", show_default="small")
+        int | None, Option(min=1, help="How many clips.", show_default="small")
     ] = None,
-    odd: Annotated[bool, typer.Option("--odd", help="Add one clip of every known fault.")] = False,
+    odd: Annotated[bool, Option("--odd", help="Add one clip of every known fault.")] = False,
     from_grid: Annotated[
-        Path | None, typer.Option(help="Re-cut real GRID clips instead of drawing faces.")
+        Path | None, Option(help="Re-cut real GRID clips instead of drawing faces.")
     ] = None,
-    layout: Annotated[Literal["A", "B"], typer.Option(help="Of lrw1000.")] = "A",
-    seed: Annotated[int, typer.Option(help="Another seed, other clips.")] = 0,
+    layout: Annotated[Literal["A", "B"], Option(help="Of lrw1000.")] = "A",
+    seed: Annotated[int, Option(help="Another seed, other clips.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Draw talking faces that speak, in the raw layout of a corpus."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer import Option
 
 from avb.pipeline.errors import UsageError
 from avb.tools.cli.console import FAILED, INTERRUPTED, PREEMPTED, App, fail, log, say
@@ -40,32 +41,27 @@ def train(
     overrides: Overrides = None,
     unit: Annotated[
         Literal["clip", "word"] | None,
-        typer.Option(help="Learn a clip, or a word of a sentence.", show_default="per recipe"),
+        Option(help="Learn a clip, or a word of a sentence.", show_default="per recipe"),
     ] = None,
     split: SplitName = None,
     speakers: Talkers = None,
     split_file: SplitFile = None,
     per_talker: Annotated[
-        bool, typer.Option("--per-talker", help="One model for each talker, in OUT/<talker>.")
+        bool, Option("--per-talker", help="One model for each talker, in OUT/<talker>.")
     ] = False,
     steps: Annotated[
-        int | None,
-        typer.Option(min=1, help="Length of the training.", show_default="per recipe"),
+        int | None, Option(min=1, help="Length of the training.", show_default="per recipe")
     ] = None,
-    epochs: Annotated[
-        float | None, typer.Option(min=0.001, help="Its length in epochs instead.")
-    ] = None,
+    epochs: Annotated[float | None, Option(min=0.001, help="Its length in epochs instead.")] = None,
     seed: Annotated[
-        int | None,
-        typer.Option(help="Weights, order, augmentation.", show_default="per recipe"),
+        int | None, Option(help="Weights, order, augmentation.", show_default="per recipe")
     ] = None,
     device: Device = None,
     out: Annotated[
-        Path | None,
-        typer.Option(help="The run's folder.", show_default="runs/<task>-<corpus>-<recipe>"),
+        Path | None, Option(help="The run's folder.", show_default="runs/<task>-<corpus>-<recipe>")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --out, if there is one.")
+        bool, Option("--resume", help="Go on with the run in --out, if there is one.")
     ] = False,
     compile_model: Compile = False,
 ) -> None:
@@ -177,11 +173,11 @@ def judge(
     split_file: SplitFile = None,
     epochs: Annotated[
         int | None,
-        typer.Option(min=1, help="Passes over clips and Griffin-Lim copies.", show_default="30"),
+        Option(min=1, help="Passes over clips and Griffin-Lim copies.", show_default="30"),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Weights, order, augmentation.")] = 0,
+    seed: Annotated[int, Option(help="Weights, order, augmentation.")] = 0,
     device: Device = None,
-    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("runs/judge.pt"),
+    out: Annotated[Path, Option(help="The file to write.")] = Path("runs/judge.pt"),
 ) -> None:
     """A small recogniser of GRID's words, for the word error of `avb eval l2s`."""
     import torch
