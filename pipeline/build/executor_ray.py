@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import avb
-from avb.pipeline.build.executors import Engine, Report, Task, Worker, workers
+from avb.pipeline.build.executors import Executor, Report, Task, Worker, workers
 from avb.pipeline.errors import RunError, StorageError, UsageError
 from avb.pipeline.machine import cores
 
@@ -39,7 +39,7 @@ LOOK_S = 10.0
 
 
 @contextmanager
-def cluster(address: str | None) -> Iterator[Engine]:
+def cluster(address: str | None) -> Iterator[Executor]:
     """A connection to a Ray cluster, and the engine that runs tasks on it, one a processor.
 
     Args:

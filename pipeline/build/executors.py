@@ -93,7 +93,7 @@ class Report:
 
 #: Takes tasks from the queue, of which others may join between two reports, until none is left;
 #: at most so many at once (None: as many as there are workers).
-Engine = Callable[[deque[Task], int | None], Iterator[Report]]
+Executor = Callable[[deque[Task], int | None], Iterator[Report]]
 
 
 _settle_once = functools.cache(settle_process)
@@ -128,7 +128,7 @@ def work_in_worker(task: Task, count: Callable[[Counts], None]) -> None:
 
 
 @contextmanager
-def local(address: str | None = None) -> Iterator[Engine]:
+def local(address: str | None = None) -> Iterator[Executor]:
     """Worker processes of this machine; without a number of them, this process itself.
 
     In this process nothing is started and nothing needs a `__main__` guard, but a clip that crashes

@@ -161,11 +161,11 @@ class _Tally:
 
 
 def _versions() -> dict[str, str]:
-    found = {name: version for name in LIBRARIES if (version := version_of(name))}
+    versions = {name: version for name in LIBRARIES if (version := version_of(name))}
     try:
         import av
 
-        found["ffmpeg"] = ".".join(map(str, av.library_versions["libavcodec"]))
+        versions["ffmpeg"] = ".".join(map(str, av.library_versions["libavcodec"]))
     except (ImportError, KeyError):
         pass
-    return found
+    return versions

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from avb.pipeline.build.executor_ray import cluster
-from avb.pipeline.build.executors import Engine, local
+from avb.pipeline.build.executors import Executor, local
 from avb.pipeline.build.manifest import write_dataset, write_manifest
 from avb.pipeline.build.plan import Plan, Unit, make_plan, read_plan
-from avb.pipeline.build.prune import losses, stale_rows
+from avb.pipeline.build.prune import lost_clips, stale_rows
 from avb.pipeline.build.scheduler import run_units
 from avb.pipeline.build.unit import changed_sources, finished, rows_folder, rows_path
 from avb.pipeline.config import Corpus
@@ -36,7 +36,7 @@ Progress = Callable[[int, int, int], None]
 BUSY = "another run is writing here; wait for it (only parts of the same one go side by side)"
 
 #: What opens an executor for the length of a `with` block, by name; the argument is its address.
-ENGINES: dict[str, Callable[[str | None], AbstractContextManager[Engine]]] = {
+EXECUTORS: dict[str, Callable[[str | None], AbstractContextManager[Executor]]] = {
     "local": local,
     "ray": cluster,
 }
@@ -86,7 +86,7 @@ def prep(
 
     Args:
         jobs: units at once; None: `local` works in this process, `ray` on all of its cluster.
-        engine: a name of `ENGINES`.
+        engine: a name of `EXECUTORS`.
         address: where the engine is.
         part: make this share of the units and account for nothing. Any number of them may run at
             once, on any machine; a run without `part` makes what is still missing and accounts.
@@ -102,13 +102,13 @@ def prep(
             refused; what is finished is kept.
     """
     start = time.perf_counter()
-    if engine not in ENGINES:
-        raise UsageError(f"--engine {engine}: one of {', '.join(ENGINES)}")
+    if engine not in EXECUTORS:
+        raise UsageError(f"--engine {engine}: one of {', '.join(EXECUTORS)}")
     if part is not None and overwrite:
         raise UsageError("--overwrite with --part: each would empty the folder of the others")
     sweep_scratch()
     with (
-        ENGINES[engine](address) as run,
+        EXECUTORS[engine](address) as run,
         mirrored(out / settings.corpus) as mirror,
         locked(mirror.folder / ".avb" / "lock", mirror, BUSY, shared=part is not None),
         _disk_faults_named(),
@@ -165,7 +165,7 @@ def _complete(
 
 
 def _make(
-    run: Engine,
+    run: Executor,
     mirror: Mirror,
     jobs: int | None,
     clip_timeout_s: float | None,
@@ -214,7 +214,7 @@ def _counts(folder: Path, units: list[Unit]) -> dict[str, Any]:
     for unit in units:
         rows = pq.read_table(rows_path(folder, unit), columns=["status", "flags"])
         status.update(rows["status"].to_pylist())
-        flags.update(flag for found in rows["flags"].to_pylist() for flag in found or ())
+        flags.update(flag for some in rows["flags"].to_pylist() for flag in some or ())
     return {
         "listed": status.total(),
         "ok": status["ok"],
@@ -258,7 +258,7 @@ def _settle(
         raise UsageError(f"{mirror}: holds shards but no plan of this tool; give another --out")
     plan = make_plan(corpus, settings, root, path.with_name(f"plan.{os.getpid()}.tmp"))
     try:
-        lost = None if overwrite else losses(folder, plan)
+        lost = None if overwrite else lost_clips(folder, plan)
         if lost and not prune:
             raise UsageError(
                 f"{mirror}: {root} no longer lists {lost}. Bring them back (a disk that is not"

@@ -209,12 +209,12 @@ def sums(done: Prepared) -> list[float]:
     """Sum and sum of squares of each crop and of the log-mels, for the corpus's statistics."""
     import cv2
 
-    found: list[float] = []
+    numbers: list[float] = []
     for values in (*done.crops.values(), done.log_mels):
         if values is None:
-            found += [0.0, 0.0]
+            numbers += [0.0, 0.0]
             continue
         moments = cv2.meanStdDev(values.reshape(values.shape[0], -1))
         mean, std = (float(x[0, 0]) for x in moments)
-        found += [mean * values.size, (std * std + mean * mean) * values.size]
-    return found
+        numbers += [mean * values.size, (std * std + mean * mean) * values.size]
+    return numbers

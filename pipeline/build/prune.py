@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _COLUMNS = ["key", "group", "shard", "status"]
 
 
-def losses(folder: Path, plan: Plan) -> str | None:
+def lost_clips(folder: Path, plan: Plan) -> str | None:
     """The finished clips in `folder` that `plan` does not list, in words; None if there are none.
 
     Looked for in the rows of units that the plan has not got or has otherwise. The last manifest
@@ -45,15 +45,15 @@ def stale_rows(folder: Path, plan: Plan) -> list[Path]:
     import pyarrow.parquet as pq
 
     digests = {unit.name: unit.digest for unit in plan.units}
-    found = []
+    stale = []
     for path in sorted(rows_folder(folder).glob("*.parquet")):
         try:
             head = pq.read_metadata(path).metadata or {}
         except pa.ArrowInvalid:  # damaged: nothing is known of its shard, which is made again
             continue
         if head.get(b"digest", b"").decode() != digests.get(path.stem):
-            found.append(path)
-    return found
+            stale.append(path)
+    return stale
 
 
 def _keys(plan: Plan) -> Iterator[str]:

@@ -17,13 +17,13 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from avb.pipeline.build.executors import Engine, Make, Probe, Report, Task
+from avb.pipeline.build.executors import Executor, Make, Probe, Report, Task
 from avb.pipeline.build.plan import Plan
 from avb.pipeline.errors import RunError
 from avb.pipeline.storage.store import Store
 
 #: More clips that die than this, and than 1 % of all, speak of the machine and not of the clips.
-MOST_SUSPECTS = 100
+MOST_CRASHES = 100
 
 #: So many units one after the other that could not read the corpus: it is not there.
 MOST_FAULTS = 10
@@ -35,7 +35,7 @@ Progress = Callable[[int, int], None]
 
 
 def run_units(
-    engine: Engine,
+    executor: Executor,
     plan: Plan,
     folder: Path,
     todo: list[int],
@@ -52,7 +52,7 @@ def run_units(
         RunError: workers die of something else than single clips, or files of the corpus cannot
             be read; what is finished is kept.
     """
-    account = _Account(progress)
+    counter = _Counter(progress)
     faults = _Faults()
     # Absolute, since a worker elsewhere has its own working directory.
     make = functools.partial(
@@ -61,12 +61,12 @@ def run_units(
     lost = [make(number) for number in todo]
     # What is lost again goes with fewer at once, and then one by one: memory may be short.
     for width in (jobs, jobs and max(1, jobs // 4), 1):
-        lost, suspects = _one_pass(engine, plan, lost, width, account, faults)
+        lost, crashes = _one_pass(executor, plan, lost, width, counter, faults)
         if not lost:
             faults.end()
             return
-        guilty = _die_alone(engine, suspects)
-        crashed = {(probe.number, probe.clips[0]) for probe in guilty}
+        confirmed = _crashing_alone(executor, crashes)
+        crashed = {(probe.number, probe.clips[0]) for probe in confirmed}
         lost = [_without(make, crashed=crashed) for make in lost]
     names = ", ".join(plan.units[make.number].name for make in lost[:3])
     raise RunError(
@@ -76,21 +76,21 @@ def run_units(
 
 
 def _one_pass(
-    engine: Engine,
+    executor: Executor,
     plan: Plan,
     makes: list[Make],
     jobs: int | None,
-    account: _Account,
+    counter: _Counter,
     faults: _Faults,
 ) -> tuple[list[Make], list[Probe]]:
     """Units that were lost, and clips of theirs of which a worker died."""
     waiting: deque[Task] = deque(makes)
-    most = max(MOST_SUSPECTS, sum(plan.units[make.number].clips for make in makes) // 100)
+    most = max(MOST_CRASHES, sum(plan.units[make.number].clips for make in makes) // 100)
     lost: list[Make] = []
-    suspects: list[Probe] = []
+    crashes: list[Probe] = []
     hung: set[tuple[int, int]] = set()  # unit and position
-    for report in engine(waiting, jobs):
-        account.add(report)
+    for report in executor(waiting, jobs):
+        counter.add(report)
         faults.add(report)
         task = report.task
         if report.state == "hung":
@@ -111,15 +111,15 @@ def _one_pass(
         elif len(task.clips) > 1:
             waiting.extend(_halves(task))
         elif task.clips:
-            suspects.append(task)
+            crashes.append(task)
         else:
             raise RunError(f"workers die before their first clip (see avb doctor); {KEPT}")
-        if len(suspects) > most:
+        if len(crashes) > most:
             raise RunError(
                 f"more than {most} clips killed their worker, which is hardly theirs to answer for"
                 f" (see avb doctor); {KEPT}, with fewer --jobs if memory was short"
             )
-    return [_without(make, hung=hung) for make in lost], suspects
+    return [_without(make, hung=hung) for make in lost], crashes
 
 
 def _probe(make: Make, clips: range, retries: int = 0) -> Probe:
@@ -134,11 +134,11 @@ def _halves(probe: Probe) -> list[Probe]:
     return [dataclasses.replace(probe, clips=part) for part in parts if part]
 
 
-def _die_alone(engine: Engine, suspects: list[Probe]) -> list[Probe]:
+def _crashing_alone(executor: Executor, crashes: list[Probe]) -> list[Probe]:
     """The clips of which a worker dies with nothing else running."""
     # Once more, should the machine be taken away at that moment.
-    waiting: deque[Task] = deque(dataclasses.replace(probe, retries=1) for probe in suspects)
-    ended = [report for report in engine(waiting, 1) if report.state == "died"]
+    waiting: deque[Task] = deque(dataclasses.replace(probe, retries=1) for probe in crashes)
+    ended = [report for report in executor(waiting, 1) if report.state == "died"]
     return [report.task for report in ended if isinstance(report.task, Probe)]
 
 
@@ -148,7 +148,7 @@ def _without(
     hung: Iterable[tuple[int, int]] = (),
 ) -> Make:
     """The same, with those of the clips, each a unit and a position, that are in its unit."""
-    mine = [{at for number, at in found if number == make.number} for found in (crashed, hung)]
+    mine = [{at for number, at in clips if number == make.number} for clips in (crashed, hung)]
     return dataclasses.replace(make, crashed=make.crashed | mine[0], hung=make.hung | mine[1])
 
 
@@ -175,7 +175,7 @@ class _Faults:
             raise RunError(f"{self._said[0]}{more}; tried again in vain. When it is mended, {KEPT}")
 
 
-class _Account:
+class _Counter:
     """Counts clips of the units that are done and of those at work; a lost one starts again."""
 
     def __init__(self, progress: Progress) -> None:

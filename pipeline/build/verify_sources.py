@@ -41,8 +41,8 @@ def source_faults(folder: Folder, corpora: Mapping[str, Corpus]) -> list[str]:
         now = make_plan(corpus, plan.settings, plan.given, Path(scratch) / "plan.arrow")
         faults: list[str] = []
         more = 0
-        for key, made, found in _pairs(_made(mirror.folder, plan), _listed(now)):
-            if (said := _difference(made, found)) and len(faults) < MOST_LINES:
+        for key, made, listed in _pairs(_made(mirror.folder, plan), _listed(now)):
+            if (said := _difference(made, listed)) and len(faults) < MOST_LINES:
                 faults.append(f"{key}: {said}")
             else:
                 more += bool(said)
@@ -74,14 +74,14 @@ def _named(sources: list[dict[str, Any]]) -> dict[str, tuple[int, int]]:
 
 
 def _pairs(
-    made: Iterator[tuple[str, _Files]], found: Iterator[tuple[str, _Files]]
+    made: Iterator[tuple[str, _Files]], listed: Iterator[tuple[str, _Files]]
 ) -> Iterator[tuple[str, _Files | None, _Files | None]]:
     """Each key of two streams in the order of plans, with what either has of it."""
 
     def place(item: tuple[str, _Files]) -> tuple[bytes, int, str]:
         return item[0].partition("/")[0].encode(), stable_hash(item[0]), item[0]
 
-    left, right = next(made, None), next(found, None)
+    left, right = next(made, None), next(listed, None)
     while left is not None or right is not None:
         if right is None or (left is not None and place(left) < place(right)):
             assert left is not None
@@ -89,19 +89,19 @@ def _pairs(
             left = next(made, None)
         elif left is None or place(right) < place(left):
             yield right[0], None, right[1]
-            right = next(found, None)
+            right = next(listed, None)
         else:
             yield left[0], left[1], right[1]
-            left, right = next(made, None), next(found, None)
+            left, right = next(made, None), next(listed, None)
 
 
-def _difference(made: _Files | None, found: _Files | None) -> str:
+def _difference(made: _Files | None, listed: _Files | None) -> str:
     """What became of the files of one clip, "" for nothing."""
-    if made is None or found is None:
-        return "is listed no more" if found is None else "is listed now, and in no shard"
-    if made[0] != found[0]:
-        return f"was made from {made[0]}, and comes from {found[0]} now"
-    before, now = made[1], found[1]
+    if made is None or listed is None:
+        return "is listed no more" if listed is None else "is listed now, and in no shard"
+    if made[0] != listed[0]:
+        return f"was made from {made[0]}, and comes from {listed[0]} now"
+    before, now = made[1], listed[1]
     parts = [f"{name} is gone" for name in before.keys() - now.keys()]
     parts += [f"{name} is there now" for name in now.keys() - before.keys()]
     for name in before.keys() & now.keys():

@@ -259,9 +259,9 @@ def _shard_faults(path: Path, shard: dict[str, Any]) -> list[str]:
     if shard["sha256"] is None:
         return []
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != shard["sha256"]:
-        return [f"{path.name}: sha256 {found[:12]}..., expected {shard['sha256'][:12]}..."]
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != shard["sha256"]:
+        return [f"{path.name}: sha256 {digest[:12]}..., expected {shard['sha256'][:12]}..."]
     return []
 
 
@@ -344,6 +344,6 @@ def _sound_faults(
         yield f"mel is {mel.dtype} {mel.shape}, expected {wanted_mel[1]} {wanted_mel[0]}"
     if record["settings"]["keep_audio"]:
         wanted = frames * record["settings"]["sample_rate"] // record["settings"]["fps"]
-        found = len(decode_flac(bytes(by_extension.get("flac", b"")), wanted))
-        if found != wanted:
-            yield f"sound has {found} samples, expected {wanted}"
+        samples = len(decode_flac(bytes(by_extension.get("flac", b"")), wanted))
+        if samples != wanted:
+            yield f"sound has {samples} samples, expected {wanted}"

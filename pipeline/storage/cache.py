@@ -84,15 +84,15 @@ class Cache:
 
     def _make_room(self, size: int) -> None:
         """Remove files that nobody holds, oldest use first, until `size` more bytes have room."""
-        found = []
+        files = []
         for entry in os.scandir(self.folder / "objects"):
             with contextlib.suppress(FileNotFoundError):  # a part that got its name meanwhile
                 here, stat = Path(entry.path), entry.stat()
                 part = here.suffix == ".part"
                 nbytes = int(here.name.split(".")[1]) if part else stat.st_size
-                found.append((not part, stat.st_mtime_ns, nbytes, here))
-        total = sum(nbytes for _, _, nbytes, _ in found)
-        for whole, _, nbytes, path in sorted(found):
+                files.append((not part, stat.st_mtime_ns, nbytes, here))
+        total = sum(nbytes for _, _, nbytes, _ in files)
+        for whole, _, nbytes, path in sorted(files):
             if whole and total + size <= self.max_bytes:
                 break
             total -= nbytes * _remove_if_free(path)

@@ -108,12 +108,12 @@ class Mirror:
 
     def _snapshot(self) -> dict[str, tuple[int, int]]:
         """Time and size of the files that the store has or is to have."""
-        found = {}
+        stats = {}
         for path in self.folder.rglob("*"):
             if path.is_file() and path.suffix in (".tar", ".parquet", ".arrow", ".json"):
                 stat = path.stat()
-                found[path.relative_to(self.folder).as_posix()] = (stat.st_mtime_ns, stat.st_size)
-        return found
+                stats[path.relative_to(self.folder).as_posix()] = (stat.st_mtime_ns, stat.st_size)
+        return stats
 
 
 @contextlib.contextmanager

@@ -91,8 +91,8 @@ class Store:
         def fetch(files: Any, path: str) -> None:
             files.get_file(path, str(local))
             wanted = files.info(path)["size"] if size is None else size
-            if wanted != (found := local.stat().st_size):
-                raise OSError(errno.EIO, f"{found} of {wanted} bytes came")
+            if wanted != (came := local.stat().st_size):
+                raise OSError(errno.EIO, f"{came} of {wanted} bytes came")
             if sha256 is not None and (here := _hash(local, "sha256")) != sha256:
                 raise OSError(errno.EIO, f"sha256 is {here[:12]}..., expected {sha256[:12]}...")
 
@@ -143,8 +143,8 @@ class Store:
         prefix = len(self._path("")) + 1
 
         def find(files: Any, path: str) -> dict[str, Entry]:
-            found = files.find(path, detail=True)
-            return {key[prefix:]: _entry(info) for key, info in found.items() if key[prefix:]}
+            objects = files.find(path, detail=True)
+            return {key[prefix:]: _entry(info) for key, info in objects.items() if key[prefix:]}
 
         try:
             return self._try("", find)
@@ -358,8 +358,8 @@ def _same(files: Any, path: str, local: Path) -> bool:
         stated = base64.b64decode(info["md5Hash"]).hex()
     if stated == _hash(local, "md5"):
         return True
-    found = hashlib.sha256()
+    stored = hashlib.sha256()
     for start in range(0, info["size"], _CHUNK):
         end = min(start + _CHUNK, info["size"])
-        found.update(files.cat_file(path, start=start, end=end))
-    return found.hexdigest() == _hash(local, "sha256")
+        stored.update(files.cat_file(path, start=start, end=end))
+    return stored.hexdigest() == _hash(local, "sha256")

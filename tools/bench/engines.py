@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from avb.pipeline.build.executor_ray import AHEAD, connect, run_tasks
-from avb.pipeline.build.executors import Engine, Make, Probe, Task
+from avb.pipeline.build.executors import Executor, Make, Probe, Task
 from avb.pipeline.build.plan import Plan, Unit, make_plan
-from avb.pipeline.build.prep import ENGINES
+from avb.pipeline.build.prep import EXECUTORS
 from avb.pipeline.build.scheduler import run_units
 from avb.pipeline.config import load_corpora
 from avb.pipeline.corpora.inspect import recognise
@@ -55,10 +55,10 @@ def bench_engines(
     _as_nice_as_the_driver()
     rates: dict[str, list[float]] = {"local": [], "ray": []}
     starts: dict[str, float] = {}
-    with tempfile.TemporaryDirectory() as scratch, ENGINES["local"](None) as local:
+    with tempfile.TemporaryDirectory() as scratch, EXECUTORS["local"](None) as local:
         settings = settings_for(name, corpora[name], limit=clips, shard_clips=max(1, clips // 8))
         plan = make_plan(corpora[name], settings, root, Path(scratch) / "plan.parquet")
-        with ENGINES["ray"](address) as ray:
+        with EXECUTORS["ray"](address) as ray:
             for number in range(rounds):
                 for engine, run in (("local", local), ("ray", ray)):
                     folder = Path(scratch) / f"{engine}-{number}"
@@ -78,7 +78,7 @@ def bench_engines(
     }
 
 
-def _time(run: Engine, plan: Plan, folder: Path, jobs: int) -> tuple[float, float]:
+def _time(run: Executor, plan: Plan, folder: Path, jobs: int) -> tuple[float, float]:
     """Seconds until the first clip was through, and clips a second from then on."""
     makes = [Make(plan.path, folder, unit.number) for unit in plan.units]
     waiting: deque[Task] = deque([Probe(plan.path, folder, 0, range(1)), *makes])

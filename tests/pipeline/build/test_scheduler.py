@@ -115,7 +115,7 @@ def test_workers_that_cannot_live_blame_no_clip() -> None:
 
 
 def test_many_deaths_speak_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("avb.pipeline.build.scheduler.MOST_SUSPECTS", 5)
+    monkeypatch.setattr("avb.pipeline.build.scheduler.MOST_CRASHES", 5)
     workers = Workers(lambda task, others: len(positions(task)) > 0)
     with pytest.raises(RunError, match="more than 5 clips killed their worker"):
         run(workers)
@@ -167,7 +167,7 @@ def test_clips_that_hang_and_clips_that_crash_are_told_apart() -> None:
 def test_a_disk_that_does_not_answer_is_not_blamed_on_every_clip(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("avb.pipeline.build.scheduler.MOST_SUSPECTS", 3)
+    monkeypatch.setattr("avb.pipeline.build.scheduler.MOST_CRASHES", 3)
     every = {(n, at) for n, clips in enumerate(CLIPS) for at in range(clips)}
     with pytest.raises(RunError, match="more than 3 clips took longer"):
         run(Hanging(every, of_a_clip()))
