@@ -17,7 +17,7 @@ NEWEST ?= python3.13
 OLDEST ?= python3.11
 comma  := ,
 
-.PHONY: env test lint types quick other slow kills fuzz ray demo docs ends reference audit clean
+.PHONY: env test lint types quick other slow kills scale fuzz ray demo docs ends reference audit clean
 .PHONY: results-lip results-speech
 
 env: $(VENV)/installed
@@ -66,6 +66,12 @@ slow: env
 
 kills: env
 	$(BIN)/python -m pytest -m slow tests/pipeline/build/test_kills.py
+
+# What millions of clips cost, and Ray's driver: proofs that no user needs.
+scale: env
+	$(BIN)/python tests/scale/growth.py 1000000
+	$(BIN)/pip install --quiet -e '.[ray]'
+	$(BIN)/python tests/scale/ray_driver.py driver
 
 # Damaged films, checkpoints and shards through the commands, in a pool of warm children; what a
 # user should not see is kept in build/fuzz/findings. Again: make fuzz FUZZ='--only checkpoint:17'

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from avb.tools.cli.console import App, print_json, show
-from avb.tools.cli.options import Compile, Device, Json, Overrides, RecipeName, Shards, folder
+from avb.tools.cli.options import Compile, Device, Json, Overrides, RecipeName, Shards
 
 app = App(help="Measure, side by side in one run.")
 step = App(help="The training step against plain eager PyTorch on the same batches.")
@@ -47,81 +46,17 @@ def bench_read(shards: Local, clips: Clips = 300, as_json: Json = False) -> None
     show(bench_read(shards, clips), as_json)
 
 
-@app.command("storage")
-def bench_storage(
-    shards: Local,
-    store: Annotated[str, typer.Argument(metavar="URL", help="The same shards in a store.")],
-    clips: Clips = 300,
-    rounds: Rounds = 5,
-    as_json: Json = False,
-) -> None:
-    """Reading shards from a store, once they are in the cache, against a local folder."""
-    from avb.tools.bench.storage import bench_storage
-
-    show(bench_storage(shards, folder(store), clips, rounds), as_json)
-
-
-@app.command("growth")
-def bench_growth(
-    rows: Annotated[int, typer.Option(min=1, help="How many clips.")] = 100_000,
-    kind: Annotated[
-        Literal["lrw", "grid"], typer.Option(help="A word each, or sentences.")
-    ] = "lrw",
-    folder: Annotated[
-        Path | None,
-        typer.Option(help="Where the temporary files go.", show_default="the system's place"),
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Time and memory of planning, accounting, verifying and indexing clips made up by code."""
-    from avb.tools.bench.growth import bench_growth
-
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: all is tidied up
-    show(bench_growth(rows, kind, folder), as_json)
-
-
-@app.command("engines")
-def bench_engines(
-    context: typer.Context,
-    root: Raw,
-    corpus: Which = None,
-    clips: Clips = 200,
-    jobs: Annotated[int, typer.Option(min=1, help="Worker processes of each.")] = 1,
-    rounds: Rounds = 5,
-    address: Annotated[str | None, typer.Option(help="Ray's HOST:PORT, or auto.")] = None,
-    as_json: Json = False,
-) -> None:
-    """`avb prep` on Ray against as many processes without it, start-up left out."""
-    from avb.tools.bench.engines import bench_engines
-
-    show(bench_engines(root, corpus, clips, jobs, rounds, address, context.obj), as_json)
-
-
-@app.command("driver")
-def bench_driver(
-    workers: Annotated[int, typer.Option(min=1, help="Simulated workers.")] = 1000,
-    units: Annotated[int, typer.Option(min=1, help="Units that sleep.")] = 2000,
-    unit_s: Annotated[float, typer.Option(min=0, help="Seconds each sleeps.")] = 60.0,
-    as_json: Json = False,
-) -> None:
-    """The driver of `avb prep --engine ray` alone, its units replaced by sleeps."""
-    from avb.tools.bench.engines import bench_driver
-
-    show(bench_driver(workers, units, unit_s), as_json)
-
-
 @app.command("hours")
 def bench_hours(
     context: typer.Context,
     roots: Annotated[list[Path], typer.Argument(help="Raw clips, a folder a corpus.")],
     clips: Clips = 40,
-    driver: Annotated[bool, typer.Option(help="Measure Ray's driver too.")] = True,
     as_json: Json = False,
 ) -> None:
     """Hours that whole corpora take on 1 to 256 cores, as a table."""
     from avb.tools.bench.hours import bench_hours, lines
 
-    record = bench_hours(roots, clips, context.obj, driver)
+    record = bench_hours(roots, clips, context.obj)
     if as_json:
         print_json(record)
     else:

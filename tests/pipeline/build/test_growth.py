@@ -7,19 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import growth
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from typer.testing import CliRunner
 
 from avb.pipeline.build import manifest as account
 from avb.pipeline.build import plan as plan_module
@@ -30,8 +25,6 @@ from avb.pipeline.errors import UsageError
 from avb.pipeline.settings import Settings
 from avb.pipeline.shards import verify
 from avb.pipeline.stream import index
-from avb.tools.bench import growth as bench_growth
-from avb.tools.cli import app
 
 SETTINGS = Settings(
     corpus="grid", crops={"lips": Crop(112, 4)}, box="tracked", codec="mp4", crf=17,
@@ -169,9 +162,9 @@ def made_up(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     """A folder with the account of 5,000 clips and no shards."""
     out = tmp_path_factory.mktemp(request.param) / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bench_growth, "TALKERS", 20)  # each has a shard at least
-        for name in ("plan", "rows", "missing", "account"):
-            bench_growth.STEPS[name](out, request.param, 5000)
+        patch.setattr(growth, "TALKERS", 20)  # each has a shard at least
+        for name in ("plan", "rows", "missing", "manifest"):
+            growth.STEPS[name](out, request.param, 5000)
     return out
 
 
@@ -228,7 +221,7 @@ def test_clips_are_indexed_by_the_names_of_their_shards(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, listed)
     (tmp_path / ".avb" / "rows").mkdir(parents=True)
     for unit in plan.units:
-        bench_growth._fabricate(tmp_path, plan, unit)
+        growth._fabricate(tmp_path, plan, unit)
     account.write_manifest(tmp_path, plan)
     mel = {"n_mels": 80, "hop": 160, "floor": 1e-5, "dtype": "uint8", "scale": 0.1, "offset": -11.5}
     facts = {"corpus": "x", "settings": {"fps": 25, "sample_rate": 16000}, "crops": {}, "mel": mel}
@@ -261,48 +254,13 @@ def test_missing_shards_are_a_line_each_however_many_clips_they_held(made_up: Pa
 # Memory
 
 
-def test_a_bench_of_no_known_kind_is_one_line() -> None:
-    run = CliRunner().invoke(app, ["bench", "growth", "--kind", "films"])
-    assert (run.exit_code, run.stderr) == (2, "avb: --kind films: lrw or grid\n")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_nothing_outlives_a_bench_that_is_stopped(tmp_path: Path, sent: int) -> None:
-    words = ["bench", "growth", "--rows", "2000000", "--folder", str(tmp_path)]
-    bench = subprocess.Popen(
-        [sys.executable, "-m", "avb", *words], stderr=subprocess.PIPE, text=True
-    )
-    while not list(tmp_path.glob("*/out/.avb/*")):  # the first step is at work
-        assert bench.poll() is None
-        time.sleep(0.02)
-    bench.send_signal(sent)
-    try:
-        _, errors = bench.communicate(timeout=30)  # a step left alone would hold the pipe
-    finally:
-        bench.kill()
-    assert bench.returncode == (-sent if sent == signal.SIGKILL else 130)
-    assert sent == signal.SIGKILL or (errors.count("\n") == 1 and not list(tmp_path.iterdir()))
-
-
-def test_a_step_that_dies_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_growth, "_send", _die)
-    run = CliRunner().invoke(app, ["bench", "growth", "--rows", "10", "--folder", str(tmp_path)])
-    assert run.exit_code == 1 and run.stderr.count("\n") == 1
-    assert "step plan died" in run.stderr and not list(tmp_path.iterdir())
-
-
-def _die(*_: object) -> None:
-    os._exit(9)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["lrw", "grid"])
 def test_memory_does_not_grow_with_the_clips(tmp_path: Path, kind: str) -> None:
-    few, many = (bench_growth.bench_growth(n, kind, tmp_path) for n in (150_000, 600_000))
-    growth = {name: many["peak_mb"][name] - mb for name, mb in few["peak_mb"].items()}
-    plan = growth.pop("plan")  # sorted in memory
+    few, many = (growth.growth(n, kind, tmp_path) for n in (150_000, 600_000))
+    grown = {name: many["peak_mb"][name] - mb for name, mb in few["peak_mb"].items()}
+    plan = grown.pop("plan")  # sorted in memory
     assert plan < 450_000 * 900 / 1e6
-    assert {name: mb for name, mb in growth.items() if mb > 40 and name != "index"} == {}
-    assert growth["index"] < 450_000 * 300 / 1e6
+    assert {name: mb for name, mb in grown.items() if mb > 40 and name != "index"} == {}
+    assert grown["index"] < 450_000 * 300 / 1e6
     assert many["plan_mb"] > few["plan_mb"] > 0 and not list(tmp_path.iterdir())

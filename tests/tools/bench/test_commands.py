@@ -13,10 +13,6 @@ from avb.tools.cli import app, bench
 COMMANDS = {
     "prep": ("prep", "bench_prep", ["raw"]),
     "read": ("read", "bench_read", ["shards"]),
-    "storage": ("storage", "bench_storage", ["shards", "s3://bucket/shards"]),
-    "growth": ("growth", "bench_growth", []),
-    "engines": ("engines", "bench_engines", ["raw"]),
-    "driver": ("engines", "bench_driver", []),
     "hours": ("hours", "bench_hours", ["raw"]),
     "train": ("train", "bench_train", ["lip"]),
 }

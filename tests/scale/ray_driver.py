@@ -1,9 +1,14 @@
-"""`avb bench engines` and `avb bench driver`: Ray beside processes, and its driver alone."""
+"""Ray beside processes, and its driver alone.
+
+python tests/scale/ray_driver.py engines RAW --jobs 2
+python tests/scale/ray_driver.py driver --workers 1000 --units 2000
+"""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import os
 import statistics
 import tempfile
@@ -13,6 +18,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import typer
 
 from avb.pipeline.build.executor_ray import AHEAD, connect, run_tasks
 from avb.pipeline.build.executors import Executor, Make, Probe, Task
@@ -27,14 +34,13 @@ from avb.pipeline.settings import settings_for
 ACTORS = 4  # processes that share the simulated workers
 
 
-def bench_engines(
+def engines(
     root: Path,
     corpus: str | None = None,
     clips: int = 200,
     jobs: int = 1,
     rounds: int = 5,
     address: str | None = None,
-    datasets: Path | None = None,
 ) -> dict[str, Any]:
     """Prepare a sample of clips on `local` and on `ray`, turn by turn, as many processes each.
 
@@ -48,7 +54,7 @@ def bench_engines(
     Raises:
         UsageError: no corpus is recognised.
     """
-    corpora = load_corpora(datasets)
+    corpora = load_corpora()
     name = corpus or recognise(root, corpora)
     if name not in corpora:
         raise UsageError(f"no corpus {name!r}; one of {', '.join(corpora)}")
@@ -91,7 +97,7 @@ def _time(run: Executor, plan: Plan, folder: Path, jobs: int) -> tuple[float, fl
     return first - begun, plan.listed / (time.perf_counter() - first)
 
 
-def bench_driver(workers: int = 1000, units: int = 2000, unit_s: float = 60.0) -> dict[str, Any]:
+def driver(workers: int = 1000, units: int = 2000, unit_s: float = 60.0) -> dict[str, Any]:
     """The driver of `avb prep --engine ray` alone: its units are sleeps on simulated workers.
 
     All of the driver is the real one: its loop, Ray's submission, waiting and results. The workers
@@ -167,3 +173,10 @@ def _ignore(clips: int, refused: int) -> None:
 def _as_nice_as_the_driver() -> None:
     """Ray gives way to all other processes unless told otherwise."""
     os.environ.setdefault("RAY_worker_niceness", "0")
+
+
+if __name__ == "__main__":
+    app = typer.Typer(result_callback=lambda record: print(json.dumps(record, indent=1)))
+    app.command()(engines)
+    app.command()(driver)
+    app()

@@ -1,21 +1,27 @@
-"""`avb bench storage`: batches from a store through its cache, beside those from a local folder."""
+"""Batches from a store through its cache, beside those from a local folder.
+
+python tests/scale/stored.py shards/grid s3://bucket/shards/grid
+"""
 
 from __future__ import annotations
 
+import json
 import statistics
 import time
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from avb.pipeline.storage.store import Folder
+import typer
+
+from avb.pipeline.storage.store import place
 from avb.pipeline.stream.index import Index, load_index
 from avb.pipeline.stream.stream import Stream
 
 BATCH = 16
 
 
-def bench_storage(local: Path, store: Folder, clips: int = 300, rounds: int = 5) -> dict[str, Any]:
+def stored(local: Path, store: str, clips: int = 300, rounds: int = 5) -> dict[str, Any]:
     """Read the same shuffled clips from a folder and from its copy in a store, in turns.
 
     The store is read once before, so that its shards lie in the cache; that pass is timed too.
@@ -24,7 +30,7 @@ def bench_storage(local: Path, store: Folder, clips: int = 300, rounds: int = 5)
         `ratio`: clips a second from the store by those from the folder, median of the rounds;
         `clips_per_s` of both, `first_clips_per_s` of the cold pass, and all `ratios`.
     """
-    indices = [load_index(local), load_index(store)]
+    indices = [load_index(local), load_index(place(store))]
     batches = max(1, clips // BATCH)
     cold = _seconds(indices[1], batches)
     _seconds(indices[0], batches)
@@ -51,3 +57,12 @@ def _seconds(index: Index, batches: int) -> float:
     for _ in islice(stream, batches):
         pass
     return time.perf_counter() - start
+
+
+def main(local: Path, store: str, clips: int = 300, rounds: int = 5) -> None:
+    """Print the record."""
+    print(json.dumps(stored(local, store, clips, rounds), indent=1))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,4 +1,6 @@
-"""`avb bench growth`: what millions of clips cost everything that is not decoding them.
+"""What millions of clips cost everything that is not decoding them.
+
+    python tests/scale/growth.py 10000000 --kind lrw --folder /scratch
 
 Clips are listed by code and their rows made up; no file of a corpus is there. Each step runs in a
 process of its own, so that its memory is its own.
@@ -6,19 +8,21 @@ process of its own, so that its memory is its own.
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from multiprocessing.connection import Connection
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
+
+import typer
 
 from avb.pipeline.build.plan import Plan, Unit, lay_out, read_plan
 from avb.pipeline.config import load_corpora
 from avb.pipeline.corpora.clip import Clip, Listing, Word
-from avb.pipeline.errors import RunError, UsageError
-from avb.pipeline.machine import follow_parent, peak_bytes
+from avb.pipeline.machine import peak_bytes
 from avb.pipeline.settings import Settings, settings_for
 
 LABELS = [f"WORD{number:03d}" for number in range(500)]  # as many as LRW has
@@ -26,8 +30,8 @@ TALKERS = 340  # ten times those of GRID
 SENTENCE: list[Word] = [(word, None, None) for word in "bin blue at f two now".split()]
 
 
-def bench_growth(rows: int, kind: str, folder: Path | None = None) -> dict[str, Any]:
-    """Plan, account for, verify and index `rows` clips that are not there.
+def growth(rows: int, kind: str = "lrw", folder: Path | None = None) -> dict[str, Any]:
+    """Plan, write the manifest of, verify and index `rows` clips that are not there.
 
     Args:
         kind: `lrw` (three splits, a word each) or `grid` (many talkers, six words each).
@@ -36,19 +40,15 @@ def bench_growth(rows: int, kind: str, folder: Path | None = None) -> dict[str, 
     Returns:
         `rows kind shards plan_mb manifest_mb start_mb` (of a process before its step), and by step
         `cpu_s` and `peak_mb`.
-
-    Raises:
-        UsageError: there is no such kind.
-        RunError: the process of a step died.
     """
-    if kind not in ("lrw", "grid"):
-        raise UsageError(f"--kind {kind}: lrw or grid")
     record: dict[str, Any] = {"rows": rows, "kind": kind, "shards": 0}
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         out = Path(temporary) / "out"
         measured = {}
-        for name in STEPS:
-            measured[name] = _apart(name, out, kind, rows)
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, spawn, max_tasks_per_child=1) as apart:
+            for name in STEPS:
+                measured[name] = apart.submit(_measure, name, out, kind, rows).result()
         record["shards"] = len(read_plan(_plan_path(out)).units)
         record["plan_mb"] = round(_plan_path(out).stat().st_size / 1e6, 1)
         record["manifest_mb"] = round((out / "manifest.parquet").stat().st_size / 1e6, 1)
@@ -62,37 +62,14 @@ def bench_growth(rows: int, kind: str, folder: Path | None = None) -> dict[str, 
 Step = Callable[[Path, str, int], object]
 
 
-def _apart(name: str, out: Path, kind: str, rows: int) -> tuple[float, int, int]:
-    """`_measure` in a process of its own, which does not outlive this call nor this process."""
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_send, args=(there, name, out, kind, rows))
-    process.start()
-    there.close()  # else its end would not be the end of what comes
-    try:
-        return here.recv()
-    except EOFError:
-        raise RunError(
-            f"bench growth: the process of the step {name} died; if memory is short, fewer --rows"
-        ) from None
-    finally:
-        process.kill()
-        process.join()
-
-
-def _send(there: Connection, name: str, out: Path, kind: str, rows: int) -> None:
-    follow_parent()
-    there.send(_measure(STEPS[name], out, kind, rows))
-
-
-def _measure(step: Step, out: Path, kind: str, rows: int) -> tuple[float, int, int]:
+def _measure(name: str, out: Path, kind: str, rows: int) -> tuple[float, int, int]:
     """CPU seconds of a step, and MB of this process before it and at most."""
     import avb.pipeline.build.prep  # so that what it imports is no part of a step
 
     assert avb.pipeline.build.prep
     before = _peak_mb()
     start = time.process_time()
-    step(out, kind, rows)
+    STEPS[name](out, kind, rows)
     return round(time.process_time() - start, 2), before, _peak_mb()
 
 
@@ -181,7 +158,7 @@ def _missing(out: Path, kind: str, rows: int) -> None:
         raise AssertionError("the fabricated rows are not those of the plan")
 
 
-def _account(out: Path, kind: str, rows: int) -> None:
+def _manifest(out: Path, kind: str, rows: int) -> None:
     from avb.pipeline.build.manifest import write_dataset, write_manifest
 
     plan = read_plan(_plan_path(out))
@@ -222,9 +199,18 @@ STEPS: dict[str, Step] = {
     "read_plan": _read_plan,
     "rows": _rows,
     "missing": _missing,
-    "account": _account,
+    "manifest": _manifest,
     "verify": _verify,
     "stats": _stats,
     "index": _index,
     "epoch": _epoch,
 }
+
+
+def main(rows: int, kind: str = "lrw", folder: Path | None = None) -> None:
+    """Print the record."""
+    print(json.dumps(growth(rows, kind, folder), indent=1))
+
+
+if __name__ == "__main__":
+    typer.run(main)
