@@ -7,14 +7,14 @@ the lips of a film that no shard holds, and writes the report. No corpus and no 
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 import time
 from glob import glob
 from pathlib import Path
 
-from avb.tools.cli.console import say
-
+log = logging.getLogger(__name__)
 CORPORA = ("lrw", "lrw1000", "grid")
 SENTENCES = 96  # of GRID: enough that words not seen in training are read better than by chance
 STEPS = {"lip": 300, "l2s": 120}
@@ -31,12 +31,12 @@ def demo(out: Path) -> int:
     for number, step in enumerate(steps, 1):
         left = minutes_left(steps, number - 1, time.perf_counter() - start)
         step = [name for word in step for name in expanded(word)]
-        say(f"\n[{number}/{len(steps)}, {left:.0f} min left] avb {' '.join(step)}")
+        log.info(f"\n[{number}/{len(steps)}, {left:.0f} min left] avb {' '.join(step)}")
         code = subprocess.run([sys.executable, "-m", "avb", *step]).returncode
         if code:
-            say(f"avb: that ended with {code}")
+            log.info(f"avb: that ended with {code}")
             return code
-    say(
+    log.info(
         f"\ndone in {time.perf_counter() - start:.0f} s; now open {out}/report.html, look at"
         f" {', '.join(f'{out}/{name}.png' for name in CORPORA)}, and play {out}/unseen.mp4"
     )

@@ -8,6 +8,7 @@ module imports typer and the standard library alone.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -254,8 +255,6 @@ def _shared_memory() -> Line:
 
 def run(datasets: Path | None, as_json: bool) -> int:
     """Print every line; the exit code: 0 if the base works, else 1."""
-    from avb.tools.cli.console import say
-
     lines = examine(datasets)
     broken = [line for line in lines if line.needed and not line.ok]
     if as_json:
@@ -265,5 +264,7 @@ def run(datasets: Path | None, as_json: bool) -> int:
         typer.echo(line)
     missing = sum(not line.ok for line in lines)
     base = f"broken ({', '.join(line.name for line in broken)})" if broken else "works"
-    say(f"the base {base}; {missing} of {len(lines)} looks want something")
+    logging.getLogger(__name__).info(
+        f"the base {base}; {missing} of {len(lines)} looks want something"
+    )
     return int(bool(broken))

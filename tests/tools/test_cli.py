@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 from typer.testing import CliRunner, Result
@@ -28,3 +30,50 @@ def test_a_log_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     done = avb("--log-file", tmp_path, "stats", tmp_path)
     assert done.exit_code == 2
     assert done.stderr == f"avb: --log-file {tmp_path}: cannot be written (Is a directory)\n"
+
+
+def test_options_of_prep_may_come_before_the_corpus(tmp_path: Path) -> None:
+    words = ["--root", tmp_path, "--out", "lrw", "--dry-run"]
+    told = {avb("prep", *words, "grid").stderr, avb("prep", "grid", *words).stderr}
+    assert len(told) == 1 and told.pop().startswith(f"avb: {tmp_path}: no GRID clip found")
+    (tmp_path / "mine.csv").write_text("film\n")
+    for words in (["table", tmp_path / "mine.csv", "--name"], ["--name", "table", "table"]):
+        done = avb("prep", *words, "grid")
+        assert done.exit_code == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def test_the_help_of_a_corpus_speaks_of_it_alone() -> None:
+    lrw, table = (avb("prep", name, "--help").output for name in ("lrw", "table"))
+    assert "fixed box 59,95" in lrw and "WORD_00001.mp4" in lrw
+    assert "--root" in lrw and "--name" not in lrw and "FILE" not in lrw
+    assert "--name" in table and "--root" not in table and "label, speaker, split" in table
+
+
+def test_choices_are_checked_named_and_completed() -> None:
+    done = avb("prep", "lrw", "--codec", "mp5")
+    assert done.exit_code == 2 and "'mp4', 'h264', 'jpeg'" in done.stderr
+    asked = {
+        "_AVB_COMPLETE": "complete_bash",
+        "COMP_WORDS": "avb prep lrw --codec ",
+        "COMP_CWORD": "4",
+    }
+    done = CliRunner().invoke(app, prog_name="avb", env=asked)
+    assert done.output.split() == ["mp4", "h264", "jpeg"]
+
+
+def test_help_takes_less_than_300_ms_of_processor_time_and_is_in_panels_on_a_terminal() -> None:
+    code = (
+        "import sys, time; sys.stdout.isatty = lambda: {}\n"
+        "from avb.tools.cli import app\n"
+        "try: app(['--help'])\n"
+        "finally: print(time.process_time(), file=sys.stderr)"
+    )
+
+    def run(terminal: bool) -> subprocess.CompletedProcess[str]:
+        words = [sys.executable, "-c", code.format(terminal)]
+        return subprocess.run(words, capture_output=True, text=True)
+
+    assert "From video to shards" in run(True).stdout
+    ran = [run(False) for _ in range(3)]
+    assert "From video to shards" not in ran[0].stdout
+    assert min(float(one.stderr.splitlines()[-1]) for one in ran) < 0.3

@@ -1,4 +1,4 @@
-"""`avb import-checkpoint`: the authors' published LRW weights as a checkpoint of ours.
+"""The authors' published LRW weights as a checkpoint of ours.
 
 Their inputs differ from what our own runs see, and the imported scaling makes up for it: pixels are
 theirs (mean 0.4136, deviation 0.1700 of grey from 0 to 1), not those of the shards. They decoded to
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import logging
 import pickle
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ from typing import Any
 from avb.pipeline.config import load_corpora
 from avb.pipeline.errors import UsageError, one_line
 from avb.pipeline.storage.store import Folder
-from avb.tools.cli.console import say
 
+log = logging.getLogger(__name__)
 SOURCE = "published weights of ms-dot-k/Visual-Audio-Memory, CC BY-NC 4.0"
 GREY_MEAN, GREY_STD = 0.4136, 0.1700  # LRW, from the authors' code (paper.md 2.1)
 BLACK, WHITE = 16, 235  # of limited-range luma
@@ -67,8 +68,10 @@ def import_published(file: Path, out: Path, labels: Path | None, data: Folder | 
         },
     }
     checkpoint.save(out, state)
-    say(f"{out}: {settings['back_end']}, {settings['slots']} slots, {len(words)} words; {SOURCE}")
-    say("pixels are taken as limited-range luma in the box of avb prep lrw, as in LRW's films")
+    log.info(
+        f"{out}: {settings['back_end']}, {settings['slots']} slots, {len(words)} words; {SOURCE}"
+    )
+    log.info("pixels are taken as limited-range luma in the box of avb prep lrw, as in LRW's films")
 
 
 def read(file: Path) -> Any:

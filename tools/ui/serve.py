@@ -19,11 +19,11 @@ from typing import Any
 
 import typer
 
-from avb.pipeline.errors import UsageError
+from avb.pipeline.errors import RunError, UsageError
 from avb.pipeline.machine import cores
-from avb.tools.cli.console import FAILED, fail, say
 from avb.tools.ui.child import Limits, Stopped, lines
 
+log = logging.getLogger(__name__)
 PREFIX, LOCK = "avb-ui-", "in-use"
 #: A connection that has not asked for anything by then is closed.
 PATIENCE_S = 10.0
@@ -77,10 +77,12 @@ def serve(
     config = server_config(service.app(hosts))
     address, port = listening.getsockname()[:2]
     if open_to_all:
-        say(f"warning: --host {host}: whoever reaches this machine can use the page, and"
-            " its processor; there is no password and no encryption")  # fmt: skip
-    say(f"on {models[0]['device']}, clips of up to {max_seconds:g} s and"
-        f" {max_mb:g} MB; Ctrl-C ends it")  # fmt: skip
+        log.info(
+            f"warning: --host {host}: whoever reaches this machine can use the page, and its"
+            " processor; there is no password and no encryption"
+        )
+    size = f"{max_seconds:g} s and {max_mb:g} MB"
+    log.info(f"on {models[0]['device']}, clips of up to {size}; Ctrl-C ends it")
     typer.echo(f"http://{f'[{address}]' if ':' in address else address}:{port}")
     server = uvicorn.Server(config)
     # Requests that are cut off when it ends are no faults.
@@ -128,7 +130,11 @@ def _is_loopback(host: str) -> bool:
 async def describe(
     ckpt: list[Path], device: str | None, datasets: Path | None
 ) -> list[dict[str, Any]]:
-    """What each checkpoint is; ends the program where one cannot be used."""
+    """What each checkpoint is, in order.
+
+    Raises:
+        RunError: one cannot be used.
+    """
     work = lines(
         "avb.tools.ui.film:describe", Limits(600, 600, 1 << 40), [str(path) for path in ckpt],
         device, datasets and str(datasets),
@@ -136,7 +142,7 @@ async def describe(
     try:
         models = [json.loads(line) async for line in work]
     except Stopped as reason:
-        fail(f"looking at the checkpoints: {reason}", FAILED)
+        raise RunError(f"looking at the checkpoints: {reason}") from None
     if "error" in models[-1]:
-        fail(models[-1]["error"], FAILED)
+        raise RunError(models[-1]["error"])
     return models
