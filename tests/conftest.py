@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from avb.pipeline.clip import audio
-from avb.pipeline.clip.decode import Media
+from avb.pipeline.clip.media import Media
 from avb.pipeline.config import Corpus, corpus_root, load_corpora
 from avb.pipeline.corpora import adapter
 from avb.pipeline.corpora.clip import Clip, Listing, Word

@@ -15,7 +15,6 @@ import numpy as np
 
 from avb.pipeline.clip import audio, crop
 from avb.pipeline.clip.codec import encode_flac, encode_video
-from avb.pipeline.clip.decode import Media
 from avb.pipeline.clip.follow import Follower, Frame, still
 from avb.pipeline.clip.status import FLAGS
 from avb.pipeline.clip.stopwatch import Clock
@@ -72,7 +71,7 @@ def prepare_clip(clip: Clip, root: Path, settings: Settings, clock: Clock) -> Pr
     corpus = adapter(settings.corpus)
     with clock("decode"):
         media = corpus.load(root, clip, settings)
-    crops, boxes, misses = _cut(_decoded(media, clock), media.flags, settings, clock)
+    crops, boxes, misses = _cut(media.pictures(clock), media.flags, settings, clock)
     flags = media.flags | {*clip.flags}
     num_frames = len(next(iter(crops.values())))
     words = corpus.words(root, clip, num_frames, settings, flags)
@@ -91,17 +90,6 @@ def prepare_clip(clip: Clip, root: Path, settings: Settings, clock: Clock) -> Pr
             flags.add("silent")
     assert flags <= FLAGS.keys(), flags
     return Prepared(crops, boxes, sound, log_mels, pad, words, misses, sorted(flags))
-
-
-def _decoded(media: Media, clock: Clock) -> Iterator[np.ndarray]:
-    """The pictures of a clip, with the time they take under `decode`."""
-    frames = iter(media.frames)
-    while True:
-        with clock("decode"):
-            frame = next(frames, None)
-        if frame is None:
-            return
-        yield frame
 
 
 def _cut(

@@ -1,4 +1,4 @@
-"""The second reader of `decode.Film`: the ffmpeg program, in a process of its own.
+"""Films read by the ffmpeg program, in a process of its own.
 
 A file that crashes or stalls its decoder costs that process only. The program hands over decoded
 pictures and sound with the stamps of the file (as NUT, an open container of FFmpeg), so that both
@@ -18,7 +18,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from avb.pipeline.clip.decode import MAX_PIXELS, Event, Head, film_formats
+from avb.pipeline.clip.container import PREROLL_S, Event, Head, film_formats
+from avb.pipeline.clip.picture import MAX_PIXELS
 from avb.pipeline.clip.status import Refused
 
 Process = subprocess.Popen[bytes]
@@ -58,10 +59,15 @@ def ffmpeg_program() -> str:
     return found
 
 
-def program_events(head: Head, seek_s: float, colour: bool = False) -> Iterator[Event]:
-    """What `decode.Event` says, of pictures and sound, from about `seek_s` on.
+def program_events(
+    head: Head, seek_s: float, through: set[str], colour: bool = False
+) -> Iterator[Event]:
+    """Pictures and sound of one pass, from before `seek_s` on, in seconds after the first picture.
 
     Args:
+        head: of the film.
+        seek_s: in seconds after the first picture.
+        through: kinds of which no more is wanted; where all are, the pass ends.
         colour: give pictures in BGR, uint8 [H, W, 3], and not luma.
 
     Raises:
@@ -70,6 +76,7 @@ def program_events(head: Head, seek_s: float, colour: bool = False) -> Iterator[
     import av
     import ffmpeg
 
+    seek_s = head.start_s - head.zero_s + seek_s - PREROLL_S
     early = {"ss": seek_s} if seek_s > 0 and head.seekable else {}
     source = ffmpeg.input(head.source, copyts=None, **input_options(head), **early)
     tracks = []
@@ -103,6 +110,8 @@ def program_events(head: Head, seek_s: float, colour: bool = False) -> Iterator[
                         event = _block(packet, stamp - samples * SAMPLE_S, head)
                         samples += event[3][0].shape[1]
                         yield event
+                    if through >= head.kinds:
+                        return
         except av.FFmpegError as error:
             if count + samples == 0 and (why := said()):
                 raise Refused("bad_decode", f"{head.name}: {why}") from None

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from avb.pipeline.clip.decode import BLANK_STD, MAX_PIXELS, MAX_SIDE
+from avb.pipeline.clip.picture import MAX_PIXELS, first_plane, fitted
 from avb.pipeline.clip.status import Refused
 
 #: Decoders of FFmpeg, by how a file of theirs begins.
@@ -52,7 +52,7 @@ def read_pictures(paths: Sequence[Path]) -> tuple[list[np.ndarray], list[int]]:
         except FileNotFoundError:
             continue
         if picture is not None:
-            have[i] = _fitted(picture, shape)
+            have[i] = fitted(picture, shape)
             shape = have[i].shape
     filled = [i for i in range(len(paths)) if i not in have]
     if len(filled) * 5 > len(paths) or not have:
@@ -66,18 +66,6 @@ def read_pictures(paths: Sequence[Path]) -> tuple[list[np.ndarray], list[int]]:
     between = (known[1:] + known[:-1]) / 2
     nearest = known[np.searchsorted(between, np.arange(len(paths)))]
     return [have[int(i)] for i in nearest], filled
-
-
-def _fitted(picture: np.ndarray, shape: tuple[int, ...] | None) -> np.ndarray:
-    """A picture in the size of the first, or shrunk by a whole factor if it is the first."""
-    if shape is None:
-        shrink = -(-max(picture.shape) // MAX_SIDE)
-        shape = (picture.shape[0] // shrink, picture.shape[1] // shrink)
-    if picture.shape == shape:
-        return picture
-    import cv2
-
-    return np.asarray(cv2.resize(picture, shape[::-1], interpolation=cv2.INTER_AREA))
 
 
 def grey_picture(data: bytes) -> np.ndarray | None:
@@ -101,9 +89,7 @@ def grey_picture(data: bytes) -> np.ndarray | None:
     frame: Any = frames[0]
     if frame.format.name != "gray" and not frame.format.name.startswith("yuvj"):
         frame = frame.reformat(format="gray", dst_color_range="JPEG")
-    plane = frame.planes[0]
-    rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
-    return rows[: frame.height, : frame.width].copy()
+    return first_plane(frame).copy()
 
 
 def _decoder(codec: str) -> Any:
@@ -118,11 +104,3 @@ def _decoder(codec: str) -> Any:
 @functools.cache
 def _jpeg_decoder() -> Any:
     return _decoder("mjpeg")
-
-
-def blank(picture: np.ndarray) -> bool:
-    """Whether a picture has no content, judged by every eighth pixel."""
-    import cv2
-
-    deviation = cv2.meanStdDev(np.ascontiguousarray(picture[::8, ::8]))[1]
-    return bool(deviation[0, 0] < BLANK_STD)

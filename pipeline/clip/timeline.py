@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -89,53 +88,68 @@ def _follows(time: float, end: float) -> bool:
     return -BACK_S <= time - end <= TOGETHER_S
 
 
-def in_coded_order(pictures: Iterable[Timed]) -> Iterator[Timed]:
-    """Pictures, as they are shown, whose stamps are those of their coding.
+class CodedOrder:
+    """Gives pictures, which come as they are shown, the stamps of their coding in that order.
 
     The n-th gets the n-th smallest of them. They count from when the decoder could begin, up to
     DEPTH periods before it gave the first one; that one stands at 0.
     """
-    times: list[float] = []
-    waiting: deque[Any] = deque()
-    shift = None
-    for time, picture in _and_end(pictures, DEPTH):
-        if time is not None:
-            heapq.heappush(times, time)
-            waiting.append(picture)
-        if len(waiting) > DEPTH or (time is None and waiting):
-            first = heapq.heappop(times)
-            shift = -first if shift is None else shift
-            yield first + shift, waiting.popleft()
+
+    def __init__(self) -> None:
+        self._times: list[float] = []
+        self._waiting: deque[Any] = deque()
+        self._shift: float | None = None
+
+    def add(self, time: float, picture: Any) -> list[Timed]:
+        """Take one picture; those whose times are known now."""
+        heapq.heappush(self._times, time)
+        self._waiting.append(picture)
+        return [self._next()] if len(self._waiting) > DEPTH else []
+
+    def end(self) -> list[Timed]:
+        """The pictures that are left."""
+        return [self._next() for _ in range(len(self._waiting))]
+
+    def _next(self) -> Timed:
+        first = heapq.heappop(self._times)
+        self._shift = -first if self._shift is None else self._shift
+        return first + self._shift, self._waiting.popleft()
 
 
-def rising(pictures: Iterable[Timed]) -> Iterator[Timed]:
-    """Pictures in the order in which they are shown, with stamps that rise.
+class RisingOrder:
+    """Makes the stamps of pictures rise, which come in the order in which they are shown.
 
     Of two that do not, the one that does not fit its neighbours is wrong; it is put halfway
     between them.
     """
-    before: float | None = None  # of the last one given
-    held: Timed | None = None
-    for time, picture in _and_end(pictures):
-        if held is not None:
-            mine, shown = held
-            if before is not None:
-                high = time is not None and mine >= time > before
-                if (mine <= before or high) and time is not None and time > before:
-                    mine = (before + time) / 2
-                elif mine <= before:
-                    mine = before
-            yield mine, shown
-            before = mine
-        if time is not None:
-            held = (time, picture)
 
+    def __init__(self) -> None:
+        self._before: float | None = None  # time of the last one given
+        self._held: Timed | None = None
 
-def _and_end(pictures: Iterable[Timed], times: int = 1) -> Iterator[tuple[float | None, Any]]:
-    """The pictures, and then `times` times nothing."""
-    yield from pictures
-    for _ in range(times):
-        yield None, None
+    def add(self, time: float, picture: Any) -> list[Timed]:
+        """Take one picture; the one before it, whose time is known now."""
+        ready = self._fit(time)
+        self._held = (time, picture)
+        return ready
+
+    def end(self) -> list[Timed]:
+        """The picture that is left."""
+        return self._fit(None)
+
+    def _fit(self, coming: float | None) -> list[Timed]:
+        if self._held is None:
+            return []
+        time, picture = self._held
+        before, self._held = self._before, None
+        if before is not None:
+            high = coming is not None and time >= coming > before
+            if (time <= before or high) and coming is not None and coming > before:
+                time = (before + coming) / 2
+            elif time <= before:
+                time = before
+        self._before = time
+        return [(time, picture)]
 
 
 class Rate:
@@ -152,29 +166,31 @@ class Rate:
         self.first_s = 0.0
         self.kept = True
         self._fps = fps
+        self._steps: list[float] = []
+        self._last_s: float | None = None
+        self._given = self._met = 0  # pictures
 
-    def lay(self, pictures: Iterable[Timed]) -> Iterator[Any]:
-        """A picture for each 1 / fps from the first one on, until the last one has stood."""
-        steps: list[float] = []
-        last: Timed | None = None
-        count = number = 0  # pictures given, pictures met
-        for time, picture in pictures:
-            if last is None:
-                self.first_s = time
-            else:
-                steps.append(time - last[0])
-                until = max((time + last[0]) / 2, time - EARLY_S) - self.first_s
-                given = count
-                while count / self._fps <= until + 1e-9:
-                    count += 1
-                    yield last[1]
-                self.kept = self.kept and count == given + 1
-            number += 1
-            last = (time, picture)
+    def add(self, time: float) -> int:
+        """Take the time of the next picture; how often the one before it is given."""
+        count, last = 0, self._last_s
         if last is None:
-            return
-        period = float(np.median(steps)) if steps else 1 / self._fps
-        total = max(1, round((last[0] - self.first_s + period) * self._fps))
-        self.kept = self.kept and (total == number or not steps)
-        for _ in range(count, total):
-            yield last[1]
+            self.first_s = time
+        else:
+            self._steps.append(time - last)
+            until = max((time + last) / 2, time - EARLY_S) - self.first_s
+            while (self._given + count) / self._fps <= until + 1e-9:
+                count += 1
+            self.kept = self.kept and count == 1
+        self._given += count
+        self._met += 1
+        self._last_s = time
+        return count
+
+    def end(self) -> int:
+        """How often the last picture is given: until it has stood."""
+        if self._last_s is None:
+            return 0
+        period = float(np.median(self._steps)) if self._steps else 1 / self._fps
+        total = max(1, round((self._last_s - self.first_s + period) * self._fps))
+        self.kept = self.kept and (total == self._met or not self._steps)
+        return max(0, total - self._given)

@@ -15,19 +15,19 @@ talker's folder as in the Zenodo copy (used, `misfiled_alignment`), the 720 x 57
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from avb.pipeline.clip.decode import Media, check_readable, open_film, read_sound
-from avb.pipeline.clip.image_folder import blank, numbered_pictures, read_pictures
+from avb.pipeline.clip.container import check_readable, open_container
+from avb.pipeline.clip.image_folder import numbered_pictures
+from avb.pipeline.clip.media import Expected, Media
+from avb.pipeline.clip.pyav import read_sound
 from avb.pipeline.clip.status import Refused
 from avb.pipeline.config import Corpus
 from avb.pipeline.corpora.clip import Clip, Listing, Word
 from avb.pipeline.corpora.leftover import VIDEOS, left_out, walk, with_leftovers
-from avb.pipeline.corpora.lrw import check_length, load_film
+from avb.pipeline.corpora.loading import load_film, load_pictures
 from avb.pipeline.errors import UsageError
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ def _pixels(path: Path) -> int:
     import av
 
     try:
-        with open_film(str(path)) as container:
+        with open_container(str(path)) as container:
             stream = container.streams.video[0]
             return int(stream.width * stream.height)
     except (av.FFmpegError, IndexError):
@@ -203,29 +203,8 @@ def load(root: Path, clip: Clip, settings: Settings) -> Media:
     """The clip's 75 or 74 pictures and its sound."""
     path = root / clip.source
     media = _load_pictures(root, clip, settings) if path.is_dir() else load_film(path, settings)
-    media.frames = _checked(media.frames, clip, settings, media.flags)
+    media.expected = Expected(clip.source, settings.frames, one_may_lack=True, refuse_blank=True)
     return media
-
-
-def _checked(
-    frames: Iterable[np.ndarray], clip: Clip, settings: Settings, flags: set[str]
-) -> Iterator[np.ndarray]:
-    """The pictures, refused in the end if some have no content or their number is wrong."""
-    blanks = []
-    number = -1
-    for number, frame in enumerate(frames):
-        if blank(frame):
-            blanks.append(number)
-        yield frame
-    if blanks:
-        raise Refused(
-            "blank_frames",
-            f"{clip.source}: {len(blanks)} pictures without content, the first is {blanks[0]}",
-        )
-    if settings.frames is not None and number + 1 == settings.frames - 1:
-        flags.add("one_frame_short")
-    else:
-        check_length(number + 1, clip, settings.frames)
 
 
 def _load_pictures(root: Path, clip: Clip, settings: Settings) -> Media:
@@ -233,8 +212,7 @@ def _load_pictures(root: Path, clip: Clip, settings: Settings) -> Media:
     paths = numbered_pictures(root / clip.source)
     if len(paths) > settings.max_seconds * settings.fps:
         raise Refused("long", f"{clip.source}: {len(paths)} pictures")
-    frames, filled = read_pictures(paths)
-    media = Media(frames, flags={"filled_frames"} if filled else set())
+    media = load_pictures(paths)
     if clip.audio is None:
         if settings.audio == "required":
             raise Refused("no_audio", f"{clip.source}: pictures only, and no {clip.name}.wav")
@@ -242,12 +220,12 @@ def _load_pictures(root: Path, clip: Clip, settings: Settings) -> Media:
         return media
     media.sound, media.rate = read_sound(root / clip.audio)
     media.flags.add("separate_audio")
-    gap = len(media.sound) / media.rate - len(frames) / settings.fps
+    gap = len(media.sound) / media.rate - len(paths) / settings.fps
     if abs(gap) > 1 / settings.fps:
         # The distributed wavs are trimmed: used anyway, speech would lead the lips.
         raise Refused(
             "missing_audio",
-            f"{clip.audio}: {gap:+.2f} s against {len(frames)} pictures; it was trimmed, not used",
+            f"{clip.audio}: {gap:+.2f} s against {len(paths)} pictures; it was trimmed, not used",
         )
     return media
 

@@ -14,17 +14,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from avb.pipeline.clip.decode import Media, stream_video
-from avb.pipeline.clip.status import Refused
+from avb.pipeline.clip.media import Expected, Media
 from avb.pipeline.config import Corpus
 from avb.pipeline.corpora.clip import Clip, Listing, Word
 from avb.pipeline.corpora.leftover import LITTER, left_out, with_leftovers
+from avb.pipeline.corpora.loading import load_film
 from avb.pipeline.errors import UsageError
 
 if TYPE_CHECKING:
@@ -150,7 +148,7 @@ def _clips(root: Path, words: list[Path]) -> Iterator[Clip]:
 def load(root: Path, clip: Clip, settings: Settings) -> Media:
     """The clip's 29 pictures and its sound."""
     media = load_film(root / clip.source, settings)
-    media.frames = checked(media.frames, clip, settings.frames)
+    media.expected = Expected(clip.source, settings.frames)
     return media
 
 
@@ -165,39 +163,6 @@ def words(
     text = (root / clip.text).read_bytes() if clip.text else b""
     boundary = _boundary(text, num_frames / settings.fps, flags)
     return [(clip.label or "", *boundary)]
-
-
-def load_film(
-    path: Path, settings: Settings, start_s: float | None = None, end_s: float | None = None
-) -> Media:
-    """A film, or a span of it, as the settings want it read."""
-    return stream_video(
-        path, settings.fps, start_s, end_s, settings.decoder, settings.max_seconds,
-        "optional" if settings.audio == "optional" else "required",
-    )  # fmt: skip
-
-
-def checked(frames: Iterable[np.ndarray], clip: Clip, wanted: int | None) -> Iterator[np.ndarray]:
-    """The pictures of a clip; one with fewer or more of them than `wanted` is refused in the end.
-
-    Raises:
-        Refused: `short` or `long`.
-    """
-    found = 0
-    for frame in frames:
-        found += 1
-        yield frame
-    check_length(found, clip, wanted)
-
-
-def check_length(found: int, clip: Clip, wanted: int | None) -> None:
-    """Refuse a clip with fewer or more pictures than the corpus defines."""
-    if wanted is not None and found != wanted:
-        cause = "truncated file?" if found < wanted else "another cut of the corpus?"
-        raise Refused(
-            "short" if found < wanted else "long",
-            f"{clip.source}: {found} frames, expected {wanted} ({cause})",
-        )
 
 
 def _boundary(

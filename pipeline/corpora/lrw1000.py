@@ -19,12 +19,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from avb.pipeline.clip.decode import Media, read_sound
-from avb.pipeline.clip.image_folder import read_pictures
+from avb.pipeline.clip.media import Media
+from avb.pipeline.clip.pyav import read_sound
 from avb.pipeline.clip.status import Refused
 from avb.pipeline.config import Corpus
 from avb.pipeline.corpora.clip import Clip, Listing, Word
 from avb.pipeline.corpora.leftover import LITTER, with_leftovers
+from avb.pipeline.corpora.loading import load_pictures
 from avb.pipeline.errors import UsageError
 
 if TYPE_CHECKING:
@@ -221,8 +222,7 @@ def load(root: Path, clip: Clip, settings: Settings) -> Media:
     if last - first >= settings.max_seconds * settings.fps:
         raise Refused("long", f"{clip.source}: a word of {(end - start) / 100:g} s")
     folder = root / clip.source
-    frames, filled = read_pictures([folder / f"{n}.jpg" for n in range(first, last + 1)])
-    media = Media(frames, flags={"filled_frames"} if filled else set())
+    media = load_pictures([folder / f"{n}.jpg" for n in range(first, last + 1)])
     if start < MARGIN:
         media.flags.add("short_margin")
     try:

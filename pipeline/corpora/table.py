@@ -23,11 +23,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from avb.pipeline.clip.decode import Media
+from avb.pipeline.clip.media import Media
 from avb.pipeline.config import LONGEST_NAME, MOST_SECONDS, Corpus
 from avb.pipeline.corpora import table_file
 from avb.pipeline.corpora.clip import Clip, Listing, Word
-from avb.pipeline.corpora.lrw import load_film
+from avb.pipeline.corpora.loading import load_film
 from avb.pipeline.errors import UsageError
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from avb.pipeline.clip import crop
-from avb.pipeline.clip.decode import Head
+from avb.pipeline.clip.container import Head
 from avb.pipeline.clip.follow import Block, Follower, Frame, still
 from avb.pipeline.clip.stopwatch import Clock
 from avb.pipeline.errors import UsageError

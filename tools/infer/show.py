@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from avb.pipeline.clip.decode import Head
+from avb.pipeline.clip.container import Head
 from avb.pipeline.clip.ffmpeg import input_options, running
 from avb.tools.infer.crops import Cutter
 from avb.tools.infer.video import FPS, BadVideo, named, pictures

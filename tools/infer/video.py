@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from avb.pipeline.clip import audio, decode, ffmpeg
-from avb.pipeline.clip.decode import Film, Head
+from avb.pipeline.clip import audio, ffmpeg
+from avb.pipeline.clip.container import Head, read_head
+from avb.pipeline.clip.decode import Film
 from avb.pipeline.clip.follow import FPS
 from avb.pipeline.clip.status import Refused
 
@@ -50,9 +51,7 @@ def probe(place: str, allow_url: bool = False) -> Head:
         if not allow_url:
             raise BadVideo(f"{place}: an address, not a file; allow it with --allow-url")
         with named():
-            return decode.read_head(
-                place, place, sound="optional", remote=True, timeout=ffmpeg.STALL_S
-            )
+            return read_head(place, place, sound="optional", remote=True, timeout=ffmpeg.STALL_S)
     path = Path(place)
     if path.is_dir():
         raise BadVideo(f"{place}: a folder; name the video files in it")
@@ -61,7 +60,7 @@ def probe(place: str, allow_url: bool = False) -> Head:
     with named():
         if path.stat().st_size == 0:
             raise BadVideo(f"{place}: an empty file (0 bytes)")
-        return decode.read_head(f"file:{path.resolve()}", place, sound="optional")
+        return read_head(f"file:{path.resolve()}", place, sound="optional")
 
 
 def pictures(video: Head, colour: bool = False) -> Iterator[np.ndarray]:
@@ -72,7 +71,7 @@ def pictures(video: Head, colour: bool = False) -> Iterator[np.ndarray]:
     """
     alone = dataclasses.replace(video, audio=None)
     with named():
-        yield from Film(alone, FPS, decoder="ffmpeg", colour=colour).pictures()
+        yield from Film(alone, FPS, decoder="ffmpeg", colour=colour).frames
 
 
 def own_sound(video: Head, num_frames: int, rate: int) -> np.ndarray:
@@ -84,7 +83,8 @@ def own_sound(video: Head, num_frames: int, rate: int) -> np.ndarray:
         dataclasses.replace(video, video=None), FPS, decoder="ffmpeg", max_s=num_frames / FPS
     )
     try:
-        mono, found, start_s = film.sound()
+        film.read_sound()
     except (Refused, OSError):
         return np.zeros(num_frames * rate // FPS, np.float32)
-    return audio.fit(mono, found, start_s, num_frames, FPS, rate)[0]
+    assert film.sound is not None
+    return audio.fit(film.sound, film.rate, film.sound_start_s, num_frames, FPS, rate)[0]

@@ -15,9 +15,13 @@ import numpy as np
 import pytest
 
 from avb.pipeline.clip import audio
-from avb.pipeline.clip.decode import Media, open_film, read_sound, read_video
+from avb.pipeline.clip.container import open_container
+from avb.pipeline.clip.decode import read_video
 from avb.pipeline.clip.ffmpeg import ffmpeg_program
-from avb.pipeline.clip.image_folder import blank, numbered_pictures, read_pictures
+from avb.pipeline.clip.image_folder import numbered_pictures, read_pictures
+from avb.pipeline.clip.media import Media
+from avb.pipeline.clip.picture import is_blank
+from avb.pipeline.clip.pyav import read_sound
 from avb.pipeline.clip.status import Refused
 from avb.pipeline.config import load_corpora
 from avb.tools.synth import media
@@ -281,7 +285,7 @@ def test_a_picture_without_content_is_told_from_a_dark_face(drawn_grid: Any) -> 
     dark = (real[0] // 6).astype(np.uint8)
     grey = np.full_like(dark, 128)
     noisy = grey + np.random.default_rng(0).integers(-1, 2, grey.shape).astype(np.uint8)
-    assert [blank(p) for p in [*real, dark, grey, noisy]] == [False] * 4 + [True] * 2
+    assert [is_blank(p) for p in [*real, dark, grey, noisy]] == [False] * 4 + [True] * 2
 
 
 # Sound
@@ -377,7 +381,7 @@ def test_every_declared_pyav_is_asked_only_for_what_it_knows(
     asked: list[dict[str, object]] = []
     monkeypatch.setattr(av, "__version__", version)
     monkeypatch.setattr(av, "open", lambda name, **options: asked.append(options))
-    open_film("film.mpg", timeout=3)
+    open_container("film.mpg", timeout=3)
     ends_at_odd_text = int(version.split(".")[0]) < 19
     [options] = asked
     assert options["timeout"] == 3 and ("metadata_errors" in options) == ends_at_odd_text

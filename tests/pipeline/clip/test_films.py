@@ -7,16 +7,17 @@ where they are. Whatever container and codec they came in, and whichever reader 
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy.signal import correlate
 
-from avb.pipeline.clip import audio
-from avb.pipeline.clip.decode import Media, read_video
+from avb.pipeline.clip import audio, decode
+from avb.pipeline.clip.decode import read_video
 from avb.pipeline.clip.ffmpeg import ffmpeg_program
+from avb.pipeline.clip.media import Media
 from avb.pipeline.clip.status import Refused
 
 SIDE, HZ = 160, 16000
@@ -272,15 +273,13 @@ def test_a_long_film_is_refused_as_soon_as_it_is_too_long(
 ) -> None:
     path = write(tmp_path / "film.mp4", FORMS["mp4"], count=200)
     read: list[int] = []
+    whole = decode.fitted
 
-    def counted(frame: Callable[[], np.ndarray]) -> np.ndarray:
+    def counted(*which: Any) -> np.ndarray:
         read.append(1)
-        return frame()
+        return whole(*which)
 
-    from avb.pipeline.clip import decode
-
-    whole = decode.Film._picture
-    monkeypatch.setattr(decode.Film, "_picture", lambda self, f: counted(lambda: whole(self, f)))
+    monkeypatch.setattr(decode, "fitted", counted)
     with pytest.raises(Refused, match="longer than 1 s"):
         read_video(path, 25, decoder=decoder, max_s=1.0)
     assert len(read) <= 27

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from avb.pipeline.clip.audio import fit, log_mel
-from avb.pipeline.clip.decode import read_sound
+from avb.pipeline.clip.pyav import read_sound
 from avb.pipeline.config import Mel, load_corpora
 from avb.pipeline.corpora.grid import words_of
 

@@ -1,0 +1,96 @@
+"""One decoded clip: its pictures, its sound, and what was odd about them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from avb.pipeline.clip.picture import is_blank
+from avb.pipeline.clip.status import Refused
+from avb.pipeline.clip.stopwatch import Clock
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a corpus promises of the pictures of its clips.
+
+    Attributes:
+        source: the clip's file, for messages.
+        frames: how many there are; None where any number will do.
+        one_may_lack: whether one fewer is kept, as `one_frame_short`.
+        refuse_blank: whether a picture without content refuses the clip.
+    """
+
+    source: str
+    frames: int | None
+    one_may_lack: bool = False
+    refuse_blank: bool = False
+
+    def check(self, num_frames: int, blank: list[int], flags: set[str]) -> None:
+        """Compare with what came.
+
+        Raises:
+            Refused: `blank_frames`, `short` or `long`.
+        """
+        if blank:
+            first = f"{len(blank)} pictures without content, the first is {blank[0]}"
+            raise Refused("blank_frames", f"{self.source}: {first}")
+        if self.frames is None or num_frames == self.frames:
+            return
+        if self.one_may_lack and num_frames == self.frames - 1:
+            flags.add("one_frame_short")
+            return
+        status, cause = "long", "another cut of the corpus?"
+        if num_frames < self.frames:
+            status, cause = "short", "truncated file?"
+        found = f"{num_frames} frames, expected {self.frames} ({cause})"
+        raise Refused(status, f"{self.source}: {found}")
+
+
+@dataclass
+class Media:
+    """Pictures and sound of a clip.
+
+    Attributes:
+        frames: T pictures of luma, uint8 [H, W], of one size; an iterator can be read once.
+        sound: float32 [n], mono, about -1 to 1, at `rate` Hz; None where there is none. Of a film
+            that is read as it is used, it is there when the pictures are through.
+        sound_start_s: where `sound` starts, in seconds after the first picture.
+        flags: what was odd, of `FLAGS`.
+        expected: what the pictures are compared with.
+    """
+
+    frames: Iterable[np.ndarray]
+    sound: np.ndarray | None = None
+    rate: int = 0
+    sound_start_s: float = 0.0
+    flags: set[str] = field(default_factory=set)
+    expected: Expected | None = None
+
+    def pictures(self, clock: Clock | None = None) -> Iterator[np.ndarray]:
+        """The pictures one by one; `clock` gets the time that they take under `decode`.
+
+        Raises:
+            Refused: they are not what is expected, known when the last one was given.
+        """
+        clock, frames = clock or Clock(), iter(self.frames)
+        blank: list[int] = []
+        count = 0
+        while True:
+            with clock("decode"):
+                frame = next(frames, None)
+                if frame is None:
+                    break
+                if self.expected and self.expected.refuse_blank and is_blank(frame):
+                    blank.append(count)
+            count += 1
+            yield frame
+        if self.expected:
+            self.expected.check(count, blank, self.flags)
+
+    def whole(self) -> Media:
+        """The same with all pictures in a list."""
+        self.frames = list(self.pictures())
+        return self

@@ -1,0 +1,141 @@
+"""Films and sound files read by PyAV in this process: decoded events, each with its stamp."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from avb.pipeline.clip.container import (
+    PREROLL_S,
+    UNINDEXED,
+    Event,
+    Head,
+    check_readable,
+    open_container,
+)
+from avb.pipeline.clip.picture import first_plane
+from avb.pipeline.clip.sound_track import Sound
+from avb.pipeline.clip.status import Refused
+from avb.pipeline.clip.timeline import CODED_ORDER, Recordings, Timeline
+
+#: Types of samples by FFmpeg's names of them, which end in p where each channel has its plane.
+NUMBERS = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}
+
+
+def pyav_events(
+    head: Head, seek_s: float, through: set[str], flags: set[str], container: Any = None
+) -> Iterator[Event]:
+    """Pictures and sound of one pass, from the last key picture before `seek_s` on.
+
+    Args:
+        head: of the film.
+        seek_s: in seconds after the first picture.
+        through: kinds of which no more is wanted; where all are, the pass ends.
+        flags: gets `damaged` where a picture that was used is.
+        container: the opened film, if it is at hand.
+
+    Raises:
+        Refused: `bad_decode`.
+        OSError: the disk failed.
+    """
+    unit = 0.0
+    try:
+        with container or open_container(head.source) as opened:
+            numbers = [number for number in (head.video, head.audio) if number is not None]
+            streams = [opened.streams[number] for number in numbers]
+            for stream in streams:
+                stream.thread_type = "NONE"  # one worker is one core; more threads cost more
+            seek_s -= PREROLL_S if head.form in UNINDEXED else 0.0
+            if seek_s > 0 and head.form not in CODED_ORDER:
+                opened.seek(int((head.start_s + seek_s) * 1e6), backward=True)
+            for packet in opened.demux(streams):
+                kind = "picture" if packet.stream.type == "video" else "sound"
+                if kind in through:
+                    if through >= head.kinds:
+                        return
+                    continue
+                try:
+                    decoded: list[Any] = packet.decode()
+                except av.FFmpegError:
+                    yield "damage", None, 0.0, None
+                    continue
+                for frame in decoded:
+                    if kind == "sound":
+                        content: Any = samples_of(frame), frame.sample_rate, head.channels
+                        yield kind, frame.time, frame.samples / frame.sample_rate, content
+                    else:
+                        unit = unit or float(frame.time_base or 0)  # a Fraction made anew each time
+                        content = functools.partial(luma_of, frame, head.sar, flags)
+                        yield kind, frame.time, (frame.duration or 0) * unit, content
+    except av.FFmpegError as error:
+        check_readable(head.source)
+        raise Refused("bad_decode", f"{head.name}: {error.strerror or error}") from None
+
+
+def luma_of(frame: Any, sar: float, flags: set[str]) -> np.ndarray:
+    """The luma plane of a decoded frame as a player shows it, uint8 [H, W].
+
+    Its levels, limited range or full, are not rescaled.
+
+    Args:
+        frame: of PyAV.
+        sar: width of a pixel in heights.
+        flags: gets `damaged` where the decoder says so.
+    """
+    if frame.is_corrupt:
+        flags.add("damaged")
+    name = frame.format.name
+    depth = 8 if name in ("yuv420p", "yuvj420p") else frame.format.components[0].bits
+    turns = round(frame.rotation / 90) % 4
+    if not name.startswith(("yuv", "gray", "nv")) or depth > 16:  # RGB, or packed with its chroma
+        frame, depth = frame.reformat(format="yuv420p"), 8
+    picture = first_plane(frame, "u1" if depth == 8 else ">u2" if name.endswith("be") else "<u2")
+    if depth > 8:
+        picture = (picture >> (depth - 8)).astype(np.uint8)
+    if sar != 1:
+        import cv2
+
+        width = max(1, round(frame.width * sar))
+        way = cv2.INTER_AREA if sar < 1 else cv2.INTER_LINEAR
+        picture = cv2.resize(picture, (width, frame.height), interpolation=way)
+    # Copied, so that the decoder can use its frame again: fresh ones cost 2 ms a clip more.
+    return np.rot90(picture, turns) if turns else picture.copy()
+
+
+def samples_of(frame: Any) -> np.ndarray:
+    """The samples of a decoded block, [channels, n] of any type of number."""
+    form, channels = frame.format, frame.layout.nb_channels
+    kind, planar = NUMBERS[form.name.removesuffix("p")], form.is_planar
+    count = frame.samples * (1 if planar else channels)
+    # As the frame's own to_ndarray, in a third of the time: blocks are short, and there are many.
+    data = np.array([np.frombuffer(plane, kind, count) for plane in frame.planes])
+    return data if planar or channels == 1 else data.reshape(-1, channels).T
+
+
+def read_sound(path: Path) -> tuple[np.ndarray, int]:
+    """A sound file as mono float32 [n] and its rate.
+
+    Raises:
+        Refused: `missing_audio` when it is not there or is no sound.
+        OSError: it is there and cannot be read.
+    """
+    sound, timeline = Sound(), Timeline(Recordings())
+    try:
+        with open_container(str(path)) as container:
+            for frame in container.decode(audio=0):
+                time = timeline.time(frame.time, frame.samples / frame.sample_rate)
+                names = [channel.name for channel in frame.layout.channels]
+                sound.add(samples_of(frame), frame.sample_rate, names, time)
+        mono, rate, _ = sound.mono(path.name)
+    except (av.FFmpegError, IndexError) as error:
+        check_readable(str(path))
+        reason = getattr(error, "strerror", None) or error
+        raise Refused("missing_audio", f"{path.name}: {reason}") from None
+    except Refused as refusal:
+        raise Refused("missing_audio", refusal.error) from None
+    return mono, rate
