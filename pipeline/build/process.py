@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from avb.pipeline.clip import audio, crop
-from avb.pipeline.clip.codec import encode_flac, encode_video
+from avb.pipeline.clip.codec import encode_video
+from avb.pipeline.clip.flac import encode_flac
 from avb.pipeline.clip.follow import Follower, Frame, still
 from avb.pipeline.clip.status import FLAGS
 from avb.pipeline.clip.stopwatch import Clock

@@ -1,4 +1,4 @@
-"""Stored crops and sound as bytes: grey video (`mp4`, `h264`, `jpg`) and 16-bit FLAC.
+"""Stored crops as bytes: grey video (`mp4`, `h264`, `jpg`).
 
 Axis letters: T frames, H rows, W columns. Frames are uint8 luma in 0..255 (full range) everywhere.
 
@@ -16,18 +16,16 @@ from __future__ import annotations
 
 import io
 import struct
-import tempfile
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import av
 import numpy as np
 from numpy.typing import NDArray
 
 from avb.pipeline.clip.mp4 import START_CODE, check_counts, read_own_mp4
-
-if TYPE_CHECKING:
-    import av
+from avb.pipeline.clip.picture import first_plane
 
 Frames = NDArray[np.uint8]
 
@@ -48,12 +46,11 @@ _X264_PARAMS = ":".join(
 )
 _JPEG_MAX_ROWS = 65_500  # limit of the JPEG library
 _TOGETHER = 1500  # pictures laid out for x264 at a time, a minute
-#: What the pictures, or the sound, of one clip may take once decoded.
+#: What the pictures of one clip may take once decoded.
 MOST_BYTES = 1 << 29
 _JPEG_MAX_PIXELS = 1 << 26  # all frames; a decoder takes up to nine bytes for each
 _MOST_PIXELS = 1 << 24  # of one picture where nothing else is known of it
 _BLOCK = 64  # of pixels in which FFmpeg makes room
-_SMALL_PICTURES = {"max_pixels": "65536"}  # a FLAC file may hold a picture of any size
 _NAL_SEI = 6
 _LUMA_FORMATS = ("yuv420p", "yuvj420p", "yuv422p", "yuv444p", "gray")  # 8 bits, luma first
 
@@ -106,8 +103,6 @@ def _encode_jpeg(frames_THW: Frames, codec: str, crf: int, fps: int) -> bytes:
 
 
 def _encode_x264(frames_THW: Frames, codec: str, crf: int, fps: int) -> bytes:
-    import av
-
     num_frames, height, width = frames_THW.shape
     if height % 2 or width % 2:
         raise ValueError(f"frames are {height} x {width}, but {codec} needs even sides")
@@ -141,8 +136,6 @@ def _without_sei(packet: av.Packet) -> av.Packet:
     """The packet without x264's 700-byte note of its version and settings (first packet only)."""
     if not packet.is_keyframe:
         return packet
-    import av
-
     units = _split_annex_b(bytes(packet))
     kept = av.Packet(START_CODE + START_CODE.join(u for u in units if u[0] & 31 != _NAL_SEI))
     kept.stream, kept.time_base, kept.is_keyframe = packet.stream, packet.time_base, True
@@ -158,18 +151,11 @@ def _split_annex_b(data: bytes) -> list[bytes]:
 class VideoDecoder:
     """Decodes clip after clip with one reused H.264 context (opening one costs 0.3 ms).
 
-    Where PyAV cannot be imported OpenCV reads the clips: slower by far, and a grey level may
-    differ by one. Not for several threads at a time. What a clip may take is bounded by the shape
-    it must have, or else by `MOST_BYTES`.
+    Not for several threads at a time. What a clip may take is bounded by the shape it must have, or
+    else by `MOST_BYTES`.
     """
 
     def __init__(self) -> None:
-        try:
-            import av
-        except ImportError:
-            self._av: Any = None
-        else:
-            self._av = av
         self._contexts: dict[tuple[str, int], Any] = {}  # by codec and most pixels of a picture
 
     def decode(self, data: bytes | memoryview, extension: str, out: Frames | None = None) -> Frames:
@@ -178,11 +164,9 @@ class VideoDecoder:
             raise ValueError(f"video of type .{extension} is unknown; expected mp4, h264 or jpg")
         if extension == "jpg":
             return _decode_jpeg(data, out)
-        if self._av is None:
-            return _decode_opencv(data, extension, out)
         try:
             return _fill(self._frames(data, extension, _pixels(out)), out)
-        except self._av.FFmpegError as error:
+        except av.FFmpegError as error:
             wanted = "" if out is None else f", expected {_size(out.shape)}"
             raise ValueError(
                 f"{len(data)} bytes are not a whole .{extension} video ({error.strerror}{wanted})"
@@ -197,7 +181,7 @@ class VideoDecoder:
             if units is None:
                 yield from self._container_frames(data, most_pixels)
                 return
-            packets = [self._av.Packet(unit) for unit in units]
+            packets = [av.Packet(unit) for unit in units]
         context = self._taken("h264", most_pixels)
         if extension == "h264":
             packets = context.parse(bytes(data)) + context.parse(None)
@@ -215,7 +199,7 @@ class VideoDecoder:
         """Any mp4: what another encoder wrote."""
         check_counts(data)
         limit = {"max_pixels": str(most_pixels)}
-        with self._av.open(io.BytesIO(data), format="mp4", options=limit) as container:
+        with av.open(io.BytesIO(data), "r", format="mp4", options=limit) as container:
             if not container.streams.video:
                 raise ValueError(f"{len(data)} bytes of mp4 hold no video stream")
             stream = container.streams.video[0]
@@ -227,7 +211,7 @@ class VideoDecoder:
         """A context, put back after a good clip: it may hold half a picture of a broken one."""
         context = self._contexts.pop((codec, most_pixels), None)
         if context is None:
-            context = self._av.CodecContext.create(codec, "r")
+            context = av.CodecContext.create(codec, "r")
             context.thread_type, context.thread_count = "NONE", 1
             # A damaged clip must be an error here, not a picture patched up by guesses; and a
             # stream of a few bytes may ask for room for sixteen pictures of any size.
@@ -263,9 +247,7 @@ def _luma(frame: av.VideoFrame) -> Frames:
     """Plane 0 as it is; a conversion to grey would stretch its levels."""
     if frame.format.name not in _LUMA_FORMATS:
         raise ValueError(f"video is {frame.format.name}, expected 8-bit yuv420p or gray")
-    plane = frame.planes[0]
-    rows: Frames = np.frombuffer(plane, np.uint8)  # type: ignore[call-overload]
-    return rows.reshape(-1, plane.line_size)[: frame.height, : frame.width]
+    return first_plane(frame)
 
 
 def _pixels(out: Frames | None) -> int:
@@ -343,83 +325,3 @@ def _jpeg_size(data: bytes | memoryview) -> tuple[int, int]:
                     return rows, width
             at += 2 + max(2, size)
     raise ValueError(f"{len(data)} bytes are not a JPEG picture")
-
-
-def _decode_opencv(data: bytes | memoryview, extension: str, out: Frames | None) -> Frames:
-    """The stand-in without PyAV; OpenCV reads video from files only."""
-    import cv2
-
-    with tempfile.NamedTemporaryFile(suffix=f".{extension}") as file:
-        file.write(data)
-        file.flush()
-        capture = cv2.VideoCapture(file.name, cv2.CAP_FFMPEG)
-        try:
-            return _fill(_captured(capture), out)
-        except ValueError as error:
-            raise ValueError(f"no .{extension} video that OpenCV can read ({error})") from None
-        finally:
-            capture.release()
-
-
-def _captured(capture: Any) -> Iterator[Frames]:
-    import cv2
-
-    while (read := capture.read())[0]:
-        yield np.asarray(cv2.cvtColor(read[1], cv2.COLOR_BGR2GRAY), np.uint8)
-
-
-def encode_flac(samples: NDArray[np.float32], rate: int) -> bytes:
-    """Mono sound as 16-bit FLAC; equal samples give equal bytes.
-
-    Args:
-        samples: float32 [n] in [-1, 1], n >= 1; what lies outside is clipped.
-        rate: samples per second.
-    """
-    import av
-
-    if samples.ndim != 1 or not samples.size:
-        raise ValueError(f"sound to encode has shape {samples.shape}, expected [n] with n >= 1")
-    levels = np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16)
-    file = io.BytesIO()
-    with av.open(file, "w", format="flac", options={"fflags": "bitexact"}) as container:
-        stream = container.add_stream("flac", rate=rate, layout="mono", format="s16")
-        stream.codec_context.thread_count = 1
-        frame = av.AudioFrame.from_ndarray(levels[None], format="s16", layout="mono")
-        frame.sample_rate = rate
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return file.getvalue()
-
-
-def decode_flac(data: bytes | memoryview, most: int | None = None) -> NDArray[np.float32]:
-    """Mono sound from 16-bit FLAC: float32 [n] in [-1, 1).
-
-    Args:
-        data: the member's bytes.
-        most: samples that there may be; more is an error, found before they are decoded.
-
-    Raises:
-        ValueError: the bytes are not such a file.
-    """
-    import av
-
-    most = MOST_BYTES // 4 if most is None else most
-    samples, count = np.empty(most, np.float32), 0  # room is taken where it is written
-    try:
-        with av.open(io.BytesIO(data), "r", format="flac", options=_SMALL_PICTURES) as container:
-            for frame in container.decode(audio=0):
-                part = frame.to_ndarray()
-                if part.dtype != np.int16 or part.shape != (1, frame.samples):
-                    raise ValueError(f"{len(data)} bytes of FLAC hold no 16-bit sound")
-                end = count + part.size
-                if end > most:
-                    raise ValueError(f"sound has more than {most} samples")
-                samples[count:end] = part[0]
-                count = end
-    except (av.FFmpegError, IndexError) as error:
-        what = error.strerror if isinstance(error, av.FFmpegError) else "no sound"
-        raise ValueError(f"{len(data)} bytes are not a FLAC file ({what})") from None
-    if not count:
-        raise ValueError(f"{len(data)} bytes of FLAC hold no 16-bit sound")
-    samples[:count] /= np.float32(32768)
-    return samples[:count]

@@ -35,17 +35,6 @@ def whole_boxes(height: int, width: int) -> np.ndarray:
     return np.array([[0.0, 0.0, width, height]])
 
 
-def tracked_boxes(points: np.ndarray, kind: str, fps: int) -> np.ndarray:
-    """Square boxes [T, 4] round lips or face: one side length a clip, smoothed centres.
-
-    Args:
-        points: float [T, 10, 2], of `track.POINTS`.
-        kind: "lips" or "face".
-    """
-    centre, unit = places(points, kind)
-    return square_boxes(centre, SIDE[kind] * float(np.median(unit)), fps)
-
-
 def places(points: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
     """Where lips or face are in points [T, 10, 2]: centres [T, 2], and the units of `SIDE` [T]."""
     if kind == "lips":

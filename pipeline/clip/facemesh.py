@@ -13,19 +13,14 @@ three channels are equal, and only one is cut out.
 
 from __future__ import annotations
 
-import ctypes
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from avb.pipeline.clip.facemodels import NO_LITERT, model
-from avb.pipeline.errors import UsageError
+from avb.pipeline.clip.litert import F, atan2_32, cos32, network, pixel_values, score_of, sin32
 
-F = np.float32
 #: Side of the square picture that the mesh sees, and the pixels' values in it.
 MESH_SIDE, MESH_RANGE = 192, (0.0, 1.0)
 DETECTOR_RANGE = (-1.0, 1.0)
@@ -102,12 +97,12 @@ class Part:
         right, left = eyes * size
         across, down = left - right
         longest = (sides * size).max()
-        return cls(corner + sides / F(2), longest / size * AROUND, -_atan2(-down, across))
+        return cls(corner + sides / F(2), longest / size * AROUND, -atan2_32(-down, across))
 
     def back(self, points: np.ndarray) -> np.ndarray:
         """Points [n, 2], in shares of it from its top left corner, in shares of the picture."""
         x, y = (points - F(0.5)).T
-        cosine, sine = _cos(self.turn), _sin(self.turn)
+        cosine, sine = cos32(self.turn), sin32(self.turn)
         turned = np.stack([cosine * x - sine * y, sine * x + cosine * y], axis=1)
         return turned * self.sides + self.middle
 
@@ -128,7 +123,7 @@ class FaceMesh:
             follow: from picture to picture; else each is searched anew.
         """
         self.most, self.follow = most, follow
-        self._mesh, self._near = _network("face_landmark"), Detector(NEAR)
+        self._mesh, self._near = network("face_landmark"), Detector(NEAR)
         self._parts: list[Part] = []
 
     def forget(self) -> None:
@@ -158,8 +153,8 @@ class FaceMesh:
             return None
         whole = part.middle * size
         seen = _cut(picture, whole, sides, part.turn, MESH_SIDE, cv2.BORDER_REPLICATE)
-        landmarks, logit = self._mesh.run(cv2.LUT(seen, _values(MESH_RANGE)))
-        if _score(logit).item() <= SEEN:
+        landmarks, logit = self._mesh.run(cv2.LUT(seen, pixel_values(MESH_RANGE)))
+        if score_of(logit).item() <= SEEN:
             return None
         return part.back(landmarks.reshape(-1, 3)[:, :2] / F(MESH_SIDE))
 
@@ -168,7 +163,7 @@ class Detector:
     """Finds the faces of one picture."""
 
     def __init__(self, reach: Reach):
-        self._network, self._reach, self._anchors = _network(reach.model), reach, _anchors(reach)
+        self._network, self._reach, self._anchors = network(reach.model), reach, _anchors(reach)
 
     def find(self, picture: np.ndarray) -> list[Detection]:
         """The faces of a picture [H, W] or [H, W, RGB], the most certain first."""
@@ -184,8 +179,8 @@ class Detector:
         whole = np.repeat(size.max(), 2)
         middle = F(0.5) * size
         seen = _cut(picture, middle, whole, F(0), self._reach.side, cv2.BORDER_CONSTANT)
-        boxes, logits = self._network.run(cv2.LUT(seen, _values(DETECTOR_RANGE)))
-        score = _score(logits.reshape(-1))
+        boxes, logits = self._network.run(cv2.LUT(seen, pixel_values(DETECTOR_RANGE)))
+        score = score_of(logits.reshape(-1))
         sure = np.flatnonzero(score >= self._reach.sure)
         # Centre and size of the box, then six points; all but the size count from the anchor.
         pairs = boxes.reshape(-1, 8, 2)[sure] / side
@@ -285,13 +280,6 @@ def _cut(
     return cv2.remap(picture, *places, cv2.INTER_LINEAR, borderMode=border)
 
 
-@cache
-def _values(span: tuple[float, float]) -> np.ndarray:
-    """What a network sees for each value of a pixel: float32 [256]."""
-    low, high = map(F, span)
-    return (np.arange(256) * float((high - low) / F(255)) + float(low)).astype(F)
-
-
 def _anchors(reach: Reach) -> np.ndarray:
     """Where a detector's finds are counted from: float [n, 2], x and y in shares of its picture."""
     layers = []
@@ -301,53 +289,3 @@ def _anchors(reach: Reach) -> np.ndarray:
         y, x = np.meshgrid(centres, centres, indexing="ij")
         layers.append(np.repeat(np.stack([x.ravel(), y.ravel()], axis=1), count, axis=0))
     return np.concatenate(layers)
-
-
-def _score(logit: np.ndarray) -> np.ndarray:
-    """0 to 1; the exponential is rounded from 64 bits, as the C library's is."""
-    return F(1) / (F(1) + np.exp(-np.clip(logit, -80, 80).astype(np.float64)).astype(F))
-
-
-def _float_of(name: str, otherwise: Callable[..., float]) -> Callable[..., np.floating[Any]]:
-    """A function of the C library in 32-bit floats, as mediapipe calls it.
-
-    Rounded from 64 bits, as where there is none of that name, it is another float now and then.
-    """
-    function: Any = getattr(ctypes.CDLL(None), f"{name}f", otherwise)
-    if function is not otherwise:
-        count = 2 if name == "atan2" else 1
-        function.restype, function.argtypes = ctypes.c_float, [ctypes.c_float] * count
-    return lambda *values: F(function(*map(float, values)))
-
-
-_cos, _sin = _float_of("cos", math.cos), _float_of("sin", math.sin)
-_atan2 = _float_of("atan2", math.atan2)
-
-
-class _Network:
-    """A model that LiteRT runs on one core."""
-
-    def __init__(self, name: str):
-        try:
-            from ai_edge_litert.interpreter import Interpreter
-        except ImportError as error:
-            raise UsageError(f"{NO_LITERT} ({error})") from None
-        self._runtime = Interpreter(model_content=model(name), num_threads=1)
-        self._runtime.allocate_tensors()
-        (source,) = self._runtime.get_input_details()
-        self._source = self._runtime.tensor(source["index"])
-        # The larger one is what it says, the smaller how certain it is.
-        outputs = self._runtime.get_output_details()
-        self._outputs = [o["index"] for o in sorted(outputs, key=lambda o: -np.prod(o["shape"]))]
-
-    def run(self, picture: np.ndarray) -> list[np.ndarray]:
-        """What it makes of a picture [side, side(, 3)] of float32, in its range."""
-        self._source()[0] = picture if picture.ndim == 3 else picture[:, :, None]
-        self._runtime.invoke()
-        return [self._runtime.get_tensor(index) for index in self._outputs]
-
-
-@cache
-def _network(name: str) -> _Network:
-    """A model of this process, loaded once: all that use it share it."""
-    return _Network(name)

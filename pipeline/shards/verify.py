@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from avb.pipeline.clip.codec import decode_flac, decode_video
+from avb.pipeline.clip.codec import decode_video
+from avb.pipeline.clip.flac import decode_flac
 from avb.pipeline.clip.npy import parse_npy
 from avb.pipeline.config import stable_hash
 from avb.pipeline.errors import UsageError

@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.utils.rnn import pad_sequence
 
-from avb.pipeline.clip.codec import EXTENSIONS, decode_flac, decode_video
+from avb.pipeline.clip.codec import EXTENSIONS, decode_video
+from avb.pipeline.clip.flac import decode_flac
 from avb.pipeline.clip.npy import parse_npy
 from avb.pipeline.shards.tar import read_members
 from avb.pipeline.storage.cache import fetched_ahead, the_cache

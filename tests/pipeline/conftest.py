@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from avb.pipeline.clip.codec import encode_flac, encode_video
+from avb.pipeline.clip.codec import encode_video
+from avb.pipeline.clip.flac import encode_flac
 from avb.pipeline.files import write_atomic
 from avb.pipeline.shards.tar import ShardWriter
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from avb.pipeline.clip import track as tracking
-from avb.pipeline.clip.crop import tracked_boxes
+from avb.pipeline.clip.crop import SIDE, places, square_boxes
 from avb.pipeline.clip.decode import read_video
 from avb.pipeline.clip.facemesh import FAR, NEAR, Detector, FaceMesh
 from avb.pipeline.clip.facemesh_mediapipe import MediapipeMesh
@@ -25,6 +25,12 @@ mediapipe = pytest.importorskip("mediapipe", reason="the reference: make referen
 pytest.importorskip("ai_edge_litert", reason="faces are found with the extra prep")
 
 MOST_PX = 0.2
+
+
+def tracked_boxes(points: np.ndarray, kind: str, fps: int) -> np.ndarray:
+    """Boxes [T, 4] of one side round lips or face in landmarks [T, 10, 2], as a clip gets them."""
+    centre, unit = places(points, kind)
+    return square_boxes(centre, SIDE[kind] * float(np.median(unit)), fps)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,15 @@ import numpy as np
 import pytest
 
 from avb.pipeline.clip import track as tracking
-from avb.pipeline.clip.crop import cut, fixed_boxes, leaves_picture, tracked_boxes, whole_boxes
+from avb.pipeline.clip.crop import (
+    SIDE,
+    cut,
+    fixed_boxes,
+    leaves_picture,
+    places,
+    square_boxes,
+    whole_boxes,
+)
 from avb.pipeline.clip.decode import read_video
 from avb.pipeline.clip.facemesh import FaceMesh
 from avb.pipeline.clip.follow import Follower, Frame
@@ -26,6 +34,12 @@ LIPS, FACE = Crop(112, 4), Crop(96, 4)
 
 
 # Crops: where things land
+
+
+def tracked_boxes(points: np.ndarray, kind: str, fps: int) -> np.ndarray:
+    """Boxes [T, 4] of one side round lips or face in landmarks [T, 10, 2], as a clip gets them."""
+    centre, unit = places(points, kind)
+    return square_boxes(centre, SIDE[kind] * float(np.median(unit)), fps)
 
 
 def dots(height: int, width: int, at: np.ndarray, sigma: float) -> np.ndarray:

@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from avb.pipeline.build.prep import prep
-from avb.pipeline.clip.codec import decode_flac
 from avb.pipeline.clip.decode import read_video
 from avb.pipeline.clip.facemesh import NEAR, Detector
 from avb.pipeline.clip.ffmpeg import ffmpeg_program
+from avb.pipeline.clip.flac import decode_flac
 from avb.pipeline.config import load_corpora
 from avb.pipeline.settings import settings_for
 from avb.pipeline.shards.tar import read_members

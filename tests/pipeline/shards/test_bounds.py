@@ -22,7 +22,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from avb.pipeline.clip.codec import decode_flac, decode_video, encode_video
+from avb.pipeline.clip.codec import decode_video, encode_video
+from avb.pipeline.clip.flac import decode_flac
 from avb.pipeline.clip.npy import parse_npy
 from avb.pipeline.errors import UsageError
 from avb.pipeline.parse import parse_json, parse_yaml, read_json, read_yaml

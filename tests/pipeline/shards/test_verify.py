@@ -21,7 +21,8 @@ import pytest
 from typer.testing import CliRunner
 
 from avb.pipeline.build.prep import prep
-from avb.pipeline.clip.codec import encode_flac, encode_video
+from avb.pipeline.clip.codec import encode_video
+from avb.pipeline.clip.flac import encode_flac
 from avb.pipeline.config import load_corpora, stable_hash
 from avb.pipeline.errors import UsageError
 from avb.pipeline.settings import settings_for
