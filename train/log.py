@@ -1,15 +1,36 @@
-"""What a run writes down: `metrics.jsonl`, TensorBoard files, one line of progress."""
+"""The folder of a run: held against a second one, `metrics.jsonl`, TensorBoard files; pace."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import os
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from avb.pipeline.files import write_atomic
+from avb.pipeline.files import locked, write_atomic
 from avb.pipeline.parse import parse_json
+
+
+@contextlib.contextmanager
+def held(out: Path) -> Iterator[None]:
+    """Hold the folder of a run against a second training; the lock goes with the process.
+
+    A lock of POSIX, which children that decode do not inherit and network file systems pass on.
+
+    Raises:
+        RunError: another training holds it, or there can be no lock; the line names who.
+    """
+    busy = "another training writes here ({holder}); wait for it, or choose another --out"
+    with locked(out / ".lock", out, busy, fcntl.lockf) as lock:
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} of {os.uname().nodename}\n")
+        lock.flush()
+        yield
 
 
 class Metrics:

@@ -15,8 +15,8 @@ from avb.pipeline.parse import checked
 from avb.pipeline.stream.batch import Batch
 from avb.pipeline.stream.index import Index, Ints
 from avb.train import checkpoint
+from avb.train.data import open_stream, readable
 from avb.train.recipe import Recipe, make_recipe
-from avb.train.sounds import open_stream, readable
 from avb.train.tasks import Inputs, Scaling, Task, find_task
 
 #: In so many ways constructors and torch say that values and weights do not go together.
@@ -101,7 +101,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Counters:
-    """Where a run stands, as `state.Run` has it."""
+    """Where a run stands, as `run.Run` has it."""
 
     step: int = 0
     best: float = 0.0
@@ -186,20 +186,3 @@ def finite(found: Tensor) -> Tensor:
     if not bool(found.isfinite().all()):
         raise UsageError("what this network makes is not finite; its training diverged")
     return found
-
-
-def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Its state as saved; torch itself does not look at its settings and shapes.
-
-    Raises:
-        ValueError: another optimizer's; torch raises what else is in `BAD_STATE`.
-    """
-    usual = [set(group) for group in optimizer.param_groups]
-    optimizer.load_state_dict(state)
-    if [set(group) for group in optimizer.param_groups] != usual:
-        raise ValueError("settings of another optimizer")
-    for weight, values in optimizer.state.items():
-        for name, value in values.items():
-            shape = () if name == "step" else weight.shape
-            if value is not None and value.shape != shape:
-                raise ValueError(f"{name} of shape {tuple(value.shape)} for {tuple(weight.shape)}")

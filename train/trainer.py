@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,33 +21,24 @@ from torch import Tensor, nn
 
 from avb.models.memory import Losses
 from avb.pipeline.errors import UsageError
+from avb.pipeline.stream.batch import Batch
 from avb.pipeline.stream.index import Index
-from avb.train.device import autocast, global_sum, held, join_processes, peak_gib, stop_signals
+from avb.train.data import open_stream, readable
+from avb.train.device import autocast, peak_gib
+from avb.train.distributed import global_sum, join_processes
 from avb.train.flops import check_room, seconds_at_peak
-from avb.train.log import Pace
+from avb.train.log import Pace, held
 from avb.train.network import Evaluation
 from avb.train.recipe import Recipe
-from avb.train.sounds import open_stream, readable
+from avb.train.run import Run, open_log, progress, restore, save, seed_step, start
+from avb.train.signals import Leave, Preempted, stop_signals
 from avb.train.split import Parts
-from avb.train.state import Run, learning_rate, open_log, progress, restore, save, seed_step, start
 from avb.train.tasks import Inputs, Task
 
 LOG_EVERY = 20  # steps between two lines of metrics
 
 Say = Callable[[str], None]
 Before = tuple[dict[str, Tensor], list[str]]  # numbers of a step, and the keys of its batch
-
-
-class Preempted(Exception):
-    """A signal asked to stop, and the run is saved (exit 75, after Ctrl-C 130).
-
-    Attributes:
-        by: the number of the signal; 0 if only another process got one.
-    """
-
-    def __init__(self, text: str, by: int) -> None:
-        super().__init__(text)
-        self.by = by
 
 
 class Diverged(Exception):
@@ -81,19 +72,6 @@ def train(
     """
     index.check_shards(np.concatenate([parts.rows["train"], parts.rows["val"]]))
     rank, world = join_processes(device)
-    with held(out) if rank == 0 else contextlib.nullcontext():
-        run = start(recipe, index, out, device, rank, world)
-        return _go_on(run, index, parts, out, resume, compile_model, facts or {}, say)
-
-
-def _go_on(
-    run: Run, index: Index, parts: Parts, out: Path, resume: bool, compile_model: bool,
-    facts: dict[str, Any], say: Say,
-) -> dict[str, Any]:  # fmt: skip
-    """`train` from the state that `out` holds, to the end."""
-    recipe, rank, world = run.recipe, run.rank, run.world
-    lengths = index.num_frames[parts.rows["train"]]
-    check_room(recipe, run.scaling, lengths, run.device, world)
     identity = {
         "labels": index.labels,
         "fingerprint": index.dataset["fingerprint"],
@@ -101,90 +79,107 @@ def _go_on(
         "split_source": parts.source,
         "speakers": parts.speakers,
         "listed": parts.listed,
-    } | facts
-    if (out / "last.pt").exists():
-        if not resume:
-            raise UsageError(f"{out}: holds a run; --resume it, or choose another --out")
-        restore(run, out / "last.pt", identity)
-    metrics = open_log(run, out, identity) if rank == 0 else None
-    network: nn.Module = torch.compile(run.model) if compile_model else run.model  # type: ignore[assignment]
-    if world > 1:
-        network = nn.parallel.DistributedDataParallel(network)
-    stream = open_stream(
-        index, rows=parts.rows["train"], batch_size=recipe.batch_size, crops=(recipe.crop,),
-        unit=recipe.unit, seed=recipe.seed, buffer=recipe.buffer, rank=rank, world=world,
-        pin_memory=run.device.type == "cuda", position=run.step,
-    )  # fmt: skip
-    at_peak = seconds_at_peak(recipe, run.scaling, lengths, run.device, world)
-    pace = Pace(recipe.steps, recipe.batch_size, at_peak)
-    record: dict[str, Any] = {}
-    before: Before | None = None
-    with stop_signals() as stopped:
-        leave = Leave(stopped, run)
-        batches = readable(stream)
-        while run.step < recipe.steps:
-            asked = time.perf_counter()
-            batch = next(batches)
-            pace.waited(time.perf_counter() - asked)
-            seed_step(run)
-            values = one_step(run, network, batch)
-            # What the step before found is known by now: looking at it makes nothing wait.
-            check(before)
-            before = ({"loss": values["loss"], "gradient": values["grad_norm"]}, batch.keys)
-            run.step += 1
-            last = run.step == recipe.steps
-            if run.step % LOG_EVERY == 0 or last:
-                means = global_sum(torch.stack(list(values.values())), world) / world
-                line: dict[str, Any] = dict(zip(values, means.tolist(), strict=True))
-                line = {name: round(value, 6) for name, value in line.items()}
-                line |= pace.look(run.step % LOG_EVERY or LOG_EVERY, run.step)
-                line |= {"lr": learning_rate(run), "peak_gib": peak_gib(run.device)}
-                if metrics is not None:
-                    metrics.write(run.step, line)
-                    say(progress_line(run, line))
-            if run.step % recipe.validate_every == 0 or last:
+    } | (facts or {})
+    with held(out) if rank == 0 else contextlib.nullcontext():
+        run = start(recipe, index, out, device, rank, world)
+        check_room(recipe, run.scaling, index.num_frames[parts.rows["train"]], run.device, world)
+        if (out / "last.pt").exists():
+            if not resume:
+                raise UsageError(f"{out}: holds a run; --resume it, or choose another --out")
+            restore(run, out / "last.pt", identity)
+        return _Training(run, index, parts, out, identity, say).steps(compile_model)
+
+
+class _Training:
+    """A run on its way through its steps; the first process writes and says what comes of them."""
+
+    def __init__(
+        self, run: Run, index: Index, parts: Parts, out: Path, identity: dict[str, Any], say: Say
+    ) -> None:
+        self.run, self.index, self.parts, self.out = run, index, parts, out
+        self.identity, self.say = identity, say
+        self.metrics = open_log(run, out, identity) if run.rank == 0 else None
+        lengths = index.num_frames[parts.rows["train"]]
+        at_peak = seconds_at_peak(run.recipe, run.scaling, lengths, run.device, run.world)
+        self.pace = Pace(run.recipe.steps, run.recipe.batch_size, at_peak)
+
+    def steps(self, compile_model: bool) -> dict[str, Any]:
+        """From the step that the run is at to its end; the record of the last validation."""
+        run, recipe = self.run, self.run.recipe
+        network: nn.Module = torch.compile(run.model) if compile_model else run.model  # type: ignore[assignment]
+        if run.world > 1:
+            network = nn.parallel.DistributedDataParallel(network)
+        record: dict[str, Any] = {}
+        before: Before | None = None
+        with stop_signals() as stopped:
+            leave = Leave(stopped, run.world, run.device)
+            batches = self.batches()
+            while run.step < recipe.steps:
+                asked = time.perf_counter()
+                batch = next(batches)
+                self.pace.waited(time.perf_counter() - asked)
+                seed_step(run)
+                values = one_step(run, network, batch)
+                # What the step before found is known by now: looking at it makes nothing wait.
                 check(before)
-                record = validate(run, index, parts.rows["val"])
-                better = progress(run, record["score"])
-                if metrics is not None:
-                    metrics.write(run.step, {"val_" + k: v for k, v in record.items()})
-                    say(f"step {run.step}: validation {record['score']:.4f}, best {run.best:.4f}")
-                    save(run, out, identity, better)
-                if recipe.patience and run.waited >= recipe.patience:
-                    say(f"stopped early: no progress in {run.waited} validations")
-                    break
-            if leave.now() and not last:
-                check(before)
-                if rank == 0:
-                    save(run, out, identity, better=False)
-                global_sum(torch.zeros((), device=run.device), world)  # until it is saved
-                raise Preempted(
-                    f"saved at step {run.step} in {out}; go on with --resume", stopped()
-                )
-    if metrics is not None:
-        metrics.close()
-    return {"step": run.step, "best": run.best} | record
+                before = ({"loss": values["loss"], "gradient": values["grad_norm"]}, batch.keys)
+                run.step += 1
+                last = run.step == recipe.steps
+                if run.step % LOG_EVERY == 0 or last:
+                    self.log(values)
+                if run.step % recipe.validate_every == 0 or last:
+                    check(before)
+                    record = self.validate_and_save()
+                    if recipe.patience and run.waited >= recipe.patience:
+                        self.say(f"stopped early: no progress in {run.waited} validations")
+                        break
+                if leave.now() and not last:
+                    check(before)
+                    self.save_and_leave(stopped())
+        if self.metrics is not None:
+            self.metrics.close()
+        return {"step": run.step, "best": run.best} | record
 
+    def batches(self) -> Iterator[Batch]:
+        """The batches of the coming steps, this process's share of each."""
+        run, recipe = self.run, self.run.recipe
+        return readable(open_stream(
+            self.index, rows=self.parts.rows["train"], batch_size=recipe.batch_size,
+            crops=(recipe.crop,), unit=recipe.unit, seed=recipe.seed, buffer=recipe.buffer,
+            rank=run.rank, world=run.world, pin_memory=run.device.type == "cuda",
+            position=run.step,
+        ))  # fmt: skip
 
-class Leave:
-    """Whether to stop after a step; all processes leave after the same one.
+    def log(self, values: dict[str, Tensor]) -> None:
+        """Write what the last step found, and how fast steps are, and say it."""
+        run = self.run
+        means = global_sum(torch.stack(list(values.values())), run.world) / run.world
+        named = zip(values, means.tolist(), strict=True)
+        line: dict[str, Any] = {name: round(value, 6) for name, value in named}
+        line |= self.pace.look(run.step % LOG_EVERY or LOG_EVERY, run.step)
+        line |= {"lr": run.learning_rate, "peak_gib": peak_gib(run.device)}
+        if self.metrics is not None:
+            self.metrics.write(run.step, line)
+            self.say(progress_line(run, line))
 
-    A signal reaches them at different steps. So each step tells the others, and the answer is
-    taken one step later, when it has long come.
-    """
+    def validate_and_save(self) -> dict[str, Any]:
+        """The record of a validation; `best.pt` is of the best so far."""
+        run = self.run
+        record = validate(run, self.index, self.parts.rows["val"])
+        better = progress(run, record["score"])
+        if self.metrics is not None:
+            self.metrics.write(run.step, {"val_" + k: v for k, v in record.items()})
+            self.say(f"step {run.step}: validation {record['score']:.4f}, best {run.best:.4f}")
+            save(run, self.out, self.identity, better)
+        return record
 
-    def __init__(self, stopped: Callable[[], int], run: Run) -> None:
-        self._stopped, self._run = stopped, run
-        self._told: Tensor | None = None
-
-    def now(self) -> bool:
-        """Ask once after each step."""
-        if self._run.world == 1:
-            return bool(self._stopped())
-        heard = self._told is not None and bool(self._told)
-        mine = torch.tensor(float(self._stopped()), device=self._run.device)
-        self._told = global_sum(mine, self._run.world)
-        return heard
+    def save_and_leave(self, by: int) -> None:
+        """Stop after a signal, as soon as the run is saved."""
+        run = self.run
+        if run.rank == 0:
+            save(run, self.out, self.identity, better=False)
+        global_sum(torch.zeros((), device=run.device), run.world)  # until it is saved
+        raise Preempted(f"saved at step {run.step} in {self.out}; go on with --resume", by)
 
 
 def one_step(run: Run, network: nn.Module, batch: Any) -> dict[str, Tensor]:
@@ -213,7 +208,7 @@ def one_step(run: Run, network: nn.Module, batch: Any) -> dict[str, Tensor]:
             totals[name] = totals.get(name, torch.zeros((), device=run.device)) + value
     norm = nn.utils.clip_grad_norm_(run.model.parameters(), recipe.clip_norm or math.inf)
     for group in run.optimizer.param_groups:
-        group["lr"] = learning_rate(run)
+        group["lr"] = run.learning_rate
     run.optimizer.step()
     if run.ema is not None:
         run.ema.update_parameters(run.model)

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from avb.pipeline.shards import tar
 from avb.pipeline.stream.index import Index
 from avb.tools.cli import app
-from avb.train import checkpoint, device, trainer
+from avb.train import checkpoint, signals, trainer
 
 SETS = ["unit=clip", "batch_size=4", "model.width=8", "model.hidden=16", "warmup=0",
         "validate_every=100"]  # fmt: skip
@@ -79,7 +79,7 @@ def test_a_later_second_ctrl_c_stops_at_once_and_says_what_is_left(
     lrw: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "run"
-    monkeypatch.setattr(device, "_AGAIN_S", 0.0)
+    monkeypatch.setattr(signals, "_AGAIN_S", 0.0)
     for steps, left in ((["--steps", 3], "nothing was saved yet"), ([], "--resume")):
         with monkeypatch.context() as patch:
             at_step(patch, 2, signal.SIGINT)
@@ -96,7 +96,7 @@ def test_what_was_ignored_stays_ignored() -> None:
     """As SIGHUP is under nohup, and SIGINT of a job in the background."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with device.stop_signals() as stopped:
+        with signals.stop_signals() as stopped:
             os.kill(os.getpid(), signal.SIGHUP)
             assert not stopped()
     finally:
@@ -141,7 +141,7 @@ def test_a_signal_to_the_whole_group_leaves_the_workers_to_end_well(
 HOLDER = """
 import os, sys, time
 from pathlib import Path
-from avb.train.device import held
+from avb.train.log import held
 with held(Path(sys.argv[1])):
     child = os.fork()
     print(child or "", flush=True)

@@ -13,7 +13,8 @@ import torch
 
 from avb.pipeline.errors import UsageError
 from avb.train import checkpoint
-from avb.train.network import finite, load_network, load_optimizer
+from avb.train.network import finite, load_network
+from avb.train.optimizer import load_optimizer
 from avb.train.recipe import make_recipe
 from avb.train.tasks import Scaling, find_task
 

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.batch import Batch
 from avb.tools.bench.batches import Feed
+from avb.train.optimizer import make_optimizer
 from avb.train.recipe import Recipe
-from avb.train.state import Run, make_optimizer, seed_step, start
+from avb.train.run import Run, seed_step, start
 from avb.train.tasks import find_task, scaling_of
 from avb.train.trainer import one_step
 

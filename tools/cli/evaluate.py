@@ -43,10 +43,10 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Evaluate and show; the record goes to `out`, by default beside the checkpoint."""
+    from avb.train.checks import check_writable
     from avb.train.data import open_shards
     from avb.train.device import choose_device
     from avb.train.evaluate import evaluate, per_talker
-    from avb.train.sounds import check_writable
 
     checkpoints = checkpoints_in(ckpt)
     if out is None and limit is None:

@@ -101,7 +101,8 @@ def train_one(
     from avb.pipeline.files import DISK_FAULTS
     from avb.pipeline.machine import cores, revision
     from avb.train import data, trainer
-    from avb.train.device import choose_device, peer_lost
+    from avb.train.device import choose_device
+    from avb.train.distributed import peer_lost
     from avb.train.split import teachable
 
     parts, left_out = data.fitted(parts, index, recipe)
@@ -184,12 +185,12 @@ def judge(
 
     from avb.pipeline.machine import revision
     from avb.train import checkpoint
+    from avb.train.checks import check_writable
     from avb.train.data import open_shards
     from avb.train.device import choose_device
     from avb.train.evaluate.words import training as judge
     from avb.train.evaluate.words.trained import Training
     from avb.train.recipe import Recipe
-    from avb.train.sounds import check_writable
     from avb.train.split import default_split, split_rows, teachable
 
     if out.exists():

@@ -21,10 +21,11 @@ from avb.pipeline.errors import UsageError
 from avb.pipeline.files import write_atomic
 from avb.tools.listen.level import to_level
 from avb.tools.listen.order import rating_order
+from avb.train.checks import make_folder
 from avb.train.evaluate.metrics.bounds import fit_length, speech_shaped_noise
 from avb.train.evaluate.metrics.speech import RATE, Sound
 from avb.train.evaluate.words.grammar import SLOT_NAMES, SLOT_WORDS
-from avb.train.sounds import make_folder, to_int16
+from avb.train.wav import to_int16
 
 #: What every test has beside the systems it is about.
 REAL, CEILING, FLOOR = "real", "griffin_lim", "floor"

@@ -259,7 +259,7 @@ def _seen(run: Run, look: Any, clips: int) -> Section:
 
 def data_uri(sound: Any, rate: int = 16000) -> str:
     """A sound, float [n] at 16 kHz, as a WAV file inside an address."""
-    from avb.train.sounds import to_int16
+    from avb.train.wav import to_int16
 
     samples, _ = to_int16(sound)
     out = io.BytesIO()

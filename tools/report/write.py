@@ -122,6 +122,6 @@ def _open(run: Run, data: Folder, device: str | None, datasets: Path | None) -> 
 
 
 def _make_folder(folder: Path) -> None:
-    from avb.train.sounds import make_folder
+    from avb.train.checks import make_folder
 
     make_folder(folder)

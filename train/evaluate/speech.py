@@ -14,11 +14,13 @@ from torch import Tensor
 from avb.pipeline.config import Mel
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index, Ints
+from avb.train.checks import need
 from avb.train.evaluate.metrics import bounds, griffin_lim, speech
+from avb.train.evaluate.stored_mels import front_end, mean_mel
 from avb.train.evaluate.words import recognisers
 from avb.train.evaluate.words.trained import TrainedRecogniser
 from avb.train.network import Evaluation
-from avb.train.sounds import WavFolder, front_end, mean_mel, need
+from avb.train.wav import WavFolder
 
 GL_ITERATIONS, GL_MOMENTUM = 60, 0.99
 LOST_FRAMES = 6  # the rule 70of75 bears 240 ms

@@ -15,8 +15,9 @@ import torch
 from avb.pipeline.config import load_corpora
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index
-from avb.train import checkpoint, sounds, trainer
+from avb.train import checkpoint, trainer
 from avb.train.evaluate import speech as eval_l2s
+from avb.train.evaluate import stored_mels
 from avb.train.evaluate.evaluate import evaluate, part_rows
 from avb.train.evaluate.metrics import bounds, lip, speech
 from avb.train.evaluate.metrics.speech import score_clip, summarise
@@ -25,6 +26,7 @@ from avb.train.evaluate.words import trained as recogniser
 from avb.train.evaluate.words.grammar import word_error_rate
 from avb.train.evaluate.words.trained import Training, fingerprint, transcribe
 from avb.train.split import split_rows
+from avb.train.wav import WavFolder
 
 
 def trained(kind: str, recipe: Any, index: Index, out: Path, **changes: Any) -> Path:
@@ -156,7 +158,7 @@ def test_both_judges_hear_every_signal(
             assert metrics[f"wer_{kind}"] == rate["wer"], (name, kind)
             assert record["per_slot"][name][kind] == rate["per_slot"]
     rows = split_rows(grid, load_corpora()["grid"], "vcagan-16-7-10").rows["test"]
-    real = [one for batch in sounds.read_mels(grid, rows) for one in batch]
+    real = [one for batch in stored_mels.read_mels(grid, rows) for one in batch]
     stored = recogniser.load(judge, grid)
     # What is heard in the stored sound is what is heard in the stored log-mels of it.
     assert [c["heard_in"]["real"]["judge"] for c in clips] == transcribe(stored.network, real)
@@ -198,11 +200,11 @@ def test_what_is_written_is_what_was_scored(
                 assert shape == (1, 2, 16_000) and file.getnframes() == 48_000
                 samples = np.frombuffer(file.readframes(48_000), "<i2")
             heard[signal] = (samples / 32768).astype(np.float32)
-        again = score_clip(heard["real"], heard["model"], sounds.front_end(grid))["values"]
+        again = score_clip(heard["real"], heard["model"], stored_mels.front_end(grid))["values"]
         for name in ("stoi", "estoi", "mel_distance"):
             assert again[name] == pytest.approx(clip["values"][name], abs=0.01), name
         assert (
-            score_clip(heard["real"], heard["griffin_lim"], sounds.front_end(grid))["values"][
+            score_clip(heard["real"], heard["griffin_lim"], stored_mels.front_end(grid))["values"][
                 "estoi"
             ]
             > 0.6
@@ -212,7 +214,7 @@ def test_what_is_written_is_what_was_scored(
 def test_sounds_too_loud_for_16_bits_are_made_quieter_and_named(tmp_path: Path) -> None:
     tone = np.sin(np.arange(1600) / 5).astype(np.float32)
     exact = (np.arange(-32768, 32768) / 32768).astype(np.float32)
-    folder = sounds.WavFolder(tmp_path / "a" / "b")
+    folder = WavFolder(tmp_path / "a" / "b")
     folder.write("model", ["s1/x", "s1/y", "s2/z"], [1.5 * tone, 0.5 * tone, exact])
     assert folder.written == 3 and folder.scaled == ["x.model.wav"]
     written = {
@@ -229,7 +231,7 @@ def test_sounds_too_loud_for_16_bits_are_made_quieter_and_named(tmp_path: Path) 
 
 
 def test_half_a_sound_never_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = sounds.WavFolder(tmp_path / "wavs")
+    folder = WavFolder(tmp_path / "wavs")
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -240,7 +242,7 @@ def test_half_a_sound_never_has_its_name(tmp_path: Path, monkeypatch: pytest.Mon
     assert not [path for path in (tmp_path / "wavs").rglob("*") if path.is_file()]
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot be made"):
-        sounds.WavFolder(tmp_path / "file" / "wavs")
+        WavFolder(tmp_path / "file" / "wavs")
 
 
 def test_the_mean_of_the_training_clips_is_the_floor(
@@ -250,7 +252,7 @@ def test_the_mean_of_the_training_clips_is_the_floor(
     record, mean = plain
     corpus = load_corpora()["grid"]
     rows = split_rows(grid, corpus, "vcagan-16-7-10").rows
-    train = [one for batch in sounds.read_mels(grid, rows["train"]) for one in batch]
+    train = [one for batch in stored_mels.read_mels(grid, rows["train"]) for one in batch]
     torch.testing.assert_close(mean, torch.stack(train).mean(0))
     assert record["flags"]["mean_mel"] == {"part": "train", "clips": len(train)}
     # Shards without a training clip have the mean of what is evaluated, and say so.
@@ -264,10 +266,10 @@ def test_the_mean_of_the_training_clips_is_the_floor(
 def test_of_very_many_training_clips_some_are_taken_for_the_mean(
     grid: Index, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sounds, "MEAN_CLIPS", 3)
+    monkeypatch.setattr(stored_mels, "MEAN_CLIPS", 3)
     rows = np.arange(7)
-    mean, count = sounds.mean_mel(grid, rows)
-    chosen = [one for batch in sounds.read_mels(grid, rows[[0, 3, 6]]) for one in batch]
+    mean, count = stored_mels.mean_mel(grid, rows)
+    chosen = [one for batch in stored_mels.read_mels(grid, rows[[0, 3, 6]]) for one in batch]
     assert count == 3
     torch.testing.assert_close(mean, torch.stack(chosen).mean(0))
 

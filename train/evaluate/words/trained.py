@@ -29,7 +29,8 @@ from avb.pipeline.config import Mel
 from avb.pipeline.errors import UsageError, shown
 from avb.pipeline.parse import checked
 from avb.pipeline.stream.index import Index
-from avb.train import checkpoint, sounds
+from avb.train import checkpoint
+from avb.train.evaluate import stored_mels
 from avb.train.evaluate.metrics.speech import RATE, Sound
 from avb.train.evaluate.words.grammar import (
     SLOT_WORDS,
@@ -273,7 +274,7 @@ def load(path: Path, index: Index, device: str | torch.device = "cpu") -> Traine
     if fingerprint(network) != state["hash"]:
         raise UsageError(f"{path}: its weights are not those of its hash; train it again")
     mine = state["mel"] | {"sample_rate": state["sample_rate"]}
-    theirs = dataclasses.asdict(sounds.front_end(index))
+    theirs = dataclasses.asdict(stored_mels.front_end(index))
     theirs["sample_rate"] = int(index.dataset["settings"]["sample_rate"])
     del theirs["uint8_max"]  # how mels are stored, not what they are
     differ = [f"{k} {shown(mine.get(k))}, there {v}" for k, v in theirs.items() if mine.get(k) != v]

@@ -21,7 +21,8 @@ from avb.pipeline.clip.audio import log_mel
 from avb.pipeline.config import Mel
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index, Ints
-from avb.train import sounds
+from avb.train import checks
+from avb.train.evaluate import stored_mels
 from avb.train.evaluate.metrics.bounds import fit_columns, other_clips
 from avb.train.evaluate.metrics.griffin_lim import invert_all
 from avb.train.evaluate.metrics.speech import RATE
@@ -55,8 +56,8 @@ def train(
     Raises:
         UsageError: no clip has the six words, or one cannot be read, or there are fewer than two.
     """
-    sounds.need("jiwer")  # before the minutes of training
-    mel = sounds.front_end(index)
+    checks.need("jiwer")  # before the minutes of training
+    mel = stored_mels.front_end(index)
     rows = {part: with_sentences(index, parts.rows[part], part) for part in ("train", "val")}
     words = {part: [_spoken(index, row) for row in chosen] for part, chosen in rows.items()}
     if len(rows["train"]) < 2:
@@ -125,7 +126,7 @@ def with_copies(index: Index, rows: Ints, mel: Mel, device: torch.device) -> Ten
     longest = int(index.num_mel[rows].max())
     mels = torch.empty(2 * len(rows), mel.n_mels, longest, device=device)
     done = 0
-    for batch in sounds.read_mels(index, rows):
+    for batch in stored_mels.read_mels(index, rows):
         real = [one.to(device) for one in batch]
         for one, copy in zip(real, griffin_lim_copies(real, mel), strict=True):
             mels[done] = fit_columns(one, longest)
@@ -154,7 +155,7 @@ def own_errors(
         last with a wer of None where no talker has two clips; `clips`.
     """
     heard: dict[str, list[list[str]]] = {"real": [], "griffin_lim": []}
-    for batch in sounds.read_mels(index, rows):
+    for batch in stored_mels.read_mels(index, rows):
         mels = [one.to(device) for one in batch]
         heard["real"] += transcribe(network, mels)
         heard["griffin_lim"] += transcribe(network, griffin_lim_copies(mels, mel))

@@ -22,7 +22,8 @@ from avb.pipeline.config import load_corpora
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index
 from avb.tools.cli import app
-from avb.train import checkpoint, sounds
+from avb.train import checkpoint, checks
+from avb.train.evaluate import stored_mels
 from avb.train.evaluate.metrics.griffin_lim import invert_all
 from avb.train.evaluate.words import trained, training
 from avb.train.evaluate.words.grammar import slot_targets, word_error_rate
@@ -75,8 +76,8 @@ def test_only_training_clips_are_learnt_from_and_only_validation_clips_measured(
         taught.extend((mels.clone(), words.clone(), plan))
         return SlotReader().eval()
 
-    real_read = sounds.read_mels
-    monkeypatch.setattr(sounds, "read_mels", read_mels)
+    real_read = stored_mels.read_mels
+    monkeypatch.setattr(stored_mels, "read_mels", read_mels)
     monkeypatch.setattr(training, "fit", fit)
     plan = Training(epochs=1, seed=3)
     state = training.train(grid, parts, plan, torch.device("cpu"))
@@ -84,7 +85,7 @@ def test_only_training_clips_are_learnt_from_and_only_validation_clips_measured(
     assert read == [train, val] and set(state["data"]["keys"]) == train
     mels, words, how = taught
     rows = parts.rows["train"]
-    mel = sounds.front_end(grid)
+    mel = stored_mels.front_end(grid)
     stored = [one for batch in real_read(grid, rows) for one in batch]
     assert len(mels) == len(words) == 2 * len(rows) and how == plan
     assert torch.equal(mels[: len(rows)], torch.stack(stored))
@@ -98,7 +99,7 @@ def test_the_file_holds_plain_values_and_all_that_a_figure_needs(grid: Index, fi
     state = torch.load(file, weights_only=True)
     parts = split(grid)
     assert state["format"] == checkpoint.FORMAT and state["task"] == "judge"
-    assert state["mel"] == dataclasses.asdict(sounds.front_end(grid))
+    assert state["mel"] == dataclasses.asdict(stored_mels.front_end(grid))
     assert state["data"]["split"] == SPLIT and state["data"]["corpus"] == "grid"
     assert state["data"]["split_source"] == parts.source and state["data"]["speakers"] is None
     assert state["data"]["fingerprint"] == grid.dataset["fingerprint"]
@@ -106,7 +107,7 @@ def test_the_file_holds_plain_values_and_all_that_a_figure_needs(grid: Index, fi
     assert state["clips"] == len(parts.rows["train"]) and state["revision"] and state["torch"]
     network = trained.load(file, grid).network
     assert fingerprint(network) == state["hash"] and not network.training
-    held = [one for batch in sounds.read_mels(grid, parts.rows["val"]) for one in batch]
+    held = [one for batch in stored_mels.read_mels(grid, parts.rows["val"]) for one in batch]
     words = [[w for w, _, _ in grid.words(row)] for row in parts.rows["val"]]
     own = word_error_rate(words, transcribe(network, held))
     assert state["val"]["real"]["wer"] == own["wer"] and state["val"]["clips"] == len(held)
@@ -151,10 +152,12 @@ def test_clips_of_other_lengths_hold_their_last_column(
 ) -> None:
     lengths = [300, 296]
     mels = [torch.randn(80, n) for n in lengths]
-    monkeypatch.setattr(sounds, "read_mels", lambda index, rows: iter([mels]))
+    monkeypatch.setattr(stored_mels, "read_mels", lambda index, rows: iter([mels]))
     monkeypatch.setattr(training, "griffin_lim_copies", lambda mels, mel: [m + 1 for m in mels])
     index = dataclasses.replace(grid, num_mel=np.array(lengths))
-    found = training.with_copies(index, np.arange(2), sounds.front_end(grid), torch.device("cpu"))
+    found = training.with_copies(
+        index, np.arange(2), stored_mels.front_end(grid), torch.device("cpu")
+    )
     assert found.shape == (4, 80, 300) and torch.equal(found[0], mels[0])
     assert torch.equal(found[1, :, :296], mels[1])
     assert torch.equal(found[1, :, 296:], mels[1][:, -1:].expand(-1, 4))
@@ -232,9 +235,9 @@ def test_a_wrong_word_is_one_line_and_nothing_is_overwritten(
         code, text = avb("train", "judge", *words, "--device", "cpu")
         assert code == 2 and message in text and "Traceback" not in text, text
     assert not out.exists() and file.read_bytes() == before
-    real_find = sounds.importlib.util.find_spec
+    real_find = checks.importlib.util.find_spec
     monkeypatch.setattr(
-        sounds.importlib.util, "find_spec", lambda n: None if n == "jiwer" else real_find(n)
+        checks.importlib.util, "find_spec", lambda n: None if n == "jiwer" else real_find(n)
     )
     with pytest.raises(UsageError, match=r"jiwer not installed: pip install jiwer"):
         training.train(grid, split(grid), Training(epochs=1), torch.device("cpu"))

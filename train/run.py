@@ -20,7 +20,8 @@ from avb.pipeline.files import write_atomic
 from avb.pipeline.stream.index import Index
 from avb.train import checkpoint
 from avb.train.log import Metrics
-from avb.train.network import BAD_STATE, load_optimizer, saved
+from avb.train.network import BAD_STATE, saved
+from avb.train.optimizer import learning_rate, load_optimizer, make_optimizer
 from avb.train.recipe import Recipe, make_recipe
 from avb.train.tasks import Scaling, Task, find_task, scaling_of
 
@@ -42,6 +43,11 @@ class Run:
     waited: int = 0  # validations without progress
     factor: float = 1.0  # of the learning rate, for the schedules that look at validation
     bad: int = 0  # validations without progress since the factor last changed
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the coming step."""
+        return learning_rate(self.recipe, self.step, self.factor)
 
     @property
     def task(self) -> Task:
@@ -71,31 +77,6 @@ def start(recipe: Recipe, index: Index, out: Path, device: str, rank: int, world
     if recipe.ema:
         ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
     return Run(recipe, scaling, model, make_optimizer(recipe, model), ema, where, rank, world)
-
-
-def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
-    """The recipe's optimiser, fused where the device allows it."""
-    fused = next(model.parameters()).is_cuda
-    common: dict[str, Any] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "fused": fused}
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(
-            model.parameters(), momentum=recipe.momentum, nesterov=recipe.momentum > 0, **common
-        )
-    kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
-    return kind(model.parameters(), **common)
-
-
-def learning_rate(run: Run) -> float:
-    """The rate of the coming step."""
-    recipe, step = run.recipe, run.step
-    rate = recipe.lr
-    if recipe.schedule == "cosine":
-        rate *= 0.5 * (1 + math.cos(math.pi * min(1.0, step / recipe.steps)))
-    elif recipe.schedule == "released" and step >= recipe.released_at:
-        rate = 0.01  # whatever it was: paper.md 5.3, row 8
-    if recipe.warmup:
-        rate *= min(1.0, (step + 1) / recipe.warmup)
-    return rate * run.factor
 
 
 def progress(run: Run, score: float) -> bool:

@@ -1,0 +1,50 @@
+"""What is seen to before hours are spent: modules, folders, room on the disk."""
+
+from __future__ import annotations
+
+import importlib.util
+import tempfile
+from pathlib import Path
+
+from avb.pipeline.errors import UsageError
+
+_ROOM = 1 << 16  # bytes that a disk must have left for a result
+
+
+def need(*modules: str) -> None:
+    """See that the modules of the extra `eval` are there before hours are spent.
+
+    Raises:
+        UsageError: one is missing; it says how to install it.
+    """
+    absent = [name for name in modules if importlib.util.find_spec(name) is None]
+    if absent:
+        raise UsageError(f"{' and '.join(absent)} not installed: pip install {' '.join(absent)}")
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for results, with those above it.
+
+    Raises:
+        UsageError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{folder}: cannot be made ({error.strerror})") from None
+
+
+def check_writable(path: Path) -> None:
+    """See that a result can be written, before the minutes it takes: its folder is made, and room.
+
+    Raises:
+        UsageError: it cannot; the line says what the disk says.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder; give the name of a file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent) as file:
+            file.write(bytes(_ROOM))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written ({error.strerror})") from None

@@ -1,0 +1,48 @@
+"""Log-mels as the shards hold them: their front end, and their mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from torch import Tensor
+
+from avb.pipeline.config import Mel
+from avb.pipeline.parse import checked
+from avb.pipeline.stream.index import Index, Ints
+from avb.train.data import open_stream, readable
+from avb.train.evaluate.metrics.bounds import mean_log_mel
+
+#: Clips read at once.
+BATCH = 64
+#: The mean over so many clips moves no figure of a floor; 24,000 would take minutes to read.
+MEAN_CLIPS = 1000
+
+
+def front_end(index: Index) -> Mel:
+    """The front end of the shards' log-mels."""
+    plain = index.dataset["mel"]
+    return checked(Mel, {k: plain[k] for k in Mel.__dataclass_fields__}, "dataset.json: mel")
+
+
+def read_mels(index: Index, rows: Ints) -> Iterator[list[Tensor]]:
+    """Stored log-mels in the order of `rows`, up to `BATCH` at once: float32 [n_mels x M] each.
+
+    Raises:
+        UsageError: a sample cannot be read.
+    """
+    stream = open_stream(index, rows=rows, batch_size=BATCH, crops=(), once=True, workers=0)
+    for batch in readable(stream):
+        assert batch.mel is not None
+        columns = batch.mel_lengths.tolist()
+        yield [one[:, :n].float() for one, n in zip(batch.mel, columns, strict=True)]
+
+
+def mean_mel(index: Index, rows: Ints) -> tuple[Tensor, int]:
+    """Mean of each bin and column, [n_mels x longest M], and of how many clips.
+
+    Of more than `MEAN_CLIPS`, as many at even distances are taken.
+    """
+    places = np.linspace(0, len(rows) - 1, min(len(rows), MEAN_CLIPS)).round().astype(np.int64)
+    mels = [one for batch in read_mels(index, rows[places]) for one in batch]
+    return mean_log_mel(mels), len(mels)

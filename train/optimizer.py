@@ -1,0 +1,52 @@
+"""The optimiser of a recipe, its learning rate, and its state out of a checkpoint."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+from avb.train.recipe import Recipe
+
+
+def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
+    """The recipe's optimiser, fused where the device allows it."""
+    fused = next(model.parameters()).is_cuda
+    common: dict[str, Any] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "fused": fused}
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(
+            model.parameters(), momentum=recipe.momentum, nesterov=recipe.momentum > 0, **common
+        )
+    kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
+    return kind(model.parameters(), **common)
+
+
+def learning_rate(recipe: Recipe, step: int, factor: float) -> float:
+    """The rate of the coming step; `factor` is what validation has made of it."""
+    rate = recipe.lr
+    if recipe.schedule == "cosine":
+        rate *= 0.5 * (1 + math.cos(math.pi * min(1.0, step / recipe.steps)))
+    elif recipe.schedule == "released" and step >= recipe.released_at:
+        rate = 0.01  # whatever it was: paper.md 5.3, row 8
+    if recipe.warmup:
+        rate *= min(1.0, (step + 1) / recipe.warmup)
+    return rate * factor
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Its state as saved; torch itself does not look at its settings and shapes.
+
+    Raises:
+        ValueError: another optimizer's; torch raises what else is in `BAD_STATE`.
+    """
+    usual = [set(group) for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    if [set(group) for group in optimizer.param_groups] != usual:
+        raise ValueError("settings of another optimizer")
+    for weight, values in optimizer.state.items():
+        for name, value in values.items():
+            shape = () if name == "step" else weight.shape
+            if value is not None and value.shape != shape:
+                raise ValueError(f"{name} of shape {tuple(value.shape)} for {tuple(weight.shape)}")
