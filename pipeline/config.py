@@ -49,12 +49,21 @@ class Mel:
     uint8_max: float
 
     def __post_init__(self) -> None:
-        sizes = 0 < self.hop <= self.window <= self.n_fft <= 1 << 16 and 0 < self.n_mels <= 1024
-        bands = 0 <= self.f_min < self.f_max < math.inf and 0 <= self.preemphasis <= 1
-        scale = 0 < self.power <= 4 and self.floor > 0
-        scale = scale and math.log(self.floor) < self.uint8_max < math.inf
-        if not (sizes and bands and scale):
-            raise ValueError("numbers that make no front end")
+        rules = {
+            "0 < hop <= window <= n_fft <= 65536": 0
+            < self.hop
+            <= self.window
+            <= self.n_fft
+            <= 65536,
+            "0 < n_mels <= 1024": 0 < self.n_mels <= 1024,
+            "0 <= f_min < f_max": 0 <= self.f_min < self.f_max < math.inf,
+            "0 <= preemphasis <= 1": 0 <= self.preemphasis <= 1,
+            "0 < power <= 4": 0 < self.power <= 4,
+            "0 < floor and ln(floor) < uint8_max": self.floor > 0
+            and math.log(self.floor) < self.uint8_max < math.inf,
+        }
+        if broken := [rule for rule, holds in rules.items() if not holds]:
+            raise ValueError(f"a mel front end has {broken[0]}")
 
 
 @dataclass(frozen=True)
@@ -92,19 +101,14 @@ class Split:
     def part_of(self, key: str, speaker: str | None, split: str | None) -> str | None:
         """The part (train, val, test) that a clip belongs to, or None if it belongs to none.
 
-        Args:
-            key: `group/name`; the hash rule looks at the name alone, so that a sentence is in the
-                same part whoever speaks it.
-            speaker: its talker, such as "s1".
-            split: the part that the corpus itself assigns.
+        By hash, the name in `key` (`group/name`) alone decides, so that a sentence is in the same
+        part whoever speaks it; `split` is the part that the corpus itself assigns.
         """
         if self.speakers is not None and speaker not in self.speakers:
             return None
         if self.by == "split":
             return split
-        member: int | str | None = speaker
-        if self.by == "hash":
-            member = name_hash(key) % HASH_PARTS
+        member = name_hash(key) % HASH_PARTS if self.by == "hash" else speaker
         return next((part for part, members in self.parts.items() if member in members), None)
 
 
