@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import wave
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -57,6 +58,16 @@ class WavFolder:
                 raise UsageError(f"{path}: cannot be written ({error.strerror})") from None
             self.written += 1
             self.scaled += [path.name] * quieter
+
+
+def wav_bytes(sound: Sound) -> bytes:
+    """A WAV file of float [n] at 16 kHz: 16 bit, mono."""
+    out = io.BytesIO()
+    samples = to_int16(sound)[0]
+    with wave.open(out, "wb") as file:
+        file.setparams((1, 2, RATE, len(samples), "NONE", "not compressed"))
+        file.writeframes(samples.tobytes())
+    return out.getvalue()
 
 
 def to_int16(sound: Sound) -> tuple[NDArray[np.int16], bool]:

@@ -274,12 +274,12 @@ def test_bad_input_is_one_clear_line(
 
 
 def test_shards_of_another_label_map_are_refused(runs: dict[str, Path], spoken: Index) -> None:
-    from avb.tools.report.examples import Look
+    from avb.tools.report.examples import Examples
 
     renamed = {**spoken.dataset, "labels": ["other", "words"]}
     index = dataclasses.replace(spoken, dataset=renamed)
     with pytest.raises(UsageError, match="label map"):
-        Look(load_run(runs["words"]), index, load_corpora()["lrw"])
+        Examples(load_run(runs["words"]), index, load_corpora()["lrw"])
 
 
 def test_many_words_become_bars_and_judged_words_a_matrix() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
-import io
 import json
 import wave
 from collections.abc import Sequence
@@ -25,7 +24,7 @@ from avb.train.checks import make_folder
 from avb.train.evaluate.metrics.bounds import fit_length, speech_shaped_noise
 from avb.train.evaluate.metrics.speech import RATE, Sound
 from avb.train.evaluate.words.grammar import SLOT_NAMES, SLOT_WORDS
-from avb.train.wav import to_int16
+from avb.train.wav import wav_bytes
 
 #: What every test has beside the systems it is about.
 REAL, CEILING, FLOOR = "real", "griffin_lim", "floor"
@@ -68,15 +67,10 @@ def parse(texts: Sequence[str]) -> list[System]:
 def build(systems: Sequence[System], out: Path, clips: int = CLIPS, seed: int = 0) -> Path:
     """Write the page to `out` and its key beside it; returns the key's path.
 
-    Every sentence is said by each system, by the real talker, by Griffin-Lim of the true mel and
-    by noise of the talker's spectrum. All clips have an active level of -26 dBov, one length and
-    16 kHz. Sentences are drawn from all talkers alike; those of the practice are not in the test.
-
-    Args:
-        systems: what is compared.
-        out: the HTML file.
-        clips: sentences a system.
-        seed: of what is drawn, and of the ids.
+    Each of `clips` sentences is said by each system, by the real talker, by Griffin-Lim of the true
+    mel and by noise of the talker's spectrum. All clips have an active level of -26 dBov, one
+    length and 16 kHz. Sentences are drawn from all talkers alike; those of the practice are not in
+    the test. `seed` decides what is drawn, and the ids.
 
     Raises:
         UsageError: too few common sentences, sounds that do not fit, or a disk that refuses.
@@ -93,10 +87,15 @@ def build(systems: Sequence[System], out: Path, clips: int = CLIPS, seed: int = 
     heard = [(name, key) for key in tested for name in names]
     # The best, a model and the worst: raters hear the range before they rate.
     heard += list(zip((REAL, systems[0].name, FLOOR), practice, strict=True))
-    ids = dict(zip(heard, _ids(len(heard), rng), strict=True))
+    # Names that say nothing: eight hexadecimal digits each.
+    numbers = rng.choice(2**32, len(heard), replace=False)
+    ids = {clip: f"{number:08x}" for clip, number in zip(heard, numbers, strict=True)}
     test = {
         "clips": {
-            one: {"words": words_of(_sentence(key)), "wav": _encoded(sounds[name, key])}
+            one: {
+                "words": words_of(_sentence(key)),
+                "wav": base64.b64encode(wav_bytes(sounds[name, key])).decode(),
+            }
             for (name, key), one in sorted(ids.items(), key=lambda item: item[1])
         },
         "slots": dict(zip(SLOT_NAMES, SLOT_WORDS, strict=True)),
@@ -136,16 +135,15 @@ def render(test: dict[str, Any]) -> tuple[str, str]:
 
 def common_keys(systems: Sequence[System]) -> list[str]:
     """Keys whose sound each system has, with the real one and the ceiling in the first folder."""
+
+    def keys(folder: Path, signal: str) -> set[str]:
+        ending = f".{signal}.wav"
+        paths = folder.rglob(f"*{ending}")
+        return {path.relative_to(folder).as_posix().removesuffix(ending) for path in paths}
+
     first = systems[0].folder
-    keys = {_key(path, first, "real") for path in first.rglob("*.real.wav")}
-    keys &= {_key(path, first, "griffin_lim") for path in first.rglob("*.griffin_lim.wav")}
-    for one in systems:
-        keys &= {_key(path, one.folder, "model") for path in one.folder.rglob("*.model.wav")}
-    return sorted(keys)
-
-
-def _key(path: Path, folder: Path, signal: str) -> str:
-    return path.relative_to(folder).as_posix().removesuffix(f".{signal}.wav")
+    own = (keys(one.folder, "model") for one in systems)
+    return sorted(keys(first, "real").intersection(keys(first, "griffin_lim"), *own))
 
 
 def choose(keys: Sequence[str], count: int, seed: int) -> list[str]:
@@ -221,17 +219,3 @@ def read_wav(path: Path) -> Sound:
     if kind != (1, 2, RATE):
         raise UsageError(f"{path}: expected mono, 16 bit, {RATE} Hz; found {kind}")
     return np.asarray(np.frombuffer(data, "<i2") / _FULL_SCALE, np.float32)
-
-
-def _encoded(sound: Sound) -> str:
-    buffer = io.BytesIO()
-    samples = to_int16(sound)[0]
-    with wave.open(buffer, "wb") as file:
-        file.setparams((1, 2, RATE, len(samples), "NONE", "not compressed"))
-        file.writeframes(samples.tobytes())
-    return base64.b64encode(buffer.getvalue()).decode()
-
-
-def _ids(count: int, rng: np.random.Generator) -> list[str]:
-    """Different names that say nothing: eight hexadecimal digits each."""
-    return [f"{n:08x}" for n in rng.choice(2**32, count, replace=False)]

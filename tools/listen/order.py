@@ -17,13 +17,8 @@ def rating_order(systems: int, sentences: int, seed: int) -> tuple[list[Clip], l
     neighbours have the same sentence, from the first clip to the last repeat. The repeats are of
     different sentences, and of different systems as far as there are.
 
-    Args:
-        systems: how many, 2 or more.
-        sentences: how many, at least as many as systems and more than `REPEATS`.
-        seed: the rater's.
-
     Raises:
-        ValueError: too few of either.
+        ValueError: fewer than 2 systems, fewer sentences than systems, or no more than `REPEATS`.
     """
     if systems < 2 or sentences < systems or sentences <= REPEATS:
         raise ValueError(
@@ -41,12 +36,9 @@ def rating_order(systems: int, sentences: int, seed: int) -> tuple[list[Clip], l
             other = int(rng.integers(1, systems))
             clips[0], clips[other] = clips[other], clips[0]
         order += clips
-    return order, _repeats(systems, sentences, order[-1][1], rng)
-
-
-def _repeats(systems: int, sentences: int, last: int, rng: np.random.Generator) -> list[Clip]:
+    last = order[-1][1]
     others = [i for i in rng.permutation(sentences).tolist() if i != last][:REPEATS]
     who: list[int] = []
     while len(who) < REPEATS:
         who += rng.permutation(systems).tolist()
-    return list(zip(who[:REPEATS], others, strict=True))
+    return order, list(zip(who[:REPEATS], others, strict=True))

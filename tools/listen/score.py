@@ -32,16 +32,13 @@ Row = dict[str, str]
 Floats = NDArray[np.float64]
 
 
-def score(
-    files: Sequence[Path], key_file: Path, draws: int = DRAWS, seed: int = 0
-) -> dict[str, Any]:
+def score(files: Sequence[Path], key_file: Path, draws: int = DRAWS) -> dict[str, Any]:
     """Ratings, human word error and differences of systems.
 
     Args:
         files: one CSV of each rater, as the page saved it.
         key_file: what `avb listen` wrote beside the page.
         draws: resamplings of raters and sentences.
-        seed: decides them.
 
     Returns:
         `systems`: by name, for each scale and `wer` (wrong words of six) {"value", "low", "high",
@@ -71,8 +68,14 @@ def score(
         raise UsageError(f"no rater is left: {record['excluded']}")
     tables = {m: _table(kept, key, m) for m in (*SCALES, "wer")}
     num_sentences = tables["wer"].shape[2]
-    weights = _weights(len(kept), num_sentences, draws, seed)
-    drawn = {m: _draws(table, *weights) for m, table in tables.items()}
+    by_rater, by_sentence = (
+        np.concatenate(list(resample_counts(count, draws=draws, seed=i))) / count
+        for i, count in enumerate((len(kept), num_sentences))
+    )
+    drawn = {  # the mean of each draw, [draws x systems]
+        measure: np.einsum("dsn,dn->ds", np.einsum("dr,srn->dsn", by_rater, table), by_sentence)
+        for measure, table in tables.items()
+    }
     first = _first_hearing(kept, key)
     record["systems"] = {
         name: {
@@ -120,15 +123,12 @@ def _read_session(path: Path, key: dict[str, Any]) -> list[Row]:
         order, again = key["orders"][int(heard[0]["seed"])]
         if [r["clip"] for r in heard] != [*order, *again][: len(heard)]:
             raise ValueError("its clips are not in the order of its seed")
-    except (OSError, ValueError, KeyError, TypeError, IndexError, csv.Error) as error:
-        raise UsageError(f"{path}: {_reason(error)}") from None
+    except KeyError as error:
+        missing = f"no file of the listening page (column {error} is missing)"
+        raise UsageError(f"{path}: {missing}") from None
+    except (OSError, ValueError, TypeError, IndexError, csv.Error) as error:
+        raise UsageError(f"{path}: {error}") from None
     return heard
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, KeyError):
-        return f"no file of the listening page (column {error} is missing)"
-    return str(error)
 
 
 def exclude(rows: Sequence[Row], key: dict[str, Any]) -> list[str]:
@@ -191,31 +191,12 @@ def _table(sessions: Sequence[Sequence[Row]], key: dict[str, Any], measure: str)
     return table
 
 
-def _weights(raters: int, sentences: int, draws: int, seed: int) -> tuple[Floats, Floats]:
-    """How often each rater [draws x R] and each sentence [draws x N] is drawn."""
-    drawn = (
-        np.concatenate(list(resample_counts(count, draws=draws, seed=seed + i)))
-        for i, count in enumerate((raters, sentences))
-    )
-    by_rater, by_sentence = drawn
-    return by_rater / raters, by_sentence / sentences
-
-
-def _draws(table: Floats, by_rater: Floats, by_sentence: Floats) -> Floats:
-    """Means of each draw [draws x systems]."""
-    per_sentence = np.einsum("dr,srn->dsn", by_rater, table)
-    return np.einsum("dsn,dn->ds", per_sentence, by_sentence)
-
-
 def _figure(table: Floats, draws: Floats) -> dict[str, Any]:
     """Mean of [raters x sentences] with both intervals."""
-    from scipy.stats import t
+    from scipy.stats import sem, t
 
     means = table.mean(axis=1)
-    half = None
-    if len(means) > 1:
-        spread = means.std(ddof=1) / np.sqrt(len(means))
-        half = float(t.ppf(0.975, len(means) - 1) * spread)
+    half = float(t.ppf(0.975, len(means) - 1) * sem(means)) if len(means) > 1 else None
     rater_mean = {"value": float(means.mean()), "half": half}
     return {**percentiles(float(table.mean()), draws), "rater_mean": rater_mean}
 
@@ -252,9 +233,8 @@ def _pairs(measure: str, key: dict[str, Any], table: Floats, draws: Floats) -> l
 
 def holm(values: Sequence[float]) -> list[float]:
     """P values corrected for their number by Holm's step-down rule, in the same order."""
-    adjusted = [0.0] * len(values)
-    highest = 0.0
-    for rank, i in enumerate(sorted(range(len(values)), key=lambda i: values[i])):
-        highest = max(highest, min(1.0, (len(values) - rank) * values[i]))
-        adjusted[i] = highest
-    return adjusted
+    order = np.argsort(values, kind="stable")
+    stepped = np.minimum(np.asarray(values)[order] * np.arange(len(values), 0, -1), 1)
+    adjusted = np.empty(len(values))
+    adjusted[order] = np.maximum.accumulate(stepped)
+    return adjusted.tolist()

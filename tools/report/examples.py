@@ -16,12 +16,12 @@ from avb.pipeline.errors import UsageError
 from avb.pipeline.storage.store import Folder
 from avb.pipeline.stream.batch import Batch
 from avb.pipeline.stream.index import Index, Ints
-from avb.tools.infer.model import Trained, load_trained
-from avb.tools.report.runs import Run
-from avb.train import checkpoint
-from avb.train.evaluate import addressing
+from avb.tools.report.runs import CHECKPOINTS, Run
+from avb.train.evaluate import addressing, speech
+from avb.train.evaluate.evaluate import open_part
+from avb.train.evaluate.metrics.griffin_lim import invert_all
+from avb.train.evaluate.stored_mels import front_end
 from avb.train.network import Evaluation
-from avb.train.tasks import Inputs
 
 Array = NDArray[Any]
 
@@ -75,7 +75,7 @@ class Features:
     recalled: Array
 
 
-class Look:
+class Examples:
     """A run's network on clips of its own test part.
 
     Attributes:
@@ -89,23 +89,16 @@ class Look:
             UsageError: there is no checkpoint, it has another label map than the shards, or none
                 of its test clips is among them.
         """
-        from avb.train.evaluate.evaluate import part_rows
-        from avb.train.split import usable_rows
-
-        path = next((p for n in ("best.pt", "last.pt") if (p := run.folder / n).is_file()), None)
+        path = next((p for n in CHECKPOINTS if (p := run.folder / n).is_file()), None)
         if path is None:
             raise UsageError(f"{run.folder}: holds no best.pt; without it leave out --data")
-        trained = load_trained(run.task, path, device)
-        index = index.of_unit(trained.recipe.unit)
-        if trained.labels != index.labels:
-            raise UsageError(f"{index.folder}: its label map is not the one {path} was trained on")
-        data = checkpoint.load(path)["data"]
-        self._trained: Trained = trained
-        self._index = index
-        self.rows: Ints = usable_rows(index, part_rows(index, corpus, data, "test"), trained.recipe)
+        self._evaluation, loaded = open_part(run.task, path, index, corpus, "test", device)
         self.notes: list[str] = []
-        if data["fingerprint"] != index.dataset["fingerprint"]:
+        if loaded.data["fingerprint"] != index.dataset["fingerprint"]:
             self.notes.append(f"{index.folder} is not the data it was trained on")
+
+    def _of(self, rows: Ints) -> Evaluation:
+        return dataclasses.replace(self._evaluation, rows=rows)
 
     def clips(self, number: int, seed: int = 0) -> list[Clip]:
         """A seeded choice of the test part; of a sentence of words, one word.
@@ -114,90 +107,89 @@ class Look:
             UsageError: the shards hold no sound, or a sample cannot be read.
         """
         rng = np.random.default_rng(seed)
-        rows = rng.permutation(self.rows)[:number]  # more of them begin with the same ones
-        places = rng.integers(0, 6, len(self.rows)).tolist()
-        words = self._trained.recipe.unit == "word"
+        index, recipe = self._evaluation.index, self._evaluation.recipe
+        every = self._evaluation.rows
+        rows = rng.permutation(every)[:number]  # more of them begin with the same ones
+        places = rng.integers(0, 6, len(every)).tolist()
         wanted = [
-            f"{self._index.key(row)}#{place}" if words else self._index.key(row)
+            f"{index.key(row)}#{place}" if recipe.unit == "word" else index.key(row)
             for row, place in zip(rows, places, strict=False)
         ]
-        found = self._spoken(rows) if self._trained.recipe.task == "l2s" else self._read(rows)
+        found = self._spoken(rows) if recipe.task == "l2s" else self._read(rows)
         by_key = {clip.key: clip for clip in found}
         return [by_key[key] for key in wanted]
-
-    def _evaluation(self, rows: Ints) -> Evaluation:
-        trained = self._trained
-        return Evaluation(
-            trained.model, trained.recipe, trained.scaling, self._index, rows, trained.device
-        )
 
     @torch.no_grad()
     def _read(self, rows: Ints) -> list[Clip]:
         """All samples of these rows; of a lip reader, with what it read."""
-        trained, found = self._trained, []
-        model: Any = trained.model
-        for batch, inputs in self._evaluation(rows).batches():
+        found: list[Clip] = []
+        model: Any = self._evaluation.model
+        for batch, inputs in self._of(rows).batches():
             said = [""] * len(batch)
-            if trained.recipe.task == "lip":
+            if self._evaluation.recipe.task == "lip":
                 lengths = inputs.ragged_lengths
                 logits = model(inputs.video_BCTHW, None, lengths, inputs.boundary_BT).logits
                 said = [self._said(*pair) for pair in zip(logits, inputs.labels, strict=True)]
-            addresses = _addresses(model, inputs)
-            found += [self._clip(batch, i, said[i], addresses) for i in range(len(batch))]
+            sides: dict[str, Array] = {}
+            if model.memory.slots:
+                batched = addressing.addresses(model, inputs)
+                sides = {name: side.cpu().numpy() for name, side in batched.items()}
+            found += [self._clip(batch, i, said[i], sides) for i in range(len(batch))]
         return found
 
-    def _clip(
-        self, batch: Batch, i: int, said: str, addresses: tuple[Array | None, Array | None]
-    ) -> Clip:
+    def _clip(self, batch: Batch, i: int, said: str, sides: dict[str, Array]) -> Clip:
         """One sample of a batch."""
         assert batch.mel is not None
-        frames, margin = int(batch.lengths[i]), self._trained.scaling.margin
-        crops = batch.video[self._trained.recipe.crop][i, :frames].numpy()
+        frames, margin = int(batch.lengths[i]), self._evaluation.scaling.margin
+        crops = batch.video[self._evaluation.recipe.crop][i, :frames].numpy()
         mel = batch.mel[i, :, : int(batch.mel_lengths[i])].numpy()
-        source, target = (None if side is None else side[i, :frames] for side in addresses)
+        own = {name: side[i, :frames] for name, side in sides.items()}
         return Clip(
             key=batch.keys[i],
             title=f"{batch.keys[i]}{said}",
-            fps=float(self._index.dataset["settings"]["fps"]),
+            fps=float(self._evaluation.index.dataset["settings"]["fps"]),
             frames=crops[:, margin : -margin or None, margin : -margin or None],
             words=batch.words[i],
-            mel_db=_to_db(mel, self._trained.mel.power),
-            source=source,
-            target=target,
+            mel_db=self._to_db(mel),
+            source=own.get("source"),
+            target=own.get("target"),
         )
 
     def _said(self, logits: torch.Tensor, label: torch.Tensor) -> str:
         """The three likeliest words behind what was spoken."""
         chances, numbers = logits.float().softmax(0).topk(min(3, len(logits)))
+        labels = self._evaluation.index.labels
         words = [
-            f"{self._trained.labels[int(n)]} {100 * float(p):.0f} %"
+            f"{labels[int(n)]} {100 * float(p):.0f} %"
             for p, n in zip(chances, numbers, strict=True)
         ]
-        return f": said {self._trained.labels[int(label)]}, read {', '.join(words)}"
+        return f": said {labels[int(label)]}, read {', '.join(words)}"
+
+    def _to_db(self, mel: Array) -> Array:
+        """A natural-log mel in dB, whichever power it is of."""
+        return mel.astype(np.float32) * _DB / front_end(self._evaluation.index).power
 
     @torch.no_grad()
     def _spoken(self, rows: Ints) -> list[Clip]:
         """Clips with the model's mel, and sounds."""
-        from avb.train.evaluate import speech
-        from avb.train.evaluate.metrics.griffin_lim import invert_all
-
-        trained = self._trained
-        if not self._index.dataset["settings"].get("keep_audio", True):
-            raise UsageError(f"{self._index.folder}: holds no sound (avb prep --keep-audio)")
+        index = self._evaluation.index
+        if not index.dataset["settings"].get("keep_audio", True):
+            raise UsageError(f"{index.folder}: holds no sound (avb prep --keep-audio)")
         clips = {clip.key: clip for clip in self._read(rows)}
         torch.manual_seed(0)
-        made = speech.reconstruct(self._evaluation(rows))
-        options: dict[str, Any] = {
-            "iterations": speech.GL_ITERATIONS, "momentum": speech.GL_MOMENTUM,
-        }  # fmt: skip
+        made = speech.reconstruct(self._of(rows))
         models, ceilings = (
-            invert_all(mels, trained.mel, **options) for mels in (made.made, made.true)
-        )
+            invert_all(
+                mels, front_end(index), iterations=speech.GL_ITERATIONS,
+                momentum=speech.GL_MOMENTUM,
+            )
+            for mels in (made.made, made.true)
+        )  # fmt: skip
         return [
             dataclasses.replace(
                 clips[facts["key"]],
                 title=f"{facts['key']}: {' '.join(facts['words'])}",
-                made_db=_to_db(made.made[i].cpu().numpy(), trained.mel.power),
+                made_db=self._to_db(made.made[i].cpu().numpy()),
                 sounds={"real": made.sounds[i], "griffin_lim": ceilings[i], "model": models[i]},
             )
             for i, facts in enumerate(made.facts)
@@ -210,11 +202,12 @@ class Look:
         Raises:
             ValueError: the model has no slots, or no word of the clips has its times.
         """
-        trained = self._trained
-        if not trained.model.memory.slots:  # type: ignore[union-attr]
+        model: Any = self._evaluation.model
+        if not model.memory.slots:
             raise ValueError("a model with 0 slots recalls nothing")
-        rows = addressing.choose(self._index, trained.recipe.unit, self.rows, _FEATURE_CLIPS)
-        found = addressing.collect(self._evaluation(rows), {"": trained.model})
+        index, unit = self._evaluation.index, self._evaluation.recipe.unit
+        rows = addressing.choose(index, unit, self._evaluation.rows, _FEATURE_CLIPS)
+        found = addressing.collect(self._of(rows), {"": model})
         if found is None:
             raise ValueError("no word of these clips has its times")
         total = len(found.clip_of_frame)
@@ -224,22 +217,9 @@ class Look:
         return Features(*(found.frames[kind][picked] for kind in kinds))
 
 
-def _addresses(model: Any, inputs: Inputs) -> tuple[Array | None, Array | None]:
-    """A_src and A_tgt, [B x T x N] each; None without slots."""
-    if not model.memory.slots:
-        return None, None
-    bridge = model.memory(
-        *model.features(inputs.video_BCTHW, inputs.mel_BFM, inputs.ragged_lengths)
-    )
-    return bridge.source_addressing.cpu().numpy(), bridge.target_addressing.cpu().numpy()
-
-
-def _to_db(mel: Array, power: float) -> Array:
-    """A natural-log mel in dB, whichever power it is of."""
-    return mel.astype(np.float32) * _DB / power
-
-
-def open_look(run: Run, data: Folder, device: str = "cpu", datasets: Path | None = None) -> Look:
+def open_examples(
+    run: Run, data: Folder, device: str = "cpu", datasets: Path | None = None
+) -> Examples:
     """A run's network on the shards of a folder.
 
     Raises:
@@ -253,4 +233,4 @@ def open_look(run: Run, data: Folder, device: str = "cpu", datasets: Path | None
             f"{data}: shards of {index.dataset['corpus']}; {run.folder} is a run on"
             f" {run.recipe['corpus']}"
         )
-    return Look(run, index, corpus, device)
+    return Examples(run, index, corpus, device)

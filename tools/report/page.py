@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import base64
-import io
 import itertools
 import logging
-import wave
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +16,7 @@ from avb.tools.report import figures, published, tables
 from avb.tools.report.runs import Result, Run
 from avb.tools.report.style import drawing, svg
 from avb.tools.report.tables import Table
+from avb.train.wav import wav_bytes
 
 log = logging.getLogger(__name__)
 TEMPLATE = Path(__file__).with_name("page.html")
@@ -82,12 +81,12 @@ class Section:
         self.blocks.append(Picture(svg(figure), caption))
 
 
-def build(runs: Sequence[Run], looks: dict[str, Any], clips: int) -> list[Section]:
+def build(runs: Sequence[Run], examples: dict[str, Any], clips: int) -> list[Section]:
     """The sections of a report.
 
     Args:
         runs: to be shown.
-        looks: by name of the run a `Look` at its network; without one its clips are left out.
+        examples: by name of the run its `Examples`; without them its clips are left out.
         clips: how many of each.
 
     Raises:
@@ -101,7 +100,7 @@ def build(runs: Sequence[Run], looks: dict[str, Any], clips: int) -> list[Sectio
     sections += [_memory(runs), _paired(runs)]
     for run in runs:
         log.info(f"{run.name}: clips and features")
-        sections.append(_seen(run, looks.get(run.name), clips))
+        sections.append(_seen(run, examples.get(run.name), clips))
     return sections
 
 
@@ -218,18 +217,18 @@ def _paired(runs: Sequence[Run]) -> Section:
     return section
 
 
-def _seen(run: Run, look: Any, clips: int) -> Section:
+def _seen(run: Run, examples: Any, clips: int) -> Section:
     """Clips with their addresses, mels and sounds, and the map of features."""
     section = Section(f"{run.name}: {'words seen' if run.task == 'lip' else 'seen and heard'}")
-    if look is None:
+    if examples is None:
         text = "Clips, sounds and the map of features need the shards: avb report --data SHARDS."
         section.blocks.append(Text(text))
         return section
-    section.blocks += [Text(f"{note}.") for note in look.notes]
+    section.blocks += [Text(f"{note}.") for note in examples.notes]
     if not run.slots:
         text = "A model with 0 slots has no addresses and recalls nothing: both are left out."
         section.blocks.append(Text(text))
-    for clip in look.clips(clips):
+    for clip in examples.clips(clips):
         if run.slots:
             caption = f"{clip.key}: addresses under the frames and the sound they belong to"
             section.draw(figures.addressing, caption, clip)
@@ -245,7 +244,7 @@ def _seen(run: Run, look: Any, clips: int) -> Section:
             " where the two cannot be told apart"
         )
         try:
-            features = look.features()
+            features = examples.features()
         except ValueError as reason:
             section.blocks.append(Text(f"Map of features: left out, {reason}."))
             return section
@@ -257,16 +256,9 @@ def _seen(run: Run, look: Any, clips: int) -> Section:
     return section
 
 
-def data_uri(sound: Any, rate: int = 16000) -> str:
+def data_uri(sound: Any) -> str:
     """A sound, float [n] at 16 kHz, as a WAV file inside an address."""
-    from avb.train.wav import to_int16
-
-    samples, _ = to_int16(sound)
-    out = io.BytesIO()
-    with wave.open(out, "wb") as file:
-        file.setparams((1, 2, rate, len(samples), "NONE", "not compressed"))
-        file.writeframes(samples.tobytes())
-    return "data:audio/wav;base64," + base64.b64encode(out.getvalue()).decode()
+    return "data:audio/wav;base64," + base64.b64encode(wav_bytes(sound)).decode()
 
 
 def render(runs: Sequence[Run], sections: Sequence[Section]) -> str:

@@ -33,8 +33,8 @@ def report(
     from avb.tools.report import page
 
     runs = load_runs(folders)
-    looks = {run.name: _open(run, data, device, datasets) for run in runs} if data else {}
-    text = page.render(runs, page.build(runs, looks, clips))
+    examples = {run.name: _open(run, data, device, datasets) for run in runs} if data else {}
+    text = page.render(runs, page.build(runs, examples, clips))
     _make_folder(out.parent)
     try:
         write_atomic(out, text.encode())
@@ -66,7 +66,7 @@ def plot(
     try:
         with drawing():
             drawn = _draw(
-                run, figure, lambda: _need_look(run, figure, data, device, datasets), clip
+                run, figure, lambda: _need_examples(run, figure, data, device, datasets), clip
             )
             with open_atomic(out) as file:
                 drawn.savefig(file, format=out.suffix[1:].lower(), dpi=200)
@@ -77,7 +77,7 @@ def plot(
     say(f"{figure} of {run.name} drawn to {out}")
 
 
-def _draw(run: Run, figure: str, look: Callable[[], Any], clip: int) -> Any:
+def _draw(run: Run, figure: str, examples: Callable[[], Any], clip: int) -> Any:
     from avb.tools.report import figures
 
     probes = None
@@ -93,8 +93,8 @@ def _draw(run: Run, figure: str, look: Callable[[], Any], clip: int) -> Any:
             raise ValueError(found["reason"])
         return figures.similarity(found)
     if figure == "tsne":
-        return figures.tsne(look().features(), probes)
-    clips = look().clips(clip)
+        return figures.tsne(examples().features(), probes)
+    clips = examples().clips(clip)
     if len(clips) < clip:
         raise ValueError(f"--clip {clip}: the test part has {len(clips)}")
     return (figures.addressing if figure == "addressing" else figures.mels)(clips[clip - 1])
@@ -106,7 +106,7 @@ def _record(run: Run) -> dict[str, Any]:
     return run.results[0].record
 
 
-def _need_look(
+def _need_examples(
     run: Run, figure: str, data: Folder | None, device: str | None, datasets: Path | None
 ) -> Any:
     if data is None:
@@ -115,10 +115,10 @@ def _need_look(
 
 
 def _open(run: Run, data: Folder, device: str | None, datasets: Path | None) -> Any:
-    from avb.tools.report.examples import open_look
+    from avb.tools.report.examples import open_examples
     from avb.train.device import choose_device
 
-    return open_look(run, data, choose_device(device), datasets)
+    return open_examples(run, data, choose_device(device), datasets)
 
 
 def _make_folder(folder: Path) -> None:

@@ -162,7 +162,7 @@ def collect(evaluation: Evaluation, networks: dict[str, nn.Module]) -> Collected
         looked = {
             prefix + name: value.float().cpu().numpy()
             for prefix, network in networks.items()
-            for name, value in _look(network, inputs, features=not prefix).items()
+            for name, value in addresses(network, inputs, features=not prefix).items()
         }
         for i, key in enumerate(batch.keys):
             for word, place, first, last in spoken(batch, i, index, unit):
@@ -184,8 +184,8 @@ def collect(evaluation: Evaluation, networks: dict[str, nn.Module]) -> Collected
     )
 
 
-def _look(network: Any, inputs: Inputs, features: bool) -> dict[str, Tensor]:
-    """Addresses of a batch, [B x T x N] each, and what they were found from."""
+def addresses(network: Any, inputs: Inputs, features: bool = False) -> dict[str, Tensor]:
+    """`source` and `target` of a batch, [B x T x N], and the features that they were found from."""
     lengths = inputs.ragged_lengths
     source_BTC, target_BTD = network.features(inputs.video_BCTHW, inputs.mel_BFM, lengths)
     bridge = network.memory(source_BTC, target_BTD)

@@ -7,6 +7,8 @@ derived from the per-clip values.
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import hashlib
 import importlib.metadata
 import logging
@@ -21,52 +23,39 @@ from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index, Ints
 from avb.train.evaluate import addressing, speech
 from avb.train.evaluate.words import trained
-from avb.train.network import Evaluation, load_network
+from avb.train.network import Evaluation, Loaded, load_network
 from avb.train.split import split_rows, usable_rows
-from avb.train.tasks import find_task
 
 log = logging.getLogger(__name__)
 METERS = ("pystoi", "pesq", "jiwer", "pocketsphinx")
 
 
 def evaluate(
-    kind: str,
-    path: Path,
-    index: Index,
-    corpus: Corpus,
-    part: str = "test",
-    device: str = "cpu",
-    limit: int | None = None,
-    *,
-    judge: Path | None = None,
-    wavs: Path | None = None,
+    kind: str, path: Path, index: Index, corpus: Corpus, part: str = "test", device: str = "cpu",
+    limit: int | None = None, *, judge: Path | None = None, wavs: Path | None = None,
     windows: str | None = None,
-) -> dict[str, Any]:
-    """Evaluate the checkpoint `path` on one part (train, val, test or all) of its split.
+) -> dict[str, Any]:  # fmt: skip
+    """Evaluate the checkpoint `path` of a task on one part (train, val, test or all) of its split.
 
     Args:
         kind: `lip` or `l2s`.
         path: the checkpoint.
         index: shards; the clips are those of the checkpoint's own split, talkers or list.
         corpus: their entry of `datasets.yaml`.
-        part: train, val, test or all.
+        part: of the split.
         device: cpu or cuda.
         limit: only so many clips.
         judge: speech: a file of `avb train judge`, for the word error.
         wavs: speech: a folder for the sounds that are scored.
-        windows: speech: 40 frames at a time; see `eval_l2s.Extras`.
+        windows: speech: 40 frames at a time; see `speech.Extras`.
 
     Raises:
         UsageError: a checkpoint of another task or label map, a judge that does not fit, an empty
             part, or a folder that cannot be written.
     """
-    loaded = load_network(path, kind)
-    recipe, data, task = loaded.recipe, loaded.data, find_task(kind)
-    index = index.of_unit(recipe.unit)
-    if data["labels"] != index.labels:
-        raise UsageError(f"{index.folder}: its label map is not the one {path} was trained on")
-    model = loaded.model.to(device)
-    rows = usable_rows(index, part_rows(index, corpus, data, part), recipe)
+    evaluation, loaded = open_part(kind, path, index, corpus, part, device)
+    recipe, data, task = loaded.recipe, loaded.data, evaluation.task
+    index, rows = evaluation.index, evaluation.rows
     mute, silent = int(index.no_audio[rows].sum()), int(index.silent[rows].sum())
     if task.needs_target_sound:
         rows = rows[~index.no_audio[rows]]
@@ -76,8 +65,7 @@ def evaluate(
     if not rows.size:
         raise UsageError(f"{index.folder}: no clip of {part} is left to be measured")
     rows = rows[:limit]
-    where = torch.device(device)
-    evaluation = Evaluation(model, recipe, loaded.scaling, index, rows, where)
+    evaluation = dataclasses.replace(evaluation, rows=rows)
     known_rows = part_rows(index, corpus, data, "train", need=False)
     heard_rows = known_rows[~index.no_audio[known_rows]]
     strangers = unseen_talkers(index, rows, known_rows)
@@ -106,17 +94,35 @@ def evaluate(
         "trained_on": data["fingerprint"],
         "device": device,
         "torch": str(torch.__version__),
-        "versions": {name: found for name in METERS if (found := version_of(name))},
+        "versions": _versions(),
     }
     return record
 
 
-def version_of(package: str) -> str | None:
-    """The version of a package, if it is installed."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+def open_part(
+    kind: str, path: Path, index: Index, corpus: Corpus, part: str, device: str
+) -> tuple[Evaluation, Loaded]:
+    """The network of a checkpoint with the clips of one part that it can be shown.
+
+    Raises:
+        UsageError: a checkpoint of another task or label map, or an empty part.
+    """
+    loaded = load_network(path, kind)
+    index = index.of_unit(loaded.recipe.unit)
+    if loaded.data["labels"] != index.labels:
+        raise UsageError(f"{index.folder}: its label map is not the one {path} was trained on")
+    rows = usable_rows(index, part_rows(index, corpus, loaded.data, part), loaded.recipe)
+    model, where = loaded.model.to(device), torch.device(device)
+    return Evaluation(model, loaded.recipe, loaded.scaling, index, rows, where), loaded
+
+
+def _versions() -> dict[str, str]:
+    """The versions of the packages that measure, where they are installed."""
+    found = {}
+    for name in METERS:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def unseen_talkers(index: Index, rows: Ints, known_rows: Ints) -> bool:
@@ -136,8 +142,8 @@ def part_rows(
     Args:
         index: the stored clips.
         corpus: their entry of `datasets.yaml`.
-        data: the checkpoint's; `split`, and if there are any, `speakers` (the talkers it was
-            narrowed to) and `listed` (`{key: part}`, in place of a named split).
+        data: the checkpoint's: `split`, and if there are any, `speakers` and `listed`
+            (`{key: part}`, in place of a named split).
         part: train, val, test or all; all is every stored clip, or all of those talkers or that
             list.
         need: whether an empty part is an error.

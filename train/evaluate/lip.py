@@ -40,9 +40,8 @@ def measure(evaluation: Evaluation, unseen_talkers: bool = False) -> dict[str, A
         logits.pop("audio", None)
     if "audio" in logits:
         logits["both"] = logits["video"] + logits["audio"]
-    words = recipe.unit == "word"
     options: dict[str, Any] = {}
-    if words:  # words of one sentence share its light and its talker: intervals draw sentences
+    if recipe.unit == "word":  # words of a sentence share light and talker: sentences are drawn
         options["talkers"] = [key.split("#")[0] for key in keys]
         if index.dataset["corpus"] == "grid":  # only its sentences have the same slots
             options["places"] = [int(key.split("#")[1]) for key in keys]
@@ -53,18 +52,22 @@ def measure(evaluation: Evaluation, unseen_talkers: bool = False) -> dict[str, A
     hits = {"top5": dict(enumerate(video["clips"]["top5"]))}
     hits["right"] = dict(enumerate(video["clips"]["top1"]))
     for name, values in logits.items():
-        own = np.flatnonzero(heard if name != "mirrored" else np.ones_like(heard)).tolist()
+        own = np.arange(len(keys)) if name == "mirrored" else np.flatnonzero(heard)
         given: dict[str, Any] = {
             option: [chosen[i] for i in own] for option, chosen in options.items()
         }
         scored = lip.score(values[own], [labels[i] for i in own], index.labels, **given)
         metrics[f"top1_{name}"] = scored["metrics"]["top1"]
-        hits[lip.HITS[f"top1_{name}"]] = dict(zip(own, scored["clips"]["top1"], strict=True))
+        hits[lip.HITS[f"top1_{name}"]] = dict(
+            zip(own.tolist(), scored["clips"]["top1"], strict=True)
+        )
+    # Accuracy of always saying the word that is most frequent in these clips.
+    most_frequent = float(np.bincount(labels).max() / len(labels))
     return {
         "task": "lip",
         "metrics": metrics,
         "ceiling": {"top1_audio": metrics.get("top1_audio")},
-        "floors": {"chance": 1 / len(index.labels), "most_frequent": _most_frequent(labels)},
+        "floors": {"chance": 1 / len(index.labels), "most_frequent": most_frequent},
         "flags": {
             "n": len(labels),
             "unit": recipe.unit,
@@ -80,8 +83,3 @@ def measure(evaluation: Evaluation, unseen_talkers: bool = False) -> dict[str, A
             )
         ],
     }
-
-
-def _most_frequent(labels: list[int]) -> float:
-    """Accuracy of always saying the word that is most frequent in these clips."""
-    return float(np.bincount(labels).max() / len(labels))

@@ -33,7 +33,7 @@ class Extras:
     """What a pass may be given beside the model.
 
     Attributes:
-        judge: hears words; without it `wer_judge` is null, with the reason.
+        judge: recognises words; without it `wer_judge` is null, with the reason.
         wavs: where the sounds are written.
         mean_rows: training clips, whose mean log-mel is a floor; none: the evaluated ones'.
         unseen_talkers: whether intervals draw talkers.

@@ -28,15 +28,12 @@ def column(*values: float) -> np.ndarray:
     return np.array(values, float)[:, None]
 
 
-def test_interval_of_many_clips_is_the_normal_one() -> None:
+def test_interval_of_many_clips_is_the_normal_and_of_an_accuracy_the_binomial_one() -> None:
     values = np.random.default_rng(1).normal(3, 2, 400)
     found = mean_interval(values)
     assert found["value"] == pytest.approx(values.mean(), abs=1e-12)
     assert width(found) == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.04)
-
-
-def test_standard_error_of_an_accuracy_is_the_binomial_one() -> None:
-    # evaluation.md section 6: 1.12 points at 1,000 clips.
+    # evaluation.md section 6: a standard error of 1.12 points at 1,000 clips.
     found = mean_interval(np.arange(1000) < 854)
     assert width(found) / 2 / 1.96 == pytest.approx(0.0112, abs=0.0004)
 
@@ -77,23 +74,16 @@ def test_seed_decides_and_nothing_else() -> None:
     assert mean_interval(values, seed=3) != mean_interval(values, seed=4)
 
 
-def test_mean_of_talkers_weighs_each_talker_alike() -> None:
+def test_talkers_weigh_alike_and_what_could_not_be_scored_counts_nowhere() -> None:
     values, talkers = [1, 1, 1, 0], ["a", "a", "a", "b"]
     assert mean_interval(values, talkers)["value"] == 0.75
     assert mean_interval(values, talkers, talker_mean=True)["value"] == 0.5
-
-
-def test_what_could_not_be_scored_counts_nowhere() -> None:
     nan = math.nan
     assert mean_interval([1, nan, 3])["value"] == 2
     talkers = ["a", "a", "b", "b", "c"]
     found = mean_interval([1, nan, 3, 5, nan], talkers, talker_mean=True)
     assert found["value"] == (1 + 4) / 2
     assert mean_interval([nan, nan]) == {"value": None, "low": None, "high": None}
-
-
-def test_a_ratio_is_pooled_and_no_mean_of_ratios() -> None:
-    assert ratio_interval([1, 0], [1, 9])["value"] == pytest.approx(0.1)
 
 
 def test_paired_difference_of_a_constant_gain_is_exact() -> None:
@@ -105,7 +95,8 @@ def test_paired_difference_of_a_constant_gain_is_exact() -> None:
     assert width(noise) > 0.1 > width(gain)
 
 
-def test_paired_word_error_is_pooled_and_lacking_clips_are_left_out() -> None:
+def test_a_ratio_is_pooled_and_lacking_clips_are_left_out() -> None:
+    assert ratio_interval([1, 0], [1, 9])["value"] == pytest.approx(0.1)
     found = paired_difference([2, 0, math.nan], [1, 1, 1], denominator=[6, 3, 6])
     assert found["value"] == 0
     assert paired_difference([2, 0], [1, 0], denominator=[6, 4])["value"] == pytest.approx(0.1)
