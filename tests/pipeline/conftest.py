@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -203,6 +204,12 @@ def lrw(tmp_path_factory: pytest.TempPathFactory) -> StoredFolder:
     folder = tmp_path_factory.mktemp("lrw")
     labels = ["ABOUT", "MIDDLE", "ZEBRA"]
     return write_folder(folder, rows, labels, 4, codec="h264", mel_dtype="uint8")
+
+
+@pytest.fixture
+def copy(grid: Any, tmp_path: Path) -> Path:
+    """A copy of the folder of sentences, to be damaged."""
+    return Path(shutil.copytree(grid.folder, tmp_path / "copy"))
 
 
 # Crashes ------------------------------------------------------------------------------------------

@@ -21,10 +21,14 @@ def mutate(rng: Rng, data: bytes, others: Sequence[bytes] = ()) -> tuple[str, by
     """
     names, changed = [], data
     while changed == data or rng.random() < 0.35 and len(names) < 3:
-        name = str(rng.choice([*_DAMAGES, "splice"] if others else [*_DAMAGES]))
+        name = str(rng.choice([*_OF_A_RUN, *_DAMAGES, *(["splice"] if others else [])]))
         if name == "splice":
             other = others[rng.integers(len(others))]
             changed = changed[: rng.integers(len(changed) + 1)] + other[_place(rng, len(other)) :]
+        elif name in _OF_A_RUN:
+            run = _run(rng, len(changed))
+            put = _OF_A_RUN[name](rng, changed[run])
+            changed = changed[: run.start] + put + changed[run.stop :]
         else:
             changed = _DAMAGES[name](rng, bytearray(changed))
         names.append(name)
@@ -50,35 +54,6 @@ def _flip(rng: Rng, data: bytearray) -> bytes:
         at = min(_place(rng, len(data)), len(data) - 1)
         if data:
             data[at] ^= 1 << int(rng.integers(8))
-    return bytes(data)
-
-
-def _zeros(rng: Rng, data: bytearray) -> bytes:
-    run = _run(rng, len(data))
-    data[run] = bytes(run.stop - run.start)
-    return bytes(data)
-
-
-def _noise(rng: Rng, data: bytearray) -> bytes:
-    run = _run(rng, len(data))
-    data[run] = rng.bytes(run.stop - run.start)
-    return bytes(data)
-
-
-def _repeat(rng: Rng, data: bytearray) -> bytes:
-    run = _run(rng, len(data))
-    data[run] = data[run] * int(rng.integers(2, 9))
-    return bytes(data)
-
-
-def _delete(rng: Rng, data: bytearray) -> bytes:
-    del data[_run(rng, len(data))]
-    return bytes(data)
-
-
-def _insert(rng: Rng, data: bytearray) -> bytes:
-    run = _run(rng, len(data))
-    data[run.start : run.start] = rng.bytes(run.stop - run.start)
     return bytes(data)
 
 
@@ -109,10 +84,15 @@ def _swap(rng: Rng, data: bytearray) -> bytes:
     return bytes(data[: first.start]) + data[second] + between + data[first] + data[second.stop :]
 
 
-_DAMAGES: dict[str, Callable[[Rng, bytearray], bytes]] = {
-    "flip": _flip, "zeros": _zeros, "noise": _noise, "repeat": _repeat, "delete": _delete,
-    "insert": _insert, "cut": _cut, "extreme": _extreme, "swap": _swap,
-}  # fmt: skip
+#: What stands in the place of a run of bytes.
+_OF_A_RUN: dict[str, Callable[[Rng, bytes], bytes]] = {
+    "zeros": lambda rng, run: bytes(len(run)),
+    "noise": lambda rng, run: rng.bytes(len(run)),
+    "repeat": lambda rng, run: run * int(rng.integers(2, 9)),
+    "delete": lambda rng, run: b"",
+    "insert": lambda rng, run: rng.bytes(len(run)) + run,
+}
+_DAMAGES = {"flip": _flip, "cut": _cut, "extreme": _extreme, "swap": _swap}
 
 #: What may stand where a plain value belongs.
 ODD: tuple[Any, ...] = (

@@ -20,28 +20,11 @@ from fuzzing.mutate import ODD, Rng, mutate
 #: Odd values of each column, beside `ODD` of all.
 _TIMES = ("inf", "-inf", "NaN", "1e400", "-1", "0,5", "0:12", "1_0", "0x1", " 1 ", "9" * 5000, "\0")
 _NAMES = (
-    "a\u00a0b",
-    "\u200b",
-    "x" * 300,
-    "口" * 199,
-    "..",
-    "../../x",
-    "CON",
-    "a\tb",
-    "=1+1",
-    "\x1b[2J",
-)
+    "a\u00a0b", "\u200b", "x" * 300, "口" * 199, "..", "../../x", "CON", "a\tb", "=1+1", "\x1b[2J",
+)  # fmt: skip
 _PATHS = (
-    *_NAMES,
-    "x" * 5000,
-    "x/" * 3000,
-    "a\0b",
-    "\n",
-    "http://x/y.mp4",
-    "C:\\x.mp4",
-    ".mp4",
-    "/",
-)
+    *_NAMES, "x" * 5000, "x/" * 3000, "a\0b", "\n", "http://x/y.mp4", "C:\\x.mp4", ".mp4", "/",
+)  # fmt: skip
 _WORDS = (
     "[laughter] yes", "[oh", "[[", "[" * 50_000, "[" * 900 + "]" * 900, '[["a", 1, 0]]', '[["a"]]',
     '[["a", 1e400, 1]]', '[["a", Infinity, NaN]]', '[["\\ud800", 0, 1]]', '[{"word": 1}]', "{}",
@@ -122,11 +105,9 @@ def odd_alignments(rng: Rng, folder: Path, film: Path, count: int) -> str:
     (folder / "s1").mkdir()
     done: list[str] = []
     for _ in range(count):
-        letters = [_one_of(rng, list(slot)) for slot in grid.SLOTS]
-        name = "".join(letters)
-        while (folder / "s1" / f"{name}.mpg").exists():
-            letters = [_one_of(rng, list(slot)) for slot in grid.SLOTS]
-            name = "".join(letters)
+        name = ""
+        while not name or (folder / "s1" / f"{name}.mpg").exists():
+            name = "".join(_one_of(rng, list(slot)) for slot in grid.SLOTS)
         words = ["sil", *grid.words_of(name), "sil"]
         lines = [f"{9000 * i} {9000 * i + 9000} {word}" for i, word in enumerate(words)]
         how = "lines"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import re
-import shutil
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,11 +31,6 @@ from avb.pipeline.stream.index import load_index
 from avb.tools.bench.baseline_webdataset import encode_mp4
 
 MB = 1 << 20
-
-
-@pytest.fixture
-def copy(grid: Any, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(grid.folder, tmp_path / "copy"))
 
 
 @contextmanager

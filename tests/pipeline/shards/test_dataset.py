@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,6 @@ from avb.pipeline.errors import UsageError
 from avb.pipeline.shards.dataset import check_dataset
 from avb.pipeline.stream.assemble import ShardFiles
 from avb.pipeline.stream.index import load_index
-
-
-@pytest.fixture
-def copy(grid: Any, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(grid.folder, tmp_path / "copy"))
 
 
 @pytest.mark.parametrize(

@@ -336,11 +336,6 @@ def test_what_cannot_be_selected_is_an_error(sentences: Index, grid: Any) -> Non
             Stream(sentences, batch_size=1, **options)
 
 
-@pytest.fixture
-def copy(grid: Any, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(grid.folder, tmp_path / "copy"))
-
-
 def read_all(folder: Path, **options: Any) -> int:
     return sum(map(len, Stream(load_index(folder), batch_size=4, once=True, **options)))
 
