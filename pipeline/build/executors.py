@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from avb.pipeline.build.unit import run_unit, try_clips
-from avb.pipeline.corpora.sources import SourceFault
+from avb.pipeline.corpora.source_files import SourceFault
 from avb.pipeline.machine import follow_parent, settle_process
 from avb.pipeline.storage.store import Store
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from avb.pipeline.config import Corpus, stable_hash
 from avb.pipeline.corpora import adapter
 from avb.pipeline.corpora.clip import Clip, Listing
-from avb.pipeline.corpora.sources import listing_faults_named, sources_of
+from avb.pipeline.corpora.source_files import listing_faults_named, sources_of
 from avb.pipeline.corpora.stored import listed_tree
 from avb.pipeline.errors import UsageError
 from avb.pipeline.files import open_atomic

@@ -72,7 +72,11 @@ def prepare_clip(clip: Clip, root: Path, settings: Settings, clock: Clock) -> Pr
     corpus = adapter(settings.corpus)
     with clock("decode"):
         media = corpus.load(root, clip, settings)
-    crops, boxes, misses = _cut(media.pictures(clock), media.flags, settings, clock)
+    frames = media.pictures(clock)
+    first = next(frames)
+    height, width = first.shape
+    media.flags |= _picture_flags(height, width, settings)
+    crops, boxes, misses = _cut(first, frames, media.flags, settings, clock)
     flags = media.flags | {*clip.flags}
     num_frames = len(next(iter(crops.values())))
     words = corpus.words(root, clip, num_frames, settings, flags)
@@ -94,22 +98,24 @@ def prepare_clip(clip: Clip, root: Path, settings: Settings, clock: Clock) -> Pr
 
 
 def _cut(
-    frames: Iterator[np.ndarray], flags: set[str], settings: Settings, clock: Clock
+    first: np.ndarray,
+    rest: Iterator[np.ndarray],
+    flags: set[str],
+    settings: Settings,
+    clock: Clock,
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], int]:
     """Crops [T, stored, stored] and boxes of each kind, and how many looks found nobody."""
-    first = next(frames)
-    height, width = first.shape
-    flags |= _picture_flags(height, width, settings)
+    frames = itertools.chain([first], rest)
     follower = None
     if settings.box == "tracked":
         # The corpus's own pictures are upright; others may be films held sideways.
-        own = [width, height] == settings.picture
+        own = [*first.shape[::-1]] == settings.picture
         layout = {kind: Frame.of(kind) for kind in settings.crops}
         use(settings.tracker)
         follower = Follower(settings.face_every, layout, clock=clock, others=False, turn=not own)
-        blocks = follower.follow(itertools.chain([first], frames))
+        blocks = follower.follow(frames)
     else:
-        blocks = still(itertools.chain([first], frames), functools.partial(_boxes, settings))
+        blocks = still(frames, functools.partial(_boxes, settings))
     parts: dict[str, list[np.ndarray]] = {kind: [] for kind in settings.crops}
     boxes: dict[str, list[np.ndarray]] = {kind: [] for kind in settings.crops}
     for block in blocks:

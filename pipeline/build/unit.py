@@ -22,7 +22,7 @@ from avb.pipeline.build.process import encode_sample, prepare_clip, sums
 from avb.pipeline.clip.status import STATUSES, Refused
 from avb.pipeline.clip.stopwatch import Clock
 from avb.pipeline.corpora.clip import Clip, Source
-from avb.pipeline.corpora.sources import SourceFault, surely
+from avb.pipeline.corpora.source_files import SourceFault, surely
 from avb.pipeline.corpora.stored import clip_files
 from avb.pipeline.errors import RunError
 from avb.pipeline.files import write_atomic

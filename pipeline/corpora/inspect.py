@@ -11,7 +11,7 @@ from pathlib import Path
 
 from avb.pipeline.config import Corpus
 from avb.pipeline.corpora import adapter
-from avb.pipeline.corpora.sources import listing_faults_named
+from avb.pipeline.corpora.source_files import listing_faults_named
 from avb.pipeline.errors import UsageError
 
 

@@ -29,7 +29,7 @@ from avb.pipeline.clip.status import Refused
 from avb.pipeline.config import load_corpora
 from avb.pipeline.corpora import adapter
 from avb.pipeline.corpora.clip import Clip
-from avb.pipeline.corpora.sources import SourceFault, sources_of, surely
+from avb.pipeline.corpora.source_files import SourceFault, sources_of, surely
 from avb.pipeline.errors import RunError
 from avb.pipeline.settings import settings_for
 from avb.tools.cli import app
