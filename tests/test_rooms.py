@@ -33,7 +33,6 @@ MAY_IMPORT = {
 
 #: TODO: imports of circles that are still to be opened; each goes from here with its circle.
 CIRCLES = {
-    ("avb.pipeline.clip.ffmpeg", "avb.pipeline.clip.decode"),
     ("avb.train.tasks", "avb.train.augment"),
     ("avb.train.tasks", "avb.train.network"),
     ("avb.train.tasks", "avb.train.recipe"),
