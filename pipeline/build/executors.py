@@ -115,15 +115,6 @@ def work(task: Task) -> Iterator[Counts]:
         yield clips, refused, tries if ok is None else 0
 
 
-def work_in_worker(task: Task, count: Callable[[Counts], None]) -> None:
-    """Run a task in a process that may be lost; one without memory is as good as dead."""
-    try:
-        for counts in work(task):
-            count(counts)
-    except MemoryError:
-        os._exit(1)
-
-
 # local ----------------------------------------------------------------------------------------
 
 
@@ -172,11 +163,6 @@ class Worker:
         """Begin a task."""
         self.counts[:] = (0, 0, 0)
         return self.pool.submit(_work, task)
-
-    def report(self, task: Task, state: str) -> Report:
-        """How it stands with the present task."""
-        clips, refused, _ = self.counts
-        return Report(task, clips, refused, state)
 
     def look(self, task: Task) -> Report:
         """How it stands with a task that is running; one that hangs is stopped."""
@@ -259,7 +245,8 @@ def _ended(task: Task, worker: Worker, future: Future[None], idle: list[Worker])
         idle.append(worker)
         return Report(task, 0, 0, "failed", str(fault))
     idle.append(worker)
-    return worker.report(task, "done")
+    clips, refused, _ = worker.counts
+    return Report(task, clips, refused, "done")
 
 
 # In a worker: counts that the process that started it reads.
@@ -273,8 +260,9 @@ def _start_worker(counts: Any) -> None:
 
 
 def _work(task: Task) -> None:
-    work_in_worker(task, _count)
-
-
-def _count(counts: Counts) -> None:
-    _counts[:] = counts
+    """Run a task in a process that may be lost; one without memory is as good as dead."""
+    try:
+        for counts in work(task):
+            _counts[:] = counts
+    except MemoryError:
+        os._exit(1)

@@ -54,8 +54,7 @@ def write_dataset(folder: Path, plan: Plan, corpus: Corpus, seconds: float) -> d
     tally = _Tally(list(settings.crops))
     for unit in plan.units:
         head, table = _rows(folder, unit)
-        status.update(table["status"].to_pylist())
-        flags.update(flag for row in table["flags"].to_pylist() for flag in row or ())
+        _count(table, status, flags)
         kept = table.filter(_is_ok(table))
         tally.add(kept, settings)
         if kept.num_rows:
@@ -84,12 +83,7 @@ def write_dataset(folder: Path, plan: Plan, corpus: Corpus, seconds: float) -> d
         "mel": plain["mel"]
         | {"dtype": settings.mel_dtype, "scale": scale, "offset": offset, **tally.mel()},
         "pixels": tally.pixels(),
-        "counts": {
-            "listed": plan.listed,
-            "ok": status["ok"],
-            "status": dict(sorted(status.items())),
-            "flags": dict(sorted(flags.items())),
-        },
+        "counts": _as_counts(status, flags),
         "tracker": describe(settings.tracker) if settings.box == "tracked" else None,
         "labels": plan.labels,
         "labels_sha256": hashlib.sha256("\n".join(plan.labels).encode()).hexdigest(),
@@ -101,6 +95,26 @@ def write_dataset(folder: Path, plan: Plan, corpus: Corpus, seconds: float) -> d
     text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
     write_atomic(folder / "dataset.json", text.encode())
     return record
+
+
+def count_rows(folder: Path, units: list[Unit]) -> dict[str, Any]:
+    """Clips of some finished units by status and flag, as in `dataset.json`."""
+    status: Counter[str] = Counter()
+    flags: Counter[str] = Counter()
+    for unit in units:
+        table = _read(folder, unit, ["status", "flags"])
+        _count(table, status, flags)
+    return _as_counts(status, flags)
+
+
+def _count(table: pa.Table, status: Counter[str], flags: Counter[str]) -> None:
+    status.update(table["status"].to_pylist())
+    flags.update(flag for row in table["flags"].to_pylist() for flag in row or ())
+
+
+def _as_counts(status: Counter[str], flags: Counter[str]) -> dict[str, Any]:
+    parts = {"status": dict(sorted(status.items())), "flags": dict(sorted(flags.items()))}
+    return {"listed": status.total(), "ok": status["ok"], **parts}
 
 
 def _read(folder: Path, unit: Unit, columns: list[str]) -> pa.Table:

@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Any
 
 from avb.pipeline.build.executor_ray import cluster
 from avb.pipeline.build.executors import Executor, local
-from avb.pipeline.build.manifest import write_dataset, write_manifest
+from avb.pipeline.build.manifest import count_rows, write_dataset, write_manifest
 from avb.pipeline.build.plan import Plan, Unit, make_plan, read_plan
 from avb.pipeline.build.prune import lost_clips, stale_rows
 from avb.pipeline.build.scheduler import run_units
@@ -117,27 +116,24 @@ def prep(
         make = functools.partial(_make, run, mirror, jobs, clip_timeout_s, progress)
         if part is None:
             _sweep(folder)  # nobody else is at work here
-            settle = functools.partial(_settle, corpus, settings, root, mirror, overwrite, prune)
-            plan = _published(settle, mirror)
-            todo = _missing(folder, plan.units, retry_failed)
-            plan.notices += changed_sources(folder, plan, todo)
+        settle = functools.partial(
+            _settle if part is None else _settle_once,
+            *(corpus, settings, root, mirror, overwrite, prune),
+        )
+        plan = _published(settle, mirror)
+        units = plan.units if part is None else plan.units[part.index - 1 :: part.count]
+        todo = _missing(folder, units, retry_failed)
+        plan.notices += changed_sources(folder, plan, todo)
+        if part is None:
             made, counts = _complete(make, plan, todo, folder, corpus, start)
             mirror.push()
         else:
-            settle = functools.partial(_settle_once, corpus, settings, root, mirror, prune)
-            plan = _published(settle, mirror)
-            units = plan.units[part.index - 1 :: part.count]
-            todo = _missing(folder, units, retry_failed)
-            plan.notices += changed_sources(folder, plan, todo)
             made = make(plan, todo) if todo else 0
-            counts = _counts(folder, units)
+            counts = count_rows(folder, units)
     seconds = time.perf_counter() - start
     return Summary(
         corpus=settings.corpus,
-        listed=counts["listed"],
-        ok=counts["ok"],
-        status=counts["status"],
-        flags=counts["flags"],
+        **counts,
         seconds=round(seconds, 2),
         clips_per_s=round(made / seconds, 2),
         out=str(mirror),
@@ -205,24 +201,6 @@ def _await_rows(folder: Path, units: list[Unit], patience_s: float = 90.0) -> No
             time.sleep(1.0)
 
 
-def _counts(folder: Path, units: list[Unit]) -> dict[str, Any]:
-    """Clips of some finished units by status and flag, as in `dataset.json`."""
-    import pyarrow.parquet as pq
-
-    status: Counter[str] = Counter()
-    flags: Counter[str] = Counter()
-    for unit in units:
-        rows = pq.read_table(rows_path(folder, unit), columns=["status", "flags"])
-        status.update(rows["status"].to_pylist())
-        flags.update(flag for some in rows["flags"].to_pylist() for flag in some or ())
-    return {
-        "listed": status.total(),
-        "ok": status["ok"],
-        "status": dict(sorted(status.items())),
-        "flags": dict(sorted(flags.items())),
-    }
-
-
 def _plan_path(folder: Path) -> Path:
     return folder / ".avb" / "plan.arrow"
 
@@ -276,7 +254,12 @@ def _settle(
 
 
 def _settle_once(
-    corpus: Corpus, settings: Settings, root: Folder, mirror: Mirror, prune: bool = False
+    corpus: Corpus,
+    settings: Settings,
+    root: Folder,
+    mirror: Mirror,
+    overwrite: bool = False,
+    prune: bool = False,
 ) -> Plan:
     """The plan of the first part that came; a complete folder is looked at afresh."""
     folder = mirror.folder
@@ -284,7 +267,7 @@ def _settle_once(
     with (folder / ".avb" / "plan.lock").open("a+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the first one lists, the others wait for it
         if (folder / "dataset.json").is_file() or not path.is_file():
-            return _settle(corpus, settings, root, mirror, prune=prune)
+            return _settle(corpus, settings, root, mirror, overwrite, prune)
         plan = read_plan(path)
     _refuse_other(settings, plan, mirror)
     if plan.root not in (root.resolve(), root.resolve().parent):  # a table lies in its root
