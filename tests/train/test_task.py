@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +13,10 @@ from torch import nn
 
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index
+from avb.train import tasks
 from avb.train.network import Evaluation
-from avb.train.tasks import find_task, scaling_of
+from avb.train.recipe import make_recipe
+from avb.train.tasks import Scaling, find_task, scaling_of
 
 CPU = torch.device("cpu")
 
@@ -38,3 +42,23 @@ def test_a_speech_model_is_built_for_shrunk_pictures(grid: Index, recipe: Any) -
     shrunk = recipe("l2s", shrink=2)
     model = find_task(shrunk.task).build(shrunk, scaling_of(grid, shrunk))
     assert model.encoder.side == 48
+
+
+def test_a_third_task_is_one_new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mirrored.py").write_text(
+        "from avb.train.tasks.lip import LipReading\n"
+        "class Mirrored(LipReading):\n    name = 'mirrored'\nTASK = Mirrored()\n"
+    )
+    monkeypatch.setattr(tasks, "__path__", [*tasks.__path__, str(tmp_path)])
+    tasks.all_tasks.cache_clear()
+    try:
+        assert set(tasks.all_tasks()) == {"lip", "l2s", "mirrored"}
+        recipe = make_recipe("mirrored", {"model": {"width": 4}}, "test")
+        with torch.device("meta"):
+            find_task(recipe.task).build(recipe, Scaling(128, 40, -11, 4, 4, 112, 5))
+    finally:
+        monkeypatch.undo()
+        tasks.all_tasks.cache_clear()
+        sys.modules.pop("avb.train.tasks.mirrored", None)
+    with pytest.raises(UsageError, match="no task 'mirrored'; one of lip, l2s"):
+        find_task("mirrored")

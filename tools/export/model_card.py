@@ -10,11 +10,8 @@ import yaml
 from avb.pipeline.errors import UsageError, one_line
 from avb.pipeline.parse import read_json
 from avb.train.evaluate.record import check_figures
+from avb.train.tasks import find_task
 
-WHAT = {
-    "lip": "Reads one word from silent pictures of a mouth; speech is recalled from its memory.",
-    "l2s": "Makes the log-mel of the speech that belongs to silent pictures of a face.",
-}
 LIMITS = """\
 - Trained and measured on the corpus above: other light, talkers, languages and cameras will do
   worse, by how much is not known.
@@ -51,10 +48,10 @@ def card(config: dict[str, Any], records: list[dict[str, Any]]) -> str:
     recipe, data = config["recipe"], config["data"]
     model = recipe["model"]
     slots = model.get("slots", "default number of")
-    name = "Lip reading" if config["task"] == "lip" else "Lip to speech"
+    task = find_task(config["task"])
     parts = [
-        f"# {name} on {data.get('title') or recipe['corpus']}: {slots} memory slots",
-        f"{WHAT[config['task']]} Made by avb, `avb export`; checkpoint sha256"
+        f"# {task.title} on {data.get('title') or recipe['corpus']}: {slots} memory slots",
+        f"{task.summary} Made by avb, `avb export`; checkpoint sha256"
         f" `{config['checkpoint_sha256']}`, step {config['step']}, weights: {config['weights']}.",
         "## Files\n\n" + _files(config),
         "## Input\n\n" + _table(config["video"] | {"frames a second": config["fps"]}),
@@ -79,7 +76,7 @@ def unknown(config: dict[str, Any], records: list[dict[str, Any]]) -> list[str]:
         found.append("Whether the shards' own mel and licence are those above (`--data SHARDS`).")
     if "counts" not in data:
         found.append("How many clips it was trained on.")
-    if data.get("split") and not data.get("speakers") and config["task"] == "l2s":
+    if data.get("split") and not data.get("speakers") and not find_task(config["task"]).classifies:
         found.append("Which talkers were in the shards, beyond what the split says.")
     found.append("Age, sex, origin and language background of the talkers; avb does not record it.")
     found.append("Whether the licence of the data lets these weights be passed on: ask its owner.")

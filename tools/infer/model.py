@@ -14,7 +14,7 @@ from avb.pipeline.parse import checked
 from avb.pipeline.settings import Settings
 from avb.train.network import load_network
 from avb.train.recipe import Recipe
-from avb.train.tasks import Scaling, find_task
+from avb.train.tasks import Scaling, Task, find_task
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,14 @@ class Trained:
     labels: list[str]
     device: torch.device
 
+    @property
+    def task(self) -> Task:
+        """What it was trained for."""
+        return find_task(self.recipe.task)
+
     def network_video(self, stored_BTHW: torch.Tensor) -> torch.Tensor:
         """Stored crops, uint8 on the model's device, as it takes them: [B x 1 x T x H x W]."""
-        return find_task(self.recipe.task).network_video(stored_BTHW, self.recipe, self.scaling)
+        return self.task.network_video(stored_BTHW, self.recipe, self.scaling)
 
 
 def load_trained(

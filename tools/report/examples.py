@@ -115,7 +115,7 @@ class Examples:
             f"{index.key(row)}#{place}" if recipe.unit == "word" else index.key(row)
             for row, place in zip(rows, places, strict=False)
         ]
-        found = self._spoken(rows) if recipe.task == "l2s" else self._read(rows)
+        found = self._read(rows) if self._evaluation.task.classifies else self._spoken(rows)
         by_key = {clip.key: clip for clip in found}
         return [by_key[key] for key in wanted]
 
@@ -126,7 +126,7 @@ class Examples:
         model: Any = self._evaluation.model
         for batch, inputs in self._of(rows).batches():
             said = [""] * len(batch)
-            if self._evaluation.recipe.task == "lip":
+            if self._evaluation.task.classifies:
                 lengths = inputs.ragged_lengths
                 logits = model(inputs.video_BCTHW, None, lengths, inputs.boundary_BT).logits
                 said = [self._said(*pair) for pair in zip(logits, inputs.labels, strict=True)]

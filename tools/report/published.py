@@ -86,6 +86,6 @@ def row_reasons(record: dict[str, Any], corpus: str, row: Row) -> list[str]:
         found.append(f"other corpus: {row.corpus}")
     elif flags.get("split") not in row.splits:
         found.append(f"other split than {', '.join(row.splits)}")
-    if record["task"] == "lip" and bool(flags.get("boundary")) != row.boundary:
+    if bool(flags.get("boundary")) != row.boundary:  # of words alone
         found.append("with word boundary" if row.boundary else "without word boundary")
     return found + row.differs

@@ -111,7 +111,7 @@ def _read(cutter: Cutter, film: Path, max_seconds: float) -> Iterator[Event]:
     found: Event = {}
     mels: dict[str, np.ndarray] = {}
     sounds: dict[str, str] = {}
-    if trained.recipe.task == "lip":
+    if trained.task.classifies:
         found["windows"] = []
         for reading in lip.read_words(pieces, trained, cutter.clock, addresses):
             found["windows"].append(reading.record(trained.labels, TOP))

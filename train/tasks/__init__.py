@@ -124,6 +124,8 @@ class Task(ABC):
 
     Attributes:
         name: on the command line and in recipes, checkpoints and records.
+        title: for people.
+        summary: what its model does, in a sentence.
         config: the dataclass of its model's arguments.
         data: shards that are trained on where none are named.
         cpu_batch: clips a step that a CPU is timed with.
@@ -136,6 +138,8 @@ class Task(ABC):
     """
 
     name: str
+    title: str
+    summary: str
     config: type
     data: Path
     cpu_batch: int

@@ -27,6 +27,8 @@ class LipReading(Task):
     """`LipReader` on word labels: cross entropy, scored by hits."""
 
     name = "lip"
+    title = "Lip reading"
+    summary = "Reads one word from silent pictures of a mouth; speech is recalled from its memory."
     config = LipConfig
     data = Path("shards/lrw")
     cpu_batch = 8

@@ -24,6 +24,8 @@ class LipToSpeech(Task):
     """`SpeechReconstructor` on true mels: L1, scored by minus the L1 of the result."""
 
     name = "l2s"
+    title = "Lip to speech"
+    summary = "Makes the log-mel of the speech that belongs to silent pictures of a face."
     config = SpeechConfig
     data = Path("shards/grid")
     cpu_batch = 2  # it keeps 0.33 GiB a clip for the backward pass
