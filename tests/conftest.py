@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,10 +27,13 @@ REPO = Path(__file__).resolve().parents[1]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Use the ffmpeg inside imageio-ffmpeg, here and in what tests start.
+    """Use the ffmpeg inside imageio-ffmpeg, here and in what tests start; hear Ctrl-C there.
 
-    What a machine has on its PATH differs: Debian 12's 5.1 knows less than tests ask of it.
+    What a machine has on its PATH differs: Debian 12's 5.1 knows less than tests ask of it. A
+    script's background job is told to ignore Ctrl-C, and all that it starts after it.
     """
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         import imageio_ffmpeg
 

@@ -287,15 +287,15 @@ def test_an_lrw_file_is_inside_as_the_real_ones(
             video, audio = container.streams.video[0], container.streams.audio[0]
             packets = [packet for packet in container.demux() if packet.size]
             assert container.metadata["major_brand"] == "isom"
-        shown = [packet for packet in packets if packet.stream is video]
-        heard = [packet for packet in packets if packet.stream is audio]
-        assert (video.codec_context.name, video.profile) == ("mpeg4", "Simple Profile")
-        assert [i for i, packet in enumerate(shown) if packet.is_keyframe] == [0, 12, 24]
-        assert video.time_base == Fraction(1, 12800)
-        assert [packet.pts for packet in shown] == [packet.dts for packet in shown]
-        assert [packet.pts for packet in shown] == [512 * i for i in range(29)]
-        assert (audio.codec_context.name, audio.profile, len(heard)) == ("aac", "LC", 20)
-        assert heard[0].pts == -1024 and heard[-1].duration == 128
+            shown = [packet for packet in packets if packet.stream is video]
+            heard = [packet for packet in packets if packet.stream is audio]
+            assert (video.codec_context.name, video.profile) == ("mpeg4", "Simple Profile")
+            assert [i for i, packet in enumerate(shown) if packet.is_keyframe] == [0, 12, 24]
+            assert video.time_base == Fraction(1, 12800)
+            assert [packet.pts for packet in shown] == [packet.dts for packet in shown]
+            assert [packet.pts for packet in shown] == [512 * i for i in range(29)]
+            assert (audio.codec_context.name, audio.profile, len(heard)) == ("aac", "LC", 20)
+            assert heard[0].pts == -1024 and heard[-1].duration == 128
         assert 115_000 < path.stat().st_size < 141_000
         assert 50_000 < 8 * sum(packet.size for packet in heard) / 1.16 < 75_000
         frames = [frame.to_ndarray(format="gray") for frame in decode(path)[0]]
