@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from avb.tools.cli import app
 
-pytest.importorskip("mediapipe", reason="faces are tracked with the extra prep")
+pytest.importorskip("ai_edge_litert", reason="faces are tracked with the extra prep")
 
 
 def test_a_link_to_itself_and_names_with_a_colon(

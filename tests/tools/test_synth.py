@@ -276,7 +276,7 @@ def test_an_lrw_file_is_inside_as_the_real_ones(
 ) -> None:
     """Four files of three words of the corpus: 115,622 to 140,081 bytes."""
     if of == "film":
-        pytest.importorskip("mediapipe", reason="faces need the extra prep")
+        pytest.importorskip("ai_edge_litert", reason="faces need the extra prep")
         make("lrw", tmp_path, clips=4, from_grid=grid)
     odd = {lrw / what for what in odd_table(lrw).values()}
     root = lrw if of == "drawn" else tmp_path
