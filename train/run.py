@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import yaml
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from avb.models.layout import channels_last
 from avb.pipeline.errors import UsageError, one_line
@@ -75,7 +75,7 @@ def start(recipe: Recipe, index: Index, out: Path, device: str, rank: int, world
         torch.backends.cudnn.benchmark = True
     ema = None
     if recipe.ema:
-        ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
+        ema = AveragedModel(model, use_buffers=True)
     return Run(recipe, scaling, model, make_optimizer(recipe, model), ema, where, rank, world)
 
 

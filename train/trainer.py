@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from avb.models.memory import Losses
 from avb.pipeline.errors import UsageError
@@ -211,6 +212,9 @@ def one_step(run: Run, network: nn.Module, batch: Any) -> dict[str, Tensor]:
         group["lr"] = run.learning_rate
     run.optimizer.step()
     if run.ema is not None:
+        # A young average follows faster; a short run would be judged by the weights it began with.
+        decay = min(recipe.ema, (1 + run.step) / (10 + run.step))
+        run.ema.multi_avg_fn = get_ema_multi_avg_fn(decay)
         run.ema.update_parameters(run.model)
     return totals | {"grad_norm": norm}
 

@@ -53,6 +53,18 @@ def test_a_resumed_run_ends_with_the_same_weights(
     assert same(tmp_path / "a", tmp_path / "b")
 
 
+def test_a_short_run_is_not_judged_by_the_weights_it_began_with(
+    lrw: Index, recipe: Any, tmp_path: Path
+) -> None:
+    def far(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+        return sum(float((a[k] - b[k]).square().sum()) for k in a if a[k].is_floating_point())
+
+    for steps in (1, 20):
+        run(recipe("lip", ema=0.999, steps=steps), lrw, tmp_path / f"{steps}")
+    first, last = (checkpoint.load(tmp_path / n / "last.pt") for n in ("1", "20"))
+    assert far(last["ema"], last["model"]) < 0.25 * far(last["ema"], first["model"])
+
+
 def test_a_signal_saves_and_the_resumed_run_is_the_unbroken_one(
     lrw: Index, recipe: Any, tmp_path: Path
 ) -> None:
