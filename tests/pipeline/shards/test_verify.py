@@ -99,7 +99,7 @@ def test_a_label_with_another_number_is_found(copy: Path) -> None:
 def test_an_unfinished_folder_is_one_fault(copy: Path) -> None:
     (copy / "dataset.json").unlink()
     assert len(verify(copy).faults) == 1
-    assert "run it again" in verify(copy).faults[0]
+    assert "run `avb prep` again" in verify(copy).faults[0]
 
 
 def test_a_damaged_manifest_is_one_fault(copy: Path) -> None:
