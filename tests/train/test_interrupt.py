@@ -17,7 +17,7 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
-from avb.pipeline.shards import tar
+from avb.pipeline import files
 from avb.pipeline.stream.index import Index
 from avb.tools.cli import app
 from avb.train import checkpoint, signals, trainer
@@ -199,7 +199,7 @@ def test_the_saved_recipe_is_the_old_or_the_new_one(
     def killed(temporary: Path, path: Path) -> None:
         raise SystemExit(9)
 
-    monkeypatch.setattr(tar, "publish", killed)
+    monkeypatch.setattr(files, "publish", killed)
     assert avb(*words(lrw, out, "--steps", 2, "--resume"))[0] == 9
     assert yaml.safe_load((out / "recipe.yaml").read_text())["recipe"]["steps"] == 1
 
