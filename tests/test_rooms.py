@@ -8,6 +8,9 @@ from __future__ import annotations
 import ast
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 BASE = {"errors", "files", "machine", "parse"}
@@ -76,3 +79,28 @@ def test_no_circle_of_imports() -> None:
         list(TopologicalSorter(graph).static_order())
     except CycleError as error:
         raise AssertionError(f"a circle: {' <- '.join(error.args[1])}") from None
+
+
+def test_from_a_unit_of_work_to_a_picture_are_few_calls(
+    tmp_path: Path, drawn_lrw: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from avb.pipeline.build.plan import make_plan
+    from avb.pipeline.build.unit import run_unit
+    from avb.pipeline.clip import pyav
+    from avb.pipeline.config import load_corpora
+    from avb.pipeline.settings import settings_for
+
+    class Reached(BaseException):
+        pass
+
+    def reached(*_: Any) -> Any:
+        raise Reached
+
+    monkeypatch.setattr(pyav, "luma_of", reached)
+    corpus = load_corpora()["lrw"]
+    make_plan(corpus, settings_for("lrw", corpus), drawn_lrw.root, tmp_path / "plan.arrow")
+    (tmp_path / "lrw").mkdir()
+    with pytest.raises(Reached) as raised:
+        list(run_unit(tmp_path / "plan.arrow", 0, tmp_path / "lrw"))
+    ours = [f"{step.path}" for step in raised.traceback if "pipeline" in str(step.path)]
+    assert 5 < len(ours) + 1 <= 8 and len(set(ours)) <= 6, [str(step) for step in raised.traceback]

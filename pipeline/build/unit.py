@@ -12,9 +12,9 @@ import functools
 import io
 import socket
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from avb.pipeline.build.plan import Plan, Unit, read_plan
 from avb.pipeline.build.plan import schema as plan_schema
@@ -22,7 +22,7 @@ from avb.pipeline.build.process import encode_sample, prepare_clip, sums
 from avb.pipeline.clip.status import STATUSES, Refused
 from avb.pipeline.clip.stopwatch import Clock
 from avb.pipeline.corpora.clip import Clip, Source
-from avb.pipeline.corpora.source_files import SourceFault, surely
+from avb.pipeline.corpora.source_files import SourceFault, attempts
 from avb.pipeline.corpora.stored import clip_files
 from avb.pipeline.errors import RunError
 from avb.pipeline.files import write_atomic
@@ -30,8 +30,6 @@ from avb.pipeline.shards.metadata import STAGES, read_facts, write_facts
 from avb.pipeline.shards.tar import ShardWriter, read_members
 from avb.pipeline.storage.mirror import fetch_plan, fetch_unit, send_unit
 from avb.pipeline.storage.store import Store
-
-Given = TypeVar("Given")
 
 #: What a crash that no `except` sees leaves in the row.
 CRASHED = "its worker died, also when it was tried alone (a crash in a decoder, or out of memory)"
@@ -195,8 +193,11 @@ def _take(
         if kept is not None and kept[0].get("sources") == sources:
             yield kept[0], _numbered(kept[1], labels)
         else:
-            take = functools.partial(_try_clip, key, clip, plan, labels)
-            yield (yield from _patiently(take))
+            for attempt in _while_disks_fail():
+                yield None
+                with attempt:
+                    taken = _try_clip(key, clip, plan, labels)
+            yield taken
 
 
 def _numbered(members: dict[str, bytes], labels: dict[str, int]) -> dict[str, bytes]:
@@ -208,25 +209,34 @@ def _numbered(members: dict[str, bytes], labels: dict[str, int]) -> dict[str, by
     return members | {"json": write_facts(facts | {"label_id": number})}
 
 
-def _patiently(act: Callable[[], Given]) -> Generator[None, None, Given]:
-    """What `act` gives, tried again with growing waits while a disk fails; None at each try."""
-    for wait_s in WAITS_S:
-        yield None
-        with contextlib.suppress(SourceFault):
-            return act()
-        time.sleep(wait_s)
-    yield None
-    return act()
+def _while_disks_fail() -> Iterator[contextlib.AbstractContextManager[None]]:
+    """Contexts to try in, with growing waits in between, until no `SourceFault` is raised."""
+    failed = True
+
+    @contextlib.contextmanager
+    def attempt(wait_s: float | None) -> Iterator[None]:
+        nonlocal failed
+        failed = False
+        try:
+            yield
+        except SourceFault:
+            if wait_s is None:
+                raise
+            failed = True
+            time.sleep(wait_s)
+
+    for wait_s in (*WAITS_S, None):
+        yield attempt(wait_s)
+        if not failed:
+            return
 
 
 def _plan_of(path: Path, store: Store | None) -> Plan:
     """The plan, as soon as it and its corpus are there."""
-    tries = _patiently(lambda: _open_plan(path, store))
-    while True:
-        try:
-            next(tries)
-        except StopIteration as end:
-            return end.value
+    for attempt in _while_disks_fail():
+        with attempt:
+            plan = _open_plan(path, store)
+    return plan
 
 
 def _open_plan(path: Path, store: Store | None) -> Plan:
@@ -272,8 +282,10 @@ def _try_clip(key: str, clip: Clip, plan: Plan, labels: dict[str, int]) -> Taken
     members = None
     try:
         with clip_files(plan.root, clip) as root:
-            prepare = functools.partial(prepare_clip, clip, root, plan.settings, clock)
-            done = surely(clip, root, prepare)
+            for attempt in attempts(clip, root):
+                with attempt:
+                    done = prepare_clip(clip, root, plan.settings, clock)
+                    attempt.flags = done.flags
     except Refused as refusal:
         assert refusal.status in STATUSES
         row |= {"status": refusal.status, "error": refusal.error}

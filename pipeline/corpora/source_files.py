@@ -11,25 +11,16 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any
 
 from avb.pipeline.clip.status import Refused
 from avb.pipeline.corpora.clip import Clip, Source
 from avb.pipeline.errors import RunError
 from avb.pipeline.files import ABSENT
 from avb.pipeline.storage.store import Folder
-
-
-class Flagged(Protocol):
-    """What was made of a clip, with what was odd about it."""
-
-    flags: list[str]
-
-
-Made = TypeVar("Made", bound=Flagged)
 
 #: What a disk or a network says of a file; any other OSError is a fault of the program.
 FAULTS = ABSENT | {
@@ -94,38 +85,51 @@ def _stamp(path: Path, whole: bool) -> tuple[int, int]:
     return sum(entry.st_size for entry in inside), max(times)
 
 
-def surely(clip: Clip, root: Path, prepare: Callable[[], Made]) -> Made:
-    """What `prepare` makes of a clip, where the disk had no part in it.
+def attempts(clip: Clip, root: Path) -> Iterator[Attempt]:
+    """Contexts to prepare a clip in, one after another, until the disk had no part in its ending.
 
     An ending that a disk can bring about is believed when all files of the clip could be read
-    after it and it comes again.
+    after it and it comes again. A context raises what its body raised, but:
 
     Raises:
-        Refused: as `prepare` says.
+        Refused: the first file that cannot be opened was none when the clip was listed.
         SourceFault: a file that was there when the clip was listed cannot be read.
     """
-    first = True
-    while True:
-        failure: Refused | OSError | None = None
-        try:
-            done = prepare()
-            signs = set(done.flags)
-        except Refused as refusal:
-            failure, signs = refusal, {refusal.status}
-        except OSError as error:
-            if error.errno not in FAULTS:
-                raise
-            failure, signs = error, {"unreadable"}
-        if not signs & DOUBTFUL or not first:
-            break
-        _read(clip, root)
-        first = False
-    if isinstance(failure, OSError):
-        status = "bad_decode" if any(s[0] == clip.source for s in clip.sources or ()) else None
-        raise Refused(status or "unreadable", f"{clip.source}: {failure.strerror or failure}")
-    if failure is not None:
-        raise failure
-    return done
+    for last in (False, True):
+        attempt = Attempt(clip, root, last)
+        yield attempt
+        if not attempt.again:
+            return
+
+
+class Attempt:
+    """One attempt; the body says what was odd in `flags`."""
+
+    def __init__(self, clip: Clip, root: Path, last: bool) -> None:
+        self.flags: list[str] = []
+        self.again = False
+        self._clip, self._root, self._last = clip, root, last
+
+    def __enter__(self) -> Attempt:
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
+        signs = set(self.flags)
+        if isinstance(error, Refused):
+            signs = {error.status}
+        elif isinstance(error, OSError) and error.errno in FAULTS:
+            signs = {"unreadable"}
+        elif error is not None:
+            return False
+        if signs & DOUBTFUL and not self._last:
+            _read(self._clip, self._root)
+            self.again = True
+            return True
+        if isinstance(error, OSError):
+            listed = any(name == self._clip.source for name, *_ in self._clip.sources or ())
+            status = "bad_decode" if listed else "unreadable"
+            raise Refused(status, f"{self._clip.source}: {error.strerror or error}") from None
+        return False
 
 
 def _read(clip: Clip, root: Path) -> None:

@@ -29,7 +29,7 @@ from avb.pipeline.clip.status import Refused
 from avb.pipeline.config import load_corpora
 from avb.pipeline.corpora import adapter
 from avb.pipeline.corpora.clip import Clip
-from avb.pipeline.corpora.source_files import SourceFault, sources_of, surely
+from avb.pipeline.corpora.source_files import SourceFault, attempts, sources_of
 from avb.pipeline.errors import RunError
 from avb.pipeline.settings import settings_for
 from avb.tools.cli import app
@@ -386,6 +386,14 @@ def test_the_command_compares_when_it_is_told_to(raw: Path, tmp_path: Path) -> N
 
 
 # The rule itself
+
+
+def surely(clip: Clip, root: Path, prepare: Callable[[], Any]) -> Any:
+    for attempt in attempts(clip, root):
+        with attempt:
+            done = prepare()
+            attempt.flags = done.flags
+    return done
 
 
 @pytest.mark.parametrize("code", [errno.ENOENT, errno.EIO, errno.ESTALE, errno.EACCES])
