@@ -125,15 +125,18 @@ def test_training_takes_what_it_can_learn_from_and_says_what_it_left(
     )
 
 
-def test_words_are_measured_with_and_without_sound(mute: Index, tmp_path: Path) -> None:
+def test_words_are_measured_with_and_without_sound(
+    mute: Index, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     words = ["--data", mute.folder, "--device", "cpu", "--out", tmp_path, *TINY, "--steps", 1]
     assert avb("train", "lip", *words)[0] == 0
-    said: list[str] = []
-    record = evaluate(
-        "lip", tmp_path / "best.pt", mute, load_corpora()["lrw"], "all", say=said.append
-    )
+    caplog.clear()
+    caplog.set_level("INFO")
+    record = evaluate("lip", tmp_path / "best.pt", mute, load_corpora()["lrw"], "all")
     assert record["flags"]["no_audio"] == 3 and record["flags"]["silent"] == 2
-    assert said == ["3 of these clips have no sound track (seen, not heard), 2 are silent"]
+    assert caplog.messages == [
+        "3 of these clips have no sound track (seen, not heard), 2 are silent"
+    ]
     assert len(record["clips"]) == 12
     heard = [clip["right_audio"] for clip in record["clips"] if "right_audio" in clip]
     assert len(heard) == 9 and record["metrics"]["top1_audio"]["value"] == np.mean(heard)
@@ -141,7 +144,7 @@ def test_words_are_measured_with_and_without_sound(mute: Index, tmp_path: Path) 
     json.dumps(record, default=float)
 
 
-def test_speech_needs_sound(grid: Index, tmp_path: Path) -> None:
+def test_speech_needs_sound(grid: Index, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     pytest.importorskip("pystoi", reason="speech is measured with the extra eval")
     mute = rewrite(grid, tmp_path / "grid", {0}, set())
     listed, out = tmp_path / "list.txt", tmp_path / "run"
@@ -157,9 +160,8 @@ def test_speech_needs_sound(grid: Index, tmp_path: Path) -> None:
     assert code == 0 and "left out of 2 clips of train: 1 without a sound track" in text
     code, text = train(tmp_path / "none", "train", "val")
     assert code == 2 and "no clip of train is left" in text.splitlines()[-1]
-    said: list[str] = []
-    record = evaluate(
-        "l2s", out / "best.pt", mute, load_corpora()["grid"], "train", say=said.append
-    )
+    caplog.clear()
+    caplog.set_level("INFO")
+    record = evaluate("l2s", out / "best.pt", mute, load_corpora()["grid"], "train")
     assert len(record["clips"]) == 1 and record["flags"]["no_audio"] == 1
-    assert said[0] == "1 of these clips have no sound track (left out), 0 are silent"
+    assert caplog.messages[0] == "1 of these clips have no sound track (left out), 0 are silent"
