@@ -30,9 +30,7 @@ def open_shards(folder: Folder, datasets: Path | None = None) -> tuple[Index, Co
     try:
         index = load_index(folder)
     except UsageError as error:
-        raise UsageError(
-            f"{error} (make shards with avb prep, or try without a corpus: avb synth, avb demo)"
-        ) from None
+        raise UsageError(f"{error} (or try without a corpus: avb synth, avb demo)") from None
     corpora = load_corpora(datasets)
     name = index.dataset["corpus"]
     return index, corpora.get(name, corpora["table"])
