@@ -104,3 +104,16 @@ def test_from_a_unit_of_work_to_a_picture_are_few_calls(
         list(run_unit(tmp_path / "plan.arrow", 0, tmp_path / "lrw"))
     ours = [f"{step.path}" for step in raised.traceback if "pipeline" in str(step.path)]
     assert 5 < len(ours) + 1 <= 8 and len(set(ours)) <= 6, [str(step) for step in raised.traceback]
+
+
+def test_no_file_is_longer_than_350_lines_and_no_function_than_70() -> None:
+    long = []
+    for top in ("pipeline", "models", "train", "tools"):
+        for path in (ROOT / top).rglob("*.py"):
+            text = path.read_text()
+            long += [path.name] * (text.count("\n") > 350)
+            for node in ast.walk(ast.parse(text)):
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                    lines = (node.end_lineno or 0) - node.lineno + 1
+                    long += [f"{path.name}: {node.name}, {lines}"] * (lines > 70)
+    assert long == []

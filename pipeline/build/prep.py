@@ -85,8 +85,7 @@ def prep(
 
     Args:
         jobs: units at once; None: `local` works in this process, `ray` on all of its cluster.
-        engine: a name of `EXECUTORS`.
-        address: where the engine is.
+        engine, address: a name of `EXECUTORS`, and where it is.
         part: make this share of the units and account for nothing. Any number of them may run at
             once, on any machine; a run without `part` makes what is still missing and accounts.
         prune: let finished clips go that are no longer listed, of which nothing is lost else.
@@ -101,10 +100,7 @@ def prep(
             refused; what is finished is kept.
     """
     start = time.perf_counter()
-    if engine not in EXECUTORS:
-        raise UsageError(f"--engine {engine}: one of {', '.join(EXECUTORS)}")
-    if part is not None and overwrite:
-        raise UsageError("--overwrite with --part: each would empty the folder of the others")
+    _check(engine, part, overwrite)
     sweep_scratch()
     with (
         EXECUTORS[engine](address) as run,
@@ -116,11 +112,9 @@ def prep(
         make = functools.partial(_make, run, mirror, jobs, clip_timeout_s, progress)
         if part is None:
             _sweep(folder)  # nobody else is at work here
-        settle = functools.partial(
-            _settle if part is None else _settle_once,
-            *(corpus, settings, root, mirror, overwrite, prune),
-        )
-        plan = _published(settle, mirror)
+        settle = _settle if part is None else _settle_once
+        given = (corpus, settings, root, mirror, overwrite, prune)
+        plan = _published(functools.partial(settle, *given), mirror)
         units = plan.units if part is None else plan.units[part.index - 1 :: part.count]
         todo = _missing(folder, units, retry_failed)
         plan.notices += changed_sources(folder, plan, todo)
@@ -140,6 +134,13 @@ def prep(
         made=made,
         notices=plan.notices,
     )
+
+
+def _check(engine: str, part: Part | None, overwrite: bool) -> None:
+    if engine not in EXECUTORS:
+        raise UsageError(f"--engine {engine}: one of {', '.join(EXECUTORS)}")
+    if part is not None and overwrite:
+        raise UsageError("--overwrite with --part: each would empty the folder of the others")
 
 
 def _complete(

@@ -13,7 +13,6 @@ import errno
 import hashlib
 import random
 import re
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -23,15 +22,13 @@ from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from avb.pipeline.errors import StorageError, UsageError
+from avb.pipeline.storage.faults import DISK, advice_for, bucket_is_gone, line_of, store_faults
 
 TRIES = 6
 FIRST_WAIT_S = 0.5  # doubled each time: 15 s in all, as long as a store takes to fail over
 CONNECT_S, SILENCE_S = 10, 60
 SLOWEST_BYTES_PER_S = 50_000  # slower uploads are given up
 
-#: Of an OSError: faults of this machine's disk, which waiting for the store does not mend.
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
-_MAY_PASS = {"HTTPClientError", "ConnectionError", "ResponseParserError"}  # of botocore
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.I)
 _CHUNK = 1 << 25
 
@@ -136,7 +133,7 @@ class Store:
         try:
             self._try(name, send)
         except FileNotFoundError as error:
-            raise StorageError(f"{self / name}: {_line(error)}") from None
+            raise StorageError(f"{self / name}: {line_of(error)}") from None
 
     def entries(self) -> dict[str, Entry]:
         """Every object below this folder, by name; none if there is no such folder."""
@@ -185,22 +182,22 @@ class Store:
             try:
                 return action(files, self._path(name))
             except FileNotFoundError as error:
-                if _bucket_is_gone(error):
+                if bucket_is_gone(error):
                     bucket = urlsplit(self.url).netloc
                     raise StorageError(
                         f"{where}: there is no bucket {bucket}, or no more; see its name and"
                         " AWS_ENDPOINT_URL, and run again when it is there"
                     ) from None
-                raise FileNotFoundError(f"{where}: {_line(error)}") from None
+                raise FileNotFoundError(f"{where}: {line_of(error)}") from None
             except FileExistsError:
                 raise
-            except _faults() as error:
-                if isinstance(error, OSError) and error.errno in _DISK:
+            except store_faults() as error:
+                if isinstance(error, OSError) and error.errno in DISK:
                     raise
-                advice = _advice(error)
+                advice = advice_for(error)
                 if advice or not waits:
                     advice = advice or f"tried {TRIES} times; run again when it answers"
-                    raise StorageError(f"{where}: {_line(error)} ({advice})") from None
+                    raise StorageError(f"{where}: {line_of(error)} ({advice})") from None
             # All clients of a store that failed would come back in the same moment.
             time.sleep(waits.pop(0) * random.uniform(0.8, 1.2))
 
@@ -290,49 +287,7 @@ def _driver(url: str) -> Any:
     except ImportError as error:
         raise UsageError(f"{url}: pip install s3fs gcsfs for it ({error})") from None
     except ValueError as error:
-        raise UsageError(f"{url}: {_line(error)}") from None
-
-
-def _faults() -> tuple[type[Exception], ...]:
-    """What drivers raise for faults of the store or the way to it."""
-    known = (
-        ("botocore.exceptions", "BotoCoreError"),
-        ("botocore.exceptions", "ClientError"),
-        ("aiohttp", "ClientError"),
-        ("gcsfs.retry", "HttpError"),
-        ("google.auth.exceptions", "GoogleAuthError"),
-    )
-    loaded = [(sys.modules[module], name) for module, name in known if module in sys.modules]
-    return (OSError, *(getattr(module, name) for module, name in loaded))
-
-
-def _advice(error: Exception) -> str:
-    """What to do about a fault that does not pass by itself; "" if it may."""
-    kinds = {kind.__name__ for kind in type(error).__mro__}
-    code = getattr(error, "code", None)  # of gcsfs: the HTTP status
-    if isinstance(error, PermissionError) or str(code) in ("401", "403"):
-        return "wrong credentials, or they do not allow it; see the environment and ~/.aws"
-    if kinds & {"GoogleAuthError", "NoCredentialsError", "PartialCredentialsError"}:
-        return "give credentials in the environment or ~/.aws"
-    if "BotoCoreError" in kinds and not kinds & _MAY_PASS:
-        return "see the address and the settings in the environment and ~/.aws"
-    return ""
-
-
-def _bucket_is_gone(error: BaseException | None) -> bool:
-    """Whether S3 said so; what it said is behind the driver's error, which is that of an object."""
-    while error is not None:
-        response = getattr(error, "response", None)
-        if isinstance(response, dict) and response["Error"].get("Code") == "NoSuchBucket":
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def _line(error: Exception) -> str:
-    """One line of an error, without the number that some put before it."""
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(text.split())[:300] or type(error).__name__
+        raise UsageError(f"{url}: {line_of(error)}") from None
 
 
 def _entry(info: dict[str, Any]) -> Entry:

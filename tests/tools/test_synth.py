@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from avb.pipeline.clip.facemesh import NEAR, Detector, FaceMesh
-from avb.tools.synth import face, make, raw, visemes
+from avb.tools.synth import face, make, raw, raw_lrw1000, visemes
 
 voice = pytest.importorskip("avb.tools.synth.voice")
 pytest.importorskip("espeakng_loader", reason="speech needs the extra prep")
@@ -393,7 +393,7 @@ def test_lrw1000_prints_times_differently_and_joins_on_hundredths(lrw1000: Path)
 
 
 def test_each_lrw1000_wav_is_its_word_and_a_fifth_of_a_second_around(lrw1000: Path) -> None:
-    tree = raw.Tree.of(lrw1000, "A")
+    tree = raw_lrw1000.Tree.of(lrw1000, "A")
     odd = {what.split(",")[0] for what in odd_table(lrw1000).values()}
     good = [row for row in read_rows(tree.info)[1] if row[0] not in odd]
     assert len(good) == 12
@@ -411,7 +411,7 @@ def test_each_lrw1000_wav_is_its_word_and_a_fifth_of_a_second_around(lrw1000: Pa
 
 
 def test_odd_lrw1000_rows_are_odd(lrw1000: Path) -> None:
-    tree, odd = raw.Tree.of(lrw1000, "A"), odd_table(lrw1000)
+    tree, odd = raw_lrw1000.Tree.of(lrw1000, "A"), odd_table(lrw1000)
     split, joined = read_rows(tree.info)
 
     def audio(case: str) -> Path:
@@ -520,7 +520,7 @@ def test_recut_lrw_puts_the_mouth_in_the_fixed_box(grid: Path, tmp_path: Path) -
 def test_recut_lrw1000_keeps_sound_and_frames_together(grid: Path, tmp_path: Path) -> None:
     pytest.importorskip("ai_edge_litert", reason="faces need the extra prep")
     summary = make("lrw1000", tmp_path, clips=60, from_grid=grid)
-    tree = raw.Tree.of(tmp_path, "A")
+    tree = raw_lrw1000.Tree.of(tmp_path, "A")
     rows = read_rows(tree.info)[1]
     # 4 good and 15 odd clips in; the odd ones with whole film and sound and their own words remain.
     usable = 4 + len({"crlf_align", "short_pause", "large_twin", "damaged"})

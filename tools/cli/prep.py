@@ -49,6 +49,9 @@ from avb.tools.cli.prep_options import (
 if TYPE_CHECKING:
     from avb.pipeline.build.plan import Plan
     from avb.pipeline.build.prep import Part, Summary
+    from avb.pipeline.config import Corpus
+    from avb.pipeline.settings import Settings
+    from avb.pipeline.storage.store import Folder
 
 
 class Corpora(Commands):
@@ -134,26 +137,32 @@ def prepare(
     if dry_run:
         show_plan(entry, settings, root, out, as_json)
         return
-    from avb.pipeline.build.prep import prep
-    from avb.pipeline.clip.facemodels import check
-
-    if settings.box == "tracked" and engine == "local":
-        check(settings.tracker)
     if engine == "local":
         jobs = jobs or cores()
-    try:
-        with _bar(as_json) as progress:
-            summary = prep(
-                entry, settings, root, out, jobs=jobs, engine=engine, address=address, part=share,
-                retry_failed=retry_failed, overwrite=overwrite, prune=prune,
-                clip_timeout_s=clip_timeout, progress=progress,
-            )  # fmt: skip
-    except KeyboardInterrupt:
-        rest = " without --overwrite" if overwrite else ""
-        raise KeyboardInterrupt(f"stopped; run the same command again{rest} to go on") from None
+    summary = run_prep(
+        entry, settings, root, out, as_json, jobs=jobs, engine=engine, address=address, part=share,
+        retry_failed=retry_failed, overwrite=overwrite, prune=prune, clip_timeout_s=clip_timeout,
+    )  # fmt: skip
     show_summary(summary, as_json)
     say(f"licence of the data: {entry.licence.name} ({entry.licence.apply})")
     tell_refused(summary, part, max_failures)
+
+
+def run_prep(
+    entry: Corpus, settings: Settings, root: Folder, out: Folder, quiet: bool, **given: Any
+) -> Summary:
+    """`prep` under a progress bar; Ctrl-C says how to go on."""
+    from avb.pipeline.build.prep import prep
+    from avb.pipeline.clip.facemodels import check
+
+    if settings.box == "tracked" and given["engine"] == "local":
+        check(settings.tracker)
+    try:
+        with _bar(quiet) as progress:
+            return prep(entry, settings, root, out, progress=progress, **given)
+    except KeyboardInterrupt:
+        rest = " without --overwrite" if given["overwrite"] else ""
+        raise KeyboardInterrupt(f"stopped; run the same command again{rest} to go on") from None
 
 
 def tell_refused(summary: Summary, part: str | None, max_failures: str | None) -> NoReturn:

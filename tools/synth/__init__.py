@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 if TYPE_CHECKING:
-    from avb.tools.synth import raw
+    from avb.tools.synth import raw_lrw1000
 
 # Whole runs of these take seconds on one core.
 DEFAULT_CLIPS = {"lrw": 60, "lrw1000": 36, "grid": 48}
@@ -55,7 +55,7 @@ def make(
     Raises:
         ValueError: an argument is wrong, or `out` holds something this function did not make.
     """
-    from avb.tools.synth import raw
+    from avb.tools.synth import raw_lrw1000
 
     if corpus not in DEFAULT_CLIPS:
         raise ValueError(f"corpus {corpus!r}: expected one of {sorted(DEFAULT_CLIPS)}")
@@ -65,10 +65,10 @@ def make(
     if wanted < 1:
         raise ValueError(f"clips {wanted}: expected 1 or more")
     folder, began = Path(out), time.perf_counter()
-    tree = raw.Tree.of(folder, layout)
+    tree = raw_lrw1000.Tree.of(folder, layout)
     _claim(folder)
 
-    rows: list[raw.Row] = []
+    rows: list[raw_lrw1000.Row] = []
     if from_grid is None:
         written, listed = _draw(corpus, folder, tree, wanted, odd, seed, rows)
     else:
@@ -78,7 +78,7 @@ def make(
             f"{from_grid}: no clip with 75 frames, six words and a face; nothing re-cut"
         )
     if corpus == "lrw1000":
-        raw.write_index(tree, rows, bom_in="val" if odd else "")
+        raw_lrw1000.write_index(tree, rows, bom_in="val" if odd else "")
     if odd:
         with open(folder / "odd_cases.csv", "w", encoding="utf-8", newline="") as table:
             csv.writer(table, lineterminator="\n").writerows([("what", "case"), *listed])
@@ -95,15 +95,15 @@ def make(
 def _draw(
     corpus: str,
     folder: Path,
-    tree: raw.Tree,
+    tree: raw_lrw1000.Tree,
     clips: int,
     odd: bool,
     seed: int,
-    rows: list[raw.Row],
+    rows: list[raw_lrw1000.Row],
 ) -> tuple[int, list[tuple[str, str]]]:
     """Writes drawn clips; returns how many, and the odd ones with their cases."""
     from avb.tools.synth import odd as odd_cases
-    from avb.tools.synth import raw
+    from avb.tools.synth import raw, raw_lrw1000
 
     if corpus == "grid":
         written = _watch(raw.make_grid(folder, clips, seed), clips)
@@ -111,18 +111,18 @@ def _draw(
     if corpus == "lrw":
         written = _watch(raw.make_lrw(folder, clips, seed), clips)
         return written, odd_cases.odd_lrw(folder, seed) if odd else []
-    written = _watch(raw.make_lrw1000(tree, clips, seed, rows), clips)
+    written = _watch(raw_lrw1000.make_lrw1000(tree, clips, seed, rows), clips)
     return written, odd_cases.odd_lrw1000(tree, rows, seed) if odd else []
 
 
 def _recut(
     corpus: str,
     folder: Path,
-    tree: raw.Tree,
+    tree: raw_lrw1000.Tree,
     clips: int,
     root: Path,
     seed: int,
-    rows: list[raw.Row],
+    rows: list[raw_lrw1000.Row],
 ) -> int:
     """Writes clips cut from real GRID film; returns how many."""
     from avb.tools.synth import recut

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-HEAD_BOX = (-1.5, -2.75, 1.5, 1.05)  # x0 y0 x1 y1 of the head layer
+from avb.tools.synth.shapes import HEAD_BOX, SHIFT, fill, lay_over, oval, shading, stroke
+
 LIP_OPEN = 0.4  # inner-lip distance of a wide open mouth
 _GRAIN = 9  # grey levels
-_SHIFT = 4  # fraction bits of cv2's integer coordinates
 _SHADES = {  # skin, hair in BGR
     "skin": [(168, 196, 232), (150, 182, 222), (122, 158, 204), (92, 128, 176), (62, 92, 138)],
     "hair": [
@@ -107,7 +107,7 @@ def draw(
     if lids > 0.02:
         _draw_lids(head, identity, lids, unit)
     frame = _background(identity, size, mouth, unit).copy()
-    _lay_over(frame, head, (mouth[0] + offset[0], mouth[1] + offset[1]), tilt, unit)
+    lay_over(frame, head, (mouth[0] + offset[0], mouth[1] + offset[1]), tilt, unit)
     return frame
 
 
@@ -168,33 +168,6 @@ def _noise(size: tuple[int, int]) -> list[np.ndarray]:
     ]
 
 
-def _points(xy: np.ndarray, unit: float) -> np.ndarray:
-    """Face units to the head layer's fixed-point px."""
-    px = (xy - np.array(HEAD_BOX[:2])) * unit
-    return np.rint(px * (1 << _SHIFT)).astype(np.int32)
-
-
-def _fill(layer: np.ndarray, xy: np.ndarray, colour: Sequence[float], unit: float) -> None:
-    """Fills a polygon given in face units, with smooth edges."""
-    cv2.fillPoly(layer, [_points(xy, unit)], colour, cv2.LINE_AA, _SHIFT)
-
-
-def _stroke(
-    layer: np.ndarray, xy: np.ndarray, colour: Sequence[float], thick: float, unit: float
-) -> None:
-    """Draws an open line given in face units, at least 1 px thick."""
-    width = max(1, round(thick * unit))
-    cv2.polylines(layer, [_points(xy, unit)], False, colour, width, cv2.LINE_AA, _SHIFT)
-
-
-def _oval(
-    x: float, y: float, rx: float, ry: float, start: float = 0.0, end: float = 360.0
-) -> np.ndarray:
-    """Points of an ellipse's arc, `[N, 2]`, angles in degrees from +x towards +y."""
-    angle = np.radians(np.linspace(start, end, 40))
-    return np.stack([x + rx * np.cos(angle), y + ry * np.sin(angle)], axis=1)
-
-
 def _outline(jaw: float) -> np.ndarray:
     """The face: round above, narrowing towards the chin, `[N, 2]`."""
     angle = np.radians(np.linspace(0, 360, 120, endpoint=False))
@@ -213,14 +186,14 @@ def _head(identity: Identity, unit: float) -> np.ndarray:
     width, height = round((x1 - x0) * unit) * 2, round((y1 - y0) * unit) * 2
     layer = np.zeros((height, width, 4), np.uint8)
     hair, skin = (*identity.hair, 255), (*identity.skin, 255)
-    _fill(layer, _oval(0, -1.15, 1.2, 1.42), hair, scale)
+    fill(layer, oval(0, -1.15, 1.2, 1.42), hair, scale)
     if identity.long_hair:
-        _fill(layer, np.array([(-1.2, -1.1), (1.2, -1.1), (1.3, 0.9), (-1.3, 0.9)]), hair, scale)
+        fill(layer, np.array([(-1.2, -1.1), (1.2, -1.1), (1.3, 0.9), (-1.3, 0.9)]), hair, scale)
     for side in (-1, 1):
-        _fill(layer, _oval(side * 1.02, -0.8, 0.13, 0.3), skin, scale)
-    _fill(layer, _outline(identity.jaw), skin, scale)
-    _fill(layer, _fringe(), hair, scale)
-    picture = layer[..., :3] * _shading(width, height, scale)
+        fill(layer, oval(side * 1.02, -0.8, 0.13, 0.3), skin, scale)
+    fill(layer, _outline(identity.jaw), skin, scale)
+    fill(layer, _fringe(), hair, scale)
+    picture = layer[..., :3] * shading(width, height, scale)
     layer[..., :3] = np.clip(picture, 0, 255)
     _draw_features(layer, identity, scale)
     return cv2.resize(layer, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
@@ -228,31 +201,8 @@ def _head(identity: Identity, unit: float) -> np.ndarray:
 
 def _fringe() -> np.ndarray:
     """Hair over the forehead: the crown down to a soft hairline, `[N, 2]`."""
-    line = _oval(0, -1.45, 0.98, 0.5, 180, 360)
-    return np.concatenate([_oval(0, -1.15, 1.19, 1.41, 195, 345), line[::-1]])
-
-
-def _shading(width: int, height: int, scale: float) -> np.ndarray:
-    """Light from the upper left on an egg with a nose, eye sockets and cheeks, `[H, W, 3]`."""
-    x = (np.arange(width, dtype=np.float32) / scale + HEAD_BOX[0])[None, :]
-    y = (np.arange(height, dtype=np.float32) / scale + HEAD_BOX[1])[:, None]
-
-    def bump(cx: float, cy: float, rx: float, ry: float) -> np.ndarray:
-        return np.exp(-(((x - cx) / rx) ** 2) - ((y - cy) / ry) ** 2)
-
-    nx, ny = x / 1.12, (y + 0.85) / 1.75
-    nz = np.sqrt(np.clip(1 - nx**2 - ny**2, 0.02, 1))
-    light = 0.45 + 0.62 * np.clip(-0.3 * nx - 0.35 * ny + 0.88 * nz, 0, 1)
-    for side in (-1, 1):
-        light -= 0.2 * bump(side * 0.44, -1.2, 0.3, 0.2)
-        light += 0.06 * bump(side * 0.52, -0.55, 0.3, 0.25)
-        light -= 0.1 * bump(side * 0.3, -0.3, 0.08, 0.2)  # folds from nose to mouth
-    light += 0.14 * bump(-0.03, -0.7, 0.08, 0.4) - 0.14 * bump(0.16, -0.65, 0.08, 0.35)
-    light += 0.1 * bump(-0.02, -0.44, 0.13, 0.1) - 0.22 * bump(0.0, -0.27, 0.24, 0.06)
-    light -= 0.06 * bump(0, -0.14, 0.05, 0.1)
-    light -= 0.16 * bump(0, 0.27, 0.3, 0.06) - 0.08 * bump(0, 0.45, 0.22, 0.12)
-    blush = sum(bump(side * 0.6, -0.45, 0.3, 0.25) for side in (-1, 1))
-    return np.stack([light * (1 - 0.07 * blush), light * (1 - 0.05 * blush), light], axis=2)
+    line = oval(0, -1.45, 0.98, 0.5, 180, 360)
+    return np.concatenate([oval(0, -1.15, 1.19, 1.41, 195, 345), line[::-1]])
 
 
 def _draw_features(layer: np.ndarray, identity: Identity, scale: float) -> None:
@@ -261,18 +211,18 @@ def _draw_features(layer: np.ndarray, identity: Identity, scale: float) -> None:
     for side in (-1, 1):
         x = side * 0.44 * identity.eye_gap
         eye = np.concatenate(
-            [_oval(x, -1.15, 0.2, 0.1, 180, 360), _oval(x, -1.15, 0.2, 0.07, 0, 180)]
+            [oval(x, -1.15, 0.2, 0.1, 180, 360), oval(x, -1.15, 0.2, 0.07, 0, 180)]
         )
-        _fill(layer, eye, (232, 234, 236, 255), scale)
-        _fill(layer, _oval(x, -1.155, 0.085, 0.085), (*identity.iris, 255), scale)
-        _fill(layer, _oval(x, -1.155, 0.04, 0.04), (12, 12, 14, 255), scale)
-        _fill(layer, _oval(x - 0.03, -1.185, 0.016, 0.016), (250, 250, 250, 255), scale)
+        fill(layer, eye, (232, 234, 236, 255), scale)
+        fill(layer, oval(x, -1.155, 0.085, 0.085), (*identity.iris, 255), scale)
+        fill(layer, oval(x, -1.155, 0.04, 0.04), (12, 12, 14, 255), scale)
+        fill(layer, oval(x - 0.03, -1.185, 0.016, 0.016), (250, 250, 250, 255), scale)
         for arc, thick in ((eye[:40], 0.03), (eye[40:], 0.012)):
-            _stroke(layer, arc, (*dark, 255), thick, scale)
-        brow = _oval(x + side * 0.02, -1.33, 0.29, 0.12, 200, 340)
+            stroke(layer, arc, (*dark, 255), thick, scale)
+        brow = oval(x + side * 0.02, -1.33, 0.29, 0.12, 200, 340)
         brow = np.concatenate([brow, brow[::-1] + np.array([0, 0.055 * identity.brow])])
-        _fill(layer, brow, (*(0.8 * c for c in identity.hair), 255), scale)
-        _fill(layer, _oval(side * 0.09, -0.33, 0.05, 0.026), (*dark, 255), scale)
+        fill(layer, brow, (*(0.8 * c for c in identity.hair), 255), scale)
+        fill(layer, oval(side * 0.09, -0.33, 0.05, 0.026), (*dark, 255), scale)
 
 
 def _move_jaw(head: np.ndarray, opening: float, unit: float) -> None:
@@ -308,32 +258,32 @@ def _draw_mouth(
 
     inner_top, inner_bottom = upper * arch**0.6, lower * arch**0.6
     lip = [0.45 * c + 0.55 * r for c, r in zip(identity.skin, (78, 62, 160), strict=True)]
-    _fill(
+    fill(
         head,
         between(inner_top - bow, inner_bottom + 0.14 * full * arch**0.7),
         (*(0.86 * c for c in lip), 255),
         unit,
     )
-    shine = _oval(-0.04, lower + 0.07 * full, 0.4 * half, 0.026)
-    _fill(head, shine, (*(min(255, 1.1 * c) for c in lip), 255), unit)
+    shine = oval(-0.04, lower + 0.07 * full, 0.4 * half, 0.026)
+    fill(head, shine, (*(min(255, 1.1 * c) for c in lip), 255), unit)
     if opening > 0.03:
-        _fill(head, between(inner_top, inner_bottom), (24, 18, 38, 255), unit)
+        fill(head, between(inner_top, inner_bottom), (24, 18, 38, 255), unit)
         gap = inner_bottom - inner_top
         teeth = inner_top + np.minimum(0.05 * arch, 0.25 * gap)
-        _fill(head, between(inner_top, teeth), (168, 178, 186, 255), unit)
+        fill(head, between(inner_top, teeth), (168, 178, 186, 255), unit)
     else:
-        _stroke(head, curve(0.012 * arch), (*(0.5 * c for c in lip), 255), 0.02, unit)
+        stroke(head, curve(0.012 * arch), (*(0.5 * c for c in lip), 255), 0.02, unit)
 
 
 def _draw_lids(head: np.ndarray, identity: Identity, closed: float, unit: float) -> None:
     """Upper lids drawn down over the eyes."""
     for side in (-1, 1):
         x = side * 0.44 * identity.eye_gap
-        rim = _oval(x, -1.15, 0.2, 0.1, 180, 360)
+        rim = oval(x, -1.15, 0.2, 0.1, 180, 360)
         edge = rim[::-1].copy()
         edge[:, 1] += closed * 0.17 * np.sin(np.linspace(0, math.pi, len(edge)))
-        _fill(head, np.concatenate([rim, edge]), (*(0.82 * c for c in identity.skin), 255), unit)
-        _stroke(head, edge, (*(0.35 * c for c in identity.skin), 255), 0.02, unit)
+        fill(head, np.concatenate([rim, edge]), (*(0.82 * c for c in identity.skin), 255), unit)
+        stroke(head, edge, (*(0.35 * c for c in identity.skin), 255), 0.02, unit)
 
 
 def backdrop(identity: Identity, size: tuple[int, int]) -> np.ndarray:
@@ -354,37 +304,16 @@ def _background(
     """Wall, shoulders and neck, uint8 BGR `[H, W, 3]`."""
     frame = backdrop(identity, size)
 
-    def fill(xy: np.ndarray, colour: Sequence[float]) -> None:
-        px = np.rint((xy * unit + np.array(mouth)) * (1 << _SHIFT)).astype(np.int32)
-        cv2.fillPoly(frame, [px], colour, cv2.LINE_AA, _SHIFT)
+    def paint(xy: np.ndarray, colour: Sequence[float]) -> None:
+        px = np.rint((xy * unit + np.array(mouth)) * (1 << SHIFT)).astype(np.int32)
+        cv2.fillPoly(frame, [px], colour, cv2.LINE_AA, SHIFT)
 
-    fill(_oval(0, 2.6, 2.5, 1.5), identity.shirt)
-    fill(_oval(0, 1.2, 0.66, 0.55), [0.72 * c for c in identity.skin])
-    fill(
+    paint(oval(0, 2.6, 2.5, 1.5), identity.shirt)
+    paint(oval(0, 1.2, 0.66, 0.55), [0.72 * c for c in identity.skin])
+    paint(
         np.array([(-0.62, 0), (0.62, 0), (0.66, 1.2), (-0.66, 1.2)]),
         [0.72 * c for c in identity.skin],
     )
-    fill(_oval(0, 0.35, 0.63, 0.62, 0, 180), [0.5 * c for c in identity.skin])  # the chin's shadow
+    paint(oval(0, 0.35, 0.63, 0.62, 0, 180), [0.5 * c for c in identity.skin])  # the chin's shadow
     frame = cv2.GaussianBlur(frame, (0, 0), 0.05 * unit)
     return frame
-
-
-def _lay_over(
-    frame: np.ndarray, head: np.ndarray, mouth: tuple[float, float], tilt: float, unit: float
-) -> None:
-    """Lays the head over the frame in place, its origin at `mouth` px, turned by `tilt` degrees."""
-    x0, y0 = (
-        math.floor(m + b * unit - 0.1 * unit) for m, b in zip(mouth, HEAD_BOX[:2], strict=True)
-    )
-    x1, y1 = (
-        math.ceil(m + b * unit + 0.1 * unit) for m, b in zip(mouth, HEAD_BOX[2:], strict=True)
-    )
-    x0, y0, x1, y1 = max(x0, 0), max(y0, 0), min(x1, frame.shape[1]), min(y1, frame.shape[0])
-    origin = (-HEAD_BOX[0] * unit, -HEAD_BOX[1] * unit)
-    matrix = np.asarray(cv2.getRotationMatrix2D(origin, tilt, 1.0), np.float64)
-    matrix[:, 2] = matrix[:, 2] + np.array(mouth) - origin - (x0, y0)
-    warped = np.asarray(cv2.warpAffine(head, matrix, (x1 - x0, y1 - y0)))
-    patch = frame[y0:y1, x0:x1]
-    clear = cv2.cvtColor(255 - warped[..., 3], cv2.COLOR_GRAY2BGR)
-    # The head's colours hold its alpha already, so that smooth edges are drawn without a halo.
-    patch[...] = cv2.add(cv2.multiply(patch, clear, scale=1 / 255), warped[..., :3])

@@ -16,7 +16,16 @@ import cv2
 import numpy as np
 
 from avb.tools.synth import face, media, raw
-from avb.tools.synth.raw import Clip, Row
+from avb.tools.synth.raw import Clip
+from avb.tools.synth.raw_lrw1000 import (
+    MANDARIN,
+    MARGIN,
+    Row,
+    Tree,
+    folder_name,
+    save_segment,
+    segment_clip,
+)
 
 Odd = list[tuple[str, str]]
 _Breaker = Callable[[Path, Clip], None]
@@ -179,7 +188,7 @@ def odd_lrw(out: Path, seed: int) -> Odd:
 # LRW-1000 -----------------------------------------------------------------------------------------
 
 
-def odd_lrw1000(tree: raw.Tree, rows: list[Row], seed: int) -> Odd:
+def odd_lrw1000(tree: Tree, rows: list[Row], seed: int) -> Odd:
     """Adds odd folders to LRW-1000, their rows to `rows`, and says in which index a BOM belongs.
 
     Returns:
@@ -191,10 +200,10 @@ def odd_lrw1000(tree: raw.Tree, rows: list[Row], seed: int) -> Odd:
         times = f"{row.start / 100:.2f},{row.end / 100:.2f}"
         listed.append((f"{row.folder},{row.pinyin},{times}", case))
 
-    words = list(raw.MANDARIN[:6])
+    words = list(MANDARIN[:6])
     written = [word for word, _ in words]
-    folder = raw.folder_name(seed, 900)
-    good = raw.save_segment(tree, raw.segment_clip(words, 300, seed), folder, "trn", written)
+    folder = folder_name(seed, 900)
+    good = save_segment(tree, segment_clip(words, 300, seed), folder, "trn", written)
     gap = (good[0].start + good[0].end) // 2 // 4 + 1
     (tree.images / folder / f"{gap}.jpg").unlink()
     note(good[0], "frame_missing")
@@ -208,19 +217,19 @@ def odd_lrw1000(tree: raw.Tree, rows: list[Row], seed: int) -> Odd:
     media.write_wav(wav, media.read_wav(wav)[:-30])
     note(good[4], "audio_30_short")
 
-    lost = raw.folder_name(seed, 901)
-    new = raw.save_segment(tree, raw.segment_clip(words[:2], 301, seed), lost, "trn", written[:2])
+    lost = folder_name(seed, 901)
+    new = save_segment(tree, segment_clip(words[:2], 301, seed), lost, "trn", written[:2])
     shutil.rmtree(tree.images / lost)
     for row in new:
         note(row, "folder_missing")
     rows += new
 
     for index, case in ((902, "early_cut"), (903, "early_zero_filled")):
-        clip = _begin_early(raw.segment_clip(words[:2], index, seed))
-        row, other = raw.save_segment(tree, clip, raw.folder_name(seed, index), "trn", written[:2])
+        clip = _begin_early(segment_clip(words[:2], index, seed))
+        row, other = save_segment(tree, clip, folder_name(seed, index), "trn", written[:2])
         if case == "early_zero_filled":
             wav = tree.audio / f"{row.audio}.wav"
-            missing = (raw.MARGIN - row.start) * 160
+            missing = (MARGIN - row.start) * 160
             media.write_wav(wav, np.pad(media.read_wav(wav), (missing, 0)))
         note(row, case)
         rows += [row, other]

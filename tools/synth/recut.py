@@ -18,7 +18,7 @@ import numpy as np
 
 from avb.pipeline.clip.facemesh import FaceMesh
 from avb.pipeline.clip.facemesh_mediapipe import quiet
-from avb.tools.synth import raw
+from avb.tools.synth import raw, raw_lrw1000
 from avb.tools.synth.raw import Clip
 from avb.tools.synth.voice import SAMPLE_RATE, Span
 
@@ -184,7 +184,7 @@ def cut_segment(clip: Clip, seen: Face, seed: int) -> Clip:
 
 
 def make_lrw1000(
-    tree: raw.Tree, root: Path, clips: int, seed: int, rows: list[raw.Row]
+    tree: raw_lrw1000.Tree, root: Path, clips: int, seed: int, rows: list[raw_lrw1000.Row]
 ) -> Iterator[str]:
     """Writes LRW-1000 from GRID but for its index; fills `rows`, yields the name of each word."""
     reader, pattern = _Reader(), ("trn", "val", "tst", "trn", "trn", "trn")
@@ -200,9 +200,9 @@ def make_lrw1000(
         end_s = len(clip.frames) / FPS - 0.2
         words = [w for w in clip.words if w[1] >= 0.2 and w[2] <= end_s][: min(each, left)]
         cut = cut_segment(Clip(clip.frames, clip.samples, words), seen, seed + folder)
-        name = raw.folder_name(seed, folder)
+        name = raw_lrw1000.folder_name(seed, folder)
         split = pattern[folder % len(pattern)]
-        new = raw.save_segment(tree, cut, name, split, [w.upper() for w, _, _ in words])
+        new = raw_lrw1000.save_segment(tree, cut, name, split, [w.upper() for w, _, _ in words])
         rows += new
         folder += 1
         yield from (f"{row.folder}/{row.pinyin}" for row in new)

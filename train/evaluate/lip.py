@@ -17,23 +17,8 @@ def measure(evaluation: Evaluation, unseen_talkers: bool = False) -> dict[str, A
 
     With `unseen_talkers`, intervals draw talkers. Films without sound count in no figure of sound.
     """
-    model, recipe, index = evaluation.model, evaluation.recipe, evaluation.index
-    found: dict[str, list[Tensor]] = {"video": [], "mirrored": [], "audio": []}
-    labels: list[int] = []
-    keys: list[str] = []
-    talkers: list[str | None] = []
-    for batch, inputs in evaluation.batches():
-        lengths = inputs.ragged_lengths
-        output = model(inputs.video_BCTHW, inputs.mel_BFM, lengths, inputs.boundary_BT)
-        mirrored = model(inputs.video_BCTHW.flip(-1), None, lengths, inputs.boundary_BT)
-        found["video"].append(finite(output.logits).float().cpu())
-        found["mirrored"].append(finite(output.logits + mirrored.logits).float().cpu())
-        if output.real_logits is not None:
-            found["audio"].append(finite(output.real_logits).float().cpu())
-        labels += batch.label_id.tolist()
-        keys += batch.keys
-        talkers += batch.speakers
-    logits = {name: torch.cat(parts).numpy() for name, parts in found.items() if parts}
+    recipe, index = evaluation.recipe, evaluation.index
+    logits, labels, keys, talkers = _one_pass(evaluation)
     mute = {index.key(row) for row in evaluation.rows if index.no_audio[row]}
     heard = np.array([key.split("#")[0] not in mute for key in keys])
     if not heard.any():
@@ -83,3 +68,27 @@ def measure(evaluation: Evaluation, unseen_talkers: bool = False) -> dict[str, A
             )
         ],
     }
+
+
+def _one_pass(
+    evaluation: Evaluation,
+) -> tuple[dict[str, Any], list[int], list[str], list[str | None]]:
+    """Logits by what was looked at, [clips, classes]; labels, keys and talkers of the clips."""
+    model = evaluation.model
+    logits: dict[str, list[Tensor]] = {"video": [], "mirrored": [], "audio": []}
+    labels: list[int] = []
+    keys: list[str] = []
+    talkers: list[str | None] = []
+    for batch, inputs in evaluation.batches():
+        lengths = inputs.ragged_lengths
+        output = model(inputs.video_BCTHW, inputs.mel_BFM, lengths, inputs.boundary_BT)
+        mirrored = model(inputs.video_BCTHW.flip(-1), None, lengths, inputs.boundary_BT)
+        logits["video"].append(finite(output.logits).float().cpu())
+        logits["mirrored"].append(finite(output.logits + mirrored.logits).float().cpu())
+        if output.real_logits is not None:
+            logits["audio"].append(finite(output.real_logits).float().cpu())
+        labels += batch.label_id.tolist()
+        keys += batch.keys
+        talkers += batch.speakers
+    arrays = {name: torch.cat(parts).numpy() for name, parts in logits.items() if parts}
+    return arrays, labels, keys, talkers
