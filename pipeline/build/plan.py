@@ -305,9 +305,9 @@ def read_plan(path: Path) -> Plan:
     except (pa.ArrowException, KeyError, ValueError) as error:
         line = str(error).splitlines()[0]
         raise UsageError(f"{path}: no plan of avb prep, or damaged ({line}); remove it") from None
-    if head["schema"] != FORMAT:
+    if (written := head.get("schema", 1)) != FORMAT:
         raise UsageError(
-            f"{path}: of shards of format {head['schema']}, now it is {FORMAT}: readers take them"
+            f"{path}: of shards of format {written}, now it is {FORMAT}: readers take them"
             " as they are; to make them anew give another --out, or --overwrite"
         )
     return Plan(

@@ -91,14 +91,15 @@ def test_killed_before_the_rename_leaves_no_final_file(tmp_path: Path, call: str
     # The process kills itself at the call named: all is written, nothing is published.
     script = f"""
 import os, signal, sys
-from avb.pipeline.shards import tar as shard
+from avb.pipeline.files import write_atomic
+from avb.pipeline.shards.tar import ShardWriter
 def die(*_): os.kill(os.getpid(), signal.SIGKILL)
 os.{call} = die
 if sys.argv[1] == "tar":
-    with shard.ShardWriter(sys.argv[2]) as writer:
+    with ShardWriter(sys.argv[2]) as writer:
         writer.write("s1/a", {{"json": b"{{}}"}})
 else:
-    shard.write_atomic(sys.argv[2], b"new")
+    write_atomic(sys.argv[2], b"new")
 """
     for kind in ("file", "tar"):
         path = tmp_path / f"{kind}.bin"
