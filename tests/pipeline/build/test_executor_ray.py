@@ -260,7 +260,7 @@ def test_flags_that_do_not_go_together_are_one_line(
     monkeypatch.chdir(tmp_path)
     assert avb("--address", "auto") == (2, "avb: --address is for --engine ray\n")
     code, text = avb("--engine", "spark")
-    assert code == 2 and "'--engine': 'spark' is not one of 'local', 'ray'" in text
+    assert code == 2 and "'spark' is not one of 'local', 'ray'" in text
     pytest.importorskip("ray", reason="needs the extra ray")
     code, text = avb("--engine", "ray", "--address", "ray://head:10001")
     assert code == 2 and "host:port of a Ray head, or auto" in text
