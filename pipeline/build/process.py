@@ -116,13 +116,14 @@ def _cut(
         blocks = follower.follow(frames)
     else:
         blocks = still(frames, functools.partial(_boxes, settings))
-    parts: dict[str, list[np.ndarray]] = {kind: [] for kind in settings.crops}
-    boxes: dict[str, list[np.ndarray]] = {kind: [] for kind in settings.crops}
+    crops: dict[str, np.ndarray] = {}
+    boxes: dict[str, np.ndarray] = {}
     for block in blocks:
         with clock("crop"):
             for kind, spec in settings.crops.items():
-                parts[kind].append(crop.cut(block.frames, block.boxes[kind], spec))
-                boxes[kind].append(block.boxes[kind])
+                pictures = crop.cut(block.frames, block.boxes[kind], spec)
+                crops[kind] = _extended(crops.get(kind), pictures)
+                boxes[kind] = _extended(boxes.get(kind), block.boxes[kind])
                 if crop.leaves_picture(block.boxes[kind], *block.frames[0].shape):
                     flags.add("edge_padded")
     misses = 0
@@ -131,12 +132,17 @@ def _cut(
         misses = follower.misses
         flags |= {"face_gaps"} if misses else set()
         flags |= {"turned"} if follower.turns else set()
-    return _joined(parts), _joined(boxes), misses
+    return crops, boxes, misses
 
 
-def _joined(parts: dict[str, list[np.ndarray]]) -> dict[str, np.ndarray]:
-    """The parts of each kind in one array; they are let go as they are taken."""
-    return {kind: np.concatenate(parts.pop(kind)) for kind in list(parts)}
+def _extended(whole: np.ndarray | None, block: np.ndarray) -> np.ndarray:
+    """`whole` with `block` behind it, grown in place: a long film is never there twice."""
+    if whole is None:
+        return np.array(block)
+    start = len(whole)
+    whole.resize((start + len(block), *whole.shape[1:]), refcheck=False)
+    whole[start:] = block
+    return whole
 
 
 def _picture_flags(height: int, width: int, settings: Settings) -> set[str]:
