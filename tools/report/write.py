@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,11 @@ from typing import Any
 from avb.pipeline.errors import UsageError
 from avb.pipeline.files import open_atomic, write_atomic
 from avb.pipeline.storage.store import Folder
-from avb.tools.cli.console import say
 from avb.tools.report.runs import Run, load_run, load_runs
 from avb.tools.report.style import drawing, need
 
 SUFFIXES = (".png", ".pdf")
+log = logging.getLogger(__name__)
 
 
 def report(
@@ -41,7 +42,7 @@ def report(
     except OSError as error:
         raise UsageError(f"{out}: cannot be written ({error.strerror})") from None
     evaluated = sum(len(run.results) for run in runs)
-    say(f"{out}: {len(runs)} runs, {evaluated} evaluations, {len(text) / 1e6:.1f} MB")
+    log.info(f"{out}: {len(runs)} runs, {evaluated} evaluations, {len(text) / 1e6:.1f} MB")
 
 
 def plot(
@@ -74,7 +75,7 @@ def plot(
         raise UsageError(f"{folder}: no figure {figure}: {reason}") from None
     except OSError as error:
         raise UsageError(f"{out}: cannot be written ({error.strerror})") from None
-    say(f"{figure} of {run.name} drawn to {out}")
+    log.info(f"{figure} of {run.name} drawn to {out}")
 
 
 def _draw(run: Run, figure: str, examples: Callable[[], Any], clip: int) -> Any:
