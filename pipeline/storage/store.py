@@ -11,8 +11,10 @@ import base64
 import contextlib
 import errno
 import hashlib
+import os
 import random
 import re
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -288,6 +290,15 @@ def _driver(url: str) -> Any:
         raise UsageError(f"{url}: pip install s3fs gcsfs for it ({error})") from None
     except ValueError as error:
         raise UsageError(f"{url}: {line_of(error)}") from None
+
+
+def _forget_loop() -> None:
+    """In a forked process: do not wait for fsspec's thread, which stayed in the first one."""
+    if "fsspec.asyn" in sys.modules:
+        sys.modules["fsspec.asyn"].reset_lock()
+
+
+os.register_at_fork(after_in_child=_forget_loop)  # as newer ones than fsspec 2025.2 do
 
 
 def _entry(info: dict[str, Any]) -> Entry:

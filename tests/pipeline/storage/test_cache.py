@@ -126,17 +126,18 @@ def _read_all(cache: Cache, store: Store, first: int, failed: Any) -> None:
 
 def test_processes_share_it(shards: Any, tmp_path: Path) -> None:
     """Three processes, room for three objects of eight: every read is right, the size is kept."""
+    assert shards.store.size("0.tar") == SIZE  # a reader of shards, too, has asked before it forks
     cache = Cache(tmp_path / "cache", 3 * SIZE)
     context = multiprocessing.get_context("fork")
     failed = context.Event()
     workers = [
-        context.Process(target=_read_all, args=(cache, shards.store, first, failed))
+        context.Process(target=_read_all, args=(cache, shards.store, first, failed), daemon=True)
         for first in range(3)
     ]
     for worker in workers:
         worker.start()
-    most = 0
-    while any(worker.is_alive() for worker in workers):
+    most, deadline = 0, time.monotonic() + 120
+    while any(worker.is_alive() for worker in workers) and time.monotonic() < deadline:
         if (cache.folder / "objects").is_dir():
             most = max(most, len(kept(cache)))
         time.sleep(0.002)
