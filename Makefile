@@ -86,11 +86,11 @@ ray: env
 # Ranges of pyproject.toml: the oldest of all on the oldest Python, and the newest on the newest.
 ends: env
 	$(BIN)/pip install --quiet uv  # pip takes minutes to find versions that go together
-	$(OLDEST) -m venv build/oldest
+	$(OLDEST) -m venv --clear build/oldest  # what an earlier run left would not be the oldest
 	build/oldest/bin/python tests/floors.py '$(filter-out export,$(subst $(comma), ,$(EXTRAS)))' > build/oldest.txt
 	$(BIN)/uv pip install --python build/oldest/bin/python -r build/oldest.txt
 	$(BIN)/uv pip install --python build/oldest/bin/python --no-deps -e .
-	$(NEWEST) -m venv build/newest
+	$(NEWEST) -m venv --clear build/newest
 	$(BIN)/uv pip install --python build/newest/bin/python --upgrade -e '.[$(EXTRAS)]'
 	for end in oldest newest; do build/$$end/bin/pip check \
 	&& build/$$end/bin/avb models fetch \
