@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,11 @@ import numpy as np
 from avb.pipeline.config import Corpus, load_corpora
 from avb.pipeline.errors import UsageError
 from avb.pipeline.storage.store import Folder
-from avb.pipeline.stream.batch import Batch
 from avb.pipeline.stream.index import Index, load_index
-from avb.pipeline.stream.stream import Stream
-from avb.train.recipe import Recipe, Task, load_recipe, make_recipe
+from avb.train.recipe import Recipe
+from avb.train.recipe_file import load_recipe, make_recipe
 from avb.train.split import Parts, default_split, usable_rows
-from avb.train.tasks import find_task
+from avb.train.tasks.task import find_task
 
 
 def open_shards(folder: Folder, datasets: Path | None = None) -> tuple[Index, Corpus]:
@@ -37,7 +35,7 @@ def open_shards(folder: Folder, datasets: Path | None = None) -> tuple[Index, Co
 
 
 def resolve(
-    task: Task, index: Index, corpus: Corpus, recipe: str, overrides: list[str],
+    task: str, index: Index, corpus: Corpus, recipe: str, overrides: list[str],
     unit: str | None = None, split: str | None = None, steps: int | None = None,
     seed: int | None = None,
 ) -> Recipe:  # fmt: skip
@@ -114,32 +112,3 @@ def steps_in(epochs: float, index: Index, parts: Parts, recipe: Recipe) -> int:
     rows = parts.rows["train"]
     samples = len(index.timed_words(rows)[1]) if recipe.unit == "word" else len(rows)
     return math.ceil(epochs * samples / recipe.batch_size)
-
-
-def open_stream(index: Index, **options: Any) -> Stream:
-    """A reader of the shards.
-
-    Raises:
-        UsageError: there is nothing to read, or not what is asked for.
-    """
-    try:
-        return Stream(index, **options)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-
-
-def readable(batches: Iterable[Batch]) -> Iterator[Batch]:
-    """The same batches; a missing or damaged shard becomes one line.
-
-    Raises:
-        UsageError: a sample cannot be read.
-    """
-    iterator = iter(batches)
-    while True:
-        try:
-            batch = next(iterator)
-        except StopIteration:
-            return
-        except (ValueError, OSError) as error:
-            raise UsageError(f"{error} (avb verify finds every fault)") from None
-        yield batch

@@ -20,7 +20,7 @@ from avb.pipeline.stream.assemble import WORD_FRAMES
 from avb.pipeline.stream.index import Ints
 from avb.train.device import free_bytes
 from avb.train.recipe import Recipe
-from avb.train.tasks import Inputs, Scaling, find_task
+from avb.train.tasks.task import Inputs, Scaling, find_task
 
 # Words of a device's name, and its dense bfloat16 peak in TFLOP/s by NVIDIA's data sheets (float16
 # for V100, whose tensor cores know no other). The first line whose words are all there counts.

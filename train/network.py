@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,54 +11,13 @@ from torch import Tensor, nn
 
 from avb.pipeline.errors import UsageError, one_line
 from avb.pipeline.parse import checked
-from avb.pipeline.stream.batch import Batch
-from avb.pipeline.stream.index import Index, Ints
 from avb.train import checkpoint
-from avb.train.data import open_stream, readable
-from avb.train.recipe import Recipe, make_recipe
-from avb.train.tasks import Inputs, Scaling, Task, find_task
+from avb.train.recipe import Recipe
+from avb.train.recipe_file import make_recipe
+from avb.train.tasks.task import Scaling, find_task
 
 #: In so many ways constructors and torch say that values and weights do not go together.
 BAD_STATE = (KeyError, TypeError, AttributeError, ValueError, RuntimeError, IndexError)
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """A model in evaluation mode on `device`, and the stored clips that it is given.
-
-    Attributes:
-        recipe, scaling: of its training.
-        rows: of the index.
-    """
-
-    model: nn.Module
-    recipe: Recipe
-    scaling: Scaling
-    index: Index
-    rows: Ints
-    device: torch.device
-
-    @property
-    def task(self) -> Task:
-        """What it was trained for."""
-        return find_task(self.recipe.task)
-
-    def batches(
-        self, audio: bool = False, rank: int = 0, world: int = 1
-    ) -> Iterator[tuple[Batch, Inputs]]:
-        """Every row once, in a fixed order, as stored and as the model takes it.
-
-        Args:
-            audio: whether the stored batches hold sound.
-            rank, world: of several processes, each has its share.
-        """
-        stream = open_stream(
-            self.index, rows=self.rows, batch_size=self.recipe.batch_size, once=True, workers=0,
-            crops=(self.recipe.crop,), unit=self.recipe.unit, audio=audio, rank=rank, world=world,
-        )  # fmt: skip
-        task = self.task
-        for batch in readable(stream):
-            yield batch, task.prepare(batch, self.recipe, self.scaling, self.device, train=False)
 
 
 @dataclass(frozen=True)

@@ -7,18 +7,12 @@ class. `--set key=value` overrides one value, `model.slots=0` one of a mapping.
 from __future__ import annotations
 
 import dataclasses
-import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from avb.pipeline.errors import UsageError, shown
-from avb.pipeline.parse import checked, parse_yaml, read_yaml
-
-Task = str  # a name that `find_task` knows
-FOLDER = Path(__file__).parent / "recipes"
+from avb.pipeline.parse import checked, expect_keys
 
 _COUNTS = "shrink batch_size accumulate steps validate_every buffer".split()
 _MOST = 10**9
@@ -26,6 +20,10 @@ _SHARES = "flip momentum ema label_smoothing teacher_ratio".split()
 #: Least and most of the numbers of a recipe; others are 0 or more.
 LIMITS = dict.fromkeys(_COUNTS, (1, _MOST)) | dict.fromkeys(_SHARES, (0, 1))
 LIMITS["seed"] = (0, (1 << 23) - 1)  # beside the step, in the 64 bits of torch's seed
+#: Most of the sizes of a model, and of its layers: those are built before weights are looked at.
+MOST_OF_A_MODEL, MOST_LAYERS = 1 << 24, 100
+#: Arguments of the models that may be 0.
+NONE_AT_ALL = ("slots", "blocks", "units")
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ class Recipe:
         seed: decides weights, order and augmentation.
     """
 
-    task: Task
+    task: str
     corpus: str = "lrw"
     unit: Literal["clip", "word"] = "clip"
     crop: Literal["lips", "face"] = "lips"
@@ -128,49 +126,6 @@ class Recipe:
         return dataclasses.asdict(self)
 
 
-def names(task: str) -> list[str]:
-    """Names of the recipes of a task that come with the package."""
-    return sorted(path.stem for path in (FOLDER / task).glob("*.yaml"))
-
-
-def load_recipe(task: Task, name: str, overrides: list[str] | None = None) -> Recipe:
-    """The recipe `name` of a task, or the file of that name, with `key=value` overrides.
-
-    Raises:
-        UsageError: no such recipe, or a key or value is wrong; the nearest right one is named.
-    """
-    path = FOLDER / task / f"{name}.yaml"
-    if not path.is_file():
-        path = Path(name)
-    if not path.is_file():
-        near = difflib.get_close_matches(name, names(task), 1, 0.0)
-        raise UsageError(
-            f"no recipe {name!r} for {task}; did you mean {near[0] if near else '?'}? Recipes:"
-            f" {', '.join(names(task))}, or a file"
-        )
-    raw = read_yaml(path) or {}
-    if not isinstance(raw, dict):
-        raise UsageError(f"{path}: expected a mapping, found {type(raw).__name__}")
-    for text in overrides or []:
-        _override(raw, text)
-    return make_recipe(task, raw, path.name)
-
-
-def make_recipe(task: Task, raw: dict[str, Any], where: str) -> Recipe:
-    """A checked recipe from a plain mapping.
-
-    Raises:
-        UsageError: a key or value is wrong, or the recipe is another task's.
-    """
-    from avb.train.tasks import find_task
-
-    recipe: Recipe = checked(Recipe, {"task": task} | raw, where)
-    if recipe.task != task:
-        raise UsageError(f"{where} is a recipe for {recipe.task}, not for {task}")
-    find_task(task).check_model(recipe.model, where)
-    return recipe
-
-
 def _check_limits(values: Any) -> None:
     """Refuse numbers of a recipe that cannot be."""
     for name, value in vars(values).items():
@@ -181,17 +136,21 @@ def _check_limits(values: Any) -> None:
             raise ValueError(f"{name} {shown(value)}: expected {wanted}")
 
 
-def _override(raw: dict[str, Any], text: str) -> None:
-    """Apply one `key=value` or `mapping.key=value`; the value is read as YAML."""
-    key, sign, value = text.partition("=")
-    if not sign:
-        raise UsageError(f"--set {text}: expected key=value")
-    *path, last = key.strip().split(".")
-    for part in path:
-        raw = raw.setdefault(part, {})
-        if not isinstance(raw, dict):
-            raise UsageError(f"--set {text}: {part} is no mapping")
-    try:
-        raw[last] = parse_yaml(value)
-    except yaml.YAMLError:
-        raise UsageError(f"--set {text}: {value!r} is not valid YAML") from None
+def check_arguments(kind: Any, values: Mapping[str, Any], name: str, where: str) -> Any:
+    """The config of a model, made of values of a recipe; `name` is where they stand in it.
+
+    Raises:
+        UsageError: a key, a type or a size is wrong.
+    """
+    fields = [f"{name}.{field.name}" for field in dataclasses.fields(kind)]
+    expect_keys([f"{name}.{key}" for key in values], fields, where)
+    config = checked(kind, values, f"{where}: {name}")
+    for key, value in vars(config).items():
+        least = 0 if key in NONE_AT_ALL else 1
+        most = MOST_LAYERS if key in ("blocks", "units") else MOST_OF_A_MODEL
+        if isinstance(value, float):
+            least, most = -(10**9), 10**9
+        if type(value) in (int, float) and not least <= value <= most:
+            wanted = f"{least} or more" if value < least else f"{least} to {most}"
+            raise UsageError(f"{where}: {name}.{key} {shown(value)}: expected {wanted}")
+    return config

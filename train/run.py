@@ -22,8 +22,9 @@ from avb.train import checkpoint
 from avb.train.log import Metrics
 from avb.train.network import BAD_STATE, saved
 from avb.train.optimizer import learning_rate, load_optimizer, make_optimizer
-from avb.train.recipe import Recipe, make_recipe
-from avb.train.tasks import Scaling, Task, find_task, scaling_of
+from avb.train.recipe import Recipe
+from avb.train.recipe_file import make_recipe
+from avb.train.tasks.task import Scaling, Task, find_task, scaling_of
 
 
 @dataclass

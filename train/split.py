@@ -14,7 +14,7 @@ from avb.pipeline.config import HASH_PARTS, Corpus, Split, find_split, name_hash
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index, Ints, Row
 from avb.train.recipe import Recipe
-from avb.train.tasks import find_task
+from avb.train.tasks.task import find_task
 
 PARTS = ("train", "val", "test")
 TALKER = re.compile(r"^s(\d{1,2})$")

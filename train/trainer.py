@@ -24,17 +24,16 @@ from avb.models.memory import Losses
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.batch import Batch
 from avb.pipeline.stream.index import Index
-from avb.train.data import open_stream, readable
+from avb.train.batches import open_stream, readable
 from avb.train.device import autocast, peak_gib
 from avb.train.distributed import global_sum, join_processes
 from avb.train.flops import check_room, seconds_at_peak
 from avb.train.log import Pace, held
-from avb.train.network import Evaluation
 from avb.train.recipe import Recipe
 from avb.train.run import Run, open_log, progress, restore, save, seed_step, start
 from avb.train.signals import Leave, Preempted, stop_signals
 from avb.train.split import Parts
-from avb.train.tasks import Inputs, Task
+from avb.train.tasks.task import Evaluation, Inputs, Task
 
 LOG_EVERY = 20  # steps between two lines of metrics
 

@@ -15,8 +15,8 @@ from avb.pipeline.config import load_corpora
 from avb.pipeline.settings import settings_for
 from avb.tools.synth import face
 from avb.train import checkpoint
-from avb.train.recipe import make_recipe
-from avb.train.tasks import Scaling, find_task
+from avb.train.recipe_file import make_recipe
+from avb.train.tasks.task import Scaling, find_task
 
 MODEL = {"width": 8, "blocks": 0, "audio_dim": 16, "audio_width": 8, "hidden": 16}
 SPEECH = {"decoder": "synchronous", "decoder_sizes": {"width": 16, "units": 1, "post_width": 16}}

@@ -17,8 +17,9 @@ from typer.testing import CliRunner
 from avb.pipeline.stream.batch import Batch
 from avb.tools.cli import app
 from avb.train import augment, checkpoint
-from avb.train.recipe import Recipe, make_recipe
-from avb.train.tasks import Scaling, find_task
+from avb.train.recipe import Recipe
+from avb.train.recipe_file import make_recipe
+from avb.train.tasks.task import Scaling, find_task
 
 MODEL = {"slots": 8, "width": 8, "blocks": 1, "audio_dim": 16, "audio_width": 8, "hidden": 16}
 SPEECH = MODEL | {"decoder": "synchronous", "decoder_sizes": {"width": 32, "post_width": 32}}

@@ -33,8 +33,8 @@ from avb.tools.infer.model import Trained, load_trained
 from avb.tools.infer.video import BadVideo, pictures, probe
 from avb.tools.synth import face
 from avb.train import checkpoint
-from avb.train.recipe import make_recipe
-from avb.train.tasks import Scaling, find_task
+from avb.train.recipe_file import make_recipe
+from avb.train.tasks.task import Scaling, find_task
 
 pytest.importorskip("ai_edge_litert", reason="faces are tracked with the extra prep")
 ffmpeg = pytest.importorskip("ffmpeg")

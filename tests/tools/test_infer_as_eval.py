@@ -28,7 +28,7 @@ from avb.tools.infer.speech import make_mels
 from avb.tools.infer.video import probe
 from avb.tools.synth import make
 from avb.train.evaluate.speech import reconstruct
-from avb.train.network import Evaluation
+from avb.train.tasks.task import Evaluation
 
 MODEL: dict[str, Any] = {
     "slots": 8, "width": 8, "blocks": 1, "audio_dim": 16, "audio_width": 8, "hidden": 16,

@@ -31,7 +31,7 @@ from avb.tools.report.runs import load_run, load_runs
 from avb.train import trainer
 from avb.train.evaluate import speech as eval_l2s
 from avb.train.evaluate.evaluate import evaluate
-from avb.train.recipe import make_recipe
+from avb.train.recipe_file import make_recipe
 from avb.train.split import split_rows
 
 pytest.importorskip("matplotlib", reason="figures need the extra report")

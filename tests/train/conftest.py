@@ -12,7 +12,8 @@ from avb.pipeline.config import load_corpora
 from avb.pipeline.settings import settings_for
 from avb.pipeline.stream.index import Index, load_index
 from avb.tools.synth import make
-from avb.train.recipe import Recipe, make_recipe
+from avb.train.recipe import Recipe
+from avb.train.recipe_file import make_recipe
 
 LIP = {"slots": 8, "width": 8, "blocks": 1, "audio_dim": 16, "audio_width": 8, "hidden": 16}
 SPEECH = LIP | {"decoder": "synchronous"}

@@ -16,9 +16,9 @@ from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index
 from avb.train import flops, trainer
 from avb.train.log import Pace
-from avb.train.recipe import load_recipe
+from avb.train.recipe_file import load_recipe
 from avb.train.split import Parts
-from avb.train.tasks import Scaling
+from avb.train.tasks.task import Scaling
 
 CPU = torch.device("cpu")
 

@@ -24,9 +24,8 @@ from avb.pipeline.stream.index import Index
 from avb.tools.cli import app
 from avb.train import checkpoint
 from avb.train.evaluate.evaluate import evaluate
-from avb.train.network import Evaluation
-from avb.train.tasks import Scaling
 from avb.train.tasks.lip import LipReading
+from avb.train.tasks.task import Evaluation, Scaling
 
 CLASSIFIER = {"gru": "fc", "mstcn": "tcn.tcn_output"}
 Published = dict[str, dict[str, Tensor]]
@@ -100,7 +99,7 @@ def test_an_imported_checkpoint_says_what_its_tensors_say(
 
 
 def small_batch(folder: Path) -> Any:
-    from avb.train.recipe import make_recipe
+    from avb.train.recipe_file import make_recipe
 
     return make_recipe("lip", checkpoint.load(folder / "ours.pt", "lip")["recipe"], "ours.pt")
 

@@ -15,8 +15,8 @@ from avb.pipeline.errors import UsageError
 from avb.train import checkpoint
 from avb.train.network import finite, load_network
 from avb.train.optimizer import load_optimizer
-from avb.train.recipe import make_recipe
-from avb.train.tasks import Scaling, find_task
+from avb.train.recipe_file import make_recipe
+from avb.train.tasks.task import Scaling, find_task
 
 MODEL = {"slots": 4, "width": 8, "blocks": 0, "audio_dim": 16, "audio_width": 8, "hidden": 16}
 SPEECH = {"decoder": "synchronous", "decoder_sizes": {"width": 16, "units": 1, "post_width": 16}}

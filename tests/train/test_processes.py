@@ -27,7 +27,7 @@ import numpy as np
 from avb.pipeline.stream.index import load_index
 from avb.pipeline.config import stable_hash
 from avb.train import trainer
-from avb.train.recipe import make_recipe
+from avb.train.recipe_file import make_recipe
 from avb.train.split import Parts
 import json
 torch.set_num_threads(1)
@@ -43,7 +43,7 @@ def start(*a):
     run.model.eval(); run.model.train = lambda mode=True: run.model
     return run
 trainer.start = start
-from avb.train.tasks import Task
+from avb.train.tasks.task import Task
 prepare = Task.prepare
 def ragged(self, batch, *a, **k):
     inputs = prepare(self, batch, *a, **k)

@@ -9,8 +9,8 @@ import torch
 
 from avb.pipeline.config import load_corpora
 from avb.pipeline.errors import UsageError
-from avb.train.recipe import load_recipe, names
-from avb.train.tasks import Scaling, find_task
+from avb.train.recipe_file import load_recipe, names
+from avb.train.tasks.task import Scaling, find_task
 
 SHIPPED = [(task, name) for task in ("lip", "l2s") for name in names(task)]
 

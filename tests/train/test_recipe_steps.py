@@ -12,7 +12,7 @@ from avb.pipeline.stream.batch import Batch
 from avb.pipeline.stream.index import Index
 from avb.pipeline.stream.stream import Stream
 from avb.train import trainer
-from avb.train.recipe import load_recipe, names
+from avb.train.recipe_file import load_recipe, names
 
 SHIPPED = [(task, name) for task in ("lip", "l2s") for name in names(task)]
 

@@ -14,9 +14,8 @@ from torch import nn
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index
 from avb.train import tasks
-from avb.train.network import Evaluation
-from avb.train.recipe import make_recipe
-from avb.train.tasks import Scaling, find_task, scaling_of
+from avb.train.recipe_file import make_recipe
+from avb.train.tasks.task import Evaluation, Scaling, all_tasks, find_task, scaling_of
 
 CPU = torch.device("cpu")
 
@@ -50,15 +49,15 @@ def test_a_third_task_is_one_new_file(tmp_path: Path, monkeypatch: pytest.Monkey
         "class Mirrored(LipReading):\n    name = 'mirrored'\nTASK = Mirrored()\n"
     )
     monkeypatch.setattr(tasks, "__path__", [*tasks.__path__, str(tmp_path)])
-    tasks.all_tasks.cache_clear()
+    all_tasks.cache_clear()
     try:
-        assert set(tasks.all_tasks()) == {"lip", "l2s", "mirrored"}
+        assert set(all_tasks()) == {"lip", "l2s", "mirrored"}
         recipe = make_recipe("mirrored", {"model": {"width": 4}}, "test")
         with torch.device("meta"):
             find_task(recipe.task).build(recipe, Scaling(128, 40, -11, 4, 4, 112, 5))
     finally:
         monkeypatch.undo()
-        tasks.all_tasks.cache_clear()
+        all_tasks.cache_clear()
         sys.modules.pop("avb.train.tasks.mirrored", None)
     with pytest.raises(UsageError, match="no task 'mirrored'; one of lip, l2s"):
         find_task("mirrored")

@@ -20,7 +20,7 @@ from avb.pipeline.stream.index import Index
 from avb.pipeline.stream.stream import Stream
 from avb.train import checkpoint, trainer
 from avb.train.split import Parts
-from avb.train.tasks import Task
+from avb.train.tasks.task import Task
 
 
 def parts_of(index: Index) -> Parts:
@@ -91,7 +91,7 @@ import numpy as np
 import torch
 from avb.pipeline.stream.index import load_index
 from avb.train import trainer
-from avb.train.recipe import make_recipe
+from avb.train.recipe_file import make_recipe
 from avb.train.split import Parts
 torch.set_num_threads(int(sys.argv[4]))
 index, real = load_index(sys.argv[1]), trainer.one_step

@@ -21,7 +21,7 @@ from avb.pipeline.stream.batch import Batch
 from avb.pipeline.stream.index import Index
 from avb.pipeline.stream.order import BATCHES_OF_BLOCK
 from avb.pipeline.stream.stream import Stream, default_workers
-from avb.train.data import readable
+from avb.train.batches import readable
 from avb.train.recipe import Recipe
 
 _PREFETCH = 2  # batches that torch's DataLoader lets each worker prepare ahead

@@ -22,7 +22,7 @@ from avb.tools.bench.batches import Feed
 from avb.train.optimizer import make_optimizer
 from avb.train.recipe import Recipe
 from avb.train.run import Run, seed_step, start
-from avb.train.tasks import find_task, scaling_of
+from avb.train.tasks.task import find_task, scaling_of
 from avb.train.trainer import one_step
 
 

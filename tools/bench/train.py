@@ -38,12 +38,13 @@ from avb.tools.bench.contenders import (
 from avb.train.data import open_shards, resolve
 from avb.train.device import choose_device, free_bytes, peak_gib
 from avb.train.flops import Cost, clip_cost, peak_flops
-from avb.train.recipe import Recipe, Task, load_recipe
-from avb.train.tasks import find_task, scaling_of
+from avb.train.recipe import Recipe
+from avb.train.recipe_file import load_recipe
+from avb.train.tasks.task import find_task, scaling_of
 
 
 def bench_train(
-    task: Task,
+    task: str,
     recipe: str = "paper",
     overrides: list[str] | None = None,
     *,
@@ -113,7 +114,7 @@ def bench_train(
 
 
 def open_recipe(
-    task: Task, recipe: str, overrides: list[str], data: Folder | None, datasets: Path | None
+    task: str, recipe: str, overrides: list[str], data: Folder | None, datasets: Path | None
 ) -> tuple[Recipe, Any]:
     """The recipe, and the index of the shards it is measured on or a `Blank` for them."""
     if data is None:

@@ -70,7 +70,7 @@ def train(
 
     from avb.train.data import open_shards, resolve, talkers_of, without_target
     from avb.train.split import split_rows, usable_rows
-    from avb.train.tasks import find_task
+    from avb.train.tasks.task import find_task
 
     index, corpus = open_shards(data or find_task(task).data, context.obj)
     wanted = resolve(task, index, corpus, recipe, overrides or [], unit, split, steps, seed)

@@ -30,7 +30,7 @@ from avb.pipeline.storage.store import Folder
 from avb.tools.export import model_card
 from avb.train.network import Loaded, load_network
 from avb.train.recipe import Recipe
-from avb.train.tasks import Scaling, find_task
+from avb.train.tasks.task import Scaling, find_task
 
 FORMATS = {"safetensors": ("safetensors",), "onnx": ("onnx", "onnxscript", "onnxruntime")}
 #: Frames that a graph for any number of them is traced with.

@@ -10,7 +10,7 @@ import yaml
 from avb.pipeline.errors import UsageError, one_line
 from avb.pipeline.parse import read_json
 from avb.train.evaluate.record import check_figures
-from avb.train.tasks import find_task
+from avb.train.tasks.task import find_task
 
 LIMITS = """\
 - Trained and measured on the corpus above: other light, talkers, languages and cameras will do

@@ -37,7 +37,7 @@ def import_published(file: Path, out: Path, labels: Path | None, data: Folder | 
     """
     from avb.models.published import from_published, published_settings
     from avb.train import checkpoint
-    from avb.train.recipe import load_recipe
+    from avb.train.recipe_file import load_recipe
 
     if out.exists() and out.samefile(file):
         raise UsageError(f"--out {out}: is the file to import")

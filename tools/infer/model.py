@@ -14,7 +14,7 @@ from avb.pipeline.parse import checked
 from avb.pipeline.settings import Settings
 from avb.train.network import load_network
 from avb.train.recipe import Recipe
-from avb.train.tasks import Scaling, Task, find_task
+from avb.train.tasks.task import Scaling, Task, find_task
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from avb.train.evaluate import addressing, speech
 from avb.train.evaluate.evaluate import open_part
 from avb.train.evaluate.metrics.griffin_lim import invert_all
 from avb.train.evaluate.stored_mels import front_end
-from avb.train.network import Evaluation
+from avb.train.tasks.task import Evaluation
 
 Array = NDArray[Any]
 

@@ -111,7 +111,7 @@ class Run:
 @cache
 def model_defaults(task: str) -> dict[str, Any]:
     """Arguments of the task's model with their defaults."""
-    from avb.train.tasks import find_task
+    from avb.train.tasks.task import find_task
 
     return vars(find_task(task).config())
 

@@ -28,7 +28,7 @@ from avb.tools.infer.speech import write_wav
 from avb.tools.infer.video import FPS, BadVideo, own_sound, probe
 from avb.train import augment, checkpoint
 from avb.train.device import choose_device
-from avb.train.tasks import shrink_pixels
+from avb.train.tasks.task import shrink_pixels
 
 with suppress(ImportError):
     import ai_edge_litert.interpreter  # noqa: F401

@@ -26,8 +26,7 @@ from avb.pipeline.stream.index import Index, Ints
 from avb.train.evaluate.metrics import addressing
 from avb.train.evaluate.metrics.addressing import Across, Discrimination, Pairs, Segments
 from avb.train.evaluate.metrics.probes import CANDIDATES, probe, retrieval
-from avb.train.network import Evaluation
-from avb.train.tasks import Inputs
+from avb.train.tasks.task import Evaluation, Inputs
 
 Floats = NDArray[np.float32]
 

@@ -23,8 +23,9 @@ from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index, Ints
 from avb.train.evaluate import addressing, speech
 from avb.train.evaluate.words import trained
-from avb.train.network import Evaluation, Loaded, load_network
+from avb.train.network import Loaded, load_network
 from avb.train.split import split_rows, usable_rows
+from avb.train.tasks.task import Evaluation
 
 log = logging.getLogger(__name__)
 METERS = ("pystoi", "pesq", "jiwer", "pocketsphinx")

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from avb.train.evaluate.metrics import lip
-from avb.train.network import Evaluation, finite
+from avb.train.network import finite
+from avb.train.tasks.task import Evaluation
 
 
 def measure(evaluation: Evaluation, unseen_talkers: bool = False) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from avb.train.evaluate.metrics import bounds, griffin_lim, speech
 from avb.train.evaluate.stored_mels import front_end, mean_mel
 from avb.train.evaluate.words import recognisers
 from avb.train.evaluate.words.trained import TrainedRecogniser
-from avb.train.network import Evaluation
+from avb.train.tasks.task import Evaluation
 from avb.train.wav import WavFolder
 
 GL_ITERATIONS, GL_MOMENTUM = 60, 0.99

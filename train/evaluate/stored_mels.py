@@ -10,7 +10,7 @@ from torch import Tensor
 from avb.pipeline.config import Mel
 from avb.pipeline.parse import checked
 from avb.pipeline.stream.index import Index, Ints
-from avb.train.data import open_stream, readable
+from avb.train.batches import open_stream, readable
 from avb.train.evaluate.metrics.bounds import mean_log_mel
 
 #: Clips read at once.

@@ -16,11 +16,11 @@ from avb.models.memory import Losses
 from avb.pipeline.stream.batch import Batch
 from avb.pipeline.stream.index import Index, Ints
 from avb.train import augment
-from avb.train.tasks import Inputs, Scaling, Task, shrink_pixels
+from avb.train.tasks.task import Inputs, Scaling, Task, shrink_pixels
 
 if TYPE_CHECKING:
-    from avb.train.network import Evaluation
     from avb.train.recipe import Recipe
+    from avb.train.tasks.task import Evaluation
 
 
 class LipReading(Task):

@@ -13,11 +13,12 @@ from avb.models.memory import Losses
 from avb.models.speech import DECODERS, SpeechConfig, SpeechReconstructor, speech_losses
 from avb.models.tacotron import TacotronDecoder
 from avb.pipeline.errors import UsageError
-from avb.train.tasks import Inputs, Scaling, Task, check_arguments, shrink_pixels
+from avb.train.recipe import check_arguments
+from avb.train.tasks.task import Inputs, Scaling, Task, shrink_pixels
 
 if TYPE_CHECKING:
-    from avb.train.network import Evaluation
     from avb.train.recipe import Recipe
+    from avb.train.tasks.task import Evaluation
 
 
 class LipToSpeech(Task):

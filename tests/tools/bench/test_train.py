@@ -26,9 +26,9 @@ from avb.tools.cli import app
 from avb.train import trainer
 from avb.train.device import free_bytes
 from avb.train.flops import Cost
-from avb.train.recipe import load_recipe
-from avb.train.tasks import find_task, scaling_of
+from avb.train.recipe_file import load_recipe
 from avb.train.tasks.lip import LipReading
+from avb.train.tasks.task import find_task, scaling_of
 
 CPU = torch.device("cpu")
 SMALL = [

@@ -22,15 +22,14 @@ from avb.models.memory import BridgingMemory
 from avb.pipeline.config import load_corpora
 from avb.pipeline.stream.batch import Batch
 from avb.pipeline.stream.index import Index
-from avb.train import network as network_module
 from avb.train import trainer
 from avb.train.evaluate import addressing
 from avb.train.evaluate.addressing import Collected, choose, frames_between, measure, spoken
 from avb.train.evaluate.evaluate import evaluate
 from avb.train.evaluate.metrics.addressing import Segments
-from avb.train.network import Evaluation
 from avb.train.split import Parts
-from avb.train.tasks import Scaling, Task, scaling_of
+from avb.train.tasks import task as task_module
+from avb.train.tasks.task import Evaluation, Scaling, Task, scaling_of
 
 WORDS = ["bin", "lay", "blue", "red"]
 SILENCE = 4
@@ -88,7 +87,7 @@ class Seeing(nn.Module):
 @pytest.fixture
 def looked(monkeypatch: pytest.MonkeyPatch, recipe: Any) -> Callable[..., dict[str, Any]]:
     def run(network: Any, clips: int = 60, talkers: int = 2) -> dict[str, Any]:
-        monkeypatch.setattr(network_module, "open_stream", lambda *_, **__: drawn(clips, talkers))
+        monkeypatch.setattr(task_module, "open_stream", lambda *_, **__: drawn(clips, talkers))
         monkeypatch.setattr(Task, "build", lambda *_: Seeing(noise=20.0))
         rows = np.arange(clips)
         given = Evaluation(network, recipe("l2s"), SCALING, INDEX, rows, torch.device("cpu"))

@@ -1,0 +1,73 @@
+"""Recipes as files: read, overridden, checked, by `train/recipes/<task>/<name>.yaml` or a path."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from avb.pipeline.errors import UsageError
+from avb.pipeline.parse import checked, parse_yaml, read_yaml
+from avb.train.recipe import Recipe
+from avb.train.tasks.task import find_task
+
+FOLDER = Path(__file__).parent / "recipes"
+
+
+def names(task: str) -> list[str]:
+    """Names of the recipes of a task that come with the package."""
+    return sorted(path.stem for path in (FOLDER / task).glob("*.yaml"))
+
+
+def load_recipe(task: str, name: str, overrides: list[str] | None = None) -> Recipe:
+    """The recipe `name` of a task, or the file of that name, with `key=value` overrides.
+
+    Raises:
+        UsageError: no such recipe, or a key or value is wrong; the nearest right one is named.
+    """
+    path = FOLDER / task / f"{name}.yaml"
+    if not path.is_file():
+        path = Path(name)
+    if not path.is_file():
+        near = difflib.get_close_matches(name, names(task), 1, 0.0)
+        raise UsageError(
+            f"no recipe {name!r} for {task}; did you mean {near[0] if near else '?'}? Recipes:"
+            f" {', '.join(names(task))}, or a file"
+        )
+    raw = read_yaml(path) or {}
+    if not isinstance(raw, dict):
+        raise UsageError(f"{path}: expected a mapping, found {type(raw).__name__}")
+    for text in overrides or []:
+        _override(raw, text)
+    return make_recipe(task, raw, path.name)
+
+
+def make_recipe(task: str, raw: dict[str, Any], where: str) -> Recipe:
+    """A checked recipe from a plain mapping.
+
+    Raises:
+        UsageError: a key or value is wrong, or the recipe is another task's.
+    """
+    recipe: Recipe = checked(Recipe, {"task": task} | raw, where)
+    if recipe.task != task:
+        raise UsageError(f"{where} is a recipe for {recipe.task}, not for {task}")
+    find_task(task).check_model(recipe.model, where)
+    return recipe
+
+
+def _override(raw: dict[str, Any], text: str) -> None:
+    """Apply one `key=value` or `mapping.key=value`; the value is read as YAML."""
+    key, sign, value = text.partition("=")
+    if not sign:
+        raise UsageError(f"--set {text}: expected key=value")
+    *path, last = key.strip().split(".")
+    for part in path:
+        raw = raw.setdefault(part, {})
+        if not isinstance(raw, dict):
+            raise UsageError(f"--set {text}: {part} is no mapping")
+    try:
+        raw[last] = parse_yaml(value)
+    except yaml.YAMLError:
+        raise UsageError(f"--set {text}: {value!r} is not valid YAML") from None

@@ -1,0 +1,333 @@
+"""What a task decides, and what it decides by: inputs, scaling, the clips of an evaluation."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import pkgutil
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from avb.models.memory import Losses
+from avb.pipeline.config import Crop
+from avb.pipeline.errors import UsageError, one_line
+from avb.pipeline.stream.batch import Batch
+from avb.pipeline.stream.index import Index, Ints
+from avb.train import augment
+from avb.train.batches import open_stream, readable
+from avb.train.recipe import Recipe, check_arguments
+
+#: Fixed range to which the speech mel is mapped, as in the published speech samples.
+SPEECH_RANGE = 4.0
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A batch as the network takes it: B clips, 1 channel, T frames; M = 4 T mel columns.
+
+    `ragged` says whether clips really differ in length: only then do networks look at lengths.
+    """
+
+    video_BCTHW: Tensor
+    mel_BFM: Tensor
+    lengths_B: Tensor
+    labels: Tensor
+    boundary_BT: Tensor | None = None
+    ragged: bool = False
+
+    @property
+    def ragged_lengths(self) -> Tensor | None:
+        """The lengths where they differ, None where all clips are whole."""
+        return self.lengths_B if self.ragged else None
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """What turns stored values into the network's, from the shards a model was trained on.
+
+    Attributes:
+        pixel_mean, pixel_std: of the stored pixels, 0 to 255.
+        mel_low, mel_high: the range of the log-mel that is mapped to -4 to 4 (speech).
+        margin: stored pixels round the crop.
+        size: side of the crop.
+        classes: words in the label map.
+    """
+
+    pixel_mean: float
+    pixel_std: float
+    mel_low: float
+    mel_high: float
+    margin: int
+    size: int
+    classes: int
+
+    def __post_init__(self) -> None:
+        finite = all(map(math.isfinite, (self.pixel_mean, self.pixel_std)))
+        ranges = self.pixel_std > 0 and -1e6 < self.mel_low < self.mel_high < 1e6
+        if not (finite and ranges and self.classes >= 0 < self.size and self.margin >= 0):
+            raise ValueError("a scaling that cannot be")
+        Crop(self.size, self.margin)
+
+    def to_speech_range(self, mel: Tensor) -> Tensor:
+        """One fixed, invertible affine map of the log-mel to -4 to 4 (speech)."""
+        unit = (mel - self.mel_low) / (self.mel_high - self.mel_low)
+        return (2 * unit - 1) * SPEECH_RANGE
+
+    def from_speech_range(self, mel: Tensor) -> Tensor:
+        """The inverse of `to_speech_range`."""
+        unit = (mel / SPEECH_RANGE + 1) / 2
+        return unit * (self.mel_high - self.mel_low) + self.mel_low
+
+
+def scaling_of(index: Index, recipe: Recipe) -> Scaling:
+    """The scaling that the shards call for.
+
+    Raises:
+        UsageError: the recipe shifts crops by more than the margin they were stored with.
+    """
+    dataset = index.dataset
+    crop, pixels = dataset["crops"][recipe.crop], dataset["pixels"][recipe.crop]
+    if recipe.augment.jitter > crop["margin"]:
+        raise UsageError(
+            f"augment.jitter {recipe.augment.jitter}: these crops were stored with a margin of"
+            f" {crop['margin']} pixels; jitter less"
+        )
+    low = float(dataset["mel"]["offset"])
+    return Scaling(
+        pixels["mean"], pixels["std"], low, low + 255 * float(dataset["mel"]["scale"]),
+        crop["margin"], crop["size"], len(index.labels),
+    )  # fmt: skip
+
+
+class Task(ABC):
+    """What a task decides; everything else is the same for all of them.
+
+    Attributes:
+        name: on the command line and in recipes, checkpoints and records.
+        title: for people.
+        summary: what its model does, in a sentence.
+        config: the dataclass of its model's arguments.
+        data: shards that are trained on where none are named.
+        cpu_batch: clips a step that a CPU is timed with.
+        classifies: whether its output are the words of the label map.
+        needs_target_sound: whether a clip without a sound track can neither teach nor be measured.
+        pixels: how stored grey levels x are scaled, in words.
+        tolerance: largest difference of an exported graph that is accepted.
+        output: name of the graph's output, and what it holds.
+        any_length: whether the graph takes clips of any number of frames.
+    """
+
+    name: str
+    title: str
+    summary: str
+    config: type
+    data: Path
+    cpu_batch: int
+    classifies: bool
+    needs_target_sound: bool
+    pixels: str
+    tolerance: float
+    output: tuple[str, str]
+    any_length: bool
+
+    @abstractmethod
+    def network(self, recipe: Recipe, scaling: Scaling, side: int) -> nn.Module:
+        """The model of a recipe for pictures of `side` pixels."""
+
+    @abstractmethod
+    def scale_pixels(self, video: Tensor, scaling: Scaling) -> Tensor:
+        """Stored grey levels, 0 to 255 in any shape, as the network takes them."""
+
+    @abstractmethod
+    def scale_mel(self, mel_BFM: Tensor, lengths_B: Tensor, scaling: Scaling) -> Tensor:
+        """Stored log-mels as the network takes them; `lengths_B` in columns."""
+
+    @abstractmethod
+    def losses(self, model: nn.Module, inputs: Inputs, recipe: Recipe) -> tuple[Losses, Any]:
+        """Losses and output of one pass with audio."""
+
+    @abstractmethod
+    def score(self, output: Any, inputs: Inputs) -> Tensor:
+        """Per clip, the higher the better."""
+
+    @abstractmethod
+    def task_share(self, clips: Any, frames: Any) -> Any:
+        """Of a batch's share in clips and in frames, the one that its task loss is a mean over."""
+
+    @abstractmethod
+    def needs_sound(self, recipe: Recipe) -> bool:
+        """Whether clips without a mel teach the recipe nothing."""
+
+    @abstractmethod
+    def measure(self, evaluation: Evaluation, extras: Any) -> dict[str, Any]:
+        """The task's part of an evaluation record."""
+
+    @abstractmethod
+    def graph(self, model: nn.Module, recipe: Recipe, scaling: Scaling) -> nn.Module:
+        """From uint8 pictures [B x T x S x S], and what else `graph_inputs` gives, to the output.
+
+        Raises:
+            UsageError: the model is no single graph.
+        """
+
+    def check_model(self, arguments: dict[str, Any], where: str) -> None:
+        """Refuse what the model does not take: keys and values of a recipe's `model`.
+
+        Raises:
+            UsageError: it names the nearest right key, or what was expected.
+        """
+        check_arguments(self.config, arguments, "model", where)
+
+    def augment_mel(self, mel_BFM: Tensor, draws: augment.Draws) -> Tensor:
+        """The mel of a training batch; the same where it is the target."""
+        return mel_BFM
+
+    def complete(
+        self, inputs: Inputs, batch: Batch, recipe: Recipe, scaling: Scaling, train: bool
+    ) -> Inputs:
+        """The inputs with what only this task adds to them."""
+        return inputs
+
+    def usable_rows(self, index: Index, rows: Ints, recipe: Recipe) -> Ints:
+        """Those rows that have what the recipe learns."""
+        return rows
+
+    def needs_label(self, recipe: Recipe) -> bool:
+        """Whether the label of a clip is what it learns, and not the words in it."""
+        return self.classifies and recipe.unit == "clip"
+
+    def fitting_unit(self, recipe: Recipe, labelled: bool, timed: bool) -> str:
+        """The recipe's unit, or the one that the clips have: labels, or words with times."""
+        return recipe.unit
+
+    def graph_inputs(self, recipe: Recipe, clips: int, frames: int) -> dict[str, Tensor]:
+        """What the graph takes beside the pictures, by name."""
+        return {}
+
+    def variants(self, recipe: Recipe) -> dict[str, Recipe]:
+        """The recipe with each of its decoders, its own first."""
+        return {"": recipe}
+
+    def build(self, recipe: Recipe, scaling: Scaling) -> nn.Module:
+        """The model of a recipe, with freshly drawn weights.
+
+        Raises:
+            UsageError: its arguments do not go together, or not with the crops.
+        """
+        side = scaling.size // recipe.shrink
+        if not side:
+            raise UsageError(f"shrink {recipe.shrink}: the crops have {scaling.size} pixels a side")
+        try:
+            return self.network(recipe, scaling, side)
+        except ValueError as error:
+            raise UsageError(f"the recipe's model: {one_line(error)}") from None
+
+    def network_video(self, stored_BTHW: Tensor, recipe: Recipe, scaling: Scaling) -> Tensor:
+        """What `prepare` gives a network in evaluation, [B x 1 x T x H x W], of crops alone.
+
+        Args:
+            stored_BTHW: uint8 crops with their margin, on the network's device.
+        """
+        video = augment.crop_center(stored_BTHW, scaling.margin)
+        return shrink_pixels(self.scale_pixels(video, scaling), recipe.shrink)[:, None]
+
+    def prepare(
+        self, batch: Batch, recipe: Recipe, scaling: Scaling, device: torch.device, train: bool
+    ) -> Inputs:
+        """Move a batch to the device as uint8 and do everything else there."""
+        draws = None
+        if train:
+            assert batch.mel is not None
+            bins = batch.mel.shape[1]
+            draws = augment.draw(batch, recipe.augment, scaling.size, bins, recipe.seed)
+        ragged = bool((batch.lengths != batch.lengths[0]).any())  # while they are on the CPU
+        batch = batch.to(device)
+        assert batch.mel is not None
+        mel = self.scale_mel(batch.mel.float(), batch.mel_lengths, scaling)
+        stored = batch.video[recipe.crop]
+        if draws is None:
+            pixels = self.scale_pixels(augment.crop_center(stored, scaling.margin), scaling)
+        else:
+            video = augment.crop_drawn(stored, draws, scaling.margin)
+            pixels = augment.erase(self.scale_pixels(video, scaling), draws, recipe.augment.erase)
+            if recipe.augment.mask_frames:
+                still = pixels.mean(dim=1, keepdim=True)
+                pixels = augment.mask_span(pixels, draws.first_frame, draws.num_frames, 1, still)
+            mel = self.augment_mel(mel, draws)
+        video_BCTHW = shrink_pixels(pixels, recipe.shrink)[:, None]
+        inputs = Inputs(video_BCTHW, mel, batch.lengths, batch.label_id, ragged=ragged)
+        return self.complete(inputs, batch, recipe, scaling, train)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model in evaluation mode on `device`, and the stored clips that it is given.
+
+    Attributes:
+        recipe, scaling: of its training.
+        rows: of the index.
+    """
+
+    model: nn.Module
+    recipe: Recipe
+    scaling: Scaling
+    index: Index
+    rows: Ints
+    device: torch.device
+
+    @property
+    def task(self) -> Task:
+        """What it was trained for."""
+        return find_task(self.recipe.task)
+
+    def batches(
+        self, audio: bool = False, rank: int = 0, world: int = 1
+    ) -> Iterator[tuple[Batch, Inputs]]:
+        """Every row once, in a fixed order, as stored and as the model takes it.
+
+        Args:
+            audio: whether the stored batches hold sound.
+            rank, world: of several processes, each has its share.
+        """
+        stream = open_stream(
+            self.index, rows=self.rows, batch_size=self.recipe.batch_size, once=True, workers=0,
+            crops=(self.recipe.crop,), unit=self.recipe.unit, audio=audio, rank=rank, world=world,
+        )  # fmt: skip
+        for batch in readable(stream):
+            inputs = self.task.prepare(batch, self.recipe, self.scaling, self.device, train=False)
+            yield batch, inputs
+
+
+def shrink_pixels(pixels_BTHW: Tensor, shrink: int) -> Tensor:
+    """Pictures averaged over `shrink` pixels a side."""
+    return functional.avg_pool2d(pixels_BTHW, shrink) if shrink > 1 else pixels_BTHW
+
+
+@cache
+def all_tasks() -> dict[str, Task]:
+    """Every task by its name: the `TASK` of each module in this folder that has one."""
+    package = sys.modules[__package__]
+    names = [module.name for module in pkgutil.iter_modules(package.__path__)]
+    modules = [importlib.import_module(f"{__package__}.{name}") for name in names]
+    return {m.TASK.name: m.TASK for m in modules if hasattr(m, "TASK")}
+
+
+def find_task(name: str) -> Task:
+    """The task of that name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    tasks = all_tasks()
+    if name not in tasks:
+        raise UsageError(f"no task {name!r}; one of {', '.join(tasks)}")
+    return tasks[name]
