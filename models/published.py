@@ -30,6 +30,8 @@ def published_settings(checkpoint: Checkpoint) -> dict[str, Any]:
     for part, name in ((MEMORY, "key"), (BACK_END, classifier)):
         if name not in checkpoint[part]:
             raise ValueError(f"not a published LRW checkpoint: no {part}/{name}")
+        if checkpoint[part][name].ndim != 2:
+            raise ValueError(f"not a published LRW checkpoint: {part}/{name} is no matrix")
     return {
         "classes": len(back_end[classifier]),
         "slots": len(checkpoint[MEMORY]["key"]),

@@ -162,6 +162,10 @@ def read_dataset(folder: Folder) -> dict[str, Any]:
         raise UsageError(f"{path}: cannot be read ({one_line(error)})") from None
 
 
+#: Columns of the manifest that readers compare with texts.
+_TEXTS = {"key", "source", "group", "split", "speaker", "label", "status", "error", "shard"}
+
+
 @contextmanager
 def open_manifest(folder: Folder) -> Iterator[pq.ParquetFile]:
     """The rows of `manifest.parquet`, to be read with `manifest_batches`.
@@ -182,6 +186,11 @@ def open_manifest(folder: Folder) -> Iterator[pq.ParquetFile]:
             texts = _text_columns(metadata, source.seek(0, os.SEEK_END))
             # As dictionaries, so that a long text that stands in every row is in memory once.
             with pq.ParquetFile(source, metadata=metadata, read_dictionary=texts) as file:
+                for field in file.schema_arrow:
+                    is_dictionary = pa.types.is_dictionary(field.type)
+                    kind = field.type.value_type if is_dictionary else field.type
+                    if field.name in _TEXTS and kind not in (pa.string(), pa.null()):
+                        raise pa.ArrowInvalid(f"column {field.name} is {field.type}, no text")
                 yield file
     except FileNotFoundError:
         raise UsageError(f"{path}: missing; run `avb prep` on this folder again") from None

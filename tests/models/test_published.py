@@ -312,6 +312,8 @@ def test_what_does_not_fit_is_named() -> None:
     assert re.search(r"1 of another shape: mem_state_dict/value \(44, 512\), .* \(88, 512\)", found)
     found = message("back_state_dict", {"fc.weight": None})
     assert "no back_state_dict/fc.weight" in found
+    found = message("mem_state_dict", {"key": torch.tensor(1e30)})
+    assert "mem_state_dict/key is no matrix" in found
     del whole["back_state_dict"]
     with pytest.raises(ValueError, match="no back_state_dict"):
         from_published(whole)

@@ -15,6 +15,7 @@ import pytest
 from avb.pipeline.clip.npy import parse_npy
 from avb.pipeline.errors import UsageError
 from avb.pipeline.shards.dataset import check_dataset
+from avb.pipeline.shards.verify import verify
 from avb.pipeline.stream.assemble import ShardFiles
 from avb.pipeline.stream.index import load_index
 
@@ -89,6 +90,19 @@ def test_words_of_another_type_are_named(copy: Path, kind: pa.DataType) -> None:
     at = table.column_names.index("words")
     pq.write_table(table.set_column(at, "words", pa.nulls(len(table), kind)), path)
     with pytest.raises(UsageError, match="words are"):
+        load_index(copy)
+
+
+@pytest.mark.parametrize("kind", [pa.float64(), pa.list_(pa.string())])
+@pytest.mark.parametrize("name", ["group", "status"])
+def test_a_column_of_text_that_is_none_is_named(copy: Path, name: str, kind: pa.DataType) -> None:
+    path = copy / "manifest.parquet"
+    table = pq.read_table(path)
+    at = table.column_names.index(name)
+    pq.write_table(table.set_column(at, name, pa.nulls(len(table), kind)), path)
+    [fault] = verify(copy).faults
+    assert f"manifest.parquet: damaged, or no manifest of this version (column {name} is" in fault
+    with pytest.raises(UsageError, match=f"column {name} is .*, no text"):
         load_index(copy)
 
 
