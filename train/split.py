@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -18,6 +19,8 @@ from avb.train.tasks.task import find_task
 
 PARTS = ("train", "val", "test")
 TALKER = re.compile(r"^s(\d{1,2})$")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,7 @@ def default_split(index: Index, corpus: Corpus, wanted: str | None = None) -> st
     return [*fitting, *corpus.splits][0]
 
 
-def teachable(index: Index, parts: Parts, recipe: Recipe, say: Callable[[str], None]) -> Parts:
+def teachable(index: Index, parts: Parts, recipe: Recipe) -> Parts:
     """The parts without clips that teach a recipe nothing; one line says how many of which kind.
 
     Silent ones are left out of training, those without a sound track (flag `no_audio`) of both
@@ -155,7 +158,7 @@ def teachable(index: Index, parts: Parts, recipe: Recipe, say: Callable[[str], N
         shown = ", ".join(f"{mask.sum()} {what}" for what, mask in useless.items() if mask.any())
         kept[part] = rows[~np.any(list(useless.values()), axis=0)]
         if shown:
-            say(f"left out of {len(rows)} clips of {part}: {shown}")
+            log.info(f"left out of {len(rows)} clips of {part}: {shown}")
         if shown and not kept[part].size:
             raise UsageError(
                 f"{index.folder}: no clip of {part} is left; a lip reader without memory needs no"

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,9 @@ from avb.train.signals import Leave, Preempted, stop_signals
 from avb.train.split import Parts
 from avb.train.tasks.task import Evaluation, Inputs, Task
 
+log = logging.getLogger(__name__)
 LOG_EVERY = 20  # steps between two lines of metrics
 
-Say = Callable[[str], None]
 Before = tuple[dict[str, Tensor], list[str]]  # numbers of a step, and the keys of its batch
 
 
@@ -55,7 +56,6 @@ def train(
     resume: bool = False,
     compile_model: bool = False,
     facts: dict[str, Any] | None = None,
-    say: Say = lambda text: None,
 ) -> dict[str, Any]:
     """Train a recipe on the training part of `index`; returns the last validation's record.
 
@@ -87,17 +87,17 @@ def train(
             if not resume:
                 raise UsageError(f"{out}: holds a run; --resume it, or choose another --out")
             restore(run, out / "last.pt", identity)
-        return _Training(run, index, parts, out, identity, say).steps(compile_model)
+        return _Training(run, index, parts, out, identity).steps(compile_model)
 
 
 class _Training:
     """A run on its way through its steps; the first process writes and says what comes of them."""
 
     def __init__(
-        self, run: Run, index: Index, parts: Parts, out: Path, identity: dict[str, Any], say: Say
+        self, run: Run, index: Index, parts: Parts, out: Path, identity: dict[str, Any]
     ) -> None:
         self.run, self.index, self.parts, self.out = run, index, parts, out
-        self.identity, self.say = identity, say
+        self.identity = identity
         self.metrics = open_log(run, out, identity) if run.rank == 0 else None
         lengths = index.num_frames[parts.rows["train"]]
         at_peak = seconds_at_peak(run.recipe, run.scaling, lengths, run.device, run.world)
@@ -131,7 +131,7 @@ class _Training:
                     check(before)
                     record = self.validate_and_save()
                     if recipe.patience and run.waited >= recipe.patience:
-                        self.say(f"stopped early: no progress in {run.waited} validations")
+                        log.info(f"stopped early: no progress in {run.waited} validations")
                         break
                 if leave.now() and not last:
                     check(before)
@@ -160,7 +160,7 @@ class _Training:
         line |= {"lr": run.learning_rate, "peak_gib": peak_gib(run.device)}
         if self.metrics is not None:
             self.metrics.write(run.step, line)
-            self.say(progress_line(run, line))
+            log.info(progress_line(run, line))
 
     def validate_and_save(self) -> dict[str, Any]:
         """The record of a validation; `best.pt` is of the best so far."""
@@ -169,7 +169,7 @@ class _Training:
         better = progress(run, record["score"])
         if self.metrics is not None:
             self.metrics.write(run.step, {"val_" + k: v for k, v in record.items()})
-            self.say(f"step {run.step}: validation {record['score']:.4f}, best {run.best:.4f}")
+            log.info(f"step {run.step}: validation {record['score']:.4f}, best {run.best:.4f}")
             save(run, self.out, self.identity, better)
         return record
 

@@ -108,7 +108,7 @@ def train_one(
     parts, left_out = data.fitted(parts, index, recipe)
     if int(os.environ.get("RANK", 0)) > 0:
         log.setLevel(logging.ERROR)
-    parts = teachable(index, parts, recipe, say)
+    parts = teachable(index, parts, recipe)
     if epochs is not None:
         recipe = dataclasses.replace(recipe, steps=data.steps_in(epochs, index, parts, recipe))
     device = choose_device(device)
@@ -134,7 +134,7 @@ def train_one(
     try:
         record = trainer.train(
             recipe, index, parts, out, device=device, resume=resume, compile_model=compile_model,
-            facts=facts, say=say,
+            facts=facts,
         )  # fmt: skip
     except trainer.Preempted as stop:
         fail(str(stop), INTERRUPTED if stop.by == signal.SIGINT else PREEMPTED)
@@ -199,7 +199,7 @@ def judge(
     index, corpus = open_shards(data, context.obj)
     split = split or default_split(index, corpus)
     parts = split_rows(index, corpus, split, speakers, split_file)
-    parts = teachable(index, parts, Recipe("l2s"), say)
+    parts = teachable(index, parts, Recipe("l2s"))
     device = choose_device(device)
     counts = {part: len(rows) for part, rows in parts.rows.items()}
     say(f"split {parts.name} ({parts.source}): {counts} clips; test is not looked at")
