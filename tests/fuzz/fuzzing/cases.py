@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,7 +147,10 @@ def run_case(child: Child, case: Case, seeds: Seeds, out: Path) -> list[Record]:
         (folder / "outcome.txt").write_text(f"{records}\n{worst.err}\n{worst.trace}", "utf-8")
         shutil.move(folder, kept)
     else:
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():  # TensorBoard's thread in the child was still writing
+            time.sleep(1.0)
+            shutil.rmtree(folder)
     return records
 
 
