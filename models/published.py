@@ -133,7 +133,8 @@ def _compare(
         ],
     }
     found = [
-        f"{len(names)} {kind}: {', '.join(names[:most])}{', ...' if len(names) > most else ''}"
+        f"{len(names)} {kind}: {', '.join(map(_printable, names[:most]))}"
+        + (", ..." if len(names) > most else "")
         for kind, names in faults.items()
         if names
     ]
@@ -213,3 +214,7 @@ def _mstcn() -> Iterator[tuple[str, str]]:
         yield f"{theirs}.downsample", f"{ours}.shortcut"
         yield f"{theirs}.relu_final", f"{ours}.act"
     yield f"{BACK_END}/tcn.tcn_output", "back_end.classifier"
+
+
+def _printable(name: str) -> str:
+    return name if name.isprintable() else ascii(name)

@@ -52,16 +52,21 @@ def check_tree(tree: Any) -> Any:
     return tree
 
 
+def _written(tree: Any, text: str | bytes) -> Any:
+    """What was read, where all of it can be written again: half a letter can be nowhere."""
+    halves: Any = ("\\ud", "\\u0000d") if isinstance(text, str) else (b"\\ud",)
+    if any(half in text.lower() for half in halves):
+        json.dumps(tree, ensure_ascii=False, default=str).encode()
+    return tree
+
+
 def parse_json(text: str | bytes) -> Any:
     """The content of JSON text; `ValueError` where it is none, or is too much of it."""
     if len(text) > MOST_JSON:
         raise ValueError(f"{len(text)} bytes of JSON, more than {MOST_JSON >> 20} MB")
     try:
         tree = check_tree([json.loads(text)])[0]
-        half: Any = "\\ud" if isinstance(text, str) else b"\\ud"
-        if half in text.lower():
-            json.dumps(tree, ensure_ascii=False).encode()  # half a letter can be written nowhere
-        return tree
+        return _written(tree, text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
@@ -81,7 +86,7 @@ def parse_yaml(text: str) -> Any:
     try:
         if len(text) > MOST_YAML:
             raise ValueError(f"{len(text)} letters of YAML, more than {MOST_YAML >> 20} million")
-        return check_tree([yaml.load(text, _Loader)])[0]
+        return _written(check_tree([yaml.load(text, _Loader)])[0], text)
     except RecursionError:
         raise yaml.YAMLError("nested too deeply") from None
     except (ValueError, LookupError, TypeError, AttributeError) as error:  # such as a day 99

@@ -78,6 +78,13 @@ class Head:
         return {kind for kind, number in streams.items() if number is not None}
 
 
+def text_options() -> dict[str, str]:
+    """Of `av.open`: text that is no UTF-8 is replaced. Before PyAV 19 it ended the reading."""
+    import av
+
+    return {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+
+
 def open_container(source: str, remote: bool = False, **options: Any) -> Any:
     """An opened film for reading; it opens no other file.
 
@@ -86,14 +93,10 @@ def open_container(source: str, remote: bool = False, **options: Any) -> Any:
     """
     import av
 
-    # Before PyAV 19 text that is no UTF-8 ended the reading unless it was told otherwise; 19 has no
-    # such choice.
-    if int(av.__version__.split(".")[0]) < 19:
-        options["metadata_errors"] = "replace"
     limits = {"format_whitelist": film_formats()} | (
         {} if remote else {"protocol_whitelist": "file"}
     )
-    return av.open(source, options=limits, **options)
+    return av.open(source, options=limits, **text_options(), **options)
 
 
 @functools.cache

@@ -18,7 +18,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from avb.pipeline.clip.container import PREROLL_S, Event, Head, film_formats
+from avb.pipeline.clip.container import PREROLL_S, Event, Head, film_formats, text_options
 from avb.pipeline.clip.picture import MAX_PIXELS
 from avb.pipeline.clip.status import Refused
 
@@ -98,7 +98,8 @@ def program_events(
     with running(output, head.name) as (process, said):
         try:
             pipe: Any = _Pipe(process.stdout, head.name)
-            with av.open(pipe, "r", format="nut", buffer_size=PIPE_BYTES) as container:
+            options = {"format": "nut", "buffer_size": PIPE_BYTES, **text_options()}
+            with av.open(pipe, "r", **options) as container:
                 for packet in container.demux():
                     if packet.pts is None:  # the end
                         continue

@@ -240,7 +240,7 @@ def read_piece(folder: Folder, name: str, start: int, nbytes: int) -> bytes:
         return folder.read(name, start, start + nbytes)
     with (folder / name).open("rb") as file:
         file.seek(start)
-        return file.read(nbytes)
+        return file.read(min(nbytes, os.fstat(file.fileno()).st_size))  # room is made for all
 
 
 @contextlib.contextmanager

@@ -308,6 +308,8 @@ def test_what_does_not_fit_is_named() -> None:
     assert "1 missing: a_front_state_dict/frontend.3.bias" in found and "unexpected" not in found
     found = message("mem_state_dict", {"norm.weight": torch.zeros(2)})
     assert "1 unexpected: mem_state_dict/norm.weight" in found and "missing" not in found
+    found = message("mem_state_dict", {"a\0b": torch.zeros(2)})
+    assert r"1 unexpected: mem_state_dict/'a\x00b'" in found or r"a\x00b" in found
     found = message("mem_state_dict", {"value": torch.zeros(44, 512)})
     assert re.search(r"1 of another shape: mem_state_dict/value \(44, 512\), .* \(88, 512\)", found)
     found = message("back_state_dict", {"fc.weight": None})

@@ -169,12 +169,12 @@ def test_the_card_has_figures_flags_and_what_is_not_known(tmp_path: Path) -> Non
     flags = {"n": 400, "part": "test", "split": "official", "unit": "clip"}
     flags["checkpoint_sha256"] = hashlib.sha256(ckpt.read_bytes()).hexdigest()
     top1 = {"value": 0.8541, "low": 0.81, "high": 0.89}
-    made = {"metrics": {"top1": top1}, "floors": {"chance": 0.002}, "flags": flags}
+    made = {"metrics": {"top1": top1}, "floors": {"chance": 0.002, "reason": "few"}, "flags": flags}
     record.write_text(json.dumps(made))
     words = ["export", "--ckpt", ckpt, "--to", "safetensors", "--out", out]
     assert avb(*words, "--record", record)[0] == 0
     card = (out / "MODEL_CARD.md").read_text()
-    for text in ("0.8541 [0.8100, 0.8900]", "floors: chance", "unit clip", "slots: 8"):
+    for text in ("0.8541 [0.8100, 0.8900]", "floors: chance", "few", "unit clip", "slots: 8"):
         assert text in card, text
     assert "BBC agreement" in card and "## Not known" in card
     assert "Not measured" not in card and "How many clips it was trained on" in card

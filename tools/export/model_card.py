@@ -132,7 +132,8 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
     found: dict[str, str] = {}
     for name, value in values.items():
         if not isinstance(value, dict):
-            found[prefix + name] = "-" if value is None else f"{value:.4f}"
+            told = isinstance(value, str)  # why there is none
+            found[prefix + name] = "-" if value is None else value if told else f"{value:.4f}"
         elif "value" not in value:
             found |= _flat(value, f"{prefix}{name}.")
         elif value["value"] is None:

@@ -400,6 +400,22 @@ def test_a_title_that_is_no_utf8_stops_no_film(tmp_path: Path) -> None:
     assert len(read_sound(path)[0]) == 1600
 
 
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_a_title_that_is_no_utf8_stops_no_reader(tmp_path: Path, decoder: str) -> None:
+    path = tmp_path / "film.mkv"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "Q" * 8
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height = 64, 48
+        for number in range(5):
+            flat = np.full((72, 64), 40 * number, np.uint8)
+            picture = av.VideoFrame.from_ndarray(flat, "yuv420p")
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    path.write_bytes(path.read_bytes().replace(b"Q" * 8, b"\xe9\xff\xfe" + b"Q" * 5))
+    assert len(read_video(path, 25, decoder=decoder, sound="optional").frames) == 5
+
+
 def test_tests_use_the_ffmpeg_that_comes_with_the_packages() -> None:
     bundled = pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
     assert Path(ffmpeg_program()).resolve() == Path(bundled).resolve()

@@ -170,6 +170,9 @@ def test_json_with_half_a_letter_is_none() -> None:
         for given in (text, text.encode()):
             with pytest.raises(ValueError, match="surrogates"):
                 parse_json(given)
+    for text in ('a: "\\ud800"', 'a: "\\U0000DE00"'):
+        with pytest.raises(yaml.YAMLError, match="surrogates"):
+            parse_yaml(text)
 
 
 def test_json_that_is_too_large_is_not_parsed(tmp_path: Path) -> None:

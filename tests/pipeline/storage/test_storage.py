@@ -41,6 +41,11 @@ def test_a_password_in_an_address_is_refused_and_not_shown() -> None:
         place("s3://")
 
 
+def test_no_room_is_made_for_a_piece_that_no_file_holds(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(b"0123456789")
+    assert storage.read_piece(tmp_path, "a.tar", 4, 2**63 - 1) == b"456789"
+
+
 def test_an_address_of_no_known_kind_is_one_line() -> None:
     pytest.importorskip("fsspec", reason="comes with the extra cloud")
     with pytest.raises(UsageError, match="nothing://bucket: .*nothing"):
