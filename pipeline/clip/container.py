@@ -78,7 +78,7 @@ class Head:
         return {kind for kind, number in streams.items() if number is not None}
 
 
-def text_options() -> dict[str, str]:
+def text_options() -> dict[str, Any]:
     """Of `av.open`: text that is no UTF-8 is replaced. Before PyAV 19 it ended the reading."""
     import av
 
