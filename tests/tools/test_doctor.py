@@ -119,3 +119,4 @@ def test_where_the_base_works_it_says_so() -> None:
     done = avb_doctor()
     assert done.returncode == 0, done.stdout
     assert "ok torch" in done.stdout and "the base works" in done.stderr
+    assert "9 pictures and" in done.stdout and "of sound read back" in done.stdout  # a clip

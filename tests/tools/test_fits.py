@@ -60,3 +60,5 @@ def test_the_floors_of_all_ranges_are_known() -> None:
     named = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["prep"]
     assert {re.split(r"[<>=\[; ]", one)[0] for one in named} <= floors.keys()
     assert floors["pyarrow"] == "23.0.1" and floors["numpy"] == "2.0.*"
+    # Above known advisories: its JPEG reader (CVE-2025-53644), and protobuf's.
+    assert floors["opencv-python-headless"].startswith("4.12.") and floors["protobuf"] == "4.25.8"
