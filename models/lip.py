@@ -24,62 +24,36 @@ BACK_ENDS: dict[str, type[GRUBackEnd] | type[TCNBackEnd]] = {
 
 @dataclass(frozen=True)
 class LipOutput:
-    """What the lip reader says of a batch.
+    """What the lip reader says of a batch."""
 
-    Attributes:
-        logits: from video and recalled audio, [B x K]: the prediction.
-        real_logits: from video and real audio, [B x K]; None if no audio was given.
-        bridge: features, addressing vectors and losses of the memory.
-        num_frames: real frames in the batch, which the memory's losses are means over.
-    """
-
-    logits: Tensor
-    real_logits: Tensor | None
-    bridge: Bridge
-    num_frames: Tensor
+    logits: Tensor  # from video and recalled audio, [B x K]: the prediction
+    real_logits: Tensor | None  # from video and real audio, [B x K]; None if no audio was given
+    bridge: Bridge  # features, addressing vectors and losses of the memory
+    num_frames: Tensor  # real frames in the batch, which the memory's losses are means over
 
 
 @dataclass(frozen=True)
 class LipConfig:
-    """The arguments of a `LipReader`; the defaults are the paper's model for LRW.
+    """The arguments of a `LipReader`; the defaults are the paper's model for LRW."""
 
-    Attributes:
-        slots: N; 0 is the baseline, without memory and audio.
-        radius: r of the addressing.
-        variant: of the memory, `paper` or `released`.
-        back_end: `gru` or `mstcn`.
-        pool: of the visual front end, `global` or `released`.
-        width: channels of the visual stem; video features are 8 times as wide.
-        blocks: residual blocks in each of the four stages.
-        audio_dim: D, width of audio features.
-        audio_width: channels of the first audio convolution.
-        audio_whitened: audio features leave without correlation (`whitening.py`).
-        value_projection: of the memory; None: what the variant says.
-        saving_detached: of the memory: the saving loss leaves the audio features alone.
-        hidden: units a direction (`gru`, 512) or channels a kernel (`mstcn`, 256).
-        dropout: at the end of both front ends.
-        fusion_dropout: before h; None: what the variant says.
-        back_dropout: in the back end; None: 0.3 (`gru`) or 0.2 (`mstcn`).
-        word_boundary: take one more feature a frame, 1 inside the word and 0 outside, and
-            classify the mean over the word alone.
-    """
-
-    slots: int = 88
-    radius: float = 16.0
-    variant: Variant = "paper"
-    back_end: BackEnd = "gru"
-    pool: Pool = "global"
-    width: int = 64
-    blocks: int = 2
-    audio_dim: int = 512
-    audio_width: int = 128
-    audio_whitened: bool = False
-    value_projection: bool | None = None
-    saving_detached: bool = False
-    hidden: int | None = None
-    dropout: float = 0.3
-    fusion_dropout: float | None = None
-    back_dropout: float | None = None
+    slots: int = 88  # N; 0 is the baseline, without memory and audio
+    radius: float = 16.0  # r of the addressing
+    variant: Variant = "paper"  # of the memory, `paper` or `released`
+    back_end: BackEnd = "gru"  # `gru` or `mstcn`
+    pool: Pool = "global"  # of the visual front end, `global` or `released`
+    width: int = 64  # channels of the visual stem; video features are 8 times as wide
+    blocks: int = 2  # residual blocks in each of the four stages
+    audio_dim: int = 512  # D, width of audio features
+    audio_width: int = 128  # channels of the first audio convolution
+    audio_whitened: bool = False  # audio features leave without correlation (`whitening.py`)
+    value_projection: bool | None = None  # of the memory; None: what the variant says
+    saving_detached: bool = False  # of the memory: the saving loss leaves the audio features alone
+    hidden: int | None = None  # units a direction (`gru`, 512) or channels a kernel (`mstcn`, 256)
+    dropout: float = 0.3  # at the end of both front ends
+    fusion_dropout: float | None = None  # before h; None: what the variant says
+    back_dropout: float | None = None  # in the back end; None: 0.3 (`gru`) or 0.2 (`mstcn`)
+    # Take one more feature a frame, 1 inside the word and 0 outside, and classify the mean over the
+    # word alone.
     word_boundary: bool = False
 
 

@@ -63,19 +63,12 @@ def bridging_loss(
 
 @dataclass(frozen=True)
 class Losses:
-    """The terms of Eq. 8, scalars; the last three are None where no audio was used.
+    """The terms of Eq. 8, scalars; the last three are None where no audio was used."""
 
-    Attributes:
-        recalled: task loss of video and recalled audio.
-        real: task loss of video and real audio.
-        saving: Eq. 4.
-        bridging: Eq. 5.
-    """
-
-    recalled: Tensor
-    real: Tensor | None = None
-    saving: Tensor | None = None
-    bridging: Tensor | None = None
+    recalled: Tensor  # task loss of video and recalled audio
+    real: Tensor | None = None  # task loss of video and real audio
+    saving: Tensor | None = None  # Eq. 4.
+    bridging: Tensor | None = None  # Eq. 5.
 
     @property
     def task(self) -> Tensor:
@@ -92,36 +85,22 @@ class Losses:
 
 @dataclass(frozen=True)
 class Recall:
-    """What video brings back from the memory.
+    """What video brings back from the memory."""
 
-    Attributes:
-        value: v_tgt, the recalled audio feature, float32 [B x T x D].
-        addressing: A_src, float32 [B x T x N], rows sum to 1.
-    """
-
-    value: Tensor
-    addressing: Tensor
+    value: Tensor  # v_tgt, the recalled audio feature, float32 [B x T x D]
+    addressing: Tensor  # A_src, float32 [B x T x N], rows sum to 1
 
 
 @dataclass(frozen=True)
 class Bridge:
-    """What the memory hands to the back end; all but the first are None where they do not apply.
+    """What the memory hands to the back end; all but the first are None where they do not apply."""
 
-    Attributes:
-        recalled: h(f_src + v_tgt), [B x T x E]; with N = 0, f_src itself.
-        source_addressing: A_src, float32 [B x T x N].
-        real: h(f_src + f_tgt), [B x T x E].
-        target_addressing: A_tgt, float32 [B x T x N].
-        saving: Eq. 4, float32 scalar.
-        bridging: Eq. 5, float32 scalar.
-    """
-
-    recalled: Tensor
-    source_addressing: Tensor | None = None
-    real: Tensor | None = None
-    target_addressing: Tensor | None = None
-    saving: Tensor | None = None
-    bridging: Tensor | None = None
+    recalled: Tensor  # h(f_src + v_tgt), [B x T x E]; with N = 0, f_src itself
+    source_addressing: Tensor | None = None  # A_src, float32 [B x T x N]
+    real: Tensor | None = None  # h(f_src + f_tgt), [B x T x E]
+    target_addressing: Tensor | None = None  # A_tgt, float32 [B x T x N]
+    saving: Tensor | None = None  # Eq. 4, float32 scalar.
+    bridging: Tensor | None = None  # Eq. 5, float32 scalar.
 
 
 class BridgingMemory(nn.Module):

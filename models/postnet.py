@@ -11,17 +11,12 @@ from avb.models.masks import keep_real
 
 @dataclass(frozen=True)
 class Mels:
-    """Decoded mels, padded columns 0.
+    """Decoded mels, padded columns 0."""
 
-    Attributes:
-        before: without the post-net's correction, [B x F x M].
-        after: with it, [B x F x M]: the result.
-        alignment: how each decoder step attended to the frames, float32 [B x S x T]; None from a
-            decoder that does not attend.
-    """
-
-    before: Tensor
-    after: Tensor
+    before: Tensor  # without the post-net's correction, [B x F x M]
+    after: Tensor  # with it, [B x F x M]: the result
+    # How each decoder step attended to the frames, float32 [B x S x T]; None from a decoder that
+    # does not attend.
     alignment: Tensor | None = None
 
 

@@ -27,21 +27,13 @@ DECODERS: dict[str, tuple[Any, Any]] = {
 
 @dataclass(frozen=True)
 class SpeechOutput:
-    """What the speech model says of a batch.
+    """What the speech model says of a batch."""
 
-    Attributes:
-        mels: from video and recalled audio; `mels.after` is the result.
-        real_mels: from video and real audio; None if no audio was given.
-        bridge: features, addressing vectors and losses of the memory.
-        mask_BT: which frames are real; None if all are.
-        num_frames: real frames in the batch, which all losses are means over.
-    """
-
-    mels: Mels
-    real_mels: Mels | None
-    bridge: Bridge
-    mask_BT: Tensor | None
-    num_frames: Tensor
+    mels: Mels  # from video and recalled audio; `mels.after` is the result
+    real_mels: Mels | None  # from video and real audio; None if no audio was given
+    bridge: Bridge  # features, addressing vectors and losses of the memory
+    mask_BT: Tensor | None  # which frames are real; None if all are
+    num_frames: Tensor  # real frames in the batch, which all losses are means over
 
 
 @dataclass(frozen=True)
@@ -50,47 +42,28 @@ class SpeechConfig:
 
     The public record leaves C, D and E open: C = 384 as in the port of Lip2Wav by an author of the
     paper, D = 512 as in lip reading, and E = C, so that the decoder of the baseline is the same.
-
-    Attributes:
-        slots: N; 0 is the baseline, without memory and audio.
-        radius: r of the addressing.
-        variant: of the memory, `paper` or `released`.
-        decoder: `tacotron`, or `synchronous`, which is faster.
-        width: channels after the encoder's first convolution.
-        blocks: residual convolutions in each of the encoder's five groups.
-        hidden: units of the encoder's LSTM a direction; C is twice that.
-        dropout: after each group of the encoder's convolutions.
-        audio_dim: D, width of audio features.
-        audio_width: channels of the first audio convolution.
-        audio_whitened: audio features leave without correlation (`whitening.py`).
-        value_projection: of the memory; None: what the variant says.
-        saving_detached: of the memory: the saving loss leaves the audio features alone.
-        audio_dropout: at the end of the audio front end.
-        fused_dim: E; C if not given.
-        fusion_dropout: before h; None: what the variant says.
-        decoder_sizes: what differs from the defaults of the decoder's own config.
-        lstm_late: the encoder's LSTM runs after the memory, over h(...), not before it: f_src
-            then sees as little of the sentence at once as the audio features do. C and E are
-            the convolutions' width.
     """
 
-    slots: int = 150
-    radius: float = 16.0
-    variant: Variant = "paper"
-    decoder: Decoder = "tacotron"
-    width: int = 24
-    blocks: int = 2
-    hidden: int = 192
-    dropout: float = 0.5
-    audio_dim: int = 512
-    audio_width: int = 128
-    audio_whitened: bool = False
-    value_projection: bool | None = None
-    saving_detached: bool = False
-    audio_dropout: float = 0.3
-    fused_dim: int | None = None
-    fusion_dropout: float | None = None
+    slots: int = 150  # N; 0 is the baseline, without memory and audio
+    radius: float = 16.0  # r of the addressing
+    variant: Variant = "paper"  # of the memory, `paper` or `released`
+    decoder: Decoder = "tacotron"  # `tacotron`, or `synchronous`, which is faster
+    width: int = 24  # channels after the encoder's first convolution
+    blocks: int = 2  # residual convolutions in each of the encoder's five groups
+    hidden: int = 192  # units of the encoder's LSTM a direction; C is twice that
+    dropout: float = 0.5  # after each group of the encoder's convolutions
+    audio_dim: int = 512  # D, width of audio features
+    audio_width: int = 128  # channels of the first audio convolution
+    audio_whitened: bool = False  # audio features leave without correlation (`whitening.py`)
+    value_projection: bool | None = None  # of the memory; None: what the variant says
+    saving_detached: bool = False  # of the memory: the saving loss leaves the audio features alone
+    audio_dropout: float = 0.3  # at the end of the audio front end
+    fused_dim: int | None = None  # E; C if not given
+    fusion_dropout: float | None = None  # before h; None: what the variant says
+    # What differs from the defaults of the decoder's own config.
     decoder_sizes: Mapping[str, Any] | None = None
+    # The encoder's LSTM runs after the memory, over h(...), not before it: f_src then sees as
+    # little of the sentence at once as the audio features do. C and E are the convolutions' width.
     lstm_late: bool = False
 
 

@@ -121,21 +121,13 @@ print(f"{{found.clips:,}} clips at {{root}}")
 
 @dataclass(frozen=True)
 class Line:
-    """One look.
+    """One look."""
 
-    Attributes:
-        name: what was looked at.
-        ok: whether it is as it should be.
-        found: its version, size or place, or what is wrong.
-        todo: what to do if it is not ok.
-        needed: whether the base cannot work without it.
-    """
-
-    name: str
-    ok: bool
-    found: str
-    todo: str = ""
-    needed: bool = False
+    name: str  # what was looked at
+    ok: bool  # whether it is as it should be
+    found: str  # its version, size or place, or what is wrong
+    todo: str = ""  # what to do if it is not ok
+    needed: bool = False  # whether the base cannot work without it
 
     def __str__(self) -> str:
         """`ok name  found`, or `-- name  what is wrong: what to do`."""

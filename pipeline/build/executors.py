@@ -1,8 +1,8 @@
-"""Where units run: a table of engines, each a function that maps tasks to reports.
+"""Where units run: an executor is a function that maps tasks to reports.
 
-An engine knows nothing of clips and shards: it takes tasks from a queue while there are any, has a
-bounded number of them in flight, and says of each how far it is, that it is done, or that its
-worker died. What follows from a death is for `dispatch` to decide, the same for every engine.
+It takes tasks from a queue while there are any, has a bounded number of them in flight, and says
+of each how far it is, that it is done, or that its worker died. What follows from a death is for
+`scheduler` to decide, the same for every executor.
 """
 
 from __future__ import annotations
@@ -30,82 +30,58 @@ from avb.pipeline.storage.store import Store
 
 
 @dataclass(frozen=True)
-class Make:
-    """A task: make the shard and the rows of one unit, but for the clips at `crashed` and `hung`.
-
-    Attributes:
-        limit_s: how long one clip may take (None: for ever), of the wall. A worker is one thread,
-            so it bounds the processor as well.
-        retries: how often an engine that loses workers for reasons of its own, such as a machine
-            taken away, may start it again.
-    """
+class Task:
+    """Make the shard and the rows of one unit, or try some of its clips and write nothing."""
 
     plan: Path
     folder: Path
     number: int
-    crashed: frozenset[int] = frozenset()
+    clips: range | None = None  # those to try; None: make the shard
+    crashed: frozenset[int] = frozenset()  # clips that are refused unopened
+    hung: frozenset[int] = frozenset()
+    # How often an executor that loses workers for reasons of its own, such as a machine taken
+    # away, may start it again.
     retries: int = 3
     store: Store | None = None  # what the folder stands for
-    hung: frozenset[int] = frozenset()
+    # How long one clip may take (None: for ever), of the wall. A worker is one thread, so it bounds
+    # the processor as well.
     limit_s: float | None = None
 
     def run(self) -> Iterator[bool | None]:
         """Do it; None where a clip begins, and after it whether it passed."""
-        return run_unit(self.plan, self.number, self.folder, self.crashed, self.store, self.hung)
-
-
-@dataclass(frozen=True)
-class Probe:
-    """A task: take some clips of a unit and write nothing."""
-
-    plan: Path
-    folder: Path
-    number: int
-    clips: range
-    retries: int = 0
-    store: Store | None = None
-    hung: frozenset[int] = frozenset()
-    limit_s: float | None = None
-
-    def run(self) -> Iterator[bool | None]:
-        """Do it; None where a clip begins, and after it whether it passed."""
-        return try_clips(self.plan, self.number, self.folder, self.clips, self.store, self.hung)
-
-
-#: What an engine runs; small, hashable and picklable.
-Task = Make | Probe
+        unit = (self.plan, self.number, self.folder)
+        if self.clips is None:
+            return run_unit(*unit, self.crashed, self.store, self.hung)
+        return try_clips(*unit, self.clips, self.store, self.hung)
 
 
 @dataclass(frozen=True)
 class Report:
-    """How a task stands: clips taken and how many of them were refused.
-
-    A task that "failed" could not read the corpus, and `said` is of which file. One that "hung" was
-    stopped at the clip of its unit that `clips` counts up to.
-    """
+    """How a task stands: clips taken and how many of them were refused."""
 
     task: Task
     clips: int
     refused: int
-    state: str = "running"  # or "done", "died", "failed", "hung"
-    said: str = ""
+    # Or "done", "died"; "failed": could not read the corpus; "hung": stopped at the clip that
+    # `clips` counts up to.
+    state: str = "running"
+    said: str = ""  # of a task that failed: which file
 
 
 #: Takes tasks from the queue, of which others may join between two reports, until none is left;
 #: at most so many at once (None: as many as there are workers).
 Executor = Callable[[deque[Task], int | None], Iterator[Report]]
 
-
-_settle_once = functools.cache(settle_process)
-
-
 #: Clips taken, how many of them were refused, and the number of the present try, 0 between clips.
 Counts = tuple[int, int, int]
 
 
+_settle_process_once = functools.cache(settle_process)
+
+
 def work(task: Task) -> Iterator[Counts]:
     """Run a task in this process; its counts whenever a clip begins and ends."""
-    _settle_once()
+    _settle_process_once()
     clips = refused = tries = 0
     for ok in task.run():
         if ok is None:

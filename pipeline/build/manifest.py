@@ -16,6 +16,7 @@ from avb.pipeline.clip import audio
 from avb.pipeline.clip.facemodels import describe, version_of
 from avb.pipeline.config import Corpus
 from avb.pipeline.files import open_atomic, write_atomic
+from avb.pipeline.settings import Settings
 from avb.pipeline.shards.metadata import FORMAT
 
 if TYPE_CHECKING:
@@ -47,25 +48,21 @@ def write_manifest(folder: Path, plan: Plan) -> None:
 
 def write_dataset(folder: Path, plan: Plan, corpus: Corpus, seconds: float) -> dict[str, Any]:
     """Write `dataset.json`, which says that the folder is complete, and return it."""
+    import pyarrow.compute as pc
+
     settings = plan.settings
-    status: Counter[str] = Counter()
-    flags: Counter[str] = Counter()
+    status, flags = Counter[str](), Counter[str]()
     shards = []
-    tally = _Tally(list(settings.crops))
+    tally = _Tally(settings)
     for unit in plan.units:
-        head, table = _rows(folder, unit)
+        table = _read(folder, unit, ["status", "flags", "n_frames", "n_mel", "sums"])
         _count(table, status, flags)
-        kept = table.filter(_is_ok(table))
-        tally.add(kept, settings)
+        kept = table.filter(pc.equal(table["status"], "ok"))
+        tally.add(kept)
         if kept.num_rows:
-            shards.append(
-                {
-                    "name": unit.name,
-                    "samples": kept.num_rows,
-                    "bytes": int(head["bytes"]),
-                    "sha256": head["sha256"],
-                }
-            )
+            head = {k.decode(): v.decode() for k, v in table.schema.metadata.items()}
+            facts = {"bytes": int(head["bytes"]), "sha256": head["sha256"]}
+            shards.append({"name": unit.name, "samples": kept.num_rows} | facts)
     scale, offset = audio.mel_scale_offset(settings.mel)
     plain = settings.as_dict()
     identity = json.dumps([FORMAT, plain, plan.labels, shards], sort_keys=True)
@@ -99,11 +96,9 @@ def write_dataset(folder: Path, plan: Plan, corpus: Corpus, seconds: float) -> d
 
 def count_rows(folder: Path, units: list[Unit]) -> dict[str, Any]:
     """Clips of some finished units by status and flag, as in `dataset.json`."""
-    status: Counter[str] = Counter()
-    flags: Counter[str] = Counter()
+    status, flags = Counter[str](), Counter[str]()
     for unit in units:
-        table = _read(folder, unit, ["status", "flags"])
-        _count(table, status, flags)
+        _count(_read(folder, unit, ["status", "flags"]), status, flags)
     return _as_counts(status, flags)
 
 
@@ -124,32 +119,17 @@ def _read(folder: Path, unit: Unit, columns: list[str]) -> pa.Table:
         return file.read(columns, use_threads=False)  # threads cost more than so small a file
 
 
-def _rows(folder: Path, unit: Unit) -> tuple[dict[str, str], pa.Table]:
-    table = _read(folder, unit, ["status", "flags", "n_frames", "n_mel", "sums"])
-    return {k.decode(): v.decode() for k, v in table.schema.metadata.items()}, table
-
-
-def _is_ok(table: Any) -> Any:
-    import pyarrow.compute as pc
-
-    return pc.equal(table["status"], "ok")
-
-
 class _Tally:
     """Adds up the sums of kept clips, in plan order, so that the result never depends on jobs."""
 
-    def __init__(self, kinds: list[str]) -> None:
-        self.kinds = kinds
-        self.sums = [0.0] * (2 * len(kinds) + 2)
-        self.frames = 0
-        self.columns = 0
-        self.sides: dict[str, int] = {}
-        self.n_mels = 0
-
-    def add(self, kept: Any, settings: Any) -> None:
-        """Add the kept rows of one unit."""
-        self.sides = {k: c.stored for k, c in settings.crops.items()}
+    def __init__(self, settings: Settings) -> None:
+        self.sides = {kind: crop.stored for kind, crop in settings.crops.items()}
         self.n_mels = settings.mel.n_mels
+        self.sums = [0.0] * (2 * len(self.sides) + 2)
+        self.frames = self.columns = 0
+
+    def add(self, kept: pa.Table) -> None:
+        """Add the kept rows of one unit."""
         self.frames += sum(kept["n_frames"].to_pylist())
         self.columns += sum(kept["n_mel"].to_pylist())
         for row in kept["sums"].to_pylist():
@@ -165,13 +145,13 @@ class _Tally:
     def pixels(self) -> dict[str, dict[str, float]]:
         """Mean and deviation of the stored pixels (0 to 255) of each crop."""
         return {
-            kind: self._moments(2 * i, self.frames * self.sides.get(kind, 0) ** 2)
-            for i, kind in enumerate(self.kinds)
+            kind: self._moments(2 * i, self.frames * side**2)
+            for i, (kind, side) in enumerate(self.sides.items())
         }
 
     def mel(self) -> dict[str, float]:
         """Mean and deviation of the log-mels."""
-        return self._moments(2 * len(self.kinds), self.columns * self.n_mels)
+        return self._moments(2 * len(self.sides), self.columns * self.n_mels)
 
 
 def _versions() -> dict[str, str]:

@@ -100,7 +100,10 @@ def prep(
             refused; what is finished is kept.
     """
     start = time.perf_counter()
-    _check(engine, part, overwrite)
+    if engine not in EXECUTORS:
+        raise UsageError(f"--engine {engine}: one of {', '.join(EXECUTORS)}")
+    if part is not None and overwrite:
+        raise UsageError("--overwrite with --part: each would empty the folder of the others")
     sweep_scratch()
     with (
         EXECUTORS[engine](address) as run,
@@ -112,9 +115,8 @@ def prep(
         make = functools.partial(_make, run, mirror, jobs, clip_timeout_s, progress)
         if part is None:
             _sweep(folder)  # nobody else is at work here
-        settle = _settle if part is None else _settle_once
-        given = (corpus, settings, root, mirror, overwrite, prune)
-        plan = _published(functools.partial(settle, *given), mirror)
+        given = (corpus, settings, root, mirror, overwrite, prune, part is not None)
+        plan = _published(functools.partial(_settle, *given), mirror)
         units = plan.units if part is None else plan.units[part.index - 1 :: part.count]
         todo = _missing(folder, units, retry_failed)
         plan.notices += changed_sources(folder, plan, todo)
@@ -134,13 +136,6 @@ def prep(
         made=made,
         notices=plan.notices,
     )
-
-
-def _check(engine: str, part: Part | None, overwrite: bool) -> None:
-    if engine not in EXECUTORS:
-        raise UsageError(f"--engine {engine}: one of {', '.join(EXECUTORS)}")
-    if part is not None and overwrite:
-        raise UsageError("--overwrite with --part: each would empty the folder of the others")
 
 
 def _complete(
@@ -224,16 +219,31 @@ def _settle(
     mirror: Mirror,
     overwrite: bool = False,
     prune: bool = False,
+    part: bool = False,
 ) -> Plan:
     """A fresh plan for the folder, refused if that was made with other settings or would lose.
 
-    Until nothing speaks against the plan it has another name, and nothing is changed.
+    Until nothing speaks against the plan it has another name, and nothing is changed. Parts take
+    the plan of the first one that came, but where the folder is complete.
     """
     folder = mirror.folder
     path = _plan_path(folder)
-    if path.is_file() and not overwrite:
-        _refuse_other(settings, read_plan(path), mirror)
-    elif any(folder.glob("*.tar")) and not overwrite:
+    if part:
+        with (folder / ".avb" / "plan.lock").open("a+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # the first one lists, the others wait for it
+            if (folder / "dataset.json").is_file() or not path.is_file():
+                return _settle(corpus, settings, root, mirror, overwrite, prune)
+    plan = read_plan(path) if path.is_file() and not overwrite else None
+    if plan is not None and (difference := settings.difference(plan.settings)):
+        raise UsageError(
+            f"{mirror} was made with other settings ({'; '.join(difference)});"
+            " give them again, another --out, or --overwrite"
+        )
+    if plan is not None and part:
+        if plan.root not in (root.resolve(), root.resolve().parent):  # a table lies in its root
+            raise UsageError(f"{mirror} was planned from {plan.root}; give the same --root")
+        return plan
+    if plan is None and any(folder.glob("*.tar")) and not overwrite:
         raise UsageError(f"{mirror}: holds shards but no plan of this tool; give another --out")
     plan = make_plan(corpus, settings, root, path.with_name(f"plan.{os.getpid()}.tmp"))
     try:
@@ -254,37 +264,6 @@ def _settle(
     return plan
 
 
-def _settle_once(
-    corpus: Corpus,
-    settings: Settings,
-    root: Folder,
-    mirror: Mirror,
-    overwrite: bool = False,
-    prune: bool = False,
-) -> Plan:
-    """The plan of the first part that came; a complete folder is looked at afresh."""
-    folder = mirror.folder
-    path = _plan_path(folder)
-    with (folder / ".avb" / "plan.lock").open("a+") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the first one lists, the others wait for it
-        if (folder / "dataset.json").is_file() or not path.is_file():
-            return _settle(corpus, settings, root, mirror, overwrite, prune)
-        plan = read_plan(path)
-    _refuse_other(settings, plan, mirror)
-    if plan.root not in (root.resolve(), root.resolve().parent):  # a table lies in its root
-        raise UsageError(f"{mirror} was planned from {plan.root}; give the same --root")
-    return plan
-
-
-def _refuse_other(settings: Settings, plan: Plan, mirror: Mirror) -> None:
-    difference = settings.difference(plan.settings)
-    if difference:
-        raise UsageError(
-            f"{mirror} was made with other settings ({'; '.join(difference)});"
-            " give them again, another --out, or --overwrite"
-        )
-
-
 def _empty(folder: Path) -> None:
     """Remove what an earlier run made; other files are left alone."""
     (folder / "dataset.json").unlink(missing_ok=True)
@@ -302,13 +281,9 @@ def _missing(folder: Path, units: list[Unit], retry_failed: bool) -> list[int]:
     """
     todo = []
     for unit in units:
-        done = finished(folder, unit)
-        if (
-            done is None
-            or done.get("sources") != unit.sources
-            or done.get("labels") != unit.labels
-            or (retry_failed and set(done["statuses"]) - {"ok", "duplicate"})
-        ):
+        done = finished(folder, unit) or {"statuses": {}}
+        same = (done.get("sources"), done.get("labels")) == (unit.sources, unit.labels)
+        if not same or (retry_failed and set(done["statuses"]) - {"ok", "duplicate"}):
             todo.append(unit.number)
     return todo
 

@@ -11,13 +11,12 @@ A unit that cannot read the corpus is left, and the run ends when the others are
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from avb.pipeline.build.executors import Executor, Make, Probe, Report, Task
+from avb.pipeline.build.executors import Executor, Report, Task
 from avb.pipeline.build.plan import Plan
 from avb.pipeline.errors import RunError
 from avb.pipeline.storage.store import Store
@@ -55,20 +54,17 @@ def run_units(
     counter = _Counter(progress)
     faults = _Faults()
     # Absolute, since a worker elsewhere has its own working directory.
-    make = functools.partial(
-        Make, plan.path.absolute(), folder.absolute(), store=store, limit_s=clip_timeout_s
-    )
-    lost = [make(number) for number in todo]
+    plan_path, folder = plan.path.absolute(), folder.absolute()
+    lost = [Task(plan_path, folder, n, store=store, limit_s=clip_timeout_s) for n in todo]
     # What is lost again goes with fewer at once, and then one by one: memory may be short.
     for width in (jobs, jobs and max(1, jobs // 4), 1):
         lost, crashes = _one_pass(executor, plan, lost, width, counter, faults)
         if not lost:
             faults.end()
             return
-        confirmed = _crashing_alone(executor, crashes)
-        crashed = {(probe.number, probe.clips[0]) for probe in confirmed}
-        lost = [_without(make, crashed=crashed) for make in lost]
-    names = ", ".join(plan.units[make.number].name for make in lost[:3])
+        crashed = _crashing_alone(executor, crashes)
+        lost = [replace(t, crashed=t.crashed | _in_unit(t, crashed)) for t in lost]
+    names = ", ".join(plan.units[task.number].name for task in lost[:3])
     raise RunError(
         f"{names}: the worker died each time, though of no single clip; {KEPT}, with fewer --jobs"
         " if memory was short"
@@ -78,16 +74,16 @@ def run_units(
 def _one_pass(
     executor: Executor,
     plan: Plan,
-    makes: list[Make],
+    tasks: list[Task],
     jobs: int | None,
     counter: _Counter,
     faults: _Faults,
-) -> tuple[list[Make], list[Probe]]:
-    """Units that were lost, and clips of theirs of which a worker died."""
-    waiting: deque[Task] = deque(makes)
-    most = max(MOST_CRASHES, sum(plan.units[make.number].clips for make in makes) // 100)
-    lost: list[Make] = []
-    crashes: list[Probe] = []
+) -> tuple[list[Task], list[Task]]:
+    """Units that were lost, and probes of single clips of theirs of which a worker died."""
+    waiting = deque(tasks)
+    most = max(MOST_CRASHES, sum(plan.units[task.number].clips for task in tasks) // 100)
+    lost: list[Task] = []
+    crashes: list[Task] = []
     hung: set[tuple[int, int]] = set()  # unit and position
     for report in executor(waiting, jobs):
         counter.add(report)
@@ -95,7 +91,7 @@ def _one_pass(
         task = report.task
         if report.state == "hung":
             hung.add((task.number, report.clips))
-            waiting.appendleft(dataclasses.replace(task, hung=task.hung | {report.clips}))
+            waiting.appendleft(replace(task, hung=task.hung | {report.clips}))
             if len(hung) > most:
                 raise RunError(
                     f"more than {most} clips took longer than {task.limit_s:g} s, which is hardly"
@@ -103,11 +99,12 @@ def _one_pass(
                 )
         if report.state != "died":
             continue
-        if isinstance(task, Make):
+        if task.clips is None:
             if not lost:  # Does a worker live at all? If not, all clips would be to blame.
-                waiting.appendleft(_probe(task, range(0), retries=3))
+                waiting.appendleft(replace(task, clips=range(0), retries=3))
             lost.append(task)
-            waiting.extend(_halves(_probe(task, range(plan.units[task.number].clips))))
+            every = range(plan.units[task.number].clips)
+            waiting.extend(_halves(replace(task, clips=every, retries=0)))
         elif len(task.clips) > 1:
             waiting.extend(_halves(task))
         elif task.clips:
@@ -119,37 +116,26 @@ def _one_pass(
                 f"more than {most} clips killed their worker, which is hardly theirs to answer for"
                 f" (see avb doctor); {KEPT}, with fewer --jobs if memory was short"
             )
-    return [_without(make, hung=hung) for make in lost], crashes
+    return [replace(task, hung=task.hung | _in_unit(task, hung)) for task in lost], crashes
 
 
-def _probe(make: Make, clips: range, retries: int = 0) -> Probe:
-    return Probe(
-        make.plan, make.folder, make.number, clips, retries, make.store, make.hung, make.limit_s
-    )
+def _halves(probe: Task) -> list[Task]:
+    clips = probe.clips or range(0)
+    middle = (len(clips) + 1) // 2
+    return [replace(probe, clips=part) for part in (clips[:middle], clips[middle:]) if part]
 
 
-def _halves(probe: Probe) -> list[Probe]:
-    middle = (len(probe.clips) + 1) // 2
-    parts = (probe.clips[:middle], probe.clips[middle:])
-    return [dataclasses.replace(probe, clips=part) for part in parts if part]
-
-
-def _crashing_alone(executor: Executor, crashes: list[Probe]) -> list[Probe]:
-    """The clips of which a worker dies with nothing else running."""
+def _crashing_alone(executor: Executor, crashes: list[Task]) -> set[tuple[int, int]]:
+    """Unit and position of the clips of which a worker dies with nothing else running."""
     # Once more, should the machine be taken away at that moment.
-    waiting: deque[Task] = deque(dataclasses.replace(probe, retries=1) for probe in crashes)
-    ended = [report for report in executor(waiting, 1) if report.state == "died"]
-    return [report.task for report in ended if isinstance(report.task, Probe)]
+    waiting = deque(replace(probe, retries=1) for probe in crashes)
+    died = [report.task for report in executor(waiting, 1) if report.state == "died"]
+    return {(probe.number, probe.clips[0]) for probe in died if probe.clips}
 
 
-def _without(
-    make: Make,
-    crashed: Iterable[tuple[int, int]] = (),
-    hung: Iterable[tuple[int, int]] = (),
-) -> Make:
-    """The same, with those of the clips, each a unit and a position, that are in its unit."""
-    mine = [{at for number, at in clips if number == make.number} for clips in (crashed, hung)]
-    return dataclasses.replace(make, crashed=make.crashed | mine[0], hung=make.hung | mine[1])
+def _in_unit(task: Task, clips: set[tuple[int, int]]) -> set[int]:
+    """Positions of those clips, each a unit and a position, that are in the task's unit."""
+    return {position for number, position in clips if number == task.number}
 
 
 class _Faults:
@@ -165,7 +151,7 @@ class _Faults:
         elif report.state == "failed":
             self._said.append(report.said)
             self._in_a_row += 1
-            if self._in_a_row == MOST_FAULTS or isinstance(report.task, Probe):
+            if self._in_a_row == MOST_FAULTS or report.task.clips is not None:
                 self.end()
 
     def end(self) -> None:
@@ -184,7 +170,7 @@ class _Counter:
         self._running: dict[Task, Report] = {}
 
     def add(self, report: Report) -> None:
-        if not isinstance(report.task, Make):
+        if report.task.clips is not None:
             return
         self._running.pop(report.task, None)
         if report.state == "running":

@@ -36,35 +36,20 @@ Event = tuple[str, float | None, float, Any]
 
 @dataclass(frozen=True)
 class Head:
-    """What a film says of itself, and which of its tracks are read.
+    """What a film says of itself, and which of its tracks are read."""
 
-    Attributes:
-        source: what FFmpeg is given: a path or an address.
-        name: for messages.
-        form: the container's name.
-        video: number of the video stream; None if its pictures are not wanted.
-        audio: number of the audio stream; None if there is none, or it is not wanted.
-        start_s: the first stamp of the pictures.
-        zero_s: that of the file.
-        duration_s: of its pictures, in seconds; None if it does not say.
-        codec: of its pictures.
-        sar: width of a pixel in heights.
-        channels: names of the sound's channels.
-        remote: whether it is an address.
-    """
-
-    source: str
-    name: str
-    form: str
-    video: int | None
-    audio: int | None
-    start_s: float
-    zero_s: float
-    duration_s: float | None
-    codec: str
-    sar: float
-    channels: tuple[str, ...]
-    remote: bool = False
+    source: str  # what FFmpeg is given: a path or an address
+    name: str  # for messages
+    form: str  # the container's name
+    video: int | None  # number of the video stream; None if its pictures are not wanted
+    audio: int | None  # number of the audio stream; None if there is none, or it is not wanted
+    start_s: float  # the first stamp of the pictures
+    zero_s: float  # that of the file
+    duration_s: float | None  # of its pictures, in seconds; None if it does not say
+    codec: str  # of its pictures
+    sar: float  # width of a pixel in heights
+    channels: tuple[str, ...]  # names of the sound's channels
+    remote: bool = False  # whether it is an address
 
     @property
     def seekable(self) -> bool:

@@ -35,18 +35,12 @@ EYES = [33, 263]
 
 
 class Reach(NamedTuple):
-    """A detector.
+    """A detector."""
 
-    Attributes:
-        model: its file.
-        side: of the square picture that it sees.
-        sure: the least score of a find.
-        cells: side of the cells that its finds are counted from, and how many in each.
-    """
-
-    model: str
-    side: int
-    sure: float
+    model: str  # its file
+    side: int  # of the square picture that it sees
+    sure: float  # the least score of a find
+    # Side of the cells that its finds are counted from, and how many in each.
     cells: tuple[tuple[int, int], ...]
 
 
@@ -57,32 +51,20 @@ FAR = Reach("face_detection_full_range_sparse", 192, 0.6, ((4, 1),))
 
 @dataclass(frozen=True)
 class Detection:
-    """A face in a picture, in its pixels.
+    """A face in a picture, in its pixels."""
 
-    Attributes:
-        score: how certain it is, 0.5 to 1.
-        box: float [4], left, top, right, bottom: from the brows to the chin.
-        points: float [6, 2]: its right eye, left eye, nose, mouth, right ear, left ear.
-    """
-
-    score: float
-    box: np.ndarray
-    points: np.ndarray
+    score: float  # how certain it is, 0.5 to 1
+    box: np.ndarray  # float [4], left, top, right, bottom: from the brows to the chin
+    points: np.ndarray  # float [6, 2]: its right eye, left eye, nose, mouth, right ear, left ear
 
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a picture, square in pixels; numbers are 32-bit floats.
+    """A part of a picture, square in pixels; numbers are 32-bit floats."""
 
-    Attributes:
-        middle: [2], x and y in shares of the picture.
-        sides: [2], across and down in shares of the picture.
-        turn: how it is turned, in radians, clockwise as it is seen.
-    """
-
-    middle: np.ndarray
-    sides: np.ndarray
-    turn: np.floating[Any]
+    middle: np.ndarray  # [2], x and y in shares of the picture
+    sides: np.ndarray  # [2], across and down in shares of the picture
+    turn: np.floating[Any]  # how it is turned, in radians, clockwise as it is seen
 
     @classmethod
     def around(cls, corner: np.ndarray, sides: np.ndarray, eyes: np.ndarray, size: Any) -> Part:

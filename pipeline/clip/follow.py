@@ -42,17 +42,11 @@ GAP = FPS
 
 @dataclass(frozen=True)
 class Frame:
-    """How a box lies round a face, in units of `crop.SIDE`: eye corners' distance, or height.
+    """How a box lies round a face, in units of `crop.SIDE`: eye corners' distance, or height."""
 
-    Attributes:
-        kind: lips or face.
-        side: of the box.
-        shift: of its centre from that of `crop.places`, x and y.
-    """
-
-    kind: str
-    side: float
-    shift: tuple[float, float] = (0.0, 0.0)
+    kind: str  # lips or face
+    side: float  # of the box
+    shift: tuple[float, float] = (0.0, 0.0)  # of its centre from that of `crop.places`, x and y
 
     @classmethod
     def of(cls, kind: str) -> Frame:
@@ -62,16 +56,11 @@ class Frame:
 
 @dataclass
 class Block:
-    """Pictures [H, W] that follow each other.
-
-    Attributes:
-        boxes: float [n, 4] for each kind of crop, in their pixels.
-        seen: bool [n], whether somebody is there.
-    """
+    """Pictures [H, W] that follow each other."""
 
     frames: list[np.ndarray]
-    boxes: dict[str, np.ndarray]
-    seen: np.ndarray
+    boxes: dict[str, np.ndarray]  # float [n, 4] for each kind of crop, in their pixels
+    seen: np.ndarray  # bool [n], whether somebody is there
 
 
 def still(

@@ -14,19 +14,12 @@ from avb.pipeline.clip.stopwatch import Clock
 
 @dataclass(frozen=True)
 class Expected:
-    """What a corpus promises of the pictures of its clips.
+    """What a corpus promises of the pictures of its clips."""
 
-    Attributes:
-        source: the clip's file, for messages.
-        frames: how many there are; None where any number will do.
-        one_may_lack: whether one fewer is kept, as `one_frame_short`.
-        refuse_blank: whether a picture without content refuses the clip.
-    """
-
-    source: str
-    frames: int | None
-    one_may_lack: bool = False
-    refuse_blank: bool = False
+    source: str  # the clip's file, for messages
+    frames: int | None  # how many there are; None where any number will do
+    one_may_lack: bool = False  # whether one fewer is kept, as `one_frame_short`
+    refuse_blank: bool = False  # whether a picture without content refuses the clip
 
     def check(self, num_frames: int, blank: list[int], flags: set[str]) -> None:
         """Compare with what came.
@@ -51,23 +44,17 @@ class Expected:
 
 @dataclass
 class Media:
-    """Pictures and sound of a clip.
+    """Pictures and sound of a clip."""
 
-    Attributes:
-        frames: T pictures of luma, uint8 [H, W], of one size; an iterator can be read once.
-        sound: float32 [n], mono, about -1 to 1, at `rate` Hz; None where there is none. Of a film
-            that is read as it is used, it is there when the pictures are through.
-        sound_start_s: where `sound` starts, in seconds after the first picture.
-        flags: what was odd, of `FLAGS`.
-        expected: what the pictures are compared with.
-    """
-
+    # T pictures of luma, uint8 [H, W], of one size; an iterator can be read once
     frames: Iterable[np.ndarray]
+    # Float32 [n], mono, about -1 to 1, at `rate` Hz; None where there is none. Of a film that is
+    # read as it is used, it is there when the pictures are through.
     sound: np.ndarray | None = None
     rate: int = 0
-    sound_start_s: float = 0.0
-    flags: set[str] = field(default_factory=set)
-    expected: Expected | None = None
+    sound_start_s: float = 0.0  # where `sound` starts, in seconds after the first picture
+    flags: set[str] = field(default_factory=set)  # what was odd, of `FLAGS`
+    expected: Expected | None = None  # what the pictures are compared with
 
     def pictures(self, clock: Clock | None = None) -> Iterator[np.ndarray]:
         """The pictures one by one; `clock` gets the time that they take under `decode`.

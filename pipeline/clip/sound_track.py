@@ -30,14 +30,10 @@ DOWNMIX = FRONT | ROUND | {"SL": ROUND["BL"], "SR": ROUND["BR"], "LFE2": FRONT["
 
 @dataclass
 class Sound:
-    """Collects the blocks of one track.
+    """Collects the blocks of one track."""
 
-    Attributes:
-        rate: in Hz, of the first block.
-        forms: of the blocks, as (channels, type of number, rate); a whole track has one.
-    """
-
-    rate: int = 0
+    rate: int = 0  # in Hz, of the first block
+    # Of the blocks, as (channels, type of number, rate); a whole track has one.
     forms: set[tuple[int, str, int]] = field(default_factory=set)
     _blocks: list[np.ndarray] = field(default_factory=list)  # [1 or 2, n], of the track's type
     _times: list[float] = field(default_factory=list)

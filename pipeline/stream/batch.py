@@ -15,38 +15,26 @@ Word = tuple[str, float | None, float | None]
 
 @dataclass(frozen=True)
 class Batch:
-    """B samples, padded at the end to the longest: T frames, M mel columns.
+    """B samples, padded at the end to the longest: T frames, M mel columns."""
 
-    Attributes:
-        keys: names of the samples; a word of a sentence is `s1/bbaf2n#3` (counted from 0).
-        video: per crop uint8 [B, T, H, W], padding 0.
-        mel: float32 [B, 80, M], natural log, padding ln(floor); None if not asked for. A film
-            without sound (flag `no_audio`) has silence as long as its pictures.
-        lengths: int64 [B], frames of each sample.
-        mel_lengths: int64 [B], mel columns of each sample.
-        label_id: int64 [B] in the class list, -1 where there is no label.
-        boundary: float32 [B, 2], start and end of the labelled word in seconds from the first
-            frame, NaN where not known.
-        epoch: int64 [B], the epoch that each sample belongs to.
-        speakers: talker of each sample.
-        words: word, start and end in seconds of all words of the sample's clip; in a word sample
-            from its first frame too, and so partly outside of it.
-        audio: float32 [B, samples], padding 0; None if not asked for.
-        audio_lengths: int64 [B].
-    """
-
-    keys: list[str]
-    video: dict[str, Tensor]
+    keys: list[str]  # names of the samples; a word of a sentence is `s1/bbaf2n#3` (counted from 0)
+    video: dict[str, Tensor]  # per crop uint8 [B, T, H, W], padding 0
+    # Float32 [B, 80, M], natural log, padding ln(floor); None if not asked for. A film without
+    # sound (flag `no_audio`) has silence as long as its pictures.
     mel: Tensor | None
-    lengths: Tensor
-    mel_lengths: Tensor
-    label_id: Tensor
+    lengths: Tensor  # int64 [B], frames of each sample
+    mel_lengths: Tensor  # int64 [B], mel columns of each sample
+    label_id: Tensor  # int64 [B] in the class list, -1 where there is no label
+    # Float32 [B, 2], start and end of the labelled word in seconds from the first frame, NaN where
+    # not known.
     boundary: Tensor
-    epoch: Tensor
-    speakers: list[str | None]
+    epoch: Tensor  # int64 [B], the epoch that each sample belongs to
+    speakers: list[str | None]  # talker of each sample
+    # Word, start and end in seconds of all words of the sample's clip; in a word sample from its
+    # first frame too, and so partly outside of it.
     words: list[list[Word]]
-    audio: Tensor | None = None
-    audio_lengths: Tensor | None = None
+    audio: Tensor | None = None  # float32 [B, samples], padding 0; None if not asked for
+    audio_lengths: Tensor | None = None  # int64 [B]
 
     def __len__(self) -> int:
         return len(self.keys)

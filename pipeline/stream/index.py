@@ -35,38 +35,29 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Index:
-    """Every stored clip of a folder in the order shard, place in the shard; one array a column.
+    """Every stored clip of a folder in the order shard, place in the shard; one array a column."""
 
-    Attributes:
-        folder: where the shards lie.
-        dataset: `dataset.json` as it is.
-        keys, group, split, speaker, shard: text columns.
-        label_id: number of the clip's label in the class list, -1 where it has none.
-        offset, nbytes: the sample's block in its tar.
-        num_frames, num_mel: length in frames and in mel columns; no columns without a sound.
-        silent, no_audio: whether the clip has this flag.
-        first_word: words of clip i are those from `first_word[i]` to `first_word[i + 1]`.
-        word: text of each word.
-        word_s: float64 [words, 2], start and end in seconds; NaN where not known.
-    """
-
-    folder: Folder
-    dataset: dict[str, Any]
+    folder: Folder  # where the shards lie
+    dataset: dict[str, Any]  # `dataset.json` as it is
+    # keys, group, split, speaker, shard: text columns
     keys: pa.Array
     group: Names
     split: Names
     speaker: Names
     shard: Names
-    label_id: Ints
+    label_id: Ints  # number of the clip's label in the class list, -1 where it has none
+    # offset, nbytes: the sample's block in its tar
     offset: Ints
     nbytes: Ints
+    # num_frames, num_mel: length in frames and in mel columns; no columns without a sound
     num_frames: Ints
     num_mel: Ints
+    # silent, no_audio: whether the clip has this flag
     silent: NDArray[np.bool_]
     no_audio: NDArray[np.bool_]
-    first_word: Ints
-    word: Names
-    word_s: NDArray[np.float64]
+    first_word: Ints  # words of clip i are those from `first_word[i]` to `first_word[i + 1]`
+    word: Names  # text of each word
+    word_s: NDArray[np.float64]  # float64 [words, 2], start and end in seconds; NaN where not known
 
     def __len__(self) -> int:
         return len(self.keys)

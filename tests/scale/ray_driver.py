@@ -22,7 +22,7 @@ from typing import Any
 import typer
 
 from avb.pipeline.build.executor_ray import AHEAD, connect, run_tasks
-from avb.pipeline.build.executors import Executor, Make, Probe, Task
+from avb.pipeline.build.executors import Executor, Task
 from avb.pipeline.build.plan import Plan, Unit, make_plan
 from avb.pipeline.build.prep import EXECUTORS
 from avb.pipeline.build.scheduler import run_units
@@ -86,13 +86,13 @@ def engines(
 
 def _time(run: Executor, plan: Plan, folder: Path, jobs: int) -> tuple[float, float]:
     """Seconds until the first clip was through, and clips a second from then on."""
-    makes = [Make(plan.path, folder, unit.number) for unit in plan.units]
-    waiting: deque[Task] = deque([Probe(plan.path, folder, 0, range(1)), *makes])
+    makes = [Task(plan.path, folder, unit.number) for unit in plan.units]
+    waiting: deque[Task] = deque([Task(plan.path, folder, 0, range(1), retries=0), *makes])
     begun = first = time.perf_counter()
     for report in run(waiting, jobs):
         if report.state == "died":
             raise UsageError("a clip kills its worker; see avb prep")
-        if isinstance(report.task, Probe) and report.state == "done":
+        if report.task.clips is not None and report.state == "done":
             first = time.perf_counter()
     return first - begun, plan.listed / (time.perf_counter() - first)
 

@@ -39,16 +39,11 @@ BOXES = ("auto", "fixed", "tracked", "whole")
 
 @dataclass
 class Piece:
-    """Crops of pictures that follow each other: uint8 [n, stored, stored].
-
-    Attributes:
-        boxes: float [n, 4], x0 y0 x1 y1 in the pixels of the pictures.
-        seen: bool [n], whether somebody is there.
-    """
+    """Crops of pictures that follow each other: uint8 [n, stored, stored]."""
 
     crops: np.ndarray
-    boxes: np.ndarray
-    seen: np.ndarray
+    boxes: np.ndarray  # float [n, 4], x0 y0 x1 y1 in the pixels of the pictures
+    seen: np.ndarray  # bool [n], whether somebody is there
 
 
 @dataclass

@@ -28,16 +28,12 @@ GUESSED_WORD = 7
 
 @dataclass(frozen=True)
 class Reading:
-    """What one window says.
+    """What one window says."""
 
-    Attributes:
-        start, stop: its pictures, `stop` being the one after the last.
-        probabilities: float32 [classes]; None where nobody is seen in half of it.
-    """
-
+    # start, stop: its pictures, `stop` being the one after the last
     start: int
     stop: int
-    probabilities: np.ndarray | None
+    probabilities: np.ndarray | None  # float32 [classes]; None where nobody is seen in half of it
 
     def ranked(self, labels: list[str], top: int) -> list[dict[str, Any]]:
         """The likeliest words, best first: `word` and `probability`."""

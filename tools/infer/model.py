@@ -19,31 +19,21 @@ from avb.train.tasks.task import Scaling, Task, find_task
 
 @dataclass(frozen=True)
 class Trained:
-    """A model that is ready, and what its shards were made with.
-
-    Attributes:
-        crop: the picture it takes, with its margin.
-        box: how boxes were laid in training: fixed, tracked or whole.
-        fixed_box: x0 y0 x1 y1 in pictures of size `picture`, for a fixed one.
-        picture: width and height of the corpus's pictures; None: of any size.
-        frames: pictures of one of its clips; None: of any length.
-        face_every: pictures from one look at the face to the next.
-        labels: words, in the order of the classes.
-    """
+    """A model that is ready, and what its shards were made with."""
 
     path: Path
     model: nn.Module
     recipe: Recipe
     scaling: Scaling
-    crop: Crop
-    box: str
-    fixed_box: list[int] | None
-    picture: list[int] | None
-    frames: int | None
-    face_every: int
+    crop: Crop  # the picture it takes, with its margin
+    box: str  # how boxes were laid in training: fixed, tracked or whole
+    fixed_box: list[int] | None  # x0 y0 x1 y1 in pictures of size `picture`, for a fixed one
+    picture: list[int] | None  # width and height of the corpus's pictures; None: of any size
+    frames: int | None  # pictures of one of its clips; None: of any length
+    face_every: int  # pictures from one look at the face to the next
     mel: Mel
     sample_rate: int
-    labels: list[str]
+    labels: list[str]  # words, in the order of the classes
     device: torch.device
 
     @property

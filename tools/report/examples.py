@@ -34,30 +34,20 @@ _POINTS = 300
 
 @dataclass(frozen=True)
 class Clip:
-    """One sample, T frames and 4 T mel columns.
+    """One sample, T frames and 4 T mel columns."""
 
-    Attributes:
-        key: of the sample.
-        title: what it is and what was made of it, for a caption.
-        fps: pictures a second.
-        frames: uint8 [T x H x W], stored crops.
-        words: word, start and end in seconds from the first frame, or None.
-        mel_db: the true log-mel in dB, [bins x 4 T].
-        source, target: A_src and A_tgt, [T x N]; None without slots.
-        made_db: speech: the model's log-mel, [bins x 4 T].
-        sounds: speech: float [n] at 16 kHz by name; `real`, `griffin_lim` (of the true mel) and
-            `model`.
-    """
-
-    key: str
-    title: str
-    fps: float
-    frames: Array
+    key: str  # of the sample
+    title: str  # what it is and what was made of it, for a caption
+    fps: float  # pictures a second
+    frames: Array  # uint8 [T x H x W], stored crops
+    # Word, start and end in seconds from the first frame, or None.
     words: list[tuple[str, float | None, float | None]]
-    mel_db: Array
+    mel_db: Array  # the true log-mel in dB, [bins x 4 T]
+    # source, target: A_src and A_tgt, [T x N]; None without slots
     source: Array | None = None
     target: Array | None = None
-    made_db: Array | None = None
+    made_db: Array | None = None  # speech: the model's log-mel, [bins x 4 T]
+    # Speech: float [n] at 16 kHz by name; `real`, `griffin_lim` (of the true mel) and `model`.
     sounds: dict[str, Array] = field(default_factory=dict)
 
     @property

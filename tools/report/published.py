@@ -15,30 +15,20 @@ FILE = Path(__file__).with_name("published.yaml")
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a table printed elsewhere.
+    """One row of a table printed elsewhere."""
 
-    Attributes:
-        task, corpus: of what.
-        method: whose.
-        splits: splits of `datasets.yaml` on which a run may be set beside it.
-        metrics: values; accuracies and word errors are shares.
-        mark: how sure the value is, a key of `Published.marks`.
-        source: where it was read.
-        boundary: whether the network was told where the word lies.
-        differs: what else was done otherwise than `avb eval` does it.
-        note: about single values.
-    """
-
+    # task, corpus: of what
     task: str
     corpus: str
-    method: str
-    splits: list[str]
-    metrics: dict[str, float]
-    mark: str
-    source: str
-    boundary: bool = False
+    method: str  # whose
+    splits: list[str]  # splits of `datasets.yaml` on which a run may be set beside it
+    metrics: dict[str, float]  # values; accuracies and word errors are shares
+    mark: str  # how sure the value is, a key of `Published.marks`
+    source: str  # where it was read
+    boundary: bool = False  # whether the network was told where the word lies
+    # What else was done otherwise than `avb eval` does it.
     differs: list[str] = field(default_factory=list)
-    note: str = ""
+    note: str = ""  # about single values
 
 
 @dataclass(frozen=True)

@@ -37,22 +37,15 @@ class _Saved:
 
 @dataclass(frozen=True)
 class Run:
-    """One training.
-
-    Attributes:
-        name: unique on a page.
-        recipe: every setting.
-        data: shards, split, talkers, counts, revision.
-        log: lines of `metrics.jsonl`: training has `loss`, validation `val_score`.
-        results: its evaluations, those of the test part first.
-    """
+    """One training."""
 
     folder: Path
-    name: str
-    recipe: dict[str, Any]
-    data: dict[str, Any]
+    name: str  # unique on a page
+    recipe: dict[str, Any]  # every setting
+    data: dict[str, Any]  # shards, split, talkers, counts, revision
+    # Lines of `metrics.jsonl`: training has `loss`, validation `val_score`.
     log: list[dict[str, Any]]
-    results: list[Result]
+    results: list[Result]  # its evaluations, those of the test part first
 
     @property
     def task(self) -> str:

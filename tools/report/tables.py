@@ -100,21 +100,13 @@ def interval(name: str, entry: Any, sign: bool = False) -> str:
 
 @dataclass(frozen=True)
 class Table:
-    """Cells of text; the first column names the row.
+    """Cells of text; the first column names the row."""
 
-    Attributes:
-        caption: what it shows.
-        header: of each column.
-        rows: cells.
-        strong: numbers of the rows that are this report's own.
-        breaks: whether long cells, such as hashes, may break anywhere.
-    """
-
-    caption: str
-    header: list[str]
-    rows: list[list[str]]
-    strong: set[int] = field(default_factory=set)
-    breaks: bool = False
+    caption: str  # what it shows
+    header: list[str]  # of each column
+    rows: list[list[str]]  # cells
+    strong: set[int] = field(default_factory=set)  # numbers of the rows that are this report's own
+    breaks: bool = False  # whether long cells, such as hashes, may break anywhere
     kind: str = "table"
 
 

@@ -68,18 +68,12 @@ class Talker:
 
 @dataclass
 class Clip:
-    """One stretch of film.
+    """One stretch of film."""
 
-    Attributes:
-        frames: uint8 BGR pictures at 25 fps.
-        samples: float32 at 16 kHz, beginning with the first frame.
-        words: (word, start_s, end_s) on the clip's clock.
-        opening: drawn mouth opening 0..1 of each frame; empty for real film.
-    """
-
-    frames: list[np.ndarray]
-    samples: np.ndarray
-    words: list[Span]
+    frames: list[np.ndarray]  # uint8 BGR pictures at 25 fps
+    samples: np.ndarray  # float32 at 16 kHz, beginning with the first frame
+    words: list[Span]  # (word, start_s, end_s) on the clip's clock
+    # Drawn mouth opening 0..1 of each frame; empty for real film.
     opening: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
 

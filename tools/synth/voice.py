@@ -54,17 +54,12 @@ _Start = tuple[int, int, int, float, str]  # event type, position and length in 
 
 @dataclass(frozen=True)
 class Speech:
-    """What was said and when.
+    """What was said and when."""
 
-    Attributes:
-        samples: float32 `[N]` in -1..1 at 16 kHz.
-        words: (word as written, start_s, end_s), in order; a word ends where its sound does.
-        phonemes: (espeak mnemonic, start_s, end_s) without gaps; pauses begin with `_`.
-    """
-
-    samples: np.ndarray
+    samples: np.ndarray  # float32 `[N]` in -1..1 at 16 kHz
+    # (word as written, start_s, end_s), in order; a word ends where its sound does
     words: list[Span]
-    phonemes: list[Span]
+    phonemes: list[Span]  # (espeak mnemonic, start_s, end_s) without gaps; pauses begin with `_`
 
     @property
     def duration_s(self) -> float:

@@ -34,17 +34,12 @@ _NO_MEMORY = 12  # as exit code; it is the number of ENOMEM
 
 @dataclass(frozen=True)
 class Limits:
-    """What one child may use.
+    """What one child may use."""
 
-    Attributes:
-        wall_s: seconds until it is killed.
-        cpu_s: seconds of processor time, of it and of each program that it starts.
-        memory_bytes: of data, of it and of each of these. Not of addresses: CUDA alone reserves
-            more of them than there is memory.
-    """
-
-    wall_s: float
-    cpu_s: float
+    wall_s: float  # seconds until it is killed
+    cpu_s: float  # seconds of processor time, of it and of each program that it starts
+    # Of data, of it and of each of these. Not of addresses: CUDA alone reserves more of them than
+    # there is memory.
     memory_bytes: int = 4 << 30
 
 

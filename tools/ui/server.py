@@ -34,20 +34,14 @@ GRACE_S, SLOWEST_BYTES_PER_S = 10.0, 20_000
 
 @dataclass
 class Service:
-    """What a page may ask for, and what it may cost.
+    """What a page may ask for, and what it may cost."""
 
-    Attributes:
-        models: what `work.describe` said of each checkpoint.
-        folder: films are kept in it while they are worked on, and no longer.
-        max_bytes, max_seconds: of a film.
-        limits: of the child that works on one.
-    """
-
-    models: list[dict[str, Any]]
-    folder: Path
+    models: list[dict[str, Any]]  # what `work.describe` said of each checkpoint
+    folder: Path  # films are kept in it while they are worked on, and no longer
+    # max_bytes, max_seconds: of a film
     max_bytes: int
     max_seconds: float
-    limits: Limits
+    limits: Limits  # of the child that works on one
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_FILMS))
 

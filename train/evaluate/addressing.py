@@ -41,20 +41,14 @@ SIDES = ("source", "target")
 
 @dataclass(frozen=True)
 class Collected:
-    """Frames inside words, F in all, those of a segment side by side.
+    """Frames inside words, F in all, those of a segment side by side."""
 
-    Attributes:
-        frames: float32 [F x width] by name: the addresses `source` and `target` (A_src, A_tgt),
-            the features `source_features` and `target_features` (f_src, f_tgt), `recalled`
-            (v_tgt), and the addresses of the same network at initialisation, `initial_source`
-            and `initial_target`.
-        spans: first frame and the one after the last, of each of S segments.
-        segments: their words, places, clips and talkers (-1: not known).
-    """
-
+    # Float32 [F x width] by name: the addresses `source` and `target` (A_src, A_tgt), the features
+    # `source_features` and `target_features` (f_src, f_tgt), `recalled` (v_tgt), and the addresses
+    # of the same network at initialisation, `initial_source` and `initial_target`.
     frames: dict[str, Floats]
-    spans: list[tuple[int, int]]
-    segments: Segments
+    spans: list[tuple[int, int]]  # first frame and the one after the last, of each of S segments
+    segments: Segments  # their words, places, clips and talkers (-1: not known)
 
     @property
     def clip_of_frame(self) -> Ints:

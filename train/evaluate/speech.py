@@ -30,37 +30,27 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Extras:
-    """What a pass may be given beside the model.
+    """What a pass may be given beside the model."""
 
-    Attributes:
-        judge: recognises words; without it `wer_judge` is null, with the reason.
-        wavs: where the sounds are written.
-        mean_rows: training clips, whose mean log-mel is a floor; none: the evaluated ones'.
-        unseen_talkers: whether intervals draw talkers.
-        windows: the model sees 40 frames at a time, 30 apart, as the paper's samples were made
-            (paper.md 5.4). `cut` leaves out the frames after the last whole window, 5 of 75, as
-            they do; `covered` adds a window that ends with the clip. None: whole clips.
-    """
-
+    # Recognises words; without it `wer_judge` is null, with the reason.
     judge: TrainedRecogniser | None = None
-    wavs: Path | None = None
+    wavs: Path | None = None  # where the sounds are written
+    # Training clips, whose mean log-mel is a floor; none: the evaluated ones'.
     mean_rows: Ints | None = None
-    unseen_talkers: bool = False
+    unseen_talkers: bool = False  # whether intervals draw talkers
+    # The model sees 40 frames at a time, 30 apart, as the paper's samples were made (paper.md 5.4).
+    # `cut` leaves out the frames after the last whole window, 5 of 75, as they do; `covered` adds a
+    # window that ends with the clip. None: whole clips.
     windows: str | None = None
 
 
 @dataclass
 class Clips:
-    """The evaluated clips in the order of the pass; log-mels [n_mels x M] lie on the device.
+    """The evaluated clips in the order of the pass; log-mels [n_mels x M] lie on the device."""
 
-    Attributes:
-        facts: `key`, `talker` and `words` of each.
-        sounds: the originals, float32 [n] at 16 kHz.
-        true, made: log-mels of the originals and of the model.
-    """
-
-    facts: list[dict[str, Any]] = field(default_factory=list)
-    sounds: list[speech.Sound] = field(default_factory=list)
+    facts: list[dict[str, Any]] = field(default_factory=list)  # `key`, `talker` and `words` of each
+    sounds: list[speech.Sound] = field(default_factory=list)  # the originals, float32 [n] at 16 kHz
+    # true, made: log-mels of the originals and of the model
     true: list[Tensor] = field(default_factory=list)
     made: list[Tensor] = field(default_factory=list)
 

@@ -18,7 +18,7 @@ import pytest
 from typer.testing import CliRunner
 
 from avb.pipeline.build.executor_ray import _work
-from avb.pipeline.build.executors import Make
+from avb.pipeline.build.executors import Task
 from avb.pipeline.errors import RunError
 from avb.tools.cli import app
 from avb.tools.synth import make
@@ -242,7 +242,7 @@ def avb(*words: object) -> tuple[int, str]:
 
 def test_a_machine_with_another_version_is_refused() -> None:
     with pytest.raises(RunError, match=r"has avb .*, not 0\.0\.0: the same on all machines"):
-        _work(Make(Path("plan"), Path("out"), 0), "0.0.0")
+        _work(Task(Path("plan"), Path("out"), 0), "0.0.0")
 
 
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

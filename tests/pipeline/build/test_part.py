@@ -66,7 +66,9 @@ def plan(raw: Path, out: Path, **settings: Any) -> Any:
     folder = out / "lrw"
     (folder / ".avb").mkdir(parents=True, exist_ok=True)
     mirror = Mirror(folder)
-    return prep_module._settle_once(corpus, settings_for("lrw", corpus, **settings), raw, mirror)
+    return prep_module._settle(
+        corpus, settings_for("lrw", corpus, **settings), raw, mirror, part=True
+    )
 
 
 def test_parts_and_a_last_run_are_one_run(raw: Path, whole: Path, tmp_path: Path) -> None:

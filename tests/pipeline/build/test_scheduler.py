@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from avb.pipeline.build.executors import Make, Probe, Report, Task
+from avb.pipeline.build.executors import Report, Task
 from avb.pipeline.build.scheduler import run_units
 from avb.pipeline.errors import RunError
 
@@ -22,7 +22,7 @@ Dies = Callable[[Task, int], bool]
 
 def positions(task: Any) -> set[int]:
     """The clips of a unit that a task opens."""
-    if isinstance(task, Probe):
+    if task.clips is not None:
         return set(task.clips)
     return set(range(CLIPS[task.number])) - task.crashed
 
@@ -44,7 +44,7 @@ class Workers:
                 if self.dies(task, len(tasks) - 1):
                     yield Report(task, 0, 0, "died")
                 else:
-                    if isinstance(task, Make):
+                    if task.clips is None:
                         self.made[task.number] = task.crashed
                     yield Report(task, CLIPS[task.number], 0, "done")
 
@@ -76,8 +76,8 @@ def test_clips_that_kill_their_worker_are_found_wherever_they_lie() -> None:
 def test_what_runs_well_is_made_once_and_tried_no_more() -> None:
     workers = Workers(of_a_clip((0, 5)))
     run(workers)
-    makes = Counter(task.number for task in workers.ran if isinstance(task, Make))
-    probes = Counter(task.number for task in workers.ran if isinstance(task, Probe))
+    makes = Counter(task.number for task in workers.ran if task.clips is None)
+    probes = Counter(task.number for task in workers.ran if task.clips is not None)
     assert makes == {0: 2, 1: 1, 2: 1}
     # Two halves at each of four levels, the clip alone, and whether a worker lives at all.
     assert list(probes) == [0] and probes[0] <= 2 * 4 + 2
@@ -146,7 +146,7 @@ class Hanging(Workers):
             elif self.dies(task, 0):
                 yield Report(task, 0, 0, "died")
             else:
-                if isinstance(task, Make):
+                if task.clips is None:
                     self.made[task.number], self.refused[task.number] = task.crashed, task.hung
                 yield Report(task, CLIPS[task.number], 0, "done")
 

@@ -50,17 +50,11 @@ class Segments:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pairs of segments, int64 [P x 2] each; the numbers are rows of `Segments`.
+    """Pairs of segments, int64 [P x 2] each; the numbers are rows of `Segments`."""
 
-    Attributes:
-        same: the same word.
-        other: another word, anywhere in the sentence.
-        within: another word at the same place.
-    """
-
-    same: Ints
-    other: Ints
-    within: Ints
+    same: Ints  # the same word
+    other: Ints  # another word, anywhere in the sentence
+    within: Ints  # another word at the same place
 
 
 def segment_vectors(frames: ArrayLike, spans: Sequence[tuple[int, int]]) -> Floats:

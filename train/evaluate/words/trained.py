@@ -226,14 +226,10 @@ class _File:
 
 @dataclass(frozen=True)
 class TrainedRecogniser:
-    """A frozen network, and everything else in its file.
-
-    Attributes:
-        facts: `mel sample_rate data training clips val hash`.
-    """
+    """A frozen network, and everything else in its file."""
 
     network: SlotReader
-    facts: dict[str, Any]
+    facts: dict[str, Any]  # `mel sample_rate data training clips val hash`
 
     def recognise(self, sound: Sound, mel: Mel) -> list[str]:
         """Six words of float [n] at 16 kHz."""
