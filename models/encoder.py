@@ -40,13 +40,8 @@ class VideoEncoder(nn.Module):
     """Convolutions that halve the picture five times, then an LSTM over time: [B x T x C].
 
     Widths follow the PyTorch port by an author of the paper: 24 to 384 channels, an LSTM of 192
-    units a direction and so C = 384. Lip2Wav's own has 384 a direction and no dropout.
-
-    In training, batch norm counts padded frames; in evaluation they change nothing.
-
-    Attributes:
-        dim: width of the features, after the LSTM.
-        local_dim: width of what the LSTM takes.
+    units a direction and so C = 384. Lip2Wav's own has 384 a direction and no dropout. In training,
+    batch norm counts padded frames; in evaluation they change nothing.
     """
 
     def __init__(
@@ -58,15 +53,10 @@ class VideoEncoder(nn.Module):
         hidden: int = 192,
         dropout: float = 0.5,
     ) -> None:
-        """Build an encoder for square pictures.
+        """Build an encoder for square pictures of `side` pixels, in 3 colours or 1 grey channel.
 
-        Args:
-            side: height and width of a picture, in pixels.
-            channels: 3 for colour, 1 for grey.
-            width: channels after the first convolution.
-            blocks: residual convolutions after each of the first five.
-            hidden: units of the LSTM a direction; C is twice that.
-            dropout: after each group of convolutions.
+        `width` channels after the first convolution, `blocks` residual ones after each of the first
+        five, `hidden` units of the LSTM a direction (C is twice that), dropout after each group.
         """
         super().__init__()
         self.side, self.dim = side, 2 * hidden

@@ -74,11 +74,8 @@ class VisualFrontEnd(nn.Module):
     frames are left out there, so that they cost nothing and no batch norm counts them.
 
     `pool="released"` averages rows and columns 0 to 2 of the last map, which is what the released
-    code's 3 x 3 window does with the 4 x 4 map of a 112 x 112 picture. Weights trained with it
-    lose accuracy with the global mean, and the other way round.
-
-    Attributes:
-        dim: width C of the features.
+    code's 3 x 3 window does with the 4 x 4 map of a 112 x 112 picture. Weights trained with it lose
+    accuracy with the global mean, and the other way round.
     """
 
     def __init__(
@@ -134,12 +131,7 @@ class AudioFrontEnd(nn.Module):
 
     The speech model has one more convolution of kernel 5 before the residual block. The paper says
     no more of it than that; here it keeps the width, looks over bins and columns, and is followed
-    by batch norm and PReLU like the two before it.
-
-    In training, batch norm counts the columns of padded frames; in evaluation they change nothing.
-
-    Attributes:
-        dim: width D of the features.
+    by batch norm and PReLU. In training, batch norm counts padded columns.
     """
 
     def __init__(

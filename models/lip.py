@@ -93,11 +93,8 @@ class LipReader(nn.Module):
     ) -> LipOutput:
         """Read words from pictures; `logits` is the same whether or not there is audio.
 
-        Args:
-            video_BCTHW: scaled grey pictures, C = 1.
-            mel_BFM: normalised mels, M = 4 T, to learn from.
-            lengths_B: real frames of each clip; all T if not given.
-            boundary_BT: 1 inside the word, 0 outside, for a model with `word_boundary`.
+        Grey pictures (C = 1); normalised mels, M = 4 T, to learn from; real frames of each clip;
+        and 1 inside the word, 0 outside, for a model with `word_boundary`.
         """
         mask_BT = None if lengths_B is None else frame_mask(lengths_B, video_BCTHW.shape[2])
         source_BTC, target_BTD = self.features(video_BCTHW, mel_BFM, lengths_B)
@@ -117,10 +114,7 @@ class LipReader(nn.Module):
         mel_BFM: Tensor | None = None,
         lengths_B: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """What the memory is given: f_src [B x T x C], and f_tgt [B x T x D] or None.
-
-        There is no f_tgt without a mel, or in a model with 0 slots. Arguments as in `forward`.
-        """
+        """What the memory is given: f_src [B x T x C], and f_tgt [B x T x D] where there is one."""
         num_frames = video_BCTHW.shape[2]
         mask_BT = None if lengths_B is None else frame_mask(lengths_B, num_frames)
         source_BTC = self.visual(video_BCTHW, mask_BT)
@@ -144,10 +138,7 @@ class LipReader(nn.Module):
 def lip_losses(output: LipOutput, labels: Tensor, label_smoothing: float = 0.0) -> Losses:
     """Eq. 7 with cross entropy as g, and the terms of Eq. 8.
 
-    Args:
-        output: of a forward pass.
-        labels: class numbers, int64 [B], or probabilities, [B x K], of mixed clips.
-        label_smoothing: share of the label spread over all classes.
+    `labels` are class numbers, int64 [B], or probabilities, [B x K], of mixed clips.
     """
 
     def entropy(logits_BK: Tensor) -> Tensor:

@@ -135,21 +135,15 @@ class BridgingMemory(nn.Module):
         value_projection: bool | None = None,
         saving_detached: bool = False,
     ) -> None:
-        """Build a memory of `slots` slots.
+        """Build a memory of `slots` slots (N) for features of widths C and D.
 
         Args:
-            source_dim: width C of video features.
-            target_dim: width D of audio features.
-            slots: N.
-            fused_dim: width E; C if not given.
+            fused_dim: width E of what comes out; C if not given.
             radius: r, sharpness of the addressing; the paper gives no value, its code 16.
-            variant: `paper` or `released`.
             dropout: before h; by default 0 in `paper` and 0.5 in `released`.
             value_projection: whether a linear layer stands before A_tgt; by default in `released`.
                 Without it A_tgt compares the audio features as they are. Where it stands, only the
                 saving loss moves it, to what few slots can hold (`docs/model.md`).
-            saving_detached: f_tgt is constant in the saving loss, a mean over D; `released` always
-                does so.
         """
         super().__init__()
         if variant not in ("paper", "released"):
@@ -175,12 +169,9 @@ class BridgingMemory(nn.Module):
     def forward(
         self, source_BTC: Tensor, target_BTD: Tensor | None = None, mask_BT: Tensor | None = None
     ) -> Bridge:
-        """Recall audio from video and, where real audio is given, learn from it.
+        """Recall audio from video f_src and, where real audio f_tgt is given, learn from it.
 
-        Args:
-            source_BTC: video features f_src.
-            target_BTD: audio features f_tgt; nothing that depends on video alone changes by them.
-            mask_BT: which frames are real; all if not given. Losses count only these.
+        Nothing that depends on video alone changes by f_tgt. Losses count the frames of `mask_BT`.
         """
         if not self.slots:
             return Bridge(recalled=source_BTC)

@@ -49,11 +49,7 @@ def lip_reader(settings: dict[str, Any]) -> LipReader:
 
 
 def from_published(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """State dict of the `LipReader` of `published_settings(checkpoint)`.
-
-    Raises:
-        ValueError: names what is missing, unexpected or of another shape.
-    """
+    """State dict of the `LipReader` of `published_settings(checkpoint)`, or ValueError."""
     settings = published_settings(checkpoint)
     given = _flat(_unwrapped(checkpoint))
     expected = _published_shapes(settings)

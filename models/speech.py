@@ -110,14 +110,10 @@ class SpeechReconstructor(nn.Module):
         lengths_B: Tensor | None = None,
         teacher_ratio: float | None = None,
     ) -> SpeechOutput:
-        """Reconstruct mels from pictures.
+        """Reconstruct mels from pictures in [0, 1], with true mels, M = 4 T, to learn from.
 
-        Args:
-            video_BCTHW: pictures in [0, 1].
-            mel_BFM: true mels, M = 4 T, to learn from.
-            lengths_B: real frames of each clip; all T if not given.
-            teacher_ratio: share of decoder steps that see the true last columns. By default 1 in
-                training and 0 in evaluation, where `mels` is then the same with or without audio.
+        `teacher_ratio`: share of decoder steps that see the true last columns. By default 1 in
+        training and 0 in evaluation, where `mels` is then the same with or without audio.
         """
         if teacher_ratio is None:
             teacher_ratio = 1.0 if self.training else 0.0
@@ -133,10 +129,7 @@ class SpeechReconstructor(nn.Module):
         mel_BFM: Tensor | None = None,
         lengths_B: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """What the memory is given: f_src [B x T x C], and f_tgt [B x T x D] or None.
-
-        There is no f_tgt without a mel, or in a model with 0 slots. Arguments as in `forward`.
-        """
+        """What the memory is given: f_src [B x T x C], and f_tgt [B x T x D] where there is one."""
         num_frames = video_BCTHW.shape[2]
         mask_BT = None if lengths_B is None else frame_mask(lengths_B, num_frames)
         if self.lstm_late:
@@ -151,17 +144,11 @@ class SpeechReconstructor(nn.Module):
     def windowed(
         self, video_BCTHW: Tensor, size: int = 40, stride: int = 30, cover_tail: bool = True
     ) -> Tensor:
-        """Mels of overlapping windows joined, [B x F x 4 T].
+        """Mels of overlapping windows of `size` frames joined, [B x F x 4 T], of whole clips.
 
         The paper's samples were made so: 40 frames each, 30 apart, and from the second window on
         without the columns that overlap. Of 75 frames that leaves 70, or 280 columns; `cover_tail`
         adds a last window that ends with the clip, and keeps what is missing of it.
-
-        Args:
-            video_BCTHW: pictures of whole clips, all frames real.
-            size: frames in a window; a shorter clip is one window.
-            stride: frames from the start of one window to the next.
-            cover_tail: without it the result may be shorter than the clip, as the paper's are.
         """
         num_frames = video_BCTHW.shape[2]
         size = min(size, num_frames)

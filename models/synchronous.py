@@ -67,14 +67,7 @@ class SynchronousDecoder(nn.Module):
         mel_BFM: Tensor | None = None,
         teacher_ratio: float = 0.0,
     ) -> Mels:
-        """Decode 4 T columns.
-
-        Args:
-            feature_BTE: fused features.
-            mask_BT: which frames are real.
-            mel_BFM: not used; columns do not depend on each other's true values.
-            teacher_ratio: not used either.
-        """
+        """Decode 4 T columns; true mels are not used, as columns do not depend on each other's."""
         mask_BM = None if mask_BT is None else mask_BT.repeat_interleave(COLUMNS_PER_FRAME, 1)
         columns_BME = self.spread(feature_BTE).unflatten(2, (COLUMNS_PER_FRAME, -1)).flatten(1, 2)
         x_BEM = keep_real(columns_BME.transpose(1, 2), mask_BM, 2)

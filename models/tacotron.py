@@ -53,13 +53,10 @@ class LocationSensitiveAttention(nn.Module):
     def forward(
         self, query: Tensor, keys_BTA: Tensor, history_B2T: Tensor, mask_BT: Tensor | None
     ) -> Tensor:
-        """Weights of the frames, float32 [B x T], 0 where padded.
+        """Weights of the frames, float32 [B x T], 0 where padded, for a query [B x query_dim].
 
-        Args:
-            query: [B x query_dim].
-            keys_BTA: `self.keys` of the frames: they are the same for all steps.
-            history_B2T: last weights and their sum so far.
-            mask_BT: which frames are real.
+        `keys_BTA` are `self.keys` of the frames; `history_B2T` the last weights and their sum so
+        far.
         """
         place_BTA = self.location_out(self.location(history_B2T).transpose(1, 2))
         hidden_BTA = (self.query(query)[:, None] + keys_BTA + place_BTA).tanh()
@@ -127,14 +124,7 @@ class TacotronDecoder(nn.Module):
         mel_BFM: Tensor | None = None,
         teacher_ratio: float = 1.0,
     ) -> Mels:
-        """Decode 4 T columns.
-
-        Args:
-            feature_BTE: fused features.
-            mask_BT: which frames are real.
-            mel_BFM: true mels; without them each step sees only what the last one said.
-            teacher_ratio: share of steps that see the true last columns, drawn step by step.
-        """
+        """Decode 4 T columns; a drawn share `teacher_ratio` of steps see the true last columns."""
         steps = feature_BTE.shape[1] * COLUMNS_PER_FRAME // self.columns_per_step
         # A step sees the columns before it; the first sees a column of 0.
         start = feature_BTE.new_zeros(feature_BTE.shape[0], self.projection.out_features)

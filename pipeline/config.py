@@ -49,20 +49,17 @@ class Mel:
     uint8_max: float
 
     def __post_init__(self) -> None:
-        rules = {
-            "0 < hop <= window <= n_fft <= 65536": 0
-            < self.hop
-            <= self.window
-            <= self.n_fft
-            <= 65536,
-            "0 < n_mels <= 1024": 0 < self.n_mels <= 1024,
-            "0 <= f_min < f_max": 0 <= self.f_min < self.f_max < math.inf,
-            "0 <= preemphasis <= 1": 0 <= self.preemphasis <= 1,
-            "0 < power <= 4": 0 < self.power <= 4,
-            "0 < floor and ln(floor) < uint8_max": self.floor > 0
-            and math.log(self.floor) < self.uint8_max < math.inf,
-        }
-        if broken := [rule for rule, holds in rules.items() if not holds]:
+        bottom = math.log(self.floor) if self.floor > 0 else math.inf
+        rules = (
+            (0 < self.hop <= self.window <= self.n_fft <= 65536,
+             "0 < hop <= window <= n_fft <= 65536"),
+            (0 < self.n_mels <= 1024, "0 < n_mels <= 1024"),
+            (0 <= self.f_min < self.f_max < math.inf, "0 <= f_min < f_max"),
+            (0 <= self.preemphasis <= 1, "0 <= preemphasis <= 1"),
+            (0 < self.power <= 4, "0 < power <= 4"),
+            (bottom < self.uint8_max < math.inf, "0 < floor and ln(floor) < uint8_max"),
+        )  # fmt: skip
+        if broken := [rule for holds, rule in rules if not holds]:
             raise ValueError(f"a mel front end has {broken[0]}")
 
 

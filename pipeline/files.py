@@ -74,13 +74,8 @@ def locked(
 ) -> Iterator[TextIO]:
     """Hold a lock file, or share it; the lock goes with the process.
 
-    Args:
-        guarded: what it stands for, in messages.
-        busy: said where another process holds it; `{holder}` is what that one wrote into it.
-        lock: `fcntl.flock`, or `fcntl.lockf`, a lock that children do not inherit.
-
-    Raises:
-        RunError: another process holds it, or it cannot be written or locked.
+    RunError where it cannot be written, or another process holds it: `busy` is said of `guarded`,
+    with what that one wrote into it as `{holder}`. `fcntl.lockf` is a lock that no child inherits.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

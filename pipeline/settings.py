@@ -74,12 +74,8 @@ def settings_for(
 ) -> Settings:
     """What `datasets.yaml` says of a corpus, overridden by what is `given` and not None.
 
-    Args:
-        crop: kinds of crops, with commas.
-        speakers: talkers, with commas; "1", "s01" and "s1" are one.
-
-    Raises:
-        UsageError: the two do not go together.
+    `crop` and `speakers` are lists with commas; talkers "1", "s01" and "s1" are one. UsageError:
+    the two do not go together.
     """
     same = ("crops", "box", "keep_audio", "face_every", "shard_clips", "fps", "sample_rate")
     values = {key: getattr(corpus, key) for key in (*same, "mel", "picture", "frames", "fixed_box")}

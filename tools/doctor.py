@@ -136,11 +136,7 @@ class Line:
 
 
 def examine(datasets: Path | None = None) -> list[Line]:
-    """Every look, in a fixed order; never raises for what it finds.
-
-    Args:
-        datasets: your overrides of `datasets.yaml`.
-    """
+    """Every look, in a fixed order; never raises for what it finds."""
     with ThreadPoolExecutor(max_workers=max(2, min(8, cores()))) as pool:
         waiting = [pool.submit(look) for look in _looks(datasets)]
         return [one.result() for one in waiting]

@@ -26,11 +26,8 @@ def preview(folder: Folder, out: Path, clips: int = 8) -> str:
     """Draw `clips` clips of one dataset folder to the PNG `out`; returns what was drawn.
 
     Each row shows the stored crops over time, the box in them in green and the mouth in red, the
-    log-mel with the words at their times, and what is odd about the clip. Clips are taken in
-    turn from every group, odd ones first.
-
-    Raises:
-        UsageError: there is no finished dataset, or the picture cannot be written.
+    log-mel with the words at their times, and what is odd about the clip. Clips are taken in turn
+    from every group, odd ones first.
     """
     from avb.pipeline.errors import UsageError
 
@@ -101,11 +98,7 @@ def _head(record: dict[str, Any]) -> np.ndarray:
 
 
 def _row(folder: Folder, row: dict[str, Any], record: dict[str, Any]) -> np.ndarray:
-    """One clip: a line of text, crops over time on the left, mel and words on the right.
-
-    Raises:
-        UsageError: its sample cannot be read.
-    """
+    """One clip: a line of text, crops over time on the left, mel and words on the right."""
     from avb.pipeline.errors import UsageError, one_line
 
     try:

@@ -40,15 +40,11 @@ LOOK_S = 10.0
 
 @contextmanager
 def cluster(address: str | None) -> Iterator[Executor]:
-    """A connection to a Ray cluster, and the engine that runs tasks on it, one a processor.
+    """A connection to a Ray cluster, and the executor that runs tasks on it, one a processor.
 
-    Args:
-        address: `host:port` of its head, or `auto` for the one that runs on this machine; else
-            what RAY_ADDRESS says; else one is started here until the end.
-
-    Raises:
-        UsageError: Ray is not installed, or the address is none.
-        RunError: nobody answers there.
+    `address` is `host:port` of its head, or `auto` for the one of this machine; else what
+    RAY_ADDRESS says; else one is started here until the end. UsageError without Ray; RunError:
+    nobody answers.
     """
     ray = connect(address or os.environ.get("RAY_ADDRESS"))
     try:

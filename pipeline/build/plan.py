@@ -40,26 +40,19 @@ LISTED_ROWS = 4096  # listed clips that are Python objects at one time
 
 @dataclass(frozen=True)
 class Unit:
-    """One shard to make: its number in the plan, its name, its clips, a hash of all it rests on.
-
-    `sources` is a hash of the sizes and times of its clips' files, "" where they are not known,
-    `labels` one of the numbers of their labels, which another label that came can move.
-    """
+    """One shard to make: its number in the plan, its name, its clips, a hash of all it rests on."""
 
     number: int
     name: str
     clips: int
     digest: str
-    sources: str = ""
-    labels: str = ""
+    sources: str = ""  # a hash of the sizes and times of its clips' files, "" where not known
+    labels: str = ""  # a hash of the numbers of their labels, which another label can move
 
 
 @dataclass
 class Plan:
-    """The head of a plan file: everything but the rows.
-
-    `given` is what was given as the corpus: its root, or the table.
-    """
+    """The head of a plan file: everything but the rows."""
 
     path: Path
     root: Folder
@@ -70,7 +63,7 @@ class Plan:
     notices: list[str] = field(default_factory=list)
     groups: dict[str, int] = field(default_factory=dict)
     statuses: dict[str, int] = field(default_factory=dict)
-    given: Folder | None = None
+    given: Folder | None = None  # what was given as the corpus: its root, or the table
 
     @property
     def listed(self) -> int:
@@ -192,10 +185,7 @@ def make_plan(corpus: Corpus, settings: Settings, root: Folder, path: Path) -> P
 
     Clips of a group are laid in the order of a stable hash of their key and cut into shards of
     `shard_clips` listed clips, so that a shard is a random sample whatever the listing's order.
-
-    Raises:
-        UsageError: nothing was found, or nothing is left of the selection.
-        SourceFault: something below the root cannot be listed.
+    Raises UsageError where none is left to take, SourceFault where the root cannot be listed.
     """
     with listed_tree(root) as here, listing_faults_named(root):
         listing = adapter(settings.corpus).discover(here, corpus)
@@ -212,11 +202,7 @@ def lay_out(
     tree: Folder | None = None,
     given: Folder | None = None,
 ) -> Plan:
-    """`make_plan` of what has been listed, with the files that lie in `tree`, else in its root.
-
-    Raises:
-        UsageError: nothing was listed, or nothing is left of the selection.
-    """
+    """`make_plan` of what has been listed, with the files that lie in `tree`, else in its root."""
     path.parent.mkdir(parents=True, exist_ok=True)
     tree = tree or listing.root
     assert isinstance(tree, Path)
@@ -289,11 +275,7 @@ def _short_hash(values: list[Any]) -> str:
 
 
 def read_plan(path: Path) -> Plan:
-    """The head of a plan file that `make_plan` wrote.
-
-    Raises:
-        UsageError: the file is none, or is damaged.
-    """
+    """The head of a plan file that `make_plan` wrote; UsageError where it is none, or damaged."""
     import pyarrow as pa
     import pyarrow.ipc as ipc
 

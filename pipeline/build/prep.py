@@ -93,11 +93,8 @@ def prep(
             to stop: with `jobs` or on `ray`, and not in this process. None: never.
         progress: called with (clips done, refused, to do).
 
-    Raises:
-        UsageError: nothing is found, the folder holds other settings or clips that are no longer
-            listed, or there is no such engine.
-        RunError: another run holds the folder, workers die of no single clip, or the disk
-            refused; what is finished is kept.
+    Raises UsageError for what cannot be asked of this folder; RunError where another run holds it,
+    workers die of no single clip, or the disk refused: what is finished is kept.
     """
     start = time.perf_counter()
     if engine not in EXECUTORS:
@@ -182,11 +179,7 @@ def _make(
 
 
 def _await_rows(folder: Path, units: list[Unit], patience_s: float = 90.0) -> None:
-    """Wait until this machine sees what others wrote: a network file system may be a minute late.
-
-    Raises:
-        RunError: it does not come to see it.
-    """
+    """Wait until this machine sees what others wrote: network file systems may be a minute late."""
     until = time.monotonic() + patience_s
     absent = {rows_path(folder, unit).name for unit in units}
     while absent:
@@ -275,10 +268,7 @@ def _empty(folder: Path) -> None:
 
 
 def _missing(folder: Path, units: list[Unit], retry_failed: bool) -> list[int]:
-    """Numbers of the units to make: those not finished, or whose files or labels changed since.
-
-    With `retry_failed` also those with refusals.
-    """
+    """Numbers of the units that are not finished, or whose files or labels changed since."""
     todo = []
     for unit in units:
         done = finished(folder, unit) or {"statuses": {}}

@@ -21,9 +21,8 @@ _COLUMNS = ["key", "group", "shard", "status"]
 def lost_clips(folder: Path, plan: Plan) -> str | None:
     """The finished clips in `folder` that `plan` does not list, in words; None if there are none.
 
-    Looked for in the rows of units that the plan has not got or has otherwise. The last manifest
-    is asked as well: of a run that was killed while it dealt the clips of a group anew, a clip
-    may be in it and in no rows. Memory: 8 bytes for each clip of the plan.
+    The last manifest is asked as well: of a run that was killed while it dealt the clips of a group
+    anew, a clip may be in it and in no rows. Memory: 8 bytes for each clip of the plan.
     """
     changed = stale_rows(folder, plan)
     if not changed:

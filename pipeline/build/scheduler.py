@@ -46,10 +46,8 @@ def run_units(
     """Make the units `todo` of a plan in `folder`, or the store it is for, at most `jobs` at once.
 
     A clip that takes longer than `clip_timeout_s` is refused, where workers can be stopped.
-
-    Raises:
-        RunError: workers die of something else than single clips, or files of the corpus cannot
-            be read; what is finished is kept.
+    RunError where workers die of no single clip, or the corpus cannot be read; what is finished is
+    kept.
     """
     counter = _Counter(progress)
     faults = _Faults()

@@ -71,7 +71,7 @@ def rows_path(folder: Path, unit: Unit) -> Path:
 
 
 def finished(folder: Path, unit: Unit) -> dict[str, Any] | None:
-    """The head of a unit's rows if it is done under this very plan, with its counts by status.
+    """The head of a unit's rows and its counts by status, if it is done under this very plan.
 
     Its hash of `sources` may be another one than the plan's: files were replaced, or came.
     """
@@ -118,21 +118,12 @@ def run_unit(
     store: Store | None = None,
     hung: frozenset[int] = frozenset(),
 ) -> Iterator[bool | None]:
-    """Make one shard and its rows in `folder`; the rows are written last.
+    """Make one shard and its rows in `folder`, or the `store` it stands for; the rows come last.
 
     Clips that passed in an earlier run of the same unit are copied from its shard, so that trying
-    the refused ones again costs only them; the tar is rewritten only if one of them now passes.
-
-    Args:
-        crashed: positions in the unit of clips that kill whoever opens them: refused unopened.
-        hung: positions of clips that take too long: refused unopened as well.
-        store: what `folder` stands for, if it does; the shard goes there, then its rows.
-
-    Yields:
-        None whenever a clip, or another try of it, begins; after it, whether it is in the shard.
-
-    Raises:
-        SourceFault: a file of the corpus cannot be read, for longer than `WAITS_S`.
+    the refused ones again costs only them. Clips at `crashed` and `hung` are refused unopened.
+    Yields None when a clip, or another try of it, begins, and then whether it is in the shard;
+    SourceFault where a file of the corpus cannot be read for longer than `WAITS_S`.
     """
     plan = _plan_of(plan_path, store)
     unit = plan.units[number]
@@ -265,11 +256,7 @@ def _read_plan_once(path: Path, written_ns: int) -> Plan:
 
 
 def _try_clip(key: str, clip: Clip, plan: Plan, labels: dict[str, int]) -> Taken:
-    """Row and members of one clip; a refused one has no members.
-
-    Raises:
-        SourceFault: a file of it that was there cannot be read.
-    """
+    """Row and members of one clip; SourceFault where a file that was there cannot be read."""
     row = {f.name: getattr(clip, f.name) for f in dataclasses.fields(Clip)}
     row = {k: row[k] for k in ("source", "group", "split", "speaker", "label", "flags")}
     row |= {"key": key, "status": clip.status or "ok", "error": clip.error or None, "words": []}

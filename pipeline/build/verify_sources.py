@@ -27,9 +27,7 @@ _Files = tuple[str, dict[str, tuple[int, int]]]
 def source_faults(folder: Folder, corpora: Mapping[str, Corpus]) -> list[str]:
     """What differs between a dataset folder and its corpus as it is now, a line a clip.
 
-    Raises:
-        UsageError: the folder has no plan to say where its corpus lies, or nothing lies there.
-        RunError: the corpus cannot be listed.
+    UsageError where no plan says where its corpus lies; RunError where that cannot be listed.
     """
     with mirrored(folder) as mirror, tempfile.TemporaryDirectory() as scratch:
         path = mirror.folder / ".avb" / "plan.arrow"

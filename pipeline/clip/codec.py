@@ -14,6 +14,7 @@ time.
 
 from __future__ import annotations
 
+import functools
 import io
 import struct
 from collections.abc import Iterator
@@ -58,22 +59,11 @@ _LUMA_FORMATS = ("yuv420p", "yuvj420p", "yuv422p", "yuv444p", "gray")  # 8 bits,
 def encode_video(
     frames_THW: Frames, codec: str, crf: int | None = None, fps: int = 25
 ) -> tuple[str, bytes]:
-    """Encode grey frames; equal frames and settings give equal bytes.
+    """File extension and bytes of grey frames, uint8 [T, H, W]; equal frames give equal bytes.
 
-    `mp4` and `h264` keep the luma as it is in the Y plane, neutral chroma beside it, flagged as
-    full range, so that any player shows the right grey. `jpeg` is one grey picture `[T*H, W]`.
-
-    Args:
-        frames_THW: uint8 [T, H, W] with T >= 1; H and W even for `mp4` and `h264`.
-        codec: `mp4`, `h264` (the same stream without a container) or `jpeg`.
-        crf: 0 is best; x264's constant rate factor, for `jpeg` 100 - quality. None: `DEFAULT_CRF`.
-        fps: frames per second, for players.
-
-    Returns:
-        The file extension without a dot and the bytes.
-
-    Raises:
-        ValueError: unknown codec, or frames of another shape or type.
+    `mp4` and `h264` (the same stream without a container) keep the luma as it is in the Y plane,
+    neutral chroma beside it, flagged as full range; their sides must be even. `jpeg` is one grey
+    picture `[T*H, W]`. `crf`: 0 is best; for `jpeg` it is 100 - quality. ValueError for others.
     """
     if codec not in EXTENSIONS:
         raise ValueError(f"codec {codec!r} is unknown; choose one of {', '.join(EXTENSIONS)}")
@@ -151,12 +141,11 @@ def _split_annex_b(data: bytes) -> list[bytes]:
 class VideoDecoder:
     """Decodes clip after clip with one reused H.264 context (opening one costs 0.3 ms).
 
-    Not for several threads at a time. What a clip may take is bounded by the shape it must have, or
-    else by `MOST_BYTES`.
+    Not for several threads at a time. A clip is bounded by the shape it must have, or `MOST_BYTES`.
     """
 
     def __init__(self) -> None:
-        self._contexts: dict[tuple[str, int], Any] = {}  # by codec and most pixels of a picture
+        self._contexts: dict[int, Any] = {}  # by the most pixels of a picture
 
     def decode(self, data: bytes | memoryview, extension: str, out: Frames | None = None) -> Frames:
         """Decode one clip; see `decode_video`."""
@@ -182,7 +171,7 @@ class VideoDecoder:
                 yield from self._container_frames(data, most_pixels)
                 return
             packets = [av.Packet(unit) for unit in units]
-        context = self._taken("h264", most_pixels)
+        context = self._context(most_pixels)
         if extension == "h264":
             packets = context.parse(bytes(data)) + context.parse(None)
         count = 0
@@ -193,7 +182,7 @@ class VideoDecoder:
         context.flush_buffers()
         if extension == "mp4" and count != len(packets):
             raise ValueError(f"mp4 video holds {len(packets)} frames, {count} decode")
-        self._contexts["h264", most_pixels] = context
+        self._contexts[most_pixels] = context
 
     def _container_frames(self, data: bytes | memoryview, most_pixels: int) -> Iterator[Frames]:
         """Any mp4: what another encoder wrote."""
@@ -207,11 +196,11 @@ class VideoDecoder:
             for frame in container.decode(stream):
                 yield _luma(frame)
 
-    def _taken(self, codec: str, most_pixels: int) -> Any:
-        """A context, put back after a good clip: it may hold half a picture of a broken one."""
-        context = self._contexts.pop((codec, most_pixels), None)
+    def _context(self, most_pixels: int) -> Any:
+        """A decoder, put back after a good clip: it may hold half a picture of a broken one."""
+        context = self._contexts.pop(most_pixels, None)
         if context is None:
-            context = av.CodecContext.create(codec, "r")
+            context = av.CodecContext.create("h264", "r")
             context.thread_type, context.thread_count = "NONE", 1
             # A damaged clip must be an error here, not a picture patched up by guesses; and a
             # stream of a few bytes may ask for room for sixteen pictures of any size.
@@ -219,28 +208,16 @@ class VideoDecoder:
         return context
 
 
-_decoder: VideoDecoder | None = None
+_decoder = functools.cache(VideoDecoder)
 
 
 def decode_video(data: bytes | memoryview, extension: str, out: Frames | None = None) -> Frames:
-    """Decode a stored clip with this process's decoder.
+    """Frames uint8 [T, H, W] of a stored `mp4`, `h264` or `jpg`, in `out` if it is given.
 
-    Args:
-        data: the member's bytes.
-        extension: `mp4`, `h264` or `jpg`.
-        out: uint8 [T, H, W] to fill; the clip must have exactly this shape. Without it a `jpg`
-            is taken as square frames (H = W).
-
-    Returns:
-        uint8 [T, H, W], `out` if it was given.
-
-    Raises:
-        ValueError: the bytes are no such video, are damaged, or have another shape than `out`.
+    The clip must have exactly its shape; without it a `jpg` is taken as square frames. ValueError
+    where the bytes are no such video, or are damaged.
     """
-    global _decoder
-    if _decoder is None:
-        _decoder = VideoDecoder()
-    return _decoder.decode(data, extension, out)
+    return _decoder().decode(data, extension, out)
 
 
 def _luma(frame: av.VideoFrame) -> Frames:
@@ -312,8 +289,7 @@ def _decode_jpeg(data: bytes | memoryview, out: Frames | None) -> Frames:
 def _jpeg_size(data: bytes | memoryview) -> tuple[int, int]:
     """Rows and columns of a picture, from its header: a KB may stand for gigabytes.
 
-    Raises:
-        ValueError: it is no JPEG, or is cut: OpenCV would make up the rest.
+    ValueError: it is no JPEG, or is cut: OpenCV would make up the rest.
     """
     at = 2
     if bytes(data[:2]) == b"\xff\xd8" and bytes(data[-2:]) == b"\xff\xd9":

@@ -71,11 +71,7 @@ def text_options() -> dict[str, Any]:
 
 
 def open_container(source: str, remote: bool = False, **options: Any) -> Any:
-    """An opened film for reading; it opens no other file.
-
-    Raises:
-        OSError: it cannot be read, or is none that FFmpeg knows.
-    """
+    """An opened film, which opens no other file; OSError where FFmpeg does not know or get it."""
     import av
 
     limits = {"format_whitelist": film_formats()} | (
@@ -97,9 +93,7 @@ def read_head(
 ) -> Head:
     """What a film says of itself: of several tracks those that a player takes.
 
-    Raises:
-        Refused: `bad_decode` or `no_audio`, with what was found.
-        OSError: the file cannot be read.
+    Refused as `bad_decode` or `no_audio`; OSError: the file cannot be read.
     """
     container, head = open_head(source, name, sound, remote, **options)
     container.close()
@@ -179,11 +173,7 @@ def _pixel_width(stream: Any) -> float:
 
 
 def check_readable(source: str) -> None:
-    """Tell a fault of the disk from one of the film: read all of it, if it is there.
-
-    Raises:
-        OSError: what the disk says.
-    """
+    """Raise the disk's OSError if the fault is its own and not the film's: read all of it."""
     with suppress(FileNotFoundError), open(source.removeprefix("file:"), "rb") as file:
         while file.read(1 << 20):
             pass

@@ -44,21 +44,11 @@ def stream_video(
     max_s: float | None = None,
     sound: Track = "required",
 ) -> Media:
-    """Pictures and sound of a file, or of the span `start_s` to `end_s` of it, read as they go.
+    """Pictures and sound of a file, or of a span of it in seconds after the first picture.
 
-    Args:
-        path: of the file.
-        fps: pictures a second that come out.
-        start_s: of the span, in seconds after the first picture.
-        end_s: of the span.
-        decoder: "pyav", or "ffmpeg" for the program.
-        max_s: how long it may be, in seconds.
-        sound: "optional" flags a film without it as `no_audio`.
-
-    Raises:
-        Refused: `unreadable`, `bad_decode`, `no_audio` or `long`, with what was found; also while
-            the pictures are read.
-        OSError: the file is there and cannot be read.
+    They are read as they go, `fps` pictures a second, by "pyav" or the program "ffmpeg". Refused
+    (also meanwhile) as `unreadable`, `bad_decode`, `no_audio`, or `long` above `max_s`; with
+    `sound` "optional" a film without it is flagged `no_audio`. OSError: the file cannot be read.
     """
     try:
         file = path.stat()
@@ -96,16 +86,9 @@ class Film(Media):
     ) -> None:
         """Get ready; nothing is read before the pictures are asked for.
 
-        Args:
-            head: of `read_head`.
-            fps: pictures a second.
-            start_s: of the span, in seconds after the first picture.
-            end_s: of the span.
-            decoder: "pyav" or "ffmpeg".
-            max_s: how long it may be.
-            need: "required" refuses a film whose sound cannot be used.
-            colour: BGR pictures, uint8 [H, W, 3]; the program alone has them.
-            container: the opened film, if it is at hand.
+        As `stream_video`; `need` "required" refuses a film whose sound cannot be used, `colour`
+        gives BGR pictures, uint8 [H, W, 3] (of the program alone), `container` is the opened film,
+        if any.
         """
         super().__init__(self._frames())
         self.head, self.fps, self.need = head, fps, need
@@ -122,12 +105,7 @@ class Film(Media):
         self._through: set[str] = set()  # kinds whose span is over
 
     def _frames(self) -> Iterator[np.ndarray]:
-        """Pictures uint8 [H, W] at exactly `fps`; behind the last one the sound is known.
-
-        Raises:
-            Refused: none comes, or the film is too long.
-            OSError: the disk or the network failed.
-        """
+        """Pictures uint8 [H, W] at exactly `fps`; behind the last one the sound is known."""
         timed = self._span(self._low)
         first = next(timed, None)
         late = first is None or first[0] > 0.51 / self.fps or "damaged" in self.flags
@@ -159,11 +137,7 @@ class Film(Media):
             self.flags.add("no_audio")
 
     def read_sound(self) -> None:
-        """Set the span's sound once its pictures are through, or where they are not wanted.
-
-        Raises:
-            Refused: `no_audio`.
-        """
+        """Set the span's sound once its pictures are through or not wanted; Refused: `no_audio`."""
         if self.head.video is None and self.head.audio is not None:
             for _ in self._span(self._low):
                 pass

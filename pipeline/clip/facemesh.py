@@ -68,13 +68,9 @@ class Part:
 
     @classmethod
     def around(cls, corner: np.ndarray, sides: np.ndarray, eyes: np.ndarray, size: Any) -> Part:
-        """The part in which the mesh looks for a face.
+        """The part in which the mesh looks for the face in a box; its eyes will lie level.
 
-        Args:
-            corner: [2], top left of the box that it has to hold, in shares of the picture.
-            sides: [2], of that box.
-            eyes: [2, 2], the face's right and left one; they will lie level.
-            size: [2], width and height of the picture.
+        In shares of the picture, of `size` [2]: `corner` [2], top left, `sides` [2], `eyes` [2, 2].
         """
         right, left = eyes * size
         across, down = left - right
@@ -98,12 +94,7 @@ class FaceMesh:
     """The faces of the pictures of a film, one after another."""
 
     def __init__(self, most: int = 1, follow: bool = True):
-        """Begin.
-
-        Args:
-            most: faces looked for; if some are followed while others are found, there can be more.
-            follow: from picture to picture; else each is searched anew.
-        """
+        """Look for `most` faces (more, if some are followed), from picture to picture or anew."""
         self.most, self.follow = most, follow
         self._mesh, self._near = network("face_landmark"), Detector(NEAR)
         self._parts: list[Part] = []
@@ -189,12 +180,7 @@ def _around_face(face: np.ndarray, size: np.ndarray) -> Part:
 
 
 def _one_of_each(score: np.ndarray, found: np.ndarray) -> list[tuple[float, np.ndarray]]:
-    """For each face the mean [8, 2] of all that found it, weighted by their scores, surest first.
-
-    Args:
-        score: float [n].
-        found: float [n, 8, 2], two corners of the box and six points.
-    """
+    """For each face the weighted mean [8, 2] of all [n, 8, 2] that found it, surest first."""
     order = np.argsort(-score, kind="stable")
     faces = []
     while len(order):
@@ -240,11 +226,7 @@ def _cut(
 ) -> np.ndarray:
     """A turned square of a picture as one of its own, [side, side] or [side, side, RGB].
 
-    Args:
-        middle: [2], x and y in pixels.
-        sides: [2], in pixels.
-        turn: in radians.
-        border: what lies outside, in OpenCV's words.
+    `middle` and `sides` [2] are in pixels, `turn` in radians, `border` is OpenCV's.
     """
     import cv2
 

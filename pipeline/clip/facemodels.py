@@ -43,13 +43,10 @@ MOST_BYTES = 4 << 20
 
 
 def model(name: str) -> bytes:
-    """The content of one of `MODELS`.
+    """The content of one of `MODELS`; UsageError, with the command that brings it, if nowhere.
 
     An installed mediapipe has it (which is not imported), or `fetch` brought it; if
     `AVB_FACE_MODELS` names a folder, that one alone is looked at.
-
-    Raises:
-        UsageError: it is nowhere, or what is there is another file; the command that brings it.
     """
     named = os.environ.get(VARIABLE)
     wrong = f"there is no {name}.tflite in {named}" if named else "there are none here"
@@ -72,11 +69,7 @@ def model(name: str) -> bytes:
 
 
 def check(tracker: str) -> None:
-    """See that a tracker can work here, before any worker begins.
-
-    Raises:
-        UsageError: its runtime or its models are missing, or are others.
-    """
+    """See that a tracker can work here, before any worker begins; else UsageError."""
     if tracker == "litert":
         if importlib.util.find_spec("ai_edge_litert") is None:
             raise UsageError(NO_LITERT)
@@ -131,11 +124,7 @@ def cache_folder() -> Path:
 
 
 def fetch() -> Path | None:
-    """Bring them into the cache; the folder where they are now, None if nothing was missing.
-
-    Raises:
-        UsageError: pip is missing or fails, or the wheel holds something else.
-    """
+    """Bring them into the cache; the folder where they are now, None if nothing was missing."""
     if os.environ.get(VARIABLE) or not missing():
         for name in MODELS:
             model(name)  # what the user named is theirs to mend

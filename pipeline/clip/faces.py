@@ -32,9 +32,9 @@ def middle(marks: np.ndarray) -> np.ndarray:
 def faces_of(picture: np.ndarray, others: bool = True) -> list[np.ndarray]:
     """Landmarks [10, 2] of each face in a picture [H, W]; without `others` of one near one.
 
-    Where only one is looked for, as `avb prep` does, the face found is taken over as it is: so a
-    film of one face gets the same landmarks to the last bit. The mesh sees faces from an eighth
-    of the picture's width on; only where it sees none are smaller ones searched.
+    Where only one is looked for, as `avb prep` does, the face found is taken over as it is, to the
+    last bit. The mesh sees faces from an eighth of the picture's width on; smaller ones are
+    searched where it sees none.
     """
     faces = track.look(picture)
     for marks in track.look(picture, MOST_FACES) if others else ():
@@ -65,10 +65,7 @@ def _small_faces(picture: np.ndarray) -> list[np.ndarray]:
 
 
 def turns_upright(picture: np.ndarray) -> int:
-    """Quarter turns, for `numpy.rot90`, after which the face of a picture [H, W] is upright.
-
-    0 where there is no face, or where it is not clear.
-    """
+    """Quarter turns, for `numpy.rot90`, that bring a face in a picture [H, W] upright; or 0."""
     scores = [_upright_score(np.rot90(picture, turns)) for turns in range(4)]
     best = int(np.argmax(scores))
     return best if scores[best] > scores[0] + SURER else 0

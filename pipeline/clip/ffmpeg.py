@@ -37,13 +37,7 @@ PICTURE_S, SAMPLE_S = 10_000, 10
 
 
 def ffmpeg_program() -> str:
-    """The ffmpeg program: the one inside imageio-ffmpeg, else the one on PATH.
-
-    In this order, since those of the distributions are of any age.
-
-    Raises:
-        Refused: there is neither.
-    """
+    """The ffmpeg program: that inside imageio-ffmpeg, else the one on PATH, which is of any age."""
     import shutil
 
     try:
@@ -64,14 +58,8 @@ def program_events(
 ) -> Iterator[Event]:
     """Pictures and sound of one pass, from before `seek_s` on, in seconds after the first picture.
 
-    Args:
-        head: of the film.
-        seek_s: in seconds after the first picture.
-        through: kinds of which no more is wanted; where all are, the pass ends.
-        colour: give pictures in BGR, uint8 [H, W, 3], and not luma.
-
-    Raises:
-        Refused: `bad_decode`, with the program's complaint.
+    The pass ends when all kinds are in `through`. `colour` gives BGR, uint8 [H, W, 3], in place of
+    luma. Refused: `bad_decode`, with the program's complaint.
     """
     import av
     import ffmpeg
@@ -162,11 +150,7 @@ class _Pipe:
 def running(
     output: Any, name: str, feed: bool = False
 ) -> Iterator[tuple[Process, Callable[[], str]]]:
-    """An ffmpeg process, ended in any case, and a function that gives its last complaint.
-
-    Raises:
-        Refused: there is no ffmpeg program.
-    """
+    """An ffmpeg process, ended in any case, and a function that gives its last complaint."""
     import ffmpeg
 
     words = ffmpeg.compile(output, cmd=ffmpeg_program(), overwrite_output=True)

@@ -14,12 +14,7 @@ _SMALL_PICTURES = {"max_pixels": "65536"}  # a FLAC file may hold a picture of a
 
 
 def encode_flac(samples: NDArray[np.float32], rate: int) -> bytes:
-    """Mono sound as 16-bit FLAC; equal samples give equal bytes.
-
-    Args:
-        samples: float32 [n] in [-1, 1], n >= 1; what lies outside is clipped.
-        rate: samples per second.
-    """
+    """Mono sound, float32 [n] in [-1, 1], as 16-bit FLAC; equal samples give equal bytes."""
     if samples.ndim != 1 or not samples.size:
         raise ValueError(f"sound to encode has shape {samples.shape}, expected [n] with n >= 1")
     levels = np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16)
@@ -37,12 +32,7 @@ def encode_flac(samples: NDArray[np.float32], rate: int) -> bytes:
 def decode_flac(data: bytes | memoryview, most: int | None = None) -> NDArray[np.float32]:
     """Mono sound from 16-bit FLAC: float32 [n] in [-1, 1).
 
-    Args:
-        data: the member's bytes.
-        most: samples that there may be; more is an error, found before they are decoded.
-
-    Raises:
-        ValueError: the bytes are not such a file.
+    ValueError: no such file, or more than `most` samples, found before they are decoded.
     """
     most = MOST_BYTES // 4 if most is None else most
     samples, count = np.empty(most, np.float32), 0  # room is taken where it is written

@@ -66,12 +66,7 @@ class Block:
 def still(
     frames: Iterable[np.ndarray], boxes_of: Callable[[int, int], dict[str, np.ndarray]]
 ) -> Iterator[Block]:
-    """Pictures in blocks with boxes that follow nobody.
-
-    Args:
-        frames: pictures [H, W] of one size.
-        boxes_of: height and width to the box [1, 4] of each kind.
-    """
+    """Pictures [H, W] in blocks; `boxes_of` gives their boxes [1, 4] by height and width."""
     rest = iter(frames)
     while block := list(itertools.islice(rest, STILL_BLOCK)):
         boxes = boxes_of(*block[0].shape)
@@ -100,14 +95,7 @@ class Person:
 
 
 class Follower:
-    """Follows the faces of one film.
-
-    Attributes:
-        most: the largest number of faces in one look.
-        turns: quarter turns that bring the pictures upright, for `numpy.rot90`.
-        looks: how often it looked.
-        misses: how often it saw nobody.
-    """
+    """Follows the faces of one film, `which` 1 being the largest and steadiest, 2 the next one."""
 
     def __init__(
         self,
@@ -119,19 +107,17 @@ class Follower:
         others: bool = True,
         turn: bool = True,
     ):
-        """Begin.
+        """Begin, with a look every `every` pictures, and boxes laid as `frames` says.
 
-        Args:
-            every: pictures from one look to the next.
-            frames: how the boxes of each kind lie.
-            which: 1 for the largest and steadiest face, 2 for the next one, and so on.
-            clock: gets the time of all this under `track`.
-            others: look for other faces beside the one in front.
-            turn: try whether the pictures lie on their side, as where a telephone's tag was lost.
+        `clock` gets the time of all this under `track`; without `others` only the face in front is
+        looked for; `turn`: try whether the pictures lie on their side, as where a telephone's tag
+        was lost.
         """
         self.every, self.frames, self.which = every, frames, which
         self.clock = clock or Clock()
-        self.most = self.turns = self.looks = self.misses = 0
+        self.most = 0  # the largest number of faces in one look
+        self.turns = 0  # quarter turns that bring the pictures upright, for `numpy.rot90`
+        self.looks = self.misses = 0  # how often it looked, and how often it saw nobody
         self._others, self._turn = others, turn
         self._gap = max(GAP, 2 * every)
         self._people: list[Person] = []
@@ -165,11 +151,7 @@ class Follower:
             yield from self._leave(len(self._held), MOST_HELD)
 
     def require_face(self) -> None:
-        """Refuse a film that was looked at in vain more often than not.
-
-        Raises:
-            Refused: `no_face`.
-        """
+        """Refuse as `no_face` a film that was looked at in vain more often than not."""
         if self.misses * 2 > self.looks:
             raise Refused(
                 "no_face",

@@ -20,10 +20,8 @@ KINDS = {b"\xff\xd8": "mjpeg", b"\x89PNG": "png"}
 def numbered_pictures(folder: Path) -> list[Path]:
     """Picture files of a folder in the order of the number in their name (1.jpg, mouth_000.png).
 
-    A number missing in between has a path as well, to no file, so that nothing moves up.
-
-    Raises:
-        Refused: `missing_frames` when there is no such folder.
+    A number missing in between has a path as well, to no file, so that nothing moves up. Refused as
+    `missing_frames` without such a folder.
     """
     try:
         found = [(re.search(r"(\d+)\.(?:jpe?g|png)$", p.name, re.I), p) for p in folder.iterdir()]
@@ -36,13 +34,9 @@ def numbered_pictures(folder: Path) -> list[Path]:
 
 
 def read_pictures(paths: Sequence[Path]) -> tuple[list[np.ndarray], list[int]]:
-    """Grey pictures of the given files, gaps filled with their nearest neighbour.
+    """Grey pictures, uint8 [H, W] in the size of the first, and the indices filled from neighbours.
 
-    Returns:
-        T pictures, uint8 [H, W] in the size of the first, and the indices that were filled.
-
-    Raises:
-        Refused: `missing_frames` when more than a fifth are missing.
+    Refused as `missing_frames` when more than a fifth are missing.
     """
     have: dict[int, np.ndarray] = {}
     shape: tuple[int, ...] | None = None

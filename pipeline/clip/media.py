@@ -22,11 +22,7 @@ class Expected:
     refuse_blank: bool = False  # whether a picture without content refuses the clip
 
     def check(self, num_frames: int, blank: list[int], flags: set[str]) -> None:
-        """Compare with what came.
-
-        Raises:
-            Refused: `blank_frames`, `short` or `long`.
-        """
+        """Compare with what came; Refused: `blank_frames`, `short` or `long`."""
         if blank:
             first = f"{len(blank)} pictures without content, the first is {blank[0]}"
             raise Refused("blank_frames", f"{self.source}: {first}")
@@ -57,11 +53,7 @@ class Media:
     expected: Expected | None = None  # what the pictures are compared with
 
     def pictures(self, clock: Clock | None = None) -> Iterator[np.ndarray]:
-        """The pictures one by one; `clock` gets the time that they take under `decode`.
-
-        Raises:
-            Refused: they are not what is expected, known when the last one was given.
-        """
+        """The pictures one by one, timed as `decode`; Refused at the end if not as expected."""
         clock, frames = clock or Clock(), iter(self.frames)
         blank: list[int] = []
         count = 0

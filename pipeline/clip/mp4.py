@@ -13,10 +13,9 @@ _MOST_EDITS = 8
 
 
 def read_own_mp4(data: bytes | memoryview) -> list[bytes] | None:
-    """One Annex-B packet a frame of an mp4 as `encode_video` writes it, else None.
+    """One Annex-B packet a frame of an mp4 as `encode_video` writes it (one chunk), else None.
 
     Reading the few boxes here instead of opening a container takes 0.05 ms instead of 1 ms a clip.
-    "As we write it": one track whose frames lie back to back in a single chunk.
     """
     data = memoryview(data)
     try:
@@ -84,9 +83,7 @@ def check_counts(data: bytes | memoryview) -> None:
 
     FFmpeg takes 24 bytes for each sample that a table announces, and a table of 20 bytes can
     announce 2^32 of one size. It looks for tables in boxes of any kind but `mdat`; so does this.
-
-    Raises:
-        ValueError: it does, or is in fragments or packed, where the counts cannot be seen.
+    ValueError: so it is, or it is in fragments or packed, where the counts cannot be seen.
     """
     data, size = memoryview(data), len(data)
     for name, box in _boxes(data, damaged=True):

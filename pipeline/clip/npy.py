@@ -22,11 +22,7 @@ _DTYPES: dict[bytes, np.dtype[Any]] = {b"'<f2'": np.dtype(np.float16), b"'|u1'":
 
 
 def parse_npy(data: memoryview) -> NDArray[np.float16] | NDArray[np.uint8]:
-    """A float16 or uint8 array from the bytes of a `.npy` file, not copied; never unpickles.
-
-    Raises:
-        ValueError: something else.
-    """
+    """A float16 or uint8 array of a `.npy` file, not copied; ValueError for anything else."""
     if bytes(data[:8]) != b"\x93NUMPY\x01\x00" or len(data) < 10:
         raise ValueError(f"{len(data)} bytes are not a .npy array of format 1.0")
     start = 10 + struct.unpack_from("<H", data, 8)[0]

@@ -32,16 +32,8 @@ def pyav_events(
 ) -> Iterator[Event]:
     """Pictures and sound of one pass, from the last key picture before `seek_s` on.
 
-    Args:
-        head: of the film.
-        seek_s: in seconds after the first picture.
-        through: kinds of which no more is wanted; where all are, the pass ends.
-        flags: gets `damaged` where a picture that was used is.
-        container: the opened film, if it is at hand.
-
-    Raises:
-        Refused: `bad_decode`.
-        OSError: the disk failed.
+    In seconds after the first picture. The pass ends when all kinds are in `through`; `flags` gets
+    `damaged` where a picture that was used is. Refused: `bad_decode`; OSError: the disk failed.
     """
     unit = 0.0
     try:
@@ -78,14 +70,9 @@ def pyav_events(
 
 
 def luma_of(frame: Any, sar: float, flags: set[str]) -> np.ndarray:
-    """The luma plane of a decoded frame as a player shows it, uint8 [H, W].
+    """The luma plane of PyAV's frame as a player shows it, uint8 [H, W], its levels not rescaled.
 
-    Its levels, limited range or full, are not rescaled.
-
-    Args:
-        frame: of PyAV.
-        sar: width of a pixel in heights.
-        flags: gets `damaged` where the decoder says so.
+    `sar` is the width of a pixel in heights; `flags` gets `damaged` where the decoder says so.
     """
     if frame.is_corrupt:
         flags.add("damaged")
@@ -118,12 +105,7 @@ def samples_of(frame: Any) -> np.ndarray:
 
 
 def read_sound(path: Path) -> tuple[np.ndarray, int]:
-    """A sound file as mono float32 [n] and its rate.
-
-    Raises:
-        Refused: `missing_audio` when it is not there or is no sound.
-        OSError: it is there and cannot be read.
-    """
+    """A sound file as mono float32 [n] and its rate; Refused: `missing_audio`."""
     sound, timeline = Sound(), Timeline(Recordings())
     try:
         with open_container(str(path)) as container:

@@ -50,10 +50,7 @@ class Sound:
     def mono(self, name: str) -> tuple[np.ndarray, int, float]:
         """The track as float32 [n], its rate in Hz, and when it starts in seconds.
 
-        The mean of the two sides; of two that are wired against each other, the louder one.
-
-        Raises:
-            Refused: `no_audio`, where nothing came or what came is no one track.
+        The mean of both sides; of two wired against each other, the louder. Refused: `no_audio`.
         """
         if not self._blocks:
             raise Refused("no_audio", f"{name}: the sound track is empty")

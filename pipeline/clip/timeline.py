@@ -155,11 +155,8 @@ class RisingOrder:
 class Rate:
     """Lays timed pictures at an exact rate: for each time the one that stands nearest to it.
 
-    Pictures whose stamps tremble by less than half a period are given as they are, each once.
-
-    Attributes:
-        first_s: when the first picture stands.
-        kept: whether they were.
+    Pictures whose stamps tremble by less than half a period are given as they are (`kept`), each
+    once.
     """
 
     def __init__(self, fps: int) -> None:

@@ -53,13 +53,7 @@ def forget_faces(num_faces: int = 1) -> None:
 
 
 def interpolate(found: Mapping[int, np.ndarray], start: int, stop: int) -> np.ndarray:
-    """Landmarks [stop - start, 10, 2] of the frames between, from those of some frames.
-
-    Args:
-        found: frame number -> landmarks [10, 2], in rising order; at the ends they are repeated.
-        start: first frame wanted.
-        stop: the one after the last.
-    """
+    """Landmarks [stop - start, 10, 2] of all frames from those of some, in rising order."""
     known = np.array(list(found))
     stack = np.stack(list(found.values()))
     times = np.arange(start, stop)

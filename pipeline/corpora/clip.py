@@ -20,9 +20,7 @@ class Clip:
     """One listed input clip, as a corpus adapter finds it without opening it.
 
     `source`, `audio` and `text` are paths relative to the root in POSIX form: the video file or
-    folder of pictures, the separate sound, the annotation. `start` and `end` are in seconds of
-    the source (None: all of it). A clip that the listing alone refuses carries its `status`.
-    `sources` are those of its files that were there when the plan was made (None: not known).
+    folder of pictures, the separate sound, the annotation.
     """
 
     name: str
@@ -33,30 +31,27 @@ class Clip:
     label: str | None = None
     audio: str | None = None
     text: str | None = None
-    start: float | None = None
-    end: float | None = None
+    start: float | None = None  # in seconds of the source
+    end: float | None = None  # None: to its end
     words: list[Word] = field(default_factory=list)
-    status: str = ""
+    status: str = ""  # of a clip that the listing alone refuses
     error: str = ""
     flags: list[str] = field(default_factory=list)
-    sources: list[Source] | None = None
+    sources: list[Source] | None = None  # files there when the plan was made; None: not known
 
 
 @dataclass
 class Listing:
-    """What discovery found: the layout in words, remarks for the user, labels and clips.
+    """What discovery found; `clips` is consumed once, and only then `labels` is complete.
 
-    `clips` is consumed once; `labels` is the corpus's class list in label order and is complete
-    only when `clips` has been read to its end. Of several clips of one group and name all but the
-    first are refused as `duplicate`, unless `twins_kept`: then they are clips like any other and
-    get numbers, `name-2`, `name-3`.
-    Where `met`, the listing came upon the files of its clips; else they are only named.
+    Of several clips of one group and name all but the first are refused as `duplicate`, unless
+    `twins_kept`: then they are clips like any other and get numbers, `name-2`, `name-3`.
     """
 
     root: Folder
-    layout: str
+    layout: str  # in words
     clips: Iterator[Clip]
-    labels: list[str]
-    notices: list[str] = field(default_factory=list)
+    labels: list[str]  # the classes, in label order
+    notices: list[str] = field(default_factory=list)  # for the user
     twins_kept: bool = False
-    met: bool = False
+    met: bool = False  # whether it came upon the files of its clips, and does not only name them

@@ -59,9 +59,7 @@ def words_of(name: str) -> list[str]:
 def discover(root: Path, corpus: Corpus) -> Listing:
     """Every video, or folder of pictures, below the root; alignments and wavs by clip name.
 
-    Raises:
-        UsageError: nothing below the root is called like a GRID sentence.
-        OSError: a folder cannot be listed.
+    UsageError: nothing there is called like a GRID sentence; OSError: a folder cannot be listed.
     """
     if not root.is_dir():
         raise UsageError(f"{root}: no such folder (give --root, or set AVB_GRID_ROOT)")
@@ -183,11 +181,7 @@ def _preference(root: Path, clip: Clip) -> tuple[bool, bool, int, str]:
 
 
 def _pixels(path: Path) -> int:
-    """Pixels of a video's picture by its header; what is no video comes last.
-
-    Raises:
-        OSError: the disk does not give it.
-    """
+    """Pixels of a video's picture by its header; what is no video comes last."""
     import av
 
     try:
@@ -233,11 +227,7 @@ def _load_pictures(root: Path, clip: Clip, settings: Settings) -> Media:
 def words(
     root: Path, clip: Clip, num_frames: int, settings: Settings, flags: set[str]
 ) -> list[Word]:
-    """The six words with their times from the alignment, or without times if it is unusable.
-
-    Raises:
-        OSError: it was listed and cannot be read, which says nothing of its content.
-    """
+    """The six words with their times from the alignment, or without times if it is unusable."""
     if clip.text is None:
         flags.add("no_alignment")
         return clip.words
@@ -260,8 +250,7 @@ def words(
 def parse_align(text: str, flags: set[str]) -> list[Word]:
     """Words and times (s) of an align file; silences are left out, `sp` is flagged.
 
-    Raises:
-        ValueError: a line is not `start end word`, or times run backwards or past 75,000.
+    ValueError: a line is not `start end word`, or times run backwards or past 75,000.
     """
     words: list[Word] = []
     last = 0

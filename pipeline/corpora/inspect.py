@@ -33,11 +33,7 @@ class Inspection:
 
 
 def inspect(name: str, corpus: Corpus, root: Path) -> Inspection:
-    """List a raw corpus and count it.
-
-    Raises:
-        UsageError: nothing below the root looks like the corpus.
-    """
+    """List a raw corpus and count it."""
     groups: Counter[str] = Counter()
     per_label: Counter[str] = Counter()
     refused: Counter[str] = Counter()
@@ -63,11 +59,7 @@ def inspect(name: str, corpus: Corpus, root: Path) -> Inspection:
 
 
 def recognise(root: Path, corpora: dict[str, Corpus]) -> str:
-    """The name of the corpus that lies at `root`, by its layout.
-
-    Raises:
-        UsageError: none of them does.
-    """
+    """The name of the corpus that lies at `root`, by its layout; UsageError if none does."""
     if root.is_file():
         return "table"
     tried = []

@@ -34,11 +34,7 @@ def walk(
 ) -> Iterator[tuple[PurePosixPath, list[str], list[str]]]:
     """As `os.walk`, in order and once through links: folder below the root, its folders and files.
 
-    Args:
-        skip: folders, relative to the root, that are not gone into.
-
-    Raises:
-        OSError: a folder cannot be listed.
+    Folders in `skip` are not gone into; OSError: one cannot be listed.
     """
 
     def fails(error: OSError) -> None:
@@ -65,9 +61,7 @@ def with_leftovers(
 ) -> Iterator[Clip]:
     """The clips, and after the last one a notice of the media files that are none of them.
 
-    Args:
-        known: whether a file is of the corpus though it is no clip.
-        skip: folders that are not looked into.
+    `known` tells files of the corpus that are no clip; folders in `skip` are not looked into.
     """
     taken: Counter[tuple[str, str]] = Counter()
     for clip in clips:

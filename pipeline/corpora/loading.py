@@ -25,10 +25,6 @@ def load_film(
 
 
 def load_pictures(paths: Sequence[Path]) -> Media:
-    """Picture files, with gaps filled and flagged, and no sound yet.
-
-    Raises:
-        Refused: `missing_frames`.
-    """
+    """Picture files, gaps filled and flagged (or Refused: `missing_frames`); no sound yet."""
     frames, filled = read_pictures(paths)
     return Media(frames, flags={"filled_frames"} if filled else set())

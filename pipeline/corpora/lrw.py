@@ -37,10 +37,6 @@ def discover(root: Path, corpus: Corpus) -> Listing:
     """Every mp4 below WORD/{train,val,test}, from directory listings alone.
 
     The word folders may lie in several places, as parts that were unpacked one by one.
-
-    Raises:
-        UsageError: nothing below the root looks like LRW; it names the pattern tried.
-        OSError: a folder cannot be listed.
     """
     bases = _find_bases(root)
     if not bases:
@@ -155,11 +151,7 @@ def load(root: Path, clip: Clip, settings: Settings) -> Media:
 def words(
     root: Path, clip: Clip, num_frames: int, settings: Settings, flags: set[str]
 ) -> list[Word]:
-    """The word with its boundary in seconds.
-
-    Raises:
-        OSError: its text was listed and cannot be read, which says nothing of its content.
-    """
+    """The word with its boundary in seconds."""
     text = (root / clip.text).read_bytes() if clip.text else b""
     boundary = _boundary(text, num_frames / settings.fps, flags)
     return [(clip.label or "", *boundary)]

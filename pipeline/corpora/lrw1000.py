@@ -40,11 +40,7 @@ MARGIN = 20  # hundredths of a second that picture and sound reach beyond the wo
 
 
 def discover(root: Path, corpus: Corpus) -> Listing:
-    """Every row of the three index files; pictures and wavs are not looked at.
-
-    Raises:
-        UsageError: no index file was found; it names the places tried.
-    """
+    """Every row of the three index files (else UsageError); pictures and wavs are not looked at."""
     found = _find_base(root)
     if found is None:
         raise UsageError(

@@ -50,12 +50,9 @@ class SourceFault(RunError):
 def sources_of(root: Path, clip: Clip, met: bool = False) -> list[Source]:
     """Name, size and time of change of every file of a clip that is there.
 
-    Args:
-        met: the listing came upon these files, and does not only name them: one that is gone
-            now, and no link to nowhere either, went in between.
-
-    Raises:
-        SourceFault: the disk does not say, or a file went.
+    Where `met`, the listing came upon these files, and does not only name them: one that is gone
+    now, and no link to nowhere either, went in between. SourceFault: so it is, or the disk does not
+    say.
     """
     found: list[Source] = []
     for name in filter(None, (clip.source, clip.audio, clip.text)):
@@ -88,12 +85,9 @@ def _stamp(path: Path, whole: bool) -> tuple[int, int]:
 def attempts(clip: Clip, root: Path) -> Iterator[Attempt]:
     """Contexts to prepare a clip in, one after another, until the disk had no part in its ending.
 
-    An ending that a disk can bring about is believed when all files of the clip could be read
-    after it and it comes again. A context raises what its body raised, but:
-
-    Raises:
-        Refused: the first file that cannot be opened was none when the clip was listed.
-        SourceFault: a file that was there when the clip was listed cannot be read.
+    An ending that a disk can bring about is believed when all files of the clip could be read after
+    it and it comes again. A context raises what its body raised, but Refused where the first file
+    that cannot be opened was none when listed, SourceFault where one that was there cannot be read.
     """
     for last in (False, True):
         attempt = Attempt(clip, root, last)
@@ -133,11 +127,7 @@ class Attempt:
 
 
 def _read(clip: Clip, root: Path) -> None:
-    """Read what was there of a clip when it was listed.
-
-    Raises:
-        SourceFault: that is not possible.
-    """
+    """Read what was there of a clip when it was listed; SourceFault where that is not possible."""
     for name, *_ in clip.sources or ():
         try:
             for path in _files(root / name):

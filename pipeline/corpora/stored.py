@@ -23,12 +23,8 @@ def listed_tree(root: Folder) -> Iterator[Path]:
     """A local tree to list in place of a corpus in a store: its names, without the content.
 
     A corpus of this machine is listed itself. Sizes are those of the store, times stand for its
-    versions. Content have only the files that an importer opens while it lists: tables, and two
-    videos of one GRID sentence, of which it takes the one with fewer pixels. The tree has the name
-    of the root.
-
-    Raises:
-        StorageError: the store does not answer.
+    versions. Only files that an importer opens while it lists have their content: tables, and two
+    videos of one GRID sentence, of which it takes the one with fewer pixels.
     """
     if isinstance(root, Path):
         yield root
@@ -77,10 +73,7 @@ def _sentence(name: str) -> str | None:
 
 @contextlib.contextmanager
 def clip_files(root: Folder, clip: Clip) -> Iterator[Path]:
-    """A folder in which the files of one clip lie as they do below the root, for this long.
-
-    What the store does not have is not there either.
-    """
+    """A folder in which the files of one clip, as far as there are any, lie as below the root."""
     if isinstance(root, Path):
         yield root
         return

@@ -47,11 +47,7 @@ TAGGED = re.compile(
 
 
 def discover(root: Path, corpus: Corpus) -> Listing:
-    """Every row of the table file `root`, which is read twice: the first time for its labels.
-
-    Raises:
-        UsageError: it is no CSV or Parquet, is empty, or has no column `video`.
-    """
+    """Every row of the table file `root`, which is read twice: the first time for its labels."""
     names = table_file.column_names(root)
     _check_columns(root, names)
     num_rows, labels, cleaned = 0, set[str](), set[str]()
@@ -120,11 +116,7 @@ def _clips(rows: Iterator[dict[str, Any]]) -> Iterator[Clip]:
 
 
 def _path(value: Any) -> str:
-    """The path of a film.
-
-    Raises:
-        ValueError: there is none, or no file can be called so.
-    """
+    """The path of a film; ValueError where there is none, or no file can be called so."""
     if value in (None, ""):
         raise ValueError("no video named")
     if not isinstance(value, str):
@@ -136,11 +128,7 @@ def _path(value: Any) -> str:
 
 
 def parse_words(value: Any) -> list[Word]:
-    """Words of a cell: None, plain text, or a list of words, [word, start, end], or objects.
-
-    Raises:
-        ValueError: it is none of these, or a time cannot be.
-    """
+    """Words of a cell: None, text, or a list of words, [word, start, end], or objects."""
     _raise_bad(value)
     if value is None:
         return []
@@ -200,8 +188,7 @@ def _seconds(value: Any) -> float | None:
 def _name(value: Any) -> str | None:
     """A label, talker or part as readers take it, cleaned; None where there is none.
 
-    Raises:
-        ValueError: a number with a point, no text at all, or too long to be a name.
+    ValueError: a number with a point, no text at all, or too long to be a name.
     """
     _raise_bad(value)
     if value is None:

@@ -28,11 +28,7 @@ _MARKS = {
 
 
 def column_names(path: Path) -> list[str]:
-    """The columns of a table.
-
-    Raises:
-        UsageError: it is none; the line says what it is.
-    """
+    """The columns of a table; UsageError says what else it is."""
     with _faults_named(path):
         if _is_parquet(path):
             import pyarrow.parquet
@@ -44,13 +40,10 @@ def column_names(path: Path) -> list[str]:
 
 
 def rows(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
-    """Some columns of every row, in the file's order.
+    """Some columns of every row, in the file's order; UsageError says where it is damaged.
 
     Of a CSV every cell is text: left to guess, a reader makes 1 of the label 001. Of Parquet,
     durations and times of day are seconds, and a cell that cannot be read is a ValueError.
-
-    Raises:
-        UsageError: it is no table, or damaged; the line says where.
     """
     with _faults_named(path):
         if _is_parquet(path):

@@ -112,21 +112,13 @@ class _Dataset:
 
 
 def check_dataset(record: Any, where: str) -> dict[str, Any]:
-    """The content of `dataset.json` as it is, when its readers can rely on it.
-
-    Raises:
-        UsageError: something is missing, or is not what it must be; one line names it.
-    """
+    """The content of `dataset.json` as it is; UsageError where its readers cannot rely on it."""
     checked(_Dataset, record, where, strict=False)
     return record
 
 
 def dataset_folders(folder: Folder) -> list[Folder]:
-    """The folder itself if it holds a dataset, else its children that do.
-
-    Raises:
-        UsageError: there is none, finished or not.
-    """
+    """The folder itself if it holds a dataset, else its children that do, else UsageError."""
     if isinstance(folder, Store):
         names = set(folder.entries())
     elif folder.is_dir():
@@ -145,11 +137,7 @@ def dataset_folders(folder: Folder) -> list[Folder]:
 
 
 def read_dataset(folder: Folder) -> dict[str, Any]:
-    """`dataset.json` of a finished folder.
-
-    Raises:
-        UsageError: it is missing, or is not what its readers can rely on.
-    """
+    """`dataset.json` of a finished folder; UsageError: it is missing or cannot be relied on."""
     path = folder / "dataset.json"
     try:
         with open_file(folder, "dataset.json") as file:
@@ -168,13 +156,10 @@ _TEXTS = {"key", "source", "group", "split", "speaker", "label", "status", "erro
 
 @contextmanager
 def open_manifest(folder: Folder) -> Iterator[pq.ParquetFile]:
-    """The rows of `manifest.parquet`, to be read with `manifest_batches`.
+    """The rows of `manifest.parquet`, to be read with `manifest_batches`; UsageError if damaged.
 
-    A few bytes of Parquet can stand for billions of equal rows, or for pages of zeros: what its
-    own account says of them is held against its size before any of it is read.
-
-    Raises:
-        UsageError: it is missing, damaged (then or while it is read), or would take too much room.
+    A few bytes of Parquet can stand for billions of equal rows, or for pages of zeros: what its own
+    account says of them is held against its size before any of it is read.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -226,8 +211,7 @@ def manifest_batches(
 ) -> Iterator[pa.RecordBatch]:
     """So many rows at a time, of plain columns.
 
-    Raises:
-        pyarrow.ArrowException, OSError: a column is missing or damaged, or its texts are too long.
+    pyarrow.ArrowException, OSError: a column is missing or damaged, or its texts are too long.
     """
     import pyarrow as pa
 
@@ -263,11 +247,7 @@ def _text_bytes(column: pa.Array) -> int:
 
 
 def read_manifest(folder: Folder, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """Rows of `manifest.parquet` in its order, a batch at a time.
-
-    Raises:
-        UsageError: it is missing or damaged.
-    """
+    """Rows of `manifest.parquet` in its order, a batch at a time."""
     with open_manifest(folder) as file:
         yield from manifest_batches(file, BATCH_ROWS, columns)
 

@@ -25,9 +25,7 @@ _NO_TIME = -1.0
 def write_facts(facts: dict[str, Any]) -> bytes:
     """The member `json` of a clip; None for what is not known.
 
-    Args:
-        facts: with `words` as (word, start, end), `boundary` as (start, end) or None, `flags` as a
-            list, `duration` in seconds.
+    `words` are (word, start, end), `boundary` (start, end) or None, `flags` a list.
     """
     words = [_object(*word) for word in facts["words"]] or [_object("", None, None)]
     stored = facts | {name: facts[name] or "" for name in _TEXTS}
@@ -48,14 +46,7 @@ def _object(word: str, start: float | None, end: float | None) -> dict[str, Any]
 
 
 def read_facts(data: bytes | memoryview) -> dict[str, Any]:
-    """The member `json` of a clip of any format, with None for what is not known.
-
-    Returns:
-        As `write_facts` takes it; `boundary` as it is stored.
-
-    Raises:
-        ValueError: it is no such member.
-    """
+    """The member `json` of a clip of any format, as `write_facts` takes it; else ValueError."""
     try:
         facts = parse_json(bytes(data))
         if not isinstance(facts, dict):

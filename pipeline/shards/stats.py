@@ -16,11 +16,7 @@ _COLUMNS = ("status", "group", "speaker", "n_frames", "nbytes", "words", "face_m
 
 
 def stats(folder: Folder) -> dict[str, Any]:
-    """Counts, hours, lengths, bytes and milliseconds of one dataset folder.
-
-    Raises:
-        UsageError: the folder holds no finished dataset.
-    """
+    """Counts, hours, lengths, bytes and milliseconds of one dataset folder."""
     import pyarrow.compute as pc
 
     record = read_dataset(folder)

@@ -47,12 +47,7 @@ class ShardWriter:
     """Writes one shard under a temporary name and renames it when the `with` block ends well.
 
     Equal samples in equal order give equal bytes. After an error nothing is left; after no sample
-    neither, nor an older shard of this name.
-
-    Attributes:
-        samples: samples written.
-        nbytes: size of the finished tar, 0 if there is none.
-        sha256: hex digest of the finished tar, "" if there is none.
+    neither, nor an older shard of this name, and `nbytes` is 0 and `sha256` "".
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -81,17 +76,10 @@ class ShardWriter:
         return self
 
     def write(self, key: str, members: Mapping[str, Buffer]) -> tuple[int, int]:
-        """Append one sample.
+        """Append one sample, members by extension; where its block starts, and its bytes.
 
-        Args:
-            key: `group/name`, without a dot (readers split the extension at the first one).
-            members: extension (`lips.mp4`, `json`) to content.
-
-        Returns:
-            Where the sample's block starts in the tar and how many bytes it has.
-
-        Raises:
-            ValueError: the key is no relative, dot-free path.
+        ValueError: `key` is no `group/name` without a dot (readers split the extension at the
+        first).
         """
         if not key or "." in key or key.startswith("/") or key.endswith("/"):
             raise ValueError(f"sample key {key!r} must be a relative path without a dot")
@@ -123,14 +111,10 @@ class ShardWriter:
 
 
 def read_members(block: Buffer) -> dict[str, memoryview]:
-    """The files in a piece of a tar, by name; nothing is unpacked, unpickled or copied.
+    """The files in whole tar entries, by name; nothing is unpacked, unpickled or copied.
 
-    Args:
-        block: whole tar entries: one sample's block, or all of a tar.
-
-    Raises:
-        ValueError: the block is cut or damaged, or an entry is not a plain file with a relative
-            name inside the archive.
+    ValueError: the block is cut or damaged, or an entry is not a plain file with a relative name
+    inside the archive.
     """
     data = memoryview(block).cast("B")
     members: dict[str, memoryview] = {}

@@ -41,10 +41,7 @@ _COLUMNS = "key shard status offset nbytes n_frames n_mel speaker label".split()
 
 @dataclass
 class Verdict:
-    """What was looked at in one dataset folder, and every fault found, a line each.
-
-    `samples` were looked at, of `stored` ones.
-    """
+    """What was looked at in one dataset folder, and every fault found, a line each."""
 
     folder: str
     shards: int = 0
@@ -77,11 +74,7 @@ class _WorkerDied(Exception):
 
 
 def parse_share(text: str | None) -> float:
-    """`--sample` as a part of one: "5%" is 0.05, None is 1.
-
-    Raises:
-        UsageError: it is no percentage above 0 and up to 100.
-    """
+    """`--sample` as a part of one: "5%" is 0.05, None is 1; UsageError for others."""
     if text is None:
         return 1.0
     with contextlib.suppress(ValueError):
@@ -98,11 +91,10 @@ def verify(
 ) -> Verdict:
     """Check one dataset folder: hashes, manifest against tars, and that every sample decodes.
 
-    Args:
-        progress: called with the number of samples looked at since the last call.
-        jobs: shards looked at at once, above one in processes of their own.
-        share: below 1, only this part of the samples of each shard, at least one and each time
-            the same, and of the shard itself the size but not the hash, which takes all its bytes.
+    `jobs` shards are looked at at once, above one in processes of their own. With a `share` below
+    1, only this part of the samples of each shard, at least one and each time the same, and of the
+    shard the size but not the hash, which takes all its bytes. `progress` gets the samples since
+    its last call.
     """
     verdict = Verdict(str(folder))
     try:

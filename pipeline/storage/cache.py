@@ -39,12 +39,8 @@ class Cache:
     def open(self, store: Store, name: str, sha256: str | None = None) -> int:
         """A descriptor of a copy of an object, which stays as long as it is open.
 
-        Args:
-            sha256: hash of its content; None: whatever is there now.
-
-        Raises:
-            FileNotFoundError: there is no such object.
-            StorageError: it cannot be fetched, or kept here.
+        Its content has to hash to `sha256`; None: whatever is there now. FileNotFoundError: there
+        is no such object; StorageError: it cannot be fetched, or kept here.
         """
         key = sha256 or _hash_of(f"{store / name} {store.version(name)}")
         path = self.folder / "objects" / key
@@ -142,11 +138,7 @@ def _remove_if_free(path: Path) -> bool:
 
 
 def the_cache() -> Cache:
-    """The cache of this machine: AVB_CACHE, else `~/.cache/avb`, of AVB_CACHE_GB gigabytes.
-
-    Raises:
-        UsageError: the size is none.
-    """
+    """The cache of this machine: AVB_CACHE, else `~/.cache/avb`, of AVB_CACHE_GB gigabytes."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     text = os.environ.get("AVB_CACHE_GB") or str(DEFAULT_GB)
     try:
@@ -159,11 +151,7 @@ def the_cache() -> Cache:
 
 
 def open_file(folder: Folder, name: str) -> BinaryIO:
-    """A file of a folder to read, of a store its copy in the cache.
-
-    Raises:
-        FileNotFoundError: there is none.
-    """
+    """A file of a folder to read, of a store its copy in the cache."""
     if isinstance(folder, Store):
         return os.fdopen(the_cache().open(folder, name), "rb")
     return (folder / name).open("rb")

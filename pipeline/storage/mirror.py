@@ -42,10 +42,7 @@ def sweep_scratch() -> None:
 
 
 class Mirror:
-    """A local folder that stands for one in a store; see the head of this module.
-
-    Without a store it stands for itself, and there is nothing to pull or push.
-    """
+    """A local folder that stands for one in a store (see above); without a store for itself."""
 
     def __init__(self, folder: Path, store: Store | None = None) -> None:
         self.folder = folder
@@ -71,11 +68,7 @@ class Mirror:
         self._here = self._snapshot()
 
     def push_plan(self, plan: Path) -> None:
-        """Upload the plan if it is the first one.
-
-        Raises:
-            FileExistsError: another run has uploaded one meanwhile.
-        """
+        """Upload the plan if it is the first one; FileExistsError where another run was faster."""
         name = plan.relative_to(self.folder).as_posix()
         if self.store is not None and name not in self._there:
             self.store.put(plan, name, new=True)

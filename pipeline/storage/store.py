@@ -46,10 +46,10 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class Store:
-    """A folder in a store; objects have names relative to it.
+    """A folder in a store; objects have names relative to it. Small, hashable and picklable.
 
-    Small, hashable and picklable. Whatever fails for a reason that may pass, such as an answer 500
-    or a cut connection, is tried again with growing waits.
+    Whatever fails for a reason that may pass, such as an answer 500 or a cut connection, is tried
+    again with growing waits. FileNotFoundError: there is no such object; StorageError: all else.
     """
 
     url: str
@@ -77,14 +77,9 @@ class Store:
     def get(
         self, name: str, local: Path, sha256: str | None = None, size: int | None = None
     ) -> None:
-        """Write an object to the file `local`; after an error there is none.
+        """Write an object to the file `local`, all `size` bytes of it (None: the store is asked).
 
-        Args:
-            sha256: what the content has to hash to.
-            size: bytes that it has, if they are known; else they are asked for.
-
-        Raises:
-            FileNotFoundError: there is no such object.
+        Its content has to hash to `sha256`, if that is given; after an error there is no file.
         """
 
         def fetch(files: Any, path: str) -> None:
@@ -102,21 +97,13 @@ class Store:
             raise
 
     def read(self, name: str, start: int | None = None, end: int | None = None) -> bytes:
-        """The bytes of an object, or of a piece of it.
-
-        Raises:
-            FileNotFoundError: there is no such object.
-        """
+        """The bytes of an object, or of a piece of it."""
         return self._try(name, lambda files, path: files.cat_file(path, start=start, end=end))
 
     def put(self, local: Path, name: str, new: bool = False) -> None:
         """Upload a file whole and check what arrived by its size and hash.
 
-        Args:
-            new: never replace another object, whoever else is writing.
-
-        Raises:
-            FileExistsError: `new`, and there is another.
+        `new` never replaces another object, whoever else is writing: FileExistsError.
         """
         options: dict[str, Any] = {"mode": "create"} if new else {}
         patience_s = SILENCE_S + local.stat().st_size / SLOWEST_BYTES_PER_S
@@ -151,19 +138,11 @@ class Store:
             raise StorageError(str(error)) from None
 
     def size(self, name: str) -> int:
-        """Bytes of an object.
-
-        Raises:
-            FileNotFoundError: there is no such object.
-        """
+        """Bytes of an object."""
         return self._try(name, lambda files, path: int(files.info(path)["size"]))
 
     def version(self, name: str) -> str:
-        """What changes when the object does.
-
-        Raises:
-            FileNotFoundError: there is no such object.
-        """
+        """What changes when the object does."""
         return self._try(name, lambda files, path: str(files.ukey(path)))
 
     def remove(self, name: str) -> None:
@@ -208,11 +187,7 @@ Folder = Path | Store
 
 
 def place(text: str | Path | Store) -> Path | Store:
-    """A folder as it was typed: a store for an address, a path for all else and for `file://`.
-
-    Raises:
-        UsageError: the address holds a password, or no bucket.
-    """
+    """A folder as it was typed: a store for an address, a path for all else and for `file://`."""
     if isinstance(text, Path | Store):
         return text
     if text.startswith("file://"):
@@ -231,11 +206,7 @@ def place(text: str | Path | Store) -> Path | Store:
 
 
 def read_piece(folder: Folder, name: str, start: int, nbytes: int) -> bytes:
-    """Some bytes of a file, and no more than these of one in a store.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-    """
+    """Some bytes of a file, and no more than these of one in a store."""
     if isinstance(folder, Store):
         return folder.read(name, start, start + nbytes)
     with (folder / name).open("rb") as file:
@@ -247,11 +218,7 @@ def read_piece(folder: Folder, name: str, start: int, nbytes: int) -> bytes:
 def local_copy(file: Folder, pieces: Iterable[tuple[int, int]] | None = None) -> Iterator[Path]:
     """A file of this machine, or for this long a fresh copy of one in a store.
 
-    Args:
-        pieces: offset and length of all that will be read; None: the whole. The copy has its size.
-
-    Raises:
-        FileNotFoundError: there is no such file.
+    Of the copy, `pieces` (offset and length) are fetched, None: the whole; it has the file's size.
     """
     if isinstance(file, Path):
         if not file.is_file():

@@ -59,10 +59,7 @@ def first_frame(start_s: float, end_s: float, fps: float) -> int:
 
 
 class ShardFiles:
-    """Reads pieces of shards by name, keeping the last few files open in each process.
-
-    Of a store these are copies in the cache, named by the `hashes` of the shards.
-    """
+    """Reads pieces of shards by name, keeping the last few open; of a store copies in the cache."""
 
     def __init__(self, folder: Folder, hashes: dict[str, str]) -> None:
         self._folder = folder
@@ -77,12 +74,7 @@ class ShardFiles:
             os.close(descriptor)
 
     def read(self, shard: str, offset: int, nbytes: int) -> bytes:
-        """`nbytes` from `offset` on of the shard called `shard` (without `.tar`).
-
-        Raises:
-            FileNotFoundError: there is no such shard.
-            ValueError: it ends too early.
-        """
+        """`nbytes` from `offset` on of a shard; ValueError: it ends too early."""
         if shard in self._open:
             self._open.move_to_end(shard)
         else:
@@ -143,11 +135,7 @@ class Assembler:
         return fetched_ahead(jobs, wanted, self._files.fetch)
 
     def __call__(self, job: Job) -> list[Batch]:
-        """The batches of one job: one of clips, or some of words.
-
-        Raises:
-            FileNotFoundError, ValueError: a sample cannot be read; the message names it.
-        """
+        """The batches of one job: one of clips, or some of words; errors name the sample."""
         return [self._clips(job)] if job.words is None else self._words(job, job.words)
 
     def _clips(self, job: Job) -> Batch:

@@ -91,11 +91,7 @@ class Index:
         )
 
     def select(self, where: Callable[[Row], bool]) -> Ints:
-        """Row numbers of the clips for which a condition holds.
-
-        Raises:
-            ValueError: there is none.
-        """
+        """Row numbers of the clips for which a condition holds; ValueError if there is none."""
         rows = np.flatnonzero([where(self.row(row)) for row in range(len(self))])
         if not rows.size:
             raise ValueError(
@@ -106,11 +102,7 @@ class Index:
         return rows
 
     def check_shards(self, rows: Ints) -> None:
-        """See that the shards of these rows are there, before hours are spent on some of them.
-
-        Raises:
-            UsageError: some are gone; they are named.
-        """
+        """See that the shards of these rows are there, before hours are spent; else UsageError."""
         folder = self.folder
         there = {p.name for p in folder.iterdir()} if isinstance(folder, Path) else folder.entries()
         codes = np.unique(self.shard.codes[rows])
@@ -122,11 +114,7 @@ class Index:
             )
 
     def timed_sentences(self, rows: Ints) -> Ints:
-        """Those rows that hold a word with its times that is in the class list.
-
-        Raises:
-            ValueError: there is none.
-        """
+        """Those rows that hold a word with times that is in the class list; ValueError if none."""
         kept = rows[np.diff(self.timed_words(rows)[0]) > 0]
         if not kept.size:
             number = int((self.first_word[rows + 1] - self.first_word[rows]).sum())
@@ -140,9 +128,8 @@ class Index:
     def timed_words(self, rows: Ints) -> tuple[Ints, Ints]:
         """Which words of each row can be samples: with times in the clip, and in the class list.
 
-        Returns:
-            int64 [rows + 1] and [words]: row i has the words at the places `second[first[i] :
-            first[i + 1]]` of its clip.
+        Returns int64 [rows + 1] and [words]: row i has the words at the places `second[first[i] :
+        first[i + 1]]` of its clip.
         """
         known = np.isin(self.word.names, self.labels)[self.word.codes]
         counts = self.first_word[rows + 1] - self.first_word[rows]
@@ -178,11 +165,7 @@ class Index:
 
 
 def load_index(folder: str | Folder) -> Index:
-    """Read the index of a folder of shards, here or in a store.
-
-    Raises:
-        UsageError: no finished preparation is there, or a file in it is damaged; one line says so.
-    """
+    """Read the index of a folder of shards, here or in a store; UsageError says what is damaged."""
     folder = place(folder)
     if isinstance(folder, Path) and not folder.is_dir():
         raise UsageError(f"{folder}: no such folder of shards; make one with `avb prep`")

@@ -30,20 +30,11 @@ def _draw(size: int, *entropy: int) -> NDArray[np.uint64]:
 
 
 def epoch_order(shards: Shards, seed: int, epoch: int, buffer: int) -> Ints:
-    """A permutation of the clips for one epoch.
+    """A permutation int64 [N] of the clips for one epoch, from the shard of each, [N] from 0.
 
     Shards come in a new order each epoch, clips shuffled inside their shard, then shuffled once
-    more within each run of `buffer` clips, which mixes neighbouring shards. Reading stays within
-    the few shards that a run spans.
-
-    Args:
-        shards: [N], the shard that each clip lies in, numbered from 0.
-        seed: of the whole stream, >= 0.
-        epoch: counted from 0.
-        buffer: clips in a run; 1 leaves the shards apart.
-
-    Returns:
-        int64 [N], each of 0..N-1 once.
+    more within each run of `buffer` clips, which mixes neighbouring shards (1 leaves them apart).
+    Reading stays within the few shards that a run spans.
     """
     num_clips = len(shards)
     shard_rank = _draw(int(shards.max()) + 1, seed, epoch, _SHARDS)[shards]
@@ -62,8 +53,7 @@ def epoch_order(shards: Shards, seed: int, epoch: int, buffer: int) -> Ints:
 def word_order(clips: Ints, seed: int, epoch: int, first: Ints) -> Iterator[Ints]:
     """In which order the words of each of these clips are dealt, int64 [its words].
 
-    Clip i has the words from `first[i]` to `first[i + 1]` of all; its order does not depend on
-    which others are asked for.
+    Clip i has the words from `first[i]` to `first[i + 1]`, and its order does not depend on others.
     """
     bits = _bits(seed, epoch, _SLOTS)
     at = 0
@@ -102,25 +92,14 @@ class EndlessOrder:
 class WordOrder:
     """Words in the order in which batches take them: those of the same few clips together.
 
-    To decode a clip once and not once a word, clips are taken in blocks that hold the words of
+    To decode a clip once and not once a word, clips are taken in a `block` that holds the words of
     about `BATCHES_OF_BLOCK` batches. A block's words are dealt in rounds, one of every clip a
-    round, into batches of equal size; what is left over begins the next batch with the words of
-    the next block.
-
-    Attributes:
-        num_words: words in an epoch.
-        block: clips that are decoded together.
+    round, into batches of equal size; what is left over begins the next batch with the words of the
+    next block.
     """
 
     def __init__(self, first: Ints, places: Ints, batch_size: int, seed: int) -> None:
-        """From what `Index.timed_words` finds: clip i has the words `places[first[i]:first[i+1]]`.
-
-        Args:
-            first: int64 [clips + 1].
-            places: int64 [words], place of each word in its clip.
-            batch_size: words in a global batch.
-            seed: of the stream.
-        """
+        """From `Index.timed_words`: clip i has the words `places[first[i]:first[i+1]]`."""
         self._first, self._places = first, places
         self._size, self._seed = batch_size, seed
         self.num_words = len(places)

@@ -43,14 +43,10 @@ def default_workers(processes: int = 1) -> int:
 class Stream:
     """Batches of clips or of words; endless, or one pass that sees each sample exactly once.
 
-    Iterating starts at `position` and moves it on, so that a stream can be left and taken up
-    again. A pass (`once`) goes in the order of the shards, starts anew each time and may hand a
-    process fewer batches than another; its last batch may be smaller, nothing is padded.
-
-    Attributes:
-        rows: the rows of the index that are read.
-        num_samples: samples in an epoch (all processes together).
-        position: batches handed out since the start of the stream.
+    Iterating starts at `position`, the batches handed out since the start, and moves it on, so that
+    a stream can be left and taken up again. A pass (`once`) goes in the order of the shards, starts
+    anew each time and may hand a process fewer batches than another; its last batch may be smaller,
+    nothing is padded. `num_samples` are those of an epoch, all processes together.
     """
 
     def __init__(
@@ -72,29 +68,20 @@ class Stream:
         pin_memory: bool = False,
         position: int = 0,
     ) -> None:
-        """Check the request; nothing is read yet.
+        """Check the request (else ValueError); nothing is read yet.
 
         Args:
-            index: from `load_index`.
             batch_size: samples in a global batch, over all processes.
             rows: what to read, from `Index.select`; None: everything.
             crops: names of the pictures wanted, `lips` and `face`; none for sound alone.
-            mel: whether mels are wanted.
-            audio: whether the stored sound is wanted (whole clips only).
             unit: `clip`, or `word`: 29 frames centred on each word that has times, of the classes
                 of `Index.of_unit`. Then a block of clips is decoded once and dealt out as some
                 batches; of GRID, `batch_size` sentences as six, each with one word of every one.
             once: one pass instead of an endless shuffled stream.
-            seed: decides the order.
             buffer: clips that are shuffled together across shards.
-            rank: number of this process.
-            world: number of processes.
+            rank, world: number of this process, of all.
             workers: processes that decode; 0: this one does; None: `default_workers`.
-            pin_memory: whether batches lie in page-locked memory.
             position: where to start, from an earlier stream with the same settings.
-
-        Raises:
-            ValueError: the request cannot be met; one line says why.
         """
         rows = np.arange(len(index)) if rows is None else np.asarray(rows, np.int64)
         index = index.of_unit(unit)

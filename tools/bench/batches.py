@@ -38,11 +38,7 @@ class Blank:
 
 
 def blank_index(recipe: Recipe, datasets: Path | None = None) -> Blank:
-    """What shards of the recipe's corpus would say, by `datasets.yaml`.
-
-    Raises:
-        UsageError: the corpus is unknown, or has no such crop.
-    """
+    """What shards of the recipe's corpus would say, by `datasets.yaml`."""
     corpora = load_corpora(datasets)
     if recipe.corpus not in corpora:
         raise UsageError(f"no corpus {recipe.corpus!r}; one of {', '.join(corpora)}")
@@ -107,13 +103,7 @@ def typical_frames(index: Index | Blank, recipe: Recipe) -> int:
 
 
 class Feed:
-    """Batches for every contender from one place.
-
-    Attributes:
-        streams: whether batches are read from shards.
-        ahead: batches that workers may have ready; 0 where nobody prepares any.
-        waited_s: seconds that batches were waited for; set it to 0 to start anew.
-    """
+    """Batches for every contender from one place; `waited_s` is how long they were waited for."""
 
     def __init__(self, recipe: Recipe, index: Index | Blank, pin_memory: bool) -> None:
         """Draw batches for a blank index, or open a stream of the shards, as training does."""

@@ -95,11 +95,7 @@ def with_batch(plan: Recipe, size: int) -> Recipe:
 
 
 def while_it_fits(one: Contender, action: Callable[..., None], *given: Any) -> None:
-    """`action(one, ...)`; as often as memory runs out, again with half the batch.
-
-    Raises:
-        UsageError: not even one clip fits.
-    """
+    """`action(one, ...)`; whenever memory runs out, again with half the batch, down to one clip."""
     while True:
         try:
             return action(one, *given)

@@ -13,21 +13,11 @@ CORES = (1, 16, 64, 256)
 
 
 def bench_hours(roots: list[Path], clips: int = 40, datasets: Path | None = None) -> dict[str, Any]:
-    """Hours of `avb prep` for the published number of clips of each corpus.
+    """Hours by cores of `avb prep` for the published number of clips of each corpus.
 
     A core is as fast as this one, measured by `bench_prep` in processor time, and cores do not get
     into each other's way: reading from a disk that many share comes on top. Ray's driver adds some
     milliseconds a shard, whatever the number of cores (tests/scale/ray_driver.py).
-
-    Args:
-        roots: clips in the raw layout of a corpus each, such as `avb synth` draws.
-        clips: how many of each are measured.
-
-    Returns:
-        By corpus `clips clips_per_s` (of one core) and `hours` by cores.
-
-    Raises:
-        UsageError: a root is no corpus, or one whose size nobody published.
     """
     corpora = load_corpora(datasets)
     found: dict[str, Any] = {}

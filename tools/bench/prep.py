@@ -37,13 +37,7 @@ def bench_prep(
     """Prepare a sample of clips and decode them alone, turn by turn.
 
     Milliseconds are CPU time of this process on one core; each clip counts with its fastest round.
-
-    Returns:
-        `clips decode_ms prep_ms ratio clips_per_s bytes_per_clip psnr_db stages_ms refused`:
-        means a clip; PSNR of the stored crops against the cut ones, the mean over clips.
-
-    Raises:
-        UsageError: no corpus is recognised, or no clip of it passes.
+    PSNR is that of the stored crops against the cut ones. All are means over clips.
     """
     settle_process()
     corpora = load_corpora(datasets)

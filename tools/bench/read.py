@@ -27,20 +27,9 @@ def bench_read(
 ) -> dict[str, Any]:
     """Read the same clips with both readers in turn, on one thread, and compare.
 
-    The baseline reads a temporary copy: the stored crops decoded and encoded again as ordinary
-    mp4, with the same mels. Both readers work in this process with one thread; seconds are CPU
-    seconds, so that other work on the machine counts little. The ratio is the median of the
-    rounds' ratios; a first round that fills caches is not counted.
-
-    Args:
-        folder: a folder of shards.
-        clips: how many clips, spread over the folder; all if there are fewer.
-        rounds: how often each reader reads all clips.
-        crops: pictures to read; None: all that are stored.
-
-    Returns:
-        `clips`, `clips_per_s`, `webdataset_clips_per_s`, `ratio`, `codec`, `crops`, and
-        `seconds` and `webdataset_seconds` of every round.
+    The baseline reads a temporary copy: the stored crops decoded and encoded again as ordinary mp4,
+    with the same mels. Seconds are CPU seconds, so that other work on the machine counts little.
+    The ratio is the median of the rounds' ratios; a first round that fills caches is not counted.
     """
     from avb.pipeline.stream.stream import Stream
 

@@ -59,23 +59,14 @@ def bench_train(
     """Measure the training step of a recipe; speech with either decoder.
 
     Args:
-        task: `lip` or `l2s`.
-        recipe: name or file.
-        overrides: `key=value` over it.
         data: shards to stream; None: drawn batches that lie in host memory.
-        device: `cpu` or `cuda`; None: cuda if it is there.
         batch_size: clips a step; None: the recipe's, on the CPU 8 (lip) or 2 (l2s).
         steps: timed in a round; None: 24, on the CPU 1, or 6 from shards.
         rounds: turns of each contender; None: 5, on the CPU 3.
-        compile_model: torch.compile the contender `avb`.
-        datasets: overrides of `datasets.yaml`.
 
     Returns:
         The circumstances and `summary`; for speech that of the recipe's own decoder, and that of
         each under `decoders`.
-
-    Raises:
-        UsageError: a wrong flag, or not even one clip fits into memory.
     """
     where = torch.device(choose_device(device))
     cpu = where.type == "cpu"
@@ -129,9 +120,6 @@ def affordable(size: int, costs: list[Cost], free: float) -> int:
     """The batch, halved until its step leaves a quarter of `free` bytes of host memory.
 
     Estimated beforehand: a CPU's memory that runs out kills the process, and others.
-
-    Raises:
-        UsageError: not even one clip fits.
     """
     # Two contenders a model, each with weights, gradients and two moments. A clip was measured to
     # take 1.1 to 1.25 times what is saved for its backward pass.
@@ -197,12 +185,9 @@ def measure(one: Contender, feed: Feed, steps: int) -> None:
 def summary(group: list[Contender], cost: Cost, feed: Feed, steps: int) -> dict[str, Any]:
     """What was measured of one model; null is what does not apply or is not known.
 
-    Returns:
-        Medians of the rounds, shares from 0 to 1: `clips_per_s`, `data_wait` (null on drawn
-        batches), `mfu`, `eager_fp32_clips_per_s`, `eager_tf32_clips_per_s`, and `ratio` and
-        `ratio_tf32` of the first to these. `batch_size` and those of the others where they
-        differ; `parts_ms`, a pass of its own; `peak_gib` of `avb` after its warm-up, on the CPU
-        of the whole process; `gflop_per_clip` of a step; `spread`, (most - least) / median.
+    Medians of the rounds, shares from 0 to 1; `data_wait` is null on drawn batches, `parts_ms` a
+    pass of its own, `peak_gib` that of `avb` after its warm-up (on the CPU of the whole process),
+    `spread` (most - least) / median.
     """
     by_name = {one.name: one for one in group}
     ours = by_name["avb"]

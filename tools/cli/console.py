@@ -118,11 +118,7 @@ class App(typer.Typer):
 
 
 def refuse_addresses(given: Iterable[Any]) -> None:
-    """Refuse an address among the paths: it is one, not an absent file.
-
-    Raises:
-        UsageError: there is one.
-    """
+    """Refuse an address among the paths: it is one, not an absent file."""
     for value in given:
         if isinstance(value, list | tuple):
             refuse_addresses(value)

@@ -85,11 +85,7 @@ evaluation.variant(
 
 
 def checkpoints_in(path: Path) -> list[Path]:
-    """A checkpoint, the best of a run, or the best of each talker's run in a folder.
-
-    Raises:
-        UsageError: a folder without any.
-    """
+    """A checkpoint, the best of a run, or the best of each talker's run in a folder."""
     if not path.is_dir():
         return [path]
     if (path / "best.pt").exists():

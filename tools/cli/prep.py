@@ -58,11 +58,7 @@ class Corpora(Commands):
     """The commands of the corpora, which may also come after options."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put the corpus first.
-
-        Raises:
-            UsageError: there is no such corpus; the nearest is named.
-        """
+        """Put the corpus first; of one that there is not, the nearest is named."""
         options: list[Any] = [one for each in self.commands.values() for one in each.params]
         with_value = {
             flag for one in options if not getattr(one, "is_flag", False) for flag in one.opts

@@ -47,23 +47,13 @@ def export(
     frames: int | None = None,
     datasets: Path | None = None,
 ) -> dict[str, Any]:
-    """Write `model.<to>`, `config.json` and `MODEL_CARD.md` into a folder.
+    """Write `model.<to>`, `config.json` (which is returned) and `MODEL_CARD.md` into a folder.
 
     Args:
-        path: a checkpoint.
-        to: `safetensors` or `onnx`.
-        out: the folder; exports of the same checkpoint share it.
         records: evaluations of this checkpoint, for the card.
         data: the shards it was trained on, for their mel, crop and licence as they are recorded;
             otherwise those of the corpus in `datasets.yaml`, and the card says so.
         frames: of a clip, for speech as ONNX alone, whose graph is for one length [75 of GRID].
-        datasets: your overrides of `datasets.yaml`.
-
-    Returns:
-        The content of `config.json`.
-
-    Raises:
-        UsageError: a format, checkpoint, record or folder that does not fit, or a missing extra.
     """
     if to not in FORMATS:
         raise UsageError(f"--to {to}: one of {', '.join(FORMATS)}")

@@ -21,11 +21,7 @@ LIMITS = """\
 
 
 def read_record(path: Path, sha256: str) -> dict[str, Any]:
-    """A record of `avb eval` on the checkpoint with this hash.
-
-    Raises:
-        UsageError: it cannot be read, is no such record, or is of another checkpoint.
-    """
+    """A record of `avb eval` on the checkpoint with this hash."""
     try:
         record = read_json(path)
     except (OSError, ValueError) as error:
@@ -39,12 +35,7 @@ def read_record(path: Path, sha256: str) -> dict[str, Any]:
 
 
 def card(config: dict[str, Any], records: list[dict[str, Any]]) -> str:
-    """Markdown of one export.
-
-    Args:
-        config: the content of `config.json`.
-        records: evaluations, see `read_record`.
-    """
+    """Markdown of one export, from its `config.json` and evaluations (see `read_record`)."""
     recipe, data = config["recipe"], config["data"]
     model = recipe["model"]
     slots = model.get("slots", "default number of")

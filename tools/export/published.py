@@ -29,12 +29,7 @@ CLIPS = 32  # in a batch of the evaluation; the 320 of their training take 20 GB
 
 
 def import_published(file: Path, out: Path, labels: Path | None, data: Folder | None) -> None:
-    """Write the checkpoint `out` with the weights in `file`.
-
-    Raises:
-        UsageError: the file holds anything but tensors of the published layout, or the words are
-            not given or are not as many as the weights have.
-    """
+    """Write the checkpoint `out` with the weights in `file`, which may hold nothing else."""
     from avb.models.published import from_published, published_settings
     from avb.train import checkpoint
     from avb.train.recipe_file import load_recipe
@@ -75,11 +70,7 @@ def import_published(file: Path, out: Path, labels: Path | None, data: Folder | 
 
 
 def read(file: Path) -> Any:
-    """What is in a file of tensors, on the CPU; nothing in it is run.
-
-    Raises:
-        UsageError: it is missing or damaged, or holds pickled objects.
-    """
+    """What is in a file of tensors, on the CPU; nothing in it is run."""
     from avb.train.checkpoint import TORN, Hostile, read_tensors
 
     try:
@@ -91,11 +82,7 @@ def read(file: Path) -> Any:
 
 
 def read_words(labels: Path | None, data: Folder | None) -> tuple[list[str], Folder]:
-    """The words in the order of the weights, which is that of sorted folder names, and their file.
-
-    Raises:
-        UsageError: not exactly one of both is given, or it cannot be read, or a word comes twice.
-    """
+    """The words in the order of the weights, that of sorted folder names, and their file."""
     if labels is not None and data is None:
         try:
             words = labels.read_text(encoding="utf-8").split()

@@ -17,10 +17,7 @@ class Addresses:
         self._windows.append((start, addressing_TN.float().cpu().numpy()))
 
     def mean(self, num_frames: int) -> np.ndarray | None:
-        """A_src, float32 [num_frames x N]: the mean of the windows that a picture is in.
-
-        Rows are 0 where no window was; None if there are no slots, or nobody was ever seen.
-        """
+        """A_src, float32 [num_frames x N]: mean of the windows of a picture, 0 without; or None."""
         if not self._windows:
             return None
         total = np.zeros((num_frames, self._windows[0][1].shape[1]), np.float32)

@@ -48,29 +48,17 @@ class Piece:
 
 @dataclass
 class Cutter:
-    """Cuts one film for one model, and keeps what there is to tell about it.
-
-    Attributes:
-        box: auto, fixed, tracked or whole; after cutting, what it was.
-        every: pictures from one look at the faces to the next; None: as the film asks for.
-        which: whose face, 1 for the largest and steadiest.
-        clock: milliseconds of decode, track and crop.
-        boxes: after cutting float [T, 4].
-        seen: after cutting bool [T].
-        size: height and width of the pictures.
-        faces: the most faces seen at a time.
-        turns: quarter turns that the pictures needed.
-    """
+    """Cuts one film for one model, and keeps what there is to tell about it."""
 
     video: Head
     trained: Trained
-    box: str = "auto"
-    every: int | None = None
-    which: int = 1
-    clock: Clock = field(default_factory=Clock)
-    size: tuple[int, int] = (0, 0)
-    faces: int = 0
-    turns: int = 0
+    box: str = "auto"  # auto, fixed, tracked or whole; after cutting, what it was
+    every: int | None = None  # pictures from one look at the faces to the next; None: as asked for
+    which: int = 1  # whose face, 1 for the largest and steadiest
+    clock: Clock = field(default_factory=Clock)  # of decode, track and crop
+    size: tuple[int, int] = (0, 0)  # height and width of the pictures
+    faces: int = 0  # the most seen at a time
+    turns: int = 0  # quarter turns that the pictures needed
 
     def __post_init__(self) -> None:
         self._boxes: list[np.ndarray] = []
@@ -87,11 +75,7 @@ class Cutter:
         return np.concatenate(self._seen)
 
     def pieces(self) -> Iterator[Piece]:
-        """The crops of the whole film, in order.
-
-        Raises:
-            BadVideo: it cannot be decoded, or nobody is in it.
-        """
+        """The crops of the whole film, in order; BadVideo: it is none, or nobody is in it."""
         frames = self._decoded()
         own, frames = self._is_own(frames)
         if self.box == "auto":

@@ -28,11 +28,7 @@ class Look:
 
 
 def targets(videos: list[str], given: Path | None, suffix: str) -> list[Path]:
-    """Where each film's file goes: the file given, or for several films, or a folder, inside it.
-
-    Raises:
-        UsageError: two films would share a file, or one would be written over.
-    """
+    """Where each film's file goes: the file given, or for several films, or a folder, inside it."""
     if given is None:
         return []
     names = [Path(place.split("?")[0]).stem + suffix for place in videos]
@@ -55,12 +51,7 @@ def targets(videos: list[str], given: Path | None, suffix: str) -> list[Path]:
 def infer(
     task: str, video: str, trained: Trained, look: Look, paths: dict[str, Path], top: int = 5
 ) -> dict[str, Any]:
-    """The record of one film.
-
-    Args:
-        paths: files to write: `out` for speech; `mux` and `track` if they are wanted.
-        top: words of each window.
-    """
+    """The record of one film; `paths` are files to write, `out`, `mux` and `track`."""
     clock = Clock()
     film = probe(video, look.allow_url)
     cutter = crops.Cutter(film, trained, look.box, look.face_every, look.face, clock)

@@ -56,11 +56,8 @@ def read_words(
     """A reading for every window of a film, in order; 29 pictures are one window.
 
     The windows of training were centred on a word, so a word is best read where it is the middle
-    one. A film of fewer than 29 pictures is one window, its first and last picture repeated, as
-    the windows of words at the ends of sentences were.
-
-    Args:
-        addresses: where to keep what the windows address in the memory.
+    one. A film of fewer than 29 pictures is one window, its first and last picture repeated, as the
+    windows of words at the ends of sentences were.
     """
     batch: list[Window] = []
     for window in slide(pieces, WORD_FRAMES, STRIDE):

@@ -52,9 +52,6 @@ def load_trained(
     """Read a checkpoint of a task (`lip` or `l2s`).
 
     One that holds no settings of its shards gets those of `datasets.yaml` for its corpus.
-
-    Raises:
-        UsageError: it is missing, damaged, or another task's.
     """
     loaded = load_network(path, kind)
     recipe, scaling = loaded.recipe, loaded.scaling

@@ -32,11 +32,7 @@ def in_place_of(path: Path) -> Iterator[Path]:
 
 
 def draw_boxes(cutter: Cutter, path: Path) -> None:
-    """Write the film with the box that was cut: green, or red where nobody is seen. No sound.
-
-    Raises:
-        BadVideo: it cannot be written.
-    """
+    """Write the film, without sound, with the box that was cut: green, or red if nobody is seen."""
     import cv2
     import ffmpeg
 
@@ -75,9 +71,6 @@ def mux(video: Head, speech: Path, path: Path) -> None:
 
     Players offer both tracks; two channels of one would play both at a time. The speech begins with
     the first picture, whenever that is.
-
-    Raises:
-        BadVideo: it cannot be written.
     """
     import ffmpeg
 

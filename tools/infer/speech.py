@@ -39,12 +39,9 @@ FADE = 4
 def make_mels(
     pieces: Iterator[Piece], trained: Trained, clock: Clock, addresses: Addresses | None = None
 ) -> Iterator[np.ndarray]:
-    """Log-mels float32 [F, n] that follow each other: in all four columns a picture.
+    """Log-mels float32 [F, n] that follow each other, in all four columns a picture.
 
     Where nobody is seen they are silent.
-
-    Args:
-        addresses: where to keep what the windows address in the memory.
     """
     size = trained.frames or WINDOW
     overlap = int(size * OVERLAP)

@@ -38,15 +38,7 @@ def named() -> Iterator[None]:
 
 
 def probe(place: str, allow_url: bool = False) -> Head:
-    """Look at the head of a film.
-
-    Args:
-        place: a path, or an address such as https://...
-        allow_url: whether addresses may be opened.
-
-    Raises:
-        BadVideo: it is no film, or one that should not be decoded.
-    """
+    """Look at the head of a film, a path or, if allowed, an address; BadVideo: it is none."""
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", place):
         if not allow_url:
             raise BadVideo(f"{place}: an address, not a file; allow it with --allow-url")
@@ -64,21 +56,14 @@ def probe(place: str, allow_url: bool = False) -> Head:
 
 
 def pictures(video: Head, colour: bool = False) -> Iterator[np.ndarray]:
-    """Luma pictures, uint8 [H, W], upright, at exactly 25 a second; or BGR, uint8 [H, W, 3].
-
-    Raises:
-        BadVideo: no picture comes out of the decoder, or it stalls.
-    """
+    """Luma pictures, uint8 [H, W], upright, at exactly 25 a second; or BGR, uint8 [H, W, 3]."""
     alone = dataclasses.replace(video, audio=None)
     with named():
         yield from Film(alone, FPS, decoder="ffmpeg", colour=colour).frames
 
 
 def own_sound(video: Head, num_frames: int, rate: int) -> np.ndarray:
-    """The film's own sound under its pictures, mono: float32 [num_frames * rate / 25].
-
-    Silence where there is none.
-    """
+    """The film's own sound under its pictures, float32 [num_frames * rate / 25], or silence."""
     film = Film(
         dataclasses.replace(video, video=None), FPS, decoder="ffmpeg", max_s=num_frames / FPS
     )

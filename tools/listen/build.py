@@ -43,11 +43,7 @@ class System:
 
 
 def parse(texts: Sequence[str]) -> list[System]:
-    """Systems from `name=FOLDER`, or a folder that is called as the system.
-
-    Raises:
-        UsageError: no folder, a name twice, or one that every test has already.
-    """
+    """Systems from `name=FOLDER`, or a folder that is called as the system."""
     found = []
     for text in texts:
         name, sign, folder = text.partition("=")
@@ -71,9 +67,6 @@ def build(systems: Sequence[System], out: Path, clips: int = CLIPS, seed: int = 
     mel and by noise of the talker's spectrum. All clips have an active level of -26 dBov, one
     length and 16 kHz. Sentences are drawn from all talkers alike; those of the practice are not in
     the test. `seed` decides what is drawn, and the ids.
-
-    Raises:
-        UsageError: too few common sentences, sounds that do not fit, or a disk that refuses.
     """
     keys = choose(common_keys(systems), clips + PRACTICE, seed)
     practice, tested = keys[:PRACTICE], keys[PRACTICE:]
@@ -147,11 +140,7 @@ def common_keys(systems: Sequence[System]) -> list[str]:
 
 
 def choose(keys: Sequence[str], count: int, seed: int) -> list[str]:
-    """So many keys, talkers in turn.
-
-    Raises:
-        UsageError: there are not as many.
-    """
+    """So many keys, talkers in turn."""
     if len(keys) < count:
         raise UsageError(
             f"{len(keys)} sentences are in all folders, and {count} are needed with the"
@@ -170,12 +159,7 @@ def _sentence(key: str) -> str:
 
 
 def load(systems: Sequence[System], keys: Sequence[str]) -> dict[tuple[str, str], Sound]:
-    """Sounds by (system, key), at one level and of one length.
-
-    Raises:
-        UsageError: one cannot be read or is silent, a key is no sentence of GRID, or the folders
-            are not of the same clips.
-    """
+    """Sounds by (system, key), at one level and of one length."""
     sounds: dict[tuple[str, str], Sound] = {}
     for key in keys:
         try:
@@ -205,11 +189,7 @@ def load(systems: Sequence[System], keys: Sequence[str]) -> dict[tuple[str, str]
 
 
 def read_wav(path: Path) -> Sound:
-    """A 16-bit mono file at 16 kHz, float32 [n].
-
-    Raises:
-        UsageError: it is missing, damaged or of another kind.
-    """
+    """A 16-bit mono file at 16 kHz, float32 [n]."""
     try:
         with wave.open(str(path), "rb") as file:
             kind = file.getnchannels(), file.getsampwidth(), file.getframerate()

@@ -13,11 +13,7 @@ _THRESHOLDS = 2.0 ** np.arange(-15, 0)
 
 
 def active_level_dbov(sound: Sound) -> float:
-    """Level of the active parts of float [n] at 16 kHz, full scale being 1.
-
-    Raises:
-        ValueError: there is nothing but silence.
-    """
+    """Level of the active parts of float [n] at 16 kHz, full scale 1; ValueError: all is silent."""
     from scipy.signal import lfilter
 
     energy = float(np.square(sound, dtype=np.float64).sum())
@@ -47,10 +43,6 @@ def active_level_dbov(sound: Sound) -> float:
 
 
 def to_level(sound: Sound, target_dbov: float = TARGET_DBOV) -> Sound:
-    """The sound at this active level, float32 [n].
-
-    Raises:
-        ValueError: it is silent.
-    """
+    """The sound at this active level, float32 [n]."""
     gain = 10 ** ((target_dbov - active_level_dbov(sound)) / 20)
     return np.asarray(sound * gain, np.float32)

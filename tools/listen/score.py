@@ -33,12 +33,7 @@ Floats = NDArray[np.float64]
 
 
 def score(files: Sequence[Path], key_file: Path, draws: int = DRAWS) -> dict[str, Any]:
-    """Ratings, human word error and differences of systems.
-
-    Args:
-        files: one CSV of each rater, as the page saved it.
-        key_file: what `avb listen` wrote beside the page.
-        draws: resamplings of raters and sentences.
+    """Ratings, human word error and differences of systems, from one CSV of each rater.
 
     Returns:
         `systems`: by name, for each scale and `wer` (wrong words of six) {"value", "low", "high",
@@ -46,9 +41,6 @@ def score(files: Sequence[Path], key_file: Path, draws: int = DRAWS) -> dict[str
         rater; `wer_first`, where the rater had not met the sentence before, as a plain ratio;
         `differences`: for each pair {"a", "b", "measure", "value", "low", "high", "p", "p_holm"};
         `raters`, `excluded` with reasons, `notes`.
-
-    Raises:
-        UsageError: a file that cannot be read, is of another page, or a rater twice.
     """
     key = _read_key(key_file)
     sessions = [_read_session(path, key) for path in files]

@@ -66,19 +66,10 @@ class Features:
 
 
 class Examples:
-    """A run's network on clips of its own test part.
-
-    Attributes:
-        notes: what a reader has to know of the clips.
-    """
+    """A run's network on clips of its own test part; `notes` are for a reader of the clips."""
 
     def __init__(self, run: Run, index: Index, corpus: Corpus, device: str = "cpu") -> None:
-        """Open the checkpoint and find its test clips.
-
-        Raises:
-            UsageError: there is no checkpoint, it has another label map than the shards, or none
-                of its test clips is among them.
-        """
+        """Open the checkpoint and find its test clips."""
         path = next((p for n in CHECKPOINTS if (p := run.folder / n).is_file()), None)
         if path is None:
             raise UsageError(f"{run.folder}: holds no best.pt; without it leave out --data")
@@ -91,11 +82,7 @@ class Examples:
         return dataclasses.replace(self._evaluation, rows=rows)
 
     def clips(self, number: int, seed: int = 0) -> list[Clip]:
-        """A seeded choice of the test part; of a sentence of words, one word.
-
-        Raises:
-            UsageError: the shards hold no sound, or a sample cannot be read.
-        """
+        """A seeded choice of the test part; of a sentence of words, one word."""
         rng = np.random.default_rng(seed)
         index, recipe = self._evaluation.index, self._evaluation.recipe
         every = self._evaluation.rows
@@ -187,11 +174,7 @@ class Examples:
 
     @torch.no_grad()
     def features(self, seed: int = 0) -> Features:
-        """Equal numbers of frames of each kind, a seeded choice.
-
-        Raises:
-            ValueError: the model has no slots, or no word of the clips has its times.
-        """
+        """Equal numbers of frames of each kind, a seeded choice; ValueError: there is no map."""
         model: Any = self._evaluation.model
         if not model.memory.slots:
             raise ValueError("a model with 0 slots recalls nothing")
@@ -210,11 +193,7 @@ class Examples:
 def open_examples(
     run: Run, data: Folder, device: str = "cpu", datasets: Path | None = None
 ) -> Examples:
-    """A run's network on the shards of a folder.
-
-    Raises:
-        UsageError: the shards or the checkpoint do not fit.
-    """
+    """A run's network on the shards of a folder."""
     from avb.train.data import open_shards
 
     index, corpus = open_shards(data, datasets)

@@ -107,9 +107,6 @@ def confusion(record: dict[str, Any]) -> Figure:
     """Which words are taken for which: a matrix up to 60 words, else the most frequent mistakes.
 
     Words stand in the order of their place in the sentence, then of the alphabet.
-
-    Raises:
-        ValueError: the record holds no words.
     """
     words = heard(record)
     if not words:
@@ -167,11 +164,8 @@ def _mistakes(words: list[tuple[str, str, int]]) -> Figure:
 def similarity(addressing: dict[str, Any]) -> Figure:
     """How well addresses tell words apart, beside their null models (after the paper's Figure 4).
 
-    Left: the area under the curve of same against other words at one place of the sentence.
-    Right: the mean cosines behind it. Bars are the intervals of the record.
-
-    Args:
-        addressing: of a record; with slots.
+    Left: the area under the curve of same against other words at one place of the sentence. Right:
+    the mean cosines behind it. Bars are the intervals of the record.
     """
     figure, axes = new(4.2, nrows=2, ncols=2, sharex="col", width_ratios=(3, 2))
     for row, (side, title) in zip(axes, SIDES.items(), strict=True):
@@ -212,9 +206,6 @@ def addressing(clip: Clip) -> Figure:
     """Addresses over time under the frames and the sound they belong to (Figure 3).
 
     A row a slot, in their own order, so that clips can be set side by side.
-
-    Raises:
-        ValueError: the model has no slots.
     """
     if clip.source is None or clip.target is None:
         raise ValueError("a model with 0 slots has no addresses")
@@ -281,11 +272,7 @@ def _words(axes: Axes, clip: Clip) -> None:
 
 
 def mels(clip: Clip) -> Figure:
-    """The true log-mel above the model's, in one scale.
-
-    Raises:
-        ValueError: the model makes no speech.
-    """
+    """The true log-mel above the model's, in one scale."""
     if clip.made_db is None:
         raise ValueError("a model that reads words makes no mels")
     figure, axes = new(3.6, nrows=2, sharex=True, sharey=True)
@@ -331,11 +318,7 @@ def tsne(features: Features, probes: dict[str, Any] | None) -> Figure:
 
 
 def embed(rows: Any, seed: int = 0) -> Any:
-    """t-SNE of features [n x C] to [n x 2], after PCA to at most 50 numbers.
-
-    Raises:
-        UsageError: scikit-learn is missing.
-    """
+    """t-SNE of features [n x C] to [n x 2], after PCA to at most 50 numbers."""
     need("sklearn")
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE

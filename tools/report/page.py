@@ -82,16 +82,7 @@ class Section:
 
 
 def build(runs: Sequence[Run], examples: dict[str, Any], clips: int) -> list[Section]:
-    """The sections of a report.
-
-    Args:
-        runs: to be shown.
-        examples: by name of the run its `Examples`; without them its clips are left out.
-        clips: how many of each.
-
-    Raises:
-        UsageError: a clip cannot be read, or a module is missing.
-    """
+    """The sections of a report; without a run's `Examples` its clips are left out."""
     sections = [_trained(runs), _curves(runs)]
     for task in TASKS:
         own = [run for run in runs if run.task == task]

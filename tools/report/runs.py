@@ -110,11 +110,7 @@ def model_defaults(task: str) -> dict[str, Any]:
 
 
 def load_runs(folders: list[Path]) -> list[Run]:
-    """The runs of these folders, each under a name of its own.
-
-    Raises:
-        UsageError: one is no run, comes twice, or holds a record of another run.
-    """
+    """The runs of these folders, each under a name of its own."""
     places = [folder.resolve() for folder in folders]
     for folder, place in zip(folders, places, strict=True):
         if places.count(place) > 1:
@@ -127,11 +123,7 @@ def load_runs(folders: list[Path]) -> list[Run]:
 
 
 def load_run(folder: Path, name: str | None = None) -> Run:
-    """The run of one folder.
-
-    Raises:
-        UsageError: it is no run, or holds a record of another run.
-    """
+    """The run of one folder; UsageError: it is no run, or holds a record of another one."""
     path = folder / "recipe.yaml"
     if not path.is_file():
         what = "holds no recipe.yaml" if folder.is_dir() else "no such folder"

@@ -25,11 +25,7 @@ def report(
     device: str | None,
     datasets: Path | None,
 ) -> None:
-    """Write the report of these runs to one file.
-
-    Raises:
-        UsageError: a folder is no run, something does not fit, or the file cannot be written.
-    """
+    """Write the report of these runs to one file."""
     need("matplotlib", "jinja2", *(["sklearn"] if data else []))
     from avb.tools.report import page
 
@@ -54,11 +50,7 @@ def plot(
     device: str | None,
     datasets: Path | None,
 ) -> None:
-    """Write one figure of a run as PNG or PDF.
-
-    Raises:
-        UsageError: the run has not what it takes, or the file cannot be written.
-    """
+    """Write one figure of a run as PNG or PDF."""
     if out.suffix.lower() not in SUFFIXES:
         raise UsageError(f"{out}: give a name that ends in {' or '.join(SUFFIXES)}")
     need("matplotlib", *(["sklearn"] if figure == "tsne" else []))

@@ -38,22 +38,15 @@ def make(
     seed: int = 0,
     layout: str = "A",
 ) -> dict[str, Any]:
-    """Writes a synthetic corpus and says what was made.
+    """Writes a synthetic corpus into `out` and says what was made; ValueError for wrong arguments.
 
     Args:
-        corpus: `lrw`, `lrw1000` or `grid`.
         out: folder to write; made if missing. One that an earlier call made is made anew.
         clips: number of good clips (of words for LRW-1000); None for a small default.
         odd: adds one of everything that is wrong in real copies, listed in `out/odd_cases.csv`.
         from_grid: folder of real GRID clips to re-cut instead of drawing (`lrw`, `lrw1000`).
         seed: other seeds give other people, sentences and voices.
         layout: of LRW-1000, `A` (LRW1000_Public) or `B` (CAS-VSR-W1k).
-
-    Returns:
-        `corpus`, `clips` (good ones written), `odd` (odd ones), `out`, `seconds`.
-
-    Raises:
-        ValueError: an argument is wrong, or `out` holds something this function did not make.
     """
     from avb.tools.synth import raw_lrw1000
 

@@ -85,21 +85,14 @@ def draw(
     unit: float = 50.0,
     lids: float = 0.0,
 ) -> np.ndarray:
-    """Draws one picture of a talker.
+    """Draws one picture of a talker, uint8 BGR `[height, width, 3]`.
 
     Args:
-        identity: who.
         opening: inner-lip distance, 0 closed to 1 wide open (`LIP_OPEN` units).
         spread: -1 rounded to 1 stretched lips.
-        offset: movement of the head in px.
-        tilt: rotation of the head about the mouth, in degrees.
-        size: width and height in px.
-        mouth: middle of the mouth at rest in px.
-        unit: px of half the face's width.
+        offset: movement of the head in px; `tilt` its rotation about the mouth, in degrees.
+        mouth: middle of the mouth at rest in px; `unit` px of half the face's width.
         lids: 0 open eyes to 1 closed.
-
-    Returns:
-        uint8 BGR `[height, width, 3]`.
     """
     head = _head(identity, unit).copy()
     _move_jaw(head, opening, unit)
@@ -122,17 +115,7 @@ def film(
 ) -> Iterator[np.ndarray]:
     """Films a talker: `draw` for each row of a mouth track, with sway, blinking and light noise.
 
-    Args:
-        identity: who.
-        track: `[T, 2]` opening and spread, from `visemes.mouth_track`.
-        size: width and height in px.
-        mouth: middle of the mouth at rest in px.
-        unit: px of half the face's width.
-        seed: of the sway, the blinks and the noise.
-        fps: frames per second.
-
-    Yields:
-        T pictures, uint8 BGR `[height, width, 3]`.
+    `track` is `[T, 2]` opening and spread, from `visemes.mouth_track`; the rest as in `draw`.
     """
     rng = np.random.default_rng((seed, 0xF11))
     phases = rng.uniform(0, 2 * math.pi, 3)

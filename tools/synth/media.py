@@ -30,13 +30,9 @@ _MP2_DELAY = 481  # samples by which the layer II filter bank delays what goes i
 def write_mpg(path: Path, frames: Sequence[np.ndarray], samples: np.ndarray | None) -> None:
     """Writes a clip as GRID does: MPEG-1 program stream, layer II sound at 44.1 kHz stereo.
 
-    A group is one intra picture and eleven predicted ones, as in the corpus. The sound in the
-    file is where `samples` has it: the encoder's delay is taken off (GRID itself is 11 ms late).
-
-    Args:
-        path: the .mpg; its folder is made.
-        frames: uint8 BGR `[H, W, 3]` at 25 fps.
-        samples: float32 `[N]` at 16 kHz, cut or padded to the length GRID has; None for no stream.
+    A group is one intra picture and eleven predicted ones, as in the corpus. The sound, float32
+    `[N]` at 16 kHz (None: no stream), is where `samples` has it: the encoder's delay is taken off
+    (GRID itself is 11 ms late). Frames are uint8 BGR `[H, W, 3]` at 25 fps.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Without preload=0 all stamps begin at 0.5 s; those of the corpus begin at 0.
@@ -74,12 +70,7 @@ def write_mp4(
     Key frames stand at 0, 12 and 24, as in four files of the corpus, which have 116 to 140 KB. What
     is drawn, or made larger from GRID, has no grain as broadcast film has: it gets some, or the
     files would be half as large. The sound is cut or padded to 640 samples a frame: 18,560 for 29.
-
-    Args:
-        path: the .mp4; its folder is made.
-        frames: uint8 BGR `[H, W, 3]` at 25 fps.
-        samples: float32 `[N]` at 16 kHz; None for no stream.
-        index_first: puts the index in front, so that a truncated file still opens.
+    With `index_first` a truncated file still opens.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     layout = {"movflags": "faststart"} if index_first else {}

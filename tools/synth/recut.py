@@ -41,9 +41,6 @@ def find_clips(root: Path, seed: int) -> list[tuple[Path, Path]]:
     """(video, align) of every aligned clip of `sN/video/NAME.{mp4,mpg}`, talkers taking turns.
 
     The sentences of a talker are shuffled: in the order of their names all begin with `bin`.
-
-    Raises:
-        ValueError: there is none.
     """
     talkers: dict[str, list[tuple[Path, Path]]] = {}
     for video in sorted(root.glob("s*/video/??????.mp[4g]")):

@@ -45,16 +45,10 @@ def viseme(mnemonic: str) -> tuple[float, float]:
 def mouth_track(
     phonemes: Sequence[Span], num_frames: int, fps: float = 25.0, smooth_s: float = 0.025
 ) -> np.ndarray:
-    """The mouth at the middle of each frame.
+    """The mouth at the middle of each frame: float64 `[num_frames, 2]`, opening and spread.
 
-    Args:
-        phonemes: (mnemonic, start_s, end_s) on the clip's own clock; outside them the mouth rests.
-        num_frames: length of the clip.
-        fps: frames per second.
-        smooth_s: standard deviation of the smoothing, since lips move slower than sounds change.
-
-    Returns:
-        float64 `[num_frames, 2]`, opening and spread.
+    Outside the phonemes, on the clip's own clock, it rests. `smooth_s` is the deviation of the
+    smoothing, since lips move slower than sounds change.
     """
     step_s = 0.005
     duration_s = num_frames / fps

@@ -84,16 +84,8 @@ def speak(
 ) -> Speech:
     """Speaks one text; the same arguments always give the same samples.
 
-    Args:
-        text: what to say; a part in double square brackets is read as espeak phonemes.
-        voice: espeak voice with an optional variant, `en-us+f3`; `cmn` is Mandarin.
-        pitch: 0 to 100.
-        rate: words per minute, 80 to 450.
-        pitch_range: 0 (flat) to 100.
-
-    Raises:
-        ImportError: espeakng-loader is missing.
-        ValueError: no such voice, or the text gave no sound.
+    A part in double square brackets is read as espeak phonemes. `voice` may have a variant,
+    `en-us+f3`; `cmn` is Mandarin. `pitch` and `pitch_range` are 0 to 100, `rate` words a minute.
     """
     settings = {
         _PARAMETER_RATE: rate,

@@ -50,12 +50,8 @@ class Stopped(Exception):
 async def lines(function: str, limits: Limits, *given: Any) -> AsyncGenerator[bytes, None]:
     """Each thing that `function(*given)` yields in a child, as a line of JSON.
 
-    Args:
-        function: `module:name`, looked up in the child.
-
-    Raises:
-        Stopped: it crashed, failed, or went over a limit. It is gone by then, as it is when the
-            iterator is closed early.
+    `function` is `module:name`, looked up in the child. Stopped: it crashed, failed, or went over a
+    limit. It is gone by then, as it is when the iterator is closed early.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + limits.wall_s

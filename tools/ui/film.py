@@ -44,10 +44,7 @@ Event = dict[str, Any]
 
 
 def describe(paths: list[str], device: str | None, datasets: str | None) -> Iterator[Event]:
-    """What each checkpoint is, in order; `error` for the first that cannot be used.
-
-    Also sees that faces can be found.
-    """
+    """What each checkpoint is, in order; `error` for the first that is no use, or without faces."""
     try:
         device = choose_device(device)
         track.look(np.zeros((64, 64), np.uint8))
@@ -67,17 +64,10 @@ def describe(paths: list[str], device: str | None, datasets: str | None) -> Iter
 
 
 def read(film: str, model: Event, box: str, face: int, max_seconds: float) -> Iterator[Event]:
-    """Words or speech of a film, with all that there is to show.
+    """Words or speech of a film, with all that there is to show; files are written beside it.
 
-    Args:
-        film: its path; files are written beside it.
-        model: what `describe` said of the checkpoint.
-        box: `auto`, `fixed`, `tracked` or `whole`.
-        face: 1 for the largest and steadiest.
-        max_seconds: longer films are refused.
-
-    Yields:
-        `doing`, what is done now; at the end `result` or `error`.
+    What is done now comes as `doing`, at the end `result` or `error`. `model` is what `describe`
+    said.
     """
     try:
         yield {"doing": "Loading the model"}

@@ -33,11 +33,7 @@ def run(
     ckpt: list[Path], host: str, port: int, max_mb: float, max_seconds: float,
     device: str | None, datasets: Path | None,
 ) -> None:  # fmt: skip
-    """Serve the page until Ctrl-C or SIGTERM; nothing is left behind.
-
-    Raises:
-        UsageError: the extra is missing, or the address cannot be had.
-    """
+    """Serve the page until Ctrl-C or SIGTERM; nothing is left behind."""
     if not all(importlib.util.find_spec(name) for name in ("starlette", "uvicorn")):
         raise UsageError("starlette and uvicorn not installed: pip install starlette uvicorn")
     listening = _listen(host, port)
@@ -130,11 +126,7 @@ def _is_loopback(host: str) -> bool:
 async def describe(
     ckpt: list[Path], device: str | None, datasets: Path | None
 ) -> list[dict[str, Any]]:
-    """What each checkpoint is, in order.
-
-    Raises:
-        RunError: one cannot be used.
-    """
+    """What each checkpoint is, in order; RunError: one cannot be used."""
     work = lines(
         "avb.tools.ui.film:describe", Limits(600, 600, 1 << 40), [str(path) for path in ckpt],
         device, datasets and str(datasets),

@@ -67,12 +67,7 @@ class Service:
         )
 
     async def receive(self, request: Request, film: Path) -> None:
-        """Write the body of a request to a file.
-
-        Raises:
-            HTTPException: it is larger than films may be, comes too slowly, or is not sent by the
-                page.
-        """
+        """Write a request's body to a file; HTTPException: too large or slow, or not the page's."""
         if request.headers.get("content-type") != FILM:
             raise HTTPException(415, f"films are sent as {FILM}")
         size, begun = 0, asyncio.get_running_loop().time()
@@ -103,11 +98,7 @@ class Service:
                     yield _line(error=str(reason))
 
     def options(self, request: Request) -> tuple[Any, ...]:
-        """What `work.read` is given beside the film.
-
-        Raises:
-            HTTPException: a request that the page does not make.
-        """
+        """What `film.read` is given beside the film."""
         query = request.query_params
         try:
             number, face = int(query["model"]), int(query["face"])

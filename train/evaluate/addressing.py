@@ -66,11 +66,8 @@ class Collected:
 def measure(evaluation: Evaluation, most: int | None = None, draws: int = DRAWS) -> dict[str, Any]:
     """The addressing part of an evaluation record.
 
-    Args:
-        evaluation: of a `LipReader` or `SpeechReconstructor`.
-        most: clips looked at, a seeded choice of `rows` if there are more; by default 400, or 100
-            sentences if samples are words. Two networks then take a minute of one core.
-        draws: resamplings of clips for each interval.
+    At most `most` of the clips are looked at, a seeded choice: by default 400, or 100 sentences if
+    samples are words. Two networks then take a minute of one core.
 
     Returns:
         `source` and `target`, each with the figures of `Discrimination`, those of the `nulls` on

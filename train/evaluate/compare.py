@@ -54,23 +54,15 @@ class Side:
 def compare(
     first: str, second: str, *, by_talker: bool = False, draws: int = DRAWS, seed: int = 0
 ) -> dict[str, Any]:
-    """A paired comparison of two sides.
+    """A paired comparison of two sides, each a record, several with commas, or a folder of them.
 
-    Args:
-        first: A: a record, several with commas between, or a folder of them.
-        second: B.
-        by_talker: intervals draw talkers, then their clips: for a claim about unseen talkers.
-        draws: resamplings.
-        seed: decides them.
+    With `by_talker` intervals draw talkers, then their clips: for a claim about unseen talkers.
 
     Returns:
         `metrics`: per figure `a` and `b` (over the `n` clips that both have), `difference` (A - B)
         as {"value", "low", "high"}, and `a_each` and `b_each` of every record, with `a_sd`, `b_sd`
         and, where both sides have the same seeds, `each_difference`. For words also `counts`,
         `mcnemar` and `per_slot`. `a`, `b`, `flags`, `clips` and `notes` say what was compared.
-
-    Raises:
-        UsageError: no records, or two whose task, flags or clips differ; one line says which.
     """
     sides = [read_side(first), read_side(second)]
     keys = _check_comparable(sides)
@@ -100,11 +92,7 @@ def compare(
 
 
 def read_side(text: str) -> Side:
-    """The records of one side.
-
-    Raises:
-        UsageError: nothing there, or not a record of `avb eval`.
-    """
+    """The records of one side."""
     parts = [text] if Path(text).exists() else [part for part in text.split(",") if part]
     paths: list[Path] = []
     for part in map(Path, parts):

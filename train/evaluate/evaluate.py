@@ -38,21 +38,9 @@ def evaluate(
 ) -> dict[str, Any]:  # fmt: skip
     """Evaluate the checkpoint `path` of a task on one part (train, val, test or all) of its split.
 
-    Args:
-        kind: `lip` or `l2s`.
-        path: the checkpoint.
-        index: shards; the clips are those of the checkpoint's own split, talkers or list.
-        corpus: their entry of `datasets.yaml`.
-        part: of the split.
-        device: cpu or cuda.
-        limit: only so many clips.
-        judge: speech: a file of `avb train judge`, for the word error.
-        wavs: speech: a folder for the sounds that are scored.
-        windows: speech: 40 frames at a time; see `speech.Extras`.
-
-    Raises:
-        UsageError: a checkpoint of another task or label map, a judge that does not fit, an empty
-            part, or a folder that cannot be written.
+    The clips are those of the checkpoint's own split, talkers or list, at most `limit`. Of speech:
+    `judge`, a file of `avb train judge`, for the word error; `wavs`, a folder for the sounds that
+    are scored; `windows` of 40 frames at a time, see `speech.Extras`.
     """
     evaluation, loaded = open_part(kind, path, index, corpus, part, device)
     recipe, data, task = loaded.recipe, loaded.data, evaluation.task
@@ -103,11 +91,7 @@ def evaluate(
 def open_part(
     kind: str, path: Path, index: Index, corpus: Corpus, part: str, device: str
 ) -> tuple[Evaluation, Loaded]:
-    """The network of a checkpoint with the clips of one part that it can be shown.
-
-    Raises:
-        UsageError: a checkpoint of another task or label map, or an empty part.
-    """
+    """The network of a checkpoint with the clips of one part that it can be shown."""
     loaded = load_network(path, kind)
     index = index.of_unit(loaded.recipe.unit)
     if loaded.data["labels"] != index.labels:
@@ -138,19 +122,10 @@ def unseen_talkers(index: Index, rows: Ints, known_rows: Ints) -> bool:
 def part_rows(
     index: Index, corpus: Corpus, data: dict[str, Any], part: str, need: bool = True
 ) -> Ints:
-    """Rows of one part of the split that a checkpoint was trained on, or all.
+    """Rows of one part of the split that a checkpoint with this `data` was trained on, or all.
 
-    Args:
-        index: the stored clips.
-        corpus: their entry of `datasets.yaml`.
-        data: the checkpoint's: `split`, and if there are any, `speakers` and `listed`
-            (`{key: part}`, in place of a named split).
-        part: train, val, test or all; all is every stored clip, or all of those talkers or that
-            list.
-        need: whether an empty part is an error.
-
-    Raises:
-        UsageError: the part is empty.
+    `all` is every stored clip, or all of its talkers or its list (`{key: part}`, in place of a
+    named split). An empty part is a UsageError if there is `need` of it.
     """
     speakers, listed = data.get("speakers"), data.get("listed")
     if part == "all" and speakers is None and listed is None:

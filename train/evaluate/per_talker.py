@@ -23,13 +23,9 @@ HEARD = {"wer_judge": "heard_judge", "wer_pocketsphinx": "heard"}
 def join(records: list[dict[str, Any]]) -> dict[str, Any]:
     """Records of `evaluate`, one a talker, as one.
 
-    Returns:
-        `metrics` over all clips, mean per talker and then over talkers; word errors pooled.
-        `ceiling`, `real`, `floors` and `per_slot`: means over talkers, without intervals. `models`:
-        all of these of each talker, with theirs, and its addressing.
-
-    Raises:
-        UsageError: two records have a clip in common.
+    `metrics` are over all clips, mean per talker and then over talkers; word errors pooled.
+    `ceiling`, `real`, `floors` and `per_slot`: means over talkers, without intervals. `models`: all
+    of these of each talker, with theirs, and its addressing.
     """
     clips = [clip for record in records for clip in record["clips"]]
     if len({clip["key"] for clip in clips}) < len(clips):

@@ -21,11 +21,7 @@ _NEEDED = {"lip": ("key", "right"), "l2s": ("key", "words", "values")}
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """A record from its file.
-
-    Raises:
-        UsageError: it cannot be read, or is none; one line says what is wrong.
-    """
+    """A record from its file; UsageError says what is wrong."""
     try:
         record = read_json(path)
     except (OSError, ValueError) as error:
@@ -45,11 +41,7 @@ def is_record(record: Any) -> bool:
 
 
 def check_record(record: Any, path: Path) -> None:
-    """See that a record holds what its readers count on.
-
-    Raises:
-        UsageError: it does not; the place is named.
-    """
+    """See that a record holds what its readers count on; UsageError names the place."""
     if not isinstance(record, dict) or not {"task", "flags", "clips"} <= set(record):
         raise UsageError(f"{path}: not a record of avb eval (no task, flags and clips)")
     try:
@@ -66,11 +58,7 @@ def check_record(record: Any, path: Path) -> None:
 
 
 def check_figures(record: dict[str, Any], path: Path) -> None:
-    """See that flags and figures of a record are such.
-
-    Raises:
-        UsageError: one is not; the place is named.
-    """
+    """See that flags and figures of a record are such; UsageError names the place."""
     try:
         flags = record.get("flags")
         _expect(isinstance(flags, dict) and all(map(str.isprintable, flags)), "flags", flags)

@@ -60,11 +60,7 @@ class Clips:
 
 
 def measure(evaluation: Evaluation, extras: Extras | None = None) -> dict[str, Any]:
-    """Speech: the model's, beside the ceiling (Griffin-Lim of the true mel) and the floors.
-
-    Raises:
-        UsageError: a clip cannot be read, a sound not written, or the extra `eval` is missing.
-    """
+    """Speech: the model's, beside the ceiling (Griffin-Lim of the true mel) and the floors."""
     extras = extras or Extras()
     need("pystoi", "jiwer")
     wavs = None if extras.wavs is None else WavFolder(extras.wavs)

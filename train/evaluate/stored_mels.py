@@ -26,11 +26,7 @@ def front_end(index: Index) -> Mel:
 
 
 def read_mels(index: Index, rows: Ints) -> Iterator[list[Tensor]]:
-    """Stored log-mels in the order of `rows`, up to `BATCH` at once: float32 [n_mels x M] each.
-
-    Raises:
-        UsageError: a sample cannot be read.
-    """
+    """Stored log-mels in the order of `rows`, up to `BATCH` at once: float32 [n_mels x M] each."""
     stream = open_stream(index, rows=rows, batch_size=BATCH, crops=(), once=True, workers=0)
     for batch in readable(stream):
         assert batch.mel is not None

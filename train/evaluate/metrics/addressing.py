@@ -58,11 +58,7 @@ class Pairs:
 
 
 def segment_vectors(frames: ArrayLike, spans: Sequence[tuple[int, int]]) -> Floats:
-    """Mean vector of each span of [T x N] frames, [spans x N]; of addresses, a distribution again.
-
-    Raises:
-        ValueError: a span (first frame, and the one after the last) is empty or outside.
-    """
+    """Mean vector of each span of [T x N] frames, [spans x N]; of addresses a distribution."""
     rows = np.asarray(frames, np.float64)
     for start, end in spans:
         if not 0 <= start < end <= len(rows):
@@ -102,15 +98,8 @@ def draw_pairs(
 ) -> Pairs:  # fmt: skip
     """Different pairs without repetition; which ones depends on `segments` and the seed alone.
 
-    Args:
-        segments: to pair.
-        across: whether the two are from different clips or from different talkers.
-        seed: decides the draw.
-        per_word: pairs of each kind for a word, fewer where there are not as many.
-        most: pairs in all; beyond, each kind is thinned to its third.
-
-    Raises:
-        ValueError: some kind has no pair at all.
+    At most `per_word` of each kind for a word and `most` in all, each kind being thinned to its
+    third. ValueError: some kind has no pair at all.
     """
     rng = np.random.default_rng(seed)
     apart = segments.clips if across == "clips" else segments.talkers
@@ -276,9 +265,7 @@ def agreement(
 ) -> dict[str, Interval]:
     """How well A_src matches A_tgt, [T x N] of each clip: means over frames, clips resampled.
 
-    Returns:
-        `kl`: KL(A_tgt || A_src) in nats; `top1`: share of frames whose heaviest slot is the same;
-        `cosine`.
+    `kl` is KL(A_tgt || A_src) in nats, `top1` the share of frames with the same heaviest slot.
     """
     sums: dict[str, list[float]] = {"kl": [], "top1": [], "cosine": []}
     frames = []
@@ -296,10 +283,8 @@ def agreement(
 def slot_usage(addresses: Sequence[ArrayLike]) -> dict[str, float]:
     """How many slots do the work; a dead or a one-hot memory looks good on cosine alone.
 
-    Returns:
-        Of addresses [T x N] of each clip: `slots`: N; `entropy` of the mean address in nats and
-        `entropy_share` of ln N; `used`: slots with a mean weight above 1 / (10 N); `mean_max`:
-        mean weight of the heaviest slot.
+    Of addresses [T x N] of each clip: `entropy` of the mean address in nats and `entropy_share` of
+    ln N; `used`: slots with a mean weight above 1 / (10 N); `mean_max`: that of the heaviest slot.
     """
     rows = np.concatenate([np.asarray(a, np.float64) for a in addresses])
     mean, slots = rows.mean(axis=0), rows.shape[1]

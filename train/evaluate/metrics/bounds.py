@@ -20,22 +20,12 @@ def bounds(
     sounds: Sequence[Sound], mels: Sequence[Tensor], talkers: Sequence[Any], mel: Mel, *,
     mean: Tensor | None = None, seed: int = 0, **options: Any,
 ) -> dict[str, list[Sound | None]]:  # fmt: skip
-    """Signals to be scored against `sounds` in place of a model's.
+    """Signals to be scored against the originals, float [n] each, in place of a model's.
 
-    Args:
-        sounds: the originals, float [n] each.
-        mels: their log-mels [n_mels x M].
-        talkers: talker of each.
-        mel: the front end.
-        mean: log-mel [n_mels x M] of the floor `mean_mel`, best of the training clips; by default
-            of these clips.
-        seed: of the noise and of who is given which sentence.
-        options: for `invert_mel`.
-
-    Returns:
-        `ceiling`: Griffin-Lim of the true mels; `mean_mel`: Griffin-Lim of the mean log-mel of
-        each column; `other_sentence`: another clip of the same talker, None where there is none;
-        `noise`: stationary, with the long-term spectrum of the talker.
+    `mels` [n_mels x M] are theirs; `mean` [n_mels x M] is best of the training clips. Returns
+    `ceiling`: Griffin-Lim of the true mels; `mean_mel`: Griffin-Lim of the mean log-mel of each
+    column; `other_sentence`: another clip of the same talker, None where there is none; `noise`:
+    stationary, with the long-term spectrum of the talker.
     """
     mean = mean_log_mel(mels) if mean is None else mean
     columns = sorted({m.shape[-1] for m in mels})

@@ -90,9 +90,6 @@ def griffin_lim(
 
     Perraudin, Balazs and Sondergaard 2013, in the form of librosa and torchaudio. By hand, because
     the first phase is drawn on the CPU column by column: the same on any device, for any length.
-
-    Raises:
-        ValueError: momentum is not in [0, 1).
     """
     if not 0 <= momentum < 1:
         raise ValueError(f"Griffin-Lim momentum {momentum}; expected 0 to below 1")

@@ -29,11 +29,7 @@ _CHUNK = 1_000_000
 def resample_counts(
     num_clips: int, talkers: Sequence[Any] | None = None, draws: int = DRAWS, seed: int = 0
 ) -> Iterator[Floats]:
-    """How often each clip is drawn: chunks [b x clips] that add up to `draws` rows.
-
-    Raises:
-        ValueError: no clips, or not one talker for each clip.
-    """
+    """How often each clip is drawn: chunks [b x clips] that add up to `draws` rows."""
     if num_clips < 1:
         raise ValueError("no clips to draw from: an interval needs at least one")
     if talkers is not None and len(talkers) != num_clips:
@@ -71,11 +67,7 @@ def ratio_draws(
     numerator: Any, denominator: Any, talkers: Sequence[Any] | None = None, draws: int = DRAWS,
     seed: int = 0,
 ) -> Floats:  # fmt: skip
-    """Resampled ratios of column sums of [clips x k], arrays or scipy sparse matrices.
-
-    Returns:
-        float64 [draws x k], NaN where the drawn clips have no denominator.
-    """
+    """Ratios [draws x k] of column sums of resampled [clips x k] (or sparse); NaN over nothing."""
     ratios = []
     for counts in resample_counts(numerator.shape[0], talkers, draws, seed):
         above, below = counts @ numerator, counts @ denominator
@@ -109,13 +101,8 @@ def mean_interval(
 ) -> Interval:  # fmt: skip
     """Mean of [clips] with its 95 % interval; NaN (could not be scored) counts nowhere.
 
-    Args:
-        values: [clips].
-        talkers: talker of each clip, for either of the next two.
-        talker_mean: mean per talker, then over talkers; otherwise the plain mean over clips.
-        two_stage: whether talkers are drawn, then clips; otherwise clips.
-        draws: resamplings.
-        seed: decides them.
+    With `talker_mean`, mean per talker, then over talkers; with `two_stage`, talkers are drawn,
+    then clips.
     """
     array = np.asarray(values, np.float64)
     weights = np.isfinite(array).astype(np.float64)
@@ -133,9 +120,6 @@ def paired_difference(
     """First minus second of two systems on the same [clips]; who lack either count nowhere.
 
     `denominator` [clips] is for a pooled ratio: words, where the others are word errors.
-
-    Raises:
-        ValueError: the two differ in length.
     """
     a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
     if a.shape != b.shape:
@@ -149,8 +133,7 @@ def paired_difference(
 def mcnemar(first: ArrayLike, second: ArrayLike) -> dict[str, float]:
     """Exact two-sided McNemar test of two systems, bool [clips]: who is right on the same clips.
 
-    Returns:
-        `first_only` and `second_only`, clips that just one has right, and `p`; 1 if there is none.
+    `first_only` and `second_only` are clips that just one has right; `p` is 1 if there is none.
     """
     from scipy.stats import binomtest
 

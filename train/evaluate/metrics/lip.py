@@ -32,9 +32,6 @@ def label_ranks(logits: ArrayLike, labels: ArrayLike) -> NDArray[np.int64]:
     """How many classes come before the right one, [n]; 0 is a top-1 hit, below 5 a top-5 hit.
 
     Of equal logits the lower class index comes first. Logits are float [n x classes], labels [n].
-
-    Raises:
-        ValueError: shapes do not fit, a label is no class, or a logit is not finite.
     """
     scores, right = np.asarray(logits), np.asarray(labels, np.int64)
     if scores.ndim != 2 or right.shape != scores.shape[:1]:
@@ -53,16 +50,11 @@ def score(
     logits: ArrayLike, labels: ArrayLike, classes: Sequence[str], *,
     talkers: Sequence[Any] | None = None, places: Sequence[int] | None = None, draws: int = DRAWS,
 ) -> dict[str, Any]:  # fmt: skip
-    """Every figure of one pass over a test set.
+    """Every figure of one pass over a test set, from logits [n x classes] and labels [n].
 
-    Args:
-        logits: float [n x classes]; for the mirrored test, the sum of both passes' logits.
-        labels: int [n].
-        classes: name of each class.
-        talkers: talker of each sample; if given, intervals draw talkers, then samples. Where words
-            come from few sentences, giving the sentences instead widens intervals honestly.
-        places: place of each word in its sentence (0 to 5, the `#3` of its key); None: no slots.
-        draws: resamplings.
+    With `talkers`, intervals draw talkers, then samples; where words come from few sentences,
+    giving the sentences instead widens intervals honestly. `places` are those of each word in its
+    sentence (0 to 5, the `#3` of its key).
 
     Returns:
         `metrics` (`top1`, `top5`, `macro`: the mean over classes that occur), `per_class`,

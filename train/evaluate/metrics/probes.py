@@ -24,19 +24,10 @@ def probe(
     first: ArrayLike, second: ArrayLike, clips: ArrayLike, *, folds: int = FOLDS,
     penalty: float = 1e-2, draws: int = DRAWS, seed: int = 0,
 ) -> Interval:  # fmt: skip
-    """Held-out accuracy of a ridge classifier that tells two kinds of features, chance 0.5.
+    """Held-out accuracy of a ridge classifier that tells two kinds of features [n x C], chance 0.5.
 
-    Args:
-        first: [n x C], one kind: recalled audio, say.
-        second: [n x C], the other, of the same n frames.
-        clips: int [n], clip of each frame; no clip is on both sides of a fold.
-        folds: of the cross-validation.
-        penalty: of the squared weights, as a share of the training rows, features scaled to 1.
-        draws: resamplings of clips.
-        seed: of folds and resamplings.
-
-    Raises:
-        ValueError: shapes differ, or there are fewer clips than folds.
+    No clip is on both sides of a fold. `penalty` is of the squared weights, as a share of the
+    training rows, features scaled to 1.
     """
     a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
     names, clip = np.unique(np.asarray(clips), return_inverse=True)
@@ -72,16 +63,7 @@ def retrieval(
 ) -> Interval:  # fmt: skip
     """How often a recalled frame is closest to its own real frame among those of other clips.
 
-    Args:
-        recalled: [n x C].
-        real: [n x C], the audio features of the same frames.
-        clips: int [n], clip of each frame.
-        candidates: frames to choose from, its own included; chance is 1 / candidates.
-        draws: resamplings of clips.
-        seed: of the candidates and the resamplings.
-
-    Raises:
-        ValueError: shapes differ, or other clips have too few frames.
+    Both are [n x C]. Of `candidates` frames, its own included, chance is 1 / candidates.
     """
     a, b = (unit_rows(v) for v in (recalled, real))
     names, clip = np.unique(np.asarray(clips), return_inverse=True)

@@ -40,21 +40,12 @@ class Unscored(Exception):
 def score_clip(
     reference: Sound, output: Sound, mel: Mel, length_rule: LengthRule = "min"
 ) -> dict[str, dict[str, Any]]:
-    """Every figure of one clip.
-
-    Args:
-        reference: float [n], the original of exactly the frames that the model saw.
-        output: float [m], from the same start.
-        mel: front end for `mel_distance` and `best_lag_ms`.
-        length_rule: `min`, or `70of75` for outputs that lack the last frames.
+    """Every figure of one clip, float [n] and [m] from the same start.
 
     Returns:
         `values`: a number or None for each of `METRICS`; STOI and ESTOI (1 is best), PESQ as
         MOS-LQO (narrow band at 8 and 16 kHz, wide band), mel distance in dB, the lag in ms at
         which the output fits best (positive: it is late). `failures`: reason of each None.
-
-    Raises:
-        ValueError: the lengths differ by more than the rule allows.
     """
     reference, output = cut(reference, output, length_rule)
     values: dict[str, float | None] = dict.fromkeys(METRICS)
@@ -78,11 +69,7 @@ def score_clip(
 
 
 def cut(reference: Sound, output: Sound, rule: LengthRule = "min") -> tuple[Sound, Sound]:
-    """Both cut at the end to the shorter.
-
-    Raises:
-        ValueError: they differ by more than `MOST_MS[rule]`, or the rule is unknown.
-    """
+    """Both cut at the end to the shorter; ValueError: they differ by more than `MOST_MS[rule]`."""
     if rule not in MOST_MS:
         raise ValueError(f"length rule {rule!r}; expected one of {', '.join(MOST_MS)}")
     gap_ms = (len(output) - len(reference)) * 1000 / RATE
@@ -105,11 +92,7 @@ def _check_audible(reference: Sound, output: Sound) -> None:
 
 
 def stoi(reference: Sound, output: Sound, extended: bool = False) -> float:
-    """STOI or ESTOI by pystoi at 16 kHz.
-
-    Raises:
-        Unscored: less than about 0.4 s of active speech, where pystoi would say 1e-5.
-    """
+    """STOI or ESTOI by pystoi; Unscored below some 0.4 s of speech, where it would say 1e-5."""
     import pystoi
 
     with warnings.catch_warnings():
@@ -133,11 +116,7 @@ def halve_rate(sound: Sound) -> Sound:
 
 
 def pesq(reference: Sound, output: Sound, rate: int, mode: Literal["nb", "wb"]) -> float:
-    """PESQ (MOS-LQO) at 8 or 16 kHz, each signal first brought to a peak of 1.
-
-    Raises:
-        Unscored: pesq is not installed, or finds no utterance.
-    """
+    """PESQ (MOS-LQO) at 8 or 16 kHz, each signal first brought to a peak of 1; or Unscored."""
     try:
         from pesq import PesqError
         from pesq import pesq as measure
@@ -197,11 +176,6 @@ def summarise(
     clips: Sequence[Mapping[str, Any]], *, unseen_talkers: bool = False, draws: int = DRAWS
 ) -> dict[str, Any]:
     """Means of what `score_clip` found: derived from the per-clip records alone.
-
-    Args:
-        clips: each with `key`, `talker`, `values` and `failures`.
-        unseen_talkers: whether intervals draw talkers and then clips, or clips.
-        draws: resamplings.
 
     Returns:
         `metrics`: mean per talker, then over talkers, as {"value", "low", "high", "n"}, with the

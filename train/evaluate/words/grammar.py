@@ -16,11 +16,7 @@ SLOT_WORDS: tuple[tuple[str, ...], ...] = tuple(tuple(slot.values()) for slot in
 
 
 def slot_targets(words: Sequence[str]) -> list[int]:
-    """Number of each of six words in its slot.
-
-    Raises:
-        ValueError: not six words, or one of them does not belong to its slot.
-    """
+    """Number of each of six words in its slot; ValueError: a word does not belong to its slot."""
     if len(words) != len(SLOT_WORDS):
         raise ValueError(f"{' '.join(words)!r}: {len(words)} words; a GRID sentence has six")
     for word, name, known in zip(words, SLOT_NAMES, SLOT_WORDS, strict=True):
@@ -60,13 +56,9 @@ def word_error_rate(
     references: Sequence[Sequence[str]], hypotheses: Sequence[Sequence[str]],
     talkers: Sequence[Any] | None = None, draws: int = DRAWS,
 ) -> dict[str, Any]:  # fmt: skip
-    """Word errors over reference words, pooled over the clips, with intervals.
+    """Word errors over reference words, pooled over the clips; with `talkers`, they are drawn.
 
-    With `talkers`, intervals draw talkers, then clips.
-
-    Returns:
-        `wer` {"value", "low", "high"}, and `per_slot`, the share of wrong or missing words at each
-        place of six-word references.
+    `per_slot` is the share of wrong or missing words at each place of six-word references.
     """
     clips = [word_errors(r, h) for r, h in zip(references, hypotheses, strict=True)]
     lengths = [len(reference) for reference in references]

@@ -58,11 +58,7 @@ def recognise_all(
 ) -> dict[str, Any]:  # fmt: skip
     """Word errors of every signal by every recogniser; with `talkers`, intervals draw them.
 
-    Args:
-        signals: by name, float [n] at 16 kHz of each clip; None counts nowhere.
-        words: spoken words of each clip.
-        recognisers: from `available`.
-        talkers: of each clip.
+    Signals are float [n] at 16 kHz of each clip, by name; None counts nowhere.
 
     Returns:
         By signal: `metrics` `{"wer_<name>": {"value", "low", "high"}}`, None with its `reason`
@@ -114,11 +110,7 @@ def grammar() -> str:
 
 
 def dictionary(bundled: str) -> str:
-    """Pronunciations of the 51 words: letters by name, the others from `cmudict-en-us.dict`.
-
-    Raises:
-        ValueError: a word is not in it.
-    """
+    """Pronunciations of the 51 words: letters by name, the others from `cmudict-en-us.dict`."""
     wanted = {word for words in SLOT_WORDS for word in words} - set(LETTER_NAMES)
     # A line is `word PH ON ES`, further pronunciations `word(2) ...`.
     lines = [line for line in bundled.splitlines() if line.split(" ")[0].split("(")[0] in wanted]
@@ -150,11 +142,7 @@ def _decoder() -> Any:
 
 
 def recognise(sound: Sound) -> list[str]:
-    """Words that pocketsphinx finds in float [n] at 16 kHz; none if no sentence fits.
-
-    Raises:
-        ImportError: pocketsphinx is not installed; it is in the extra `eval`.
-    """
+    """Words that pocketsphinx finds in float [n] at 16 kHz; none if no sentence fits."""
     decoder = _decoder()
     peak = float(np.abs(sound).max(initial=0.0))
     if not np.isfinite(peak) or not peak:

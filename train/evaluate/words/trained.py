@@ -119,19 +119,10 @@ def fit(
     mels: Tensor, words: Tensor, training: Training,
     report: Callable[[int, float], None] = lambda epoch, loss: None,
 ) -> SlotReader:  # fmt: skip
-    """A network trained by the cross-entropy of the six slots, in one learning-rate cycle.
+    """A network, frozen, trained by the cross-entropy of the six slots in one learning-rate cycle.
 
-    Args:
-        mels: natural log-mels [n x F x M] of training clips alone, on the device to train on.
-        words: int64 [n x 6], see `slot_targets`.
-        training: how.
-        report: called after each epoch with its number from 1 and its mean loss.
-
-    Returns:
-        The network on that device, frozen, in evaluation mode.
-
-    Raises:
-        ValueError: shapes do not fit, or there are fewer than two clips.
+    `mels` [n x F x M] are natural logs of training clips alone, on the device to train on; `words`
+    int64 [n x 6], see `slot_targets`. `report` gets the number of each epoch from 1, and its loss.
     """
     if mels.ndim != 3 or words.shape != (len(mels), len(SLOT_WORDS)) or len(mels) < 2:
         raise ValueError(
@@ -255,11 +246,7 @@ class TrainedRecogniser:
 
 
 def load(path: Path, index: Index, device: str | torch.device = "cpu") -> TrainedRecogniser:
-    """The recogniser of a file, for sounds as the shards of `index` have them.
-
-    Raises:
-        UsageError: no judge, a damaged one, or one of another front end; one line says which.
-    """
+    """The recogniser of a file, for sounds as the shards of `index` have them."""
     state = checkpoint.load(path, TASK)
     checked(_File, state, str(path), strict=False)
     try:

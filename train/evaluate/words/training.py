@@ -50,11 +50,7 @@ def train(
 ) -> dict[str, Any]:  # fmt: skip
     """Train on clips of `train` with the six words of GRID, measure on those of `val`.
 
-    Returns:
-        What `checkpoint.save` takes and `load` reads.
-
-    Raises:
-        UsageError: no clip has the six words, or one cannot be read, or there are fewer than two.
+    Returns what `checkpoint.save` takes and `load` reads.
     """
     checks.need("jiwer")  # before the minutes of training
     mel = stored_mels.front_end(index)
@@ -93,11 +89,7 @@ def train(
 
 
 def with_sentences(index: Index, rows: Ints, part: str) -> Ints:
-    """The clips with one word of each slot of GRID; how many others there are is said.
-
-    Raises:
-        UsageError: there is none; what is wrong with the first is named.
-    """
+    """The clips with one word of each slot of GRID; how many others there are is said."""
     faults: dict[int, str] = {}
     for row in rows.tolist():
         try:
@@ -148,12 +140,7 @@ def own_errors(
     network: SlotReader, index: Index, rows: Ints, words: Sequence[Sequence[str]], mel: Mel,
     device: torch.device,
 ) -> dict[str, Any]:  # fmt: skip
-    """The recogniser's own word errors: real speech, copies, and another sentence of the talker.
-
-    Returns:
-        `real`, `griffin_lim`, `other_sentence`: `wer` {"value", "low", "high"} and `per_slot`, the
-        last with a wer of None where no talker has two clips; `clips`.
-    """
+    """The recogniser's own word errors: real speech, copies, and another sentence of the talker."""
     heard: dict[str, list[list[str]]] = {"real": [], "griffin_lim": []}
     for batch in stored_mels.read_mels(index, rows):
         mels = [one.to(device) for one in batch]
