@@ -128,14 +128,14 @@ def _compare(
             if name in given and given[name] != shape
         ],
     }
-    found = [
+    shown = [
         f"{len(names)} {kind}: {', '.join(map(_printable, names[:most]))}"
         + (", ..." if len(names) > most else "")
         for kind, names in faults.items()
         if names
     ]
-    if found:
-        raise ValueError("weights do not fit the published LRW layout; " + "; ".join(found))
+    if shown:
+        raise ValueError("weights do not fit the published LRW layout; " + "; ".join(shown))
 
 
 def _rename(name: str, modules: Mapping[str, str]) -> str:

@@ -1,6 +1,6 @@
 """`avb doctor`: what is there, what is missing, and what to do about it.
 
-Every look that imports something runs in a child process with this one's `sys.path`: a broken
+Every check that imports something runs in a child process with this one's `sys.path`: a broken
 wheel may raise anything, or take its interpreter with it, and here that must be one line. So this
 module imports typer and the standard library alone.
 """
@@ -88,8 +88,8 @@ print(version.stdout.split()[2], "at", program)
 """
 _FACES = """
 import numpy
-from avb.pipeline.clip.track import look
-look(numpy.zeros((64, 64), numpy.uint8))
+from avb.pipeline.clip.track import landmarks
+landmarks(numpy.zeros((64, 64), numpy.uint8))
 print("the face mesh loads and looks at a picture")
 """
 _GPU = """
@@ -121,7 +121,7 @@ print(f"{{found.clips:,}} clips at {{root}}")
 
 @dataclass(frozen=True)
 class Line:
-    """One look."""
+    """One check."""
 
     name: str  # what was looked at
     ok: bool  # whether it is as it should be
@@ -136,9 +136,9 @@ class Line:
 
 
 def examine(datasets: Path | None = None) -> list[Line]:
-    """Every look, in a fixed order; never raises for what it finds."""
+    """Every check, in a fixed order; never raises for what it finds."""
     with ThreadPoolExecutor(max_workers=max(2, min(8, cores()))) as pool:
-        waiting = [pool.submit(look) for look in _looks(datasets)]
+        waiting = [pool.submit(check) for check in _checks(datasets)]
         return [one.result() for one in waiting]
 
 
@@ -170,7 +170,7 @@ def _last(text: str) -> str:
     return lines[-1][:200] if lines else ""
 
 
-def _looks(datasets: Path | None) -> Iterator[Callable[[], Line]]:
+def _checks(datasets: Path | None) -> Iterator[Callable[[], Line]]:
     """What `examine` runs, slowest first within each part."""
     yield _python
     for extra, modules in MODULES.items():
@@ -197,9 +197,9 @@ def _later(name: str, code: str, todo: str, needed: bool = False) -> Callable[[]
 
 
 def _python() -> Line:
-    found = ".".join(map(str, sys.version_info[:3]))
+    version = ".".join(map(str, sys.version_info[:3]))
     no = refusal(sys.version_info, "this one")
-    return Line("python", not no, found, no, needed=True)
+    return Line("python", not no, version, no, needed=True)
 
 
 def _cores() -> Line:

@@ -56,10 +56,10 @@ def _candidates(folder: Folder, clips: int) -> list[dict[str, Any]]:
     rows: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for batch in read_manifest(folder, columns):
         for row in batch.to_pylist():
-            found = rows.setdefault((row["group"], *row["flags"]), [])
-            if row["status"] == "ok" and len(found) < clips:
-                found.append(row)
-    return [row for found in rows.values() for row in found]
+            alike = rows.setdefault((row["group"], *row["flags"]), [])
+            if row["status"] == "ok" and len(alike) < clips:
+                alike.append(row)
+    return [row for alike in rows.values() for row in alike]
 
 
 def _choose(rows: list[dict[str, Any]], clips: int) -> list[dict[str, Any]]:

@@ -9,17 +9,15 @@ from pathlib import Path
 from avb.pipeline.errors import UsageError
 
 _ROOM = 1 << 16  # bytes that a disk must have left for a result
+_PACKAGES = {"sklearn": "scikit-learn"}  # modules that are called otherwise on the index
 
 
 def need(*modules: str) -> None:
-    """See that the modules of the extra `eval` are there before hours are spent.
-
-    Raises:
-        UsageError: one is missing; it says how to install it.
-    """
+    """See that modules of an extra are there before hours are spent; UsageError if not."""
     absent = [name for name in modules if importlib.util.find_spec(name) is None]
     if absent:
-        raise UsageError(f"{' and '.join(absent)} not installed: pip install {' '.join(absent)}")
+        packages = " ".join(_PACKAGES.get(name, name) for name in absent)
+        raise UsageError(f"{' and '.join(absent)} not installed: pip install {packages}")
 
 
 def make_folder(folder: Path) -> None:

@@ -140,7 +140,7 @@ class Worker:
         self.counts[:] = (0, 0, 0)
         return self.pool.submit(_work, task)
 
-    def look(self, task: Task) -> Report:
+    def report(self, task: Task) -> Report:
         """How it stands with a task that is running; one that hangs is stopped."""
         counts: Counts = tuple(self.counts)  # type: ignore[assignment]
         if task.limit_s is None or self._watch.seconds(counts) <= task.limit_s:
@@ -202,7 +202,7 @@ def workers(waiting: deque[Task], jobs: int, idle: list[Worker]) -> Iterator[Rep
                 task, worker = running.pop(future)
                 yield _ended(task, worker, future, idle)
             for future, (task, worker) in list(running.items()):
-                report = worker.look(task)
+                report = worker.report(task)
                 if report.state == "hung":
                     del running[future]
                 yield report

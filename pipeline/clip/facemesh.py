@@ -103,13 +103,13 @@ class FaceMesh:
         """Search anew in the next picture: it is of another film."""
         self._parts = []
 
-    def look(self, picture: np.ndarray) -> list[np.ndarray]:
+    def landmarks(self, picture: np.ndarray) -> list[np.ndarray]:
         """Landmarks [468, 2] of each face in a picture [H, W] or [H, W, RGB], in its pixels."""
         size = _size(picture)
         parts = self._parts
         if len(parts) < self.most:
-            found = self._near.find_shares(picture)[: self.most]
-            around = [Part.around(m[0], m[1] - m[0], m[2:4], size) for _, m in found]
+            detections = self._near.find_shares(picture)[: self.most]
+            around = [Part.around(m[0], m[1] - m[0], m[2:4], size) for _, m in detections]
             parts = _apart([*around, *parts])
         faces = [face for part in parts if (face := self._face_in(picture, part)) is not None]
         if self.follow:
@@ -141,8 +141,8 @@ class Detector:
     def find(self, picture: np.ndarray) -> list[Detection]:
         """The faces of a picture [H, W] or [H, W, RGB], the most certain first."""
         size = _size(picture).astype(np.float64)
-        found = self.find_shares(picture)
-        return [Detection(sure, (m[:2] * size).ravel(), m[2:] * size) for sure, m in found]
+        shares = self.find_shares(picture)
+        return [Detection(sure, (m[:2] * size).ravel(), m[2:] * size) for sure, m in shares]
 
     def find_shares(self, picture: np.ndarray) -> list[tuple[float, np.ndarray]]:
         """The same: score, then two corners and six points [8, 2], in shares of the picture."""
@@ -161,12 +161,12 @@ class Detector:
         corner, end = pairs[:, 0] + anchors - half, pairs[:, 0] + anchors + half
         sides = end - corner
         points = pairs[:, 2:] + anchors[:, None]
-        found = np.concatenate([np.stack([corner, corner + sides], axis=1), points], axis=1)
+        marks = np.concatenate([np.stack([corner, corner + sides], axis=1), points], axis=1)
         good = (sides >= 0).all(axis=1)
         # From shares of the square round the picture to shares of the picture.
         scale = whole * (F(1) / size)
         shift = (F(-0.5) * whole + middle) * (F(1) / size)
-        return [(s, m * scale + shift) for s, m in _one_of_each(score[sure][good], found[good])]
+        return [(s, m * scale + shift) for s, m in _one_of_each(score[sure][good], marks[good])]
 
 
 def _size(picture: np.ndarray) -> np.ndarray:
@@ -179,17 +179,17 @@ def _around_face(face: np.ndarray, size: np.ndarray) -> Part:
     return Part.around(corner, face.max(axis=0) - corner, face[EYES], size)
 
 
-def _one_of_each(score: np.ndarray, found: np.ndarray) -> list[tuple[float, np.ndarray]]:
+def _one_of_each(score: np.ndarray, marks: np.ndarray) -> list[tuple[float, np.ndarray]]:
     """For each face the weighted mean [8, 2] of all [n, 8, 2] that found it, surest first."""
     order = np.argsort(-score, kind="stable")
     faces = []
     while len(order):
-        boxes = found[order, :2].reshape(-1, 4)
+        boxes = marks[order, :2].reshape(-1, 4)
         same = shared(boxes[0], boxes) > SAME_FIND
         same[0] = True  # also where a box has no area
         total, mean = F(0), np.zeros((8, 2), F)
         for one in order[same]:  # in this order: sums of floats depend on it
-            total, mean = total + score[one], mean + found[one] * score[one]
+            total, mean = total + score[one], mean + marks[one] * score[one]
         mean /= total
         mean[1] = mean[0] + (mean[1] - mean[0])
         faces.append((float(score[order[0]]), mean))

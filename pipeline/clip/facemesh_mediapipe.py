@@ -49,14 +49,14 @@ class MediapipeMesh:
         """Search anew: a picture without a face does it at half the price of a reset."""
         self._mesh.process(NO_FACE)
 
-    def look(self, picture: np.ndarray) -> list[np.ndarray]:
+    def landmarks(self, picture: np.ndarray) -> list[np.ndarray]:
         """Landmarks [468, 2] of each face in a grey picture [H, W], in its pixels."""
         import cv2
 
         height, width = picture.shape
         with nullcontext() if self._met else quiet():
-            found = self._mesh.process(cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB))
-        faces = found.multi_face_landmarks
+            result = self._mesh.process(cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB))
+        faces = result.multi_face_landmarks
         self._met = self._met or bool(faces)
         return [
             np.array([(mark.x * width, mark.y * height) for mark in face.landmark])

@@ -179,14 +179,14 @@ def _download(folder: Path) -> Path:
 
 def _inside(wheel: Path) -> dict[str, bytes]:
     """The models that a wheel holds."""
-    found = {}
+    models = {}
     with zipfile.ZipFile(wheel) as archive:
         for entry in archive.infolist():
             name = Path(entry.filename).stem
             if name in MODELS and entry.filename.endswith(".tflite"):
                 with archive.open(entry) as file:
-                    found[name] = file.read(MOST_BYTES)
+                    models[name] = file.read(MOST_BYTES)
     for name, wanted in MODELS.items():
-        if hashlib.sha256(found.get(name, b"")).hexdigest() != wanted:
+        if hashlib.sha256(models.get(name, b"")).hexdigest() != wanted:
             raise UsageError(f"{wheel.name} holds another {name}.tflite than {WHEEL}")
-    return found
+    return models

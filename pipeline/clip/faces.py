@@ -36,8 +36,8 @@ def faces_of(picture: np.ndarray, others: bool = True) -> list[np.ndarray]:
     last bit. The mesh sees faces from an eighth of the picture's width on; smaller ones are
     searched where it sees none.
     """
-    faces = track.look(picture)
-    for marks in track.look(picture, MOST_FACES) if others else ():
+    faces = track.landmarks(picture)
+    for marks in track.landmarks(picture, MOST_FACES) if others else ():
         _add(faces, marks)
     return faces or _small_faces(picture)
 
@@ -51,14 +51,14 @@ def _add(faces: list[np.ndarray], marks: np.ndarray) -> None:
 def _small_faces(picture: np.ndarray) -> list[np.ndarray]:
     """Landmarks of faces that only the detector for far ones finds, each looked at by itself."""
     faces: list[np.ndarray] = []
-    for found in _detect(picture, FAR)[:MOST_FACES]:
-        corners = found.box.reshape(2, 2)
+    for detection in _detect(picture, FAR)[:MOST_FACES]:
+        corners = detection.box.reshape(2, 2)
         centre = corners.mean(axis=0)
         half = AROUND / 2 * float(np.ptp(corners, axis=0).max())
         x0, y0 = np.maximum(centre - half, 0).astype(int)
         x1, y1 = (centre + half).astype(int) + 1
         track.forget_faces()
-        for marks in track.look(np.ascontiguousarray(picture[y0:y1, x0:x1])):
+        for marks in track.landmarks(np.ascontiguousarray(picture[y0:y1, x0:x1])):
             _add(faces, marks + (x0, y0))
     track.forget_faces()
     return faces
@@ -75,11 +75,11 @@ def _upright_score(picture: np.ndarray) -> float:
     """How certain the detectors are of a face whose mouth is below its eyes: 0 to 1."""
     best = 0.0
     for reach in (NEAR, FAR):
-        for found in _detect(picture, reach):
-            right_eye, left_eye, _, mouth = found.points[:4]
+        for detection in _detect(picture, reach):
+            right_eye, left_eye, _, mouth = detection.points[:4]
             down = mouth - (right_eye + left_eye) / 2
             if down[1] > abs(down[0]):
-                best = max(best, found.score)
+                best = max(best, detection.score)
     return best
 
 

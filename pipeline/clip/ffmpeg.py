@@ -45,12 +45,12 @@ def ffmpeg_program() -> str:
 
         return str(imageio_ffmpeg.get_ffmpeg_exe())
     except (ImportError, RuntimeError):
-        found = shutil.which("ffmpeg")
-    if found is None:
+        program = shutil.which("ffmpeg")
+    if program is None:
         raise Refused(
             "unreadable", "no imageio-ffmpeg and no ffmpeg on PATH; pip install imageio-ffmpeg"
         )
-    return found
+    return program
 
 
 def program_events(

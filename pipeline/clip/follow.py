@@ -78,20 +78,20 @@ def still(
 class Person:
     """One face: landmarks [10, 2] by picture number, rising, and all its heights added up."""
 
-    found: dict[int, np.ndarray] = field(default_factory=dict)
+    marks: dict[int, np.ndarray] = field(default_factory=dict)
 
     @property
     def last(self) -> int:
         """When it was seen last."""
-        return next(reversed(self.found))
+        return next(reversed(self.marks))
 
     def next(self, start: int) -> int:
         """When it is seen first from `start` on; it must be."""
-        return next(at for at in self.found if at >= start)
+        return next(at for at in self.marks if at >= start)
 
     def size(self, start: int) -> float:
         """Heights of all its looks from `start` on, added up: how large, and how often seen."""
-        return sum(height(marks) for at, marks in self.found.items() if at >= start)
+        return sum(height(marks) for at, marks in self.marks.items() if at >= start)
 
 
 class Follower:
@@ -172,7 +172,7 @@ class Follower:
         self.most = max(self.most, len(faces))
         self._met = self._met or bool(faces)
         for marks in sorted(faces, key=height, reverse=True):
-            self._person_at(marks, number).found[number] = marks
+            self._person_at(marks, number).marks[number] = marks
 
     def _person_at(self, marks: np.ndarray, number: int) -> Person:
         """Whose face it is: that of the nearest who has none yet in this picture, or a new one.
@@ -181,7 +181,7 @@ class Follower:
         """
 
         def apart(person: Person) -> float:
-            return float(np.linalg.norm(middle(person.found[person.last]) - middle(marks)))
+            return float(np.linalg.norm(middle(person.marks[person.last]) - middle(marks)))
 
         free = [p for p in self._people if number - self._gap <= p.last < number]
         near = min(free, key=apart, default=None)
@@ -241,9 +241,9 @@ class Follower:
             last = {kind: self._last.get(kind, middle) for kind in self.frames}
             boxes = {kind: np.repeat(box, num_frames, axis=0) for kind, box in last.items()}
             return boxes, np.zeros(num_frames, bool)
-        found = {at: m for at, m in self._chosen.found.items() if at >= self._since}
+        marks_at = {at: m for at, m in self._chosen.marks.items() if at >= self._since}
         low, high = max(self._since, start - around), min(known, stop + around)
-        points = track.interpolate(found, low, high)
+        points = track.interpolate(marks_at, low, high)
         boxes = {}
         for kind, frame in self.frames.items():
             centre, unit = places(points, frame.kind)
@@ -256,7 +256,7 @@ class Follower:
                 part = part + size * np.array(frame.shift)
             laid = square_boxes(part, frame.side * size, FPS)
             boxes[kind] = laid[start - first :][:num_frames]
-        return boxes, self._seen(np.array(list(found)), start, stop)
+        return boxes, self._seen(np.array(list(marks_at)), start, stop)
 
     def _seen(self, at: np.ndarray, start: int, stop: int) -> np.ndarray:
         """Whether each picture lies in no long gap between looks that found the chosen one."""
@@ -274,6 +274,6 @@ class Follower:
         if before > 0:
             for person in self._people:
                 last = person.last
-                person.found = {a: m for a, m in person.found.items() if a >= before or a == last}
+                person.marks = {a: m for a, m in person.marks.items() if a >= before or a == last}
             chosen = self._chosen
             self._people = [p for p in self._people if p is chosen or p.last >= before]

@@ -24,10 +24,10 @@ def numbered_pictures(folder: Path) -> list[Path]:
     `missing_frames` without such a folder.
     """
     try:
-        found = [(re.search(r"(\d+)\.(?:jpe?g|png)$", p.name, re.I), p) for p in folder.iterdir()]
+        matches = [(re.search(r"(\d+)\.(?:jpe?g|png)$", p.name, re.I), p) for p in folder.iterdir()]
     except FileNotFoundError:
         raise Refused("missing_frames", f"{folder.name}: no such folder") from None
-    paths = {int(m[1]): path for m, path in sorted(found, key=lambda f: f[1].name) if m}
+    paths = {int(m[1]): path for m, path in sorted(matches, key=lambda f: f[1].name) if m}
     if not paths or max(paths) - min(paths) > 2 * len(paths):  # stamps of time, not numbers
         return [paths[n] for n in sorted(paths)]
     return [paths.get(n, folder / f"picture {n}") for n in range(min(paths), max(paths) + 1)]

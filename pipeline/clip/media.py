@@ -34,8 +34,8 @@ class Expected:
         status, cause = "long", "another cut of the corpus?"
         if num_frames < self.frames:
             status, cause = "short", "truncated file?"
-        found = f"{num_frames} frames, expected {self.frames} ({cause})"
-        raise Refused(status, f"{self.source}: {found}")
+        counted = f"{num_frames} frames, expected {self.frames} ({cause})"
+        raise Refused(status, f"{self.source}: {counted}")
 
 
 @dataclass

@@ -87,8 +87,8 @@ def check_counts(data: bytes | memoryview) -> None:
     """
     data, size = memoryview(data), len(data)
     for name, box in _boxes(data, damaged=True):
-        for found in _COUNTED.finditer(box) if name != b"mdat" else ():
-            kind, rest = found[0], box[found.end() :]
+        for match in _COUNTED.finditer(box) if name != b"mdat" else ():
+            kind, rest = match[0], box[match.end() :]
             if kind in (b"moof", b"cmov"):
                 raise ValueError("mp4 video in fragments or with a packed index; store a plain one")
             if (count := _announced(kind, rest)) > (_MOST_EDITS if kind == b"elst" else size):

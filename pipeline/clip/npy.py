@@ -34,10 +34,10 @@ def parse_npy(data: memoryview) -> NDArray[np.float16] | NDArray[np.uint8]:
 
 @lru_cache(maxsize=256)  # one for each length of clip
 def _parse_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    found = _HEADER.fullmatch(header)
-    if found is None:
+    match = _HEADER.fullmatch(header)
+    if match is None:
         raise ValueError(".npy header is damaged, or not as numpy writes it")
-    kind, order, numbers = found.groups()
+    kind, order, numbers = match.groups()
     if kind not in _DTYPES:
         raise ValueError(
             f".npy array is {kind.decode(errors='replace')}, expected float16 or uint8"

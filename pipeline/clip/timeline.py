@@ -58,27 +58,27 @@ class Timeline:
         """
         end = self._end
         if stamp is None:
-            found = end or 0.0
+            start = end or 0.0
         else:
-            found = stamp + self._shifts[self._at]
-            if end is not None and not -BACK_S <= found - end <= TOGETHER_S:
+            start = stamp + self._shifts[self._at]
+            if end is not None and not -BACK_S <= start - end <= TOGETHER_S:
                 self._at = self._recording(stamp, end)
-                found = stamp + self._shifts[self._at]
+                start = stamp + self._shifts[self._at]
         if not duration:
-            step = 0.0 if end is None else found - self._start
+            step = 0.0 if end is None else start - self._start
             duration = self._duration = step if 0 < step < TOGETHER_S else self._duration
-        self._before, self._start, self._end = end, found, found + duration
-        return found
+        self._before, self._start, self._end = end, start, start + duration
+        return start
 
     def _recording(self, stamp: float, end: float) -> int:
         """Number of the recording that a stamp belongs to which does not follow what came last."""
-        shifts, found = self._shifts, stamp + self._shifts[self._at]
-        if found < end and self._before is not None and _follows(found, self._before):
+        shifts, time = self._shifts, stamp + self._shifts[self._at]
+        if time < end and self._before is not None and _follows(time, self._before):
             return self._at  # what came last was wrong
         for number, shift in enumerate(shifts):
             if _follows(stamp + shift, end):
                 return number
-        if not -BACK_S <= found - end <= LONGEST_S:
+        if not -BACK_S <= time - end <= LONGEST_S:
             shifts.append(end - stamp)
             return len(shifts) - 1
         return self._at

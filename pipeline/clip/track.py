@@ -52,10 +52,10 @@ def forget_faces(num_faces: int = 1) -> None:
     _mesh(num_faces, _tracker).forget()
 
 
-def interpolate(found: Mapping[int, np.ndarray], start: int, stop: int) -> np.ndarray:
+def interpolate(marks_at: Mapping[int, np.ndarray], start: int, stop: int) -> np.ndarray:
     """Landmarks [stop - start, 10, 2] of all frames from those of some, in rising order."""
-    known = np.array(list(found))
-    stack = np.stack(list(found.values()))
+    known = np.array(list(marks_at))
+    stack = np.stack(list(marks_at.values()))
     times = np.arange(start, stop)
     points = np.stack(
         [np.interp(times, known, column) for column in stack.reshape(len(known), -1).T], axis=1
@@ -63,7 +63,7 @@ def interpolate(found: Mapping[int, np.ndarray], start: int, stop: int) -> np.nd
     return points.reshape(stop - start, len(POINTS), 2)
 
 
-def look(picture: np.ndarray, num_faces: int = 1) -> list[np.ndarray]:
+def landmarks(picture: np.ndarray, num_faces: int = 1) -> list[np.ndarray]:
     """Landmarks [10, 2] of up to `num_faces` faces in one luma picture [H, W], in its pixels."""
     import cv2
 
@@ -73,4 +73,4 @@ def look(picture: np.ndarray, num_faces: int = 1) -> list[np.ndarray]:
         small = (width // shrink, height // shrink)
         picture = cv2.resize(picture, small, interpolation=cv2.INTER_AREA)
     scale = (width / picture.shape[1], height / picture.shape[0])
-    return [marks[POINTS] * scale for marks in _mesh(num_faces, _tracker).look(picture)]
+    return [marks[POINTS] * scale for marks in _mesh(num_faces, _tracker).landmarks(picture)]

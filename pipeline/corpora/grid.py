@@ -122,9 +122,9 @@ def _talker(path: PurePosixPath, root: Path) -> str | None:
     """Such as "s1": from the nearest folder called so, the disc name, or the root's own name."""
     disc = NAME.match(path.stem)
     folders = [TALKER.match(part) for part in (root.resolve().name, *path.parts[:-1])]
-    found = [int(m[1]) for m in folders if m]
-    if found or (disc and disc[1]):
-        return f"s{found[-1]}" if found else f"s{int(disc[1])}"  # type: ignore[index]
+    numbers = [int(m[1]) for m in folders if m]
+    if numbers or (disc and disc[1]):
+        return f"s{numbers[-1]}" if numbers else f"s{int(disc[1])}"  # type: ignore[index]
     return None
 
 
@@ -238,13 +238,13 @@ def words(
     if folder is not None and folder != clip.speaker:
         flags.add("misfiled_alignment")
     try:
-        found = parse_align(raw.decode("ascii", "replace"), flags)
+        aligned = parse_align(raw.decode("ascii", "replace"), flags)
     except ValueError:
-        found = []
-    if [w for w, _, _ in found] != [w for w, _, _ in clip.words]:
+        aligned = []
+    if [w for w, _, _ in aligned] != [w for w, _, _ in clip.words]:
         flags.add("bad_alignment")
         return clip.words
-    return found
+    return aligned
 
 
 def parse_align(text: str, flags: set[str]) -> list[Word]:

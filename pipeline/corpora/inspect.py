@@ -50,8 +50,8 @@ def inspect(name: str, corpus: Corpus, root: Path) -> Inspection:
                 speakers.add(clip.speaker)
             if clip.status:
                 refused[clip.status] += 1
-    found = {"clips": clips, "classes": len(listing.labels), "speakers": len(speakers), **groups}
-    distance = {key: found.get(key, 0) - wanted for key, wanted in corpus.expected.items()}
+    counts = {"clips": clips, "classes": len(listing.labels), "speakers": len(speakers), **groups}
+    distance = {key: counts.get(key, 0) - wanted for key, wanted in corpus.expected.items()}
     return Inspection(
         name, str(root), listing.layout, clips, dict(sorted(groups.items())), len(listing.labels),
         len(speakers), dict(sorted(per_label.items())), dict(refused), distance, listing.notices,

@@ -80,16 +80,16 @@ def left_out(
     skip: Collection[str] = (),
 ) -> str:
     """Media files that are more than were taken in their folder with their ending, in a line."""
-    found: dict[str, Counter[str]] = {}
+    by_kind: dict[str, Counter[str]] = {}
     taken = taken or Counter()
     for folder, _, files in walk(root, skip):
         kinds = Counter(kind for f in files if (kind := _kind(f)) and not known(folder / f))
         for kind, count in kinds.items():
             more = count - taken[str(folder), kind]
             if more > 0:
-                found.setdefault(kind, Counter())[str(folder)] += more
+                by_kind.setdefault(kind, Counter())[str(folder)] += more
     parts = []
-    for kind, folders in sorted(found.items(), key=lambda item: -item[1].total()):
+    for kind, folders in sorted(by_kind.items(), key=lambda item: -item[1].total()):
         first, others = min(folders), len(folders) - 1
         where = first + (f" and {others} more folders" if others else "")
         parts.append(f"{folders.total():,} {kind} in {where}")

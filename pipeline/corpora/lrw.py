@@ -72,8 +72,10 @@ def discover(root: Path, corpus: Corpus) -> Listing:
 
 def _splits(folder: Path) -> dict[str, Path]:
     """The folders train, val and test in a folder, however they are written."""
-    found = {entry.name.lower(): Path(entry.path) for entry in os.scandir(folder) if entry.is_dir()}
-    return {split: found[split] for split in SPLITS if split in found}
+    folders = {
+        entry.name.lower(): Path(entry.path) for entry in os.scandir(folder) if entry.is_dir()
+    }
+    return {split: folders[split] for split in SPLITS if split in folders}
 
 
 def _is_film(name: str) -> bool:
@@ -122,9 +124,9 @@ def _clips(root: Path, words: list[Path]) -> Iterator[Clip]:
     for word in words:
         for split, folder in _splits(word).items():
             shown = folder.relative_to(root).as_posix()
-            found = {entry.name for entry in os.scandir(folder)}
-            texts = {name.lower(): name for name in found if name.lower().endswith(".txt")}
-            for name in sorted(filter(_is_film, found)):
+            files = {entry.name for entry in os.scandir(folder)}
+            texts = {name.lower(): name for name in files if name.lower().endswith(".txt")}
+            for name in sorted(filter(_is_film, files)):
                 stem = name[: -len(".mp4")]
                 text = texts.get(f"{stem}.txt".lower())
                 clip = Clip(

@@ -41,13 +41,13 @@ MARGIN = 20  # hundredths of a second that picture and sound reach beyond the wo
 
 def discover(root: Path, corpus: Corpus) -> Listing:
     """Every row of the three index files (else UsageError); pictures and wavs are not looked at."""
-    found = _find_base(root)
-    if found is None:
+    bases = _find_base(root)
+    if bases is None:
         raise UsageError(
             f"{root}: no LRW-1000 found; looked for {', '.join(INDEX.values())} in"
             f" {', '.join(INDEX_FOLDERS)} of it and of its folders (give --root)"
         )
-    base, index = found
+    base, index = bases
     images = _first(base, IMAGE_FOLDERS)
     audio = _first(base, AUDIO_FOLDERS)
     notices = []

@@ -54,16 +54,16 @@ def sources_of(root: Path, clip: Clip, met: bool = False) -> list[Source]:
     now, and no link to nowhere either, went in between. SourceFault: so it is, or the disk does not
     say.
     """
-    found: list[Source] = []
+    sources: list[Source] = []
     for name in filter(None, (clip.source, clip.audio, clip.text)):
         try:
-            found.append((name, *_stamp(root / name, whole=clip.start is None)))
+            sources.append((name, *_stamp(root / name, whole=clip.start is None)))
         except ValueError:  # a name that no file has
             continue
         except OSError as error:
             if error.errno not in ABSENT or (met and not os.path.lexists(root / name)):
                 raise SourceFault(f"{root / name}: {error.strerror} while it was listed") from None
-    return found
+    return sources
 
 
 def _stamp(path: Path, whole: bool) -> tuple[int, int]:
@@ -71,14 +71,14 @@ def _stamp(path: Path, whole: bool) -> tuple[int, int]:
 
     Folders that clips share, as in LRW-1000, hold too many: there it is the folder's own time.
     """
-    found = os.stat(path)
-    if not stat.S_ISDIR(found.st_mode):
-        return found.st_size, found.st_mtime_ns
+    status = os.stat(path)
+    if not stat.S_ISDIR(status.st_mode):
+        return status.st_size, status.st_mtime_ns
     inside = []
     for entry in os.scandir(path) if whole else ():
         with contextlib.suppress(FileNotFoundError):  # a link to nowhere
             inside.append(entry.stat())
-    times = (found.st_mtime_ns, *(entry.st_mtime_ns for entry in inside))
+    times = (status.st_mtime_ns, *(entry.st_mtime_ns for entry in inside))
     return sum(entry.st_size for entry in inside), max(times)
 
 

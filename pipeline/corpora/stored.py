@@ -94,12 +94,12 @@ def _bring(root: Store, name: str, top: Path) -> None:
     try:
         root.get(name, path)
     except FileNotFoundError:
-        found = (root / name).entries()
-        members = [member for member in found if "/" not in member]
+        entries = (root / name).entries()
+        members = [member for member in entries if "/" not in member]
         if members:
             path.mkdir()
         with ThreadPoolExecutor(AT_ONCE) as pool:
             for _ in pool.map(
-                lambda m: (root / name).get(m, path / m, size=found[m].size), members
+                lambda m: (root / name).get(m, path / m, size=entries[m].size), members
             ):
                 pass

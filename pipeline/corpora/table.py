@@ -254,10 +254,10 @@ def words(
     late_s = lasts_s + picture_s + 1e-6  # one picture is rounding
     if clip.end is not None and clip.end - (clip.start or 0.0) > late_s:
         flags.add("span_clamped")
-    found = [_within(word, lasts_s, late_s) for word in clip.words]
-    if found != clip.words:
+    inside = [_within(word, lasts_s, late_s) for word in clip.words]
+    if inside != clip.words:
         flags.add("words_clamped")
-    return found
+    return inside
 
 
 def _within(word: Word, lasts_s: float, late_s: float) -> Word:

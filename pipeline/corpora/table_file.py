@@ -69,9 +69,9 @@ def _faults_named(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file") from None
     except UnicodeDecodeError as error:
-        found = f"byte 0x{error.object[error.start]:02x}"
+        byte = f"byte 0x{error.object[error.start]:02x}"
         raise UsageError(
-            f"{path}: text that is not UTF-8 ({found}), but of Windows-1252, Latin-1 or another"
+            f"{path}: text that is not UTF-8 ({byte}), but of Windows-1252, Latin-1 or another"
             " code page; save it as UTF-8"
         ) from None
     except (pa.ArrowException, OSError) as error:

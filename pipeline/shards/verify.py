@@ -1,6 +1,6 @@
 """`avb verify`: are the shards what their manifest and `dataset.json` say, byte for byte?
 
-The manifest is streamed, and whatever process looks at a shard holds the rows of that shard alone:
+The manifest is streamed, and whatever process checks a shard holds the rows of that shard alone:
 memory does not grow with the clips, but for 8 bytes each to find keys that stand twice.
 """
 
@@ -56,8 +56,8 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class _Look:
-    """One shard to look at: its entry in `dataset.json`, if any, and rows of its samples.
+class _Check:
+    """One shard to check: its entry in `dataset.json`, if any, and rows of its samples.
 
     `stored` rows are in the manifest. `record` is what of `dataset.json` every sample has to meet.
     """
@@ -101,10 +101,10 @@ def verify(
         record = read_dataset(folder)
         verdict.faults += _account_faults(folder, record)
         verdict.shards = len(record["shards"])
-        looks = _looks(folder, record, share)
-        for look, samples, faults in _look_at_all(looks, min(jobs, verdict.shards)):
+        checks = _checks(folder, record, share)
+        for check, samples, faults in _check_all(checks, min(jobs, verdict.shards)):
             verdict.samples += samples
-            verdict.stored += look.stored
+            verdict.stored += check.stored
             verdict.faults += faults
             if progress is not None:
                 progress(samples)
@@ -159,7 +159,7 @@ def _twice(folder: Folder, num_rows: int, most: int = 10) -> list[str]:
     return [key for key, count in counts.items() if count > 1]
 
 
-def _looks(folder: Folder, record: dict[str, Any], share: float) -> Iterator[_Look]:
+def _checks(folder: Folder, record: dict[str, Any], share: float) -> Iterator[_Check]:
     """Every shard of the manifest and of `dataset.json`, with its rows."""
     import pyarrow.compute as pc
 
@@ -177,34 +177,34 @@ def _looks(folder: Folder, record: dict[str, Any], share: float) -> Iterator[_Lo
         seen.add(name)
         rows = list(group)
         entry, few = shards.get(name), _sample(rows, share)
-        yield _Look(folder / f"{name}.tar", entry, len(rows), few, wanted)
+        yield _Check(folder / f"{name}.tar", entry, len(rows), few, wanted)
     for name in sorted(shards.keys() - seen):
-        yield _Look(folder / f"{name}.tar", shards[name], 0, [], wanted)
+        yield _Check(folder / f"{name}.tar", shards[name], 0, [], wanted)
 
 
-def _look_at_all(looks: Iterable[_Look], jobs: int) -> Iterator[tuple[_Look, int, list[str]]]:
-    """For each look the samples looked at and the faults, in the order of the looks."""
+def _check_all(checks: Iterable[_Check], jobs: int) -> Iterator[tuple[_Check, int, list[str]]]:
+    """For each check the samples looked at and the faults, in the order of the checks."""
     if jobs <= 1:
-        yield from ((look, *_look_at(look)) for look in looks)
+        yield from ((check, *_check_shard(check)) for check in checks)
         return
     # Spawned: what decodes has threads, and they do not survive a fork.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(jobs, context, follow_parent)
-    waiting: deque[tuple[_Look, Future[tuple[int, list[str]]]]] = deque()
+    waiting: deque[tuple[_Check, Future[tuple[int, list[str]]]]] = deque()
 
-    def results(most: int) -> Iterator[tuple[_Look, int, list[str]]]:
+    def results(most: int) -> Iterator[tuple[_Check, int, list[str]]]:
         while len(waiting) > most:
-            look, future = waiting[0]
-            yield (look, *future.result())
+            check, future = waiting[0]
+            yield (check, *future.result())
             waiting.popleft()
 
     try:
-        for look in looks:
-            waiting.append((look, pool.submit(_look_at, look)))
+        for check in checks:
+            waiting.append((check, pool.submit(_check_shard, check)))
             yield from results(2 * jobs)
         yield from results(0)
     except BrokenProcessPool:
-        names = ", ".join(sorted(look.path.name for look, future in waiting if future.exception()))
+        names = ", ".join(sorted(c.path.name for c, future in waiting if future.exception()))
         raise _WorkerDied(
             f"a process died (a crash in a decoder, or out of memory) at one of {names};"
             " they and what follows were not looked at"
@@ -213,24 +213,24 @@ def _look_at_all(looks: Iterable[_Look], jobs: int) -> Iterator[tuple[_Look, int
         pool.shutdown(cancel_futures=True)
 
 
-def _look_at(look: _Look) -> tuple[int, list[str]]:
+def _check_shard(check: _Check) -> tuple[int, list[str]]:
     """How many samples of a shard were looked at, and what is wrong with it."""
-    shard = look.shard
+    shard = check.shard
     if shard is None:
-        return 0, [f"{look.path.name}: in the manifest, not in dataset.json"]
+        return 0, [f"{check.path.name}: in the manifest, not in dataset.json"]
     pieces = None
     if shard["sha256"] is None:
-        pieces = [(row["offset"], row["nbytes"]) for row in look.rows]
+        pieces = [(row["offset"], row["nbytes"]) for row in check.rows]
     try:
-        with local_copy(look.path, pieces) as path:
-            return len(look.rows), _faults(path, shard, look)
+        with local_copy(check.path, pieces) as path:
+            return len(check.rows), _faults(path, shard, check)
     except FileNotFoundError:
-        return 0, [f"{look.path.name}: missing, and {look.stored} samples with it"]
+        return 0, [f"{check.path.name}: missing, and {check.stored} samples with it"]
 
 
-def _faults(path: Path, shard: dict[str, Any], look: _Look) -> list[str]:
+def _faults(path: Path, shard: dict[str, Any], check: _Check) -> list[str]:
     """What is wrong with a shard and with the samples of it that are looked at."""
-    faults = [fault for sample in _sample_faults(path, look.rows, look.record) for fault in sample]
+    faults = [f for sample in _sample_faults(path, check.rows, check.record) for f in sample]
     if len(faults) > MOST_LINES:
         faults[MOST_LINES:] = [f"{path.name}: {len(faults) - MOST_LINES} more faults of samples"]
     return _shard_faults(path, shard) + faults

@@ -22,8 +22,8 @@ from avb.pipeline.corpora.grid import words_of
 from avb.tools.cli import app
 from avb.tools.listen import order, score
 from avb.tools.listen.level import TARGET_DBOV, active_level_dbov, to_level
+from avb.train.evaluate.wav import WavFolder
 from avb.train.evaluate.words.grammar import SLOT_NAMES
-from avb.train.wav import WavFolder
 
 RATE = 16_000
 NAMES = ["bbaf2n", "lwbz9s", "pgia1p", "sriq4a", "brbx7s", "lgwu3p", "pwao5n", "sbij6a", "swaa8n"]

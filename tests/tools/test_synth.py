@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from avb.pipeline.clip.facemesh import NEAR, Detector, FaceMesh
+from avb.pipeline.corpora.grid import words_of
 from avb.tools.synth import face, make, raw, raw_lrw1000, visemes
 
 voice = pytest.importorskip("avb.tools.synth.voice")
@@ -134,7 +135,7 @@ def test_detectors_find_24_of_24_faces_and_see_the_mouth_open() -> None:
         for opening in (0.0, 0.3, 0.6, 1.0):
             picture = face.draw(face.Identity.from_seed(person), opening, tilt=person - 3)
             rgb = np.ascontiguousarray(picture[..., ::-1])
-            marks = mesh.look(rgb)
+            marks = mesh.landmarks(rgb)
             found += bool(marks) and bool(detector.find(rgb))
             points = marks[0]
             drawn.append(opening)
@@ -151,7 +152,7 @@ def test_the_mouth_in_a_decoded_clip_follows_the_drawn_one(lrw: Path) -> None:
     mesh = FaceMesh(follow=False)
     seen = []
     for frame in decode(path)[0]:
-        (marks,) = mesh.look(frame.to_ndarray(format="rgb24"))
+        (marks,) = mesh.landmarks(frame.to_ndarray(format="rgb24"))
         seen.append(marks[14, 1] - marks[13, 1])
     assert clip.opening.max() > 0.6
     assert np.corrcoef(clip.opening, seen)[0, 1] > 0.85
@@ -221,7 +222,7 @@ def test_odd_grid_clips_are_odd(grid: Path) -> None:
     assert not align("no_align").exists()
     assert align("crlf_align").read_bytes().count(b"\r\n") == 8
     assert " sp\n" in align("short_pause").read_text()
-    assert align("other_words").read_text().split()[5] != raw.sentence(odd["other_words"].stem)[0]
+    assert align("other_words").read_text().split()[5] != words_of(odd["other_words"].stem)[0]
     assert len(decode(odd["no_audio"])[1]) == 0 and len(decode(odd["no_audio"])[0]) == 75
     damaged = decode(odd["damaged"])[0]
     assert len(damaged) == 75 and any(frame.is_corrupt for frame in damaged)
@@ -508,7 +509,7 @@ def test_recut_lrw_puts_the_mouth_in_the_fixed_box(grid: Path, tmp_path: Path) -
     for path in clips:
         frames, sound = decode(path)
         assert len(frames) == 29 and len(sound) in (18560, 19456)
-        (marks,) = mesh.look(frames[14].to_ndarray(format="rgb24"))
+        (marks,) = mesh.landmarks(frames[14].to_ndarray(format="rgb24"))
         mouth = marks[[61, 291, 13, 14]].mean(axis=0)
         assert np.abs(mouth - (127, 163)).max() < 6
         text = path.with_suffix(".txt").read_text()

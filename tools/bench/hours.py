@@ -20,7 +20,7 @@ def bench_hours(roots: list[Path], clips: int = 40, datasets: Path | None = None
     milliseconds a shard, whatever the number of cores (tests/scale/ray_driver.py).
     """
     corpora = load_corpora(datasets)
-    found: dict[str, Any] = {}
+    hours: dict[str, Any] = {}
     for root in roots:
         measured = bench_prep(root, clips=clips, datasets=datasets)
         corpus = corpora[measured["corpus"]]
@@ -28,12 +28,12 @@ def bench_hours(roots: list[Path], clips: int = 40, datasets: Path | None = None
         if not total:
             raise UsageError(f"{root}: nobody published how many clips {corpus.title} has")
         rate = measured["clips_per_s"]
-        found[measured["corpus"]] = {
+        hours[measured["corpus"]] = {
             "clips": total,
             "clips_per_s": rate,
             "hours": {cores: round(total / rate / cores / 3600, 2) for cores in CORES},
         }
-    return {"corpora": found}
+    return {"corpora": hours}
 
 
 def lines(record: dict[str, Any]) -> list[str]:

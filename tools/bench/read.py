@@ -65,10 +65,10 @@ def bench_read(
 def _seconds(read: Callable[[], Iterable[Any]], expected: int) -> float:
     """CPU seconds to read everything; both readers hand out dicts or batches of samples."""
     start = time.process_time()
-    found = sum(1 if isinstance(item, dict) else len(item) for item in read())
+    count = sum(1 if isinstance(item, dict) else len(item) for item in read())
     seconds = time.process_time() - start
-    if found != expected:
-        raise RuntimeError(f"a reader handed out {found} clips of {expected}")
+    if count != expected:
+        raise RuntimeError(f"a reader handed out {count} clips of {expected}")
     return seconds
 
 

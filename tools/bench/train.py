@@ -92,13 +92,13 @@ def bench_train(
     }
     everyone = [one for group in groups.values() for one in group]
     race(everyone, feed, steps, rounds)
-    found = {name: summary(group, costs[name], feed, steps) for name, group in groups.items()}
+    summaries = {name: summary(group, costs[name], feed, steps) for name, group in groups.items()}
     record = {
         "task": task, "recipe": recipe, "overrides": overrides or [], "data": data and str(data),
         **circumstances(where, feed), "compile": compile_model, "steps": steps, "rounds": rounds,
         "warmup": warmup, "note": " ".join(remarks(everyone, asked, wanted.batch_size, where)),
     }  # fmt: skip
-    return record | found[own] | ({"decoder": own, "decoders": found} if own else {})
+    return record | summaries[own] | ({"decoder": own, "decoders": summaries} if own else {})
 
 
 # --- What is trained ------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ def gather(
 ) -> list[Contender]:
     """The contenders for one model, `avb` first, each warmed up with a batch that fits."""
     cuda = where.type == "cuda"
-    found = []
+    contenders = []
     for name in ("avb", "eager_fp32", "eager_tf32")[: 3 if cuda else 2]:
         held = torch.cuda.memory_allocated(where) / 2**30 if cuda else 0.0
         if cuda:
@@ -154,8 +154,8 @@ def gather(
             one = as_eager(name, plan, index, where)
         while_it_fits(one, take_steps, feed, warmup)
         one.peak_gib = peak_gib(where) - held
-        found.append(one)
-    return found
+        contenders.append(one)
+    return contenders
 
 
 def race(everyone: list[Contender], feed: Feed, steps: int, rounds: int) -> None:
@@ -201,7 +201,7 @@ def summary(group: list[Contender], cost: Cost, feed: Feed, steps: int) -> dict[
             f"{name}_batch": by_name[name].batch_size if there else None,
         }
 
-    found = {
+    figures = {
         "clips_per_s": round(speed["avb"], 3),
         "data_wait": round(statistics.median(ours.waits), 4) if feed.streams else None,
         "mfu": None if peak is None else round(speed["avb"] * cost.step / peak, 4),
@@ -221,8 +221,8 @@ def summary(group: list[Contender], cost: Cost, feed: Feed, steps: int) -> dict[
         "rounds_clips_per_s": {n: [round(r, 3) for r in o.rates] for n, o in by_name.items()},
     }
     if "eager_tf32" in by_name:
-        found["ratio_tf32"] = round(speed["avb"] / speed["eager_tf32"], 3)
-    return found
+        figures["ratio_tf32"] = round(speed["avb"] / speed["eager_tf32"], 3)
+    return figures
 
 
 def circumstances(where: torch.device, feed: Feed) -> dict[str, Any]:
@@ -243,14 +243,14 @@ def circumstances(where: torch.device, feed: Feed) -> dict[str, Any]:
 
 def remarks(everyone: list[Contender], asked: int, wanted: int, where: torch.device) -> list[str]:
     """What a reader of the figures has to know."""
-    found = []
+    notes = []
     if where.type == "cpu":
-        found.append("On the CPU avb trains in float32 too: only the layout of weights differs.")
+        notes.append("On the CPU avb trains in float32 too: only the layout of weights differs.")
     if asked != wanted:
-        found.append(f"The batch is {asked}; the recipe's is {wanted}.")
+        notes.append(f"The batch is {asked}; the recipe's is {wanted}.")
     for one in everyone:
         if one.batch_size < asked:
             decoder = one.run.recipe.model.get("decoder", "")
             name = f"{one.name} {decoder}".strip()
-            found.append(f"{name}: {asked} clips do not fit, measured with {one.batch_size}.")
-    return found
+            notes.append(f"{name}: {asked} clips do not fit, measured with {one.batch_size}.")
+    return notes

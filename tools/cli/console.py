@@ -77,7 +77,7 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except typer.BadParameter as error:
             more = f" ({error.ctx.command_path} --help)" if error.ctx else ""
-            fail(error.format_message() + more, USAGE)
+            fail(error.format_message().replace("Value error, ", "") + more, USAGE)
         except UsageError as error:
             fail(str(error), USAGE)
         except (RunError, StorageError) as error:

@@ -90,10 +90,10 @@ def checkpoints_in(path: Path) -> list[Path]:
         return [path]
     if (path / "best.pt").exists():
         return [path / "best.pt"]
-    found = sorted(path.glob("*/best.pt"))
-    if not found:
+    checkpoints = sorted(path.glob("*/best.pt"))
+    if not checkpoints:
         raise UsageError(f"{path}: no best.pt here or one folder below; avb train makes one")
-    return found
+    return checkpoints
 
 
 def show_record(record: dict[str, Any]) -> None:
@@ -118,7 +118,7 @@ def table(record: dict[str, Any]) -> list[str]:
     alone: dict[str, float] = {}
     if "models" in record:  # one for each talker
         others = {name: one["metrics"] for name, one in record["models"].items()}
-    elif record["task"] == "l2s":
+    elif "real" in record:  # of other signals, on the same clips
         others = {"ceiling": record["ceiling"], "real": record["real"], **record["floors"]}
     else:
         alone = record["floors"]
@@ -180,7 +180,7 @@ def compare(
 
 def differences(record: dict[str, Any]) -> list[str]:
     """The table: words in percent and points, speech in the units of each metric."""
-    words = record["task"] == "lip"
+    words = "mcnemar" in record
     scale, digits, unit = (100.0, 2, " points") if words else (1.0, 4, "")
     lines = [f"{'':>16} {'A':>9} {'B':>9}  A - B [95 %]"]
     for name, entry in (record["metrics"] | record.get("per_slot", {})).items():

@@ -25,7 +25,7 @@ def infer(
     top: Annotated[int, Option(min=1, help="Words shown.")] = 5,
     out: Annotated[
         Path | None, Option(help="The WAV to write, or a folder.", show_default="VIDEO's name.wav")
-    ] = None,
+    ] = Path("."),
     mux: Annotated[
         Path | None, Option(help="Write the video with the speech, its own sound as second track.")
     ] = None,
@@ -51,8 +51,6 @@ def infer(
     from avb.train.device import choose_device
 
     device = choose_device(device)
-    if task == "l2s":
-        out = out or Path(".")
     targets = {
         "out": film.targets(videos, out, ".wav"),
         "mux": film.targets(videos, mux, ".mp4"),
@@ -66,12 +64,12 @@ def infer(
         raise UsageError(f"--box fixed: {ckpt} was not trained with a fixed box")
     if trained.recipe.model.get("word_boundary"):
         say("note: this model was told where the word lies; here the middle of a window is read")
-    look = film.Look(box, face, face_every, allow_url)
+    framing = film.Framing(box, face, face_every, allow_url)
     records = []
     for number, video in enumerate(videos):
         paths = {name: given[number] for name, given in targets.items() if given}
         try:
-            records.append(film.infer(task, video, trained, look, paths, top))
+            records.append(film.infer(video, trained, framing, paths, top))
             if not as_json:
                 show_film(records[-1])
         except (BadVideo, OSError) as error:

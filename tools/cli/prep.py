@@ -13,38 +13,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import typer
 
 from avb.pipeline.errors import UsageError, one_line
+from avb.tools.cli import prep_options as o
 from avb.tools.cli.console import FAILED, REFUSED, App, Commands, print_json, say
 from avb.tools.cli.options import Json, folder
-from avb.tools.cli.prep_options import (
-    Address,
-    Audio,
-    Box,
-    ClipTimeout,
-    Codec,
-    Crf,
-    CropKinds,
-    Decoder,
-    DryRun,
-    Engine,
-    FaceEvery,
-    KeepAudio,
-    Limit,
-    MaxFailures,
-    MaxSeconds,
-    MelDtype,
-    Name,
-    Out,
-    Overwrite,
-    PrepJobs,
-    Prune,
-    RetryFailed,
-    Root,
-    ShardClips,
-    Share,
-    Speakers,
-    Table,
-    Tracker,
-)
 
 if TYPE_CHECKING:
     from avb.pipeline.build.plan import Plan
@@ -80,34 +51,34 @@ app = App(cls=Corpora, help="Raw video to shards, and an account of every clip."
 def prepare(
     context: typer.Context,
     corpus: str,
-    table: Table,
-    name: Name,
-    root: Root = None,
-    out: Out = "shards",
-    limit: Limit = None,
-    speakers: Speakers = None,
-    part: Share = None,
-    max_seconds: MaxSeconds = None,
-    audio: Audio = None,
-    retry_failed: RetryFailed = False,
-    crop: CropKinds = None,
-    box: Box = None,
-    codec: Codec = "mp4",
-    crf: Crf = None,
-    mel_dtype: MelDtype = "float16",
-    keep_audio: KeepAudio = None,
-    shard_clips: ShardClips = None,
-    decoder: Decoder = "pyav",
-    tracker: Tracker = "litert",
-    face_every: FaceEvery = None,
-    jobs: PrepJobs = None,
-    engine: Engine = "local",
-    address: Address = None,
-    clip_timeout: ClipTimeout = 300.0,
-    max_failures: MaxFailures = None,
-    overwrite: Overwrite = False,
-    prune: Prune = False,
-    dry_run: DryRun = False,
+    table: o.Table,
+    name: o.Name,
+    root: o.Root = None,
+    out: o.Out = "shards",
+    limit: o.Limit = None,
+    speakers: o.Speakers = None,
+    part: o.Share = None,
+    max_seconds: o.MaxSeconds = None,
+    audio: o.Audio = None,
+    retry_failed: o.RetryFailed = False,
+    crop: o.CropKinds = None,
+    box: o.Box = None,
+    codec: o.Codec = "mp4",
+    crf: o.Crf = None,
+    mel_dtype: o.MelDtype = "float16",
+    keep_audio: o.KeepAudio = None,
+    shard_clips: o.ShardClips = None,
+    decoder: o.Decoder = "pyav",
+    tracker: o.Tracker = "litert",
+    face_every: o.FaceEvery = None,
+    jobs: o.PrepJobs = None,
+    engine: o.Engine = "local",
+    address: o.Address = None,
+    clip_timeout: o.ClipTimeout = 300.0,
+    max_failures: o.MaxFailures = None,
+    overwrite: o.Overwrite = False,
+    prune: o.Prune = False,
+    dry_run: o.DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Prepare a corpus; the exit code says whether clips were refused."""
@@ -228,10 +199,10 @@ def parse_part(text: str | None) -> Part | None:
 
     if text is None:
         return None
-    found = re.fullmatch(r"(\d+)/(\d+)", text)
-    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
         raise UsageError(f"--part {text}: I/N with I from 1 to N, such as 3/8")
-    return Part(int(found[1]), int(found[2]))
+    return Part(int(match[1]), int(match[2]))
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from typer import Argument, Option
@@ -13,7 +14,7 @@ which = partial(Option, rich_help_panel="Which clips")
 how = partial(Option, rich_help_panel="What is stored")
 run = partial(Option, rich_help_panel="How it runs")
 
-Table = Annotated[Any, Argument(parser=folder, metavar="FILE", help="The CSV or Parquet.")]
+Table = Annotated[Path, Argument(parser=folder, metavar="FILE", help="The CSV or Parquet.")]
 Name = Annotated[str, which(help="Name of the corpus.")]
 Root = Annotated[
     Any,

@@ -42,8 +42,8 @@ def inspect(
         with listed_tree(root) as here:
             name = recognise(here, corpora)
     with listed_tree(corpus_root(name, corpora[name], root)) as here:
-        found = count(name, corpora[name], here)
-    show(dataclasses.asdict(found), as_json)
+        inspection = count(name, corpora[name], here)
+    show(dataclasses.asdict(inspection), as_json)
 
 
 @app.command()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib.util
 import json
 import logging
 import warnings
@@ -28,6 +27,7 @@ from avb.pipeline.parse import read_json
 from avb.pipeline.shards.dataset import read_dataset
 from avb.pipeline.storage.store import Folder
 from avb.tools.export import model_card
+from avb.train.checks import need
 from avb.train.network import Loaded, load_network
 from avb.train.recipe import Recipe
 from avb.train.tasks.task import Scaling, find_task
@@ -57,7 +57,7 @@ def export(
     """
     if to not in FORMATS:
         raise UsageError(f"--to {to}: one of {', '.join(FORMATS)}")
-    _need(*FORMATS[to])
+    need(*FORMATS[to])
     loaded = load_network(path)
     recipe, scaling, model = loaded.recipe, loaded.scaling, loaded.model
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -81,12 +81,6 @@ def export(
     except OSError as error:
         raise UsageError(f"{out}: cannot be written ({error.strerror})") from None
     return config
-
-
-def _need(*modules: str) -> None:
-    absent = [name for name in modules if importlib.util.find_spec(name) is None]
-    if absent:
-        raise UsageError(f"{' and '.join(absent)} not installed: pip install {' '.join(absent)}")
 
 
 def _there(out: Path, kind: str) -> bool:
@@ -245,7 +239,7 @@ def _difference(graph: nn.Module, blob: bytes, given: dict[str, Tensor]) -> floa
     import onnxruntime
 
     session = onnxruntime.InferenceSession(blob, providers=["CPUExecutionProvider"])
-    (found,) = session.run(None, {name: value.numpy() for name, value in given.items()})
+    (output,) = session.run(None, {name: value.numpy() for name, value in given.items()})
     with torch.no_grad():
         wanted = graph(*given.values())
-    return float((torch.from_numpy(found) - wanted).abs().max())
+    return float((torch.from_numpy(output) - wanted).abs().max())

@@ -58,20 +58,20 @@ def card(config: dict[str, Any], records: list[dict[str, Any]]) -> str:
 
 def unknown(config: dict[str, Any], records: list[dict[str, Any]]) -> list[str]:
     """What a reader may look for and this export cannot say."""
-    data, found = config["data"], []
+    data, gaps = config["data"], []
     if not records:
-        found.append("How well it does: no record of `avb eval` was given (`--record FILE`).")
+        gaps.append("How well it does: no record of `avb eval` was given (`--record FILE`).")
     if data.get("licence") is None:
-        found.append("The licence of the data: the corpus has no entry in datasets.yaml.")
+        gaps.append("The licence of the data: the corpus has no entry in datasets.yaml.")
     elif "datasets.yaml" in config["mel_and_licence_from"]:
-        found.append("Whether the shards' own mel and licence are those above (`--data SHARDS`).")
+        gaps.append("Whether the shards' own mel and licence are those above (`--data SHARDS`).")
     if "counts" not in data:
-        found.append("How many clips it was trained on.")
+        gaps.append("How many clips it was trained on.")
     if data.get("split") and not data.get("speakers") and not find_task(config["task"]).classifies:
-        found.append("Which talkers were in the shards, beyond what the split says.")
-    found.append("Age, sex, origin and language background of the talkers; avb does not record it.")
-    found.append("Whether the licence of the data lets these weights be passed on: ask its owner.")
-    return found
+        gaps.append("Which talkers were in the shards, beyond what the split says.")
+    gaps.append("Age, sex, origin and language background of the talkers; avb does not record it.")
+    gaps.append("Whether the licence of the data lets these weights be passed on: ask its owner.")
+    return gaps
 
 
 def _files(config: dict[str, Any]) -> str:
@@ -120,19 +120,19 @@ def _measured(record: dict[str, Any]) -> str:
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    found: dict[str, str] = {}
+    rows: dict[str, str] = {}
     for name, value in values.items():
         if not isinstance(value, dict):
             told = isinstance(value, str)  # why there is none
-            found[prefix + name] = "-" if value is None else value if told else f"{value:.4f}"
+            rows[prefix + name] = "-" if value is None else value if told else f"{value:.4f}"
         elif "value" not in value:
-            found |= _flat(value, f"{prefix}{name}.")
+            rows |= _flat(value, f"{prefix}{name}.")
         elif value["value"] is None:
-            found[prefix + name] = f"- ({value.get('reason', 'could not be scored')})"
+            rows[prefix + name] = f"- ({value.get('reason', 'could not be scored')})"
         else:
             low, high = value["low"], value["high"]
-            found[prefix + name] = f"{value['value']:.4f} [{low:.4f}, {high:.4f}]"
-    return found
+            rows[prefix + name] = f"{value['value']:.4f} [{low:.4f}, {high:.4f}]"
+    return rows
 
 
 def _table(rows: dict[str, Any], left: str = "", right: str = "") -> str:

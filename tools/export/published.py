@@ -89,19 +89,19 @@ def read_words(labels: Path | None, data: Folder | None) -> tuple[list[str], Fol
         except (OSError, ValueError) as error:
             raise UsageError(f"--labels {labels}: cannot be read ({error})") from None
         where: Folder = labels
-        found = sorted(words)
+        in_order = sorted(words)
     elif data is not None and labels is None:
         from avb.train.data import open_shards
 
-        found, where = open_shards(data)[0].labels, data
+        in_order, where = open_shards(data)[0].labels, data
     else:
         raise UsageError(
             "the file does not name its words: give the shards (--data shards/lrw), or a list of"
             " LRW's 500 words (--labels FILE), one of both"
         )
-    if found != sorted(set(found)):
+    if in_order != sorted(set(in_order)):
         raise UsageError(f"{where}: words must be different and, in shards, in sorted order")
-    return found, where
+    return in_order, where
 
 
 def scaling(classes: int) -> dict[str, Any]:

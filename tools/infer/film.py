@@ -18,7 +18,7 @@ STAGES = ("decode", "track", "crop", "network", "vocoder")
 
 
 @dataclass(frozen=True)
-class Look:
+class Framing:
     """How the mouth is found: the box, which face, every how many pictures."""
 
     box: str
@@ -49,16 +49,16 @@ def targets(videos: list[str], given: Path | None, suffix: str) -> list[Path]:
 
 
 def infer(
-    task: str, video: str, trained: Trained, look: Look, paths: dict[str, Path], top: int = 5
+    video: str, trained: Trained, framing: Framing, paths: dict[str, Path], top: int = 5
 ) -> dict[str, Any]:
     """The record of one film; `paths` are files to write, `out`, `mux` and `track`."""
     clock = Clock()
-    film = probe(video, look.allow_url)
-    cutter = crops.Cutter(film, trained, look.box, look.face_every, look.face, clock)
+    film = probe(video, framing.allow_url)
+    cutter = crops.Cutter(film, trained, framing.box, framing.face_every, framing.face, clock)
     for path in paths.values():
         path.parent.mkdir(parents=True, exist_ok=True)
     made: dict[str, Any] = {}
-    if task == "lip":
+    if trained.task.classifies:
         readings = list(lip.read_words(cutter.pieces(), trained, clock))
         mean = lip.overall(readings)
         made["words"] = mean.ranked(trained.labels, top) if mean else []

@@ -72,20 +72,20 @@ def _read(
     batch: list[Window], trained: Trained, clock: Clock, addresses: Addresses | None
 ) -> Iterator[Reading]:
     there = [window for window in batch if window.seen.mean() >= 0.5]
-    found: dict[int, np.ndarray] = {}
+    probabilities: dict[int, np.ndarray] = {}
     if there:
         with clock("network"):
             stored = np.stack([_whole(window.crops) for window in there])
-            output = _look(torch.from_numpy(stored).to(trained.device), trained)
+            output = _forward(torch.from_numpy(stored).to(trained.device), trained)
             rows = finite(output.logits.float().softmax(1)).cpu().numpy()
             if addresses is not None and output.bridge.source_addressing is not None:
                 for window, weights in zip(there, output.bridge.source_addressing, strict=True):
                     first = _lack(window.crops) // 2
                     addresses.add(window.start, weights[first : first + len(window.crops)])
-        found = {window.start: row for window, row in zip(there, rows, strict=True)}
+        probabilities = {window.start: row for window, row in zip(there, rows, strict=True)}
     for window in batch:
         stop = window.start + len(window.crops)
-        yield Reading(window.start, stop, found.get(window.start))
+        yield Reading(window.start, stop, probabilities.get(window.start))
 
 
 def _whole(crops: np.ndarray) -> np.ndarray:
@@ -101,7 +101,7 @@ def _lack(crops: np.ndarray) -> int:
 
 
 @torch.no_grad()
-def _look(stored_BTHW: torch.Tensor, trained: Trained) -> LipOutput:
+def _forward(stored_BTHW: torch.Tensor, trained: Trained) -> LipOutput:
     video = trained.network_video(stored_BTHW)
     boundary = None
     if trained.recipe.model.get("word_boundary"):

@@ -23,8 +23,8 @@ from avb.tools.listen.order import rating_order
 from avb.train.checks import make_folder
 from avb.train.evaluate.metrics.bounds import fit_length, speech_shaped_noise
 from avb.train.evaluate.metrics.speech import RATE, Sound
+from avb.train.evaluate.wav import wav_bytes
 from avb.train.evaluate.words.grammar import SLOT_NAMES, SLOT_WORDS
-from avb.train.wav import wav_bytes
 
 #: What every test has beside the systems it is about.
 REAL, CEILING, FLOOR = "real", "griffin_lim", "floor"
@@ -44,20 +44,20 @@ class System:
 
 def parse(texts: Sequence[str]) -> list[System]:
     """Systems from `name=FOLDER`, or a folder that is called as the system."""
-    found = []
+    systems = []
     for text in texts:
         name, sign, folder = text.partition("=")
         path = Path(folder if sign else text)
-        found.append(System(name if sign else path.resolve().name, path))
+        systems.append(System(name if sign else path.resolve().name, path))
         if not path.is_dir():
             raise UsageError(f"{path}: no such folder (avb eval l2s --save-wavs makes one)")
-    names = [one.name for one in found]
+    names = [one.name for one in systems]
     for name in names:
         if not name or name in (REAL, CEILING, FLOOR) or names.count(name) > 1:
             raise UsageError(f"system {name!r}: give each its own name, name=FOLDER")
-    if not found:
+    if not systems:
         raise UsageError("no system to listen to; give name=FOLDER")
-    return found
+    return systems
 
 
 def build(systems: Sequence[System], out: Path, clips: int = CLIPS, seed: int = 0) -> Path:

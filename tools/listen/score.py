@@ -132,7 +132,7 @@ def exclude(rows: Sequence[Row], key: dict[str, Any]) -> list[str]:
     order, again = key["orders"][int(rows[0]["seed"])]
     if len(rows) < len(order) + len(again):
         return [f"not finished: {len(rows)} of {len(order) + len(again)} clips"]
-    found = []
+    reasons = []
     tested = [row for row in rows if row["kind"] == "test"]
     for scale in SCALES:
         real, floor = (
@@ -140,7 +140,7 @@ def exclude(rows: Sequence[Row], key: dict[str, Any]) -> list[str]:
             for name in (REAL, FLOOR)
         )
         if floor > real:
-            found.append(f"{scale} of the floor {floor:.2f}, above real speech {real:.2f}")
+            reasons.append(f"{scale} of the floor {floor:.2f}, above real speech {real:.2f}")
     before = {row["clip"]: row for row in tested}
     off = [
         any(abs(int(row[scale]) - int(before[row["clip"]][scale])) > 1 for scale in SCALES)
@@ -148,8 +148,8 @@ def exclude(rows: Sequence[Row], key: dict[str, Any]) -> list[str]:
         if row["kind"] == "repeat"
     ]
     if sum(off) > _TOLERATED:
-        found.append(f"{sum(off)} of {len(off)} repeats more than a point off")
-    return found
+        reasons.append(f"{sum(off)} of {len(off)} repeats more than a point off")
+    return reasons
 
 
 def _facts(rows: Sequence[Row]) -> dict[str, Any]:
@@ -195,32 +195,32 @@ def _figure(table: Floats, draws: Floats) -> dict[str, Any]:
 
 def _first_hearing(sessions: Sequence[Sequence[Row]], key: dict[str, Any]) -> dict[str, Any]:
     """Word error by system where the rater met the sentence for the first time; None: never."""
-    found: dict[str, list[float]] = {name: [] for name in key["systems"]}
+    errors: dict[str, list[float]] = {name: [] for name in key["systems"]}
     for rows in sessions:
         met: set[str] = set()
         for row in rows:
             clip = key["clips"][row["clip"]]
             if clip["key"] not in met:
-                found[clip["system"]].append(_wrong(row, key))
+                errors[clip["system"]].append(_wrong(row, key))
             met.add(clip["key"])
-    return {name: float(np.mean(all_)) if all_ else None for name, all_ in found.items()}
+    return {name: float(np.mean(all_)) if all_ else None for name, all_ in errors.items()}
 
 
 def _pairs(measure: str, key: dict[str, Any], table: Floats, draws: Floats) -> list[dict[str, Any]]:
     """Each pair of systems: difference, interval, two-sided p, and p by Holm over the pairs."""
-    found = []
+    differences = []
     for i, j in itertools.combinations(range(len(key["systems"])), 2):
         gap = draws[:, i] - draws[:, j]
         # One more, so that no p is 0: so many draws cannot show less.
         tail = min(int((gap <= 0).sum()), int((gap >= 0).sum())) + 1
-        found.append(
+        differences.append(
             {"a": key["systems"][i], "b": key["systems"][j], "measure": measure}
             | percentiles(float((table[i] - table[j]).mean()), gap)
             | {"p": min(1.0, 2 * tail / (len(gap) + 1))}
         )
-    for pair, adjusted in zip(found, holm([pair["p"] for pair in found]), strict=True):
+    for pair, adjusted in zip(differences, holm([pair["p"] for pair in differences]), strict=True):
         pair["p_holm"] = adjusted
-    return found
+    return differences
 
 
 def holm(values: Sequence[float]) -> list[float]:

@@ -92,14 +92,14 @@ class Examples:
             f"{index.key(row)}#{place}" if recipe.unit == "word" else index.key(row)
             for row, place in zip(rows, places, strict=False)
         ]
-        found = self._read(rows) if self._evaluation.task.classifies else self._spoken(rows)
-        by_key = {clip.key: clip for clip in found}
+        clips = self._read(rows) if self._evaluation.task.classifies else self._spoken(rows)
+        by_key = {clip.key: clip for clip in clips}
         return [by_key[key] for key in wanted]
 
     @torch.no_grad()
     def _read(self, rows: Ints) -> list[Clip]:
         """All samples of these rows; of a lip reader, with what it read."""
-        found: list[Clip] = []
+        clips: list[Clip] = []
         model: Any = self._evaluation.model
         for batch, inputs in self._of(rows).batches():
             said = [""] * len(batch)
@@ -111,8 +111,8 @@ class Examples:
             if model.memory.slots:
                 batched = addressing.addresses(model, inputs)
                 sides = {name: side.cpu().numpy() for name, side in batched.items()}
-            found += [self._clip(batch, i, said[i], sides) for i in range(len(batch))]
-        return found
+            clips += [self._clip(batch, i, said[i], sides) for i in range(len(batch))]
+        return clips
 
     def _clip(self, batch: Batch, i: int, said: str, sides: dict[str, Array]) -> Clip:
         """One sample of a batch."""
@@ -180,14 +180,14 @@ class Examples:
             raise ValueError("a model with 0 slots recalls nothing")
         index, unit = self._evaluation.index, self._evaluation.recipe.unit
         rows = addressing.choose(index, unit, self._evaluation.rows, _FEATURE_CLIPS)
-        found = addressing.collect(self._of(rows), {"": model})
-        if found is None:
+        collected = addressing.collect(self._of(rows), {"": model})
+        if collected is None:
             raise ValueError("no word of these clips has its times")
-        total = len(found.clip_of_frame)
+        total = len(collected.clip_of_frame)
         rng = np.random.default_rng(seed)
         picked = np.sort(rng.choice(total, min(total, _POINTS), replace=False))
         kinds = ("source_features", "target_features", "recalled")
-        return Features(*(found.frames[kind][picked] for kind in kinds))
+        return Features(*(collected.frames[kind][picked] for kind in kinds))
 
 
 def open_examples(

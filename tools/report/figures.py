@@ -13,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avb.tools.report.runs import Run
-from avb.tools.report.style import COLOURS, HEAT, INK, WIDTH, need, new, quiet
+from avb.tools.report.style import COLOURS, HEAT, INK, WIDTH, new, quiet
 from avb.tools.report.tables import NULLS, SIDES, interval
+from avb.train.checks import need
+from avb.train.tasks.task import find_task
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,27 +39,25 @@ _PRINCIPAL, _PERPLEXITY = 50, 30
 
 def curves(runs: Sequence[Run]) -> Figure:
     """Loss terms and validation over the steps, of runs of one task."""
-    lip = runs[0].task == "lip"
-    task = "cross entropy (nats)" if lip else "mel L1, both outputs"
-    score = "accuracy" if lip else "minus mel L1"
+    task = find_task(runs[0].task)
     panels = {
-        "recalled": ("task loss, recalled audio", task),
-        "real": ("task loss, real audio", task),
-        "val_score": ("validation", score),
+        "recalled": ("task loss, recalled audio", task.loss),
+        "real": ("task loss, real audio", task.loss),
+        "val_score": ("validation", task.score_name),
         "saving": ("saving loss", "squared distance"),
         "bridging": ("bridging loss", "KL (nats)"),
         "lr": ("learning rate", "rate"),
     }
     figure, axes = new(4.4, nrows=2, ncols=3, sharex=True)
     for place, (name, (title, unit)) in zip(axes.flat, panels.items(), strict=True):
-        found = 0
+        points = 0
         for number, run in enumerate(runs):
             steps, values = run.series(name)
-            found += len(steps)
+            points += len(steps)
             _curve(place, steps, values, COLOURS[number % len(COLOURS)], name)
         place.set(title=title, ylabel=unit)
         place.locator_params(axis="x", nbins=4)
-        if not found:
+        if not points:
             place.text(0.5, 0.5, "none", ha="center", transform=place.transAxes, color=INK)
             place.set(yticks=[])
     for place in axes[1]:
@@ -89,18 +89,16 @@ def heard(record: dict[str, Any]) -> list[tuple[str, str, int]]:
     Of speech, the words that a judge heard in the model's sound, the trained one if there is one;
     sentences of another length than was spoken are left out.
     """
-    found = []
+    words_at = []
     for clip in record["clips"]:
-        if record["task"] == "lip":
+        if "label" in clip and "said" in clip:
             place = clip["key"].partition("#")[2]
-            if "label" in clip and "said" in clip:
-                found.append((clip["label"], clip["said"], int(place or 0)))
-            continue
-        words = clip.get("heard_judge") or clip.get("heard") or []
-        if len(words) == len(clip["words"]):
-            pairs = zip(clip["words"], words, strict=True)
-            found += [(said, word, place) for place, (said, word) in enumerate(pairs)]
-    return found
+            words_at.append((clip["label"], clip["said"], int(place or 0)))
+        words, said = clip.get("heard_judge") or clip.get("heard") or [], clip.get("words", [])
+        if len(words) == len(said):
+            pairs = zip(said, words, strict=True)
+            words_at += [(one, word, place) for place, (one, word) in enumerate(pairs)]
+    return words_at
 
 
 def confusion(record: dict[str, Any]) -> Figure:
@@ -307,8 +305,8 @@ def tsne(features: Features, probes: dict[str, Any] | None) -> Figure:
                 *part.T, s=9, color=COLOURS[number], marker="os"[number], alpha=0.6,
                 linewidths=0, label=title,
             )  # fmt: skip
-        found = (probes or {}).get(name)
-        place.set_title(f"linear probe (%): {interval('top1', found)}" if found else " ")
+        accuracy = (probes or {}).get(name)
+        place.set_title(f"linear probe (%): {interval('top1', accuracy)}" if accuracy else " ")
         place.legend(loc="upper center", bbox_to_anchor=(0.5, 0), ncols=2)
         place.set_aspect("equal", "datalim")
         quiet(place)

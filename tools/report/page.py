@@ -16,7 +16,7 @@ from avb.tools.report import figures, published, tables
 from avb.tools.report.runs import Result, Run
 from avb.tools.report.style import drawing, svg
 from avb.tools.report.tables import Table
-from avb.train.wav import wav_bytes
+from avb.train.evaluate.wav import wav_bytes
 
 log = logging.getLogger(__name__)
 TEMPLATE = Path(__file__).with_name("page.html")
@@ -168,14 +168,14 @@ def _words(task: str, runs: Sequence[Run]) -> Section:
 def _memory(runs: Sequence[Run]) -> Section:
     section = Section("The memory: what its addresses mean")
     for result in _results(runs):
-        found = result.record.get("addressing") or {"reason": "the record has no such part"}
-        if "source" not in found:
-            section.blocks.append(Text(f"{result.title}: left out, {found['reason']}."))
+        addressing = result.record.get("addressing") or {"reason": "the record has no such part"}
+        if "source" not in addressing:
+            section.blocks.append(Text(f"{result.title}: left out, {addressing['reason']}."))
             continue
         section.draw(
             figures.similarity,
             f"{result.title}: addresses of the same word and of others, beside null models",
-            found,
+            addressing,
         )
         section.blocks.append(Text(tables.verdict(result)))
         first, *rest = tables.addressing_tables(result)
@@ -229,7 +229,7 @@ def _seen(run: Run, examples: Any, clips: int) -> Section:
             players = [(title, data_uri(clip.sounds[name])) for name, title in SOUNDS.items()]
             section.blocks.append(Sounds(players))
     if run.slots:
-        found = (run.results[0].record if run.results else {}).get("addressing") or {}
+        addressing = (run.results[0].record if run.results else {}).get("addressing") or {}
         caption = (
             "t-SNE of frames inside words: a picture; the number is the probe's accuracy, 50 %"
             " where the two cannot be told apart"
@@ -239,7 +239,7 @@ def _seen(run: Run, examples: Any, clips: int) -> Section:
         except ValueError as reason:
             section.blocks.append(Text(f"Map of features: left out, {reason}."))
             return section
-        section.draw(figures.tsne, caption, features, found.get("probes"))
+        section.draw(figures.tsne, caption, features, addressing.get("probes"))
         widths = features.visual.shape[1], features.real.shape[1]
         if widths[0] != widths[1]:
             text = "Visual features have {} numbers and audio features {}: no map holds both."

@@ -56,26 +56,26 @@ def reasons(record: dict[str, Any], corpus: str, row: Row) -> list[str]:
 def own_reasons(record: dict[str, Any]) -> list[str]:
     """Why the record must not be ranked against any row."""
     flags = record["flags"]
-    found = []
+    reasons = []
     if flags.get("unit") == "word":
-        found.append("words cut from sentences")
+        reasons.append("words cut from sentences")
     if flags.get("part") != "test":
-        found.append(f"part {flags.get('part')}")
+        reasons.append(f"part {flags.get('part')}")
     if flags.get("limit") is not None:
-        found.append(f"only {flags['limit']} clips of the part")
+        reasons.append(f"only {flags['limit']} clips of the part")
     if flags.get("speakers"):
-        found.append(f"only talkers {', '.join(flags['speakers'])}")
-    return found
+        reasons.append(f"only talkers {', '.join(flags['speakers'])}")
+    return reasons
 
 
 def row_reasons(record: dict[str, Any], corpus: str, row: Row) -> list[str]:
     """What differs between the record and this row."""
     flags = record["flags"]
-    found = []
+    reasons = []
     if row.corpus != corpus:
-        found.append(f"other corpus: {row.corpus}")
+        reasons.append(f"other corpus: {row.corpus}")
     elif flags.get("split") not in row.splits:
-        found.append(f"other split than {', '.join(row.splits)}")
+        reasons.append(f"other split than {', '.join(row.splits)}")
     if bool(flags.get("boundary")) != row.boundary:  # of words alone
-        found.append("with word boundary" if row.boundary else "without word boundary")
-    return found + row.differs
+        reasons.append("with word boundary" if row.boundary else "without word boundary")
+    return reasons + row.differs

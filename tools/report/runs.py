@@ -90,14 +90,14 @@ class Run:
         """Settings that differ from their defaults: dotted name, value, default."""
         usual = Recipe(self.task).as_dict()  # type: ignore[arg-type]
         usual["model"] = model_defaults(self.task)
-        found = []
+        settings = []
         for name, value in self.recipe.items():
             if isinstance(value, dict):
                 known = usual.get(name, {})
-                found += [(f"{name}.{k}", v, known.get(k)) for k, v in value.items()]
+                settings += [(f"{name}.{k}", v, known.get(k)) for k, v in value.items()]
             else:
-                found.append((name, value, usual.get(name)))
-        return [[name, str(value), str(default)] for name, value, default in found
+                settings.append((name, value, usual.get(name)))
+        return [[name, str(value), str(default)] for name, value, default in settings
                 if value != default]  # fmt: skip
 
 
@@ -141,20 +141,20 @@ def load_run(folder: Path, name: str | None = None) -> Run:
 
 def _read_log(path: Path) -> list[dict[str, Any]]:
     """Lines of the log; the last may have been cut by a kill."""
-    found = []
+    lines = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         try:
             entry = parse_json(line)
         except ValueError:
             continue
         if isinstance(entry, dict) and is_number(entry.get("step")):
-            found.append({k: v for k, v in entry.items() if v is None or is_number(v)})
-    return found
+            lines.append({k: v for k, v in entry.items() if v is None or is_number(v)})
+    return lines
 
 
 def _results(run: Run) -> list[Result]:
     """Every JSON file of the folder that is a record of `avb eval`."""
-    found = []
+    results = []
     for path in sorted(run.folder.glob("*.json")):
         try:
             record = read_json(path)
@@ -164,8 +164,8 @@ def _results(run: Run) -> list[Result]:
         if is_record(record):
             check_record(record, path)
             _check_own(run, path, record)
-            found.append(Result(path, f"{run.name}, {path.stem}", record))
-    return sorted(found, key=lambda result: result.record["flags"].get("part") != "test")
+            results.append(Result(path, f"{run.name}, {path.stem}", record))
+    return sorted(results, key=lambda result: result.record["flags"].get("part") != "test")
 
 
 @cache

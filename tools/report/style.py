@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from avb.pipeline.errors import UsageError
+from avb.train.checks import need
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 COLOURS = ("#2B83BA", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 INK = "#1c1e21"
 HEAT = "cividis"  # made to look the same with and without red-green vision
-PACKAGES = {"sklearn": "scikit-learn"}  # modules that are called otherwise on the index
 WIDTH = 7.6  # inches, all figures
 
 RC: dict[Any, Any] = {
@@ -45,18 +43,6 @@ RC: dict[Any, Any] = {
         ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK
     ),
 }  # fmt: skip
-
-
-def need(*modules: str) -> None:
-    """See that the modules of the extra `report` are there.
-
-    Raises:
-        UsageError: one is missing; it says how to install it.
-    """
-    absent = [name for name in modules if importlib.util.find_spec(name) is None]
-    if absent:
-        packages = " ".join(PACKAGES.get(name, name) for name in absent)
-        raise UsageError(f"{' and '.join(absent)} not installed: pip install {packages}")
 
 
 @contextmanager

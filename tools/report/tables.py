@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from avb.tools.report import published
 from avb.tools.report.runs import Result, Run
+from avb.train.tasks.task import find_task
 
 NULLS = {
     "trained": "trained",
@@ -119,24 +120,24 @@ def facts_table(runs: Sequence[Run]) -> Table:
 
 def signals(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Everything that was measured on the clips of a record: {signal: {metric: entry}}."""
-    found = {"model": record["metrics"]}
-    if record["task"] == "lip":
+    by_signal = {"model": record["metrics"]}
+    if find_task(record["task"]).classifies:
         audio = (record.get("ceiling") or {}).get("top1_audio")
-        found |= {"ceiling: real audio in place of recalled": {"top1": audio}} if audio else {}
+        by_signal |= {"ceiling: real audio in place of recalled": {"top1": audio}} if audio else {}
         floors = {name: {"top1": value} for name, value in (record.get("floors") or {}).items()}
     else:
-        found |= {"ceiling: Griffin-Lim of the true mel": record.get("ceiling") or {}}
-        found |= {"real audio": record.get("real") or {}}
+        by_signal |= {"ceiling: Griffin-Lim of the true mel": record.get("ceiling") or {}}
+        by_signal |= {"real audio": record.get("real") or {}}
         floors = record.get("floors") or {}
-    return found | {f"floor: {name.replace('_', ' ')}": v for name, v in floors.items()}
+    return by_signal | {f"floor: {name.replace('_', ' ')}": v for name, v in floors.items()}
 
 
 def metrics_table(result: Result) -> Table:
     """Each figure of the model with its interval, beside ceiling and floors on the same clips."""
-    found = signals(result.record)
-    names = list(dict.fromkeys(name for values in found.values() for name in values))
+    by_signal = signals(result.record)
+    names = list(dict.fromkeys(name for values in by_signal.values() for name in values))
     rows = [
-        [titled(name), *(_cell(name, v, signal != "model") for signal, v in found.items())]
+        [titled(name), *(_cell(name, v, signal != "model") for signal, v in by_signal.items())]
         for name in names
     ]
     flags = result.record["flags"]
@@ -144,7 +145,7 @@ def metrics_table(result: Result) -> Table:
         f"{result.title}: {flags['n']} samples of {flags.get('part')}, split"
         f" {flags.get('split')}, step {flags.get('step')}; 95 % intervals in brackets"
     )
-    return Table(caption, ["", *found], rows)
+    return Table(caption, ["", *by_signal], rows)
 
 
 def _cell(name: str, values: dict[str, Any], short: bool) -> str:
@@ -173,7 +174,7 @@ def _plain(value: Any) -> str:
 def slots_table(result: Result) -> Table | None:
     """Words by their place in the sentence: right (words), or wrong by each judge (speech)."""
     per_slot = result.record.get("per_slot") or {}
-    if result.record["task"] == "lip":
+    if find_task(result.record["task"]).classifies:
         columns, name = {"top-1 (%)": per_slot} if per_slot else {}, "top1"
     else:
         columns, name = (
@@ -231,31 +232,34 @@ def published_table(results: Sequence[Result], corpus: str) -> tuple[Table, bool
 
 def addressing_tables(result: Result) -> list[Table]:
     """Similarity of addresses beside the null models, agreement of the sides, use, probes."""
-    found = result.record["addressing"]
+    addressing = result.record["addressing"]
     names = ("same", "other", "within", "auc", "within_slot_auc")
     titles = ("same word", "other word", "other, same place", "AUC", "AUC at the same place")
     rows = []
     for side, title in SIDES.items():
-        for null, measured in {"trained": found[side], **found[side]["nulls"]}.items():
-            ahead = found[side]["ahead_of"].get(null)
+        for null, measured in {"trained": addressing[side], **addressing[side]["nulls"]}.items():
+            ahead = addressing[side]["ahead_of"].get(null)
             cells = [interval("stoi", measured[name]) for name in names]
             lead = "" if ahead is None else interval("stoi", ahead, sign=True)
             rows.append([f"{title}: {NULLS.get(null, null)}", *cells, lead])
-    flags = found["flags"]
+    flags = addressing["flags"]
     caption = (
         f"{result.title}: mean cosine of the addresses of two words, {flags['segments']} words of"
         f" {flags['clips']} clips, pairs {flags['pairs']}"
     )
     similar = Table(caption, ["", *titles, "trained is ahead by"], rows)
     usage = [
-        [title, *(_plain_number(found["usage"][side][key]) for key in found["usage"][side])]
+        [
+            title,
+            *(_plain_number(addressing["usage"][side][key]) for key in addressing["usage"][side]),
+        ]
         for side, title in SIDES.items()
     ]
-    header = [key.replace("_", " ") for key in found["usage"]["source"]]
+    header = [key.replace("_", " ") for key in addressing["usage"]["source"]]
     return [
         similar,
         Table(f"{result.title}: how the two sides agree, and what a line can tell",
-              ["", "value", "chance"], _agreement(found)),
+              ["", "value", "chance"], _agreement(addressing)),
         Table(f"{result.title}: use of the slots", ["", *header], usage),
     ]  # fmt: skip
 
@@ -264,8 +268,8 @@ def _plain_number(value: float) -> str:
     return str(value) if isinstance(value, int) else f"{value:.3f}"
 
 
-def _agreement(found: dict[str, Any]) -> list[list[str]]:
-    agreement, probes = found["agreement"], found["probes"]
+def _agreement(addressing: dict[str, Any]) -> list[list[str]]:
+    agreement, probes = addressing["agreement"], addressing["probes"]
     chance = probes["chance"]
     probe, retrieval = number("top1", chance["probe"]), number("top1", chance["retrieval"])
     return [

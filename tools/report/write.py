@@ -11,7 +11,8 @@ from avb.pipeline.errors import UsageError
 from avb.pipeline.files import open_atomic, write_atomic
 from avb.pipeline.storage.store import Folder
 from avb.tools.report.runs import Run, load_run, load_runs
-from avb.tools.report.style import drawing, need
+from avb.tools.report.style import drawing
+from avb.train.checks import make_folder, need
 
 SUFFIXES = (".png", ".pdf")
 log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ def report(
     runs = load_runs(folders)
     examples = {run.name: _open(run, data, device, datasets) for run in runs} if data else {}
     text = page.render(runs, page.build(runs, examples, clips))
-    _make_folder(out.parent)
+    make_folder(out.parent)
     try:
         write_atomic(out, text.encode())
     except OSError as error:
@@ -55,12 +56,10 @@ def plot(
         raise UsageError(f"{out}: give a name that ends in {' or '.join(SUFFIXES)}")
     need("matplotlib", *(["sklearn"] if figure == "tsne" else []))
     run = load_run(folder)
-    _make_folder(out.parent)
+    make_folder(out.parent)
     try:
         with drawing():
-            drawn = _draw(
-                run, figure, lambda: _need_examples(run, figure, data, device, datasets), clip
-            )
+            drawn = _draw(run, figure, lambda: _open(run, data, device, datasets, figure), clip)
             with open_atomic(out) as file:
                 drawn.savefig(file, format=out.suffix[1:].lower(), dpi=200)
     except ValueError as reason:
@@ -81,10 +80,10 @@ def _draw(run: Run, figure: str, examples: Callable[[], Any], clip: int) -> Any:
     if figure == "confusion":
         return figures.confusion(_record(run))
     if figure == "similarity":
-        found = _record(run).get("addressing") or {"reason": "the record has no such part"}
-        if "source" not in found:
-            raise ValueError(found["reason"])
-        return figures.similarity(found)
+        addressing = _record(run).get("addressing") or {"reason": "the record has no such part"}
+        if "source" not in addressing:
+            raise ValueError(addressing["reason"])
+        return figures.similarity(addressing)
     if figure == "tsne":
         return figures.tsne(examples().features(), probes)
     clips = examples().clips(clip)
@@ -99,22 +98,12 @@ def _record(run: Run) -> dict[str, Any]:
     return run.results[0].record
 
 
-def _need_examples(
-    run: Run, figure: str, data: Folder | None, device: str | None, datasets: Path | None
+def _open(
+    run: Run, data: Folder | None, device: str | None, datasets: Path | None, figure: str = ""
 ) -> Any:
-    if data is None:
-        raise UsageError(f"--figure {figure} runs the network on clips: give --data SHARDS")
-    return _open(run, data, device, datasets)
-
-
-def _open(run: Run, data: Folder, device: str | None, datasets: Path | None) -> Any:
     from avb.tools.report.examples import open_examples
     from avb.train.device import choose_device
 
+    if data is None:
+        raise UsageError(f"--figure {figure} runs the network on clips: give --data SHARDS")
     return open_examples(run, data, choose_device(device), datasets)
-
-
-def _make_folder(folder: Path) -> None:
-    from avb.train.checks import make_folder
-
-    make_folder(folder)

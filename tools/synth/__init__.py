@@ -11,14 +11,10 @@ import csv
 import shutil
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tqdm import tqdm
-
-if TYPE_CHECKING:
-    from avb.tools.synth import raw_lrw1000
 
 # Whole runs of these take seconds on one core.
 DEFAULT_CLIPS = {"lrw": 60, "lrw1000": 36, "grid": 48}
@@ -48,7 +44,8 @@ def make(
         seed: other seeds give other people, sentences and voices.
         layout: of LRW-1000, `A` (LRW1000_Public) or `B` (CAS-VSR-W1k).
     """
-    from avb.tools.synth import raw_lrw1000
+    from avb.tools.synth import odd as odd_cases
+    from avb.tools.synth import raw, raw_lrw1000, recut
 
     if corpus not in DEFAULT_CLIPS:
         raise ValueError(f"corpus {corpus!r}: expected one of {sorted(DEFAULT_CLIPS)}")
@@ -62,73 +59,35 @@ def make(
     _claim(folder)
 
     rows: list[raw_lrw1000.Row] = []
-    if from_grid is None:
-        written, listed = _draw(corpus, folder, tree, wanted, odd, seed, rows)
+    if from_grid is not None:
+        root = Path(from_grid)
+        if corpus == "lrw":
+            names = recut.make_lrw(folder, root, wanted, seed)
+        else:
+            names = recut.make_lrw1000(tree, root, wanted, seed, rows)
+    elif corpus == "lrw1000":
+        names = raw_lrw1000.make_lrw1000(tree, wanted, seed, rows)
     else:
-        written, listed = _recut(corpus, folder, tree, wanted, Path(from_grid), seed, rows), []
+        names = (raw.make_lrw if corpus == "lrw" else raw.make_grid)(folder, wanted, seed)
+    bar = tqdm(names, total=wanted, unit="clip", file=sys.stderr, dynamic_ncols=True)
+    written = sum(1 for _ in bar)
     if not written:
         raise ValueError(
             f"{from_grid}: no clip with 75 frames, six words and a face; nothing re-cut"
         )
+    listed = []
+    if odd and corpus == "lrw1000":
+        listed = odd_cases.odd_lrw1000(tree, rows, seed)
+    elif odd:
+        listed = (odd_cases.odd_lrw if corpus == "lrw" else odd_cases.odd_grid)(folder, seed)
     if corpus == "lrw1000":
         raw_lrw1000.write_index(tree, rows, bom_in="val" if odd else "")
     if odd:
         with open(folder / "odd_cases.csv", "w", encoding="utf-8", newline="") as table:
             csv.writer(table, lineterminator="\n").writerows([("what", "case"), *listed])
     seconds = round(time.perf_counter() - began, 2)
-    return {
-        "corpus": corpus,
-        "clips": written,
-        "odd": len(listed),
-        "out": str(folder),
-        "seconds": seconds,
-    }
-
-
-def _draw(
-    corpus: str,
-    folder: Path,
-    tree: raw_lrw1000.Tree,
-    clips: int,
-    odd: bool,
-    seed: int,
-    rows: list[raw_lrw1000.Row],
-) -> tuple[int, list[tuple[str, str]]]:
-    """Writes drawn clips; returns how many, and the odd ones with their cases."""
-    from avb.tools.synth import odd as odd_cases
-    from avb.tools.synth import raw, raw_lrw1000
-
-    if corpus == "grid":
-        written = _watch(raw.make_grid(folder, clips, seed), clips)
-        return written, odd_cases.odd_grid(folder, seed) if odd else []
-    if corpus == "lrw":
-        written = _watch(raw.make_lrw(folder, clips, seed), clips)
-        return written, odd_cases.odd_lrw(folder, seed) if odd else []
-    written = _watch(raw_lrw1000.make_lrw1000(tree, clips, seed, rows), clips)
-    return written, odd_cases.odd_lrw1000(tree, rows, seed) if odd else []
-
-
-def _recut(
-    corpus: str,
-    folder: Path,
-    tree: raw_lrw1000.Tree,
-    clips: int,
-    root: Path,
-    seed: int,
-    rows: list[raw_lrw1000.Row],
-) -> int:
-    """Writes clips cut from real GRID film; returns how many."""
-    from avb.tools.synth import recut
-
-    if corpus == "lrw":
-        return _watch(recut.make_lrw(folder, root, clips, seed), clips)
-    return _watch(recut.make_lrw1000(tree, root, clips, seed, rows), clips)
-
-
-def _watch(names: Iterator[str], total: int) -> int:
-    """Runs a maker under a progress bar on stderr; returns how many it made."""
-    bar = tqdm(names, total=total, unit="clip", file=sys.stderr, dynamic_ncols=True)
-    return sum(1 for _ in bar)
+    made = {"corpus": corpus, "clips": written, "odd": len(listed)}
+    return made | {"out": str(folder), "seconds": seconds}
 
 
 def _claim(folder: Path) -> None:

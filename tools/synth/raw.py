@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from avb.pipeline.corpora.grid import SLOTS, words_of
 from avb.tools.synth import face, media, visemes
 from avb.tools.synth.voice import SAMPLE_RATE, Span, Speech, speak
 
@@ -25,15 +26,6 @@ LRW_WORDS = (
     "ABOUT", "BECAUSE", "BUSINESS", "CHANGE", "FAMILY",
     "MILLION", "PEOPLE", "PRICE", "WEATHER", "YOUNG",
 )  # fmt: skip
-_DIGITS = "zero one two three four five six seven eight nine".split()
-_GRAMMAR = (
-    {"b": "bin", "l": "lay", "p": "place", "s": "set"},
-    {"b": "blue", "g": "green", "r": "red", "w": "white"},
-    {"a": "at", "b": "by", "i": "in", "w": "with"},
-    {letter: letter for letter in "abcdefghijklmnopqrstuvxyz"},
-    dict(zip("z123456789", _DIGITS, strict=True)),
-    {"a": "again", "n": "now", "p": "please", "s": "soon"},
-)
 _ENGLISH = (
     "en", "en+f2", "en-us+m3", "en-gb-x-rp+f3",
     "en-us+f4", "en+m7", "en-us+f1", "en-gb-scotland+m1",
@@ -105,11 +97,6 @@ def shoot(
 # GRID ---------------------------------------------------------------------------------------------
 
 
-def sentence(name: str) -> list[str]:
-    """The six words that a GRID clip's name spells: `bbaf2n` is bin blue at f two now."""
-    return [words[letter] for words, letter in zip(_GRAMMAR, name, strict=True)]
-
-
 def grid_names(seed: int) -> Iterator[str]:
     """Sentence names without repetition, `bbaf2n` first: no sentence has two talkers in GRID."""
     rng = np.random.default_rng((seed, 0x612D))
@@ -118,14 +105,14 @@ def grid_names(seed: int) -> Iterator[str]:
         if name not in seen:
             seen.add(name)
             yield name
-        name = "".join(str(rng.choice(list(words))) for words in _GRAMMAR)
+        name = "".join(str(rng.choice(list(words))) for words in SLOTS)
 
 
 def grid_clip(talker: int, name: str, seed: int = 0) -> Clip:
     """Films one sentence of 75 frames; word times are multiples of 10 ms, as in the align files."""
     who = Talker.number(talker, seed)
     # Alone, `a` would be read as the article.
-    text = " ".join("[[eI]]" if word == "a" else word for word in sentence(name))
+    text = " ".join("[[eI]]" if word == "a" else word for word in words_of(name))
     rng = np.random.default_rng((seed, talker, *name.encode()))
     speech = speak(text, who.voice, who.pitch, who.rate)
     if len(speech.words) != 6:
@@ -136,7 +123,7 @@ def grid_clip(talker: int, name: str, seed: int = 0) -> Clip:
         who, speech, start_s, GRID_FRAMES, GRID_SIZE, (at[0], at[1]), at[2], clip_seed(rng)
     )
     starts = [round(s, 2) for _, s, _ in clip.words] + [round(clip.words[-1][2], 2)]
-    clip.words = list(zip(sentence(name), starts[:-1], starts[1:], strict=True))
+    clip.words = list(zip(words_of(name), starts[:-1], starts[1:], strict=True))
     return clip
 
 
@@ -220,9 +207,6 @@ def make_lrw(out: Path, clips: int, seed: int) -> Iterator[str]:
         talker = 100 + (index * 7 + index // len(LRW_WORDS)) % 24  # about two dozen people
         save_lrw(out, word, split, counter, lrw_clip(word, talker, seed))
         yield f"{word}/{split}/{counter:05d}"
-
-
-# LRW-1000 -----------------------------------------------------------------------------------------
 
 
 def clip_seed(rng: np.random.Generator) -> int:

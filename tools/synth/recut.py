@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -18,9 +19,10 @@ import numpy as np
 
 from avb.pipeline.clip.facemesh import FaceMesh
 from avb.pipeline.clip.facemesh_mediapipe import quiet
+from avb.pipeline.corpora.grid import parse_align, words_of
 from avb.tools.synth import raw, raw_lrw1000
 from avb.tools.synth.raw import Clip
-from avb.tools.synth.voice import SAMPLE_RATE, Span
+from avb.tools.synth.voice import SAMPLE_RATE
 
 FPS = raw.FPS
 EYE_TO_MOUTH_PX = 70.0  # in a 256 px picture with the mouth at (127, 163) the face then fills it
@@ -57,12 +59,6 @@ def find_clips(root: Path, seed: int) -> list[tuple[Path, Path]]:
     return [clip for turn in turns for clip in turn if clip is not None]
 
 
-def read_align(path: Path) -> list[Span]:
-    """The words of an align file with their times in seconds; silence and pauses left out."""
-    rows = [line.split() for line in path.read_text().splitlines() if line.strip()]
-    return [(w, int(a) / 25000, int(b) / 25000) for a, b, w in rows if w not in ("sil", "sp")]
-
-
 def read_video(path: Path) -> tuple[list[np.ndarray], np.ndarray]:
     """Frames as uint8 BGR, and the sound as float32 `[N]` at 16 kHz mono; both empty if unreadable.
 
@@ -95,16 +91,16 @@ class FaceFinder:
 
     def find(self, frames: list[np.ndarray]) -> Face | None:
         """The median face of a few pictures; None if one of them shows no face."""
-        found = []
+        measured = []
         for frame in frames:
-            faces = self._mesh.look(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
+            faces = self._mesh.landmarks(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
             if not faces:
                 return None
             # Outer corners of eyes and mouth, and the middles of the inner lips.
             xy = faces[0][[33, 263, 61, 291, 13, 14]]
             eyes, mouth = xy[:2].mean(axis=0), xy[2:].mean(axis=0)
-            found.append((*mouth, float(np.hypot(*(mouth - eyes)))))
-        return Face(*(float(v) for v in np.median(found, axis=0)))
+            measured.append((*mouth, float(np.hypot(*(mouth - eyes)))))
+        return Face(*(float(v) for v in np.median(measured, axis=0)))
 
 
 class _Reader:
@@ -114,8 +110,11 @@ class _Reader:
         self._finder = FaceFinder()
 
     def read(self, video: Path, align: Path) -> tuple[Clip, Face] | None:
-        words = read_align(align)
-        if [word for word, _, _ in words] != raw.sentence(video.stem):
+        try:
+            words: list[Any] = parse_align(align.read_text(), set())
+        except ValueError:
+            return None
+        if [word for word, _, _ in words] != words_of(video.stem):
             return None
         frames, samples = read_video(video)
         if len(frames) != raw.GRID_FRAMES:

@@ -47,7 +47,7 @@ def describe(paths: list[str], device: str | None, datasets: str | None) -> Iter
     """What each checkpoint is, in order; `error` for the first that is no use, or without faces."""
     try:
         device = choose_device(device)
-        track.look(np.zeros((64, 64), np.uint8))
+        track.landmarks(np.zeros((64, 64), np.uint8))
         for path in (checkpoint.best_of(Path(path)) for path in paths):
             kind = checkpoint.task_of(checkpoint.load(path))
             if kind not in TASKS:
@@ -98,13 +98,13 @@ def _read(cutter: Cutter, film: Path, max_seconds: float) -> Iterator[Event]:
     trained = cutter.trained
     stored: list[np.ndarray] = []
     pieces, addresses = _kept(cutter.pieces(), stored, max_seconds), Addresses()
-    found: Event = {}
+    result: Event = {}
     mels: dict[str, np.ndarray] = {}
     sounds: dict[str, str] = {}
     if trained.task.classifies:
-        found["windows"] = []
+        result["windows"] = []
         for reading in lip.read_words(pieces, trained, cutter.clock, addresses):
-            found["windows"].append(reading.record(trained.labels, TOP))
+            result["windows"].append(reading.record(trained.labels, TOP))
             yield {"doing": f"Reading words, {reading.stop / FPS:.1f} s so far"}
     else:
         parts = list(speech.make_mels(pieces, trained, cutter.clock, addresses))
@@ -120,7 +120,7 @@ def _read(cutter: Cutter, film: Path, max_seconds: float) -> Iterator[Event]:
     yield {"doing": "Drawing the box"}
     boxed = film.with_name("boxed.mp4")
     draw_boxes(cutter, boxed)
-    found |= {
+    result |= {
         "seconds": num_frames / FPS,
         "fps": FPS,
         "box": cutter.box,
@@ -133,7 +133,7 @@ def _read(cutter: Cutter, film: Path, max_seconds: float) -> Iterator[Event]:
         "mels": _mel_pictures(mels, trained.mel.power),
         "slots": _slots(addresses.mean(num_frames)),
     }
-    yield {"result": found}
+    yield {"result": result}
 
 
 def _kept(pieces: Iterator[Piece], stored: list[np.ndarray], max_seconds: float) -> Iterator[Piece]:

@@ -83,32 +83,32 @@ def measure(evaluation: Evaluation, most: int | None = None, draws: int = DRAWS)
     if not len(chosen):
         return {"value": None, "reason": "no clip has sound"}
     looked_at = dataclasses.replace(evaluation, rows=chosen)
-    found = collect(looked_at, {"": evaluation.model, "initial_": initial_model(evaluation)})
-    if found is None:
+    collected = collect(looked_at, {"": evaluation.model, "initial_": initial_model(evaluation)})
+    if collected is None:
         return {"value": None, "reason": "no word of these clips has its times"}
-    across: Across = "talkers" if _talkers(found.segments) > 1 else "clips"
-    permuted = addressing.permute_within_places(found.segments)
+    across: Across = "talkers" if _talkers(collected.segments) > 1 else "clips"
+    permuted = addressing.permute_within_places(collected.segments)
     try:
-        pairs, others = (addressing.draw_pairs(s, across) for s in (found.segments, permuted))
+        pairs, others = (addressing.draw_pairs(s, across) for s in (collected.segments, permuted))
     except ValueError as error:
         return {"value": None, "reason": str(error)}
     null = (permuted, others)
-    measured = {side: _side(side, found, memory, pairs, null, draws) for side in SIDES}
-    by_clip = {side: found.by_clip(side) for side in SIDES}
+    measured = {side: _side(side, collected, memory, pairs, null, draws) for side in SIDES}
+    by_clip = {side: collected.by_clip(side) for side in SIDES}
     return measured | {
         "agreement": addressing.agreement(by_clip["source"], by_clip["target"], draws),
         "usage": {side: addressing.slot_usage(frames) for side, frames in by_clip.items()},
-        "probes": _probes(found, draws),
+        "probes": _probes(collected, draws),
         "flags": {
             "clips": len(chosen),
             "of": len(rows),
             "most": most,
-            "segments": len(found.segments),
-            "words": len(np.unique(found.segments.words)),
-            "frames": len(found.clip_of_frame),
-            "talkers": len(np.unique(found.segments.talkers)),
+            "segments": len(collected.segments),
+            "words": len(np.unique(collected.segments.words)),
+            "frames": len(collected.clip_of_frame),
+            "talkers": len(np.unique(collected.segments.talkers)),
             "pairs": f"across {across}",
-            "places": bool(found.segments.places.any()),
+            "places": bool(collected.segments.places.any()),
             "radius": memory.radius,
             "draws": draws,
         },
@@ -179,11 +179,11 @@ def addresses(network: Any, inputs: Inputs, features: bool = False) -> dict[str,
     lengths = inputs.ragged_lengths
     source_BTC, target_BTD = network.features(inputs.video_BCTHW, inputs.mel_BFM, lengths)
     bridge = network.memory(source_BTC, target_BTD)
-    found = {"source": bridge.source_addressing, "target": bridge.target_addressing}
+    tensors = {"source": bridge.source_addressing, "target": bridge.target_addressing}
     if features:
-        found |= {"source_features": source_BTC, "target_features": target_BTD}
-        found["recalled"] = network.memory.recall(source_BTC).value
-    return found
+        tensors |= {"source_features": source_BTC, "target_features": target_BTD}
+        tensors["recalled"] = network.memory.recall(source_BTC).value
+    return tensors
 
 
 def spoken(batch: Batch, i: int, index: Index, unit: str) -> Iterator[tuple[str, int, int, int]]:
@@ -194,13 +194,13 @@ def spoken(batch: Batch, i: int, index: Index, unit: str) -> Iterator[tuple[str,
     left out; what of a word lies outside is cut off.
     """
     label = int(batch.label_id[i])
-    found = [(word, place, start, end) for place, (word, start, end) in enumerate(batch.words[i])]
+    words = [(word, place, start, end) for place, (word, start, end) in enumerate(batch.words[i])]
     if label >= 0:
         place = int(batch.keys[i].split("#")[1]) if unit == "word" else 0
         start, end = batch.boundary[i].tolist()
-        found = [(index.labels[label], place, start, end)]
+        words = [(index.labels[label], place, start, end)]
     fps, length = index.dataset["settings"]["fps"], int(batch.lengths[i])
-    for word, place, start_s, end_s in found:
+    for word, place, start_s, end_s in words:
         if start_s is None or end_s is None or not start_s < end_s:  # not known, or NaN
             continue
         first, last = frames_between(start_s, end_s, fps)
@@ -231,23 +231,23 @@ def _talkers(segments: Segments) -> int:
 
 
 def _side(
-    side: str, found: Collected, memory: Any, pairs: Pairs, permuted: tuple[Segments, Pairs],
+    side: str, collected: Collected, memory: Any, pairs: Pairs, permuted: tuple[Segments, Pairs],
     draws: int,
 ) -> dict[str, Any]:  # fmt: skip
     """Figures of one side's addresses and of its null models, and the trained one's lead."""
-    features = found.frames[f"{side}_features"]
+    features = collected.frames[f"{side}_features"]
     # What the trained memory compares with its slots; only the slots are random.
     project: nn.Module = memory.query if side == "source" else memory.value
     projected = project(torch.from_numpy(features).to(memory.key_memory.device)).cpu().numpy()
     random = addressing.random_addresses(projected, memory.slots, memory.radius)
     values: dict[str, Any] = {
-        "trained": found.frames[side],
-        "initial": found.frames[f"initial_{side}"],
+        "trained": collected.frames[side],
+        "initial": collected.frames[f"initial_{side}"],
         "random_slots": random,
         "features": features,
     }
-    vectors = {n: addressing.segment_vectors(v, found.spans) for n, v in values.items()}
-    measured = {n: Discrimination(v, found.segments, pairs, draws) for n, v in vectors.items()}
+    vectors = {n: addressing.segment_vectors(v, collected.spans) for n, v in values.items()}
+    measured = {n: Discrimination(v, collected.segments, pairs, draws) for n, v in vectors.items()}
     trained = measured.pop("trained")
     # Its words are others, and so are its pairs; the resampled clips are the same.
     measured["permuted"] = Discrimination(vectors["trained"], *permuted, draws)
@@ -257,14 +257,15 @@ def _side(
     }
 
 
-def _probes(found: Collected, draws: int) -> dict[str, Any]:
+def _probes(collected: Collected, draws: int) -> dict[str, Any]:
     """What a line can tell apart, and whether the recalled frame finds the real one."""
-    clips = found.clip_of_frame
+    clips = collected.clip_of_frame
     picked = np.arange(len(clips))
     if len(clips) > PROBE_FRAMES:
         picked = np.sort(np.random.default_rng(0).choice(len(clips), PROBE_FRAMES, replace=False))
     video, real, recalled = (
-        found.frames[name][picked] for name in ("source_features", "target_features", "recalled")
+        collected.frames[name][picked]
+        for name in ("source_features", "target_features", "recalled")
     )
 
     def attempt(function: Callable[..., Any], first: Floats, second: Floats) -> dict[str, Any]:

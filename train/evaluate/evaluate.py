@@ -7,10 +7,8 @@ derived from the per-clip values.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
-import importlib.metadata
 import logging
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from avb.pipeline.clip.facemodels import version_of
 from avb.pipeline.config import Corpus
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index, Ints
@@ -83,7 +82,7 @@ def evaluate(
         "trained_on": data["fingerprint"],
         "device": device,
         "torch": str(torch.__version__),
-        "versions": _versions(),
+        "versions": {name: number for name in METERS if (number := version_of(name))},
     }
     return record
 
@@ -99,15 +98,6 @@ def open_part(
     rows = usable_rows(index, part_rows(index, corpus, loaded.data, part), loaded.recipe)
     model, where = loaded.model.to(device), torch.device(device)
     return Evaluation(model, loaded.recipe, loaded.scaling, index, rows, where), loaded
-
-
-def _versions() -> dict[str, str]:
-    """The versions of the packages that measure, where they are installed."""
-    found = {}
-    for name in METERS:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
 
 
 def unseen_talkers(index: Index, rows: Ints, known_rows: Ints) -> bool:
@@ -132,11 +122,11 @@ def part_rows(
         return np.arange(len(index))
     wanted = (part,) if need and part != "all" else ()
     rows = split_rows(index, corpus, data["split"], speakers, need=wanted, listed=listed).rows
-    found = np.sort(np.concatenate(list(rows.values()))) if part == "all" else rows[part]
-    if need and not found.size:
+    selected = np.sort(np.concatenate(list(rows.values()))) if part == "all" else rows[part]
+    if need and not selected.size:
         whose = f", talkers {', '.join(speakers)}" if speakers else ""
         raise UsageError(
             f"{index.folder}: holds no clip of the run's split {data['split']}{whose}; give the"
             " shards that it was trained on, or others of its corpus"
         )
-    return found
+    return selected

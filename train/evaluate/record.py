@@ -105,12 +105,12 @@ def _check_figures(values: dict[str, Any], where: str, depth: int = 0) -> None:
             _expect(value is None or told or is_number(value), place, value)
 
 
-def _check_addressing(found: Any) -> None:
-    _expect(isinstance(found, dict), "addressing", found)
-    if "source" not in found:
-        _expect(_is_text(found.get("reason")), "addressing.reason", found)
+def _check_addressing(addressing: Any) -> None:
+    _expect(isinstance(addressing, dict), "addressing", addressing)
+    if "source" not in addressing:
+        _expect(_is_text(addressing.get("reason")), "addressing.reason", addressing)
         return
-    for name, part in found.items():
+    for name, part in addressing.items():
         if name not in ("flags", "reason"):
             _expect(isinstance(part, dict), f"addressing.{name}", part)
             _check_figures(part, f"addressing.{name}")

@@ -17,10 +17,10 @@ from avb.pipeline.stream.index import Index, Ints
 from avb.train.checks import need
 from avb.train.evaluate.metrics import bounds, griffin_lim, speech
 from avb.train.evaluate.stored_mels import front_end, mean_mel
+from avb.train.evaluate.wav import WavFolder
 from avb.train.evaluate.words import recognisers
 from avb.train.evaluate.words.trained import TrainedRecogniser
 from avb.train.tasks.task import Evaluation
-from avb.train.wav import WavFolder
 
 GL_ITERATIONS, GL_MOMENTUM = 60, 0.99
 LOST_FRAMES = 6  # the rule 70of75 bears 240 ms
@@ -96,7 +96,7 @@ def measure(evaluation: Evaluation, extras: Extras | None = None) -> dict[str, A
         "ceiling": scored["ceiling"]["metrics"],
         "real": heard["real"]["metrics"],
         "floors": {k: v["metrics"] for k, v in scored.items() if k not in ("model", "ceiling")},
-        "per_slot": {name: found["per_slot"] for name, found in heard.items()},
+        "per_slot": {name: words_heard["per_slot"] for name, words_heard in heard.items()},
         "plain": model_score["plain"],
         "talkers": model_score["talkers"],
         "failures": model_score["failures"],
@@ -113,13 +113,13 @@ def reconstruct(evaluation: Evaluation, windows: str | None = None) -> Clips:
     for batch, inputs in evaluation.batches(audio=True):
         if windows is None:
             output = model(inputs.video_BCTHW, None, inputs.ragged_lengths)
-            found = list(output.mels.after.float())
+            outputs = list(output.mels.after.float())
         else:
-            found = [
+            outputs = [
                 model.windowed(video[None, :, :length], cover_tail=windows == "covered")[0].float()
                 for video, length in zip(inputs.video_BCTHW, inputs.lengths_B.tolist(), strict=True)
             ]
-        mels = [scaling.from_speech_range(mel) for mel in found]
+        mels = [scaling.from_speech_range(mel) for mel in outputs]
         assert batch.audio is not None and batch.audio_lengths is not None and batch.mel is not None
         for i, key in enumerate(batch.keys):
             columns = int(batch.mel_lengths[i])
@@ -172,7 +172,7 @@ def _score(
 
 def _heard(signals: dict[str, Any], clip: int) -> dict[str, Any]:
     """Words heard in one clip: `heard` and `heard_judge` of the model, `heard_in` of the rest."""
-    of = {name: found["heard"][clip] for name, found in signals.items()}
+    of = {name: of_signal["heard"][clip] for name, of_signal in signals.items()}
     model = of.pop("model")
     names = {"pocketsphinx": "heard", "judge": "heard_judge"}
     return {names[judge]: words for judge, words in model.items()} | {"heard_in": of}

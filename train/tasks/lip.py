@@ -38,6 +38,7 @@ class LipReading(Task):
     tolerance = 1e-3  # logits
     output = ("logits", "logits [batch x words]")
     any_length = True
+    loss, score_name = "cross entropy (nats)", "accuracy"
 
     def network(self, recipe: Recipe, scaling: Scaling, side: int) -> nn.Module:
         return LipReader(scaling.classes, LipConfig(**recipe.model))

@@ -36,6 +36,7 @@ class LipToSpeech(Task):
     tolerance = 5e-3  # natural-log mels
     output = ("mel", "mel, natural log [batch x bins x columns]")
     any_length = False  # the exporter forgets that an LSTM's frames are any number
+    loss, score_name = "mel L1, both outputs", "minus mel L1"
 
     def network(self, recipe: Recipe, scaling: Scaling, side: int) -> nn.Module:
         return SpeechReconstructor(SpeechConfig(**recipe.model), side, channels=1)

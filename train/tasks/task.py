@@ -124,6 +124,7 @@ class Task(ABC):
         tolerance: largest difference of an exported graph that is accepted.
         output: name of the graph's output, and what it holds.
         any_length: whether the graph takes clips of any number of frames.
+        loss, score_name: what its task loss and its score of validation are, in words.
     """
 
     name: str
@@ -138,6 +139,8 @@ class Task(ABC):
     tolerance: float
     output: tuple[str, str]
     any_length: bool
+    loss: str
+    score_name: str
 
     @abstractmethod
     def network(self, recipe: Recipe, scaling: Scaling, side: int) -> nn.Module:

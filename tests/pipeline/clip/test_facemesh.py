@@ -55,7 +55,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
 
 @pytest.mark.parametrize("person", range(6))
 def test_the_mesh_lies_on_the_drawn_face(person: int) -> None:
-    (marks,) = FaceMesh().look(drawn(person))
+    (marks,) = FaceMesh().landmarks(drawn(person))
     assert marks.shape == (468, 2)
     assert near(mouths([marks])[0], MIDDLE)
     left, right = marks[234], marks[454]
@@ -63,26 +63,31 @@ def test_the_mesh_lies_on_the_drawn_face(person: int) -> None:
 
 
 def test_a_face_elsewhere_moves_every_landmark_with_it() -> None:
-    one, other = FaceMesh().look(drawn(0))[0], FaceMesh().look(drawn(0, at=(210.0, 190.0)))[0]
+    one, other = (
+        FaceMesh().landmarks(drawn(0))[0],
+        FaceMesh().landmarks(drawn(0, at=(210.0, 190.0)))[0],
+    )
     assert np.abs(other - one - (30, -20)).max() < 4
 
 
 def test_a_colour_picture_is_looked_at_like_a_grey_one() -> None:
     grey = drawn(1)
-    one, other = (FaceMesh().look(p)[0] for p in (grey, cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)))
+    one, other = (
+        FaceMesh().landmarks(p)[0] for p in (grey, cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB))
+    )
     assert np.array_equal(one, other)
 
 
 def test_a_picture_that_does_not_lie_in_rows_is_looked_at() -> None:
     turned = np.rot90(np.ascontiguousarray(np.rot90(drawn(1))), -1)
     assert not turned.flags.c_contiguous
-    assert np.array_equal(FaceMesh().look(turned)[0], FaceMesh().look(drawn(1))[0])
+    assert np.array_equal(FaceMesh().landmarks(turned)[0], FaceMesh().landmarks(drawn(1))[0])
 
 
 def test_a_tilted_head_is_cut_out_upright() -> None:
     matrix = cv2.getRotationMatrix2D(MIDDLE, 40, 1)
     picture = cv2.warpAffine(drawn(2), matrix, (360, 288), borderMode=cv2.BORDER_REPLICATE)
-    (marks,) = FaceMesh().look(picture)
+    (marks,) = FaceMesh().landmarks(picture)
     across = marks[263] - marks[33]
     assert abs(np.degrees(np.arctan2(-across[1], across[0])) - 40) < 5
     assert near(mouths([marks])[0], MIDDLE, 10)
@@ -94,36 +99,36 @@ def test_a_tilted_head_is_cut_out_upright() -> None:
 def test_a_face_in_sight_is_not_searched_again(looks: list[tuple[int, ...]]) -> None:
     mesh = FaceMesh()
     for shift in range(6):
-        (marks,) = mesh.look(drawn(0, at=(180.0 + 3 * shift, 210.0)))
+        (marks,) = mesh.landmarks(drawn(0, at=(180.0 + 3 * shift, 210.0)))
         assert near(mouths([marks])[0], (180.0 + 3 * shift, 210.0))
     assert len(looks) == 1
 
 
 def test_still_pictures_are_each_searched(looks: list[tuple[int, ...]]) -> None:
     mesh = FaceMesh(follow=False)
-    first, *others = [mesh.look(drawn(0))[0] for _ in range(3)]
+    first, *others = [mesh.landmarks(drawn(0))[0] for _ in range(3)]
     assert len(looks) == 3
     assert all(np.array_equal(first, other) for other in others)
 
 
 def test_a_face_that_was_lost_is_searched_until_it_is_back(looks: list[tuple[int, ...]]) -> None:
     mesh, nothing = FaceMesh(), np.zeros((288, 360), np.uint8)
-    assert len(mesh.look(drawn(3))) == 1
-    assert mesh.look(nothing) == []  # the mesh alone saw that it is gone
+    assert len(mesh.landmarks(drawn(3))) == 1
+    assert mesh.landmarks(nothing) == []  # the mesh alone saw that it is gone
     assert len(looks) == 1
-    assert mesh.look(nothing) == []
-    assert len(mesh.look(drawn(3, at=(150.0, 200.0)))) == 1
+    assert mesh.landmarks(nothing) == []
+    assert len(mesh.landmarks(drawn(3, at=(150.0, 200.0)))) == 1
     assert len(looks) == 3
 
 
 def test_another_film_owes_nothing_to_the_one_before() -> None:
     used = FaceMesh()
     for shift in range(3):
-        used.look(drawn(0, at=(150.0 + 2 * shift, 205.0)))
-    fresh = FaceMesh().look(drawn(1))[0]
-    assert not np.array_equal(used.look(drawn(1))[0], fresh)  # a kept one goes on where it was
+        used.landmarks(drawn(0, at=(150.0 + 2 * shift, 205.0)))
+    fresh = FaceMesh().landmarks(drawn(1))[0]
+    assert not np.array_equal(used.landmarks(drawn(1))[0], fresh)  # a kept one goes on where it was
     used.forget()
-    assert np.array_equal(used.look(drawn(1))[0], fresh)
+    assert np.array_equal(used.landmarks(drawn(1))[0], fresh)
 
 
 # Several faces
@@ -139,7 +144,7 @@ PLACES = [(180.0 + x, 210.0 + y) for y in (0, 288) for x in (0, 360)]
 
 @pytest.mark.parametrize("most", [1, 2, 3, 4, 5])
 def test_so_many_faces_are_found_as_are_there_and_wanted(most: int) -> None:
-    found = mouths(FaceMesh(most).look(crowd()))
+    found = mouths(FaceMesh(most).landmarks(crowd()))
     assert len(found) == min(most, 4)
     hit = [next(p for p in PLACES if near(mouth, p, 8)) for mouth in found]
     assert len(set(hit)) == len(hit)  # nobody twice
@@ -147,17 +152,17 @@ def test_so_many_faces_are_found_as_are_there_and_wanted(most: int) -> None:
 
 def test_each_is_followed_and_nobody_becomes_two(looks: list[tuple[int, ...]]) -> None:
     mesh, pair = FaceMesh(2), np.hstack([drawn(0), drawn(1)])
-    assert [len(mesh.look(pair)) for _ in range(5)] == [2] * 5
+    assert [len(mesh.landmarks(pair)) for _ in range(5)] == [2] * 5
     assert len(looks) == 1
     more = FaceMesh(4)  # two places stay free, so it goes on searching
-    assert [len(more.look(pair)) for _ in range(5)] == [2] * 5
+    assert [len(more.landmarks(pair)) for _ in range(5)] == [2] * 5
     assert len(looks) == 1 + 5
 
 
 def test_one_who_comes_later_is_found_beside_the_one_followed() -> None:
     mesh, wall = FaceMesh(2), np.full((288, 360), 90, np.uint8)
-    assert len(mesh.look(np.hstack([drawn(0), wall]))) == 1
-    faces = mouths(mesh.look(np.hstack([drawn(0), drawn(1)])))
+    assert len(mesh.landmarks(np.hstack([drawn(0), wall]))) == 1
+    faces = mouths(mesh.landmarks(np.hstack([drawn(0), drawn(1)])))
     assert sorted(round(x / 360) for x, _ in [(x - 180, y) for x, y in faces]) == [0, 1]
 
 
@@ -185,7 +190,7 @@ def test_a_detection_says_where_eyes_and_mouth_are(reach: Reach) -> None:
 @pytest.mark.parametrize("shape", [(1, 1), (2, 700), (700, 3), (17, 31), (1080, 1920)])
 def test_pictures_of_any_size_without_a_face_have_none(shape: tuple[int, int]) -> None:
     noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    assert FaceMesh(2).look(noise) == []
+    assert FaceMesh(2).landmarks(noise) == []
     assert Detector(NEAR).find(noise) == []
 
 

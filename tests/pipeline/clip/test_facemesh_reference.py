@@ -56,7 +56,7 @@ def test_every_look_at_a_film_is_the_same(films: list[list[np.ndarray]]) -> None
         theirs.forget()
         gap = [np.zeros_like(film[0])] * 2
         pictures = film[:20] + gap + film[20:]
-        found = [(ours.look(picture), theirs.look(picture)) for picture in pictures]
+        found = [(ours.landmarks(picture), theirs.landmarks(picture)) for picture in pictures]
         assert sum(map(len, (a for a, _ in found))) == len(film)
         assert max(largest_difference(*pair) for pair in found) < MOST_PX
 
@@ -68,7 +68,7 @@ def test_several_faces_are_the_same_in_the_same_order(
     quads = [np.vstack([np.hstack(four[:2]), np.hstack(four[2:])]) for four in zip(*films)]  # noqa: B905
     ours, theirs = FaceMesh(most), MediapipeMesh(most)
     for picture in quads:
-        one, other = ours.look(picture), theirs.look(picture)
+        one, other = ours.landmarks(picture), theirs.landmarks(picture)
         assert len(one) == most
         assert largest_difference(one, other) < MOST_PX
 
@@ -77,8 +77,8 @@ def test_still_pictures_are_the_same_to_a_hundredth(films: list[list[np.ndarray]
     ours, theirs = FaceMesh(follow=False), MediapipeMesh(follow=False)
     for film in films:
         for picture in film[::9]:
-            one = ours.look(picture)
-            assert len(one) == 1 and largest_difference(one, theirs.look(picture)) < 0.01
+            one = ours.landmarks(picture)
+            assert len(one) == 1 and largest_difference(one, theirs.landmarks(picture)) < 0.01
 
 
 @pytest.mark.parametrize(("reach", "number", "scale"), [(NEAR, 0, 1.0), (FAR, 1, 1.0), (FAR, 1, 4)])

@@ -273,7 +273,7 @@ def track(frames: list[np.ndarray], every: int) -> Track:
     blocks = list(follower.follow(frames))
     follower.require_face()
     assert follower._chosen is not None and sum(len(b.frames) for b in blocks) == len(frames)
-    points = interpolate(follower._chosen.found, 0, len(frames))
+    points = interpolate(follower._chosen.marks, 0, len(frames))
     boxes = np.concatenate([block.boxes["lips"] for block in blocks])
     assert np.array_equal(boxes, tracked_boxes(points, "lips", 25))
     return Track(points, follower.looks, follower.misses)
@@ -290,7 +290,7 @@ def films(drawn_grid: Any) -> list[list[np.ndarray]]:
 
 def landmarks(mesh: FaceMesh, picture: np.ndarray) -> np.ndarray | None:
     """All landmarks of a picture, [468, 2] in pixels."""
-    return next(iter(mesh.look(picture)), None)
+    return next(iter(mesh.landmarks(picture)), None)
 
 
 def test_nothing_leaks_from_one_clip_into_the_next(films: list[list[np.ndarray]]) -> None:

@@ -176,14 +176,14 @@ def test_the_verdict_does_not_depend_on_the_processes(copy: Path) -> None:
     assert sum(progress) == one.samples
 
 
-def die(look: object) -> tuple[int, list[str]]:
+def die(check: object) -> tuple[int, list[str]]:
     os._exit(9)
 
 
 def test_a_process_that_dies_is_a_fault_that_names_its_shards(
     good: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_look_at", die)
+    monkeypatch.setattr(module, "_check_shard", die)
     verdict = verify(good, jobs=2)
     [fault] = verdict.faults
     assert "a process died" in fault and "train-000000.tar" in fault and "\n" not in fault

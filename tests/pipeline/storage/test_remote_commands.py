@@ -145,16 +145,16 @@ def test_a_bench_streams_from_a_store(there: Store, bucket: Any) -> None:
 
 
 def test_a_flipped_byte_in_a_store_is_named(grid: Any, bucket: Any) -> None:
-    from avb.pipeline.shards.verify import _Look, _look_at
+    from avb.pipeline.shards.verify import _Check, _check_shard
 
     tar = next(iter(sorted(grid.folder.glob("s1-*.tar"))))
     data = bytearray(tar.read_bytes())
     shard = {"name": tar.stem, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     data[len(data) // 2] ^= 1
     bucket.write(tar.name, bytes(data))
-    looks = [_Look(bucket.store / name, shard, 1, [], {}) for name in (tar.name, "no.tar")]
-    assert "sha256" in _look_at(looks[0])[1][0]
-    assert "missing" in _look_at(looks[1])[1][0]
+    checks = [_Check(bucket.store / name, shard, 1, [], {}) for name in (tar.name, "no.tar")]
+    assert "sha256" in _check_shard(checks[0])[1][0]
+    assert "missing" in _check_shard(checks[1])[1][0]
 
 
 def test_cache_options_reach_every_reader(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -21,12 +21,12 @@ from avb.train.evaluate import stored_mels
 from avb.train.evaluate.evaluate import evaluate, part_rows
 from avb.train.evaluate.metrics import bounds, lip, speech
 from avb.train.evaluate.metrics.speech import score_clip, summarise
+from avb.train.evaluate.wav import WavFolder
 from avb.train.evaluate.words import recognisers, training
 from avb.train.evaluate.words import trained as recogniser
 from avb.train.evaluate.words.grammar import word_error_rate
 from avb.train.evaluate.words.trained import Training, fingerprint, transcribe
 from avb.train.split import split_rows
-from avb.train.wav import WavFolder
 
 
 def trained(kind: str, recipe: Any, index: Index, out: Path, **changes: Any) -> Path:

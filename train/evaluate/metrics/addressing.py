@@ -103,7 +103,7 @@ def draw_pairs(
     """
     rng = np.random.default_rng(seed)
     apart = segments.clips if across == "clips" else segments.talkers
-    found: dict[str, list[Ints]] = {"same": [], "other": [], "within": []}
+    drawn: dict[str, list[Ints]] = {"same": [], "other": [], "within": []}
     for word in np.unique(segments.words):
         own = np.flatnonzero(segments.words == word)
         rest = np.flatnonzero(segments.words != word)
@@ -111,9 +111,9 @@ def draw_pairs(
         for kind, partners in (("same", own), ("other", rest), ("within", near)):
             place = segments.places if kind == "within" else np.zeros_like(segments.places)
             if partners.size:
-                found[kind].append(_distinct_pairs(own, partners, apart, place, per_word, rng))
+                drawn[kind].append(_distinct_pairs(own, partners, apart, place, per_word, rng))
     kinds = {
-        name: np.concatenate(parts or [np.empty((0, 2), int)]) for name, parts in found.items()
+        name: np.concatenate(parts or [np.empty((0, 2), int)]) for name, parts in drawn.items()
     }
     for name, pairs in kinds.items():
         if not len(pairs):

@@ -87,7 +87,7 @@ def speech_shaped_noise(
     for sound, name in zip(sounds, names, strict=True):
         padded = fit_length(sound, max(len(sound), _WELCH))
         own[name].append(welch(padded, RATE, nperseg=_WELCH)[1])
-    spectra = {name: np.mean(found, axis=0) for name, found in own.items()}
+    spectra = {name: np.mean(densities, axis=0) for name, densities in own.items()}
     noises = []
     for number, (sound, talker) in enumerate(zip(sounds, names, strict=True)):
         white = np.random.default_rng([seed, number]).normal(size=len(sound))

@@ -133,6 +133,6 @@ def invert_all(mels: Sequence[Tensor], mel: Mel, **options: Any) -> list[Sound]:
         for start in range(0, len(alike), size):
             rows = alike[start : start + size]
             batch = torch.stack([mels[i] for i in rows])
-            found = invert_mel(batch, mel, RATE, **options).cpu().numpy()
-            sounds.update(zip(rows, found, strict=True))
+            inverted = invert_mel(batch, mel, RATE, **options).cpu().numpy()
+            sounds.update(zip(rows, inverted, strict=True))
     return [sounds[i] for i in range(len(mels))]

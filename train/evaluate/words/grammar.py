@@ -42,14 +42,14 @@ def word_errors(reference: Sequence[str], hypothesis: Sequence[str]) -> tuple[in
 
     if not hypothesis:  # jiwer would take "" for a word where the reference is empty too
         return len(reference), [True] * len(reference)
-    found = jiwer.process_words(" ".join(reference).lower(), " ".join(hypothesis).lower())
+    alignment = jiwer.process_words(" ".join(reference).lower(), " ".join(hypothesis).lower())
     wrong = [False] * len(reference)
-    for chunk in found.alignments[0]:
+    for chunk in alignment.alignments[0]:
         if chunk.type in ("substitute", "delete"):
             wrong[chunk.ref_start_idx : chunk.ref_end_idx] = [True] * (
                 chunk.ref_end_idx - chunk.ref_start_idx
             )
-    return found.substitutions + found.deletions + found.insertions, wrong
+    return alignment.substitutions + alignment.deletions + alignment.insertions, wrong
 
 
 def word_error_rate(

@@ -42,14 +42,14 @@ Recogniser = Callable[[Sound], list[str]]
 
 def available(trained: TrainedRecogniser | None, mel: Mel) -> dict[str, Recogniser | str]:
     """Recognisers by their name in records, or why there is none."""
-    found: dict[str, Recogniser | str] = {"judge": NO_JUDGE, "pocketsphinx": NO_SPHINX}
+    recognisers: dict[str, Recogniser | str] = {"judge": NO_JUDGE, "pocketsphinx": NO_SPHINX}
     if trained is not None:
-        found["judge"] = lambda sound: trained.recognise(sound, mel)
+        recognisers["judge"] = lambda sound: trained.recognise(sound, mel)
     try:
         import pocketsphinx  # noqa: F401
     except ImportError:
-        return found
-    return found | {"pocketsphinx": recognise}
+        return recognisers
+    return recognisers | {"pocketsphinx": recognise}
 
 
 def recognise_all(
