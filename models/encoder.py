@@ -77,10 +77,7 @@ class VideoEncoder(nn.Module):
         self.lstm = nn.LSTM(before, hidden, batch_first=True, bidirectional=True)
 
     def forward(
-        self,
-        video_BCTHW: Tensor,
-        lengths_B: Tensor | None = None,
-        mask_BT: Tensor | None = None,
+        self, video_BCTHW: Tensor, lengths_B: Tensor | None = None, mask_BT: Tensor | None = None
     ) -> Tensor:
         """Features of every frame, 0 where padded: [B x T x dim]."""
         return self.run_lstm(self.convolve(video_BCTHW, mask_BT), lengths_B)

@@ -16,10 +16,7 @@ from avb.models.memory import Bridge, BridgingMemory, Losses, Variant
 from avb.models.precision import at_least_float32
 
 BackEnd = Literal["gru", "mstcn"]
-BACK_ENDS: dict[str, type[GRUBackEnd] | type[TCNBackEnd]] = {
-    "gru": GRUBackEnd,
-    "mstcn": TCNBackEnd,
-}
+BACK_ENDS: dict[str, type[GRUBackEnd] | type[TCNBackEnd]] = {"gru": GRUBackEnd, "mstcn": TCNBackEnd}
 
 
 @dataclass(frozen=True)
@@ -109,10 +106,7 @@ class LipReader(nn.Module):
         )
 
     def features(
-        self,
-        video_BCTHW: Tensor,
-        mel_BFM: Tensor | None = None,
-        lengths_B: Tensor | None = None,
+        self, video_BCTHW: Tensor, mel_BFM: Tensor | None = None, lengths_B: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """What the memory is given: f_src [B x T x C], and f_tgt [B x T x D] where there is one."""
         num_frames = video_BCTHW.shape[2]

@@ -124,10 +124,7 @@ class SpeechReconstructor(nn.Module):
         return SpeechOutput(mels, real_mels, bridge, mask_BT, count_frames(source_BTC, mask_BT))
 
     def features(
-        self,
-        video_BCTHW: Tensor,
-        mel_BFM: Tensor | None = None,
-        lengths_B: Tensor | None = None,
+        self, video_BCTHW: Tensor, mel_BFM: Tensor | None = None, lengths_B: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """What the memory is given: f_src [B x T x C], and f_tgt [B x T x D] where there is one."""
         num_frames = video_BCTHW.shape[2]
@@ -161,11 +158,7 @@ class SpeechReconstructor(nn.Module):
         return torch.cat(pieces, dim=2)
 
     def _decode(
-        self,
-        bridge: Bridge,
-        mask_BT: Tensor | None,
-        mel_BFM: Tensor | None,
-        teacher_ratio: float,
+        self, bridge: Bridge, mask_BT: Tensor | None, mel_BFM: Tensor | None, teacher_ratio: float
     ) -> tuple[Mels, Mels | None]:
         """Both terms of Eq. 7: the same decoder on recalled and on real audio."""
         if bridge.real is None:

@@ -237,10 +237,7 @@ def _write(plan: Plan, shards: Iterator[pa.RecordBatch]) -> None:
     statuses: Counter[str] = Counter()
     label_ids = {label: number for number, label in enumerate(plan.labels)}
     options = ipc.IpcWriteOptions(compression="zstd")
-    with (
-        open_atomic(plan.path) as file,
-        ipc.new_file(file, schema(), options=options) as writer,
-    ):
+    with open_atomic(plan.path) as file, ipc.new_file(file, schema(), options=options) as writer:
         for part in shards:
             digest = hashlib.sha256(base.encode())
             rows = part.select([n for n in part.schema.names if n != "sources"]).to_pylist()

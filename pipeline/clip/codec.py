@@ -103,11 +103,7 @@ def _encode_x264(frames_THW: Frames, codec: str, crf: int, fps: int) -> bytes:
         context.width, context.height, context.pix_fmt = width, height, "yuv420p"
         context.thread_count = 1
         context.color_range = 2  # JPEG, that is full range
-        context.options = {
-            "preset": "ultrafast",
-            "crf": str(crf),
-            "x264-params": _X264_PARAMS,
-        }
+        context.options = {"preset": "ultrafast", "crf": str(crf), "x264-params": _X264_PARAMS}
         for i in range(num_frames):
             # Planes Y, U, V one below the other, as yuv420p lies in memory. x264 reads them in
             # place: copying into PyAV's own frames would cost 0.5 ms a clip.

@@ -129,11 +129,7 @@ def _talker(path: PurePosixPath, root: Path) -> str | None:
 
 
 def _clips(
-    root: Path,
-    videos: list[str],
-    pictures: list[str],
-    aligns: dict[str, str],
-    wavs: dict[str, str],
+    root: Path, videos: list[str], pictures: list[str], aligns: dict[str, str], wavs: dict[str, str]
 ) -> Iterator[Clip]:
     named: dict[tuple[str | None, str], list[str]] = {}
     for source in (*videos, *pictures):

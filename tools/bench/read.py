@@ -20,10 +20,7 @@ _BATCH_SIZE = 32
 
 
 def bench_read(
-    folder: str | Path,
-    clips: int = 200,
-    rounds: int = 7,
-    crops: Sequence[str] | None = None,
+    folder: str | Path, clips: int = 200, rounds: int = 7, crops: Sequence[str] | None = None
 ) -> dict[str, Any]:
     """Read the same clips with both readers in turn, on one thread, and compare.
 

@@ -92,9 +92,7 @@ def doctor(context: typer.Context, as_json: Json = False) -> None:
 
 
 @app.command()
-def demo(
-    out: Annotated[Path, Option(help="Everything goes here.")] = Path("demo"),
-) -> None:
+def demo(out: Annotated[Path, Option(help="Everything goes here.")] = Path("demo")) -> None:
     """The whole pipeline on drawn and spoken corpora, from nothing to a report."""
     from avb.tools.demo import demo
 

@@ -60,10 +60,7 @@ def write_mpg(path: Path, frames: Sequence[np.ndarray], samples: np.ndarray | No
 
 
 def write_mp4(
-    path: Path,
-    frames: Sequence[np.ndarray],
-    samples: np.ndarray | None,
-    index_first: bool = False,
+    path: Path, frames: Sequence[np.ndarray], samples: np.ndarray | None, index_first: bool = False
 ) -> None:
     """Writes a clip as LRW does: MPEG-4 Part 2 of 0.8 Mbit/s and AAC at 16 kHz mono.
 

@@ -87,11 +87,7 @@ def speak(
     A part in double square brackets is read as espeak phonemes. `voice` may have a variant,
     `en-us+f3`; `cmn` is Mandarin. `pitch` and `pitch_range` are 0 to 100, `rate` words a minute.
     """
-    settings = {
-        _PARAMETER_RATE: rate,
-        _PARAMETER_PITCH: pitch,
-        _PARAMETER_RANGE: pitch_range,
-    }
+    settings = {_PARAMETER_RATE: rate, _PARAMETER_PITCH: pitch, _PARAMETER_RANGE: pitch_range}
     chunks, events, rate_hz = _synthesise(text, voice, settings)
     if not chunks:
         raise ValueError(f"text {text!r}: voice {voice!r} gave no sound")

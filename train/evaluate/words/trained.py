@@ -32,9 +32,7 @@ from avb.pipeline.stream.index import Index
 from avb.train import checkpoint
 from avb.train.evaluate import stored_mels
 from avb.train.evaluate.metrics.speech import RATE, Sound
-from avb.train.evaluate.words.grammar import (
-    SLOT_WORDS,
-)
+from avb.train.evaluate.words.grammar import SLOT_WORDS
 
 TASK = "judge"  # of the file
 _EPSILON = 1e-5
