@@ -7,7 +7,11 @@ import json
 import math
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 import avb
 from avb.pipeline.build.plan import Plan, Unit
@@ -19,18 +23,12 @@ from avb.pipeline.files import open_atomic, write_atomic
 from avb.pipeline.settings import Settings
 from avb.pipeline.shards.metadata import FORMAT
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
 MANIFEST_ROWS = 1 << 15  # in a row group; the index of a file with one a unit outgrows its rows
 LIBRARIES = ("av", "opencv-python-headless", "numpy", "torch", "torchaudio")
 
 
 def write_manifest(folder: Path, plan: Plan) -> None:
     """Gather the rows of all units, in plan order, into `manifest.parquet`."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     schema = row_schema()
     for name in ("sums", "sources"):
         schema = schema.remove(schema.get_field_index(name))
@@ -48,8 +46,6 @@ def write_manifest(folder: Path, plan: Plan) -> None:
 
 def write_dataset(folder: Path, plan: Plan, corpus: Corpus, seconds: float) -> dict[str, Any]:
     """Write `dataset.json`, which says that the folder is complete, and return it."""
-    import pyarrow.compute as pc
-
     settings = plan.settings
     status, flags = Counter[str](), Counter[str]()
     shards = []
@@ -113,8 +109,6 @@ def _as_counts(status: Counter[str], flags: Counter[str]) -> dict[str, Any]:
 
 
 def _read(folder: Path, unit: Unit, columns: list[str]) -> pa.Table:
-    import pyarrow.parquet as pq
-
     with pq.ParquetFile(rows_path(folder, unit)) as file:
         return file.read(columns, use_threads=False)  # threads cost more than so small a file
 

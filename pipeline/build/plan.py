@@ -17,7 +17,11 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.ipc as ipc
 
 from avb.pipeline.config import Corpus, stable_hash
 from avb.pipeline.corpora import adapter
@@ -31,9 +35,6 @@ from avb.pipeline.settings import Settings
 from avb.pipeline.shards.metadata import FORMAT
 from avb.pipeline.storage.store import Folder, Store
 from avb.pipeline.storage.store import place as folder_at
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 LISTED_ROWS = 4096  # listed clips that are Python objects at one time
 
@@ -76,17 +77,12 @@ class Plan:
 
     def table(self, unit: int) -> pa.Table:
         """The rows of one unit as they are stored, in shard order."""
-        import pyarrow as pa
-        import pyarrow.ipc as ipc
-
         with pa.OSFile(str(self.path)) as file:
             return pa.Table.from_batches([ipc.open_file(file).get_batch(unit)])
 
 
 def schema() -> pa.Schema:
     """Columns of a plan file."""
-    import pyarrow as pa
-
     word = pa.struct([("word", pa.string()), ("start", pa.float64()), ("end", pa.float64())])
     file = pa.struct([("name", pa.string()), ("size", pa.int64()), ("mtime_ns", pa.int64())])
     text = ("group", "source", "split", "speaker", "label", "audio", "text")
@@ -101,8 +97,6 @@ def schema() -> pa.Schema:
 
 def _listed(listing: Listing, settings: Settings, root: Path) -> pa.Table:
     """All listed clips in the order of the listing, with the stable hash of each key."""
-    import pyarrow as pa
-
     columns = schema().insert(0, pa.field("hash", pa.uint64()))
     fields = operator.attrgetter(*schema().names[1:])
     batches, clips = [], iter(listing.clips)
@@ -124,8 +118,6 @@ def _laid_out(clips: pa.Table, twins_kept: bool) -> pa.Table:
     A key met again is a `duplicate` under another key, or another clip where the listing says so.
     """
     import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
 
     clips = clips.append_column("number", pa.array(np.arange(len(clips))))
     while True:
@@ -150,8 +142,6 @@ def _laid_out(clips: pa.Table, twins_kept: bool) -> pa.Table:
 def _chosen(clips: pa.Table, settings: Settings) -> pa.Table:
     """Of the clips those of the talkers, and of them the `limit` lowest hashes."""
     import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
 
     if settings.speakers is not None:
         clips = clips.filter(pc.is_in(clips["speaker"], pa.array(settings.speakers, pa.string())))
@@ -163,8 +153,6 @@ def _chosen(clips: pa.Table, settings: Settings) -> pa.Table:
 
 def _cut(clips: pa.Table, most: int) -> Iterator[pa.RecordBatch]:
     """The clips of each group in runs of at most `most`."""
-    import pyarrow.compute as pc
-
     group, at = clips["group"].combine_chunks(), 0
     for end in pc.run_end_encode(group).run_ends.to_pylist():
         for start in range(at, end, most):
@@ -227,10 +215,6 @@ def lay_out(
 
 def _write(plan: Plan, shards: Iterator[pa.RecordBatch]) -> None:
     """Write one record batch a unit, count them in the plan, and write its head, last."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.ipc as ipc
-
     settings = plan.settings.as_dict()
     decides = json.dumps(plan.settings.deciding(), sort_keys=True)
     base = hashlib.sha256(decides.encode()).hexdigest()
@@ -273,9 +257,6 @@ def _short_hash(values: list[Any]) -> str:
 
 def read_plan(path: Path) -> Plan:
     """The head of a plan file that `make_plan` wrote; UsageError where it is none, or damaged."""
-    import pyarrow as pa
-    import pyarrow.ipc as ipc
-
     try:
         with pa.OSFile(str(path)) as file:
             reader = ipc.open_file(file)

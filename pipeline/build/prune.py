@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from avb.pipeline.build.plan import Plan
 from avb.pipeline.build.unit import rows_folder
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 _COLUMNS = ["key", "group", "shard", "status"]
 
@@ -40,9 +39,6 @@ def lost_clips(folder: Path, plan: Plan) -> str | None:
 
 def stale_rows(folder: Path, plan: Plan) -> list[Path]:
     """The rows of finished units that are not, or not so, in the plan."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     digests = {unit.name: unit.digest for unit in plan.units}
     stale = []
     for path in sorted(rows_folder(folder).glob("*.parquet")):
@@ -57,8 +53,6 @@ def stale_rows(folder: Path, plan: Plan) -> list[Path]:
 
 def _keys(plan: Plan) -> Iterator[str]:
     """The clips that the plan takes: in a renamed folder they may be listed and refused at once."""
-    import pyarrow.compute as pc
-
     for unit in plan.units:
         table = plan.table(unit.number).select(["key", "status"])
         yield from table.filter(pc.equal(table["status"], ""))["key"].to_pylist()
@@ -66,10 +60,6 @@ def _keys(plan: Plan) -> Iterator[str]:
 
 def _finished(path: Path) -> Iterator[pa.RecordBatch]:
     """Rows of the clips that passed; none where there is no such file."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
     try:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(8192, columns=_COLUMNS):

@@ -16,6 +16,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
 from avb.pipeline.build.plan import Plan, Unit, read_plan
 from avb.pipeline.build.plan import schema as plan_schema
 from avb.pipeline.build.process import encode_sample, prepare_clip, sums
@@ -46,8 +50,6 @@ Taken = tuple[dict[str, Any], dict[str, bytes] | None]
 
 def row_schema() -> Any:
     """Columns of the manifest."""
-    import pyarrow as pa
-
     word = pa.struct([("word", pa.string()), ("start", pa.float64()), ("end", pa.float64())])
     text = ("key", "source", "group", "split", "speaker", "label", "status", "error")
     return pa.schema(
@@ -75,10 +77,6 @@ def finished(folder: Path, unit: Unit) -> dict[str, Any] | None:
 
     Its hash of `sources` may be another one than the plan's: files were replaced, or came.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
     path = rows_path(folder, unit)
     try:
         file = pq.ParquetFile(path)
@@ -96,8 +94,6 @@ def finished(folder: Path, unit: Unit) -> dict[str, Any] | None:
 
 def changed_sources(folder: Path, plan: Plan, units: list[int]) -> list[str]:
     """In a line: how many clips of finished units have other files than they were made from."""
-    import pyarrow.parquet as pq
-
     changed: list[str] = []
     for unit in (plan.units[number] for number in units):
         head = finished(folder, unit)
@@ -300,8 +296,6 @@ def _as_rows(sources: list[Source] | None) -> list[dict[str, Any]] | None:
 
 def _earlier_rows(folder: Path, unit: Unit) -> dict[str, tuple[dict[str, Any], dict[str, bytes]]]:
     """Rows and members of the clips that passed when this very unit was last made."""
-    import pyarrow.parquet as pq
-
     if finished(folder, unit) is None:
         return {}
     rows = pq.read_table(rows_path(folder, unit)).to_pylist()
@@ -320,9 +314,6 @@ def _earlier_rows(folder: Path, unit: Unit) -> dict[str, tuple[dict[str, Any], d
 def _write_rows(
     folder: Path, unit: Unit, rows: list[dict[str, Any]], sha256: str, nbytes: int
 ) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     table = pa.Table.from_pylist(rows, row_schema())
     head = {"digest": unit.digest, "sha256": sha256 or "", "bytes": str(nbytes)}
     head |= {"sources": unit.sources, "labels": unit.labels}

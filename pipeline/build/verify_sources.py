@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from avb.pipeline.build.plan import Plan, make_plan, read_plan
 from avb.pipeline.build.unit import rows_path
 from avb.pipeline.config import Corpus, stable_hash
@@ -50,8 +52,6 @@ def source_faults(folder: Folder, corpora: Mapping[str, Corpus]) -> list[str]:
 
 
 def _made(folder: Path, plan: Plan) -> Iterator[tuple[str, _Files]]:
-    import pyarrow.parquet as pq
-
     for unit in plan.units:
         try:
             rows = pq.read_table(rows_path(folder, unit)).to_pylist()

@@ -7,6 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import av
+
 from avb.pipeline.clip.picture import MAX_PIXELS
 from avb.pipeline.clip.status import Refused
 from avb.pipeline.clip.timeline import CODED_ORDER
@@ -65,15 +67,11 @@ class Head:
 
 def text_options() -> dict[str, Any]:
     """Of `av.open`: text that is no UTF-8 is replaced. Before PyAV 19 it ended the reading."""
-    import av
-
     return {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 
 
 def open_container(source: str, remote: bool = False, **options: Any) -> Any:
     """An opened film, which opens no other file; OSError where FFmpeg does not know or get it."""
-    import av
-
     limits = {"format_whitelist": film_formats()} | (
         {} if remote else {"protocol_whitelist": "file"}
     )
@@ -83,8 +81,6 @@ def open_container(source: str, remote: bool = False, **options: Any) -> Any:
 @functools.cache
 def film_formats() -> str:
     """All formats that FFmpeg reads but those that name other files, as its options want them."""
-    import av
-
     return ",".join(sorted(av.formats_available - NAMING))
 
 
@@ -104,8 +100,6 @@ def open_head(
     source: str, name: str, sound: Track, remote: bool = False, **options: Any
 ) -> tuple[Any, Head]:
     """As `read_head`, and the opened film: opening one takes a tenth of the time of a clip."""
-    import av
-
     try:
         container = open_container(source, remote, **options)
         return container, _head_of(container, source, name, sound, remote)

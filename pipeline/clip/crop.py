@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
@@ -65,8 +66,6 @@ def cut(frames: Sequence[np.ndarray], boxes: np.ndarray, crop: Crop) -> np.ndarr
     Where the box is larger than the crop, its surroundings are first shrunk by a whole factor
     over areas and blurred for the rest, so that the bilinear step does not alias.
     """
-    import cv2
-
     side = crop.stored
     out = np.empty((len(frames), side, side), np.uint8)
     boxes = np.broadcast_to(boxes, (len(frames), 4))
@@ -94,8 +93,6 @@ def _smaller(
     Returns:
         the parts, the corner (x, y) of the part in source pixels, and the factor.
     """
-    import cv2
-
     size = boxes[:, 2:] - boxes[:, :2]
     shrink = max(1, math.floor(size.min() / crop.size))
     rest = size.max() / crop.size / shrink

@@ -17,6 +17,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 
 from avb.pipeline.clip.litert import F, atan2_32, cos32, network, pixel_values, score_of, sin32
@@ -118,8 +119,6 @@ class FaceMesh:
 
     def _face_in(self, picture: np.ndarray, part: Part) -> np.ndarray | None:
         """Landmarks [468, 2] of the face in a part, in shares of the picture, if there is one."""
-        import cv2
-
         size = _size(picture)
         sides = part.sides * size
         if not (np.isfinite(part.middle).all() and np.isfinite(sides).all() and sides.all()):
@@ -146,8 +145,6 @@ class Detector:
 
     def find_shares(self, picture: np.ndarray) -> list[tuple[float, np.ndarray]]:
         """The same: score, then two corners and six points [8, 2], in shares of the picture."""
-        import cv2
-
         size, side = _size(picture), F(self._reach.side)
         whole = np.repeat(size.max(), 2)
         middle = F(0.5) * size
@@ -228,8 +225,6 @@ def _cut(
 
     `middle` and `sides` [2] are in pixels, `turn` in radians, `border` is OpenCV's.
     """
-    import cv2
-
     angle = float(F(float(turn * F(180)) / math.pi)) * math.pi / 180
     cosine, sine = F(math.cos(angle)) * F(0.5), F(math.sin(angle)) * F(0.5)
     (x, y), (across, down) = middle, sides

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
+import cv2
 import numpy as np
 
 from avb.pipeline.errors import UsageError
@@ -51,8 +52,6 @@ class MediapipeMesh:
 
     def landmarks(self, picture: np.ndarray) -> list[np.ndarray]:
         """Landmarks [468, 2] of each face in a grey picture [H, W], in its pixels."""
-        import cv2
-
         height, width = picture.shape
         with nullcontext() if self._met else quiet():
             result = self._mesh.process(cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
+import cv2
 import numpy as np
 
 from avb.pipeline.clip import track
@@ -84,8 +85,6 @@ def _upright_score(picture: np.ndarray) -> float:
 
 
 def _detect(picture: np.ndarray, reach: Reach) -> list[Detection]:
-    import cv2
-
     shrink = -(-max(picture.shape) // track.LOOK_SIDE)
     small = (max(1, picture.shape[1] // shrink), max(1, picture.shape[0] // shrink))
     seen = cv2.resize(np.ascontiguousarray(picture), small, interpolation=cv2.INTER_AREA)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
+import av
 import numpy as np
 
 from avb.pipeline.clip.container import PREROLL_S, Event, Head, film_formats, text_options
@@ -61,7 +62,6 @@ def program_events(
     The pass ends when all kinds are in `through`. `colour` gives BGR, uint8 [H, W, 3], in place of
     luma. Refused: `bad_decode`, with the program's complaint.
     """
-    import av
     import ffmpeg
 
     seek_s = head.start_s - head.zero_s + seek_s - PREROLL_S

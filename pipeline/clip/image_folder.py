@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 
 from avb.pipeline.clip.picture import MAX_PIXELS, first_plane, fitted
@@ -64,8 +65,6 @@ def read_pictures(paths: Sequence[Path]) -> tuple[list[np.ndarray], list[int]]:
 
 def grey_picture(data: bytes) -> np.ndarray | None:
     """The luma of a JPEG or PNG file, uint8 [H, W]; None where it is none, or too large."""
-    import av
-
     codec = next((kind for start, kind in KINDS.items() if data.startswith(start)), None)
     if codec is None:
         return None
@@ -87,8 +86,6 @@ def grey_picture(data: bytes) -> np.ndarray | None:
 
 
 def _decoder(codec: str) -> Any:
-    import av
-
     context = av.CodecContext.create(codec, "r")
     context.thread_type, context.thread_count = "NONE", 1
     context.options = {"max_pixels": str(MAX_PIXELS)}

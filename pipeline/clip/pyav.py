@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 
 from avb.pipeline.clip.container import (
@@ -85,8 +86,6 @@ def luma_of(frame: Any, sar: float, flags: set[str]) -> np.ndarray:
     if depth > 8:
         picture = (picture >> (depth - 8)).astype(np.uint8)
     if sar != 1:
-        import cv2
-
         width = max(1, round(frame.width * sar))
         way = cv2.INTER_AREA if sar < 1 else cv2.INTER_LINEAR
         picture = cv2.resize(picture, (width, frame.height), interpolation=way)

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+import cv2
 import numpy as np
 
 from avb.pipeline.clip.facemesh import FaceMesh
@@ -65,8 +66,6 @@ def interpolate(marks_at: Mapping[int, np.ndarray], start: int, stop: int) -> np
 
 def landmarks(picture: np.ndarray, num_faces: int = 1) -> list[np.ndarray]:
     """Landmarks [10, 2] of up to `num_faces` faces in one luma picture [H, W], in its pixels."""
-    import cv2
-
     height, width = picture.shape
     shrink = -(-max(height, width) // LOOK_SIDE)
     if shrink > 1:

@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+import av
+
 from avb.pipeline.clip.container import check_readable, open_container
 from avb.pipeline.clip.image_folder import numbered_pictures
 from avb.pipeline.clip.media import Expected, Media
@@ -178,8 +180,6 @@ def _preference(root: Path, clip: Clip) -> tuple[bool, bool, int, str]:
 
 def _pixels(path: Path) -> int:
     """Pixels of a video's picture by its header; what is no video comes last."""
-    import av
-
     try:
         with open_container(str(path)) as container:
             stream = container.streams.video[0]

@@ -7,12 +7,12 @@ import csv
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
+
+import pyarrow as pa
+import pyarrow.parquet
 
 from avb.pipeline.errors import UsageError, one_line
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 #: Letters of a cell, and of a line: more is a quote that nobody closed, or no text at all.
 LONGEST_CELL = 1 << 20
@@ -31,8 +31,6 @@ def column_names(path: Path) -> list[str]:
     """The columns of a table; UsageError says what else it is."""
     with _faults_named(path):
         if _is_parquet(path):
-            import pyarrow.parquet
-
             return pyarrow.parquet.read_schema(path).names
         _check_text(path)
         with _opened(path) as file:
@@ -62,8 +60,6 @@ def _is_parquet(path: Path) -> bool:
 
 @contextmanager
 def _faults_named(path: Path) -> Iterator[None]:
-    import pyarrow as pa
-
     try:
         yield
     except FileNotFoundError:
@@ -134,8 +130,6 @@ def _lines(file: TextIO) -> Iterator[str]:
 
 
 def _of_parquet(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
-    import pyarrow.parquet
-
     with pyarrow.parquet.ParquetFile(path) as file:
         for batch in file.iter_batches(_BATCH_ROWS, columns=columns):
             cells = [_cells(batch[name]) for name in columns]
@@ -144,8 +138,6 @@ def _of_parquet(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
 
 
 def _cells(column: pa.Array) -> list[Any]:
-    import pyarrow as pa
-
     kind = column.type
     if pa.types.is_duration(kind) or pa.types.is_time(kind):
         whole = column.cast(pa.int32() if pa.types.is_time32(kind) else pa.int64()).to_pylist()
@@ -161,8 +153,6 @@ def _cells(column: pa.Array) -> list[Any]:
 
 
 def _cell(value: pa.Scalar) -> Any:
-    import pyarrow as pa
-
     try:
         return value.as_py()
     except (ValueError, LookupError, OverflowError, pa.ArrowException) as error:

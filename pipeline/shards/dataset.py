@@ -8,7 +8,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from avb.pipeline.clip.codec import MOST_BYTES
 from avb.pipeline.config import LONGEST_NAME, Crop
@@ -17,10 +21,6 @@ from avb.pipeline.parse import MOST_JSON, Range, checked, parse_json
 from avb.pipeline.shards.metadata import FORMAT
 from avb.pipeline.storage.cache import open_file
 from avb.pipeline.storage.store import Folder, Store
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
 
 BATCH_ROWS = 1 << 14
 #: Of a manifest: values beside one a byte, bytes of text at once, and of a row in the mean.
@@ -161,9 +161,6 @@ def open_manifest(folder: Folder) -> Iterator[pq.ParquetFile]:
     A few bytes of Parquet can stand for billions of equal rows, or for pages of zeros: what its own
     account says of them is held against its size before any of it is read.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     path = folder / "manifest.parquet"
     try:
         with open_file(folder, "manifest.parquet") as source:
@@ -187,8 +184,6 @@ def open_manifest(folder: Folder) -> Iterator[pq.ParquetFile]:
 
 def _text_columns(metadata: pq.FileMetaData, size: int) -> list[str]:
     """Paths of the columns of text, in a file of `size` bytes that can hold what it announces."""
-    import pyarrow as pa
-
     texts = []
     for number in range(metadata.num_columns):
         column = metadata.schema.column(number)
@@ -213,8 +208,6 @@ def manifest_batches(
 
     pyarrow.ArrowException, OSError: a column is missing or damaged, or its texts are too long.
     """
-    import pyarrow as pa
-
     plain = file.metadata.schema.to_arrow_schema()
     if absent := sorted(set(columns) - set(plain.names)):
         raise pa.ArrowInvalid(f"no column {absent[0]}")
@@ -233,9 +226,6 @@ def manifest_batches(
 
 def _text_bytes(column: pa.Array) -> int:
     """Bytes that the texts of a column would take, each row with its own."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     if pa.types.is_dictionary(column.type):
         lengths = pc.binary_length(column.dictionary)
         return pc.sum(lengths.cast(pa.int64()).take(column.indices)).as_py() or 0

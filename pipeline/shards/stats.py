@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from avb.pipeline.shards.dataset import read_dataset, read_manifest
 from avb.pipeline.shards.metadata import STAGES
 from avb.pipeline.storage.store import Folder
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 _COLUMNS = ("status", "group", "speaker", "n_frames", "nbytes", "words", "face_misses")
 
 
 def stats(folder: Folder) -> dict[str, Any]:
     """Counts, hours, lengths, bytes and milliseconds of one dataset folder."""
-    import pyarrow.compute as pc
-
     record = read_dataset(folder)
     columns = [*_COLUMNS, *(f"{stage}_ms" for stage in STAGES)]
     listed = 0
@@ -59,8 +57,6 @@ def stats(folder: Folder) -> dict[str, Any]:
 
 def _sums(kept: pa.RecordBatch) -> dict[str, Any]:
     """What is added up over the stored clips, of some of them."""
-    import pyarrow.compute as pc
-
     words = kept["words"].flatten()
     added = ("nbytes", "face_misses", *(f"{stage}_ms" for stage in STAGES))
     return {

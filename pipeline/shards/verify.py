@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 
 from avb.pipeline.clip.codec import decode_video
 from avb.pipeline.clip.flac import decode_flac
@@ -115,8 +116,6 @@ def verify(
 
 def _account_faults(folder: Folder, record: dict[str, Any]) -> list[str]:
     """Do the counts add up, and are the shards those that are listed?"""
-    import pyarrow.compute as pc
-
     faults = []
     status: Counter[str] = Counter()
     for batch in read_manifest(folder, ["status"]):
@@ -161,8 +160,6 @@ def _twice(folder: Folder, num_rows: int, most: int = 10) -> list[str]:
 
 def _checks(folder: Folder, record: dict[str, Any], share: float) -> Iterator[_Check]:
     """Every shard of the manifest and of `dataset.json`, with its rows."""
-    import pyarrow.compute as pc
-
     shards = {shard["name"]: shard for shard in record["shards"]}
     if share < 1:  # a hash takes all bytes of a shard
         shards = {name: shard | {"sha256": None} for name, shard in shards.items()}

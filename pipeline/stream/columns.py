@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from avb.pipeline.shards.dataset import manifest_batches
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
 
 Ints = NDArray[np.int64]
 Rows = Ints | slice
@@ -72,15 +70,11 @@ class Columns:
 
     def keys(self) -> pa.Array:
         """The clips' keys."""
-        import pyarrow as pa
-
         keys = pa.concat_arrays([piece.cast(pa.string()) for piece in self._pieces("key")])
         return keys if isinstance(self._order, slice) else keys.take(pa.array(self._order))
 
     def flagged(self, flag: str) -> NDArray[np.bool_]:
         """Which clips have a flag."""
-        import pyarrow.compute as pc
-
         has = [np.empty(0, np.bool_)]
         for piece in self._pieces("flags"):
             parents = pc.list_parent_indices(piece).to_numpy(zero_copy_only=False)
@@ -90,8 +84,6 @@ class Columns:
 
     def words(self) -> tuple[Ints, Names, NDArray[np.float64]]:
         """Where the words of each clip begin, and all words with their times, as `Index` has."""
-        import pyarrow as pa
-
         schema = self._file.schema_arrow
         kind = dict(zip(schema.names, schema.types, strict=True)).get("words", pa.null())
         if not (pa.types.is_list(kind) and pa.types.is_struct(kind.value_type)):
@@ -116,9 +108,6 @@ class Columns:
 
     def _pieces(self, name: str) -> Iterator[pa.Array]:
         """A column of the clips with status ok, as it lies."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
         for batch in manifest_batches(self._file, PIECE_ROWS, ["status", name]):
             column = batch.filter(pc.equal(batch["status"], "ok"))[name]
             if name in ("key", "shard") and column.null_count:
@@ -127,15 +116,11 @@ class Columns:
 
 
 def _ints(pieces: Iterable[pa.Array]) -> Ints:
-    import pyarrow as pa
-
     columns = (piece.cast(pa.int64()).to_numpy() for piece in pieces)
     return np.concatenate([np.empty(0, np.int64), *columns])
 
 
 def _coded(pieces: Iterable[pa.Array]) -> Names:
-    import pyarrow as pa
-
     code_of: dict[str, int] = {}
     codes = [np.empty(0, np.int32)]
     for piece in pieces:

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from avb.pipeline.config import LONGEST_NAME, MOST_SECONDS
@@ -18,9 +19,6 @@ from avb.pipeline.errors import UsageError
 from avb.pipeline.shards.dataset import can_hold, open_manifest, read_dataset
 from avb.pipeline.storage.store import Folder, place
 from avb.pipeline.stream.columns import Columns, Ints, Names
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 
 class Row(NamedTuple):

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,8 +21,6 @@ Sample = dict[str, Any]
 
 def encode_mp4(frames_THW: NDArray[np.uint8], fps: int = 25) -> bytes:
     """Grey frames as most tools would write them: swscale to yuv420p, x264 medium, crf 18."""
-    import av
-
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=fps, options={"crf": "18"})
@@ -47,8 +46,6 @@ def write_tar(
 
 def decode_sample(sample: Sample) -> dict[str, NDArray[np.float32]]:
     """Every video as float32 [T, H, W], the mel as float32 [80, 4T]."""
-    import av
-
     decoded = {"mel": np.load(io.BytesIO(sample["mel.npy"])).astype(np.float32)}
     for name in sample:
         if name.endswith(".mp4"):

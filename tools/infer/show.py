@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from avb.pipeline.clip.container import Head
@@ -33,7 +34,6 @@ def in_place_of(path: Path) -> Iterator[Path]:
 
 def draw_boxes(cutter: Cutter, path: Path) -> None:
     """Write the film, without sound, with the box that was cut: green, or red if nobody is seen."""
-    import cv2
     import ffmpeg
 
     height, width = cutter.size
