@@ -77,7 +77,7 @@ def test_from_a_unit_of_work_to_a_picture_are_few_calls(
     tmp_path: Path, drawn_lrw: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from avb.pipeline.build.plan import make_plan
-    from avb.pipeline.build.unit import run_unit
+    from avb.pipeline.build.unit import Task, run_unit
     from avb.pipeline.clip import pyav
     from avb.pipeline.config import load_corpora
     from avb.pipeline.settings import settings_for
@@ -93,7 +93,7 @@ def test_from_a_unit_of_work_to_a_picture_are_few_calls(
     make_plan(corpus, settings_for("lrw", corpus), drawn_lrw.root, tmp_path / "plan.arrow")
     (tmp_path / "lrw").mkdir()
     with pytest.raises(Reached) as raised:
-        list(run_unit(tmp_path / "plan.arrow", 0, tmp_path / "lrw"))
+        list(run_unit(Task(tmp_path / "plan.arrow", tmp_path / "lrw", 0)))
     ours = [f"{step.path}" for step in raised.traceback if "pipeline" in str(step.path)]
     assert 5 < len(ours) + 1 <= 8 and len(set(ours)) <= 6, [str(step) for step in raised.traceback]
 

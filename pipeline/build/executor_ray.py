@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import avb
-from avb.pipeline.build.executors import Executor, Report, Task, Worker, workers
+from avb.pipeline.build.executors import Executor, Report, Worker, workers
+from avb.pipeline.build.unit import Task
 from avb.pipeline.errors import RunError, StorageError, UsageError
 from avb.pipeline.machine import cores
 

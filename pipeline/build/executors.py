@@ -23,36 +23,9 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from avb.pipeline.build.unit import run_unit, try_clips
+from avb.pipeline.build.unit import Task, run_unit
 from avb.pipeline.corpora.source_files import SourceFault
 from avb.pipeline.machine import follow_parent, settle_process
-from avb.pipeline.storage.store import Store
-
-
-@dataclass(frozen=True)
-class Task:
-    """Make the shard and the rows of one unit, or try some of its clips and write nothing."""
-
-    plan: Path
-    folder: Path
-    number: int
-    clips: range | None = None  # those to try; None: make the shard
-    crashed: frozenset[int] = frozenset()  # clips that are refused unopened
-    hung: frozenset[int] = frozenset()
-    # How often an executor that loses workers for reasons of its own, such as a machine taken
-    # away, may start it again.
-    retries: int = 3
-    store: Store | None = None  # what the folder stands for
-    # How long one clip may take (None: for ever), of the wall. A worker is one thread, so it bounds
-    # the processor as well.
-    limit_s: float | None = None
-
-    def run(self) -> Iterator[bool | None]:
-        """Do it; None where a clip begins, and after it whether it passed."""
-        unit = (self.plan, self.number, self.folder)
-        if self.clips is None:
-            return run_unit(*unit, self.crashed, self.store, self.hung)
-        return try_clips(*unit, self.clips, self.store, self.hung)
 
 
 @dataclass(frozen=True)
@@ -83,7 +56,7 @@ def work(task: Task) -> Iterator[Counts]:
     """Run a task in this process; its counts whenever a clip begins and ends."""
     _settle_process_once()
     clips = refused = tries = 0
-    for ok in task.run():
+    for ok in run_unit(task):
         if ok is None:
             tries += 1
         else:

@@ -16,8 +16,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from avb.pipeline.build.executors import Executor, Report, Task
+from avb.pipeline.build.executors import Executor, Report
 from avb.pipeline.build.plan import Plan
+from avb.pipeline.build.unit import Task
 from avb.pipeline.errors import RunError
 from avb.pipeline.storage.store import Store
 

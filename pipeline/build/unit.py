@@ -13,6 +13,7 @@ import io
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,25 @@ WAITS_S = (1.0, 2.0, 4.0, 8.0)
 
 #: Row and members of one clip; a refused one has no members.
 Taken = tuple[dict[str, Any], dict[str, bytes] | None]
+
+
+@dataclass(frozen=True)
+class Task:
+    """Make the shard and the rows of one unit, or try some of its clips and write nothing."""
+
+    plan: Path
+    folder: Path
+    number: int
+    clips: range | None = None  # those to try; None: make the shard
+    crashed: frozenset[int] = frozenset()  # clips that are refused unopened
+    hung: frozenset[int] = frozenset()
+    # How often an executor that loses workers for reasons of its own, such as a machine taken
+    # away, may start it again.
+    retries: int = 3
+    store: Store | None = None  # what the folder stands for
+    # How long one clip may take (None: for ever), of the wall. A worker is one thread, so it bounds
+    # the processor as well.
+    limit_s: float | None = None
 
 
 def row_schema() -> Any:
@@ -106,29 +126,27 @@ def changed_sources(folder: Path, plan: Plan, units: list[int]) -> list[str]:
     return [f"{len(changed)} clips have new or other files, such as {changed[0]}: taken again"]
 
 
-def run_unit(
-    plan_path: Path,
-    number: int,
-    folder: Path,
-    crashed: frozenset[int] = frozenset(),
-    store: Store | None = None,
-    hung: frozenset[int] = frozenset(),
-) -> Iterator[bool | None]:
-    """Make one shard and its rows in `folder`, or the `store` it stands for; the rows come last.
+def run_unit(task: Task) -> Iterator[bool | None]:
+    """Make a shard and its rows in the task's folder or store, the rows last; or try some clips.
 
     Clips that passed in an earlier run of the same unit are copied from its shard, so that trying
-    the refused ones again costs only them. Clips at `crashed` and `hung` are refused unopened.
-    Yields None when a clip, or another try of it, begins, and then whether it is in the shard;
-    SourceFault where a file of the corpus cannot be read for longer than `WAITS_S`.
+    the refused ones again costs only them. Yields None when a clip, or another try of it, begins,
+    and then whether it passed; SourceFault where a file of the corpus cannot be read for longer
+    than `WAITS_S`.
     """
-    plan = _plan_of(plan_path, store)
-    unit = plan.units[number]
+    plan, folder, store = _plan_of(task.plan, task.store), task.folder, task.store
+    unit = plan.units[task.number]
+    if task.clips is not None:
+        others = frozenset(range(unit.clips)) - frozenset(task.clips)
+        for taken in _take(plan, unit, folder, others, task.hung):
+            yield None if taken is None else taken[0]["status"] == "ok"
+        return
     tar = folder / f"{unit.name}.tar"
     if store is not None:
         fetch_unit(store, folder, rows_path(folder, unit), tar)
     rows: list[dict[str, Any]] = []
     with ShardWriter(tar) as writer:
-        for taken in _take(plan, unit, folder, crashed, hung):
+        for taken in _take(plan, unit, folder, task.crashed, task.hung):
             if taken is None:
                 yield None
                 continue
@@ -145,28 +163,8 @@ def run_unit(
         send_unit(store, folder, rows_path(folder, unit), tar)
 
 
-def try_clips(
-    plan_path: Path,
-    number: int,
-    folder: Path,
-    clips: range,
-    store: Store | None = None,
-    hung: frozenset[int] = frozenset(),
-) -> Iterator[bool | None]:
-    """Take some clips of a unit as `run_unit` would, and write nothing: do they kill the worker?"""
-    plan = _plan_of(plan_path, store)
-    unit = plan.units[number]
-    others = frozenset(range(unit.clips)) - frozenset(clips)
-    for taken in _take(plan, unit, folder, others, hung):
-        yield None if taken is None else taken[0]["status"] == "ok"
-
-
 def _take(
-    plan: Plan,
-    unit: Unit,
-    folder: Path,
-    crashed: frozenset[int],
-    hung: frozenset[int] = frozenset(),
+    plan: Plan, unit: Unit, folder: Path, crashed: frozenset[int], hung: frozenset[int]
 ) -> Iterator[Taken | None]:
     """Row and members of every clip of a unit, in shard order, and None where a try begins."""
     labels = {label: i for i, label in enumerate(plan.labels)}

@@ -22,10 +22,11 @@ from typing import Any
 import typer
 
 from avb.pipeline.build.executor_ray import AHEAD, connect, run_tasks
-from avb.pipeline.build.executors import Executor, Task
+from avb.pipeline.build.executors import Executor
 from avb.pipeline.build.plan import Plan, Unit, make_plan
 from avb.pipeline.build.prep import EXECUTORS
 from avb.pipeline.build.scheduler import run_units
+from avb.pipeline.build.unit import Task
 from avb.pipeline.config import load_corpora
 from avb.pipeline.corpora.inspect import recognise
 from avb.pipeline.errors import UsageError

@@ -18,7 +18,7 @@ import pytest
 from typer.testing import CliRunner
 
 from avb.pipeline.build.executor_ray import _work
-from avb.pipeline.build.executors import Task
+from avb.pipeline.build.unit import Task
 from avb.pipeline.errors import RunError
 from avb.tools.cli import app
 from avb.tools.synth import make

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from avb.pipeline.build import executors
-from avb.pipeline.build.executors import Task
+from avb.pipeline.build.unit import Task, run_unit
 from avb.pipeline.errors import RunError
 from avb.pipeline.shards.tar import ShardWriter, read_members
 from avb.tools.synth import make
@@ -101,14 +101,14 @@ def test_a_machine_that_does_not_see_the_folders_says_so_and_refuses_no_clip(
     plan = folder / ".avb" / "plan.arrow"
     before = hashes(calm)
     with pytest.raises(RunError, match="nowhere is not there on .* every machine must see"):
-        list(Task(tmp_path / "nowhere", folder, 0).run())
+        list(run_unit(Task(tmp_path / "nowhere", folder, 0)))
     raw.rename(raw.with_name("away"))
     try:
         with pytest.raises(RunError, match=f"{raw} is not there on "):
-            list(Task(plan, folder, 0).run())
+            list(run_unit(Task(plan, folder, 0)))
     finally:
         raw.with_name("away").rename(raw)
-    assert hashes(calm) == before and all(Task(plan, folder, 0).run())
+    assert hashes(calm) == before and all(run_unit(Task(plan, folder, 0)))
 
 
 @pytest.mark.slow

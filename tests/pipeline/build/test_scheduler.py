@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from avb.pipeline.build.executors import Report, Task
+from avb.pipeline.build.executors import Report
 from avb.pipeline.build.scheduler import run_units
+from avb.pipeline.build.unit import Task
 from avb.pipeline.errors import RunError
 
 CLIPS = [13, 1, 8]
