@@ -10,7 +10,30 @@ from torch import Tensor, nn
 from avb.models.masks import frame_mask, keep_real, mean_over_time, run_recurrent, word_mask
 
 
-class GRUBackEnd(nn.Module):
+class BackEnd(nn.Module):
+    """Frames to states by `run`, their mean over time, and a linear classifier."""
+
+    classifier: nn.Linear
+
+    def run(self, feature_BTE: Tensor, lengths_B: Tensor | None, mask_BT: Tensor | None) -> Tensor:
+        """States [B x T x S], in which padded frames change nothing (in evaluation)."""
+        raise NotImplementedError
+
+    def forward(
+        self,
+        feature_BTE: Tensor,
+        lengths_B: Tensor | None = None,
+        boundary_BT: Tensor | None = None,
+    ) -> Tensor:
+        """Logits [B x K]; with `boundary_BT`, 1 inside the word, of the mean over it alone."""
+        mask_BT = None if lengths_B is None else frame_mask(lengths_B, feature_BTE.shape[1])
+        states_BTS = self.run(feature_BTE, lengths_B, mask_BT)
+        if boundary_BT is not None:
+            mask_BT = word_mask(boundary_BT, mask_BT)
+        return self.classifier(mean_over_time(states_BTS, mask_BT))
+
+
+class GRUBackEnd(BackEnd):
     """A bidirectional GRU, the mean of its states over time, and a linear classifier."""
 
     def __init__(
@@ -28,21 +51,9 @@ class GRUBackEnd(nn.Module):
         )
         self.classifier = nn.Linear(2 * hidden, classes)
 
-    def forward(
-        self,
-        feature_BTE: Tensor,
-        lengths_B: Tensor | None = None,
-        boundary_BT: Tensor | None = None,
-    ) -> Tensor:
-        """Logits [B x K]; frames past a clip's length change nothing.
-
-        With `boundary_BT`, 1 inside the word, the mean is over the word's own states.
-        """
-        states = run_recurrent(self.gru, feature_BTE, lengths_B)
-        mask_BT = None if lengths_B is None else frame_mask(lengths_B, feature_BTE.shape[1])
-        if boundary_BT is not None:
-            mask_BT = word_mask(boundary_BT, mask_BT)
-        return self.classifier(mean_over_time(states, mask_BT))
+    def run(self, feature_BTE: Tensor, lengths_B: Tensor | None, mask_BT: Tensor | None) -> Tensor:
+        """All states of both directions."""
+        return run_recurrent(self.gru, feature_BTE, lengths_B)
 
 
 class Branch(nn.Module):
@@ -100,7 +111,7 @@ class TemporalBlock(nn.Module):
         return self.act(y_BET + self.shortcut(x_BET))
 
 
-class TCNBackEnd(nn.Module):
+class TCNBackEnd(BackEnd):
     """Multi-scale temporal convolutions (MS-TCN), the mean over time, and a linear classifier."""
 
     def __init__(
@@ -122,20 +133,9 @@ class TCNBackEnd(nn.Module):
         )
         self.classifier = nn.Linear(total, classes)
 
-    def forward(
-        self,
-        feature_BTE: Tensor,
-        lengths_B: Tensor | None = None,
-        boundary_BT: Tensor | None = None,
-    ) -> Tensor:
-        """Logits [B x K]; frames past a clip's length change nothing in evaluation.
-
-        With `boundary_BT`, 1 inside the word, the mean is over the word's own frames.
-        """
-        mask_BT = None if lengths_B is None else frame_mask(lengths_B, feature_BTE.shape[1])
+    def run(self, feature_BTE: Tensor, lengths_B: Tensor | None, mask_BT: Tensor | None) -> Tensor:
+        """What the blocks make of the frames."""
         x_BET = feature_BTE.transpose(1, 2)
         for block in self.blocks:
             x_BET = block(x_BET, mask_BT)
-        if boundary_BT is not None:
-            mask_BT = word_mask(boundary_BT, mask_BT)
-        return self.classifier(mean_over_time(x_BET.transpose(1, 2), mask_BT))
+        return x_BET.transpose(1, 2)

@@ -130,10 +130,7 @@ class LipReader(nn.Module):
 
 
 def lip_losses(output: LipOutput, labels: Tensor, label_smoothing: float = 0.0) -> Losses:
-    """Eq. 7 with cross entropy as g, and the terms of Eq. 8.
-
-    `labels` are class numbers, int64 [B], or probabilities, [B x K], of mixed clips.
-    """
+    """Eq. 7 with cross entropy as g, and Eq. 8; labels int64 [B], or [B x K] of mixed clips."""
 
     def entropy(logits_BK: Tensor) -> Tensor:
         return functional.cross_entropy(

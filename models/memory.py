@@ -169,10 +169,7 @@ class BridgingMemory(nn.Module):
     def forward(
         self, source_BTC: Tensor, target_BTD: Tensor | None = None, mask_BT: Tensor | None = None
     ) -> Bridge:
-        """Recall audio from video f_src and, where real audio f_tgt is given, learn from it.
-
-        Nothing that depends on video alone changes by f_tgt. Losses count the frames of `mask_BT`.
-        """
+        """Recall audio from video f_src and, where real audio f_tgt is given, learn from it."""
         if not self.slots:
             return Bridge(recalled=source_BTC)
         log_source_BTN = self._address(source_BTC, self.query, self.key_memory)

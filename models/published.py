@@ -58,11 +58,7 @@ def from_published(checkpoint: Checkpoint) -> dict[str, Tensor]:
 
 
 def to_published(state: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """A published checkpoint with the weights of a `LipReader` of the released kind and sizes.
-
-    Raises:
-        ValueError: names what the published layout lacks, has besides or has in another shape.
-    """
+    """A published checkpoint with the weights of a `LipReader` of the released kind and sizes."""
     recurrent = any(name.startswith("back_end.gru.") for name in state)
     for name in ("memory.key_memory", "back_end.classifier.weight"):
         if name not in state:

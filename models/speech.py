@@ -68,10 +68,7 @@ class SpeechConfig:
 
 
 class SpeechReconstructor(nn.Module):
-    """Encoder, memory, decoder: T frames in, 4 T mel columns out.
-
-    Audio joins before the decoder ("early stage of the back end").
-    """
+    """Encoder, memory, decoder: T frames to 4 T mel columns; audio joins before the decoder."""
 
     def __init__(
         self, config: SpeechConfig | None = None, side: int = 96, channels: int = 3

@@ -53,11 +53,7 @@ class LocationSensitiveAttention(nn.Module):
     def forward(
         self, query: Tensor, keys_BTA: Tensor, history_B2T: Tensor, mask_BT: Tensor | None
     ) -> Tensor:
-        """Weights of the frames, float32 [B x T], 0 where padded, for a query [B x query_dim].
-
-        `keys_BTA` are `self.keys` of the frames; `history_B2T` the last weights and their sum so
-        far.
-        """
+        """Weights of the frames, float32 [B x T], from the last ones and their sum so far."""
         place_BTA = self.location_out(self.location(history_B2T).transpose(1, 2))
         hidden_BTA = (self.query(query)[:, None] + keys_BTA + place_BTA).tanh()
         energy_BT = at_least_float32(self.energy(hidden_BTA)[:, :, 0])

@@ -1,9 +1,4 @@
-"""`avb demo`: everything there is, from nothing, by the commands a user would type.
-
-Draws and speaks a small corpus in each of the three raw layouts, prepares shards, verifies them,
-draws contact sheets, trains both tasks with the tiny recipes on the sentences, measures them, reads
-the lips of a film that no shard holds, and writes the report. No corpus and no network needed.
-"""
+"""`avb demo`: everything there is, from nothing, by the commands a user would type."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """`avb doctor`: what is there, what is missing, and what to do about it.
 
-Every check that imports something runs in a child process with this one's `sys.path`: a broken
-wheel may raise anything, or take its interpreter with it, and here that must be one line. So this
-module imports typer and the standard library alone.
+A broken wheel may take its interpreter with it, so whatever imports something runs in a child
+process with this one's `sys.path`, and this module imports typer and the standard library alone.
 """
 
 from __future__ import annotations

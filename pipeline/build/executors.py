@@ -1,8 +1,6 @@
-"""Where units run: an executor is a function that maps tasks to reports.
+"""Where units run: an executor maps tasks to reports, a bounded number of them in flight.
 
-It takes tasks from a queue while there are any, has a bounded number of them in flight, and says
-of each how far it is, that it is done, or that its worker died. What follows from a death is for
-`scheduler` to decide, the same for every executor.
+What follows from a worker's death is for `scheduler` to decide, the same for every executor.
 """
 
 from __future__ import annotations
@@ -157,10 +155,7 @@ class _Watch:
 
 
 def workers(waiting: deque[Task], jobs: int, idle: list[Worker]) -> Iterator[Report]:
-    """Run tasks in `jobs` processes of this machine; those that are left go to `idle`, and from it.
-
-    One that dies, or is stopped at a clip that hangs, is replaced.
-    """
+    """Run tasks in `jobs` processes, taken from `idle` and left there; dead ones are replaced."""
     running: dict[Future[None], tuple[Task, Worker]] = {}
     try:
         while waiting or running:

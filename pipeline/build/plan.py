@@ -1,9 +1,8 @@
 """The plan: every listed clip, in which shard it belongs, and the settings that decide its bytes.
 
-A plan is one Arrow file with a record batch a unit, so that a unit of work, one shard, is a pure
-function of (plan file, unit number) and reads nothing else of the plan. (Of a Parquet file with a
-row group a unit, everyone who opens it reads the index of all: 0.5 s and 155 MB at 10,000 units.)
-The listing is sorted in memory: 400 MB for as many clips as LRW-1000 has, 718,018.
+One Arrow file with a record batch a unit, so that a unit, one shard, is a pure function of (plan
+file, number). (Of Parquet with a row group a unit, everyone who opens it reads the index of all:
+0.5 s and 155 MB at 10,000 units.) The listing is sorted in memory: 400 MB for LRW-1000's 718,018.
 """
 
 from __future__ import annotations

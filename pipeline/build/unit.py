@@ -93,10 +93,7 @@ def rows_path(folder: Path, unit: Unit) -> Path:
 
 
 def finished(folder: Path, unit: Unit) -> dict[str, Any] | None:
-    """The head of a unit's rows and its counts by status, if it is done under this very plan.
-
-    Its hash of `sources` may be another one than the plan's: files were replaced, or came.
-    """
+    """The head of a unit's rows and its counts by status, if it is done under this very plan."""
     path = rows_path(folder, unit)
     try:
         file = pq.ParquetFile(path)

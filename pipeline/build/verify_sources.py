@@ -1,7 +1,6 @@
 """`avb verify --sources`: is the corpus still what the shards were made from?
 
-It is listed again, and names, sizes and times of its files are held against those in the rows of
-the units. Both come in the order of a plan, so that memory does not grow with the clips.
+Both come in the order of a plan, so that memory does not grow with the clips.
 """
 
 from __future__ import annotations
@@ -27,10 +26,7 @@ _Files = tuple[str, dict[str, tuple[int, int]]]
 
 
 def source_faults(folder: Folder, corpora: Mapping[str, Corpus]) -> list[str]:
-    """What differs between a dataset folder and its corpus as it is now, a line a clip.
-
-    UsageError where no plan says where its corpus lies; RunError where that cannot be listed.
-    """
+    """What differs between a dataset folder and its corpus as it is now, a line a clip."""
     with mirrored(folder) as mirror, tempfile.TemporaryDirectory() as scratch:
         path = mirror.folder / ".avb" / "plan.arrow"
         if not path.is_file():

@@ -135,10 +135,7 @@ def _split_annex_b(data: bytes) -> list[bytes]:
 
 
 class VideoDecoder:
-    """Decodes clip after clip with one reused H.264 context (opening one costs 0.3 ms).
-
-    Not for several threads at a time. A clip is bounded by the shape it must have, or `MOST_BYTES`.
-    """
+    """Decodes clip after clip in one thread, with one context (opening one costs 0.3 ms)."""
 
     def __init__(self) -> None:
         self._contexts: dict[int, Any] = {}  # by the most pixels of a picture
@@ -283,10 +280,7 @@ def _decode_jpeg(data: bytes | memoryview, out: Frames | None) -> Frames:
 
 
 def _jpeg_size(data: bytes | memoryview) -> tuple[int, int]:
-    """Rows and columns of a picture, from its header: a KB may stand for gigabytes.
-
-    ValueError: it is no JPEG, or is cut: OpenCV would make up the rest.
-    """
+    """Rows and columns by the header: a KB may stand for gigabytes. ValueError: cut, or no JPEG."""
     at = 2
     if bytes(data[:2]) == b"\xff\xd8" and bytes(data[-2:]) == b"\xff\xd9":
         while at + 9 <= len(data) and data[at] == 0xFF:

@@ -87,10 +87,7 @@ def film_formats() -> str:
 def read_head(
     source: str, name: str, *, sound: Track = "required", remote: bool = False, **options: Any
 ) -> Head:
-    """What a film says of itself: of several tracks those that a player takes.
-
-    Refused as `bad_decode` or `no_audio`; OSError: the file cannot be read.
-    """
+    """What a film says of itself: of several tracks those that a player takes."""
     container, head = open_head(source, name, sound, remote, **options)
     container.close()
     return head

@@ -88,11 +88,7 @@ def cut(frames: Sequence[np.ndarray], boxes: np.ndarray, crop: Crop) -> np.ndarr
 def _smaller(
     frames: Sequence[np.ndarray], boxes: np.ndarray, crop: Crop
 ) -> tuple[list[np.ndarray], np.ndarray, int]:
-    """The part of the pictures that the boxes need, shrunk by a whole factor and blurred.
-
-    Returns:
-        the parts, the corner (x, y) of the part in source pixels, and the factor.
-    """
+    """The parts that the boxes need, shrunk and blurred; their corner (x, y), and the factor."""
     size = boxes[:, 2:] - boxes[:, :2]
     shrink = max(1, math.floor(size.min() / crop.size))
     rest = size.max() / crop.size / shrink

@@ -1,8 +1,7 @@
-"""A film to luma pictures at an exact rate and mono sound. No corpus knowledge; no process a clip.
+"""A film to luma pictures at an exact rate and mono sound, in one pass; few pictures are held.
 
-The picture is the decoder's luma plane as it is, limited range or full, its levels never rescaled;
-upright, and with square pixels as a player shows it. Sound keeps its own rate and its own place in
-time; `audio.fit` puts it under the pictures. Both are read in one pass, and few pictures are held.
+The picture is the decoder's luma plane, limited range or full, never rescaled; upright, and with
+square pixels. Sound keeps its rate and its place in time; `audio.fit` puts it under the pictures.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
-"""The networks that find faces: mediapipe's own files, wherever they are on this machine.
+"""The networks that find faces: mediapipe's own files, known by their hash, wherever they are.
 
-They lie inside the wheel of mediapipe 0.10.21, the last that has them (Apache-2.0). A machine that
-has it installed needs nothing more; elsewhere `fetch` takes them out of the wheel, which pip
-brings for whatever Python and system: only the files are wanted. Nothing else is ever loaded:
-each file is known by its hash.
+They lie inside the wheel of mediapipe 0.10.21, the last that has them (Apache-2.0); where that is
+not installed, `fetch` takes them out of the wheel, which pip brings for whatever Python and system.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Films read by the ffmpeg program, in a process of its own.
+"""Films read by the ffmpeg program: its process alone is lost to a file that crashes or stalls it.
 
-A file that crashes or stalls its decoder costs that process only. The program hands over decoded
-pictures and sound with the stamps of the file (as NUT, an open container of FFmpeg), so that both
-readers share one clock. What it conceals it does not say: nothing is flagged `damaged`.
+It hands over decoded pictures and sound with the stamps of the file (as NUT), so that both readers
+share one clock. What it conceals it does not say: nothing is flagged `damaged`.
 """
 
 from __future__ import annotations

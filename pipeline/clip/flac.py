@@ -30,10 +30,7 @@ def encode_flac(samples: NDArray[np.float32], rate: int) -> bytes:
 
 
 def decode_flac(data: bytes | memoryview, most: int | None = None) -> NDArray[np.float32]:
-    """Mono sound from 16-bit FLAC: float32 [n] in [-1, 1).
-
-    ValueError: no such file, or more than `most` samples, found before they are decoded.
-    """
+    """Mono sound, float32 [n] in [-1, 1), from 16-bit FLAC of at most `most` samples."""
     most = MOST_BYTES // 4 if most is None else most
     samples, count = np.empty(most, np.float32), 0  # room is taken where it is written
     try:

@@ -1,11 +1,9 @@
 """Faces over the time of a film of any length: who is there, who is meant, and the boxes.
 
-A few times a second a look finds all faces; each is told from the others by where it was seen
-last. Pictures are held until enough of what follows is known, at most `HELD_BYTES` of them, and
-leave in blocks with the boxes that `avb prep` would give them: a film that is held whole, such as
-a clip of a corpus, gets exactly those, in a longer one the side of the box follows the median of
-what is held before and after. Where nobody is seen for long, boxes stay where they were and the
-pictures are marked.
+A few times a second a look finds all faces, told apart by where they were seen last. Pictures are
+held, at most `HELD_BYTES`, until enough of what follows is known, and leave in blocks with the
+boxes that `avb prep` would give them: in a film that is not held whole, the side of the box follows
+the median of what is held. Where nobody is seen for long, boxes stay and the pictures are marked.
 """
 
 from __future__ import annotations

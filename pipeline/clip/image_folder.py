@@ -35,10 +35,7 @@ def numbered_pictures(folder: Path) -> list[Path]:
 
 
 def read_pictures(paths: Sequence[Path]) -> tuple[list[np.ndarray], list[int]]:
-    """Grey pictures, uint8 [H, W] in the size of the first, and the indices filled from neighbours.
-
-    Refused as `missing_frames` when more than a fifth are missing.
-    """
+    """Grey pictures, uint8 [H, W] of one size, and the indices (to a fifth) that were filled."""
     have: dict[int, np.ndarray] = {}
     shape: tuple[int, ...] | None = None
     for i, path in enumerate(paths):

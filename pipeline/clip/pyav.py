@@ -71,10 +71,7 @@ def pyav_events(
 
 
 def luma_of(frame: Any, sar: float, flags: set[str]) -> np.ndarray:
-    """The luma plane of PyAV's frame as a player shows it, uint8 [H, W], its levels not rescaled.
-
-    `sar` is the width of a pixel in heights; `flags` gets `damaged` where the decoder says so.
-    """
+    """The luma plane of PyAV's frame as a player shows it, uint8 [H, W], levels not rescaled."""
     if frame.is_corrupt:
         flags.add("damaged")
     name = frame.format.name

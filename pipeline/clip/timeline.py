@@ -153,11 +153,7 @@ class RisingOrder:
 
 
 class Rate:
-    """Lays timed pictures at an exact rate: for each time the one that stands nearest to it.
-
-    Pictures whose stamps tremble by less than half a period are given as they are (`kept`), each
-    once.
-    """
+    """Lays pictures at an exact rate; those that tremble by less than half a period as they are."""
 
     def __init__(self, fps: int) -> None:
         self.first_s = 0.0

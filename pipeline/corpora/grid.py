@@ -59,10 +59,7 @@ def words_of(name: str) -> list[str]:
 
 
 def discover(root: Path, corpus: Corpus) -> Listing:
-    """Every video, or folder of pictures, below the root; alignments and wavs by clip name.
-
-    UsageError: nothing there is called like a GRID sentence; OSError: a folder cannot be listed.
-    """
+    """Every video, or folder of pictures, below the root; alignments and wavs by clip name."""
     if not root.is_dir():
         raise UsageError(f"{root}: no such folder (give --root, or set AVB_GRID_ROOT)")
     videos, pictures, aligns, wavs, empty = _walk(root)
@@ -244,10 +241,7 @@ def words(
 
 
 def parse_align(text: str, flags: set[str]) -> list[Word]:
-    """Words and times (s) of an align file; silences are left out, `sp` is flagged.
-
-    ValueError: a line is not `start end word`, or times run backwards or past 75,000.
-    """
+    """Words and times (s) of an align file, without silences; ValueError: times that cannot be."""
     words: list[Word] = []
     last = 0
     for line in text.split("\n"):

@@ -32,10 +32,7 @@ LITTER = {"__MACOSX", "lost+found", "$RECYCLE.BIN", "System Volume Information",
 def walk(
     root: Path, skip: Collection[str] = ()
 ) -> Iterator[tuple[PurePosixPath, list[str], list[str]]]:
-    """As `os.walk`, in order and once through links: folder below the root, its folders and files.
-
-    Folders in `skip` are not gone into; OSError: one cannot be listed.
-    """
+    """As `os.walk`, in order, once through links and not into `skip`; paths below the root."""
 
     def fails(error: OSError) -> None:
         raise error
@@ -59,10 +56,7 @@ def with_leftovers(
     known: Callable[[PurePosixPath], bool] = lambda path: False,
     skip: Collection[str] = (),
 ) -> Iterator[Clip]:
-    """The clips, and after the last one a notice of the media files that are none of them.
-
-    `known` tells files of the corpus that are no clip; folders in `skip` are not looked into.
-    """
+    """The clips, then a notice of the media files that are none of them, nor `known` otherwise."""
     taken: Counter[tuple[str, str]] = Counter()
     for clip in clips:
         source = PurePosixPath(clip.source)

@@ -34,10 +34,7 @@ DURATION = re.compile(r"^\s*Duration\s*:\s*([-+\d.eE]+)", re.M)
 
 
 def discover(root: Path, corpus: Corpus) -> Listing:
-    """Every mp4 below WORD/{train,val,test}, from directory listings alone.
-
-    The word folders may lie in several places, as parts that were unpacked one by one.
-    """
+    """Every mp4 below WORD/{train,val,test} in one or more places, from listings alone."""
     bases = _find_bases(root)
     if not bases:
         met = left_out(root) if root.is_dir() else ""

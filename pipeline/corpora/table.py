@@ -186,10 +186,7 @@ def _seconds(value: Any) -> float | None:
 
 
 def _name(value: Any) -> str | None:
-    """A label, talker or part as readers take it, cleaned; None where there is none.
-
-    ValueError: a number with a point, no text at all, or too long to be a name.
-    """
+    """A label, talker or part as readers take it, cleaned; None where there is none."""
     _raise_bad(value)
     if value is None:
         return None

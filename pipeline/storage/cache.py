@@ -1,9 +1,8 @@
 """Objects of a store on this machine's disk: each fetched once, whoever asks, and not for ever.
 
-Any number of processes share the folder. A shard has its hash for a name, so that it is never an
-old one; other objects have their address and version. Whoever reads a file holds a lock on it,
-which goes with the process; files that nobody holds go, those first that were not read for
-longest, when another needs their place.
+A shard has its hash for a name, other objects their address and version. Who reads a file holds a
+lock on it, which goes with the process; when another needs their place, files that nobody holds go,
+those first that were not read for longest.
 """
 
 from __future__ import annotations

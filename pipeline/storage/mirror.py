@@ -1,8 +1,7 @@
 """`prep` between stores: a folder of this machine stands for the one that lies in a store.
 
-The rest of `prep` knows folders only. In the stand-in lie the small files of the store, whole,
-and in place of each shard an empty file of its size, which takes no room. A unit is made there by
-the very code that makes it anywhere, then its shard is uploaded, then its rows.
+In it lie the small files of the store, whole, and for each shard an empty file of its size. A unit
+is made there by the code that makes it anywhere, then its shard is uploaded, then its rows.
 """
 
 from __future__ import annotations

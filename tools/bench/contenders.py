@@ -151,10 +151,7 @@ def clock_of(device: torch.device, feed: Feed) -> Callable[[], float]:
 
 
 def parts_ms(one: Contender, feed: Feed, steps: int) -> dict[str, float]:
-    """Mean milliseconds of the parts of a step, with a wait after each: the sum may be more.
-
-    Losses and the gradients' norm count as backward, averaging of weights as optimiser.
-    """
+    """Mean milliseconds of the parts of a step, with a wait after each: the sum may be more."""
     clock = clock_of(one.run.device, feed)
     ms = dict.fromkeys(("prepare", "forward", "backward", "optimiser"), 0.0)
     last = 0.0

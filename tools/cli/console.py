@@ -25,10 +25,7 @@ log = logging.getLogger("avb")
 
 
 class Terminal(logging.Handler):
-    """Bare lines on stderr; stdout is for results.
-
-    Work goes on where nobody is left to read it: the terminal was closed, or `2>&1 | head` ended.
-    """
+    """Bare lines on stderr, also where nobody is left to read it; stdout is for results."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line."""

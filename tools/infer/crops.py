@@ -161,11 +161,7 @@ class Window:
 
 
 def slide(pieces: Iterator[Piece], size: int, stride: int) -> Iterator[Window]:
-    """Windows of `size` pictures every `stride`, the last one ending with the film.
-
-    A film that is shorter is one window of its own length. No more than a window and a piece are
-    held.
-    """
+    """Windows of `size` pictures every `stride`, the last ending with the film; few are held."""
     crops = np.empty((0, 0, 0), np.uint8)
     seen = np.empty(0, bool)
     first = start = covered = 0  # number of the first picture held, of the next window, done

@@ -49,10 +49,7 @@ class Trained:
 def load_trained(
     kind: str, path: Path, device: str = "cpu", datasets: Path | None = None
 ) -> Trained:
-    """Read a checkpoint of a task (`lip` or `l2s`).
-
-    One that holds no settings of its shards gets those of `datasets.yaml` for its corpus.
-    """
+    """Read a checkpoint of a task; settings that it has not are those of `datasets.yaml`."""
     loaded = load_network(path, kind)
     recipe, scaling = loaded.recipe, loaded.scaling
     given = _settings(loaded.data.get("settings"), recipe, datasets)

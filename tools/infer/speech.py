@@ -1,11 +1,8 @@
 """Speech from a film: mels of overlapping windows joined by fading, then Griffin-Lim.
 
-Both steps work on spans of fixed length, so that a film may be as long as it likes: windows of the
-network fade into each other over their overlap, and spans of sound change over at the quietest
-place that they share. A film no longer than a clip of training is one window and one span, as in
-`avb eval`.
-
-Shapes: F mel bins, M columns, four to a picture.
+Both work on spans, so that a film may be of any length: windows of the network fade into each
+other, spans of sound change over at the quietest place that they share. A film no longer than a
+clip of training is one window and one span. Shapes: F mel bins, M columns, four to a picture.
 """
 
 from __future__ import annotations
@@ -39,10 +36,7 @@ FADE = 4
 def make_mels(
     pieces: Iterator[Piece], trained: Trained, clock: Clock, addresses: Addresses | None = None
 ) -> Iterator[np.ndarray]:
-    """Log-mels float32 [F, n] that follow each other, in all four columns a picture.
-
-    Where nobody is seen they are silent.
-    """
+    """Log-mels float32 [F, n] that follow each other, silent where nobody is seen."""
     size = trained.frames or WINDOW
     overlap = int(size * OVERLAP)
     silence = trained.scaling.mel_low

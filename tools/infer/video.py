@@ -1,8 +1,6 @@
 """Any film that ffmpeg reads, as upright pictures at exactly 25 a second, one after the other.
 
-Read as `avb prep --decoder ffmpeg` does: the program decodes in a process of its own, so a file
-that crashes or stalls the decoder costs that process only, and few pictures are held. No other
-file or address is opened unless it is allowed (a playlist may name them).
+As `avb prep --decoder ffmpeg`; no other file or address is opened unless it is allowed.
 """
 
 from __future__ import annotations

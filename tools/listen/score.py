@@ -1,8 +1,7 @@
 """`avb listen-score`: what the raters' files say, under rules that were fixed beforehand.
 
-Everything is a mean over raters and sentences, two crossed samples: both are drawn again for an
-interval. Each system is heard with the same sentences by the same raters, so differences are
-paired: the draws are the same for all.
+Everything is a mean over raters and sentences, two crossed samples, both drawn again for an
+interval, the same draws for all systems: differences are paired.
 """
 
 from __future__ import annotations

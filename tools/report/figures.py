@@ -102,10 +102,7 @@ def heard(record: dict[str, Any]) -> list[tuple[str, str, int]]:
 
 
 def confusion(record: dict[str, Any]) -> Figure:
-    """Which words are taken for which: a matrix up to 60 words, else the most frequent mistakes.
-
-    Words stand in the order of their place in the sentence, then of the alphabet.
-    """
+    """Which words are taken for which: a matrix up to 60 words, else the most frequent mistakes."""
     words = heard(record)
     if not words:
         raise ValueError("no words were read or heard in these clips")
@@ -201,10 +198,7 @@ def _bar(axes: Axes, entry: dict[str, Any], y: float, colour: str, marker: str) 
 
 
 def addressing(clip: Clip) -> Figure:
-    """Addresses over time under the frames and the sound they belong to (Figure 3).
-
-    A row a slot, in their own order, so that clips can be set side by side.
-    """
+    """Addresses over time under the frames and sound they belong to, a row a slot (Figure 3)."""
     if clip.source is None or clip.target is None:
         raise ValueError("a model with 0 slots has no addresses")
     step = -(-len(clip.frames) // _MOST_PICTURES)
@@ -288,10 +282,7 @@ def mels(clip: Clip) -> Figure:
 
 
 def tsne(features: Features, probes: dict[str, Any] | None) -> Figure:
-    """Visual and audio features, and recalled and real audio, as points (Figure 5).
-
-    A picture and no measure: the probe's accuracy stands above it where a record has it.
-    """
+    """Visual and audio features, and recalled and real audio, as points (Figure 5): no measure."""
     maps = {
         "visual_vs_audio": (features.visual, features.real, ("visual", "audio")),
         "recalled_vs_real": (features.recalled, features.real, ("recalled audio", "real audio")),

@@ -1,12 +1,8 @@
 """Talking faces of plain anti-aliased OpenCV shapes with shading, which face detectors find.
 
-Lengths are in face units: 1 is half the width of the face at the cheekbones. The origin is the
-middle of the mouth, x to the right and y down, so the chin lies near +0.68 and the eyes at -1.15
-(proportions of the GRID talkers, measured with the face mesh).
-
-The head is drawn once per talker at twice its size; per frame only the mouth, the jaw and the
-eyelids are drawn, and the head is laid over the background with its sway and tilt: about 1 ms for
-360 x 288.
+Lengths are in halves of the width of the face at the cheekbones, from the middle of the mouth, x to
+the right and y down: the chin near +0.68, the eyes at -1.15 (measured on GRID talkers). The head is
+drawn once per talker at twice its size; a frame of 360 x 288 then takes about 1 ms.
 """
 
 from __future__ import annotations
@@ -113,10 +109,7 @@ def film(
     seed: int,
     fps: float = 25.0,
 ) -> Iterator[np.ndarray]:
-    """Films a talker: `draw` for each row of a mouth track, with sway, blinking and light noise.
-
-    `track` is `[T, 2]` opening and spread, from `visemes.mouth_track`; the rest as in `draw`.
-    """
+    """Films a talker: `draw` for each row of `track` [T, 2], with sway, blinking and noise."""
     rng = np.random.default_rng((seed, 0xF11))
     phases = rng.uniform(0, 2 * math.pi, 3)
     blink_s = rng.uniform(0.3, 2.5)

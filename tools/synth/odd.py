@@ -189,11 +189,7 @@ def odd_lrw(out: Path, seed: int) -> Odd:
 
 
 def odd_lrw1000(tree: Tree, rows: list[Row], seed: int) -> Odd:
-    """Adds odd folders to LRW-1000, their rows to `rows`, and says in which index a BOM belongs.
-
-    Returns:
-        (`FOLDER,PINYIN,START,END` with times in seconds, case); for the BOM the index file's name.
-    """
+    """Adds odd folders to LRW-1000 and their rows; (folder, pinyin and times, case) of each."""
     listed: Odd = []
 
     def note(row: Row, case: str) -> None:

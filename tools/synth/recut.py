@@ -40,10 +40,7 @@ class Face:
 
 
 def find_clips(root: Path, seed: int) -> list[tuple[Path, Path]]:
-    """(video, align) of every aligned clip of `sN/video/NAME.{mp4,mpg}`, talkers taking turns.
-
-    The sentences of a talker are shuffled: in the order of their names all begin with `bin`.
-    """
+    """(video, align) of every aligned clip, shuffled, talkers taking turns."""
     talkers: dict[str, list[tuple[Path, Path]]] = {}
     for video in sorted(root.glob("s*/video/??????.mp[4g]")):
         align = video.parent.parent / "align" / f"{video.stem}.align"
@@ -60,10 +57,7 @@ def find_clips(root: Path, seed: int) -> list[tuple[Path, Path]]:
 
 
 def read_video(path: Path) -> tuple[list[np.ndarray], np.ndarray]:
-    """Frames as uint8 BGR, and the sound as float32 `[N]` at 16 kHz mono; both empty if unreadable.
-
-    A clip without sound counts as unreadable: there is nothing to cut from it.
-    """
+    """Frames as uint8 BGR, and sound, float32 `[N]` at 16 kHz mono; empty without either."""
     frames: list[np.ndarray] = []
     sound: list[np.ndarray] = []
     resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)

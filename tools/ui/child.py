@@ -1,9 +1,8 @@
 """A function in a child process with limits, and the lines of JSON it writes.
 
-A film may come from anywhere, so whatever looks into one runs apart. Children are forked from a
-process that has imported everything and seen no film: starting one takes a tenth of a second where
-fresh imports take several. It lives for one film, and is killed with the ffmpeg it started when
-it is done, hangs or wants too much. Its lines are passed on as they are; nothing it says is
+A film may come from anywhere, so whatever looks into one runs apart, in a child forked from a
+process that has imported everything and seen no film (0.1 s; fresh imports take several). It is
+killed with the ffmpeg it started when it is done, hangs or wants too much. Nothing it says is
 unpickled or run here.
 """
 

@@ -1,8 +1,7 @@
 """Two evaluations of the same clips, paired: how far A is ahead of B, and how sure that is.
 
-A side is one record of `avb eval`, or several seeds of one model, of which each clip takes the
-mean. Intervals draw clips (words of one sentence together), so they say nothing of the spread
-between seeds: every seed's own figure stands beside them (evaluation.md sections 0 and 6).
+A side is one record of `avb eval`, or several seeds, of which each clip takes the mean. Intervals
+draw clips, so every seed's own figure stands beside them (evaluation.md sections 0 and 6).
 """
 
 from __future__ import annotations

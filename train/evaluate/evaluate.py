@@ -1,8 +1,7 @@
 """`avb eval`: one pass of a checkpoint over a part of its split, as one JSON record.
 
-Unit, crop, mel and split come from the checkpoint. The record holds every flag that a number needs
-to be compared, the per-clip values, and the ceiling and floors on the same clips; the means are
-derived from the per-clip values.
+It holds every flag that a number needs to be compared, the per-clip values that the means are
+derived from, and the ceiling and floors on the same clips.
 """
 
 from __future__ import annotations
@@ -101,10 +100,7 @@ def open_part(
 
 
 def unseen_talkers(index: Index, rows: Ints, known_rows: Ints) -> bool:
-    """Whether every clip is of a talker that no training clip is of.
-
-    Then the claim is about talkers, and intervals draw them (evaluation.md 2.2).
-    """
+    """Whether no clip is of a talker of training: then intervals draw talkers."""
     talkers, known = set(index.speaker.codes[rows]), set(index.speaker.codes[known_rows])
     return bool(known) and -1 not in talkers and not talkers & known
 

@@ -14,10 +14,7 @@ from avb.train.tasks.task import Evaluation
 
 
 def measure(evaluation: Evaluation, unseen_talkers: bool = False) -> dict[str, Any]:
-    """Words: from video alone, with the mirrored clip added, with real audio, with both.
-
-    With `unseen_talkers`, intervals draw talkers. Films without sound count in no figure of sound.
-    """
+    """Words: from video alone, with the mirrored clip added, with real audio, with both."""
     recipe, index = evaluation.recipe, evaluation.index
     logits, labels, keys, talkers = _one_pass(evaluation)
     mute = {index.key(row) for row in evaluation.rows if index.no_audio[row]}

@@ -35,10 +35,7 @@ def read_mels(index: Index, rows: Ints) -> Iterator[list[Tensor]]:
 
 
 def mean_mel(index: Index, rows: Ints) -> tuple[Tensor, int]:
-    """Mean of each bin and column, [n_mels x longest M], and of how many clips.
-
-    Of more than `MEAN_CLIPS`, as many at even distances are taken.
-    """
+    """Mean of each bin and column, [n_mels x longest M], of up to `MEAN_CLIPS` clips."""
     places = np.linspace(0, len(rows) - 1, min(len(rows), MEAN_CLIPS)).round().astype(np.int64)
     mels = [one for batch in read_mels(index, rows[places]) for one in batch]
     return mean_log_mel(mels), len(mels)

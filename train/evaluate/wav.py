@@ -19,30 +19,17 @@ _FULL_SCALE = 32768
 
 
 class WavFolder:
-    """Writes `KEY.<signal>.wav` into a folder: 16 kHz, 16 bit, mono; each file whole or not at all.
-
-    Attributes:
-        written: files so far.
-        scaled: those that were too loud for 16 bits, and were made quieter for it.
-    """
+    """Writes `KEY.<signal>.wav`: 16 kHz, 16 bit, mono; each file whole or not at all."""
 
     def __init__(self, folder: Path) -> None:
-        """Make the folder, so that one that cannot be made is named before the work.
-
-        Raises:
-            UsageError: it cannot be made.
-        """
+        """Make the folder, so that one that cannot be made is named before the work."""
         self.folder = folder
-        self.written = 0
-        self.scaled: list[str] = []
+        self.written = 0  # files so far
+        self.scaled: list[str] = []  # those too loud for 16 bits, and made quieter
         make_folder(folder)
 
     def write(self, signal: str, keys: Sequence[str], sounds: Sequence[Sound]) -> None:
-        """One file for each key; sounds are float [n] at 16 kHz, full scale being 1.
-
-        Raises:
-            UsageError: a file cannot be written, or a key leads out of the folder.
-        """
+        """One file for each key; sounds are float [n] at 16 kHz, full scale being 1."""
         for key, sound in zip(keys, sounds, strict=True):
             parts = PurePosixPath(key).parts
             if not parts or parts[0] == "/" or ".." in parts:

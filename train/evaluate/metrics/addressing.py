@@ -128,10 +128,7 @@ def draw_pairs(
 def _distinct_pairs(
     own: Ints, partners: Ints, apart: Ints, place: Ints, limit: int, rng: np.random.Generator
 ) -> Ints:
-    """Up to `limit` pairs that differ in `apart` and agree in `place`.
-
-    Drawn in rounds: among few talkers, or of one with most of the clips, most draws are no pair.
-    """
+    """Up to `limit` pairs that differ in `apart` and agree in `place`, drawn in rounds."""
     pairs = np.empty((0, 2), np.int64)
     for _ in range(_ROUNDS):
         left, right = (rng.choice(side, 4 * limit) for side in (own, partners))

@@ -117,10 +117,7 @@ def paired_difference(
     first: ArrayLike, second: ArrayLike, talkers: Sequence[Any] | None = None, *,
     denominator: ArrayLike | None = None, draws: int = DRAWS, seed: int = 0,
 ) -> Interval:  # fmt: skip
-    """First minus second of two systems on the same [clips]; who lack either count nowhere.
-
-    `denominator` [clips] is for a pooled ratio: words, where the others are word errors.
-    """
+    """First minus second on the same [clips]; `denominator` [clips] is for a pooled ratio."""
     a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
     if a.shape != b.shape:
         raise ValueError(f"paired test of {a.size} and {b.size} clips; expected the same clips")
@@ -131,10 +128,7 @@ def paired_difference(
 
 
 def mcnemar(first: ArrayLike, second: ArrayLike) -> dict[str, float]:
-    """Exact two-sided McNemar test of two systems, bool [clips]: who is right on the same clips.
-
-    `first_only` and `second_only` are clips that just one has right; `p` is 1 if there is none.
-    """
+    """Exact two-sided McNemar test of two systems, bool [clips]: who is right on the same clips."""
     from scipy.stats import binomtest
 
     a, b = np.asarray(first, bool), np.asarray(second, bool)

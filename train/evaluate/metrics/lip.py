@@ -29,10 +29,7 @@ HITS = {
 
 
 def label_ranks(logits: ArrayLike, labels: ArrayLike) -> NDArray[np.int64]:
-    """How many classes come before the right one, [n]; 0 is a top-1 hit, below 5 a top-5 hit.
-
-    Of equal logits the lower class index comes first. Logits are float [n x classes], labels [n].
-    """
+    """Classes before the right one, [n], in logits [n x classes]; of equals the lower is first."""
     scores, right = np.asarray(logits), np.asarray(labels, np.int64)
     if scores.ndim != 2 or right.shape != scores.shape[:1]:
         raise ValueError(f"logits {scores.shape} with labels {right.shape}; expected [n, classes]")

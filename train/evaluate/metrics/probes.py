@@ -61,10 +61,7 @@ def retrieval(
     recalled: ArrayLike, real: ArrayLike, clips: ArrayLike, *, candidates: int = CANDIDATES,
     draws: int = DRAWS, seed: int = 0,
 ) -> Interval:  # fmt: skip
-    """How often a recalled frame is closest to its own real frame among those of other clips.
-
-    Both are [n x C]. Of `candidates` frames, its own included, chance is 1 / candidates.
-    """
+    """How often a recalled frame [n x C] is closest to its own real one among `candidates`."""
     a, b = (unit_rows(v) for v in (recalled, real))
     names, clip = np.unique(np.asarray(clips), return_inverse=True)
     if a.shape != b.shape or len(clip) != len(a):

@@ -147,10 +147,7 @@ def mel_distance(reference: Sound, output: Sound, mel: Mel) -> float:
 
 
 def best_lag_ms(reference: Sound, output: Sound, mel: Mel) -> float:
-    """How late the output is, by the best correlation of mel envelopes within 100 ms.
-
-    Envelopes and not waveforms: reconstructed phase is arbitrary.
-    """
+    """How late the output is, by mel envelopes within 100 ms: its phase is arbitrary."""
     fine = dataclasses.replace(mel, hop=_LAG_HOP)
     first, second = (
         np.exp(0.3 * log_mel(_to_level(sound), fine, RATE) / mel.power)  # some hearing's loudness

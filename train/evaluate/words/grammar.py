@@ -34,10 +34,7 @@ def is_sentence(words: Sequence[str]) -> bool:
 
 
 def word_errors(reference: Sequence[str], hypothesis: Sequence[str]) -> tuple[int, list[bool]]:
-    """Substitutions + deletions + insertions of one sentence, and which reference words are wrong.
-
-    Aligned by jiwer; an inserted word makes no reference word wrong.
-    """
+    """Substitutions + deletions + insertions, and which reference words are wrong or missing."""
     import jiwer
 
     if not hypothesis:  # jiwer would take "" for a word where the reference is empty too
@@ -56,10 +53,7 @@ def word_error_rate(
     references: Sequence[Sequence[str]], hypotheses: Sequence[Sequence[str]],
     talkers: Sequence[Any] | None = None, draws: int = DRAWS,
 ) -> dict[str, Any]:  # fmt: skip
-    """Word errors over reference words, pooled over the clips; with `talkers`, they are drawn.
-
-    `per_slot` is the share of wrong or missing words at each place of six-word references.
-    """
+    """Word errors over reference words, pooled over the clips, and at each of six places."""
     clips = [word_errors(r, h) for r, h in zip(references, hypotheses, strict=True)]
     lengths = [len(reference) for reference in references]
     per_slot = {}

@@ -1,8 +1,7 @@
-"""`avb train judge`: the trained recogniser out of shards.
+"""`avb train judge`: the trained recogniser out of the training part of shards.
 
-It learns from the training part of a split alone: real log-mels, and Griffin-Lim copies of them,
-because generated speech comes out of Griffin-Lim too (evaluation.md 3.2). Its own word errors on
-the validation part are stored with it: a rate means little without them.
+It learns real log-mels and Griffin-Lim copies of them, which generated speech comes out of too
+(evaluation.md 3.2). Its own word errors on the validation part are stored with it.
 """
 
 from __future__ import annotations
@@ -48,10 +47,7 @@ log = logging.getLogger(__name__)
 def train(
     index: Index, parts: Parts, training: Training, device: torch.device,
 ) -> dict[str, Any]:  # fmt: skip
-    """Train on clips of `train` with the six words of GRID, measure on those of `val`.
-
-    Returns what `checkpoint.save` takes and `load` reads.
-    """
+    """Train on clips of `train` with the six words of GRID; what `checkpoint.save` takes."""
     checks.need("jiwer")  # before the minutes of training
     mel = stored_mels.front_end(index)
     rows = {part: with_sentences(index, parts.rows[part], part) for part in ("train", "val")}
@@ -110,11 +106,7 @@ def _spoken(index: Index, row: int) -> list[str]:
 
 
 def with_copies(index: Index, rows: Ints, mel: Mel, device: torch.device) -> Tensor:
-    """Stored log-mels of n clips, then those of their Griffin-Lim copies.
-
-    Returns:
-        float32 [2n x n_mels x longest M] on the device; shorter ones hold their last column.
-    """
+    """Log-mels of n clips and of their copies, [2n x n_mels x longest M], last columns held."""
     longest = int(index.num_mel[rows].max())
     mels = torch.empty(2 * len(rows), mel.n_mels, longest, device=device)
     done = 0
