@@ -139,7 +139,8 @@ def checked(kind: Any, value: Any, where: str, strict: bool = True) -> Any:
         return checked((plain or rest)[0], value, where, strict)
     if origin in (dict, Mapping):
         expect(isinstance(value, Mapping), where, "a mapping", value)
-        places = {k: f"{where}.{k if _is_plain(k) else shown(k)}" for k in value}
+        short = {k for k in value if isinstance(k, str) and k.isprintable() and len(k) < 80}
+        places = {k: f"{where}.{k if k in short else shown(k)}" for k in value}
         return {str(k): checked(args[1], v, places[k], strict) for k, v in value.items()}
     if origin is list:
         expect(isinstance(value, list), where, "a list", value)
@@ -168,11 +169,6 @@ def _checked_fields(kind: type, value: Any, where: str, strict: bool) -> Any:
         return kind(**given)
     except ValueError as error:  # the values do not go together
         raise UsageError(f"{where}: {error}") from None
-
-
-def _is_plain(key: Any) -> bool:
-    """Whether a key can stand in a line as it is."""
-    return isinstance(key, str) and key.isprintable() and len(key) < 80
 
 
 def expect(ok: bool, where: str, wanted: str, value: Any) -> None:

@@ -114,7 +114,7 @@ try:
         found = inspect(name, corpus, here)
 except Exception as error:
     raise SystemExit(str(error))
-print(f"{{found.clips:,}} clips at {{root}}")
+print(f"{{found['clips']:,}} clips at {{root}}")
 """
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from avb.pipeline.clip.codec import decode_video
 from avb.pipeline.clip.npy import parse_npy
 from avb.pipeline.config import stable_hash
+from avb.pipeline.errors import UsageError, one_line
 from avb.pipeline.shards.dataset import dataset_folders, read_dataset, read_manifest
 from avb.pipeline.shards.metadata import read_facts
 from avb.pipeline.shards.tar import read_members
@@ -29,8 +30,6 @@ def preview(folder: Folder, out: Path, clips: int = 8) -> str:
     log-mel with the words at their times, and what is odd about the clip. Clips are taken in turn
     from every group, odd ones first.
     """
-    from avb.pipeline.errors import UsageError
-
     if not cv2.haveImageWriter(str(out)):
         raise UsageError(f"{out}: not the name of a picture; give one that ends in .png")
     folder = dataset_folders(folder)[0]
@@ -38,7 +37,12 @@ def preview(folder: Folder, out: Path, clips: int = 8) -> str:
     chosen = _choose(_candidates(folder, clips), clips)
     if not chosen:
         raise UsageError(f"{folder}: no clip passed, nothing to show")
-    sheet = np.concatenate([_head(record), *(_row(folder, row, record) for row in chosen)])
+    try:
+        sheet = np.concatenate([_head(record), *(_strip(folder, row, record) for row in chosen)])
+    except (ValueError, KeyError, StopIteration, OSError) as error:
+        raise UsageError(
+            f"{folder}: a clip cannot be read ({one_line(error)}); avb verify finds every fault"
+        ) from None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         written = cv2.imwrite(str(out), sheet)
@@ -97,19 +101,8 @@ def _head(record: dict[str, Any]) -> np.ndarray:
     return head
 
 
-def _row(folder: Folder, row: dict[str, Any], record: dict[str, Any]) -> np.ndarray:
-    """One clip: a line of text, crops over time on the left, mel and words on the right."""
-    from avb.pipeline.errors import UsageError, one_line
-
-    try:
-        return _strip(folder, row, record)
-    except (ValueError, KeyError, StopIteration, OSError) as error:
-        raise UsageError(
-            f"{folder}: a clip cannot be read ({one_line(error)}); avb verify finds every fault"
-        ) from None
-
-
 def _strip(folder: Folder, row: dict[str, Any], record: dict[str, Any]) -> np.ndarray:
+    """One clip: a line of text, crops over time on the left, mel and words on the right."""
     piece = read_piece(folder, f"{row['shard']}.tar", row["offset"], row["nbytes"])
     members = read_members(piece)
     parts = {name.removeprefix(row["key"] + "."): data for name, data in members.items()}

@@ -6,8 +6,8 @@ Lists, and decodes nothing; its lines are what a licensee can report back in one
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from avb.pipeline.config import Corpus
 from avb.pipeline.corpora import adapter
@@ -15,25 +15,8 @@ from avb.pipeline.corpora.source_files import listing_faults_named
 from avb.pipeline.errors import UsageError
 
 
-@dataclass(frozen=True)
-class Inspection:
-    """Counts of a listing. `distance` is found minus published, for each published count."""
-
-    corpus: str
-    root: str
-    layout: str
-    clips: int
-    groups: dict[str, int]
-    labels: int
-    speakers: int
-    per_label: dict[str, int]
-    refused: dict[str, int]
-    distance: dict[str, int]
-    notices: list[str]
-
-
-def inspect(name: str, corpus: Corpus, root: Path) -> Inspection:
-    """List a raw corpus and count it."""
+def inspect(name: str, corpus: Corpus, root: Path) -> dict[str, Any]:
+    """Counts of a raw corpus by its listing; `distance` is found minus published."""
     groups: Counter[str] = Counter()
     per_label: Counter[str] = Counter()
     refused: Counter[str] = Counter()
@@ -52,10 +35,12 @@ def inspect(name: str, corpus: Corpus, root: Path) -> Inspection:
                 refused[clip.status] += 1
     counts = {"clips": clips, "classes": len(listing.labels), "speakers": len(speakers), **groups}
     distance = {key: counts.get(key, 0) - wanted for key, wanted in corpus.expected.items()}
-    return Inspection(
-        name, str(root), listing.layout, clips, dict(sorted(groups.items())), len(listing.labels),
-        len(speakers), dict(sorted(per_label.items())), dict(refused), distance, listing.notices,
-    )  # fmt: skip
+    return {
+        "corpus": name, "root": str(root), "layout": listing.layout, "clips": clips,
+        "groups": dict(sorted(groups.items())), "labels": len(listing.labels),
+        "speakers": len(speakers), "per_label": dict(sorted(per_label.items())),
+        "refused": dict(refused), "distance": distance, "notices": listing.notices,
+    }  # fmt: skip
 
 
 def recognise(root: Path, corpora: dict[str, Corpus]) -> str:

@@ -32,9 +32,8 @@ from typer.testing import CliRunner
 from avb.pipeline.clip.ffmpeg import ffmpeg_program
 from avb.tools.cli import app
 from avb.tools.infer import lip, speech
-from avb.tools.infer.addresses import Addresses
 from avb.tools.infer.crops import Piece
-from avb.tools.infer.model import load_trained
+from avb.tools.infer.model import Addresses, load_trained
 
 pytest.importorskip("ai_edge_litert", reason="faces are tracked with the extra prep")
 ffmpeg = pytest.importorskip("ffmpeg", reason="films are read with the extra prep")

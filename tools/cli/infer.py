@@ -60,7 +60,7 @@ def infer(
         trained = load_trained(task, best_of(ckpt), device, context.obj)
     except UsageError as error:
         fail(str(error), FAILED)
-    if box == "fixed" and trained.fixed_box is None:
+    if box == "fixed" and trained.settings.fixed_box is None:
         raise UsageError(f"--box fixed: {ckpt} was not trained with a fixed box")
     if trained.recipe.model.get("word_boundary"):
         say("note: this model was told where the word lies; here the middle of a window is read")

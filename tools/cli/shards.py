@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -43,7 +42,7 @@ def inspect(
             name = recognise(here, corpora)
     with listed_tree(corpus_root(name, corpora[name], root)) as here:
         inspection = count(name, corpora[name], here)
-    show(dataclasses.asdict(inspection), as_json)
+    show(inspection, as_json)
 
 
 @app.command()

@@ -73,18 +73,19 @@ def export(
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_atomic(out / f"model.{to}", blob)
-        config["files"] = sorted(f"model.{kind}" for kind in FORMATS if _there(out, kind))
-        config = _keep(out, config)
+        config["files"] = sorted(
+            f"model.{kind}" for kind in FORMATS if (out / f"model.{kind}").is_file()
+        )
+        if (out / "config.json").exists() and (before := read_json(out / "config.json")).get(
+            "onnx"
+        ):
+            config = {"onnx": before["onnx"]} | config  # what an earlier export found out
         text = json.dumps(config, indent=1, ensure_ascii=False) + "\n"
         write_atomic(out / "config.json", text.encode())
         write_atomic(out / "MODEL_CARD.md", model_card.card(config, measured).encode())
     except OSError as error:
         raise UsageError(f"{out}: cannot be written ({error.strerror})") from None
     return config
-
-
-def _there(out: Path, kind: str) -> bool:
-    return (out / f"model.{kind}").is_file()
 
 
 def _check_folder(out: Path, sha256: str) -> None:
@@ -98,13 +99,6 @@ def _check_folder(out: Path, sha256: str) -> None:
         own = False
     if not own:
         raise UsageError(f"{out}: holds another export or config.json; choose another --out")
-
-
-def _keep(out: Path, config: dict[str, Any]) -> dict[str, Any]:
-    """The new config, with what an earlier export to ONNX found out."""
-    file = out / "config.json"
-    before = read_json(file) if file.exists() else {}
-    return {key: before[key] for key in ("onnx",) if key in before} | config
 
 
 def _config(
@@ -134,7 +128,9 @@ def _config(
         "weights": "averaged (ema)" if loaded.averaged else "as trained",
         "step": loaded.step,
         "fps": 25 if corpus is None else corpus.fps,
-        "frames": 29 if recipe.unit == "word" or recipe.corpus == "lrw" else _frames_of(corpus),
+        "frames": 29
+        if recipe.unit == "word" or recipe.corpus == "lrw"
+        else getattr(corpus, "frames", None),
         "video": _video(recipe, scaling),
         "labels": loaded.data["labels"] if find_task(recipe.task).classifies else None,
         "scaling": dataclasses.asdict(scaling),
@@ -143,10 +139,6 @@ def _config(
         "recipe": recipe.as_dict(),
         "data": facts | {"title": title, "licence": licence},
     }
-
-
-def _frames_of(corpus: Corpus | None) -> int | None:
-    return None if corpus is None else corpus.frames
 
 
 def _video(recipe: Recipe, scaling: Scaling) -> dict[str, Any]:

@@ -46,6 +46,7 @@ def import_published(file: Path, out: Path, labels: Path | None, data: Folder | 
     if len(words) != settings["classes"]:
         raise UsageError(f"{file}: weights for {settings['classes']} words; {where}: {len(words)}")
     model = {name: value for name, value in settings.items() if name != "classes"}
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
     released = load_recipe("lip", "released")
     state = {
         "recipe": dataclasses.replace(released, model=model, batch_size=CLIPS).as_dict(),
@@ -59,7 +60,7 @@ def import_published(file: Path, out: Path, labels: Path | None, data: Folder | 
             "fingerprint": "published",
             "split": released.split,
             "split_source": SOURCE,
-            "imported": {"file": file.name, "sha256": _sha256(file)},
+            "imported": {"file": file.name, "sha256": sha256},
         },
     }
     checkpoint.save(out, state)
@@ -119,8 +120,3 @@ def scaling(classes: int) -> dict[str, Any]:
         "size": crop.size,
         "classes": classes,
     }
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

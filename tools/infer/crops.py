@@ -79,7 +79,7 @@ class Cutter:
         frames = self._decoded()
         own, frames = self._is_own(frames)
         if self.box == "auto":
-            lay = self.trained.box
+            lay = self.trained.settings.box
             self.box = "tracked" if lay == "tracked" or not own else lay
         made = self._tracked(frames, own) if self.box == "tracked" else self._fixed(frames)
         for piece in made:
@@ -103,17 +103,17 @@ class Cutter:
 
     def _is_own(self, frames: Iterator[np.ndarray]) -> tuple[bool, Iterator[np.ndarray]]:
         """Whether the film is like a clip of the corpus: its picture, and its length."""
-        wanted, length = self.trained.picture, self.trained.frames
+        wanted, length = self.trained.settings.picture, self.trained.settings.frames
         held = list(itertools.islice(frames, (length or 0) + 1))
         if held:
             self.size = held[0].shape  # type: ignore[assignment]
         own = bool(held) and wanted is not None and list(held[0].shape[::-1]) == wanted
-        if self.trained.box != "tracked":
+        if self.trained.settings.box != "tracked":
             own = own and (length is None or len(held) == length)
         return own or wanted is None, itertools.chain(held, frames)
 
     def _tracked(self, frames: Iterator[np.ndarray], own: bool) -> Iterator[Piece]:
-        every = self.every or (self.trained.face_every if own else FPS // LOOKS_A_SECOND)
+        every = self.every or (self.trained.settings.face_every if own else FPS // LOOKS_A_SECOND)
         follower = Follower(every, {CROP: self._frame()}, self.which, self.clock)
         for block in follower.follow(frames):
             self.faces, self.turns = follower.most, follower.turns
@@ -121,8 +121,8 @@ class Cutter:
 
     def _frame(self) -> Frame:
         """How boxes lie round a tracked face."""
-        box, picture = self.trained.fixed_box, self.trained.picture
-        if self.trained.box != "fixed" or box is None or picture is None:
+        box, picture = self.trained.settings.fixed_box, self.trained.settings.picture
+        if self.trained.settings.box != "fixed" or box is None or picture is None:
             return Frame.of(self.trained.recipe.crop)
         unit = LRW_EYES_PX * picture[0] / LRW_PICTURE
         mouth = np.array(LRW_MOUTH_PX) * picture[0] / LRW_PICTURE
@@ -131,7 +131,7 @@ class Cutter:
 
     def _fixed(self, frames: Iterator[np.ndarray]) -> Iterator[Piece]:
         """Boxes that do not follow anybody."""
-        fixed, wanted = self.trained.fixed_box, self.trained.picture
+        fixed, wanted = self.trained.settings.fixed_box, self.trained.settings.picture
         if self.box == "fixed" and (fixed is None or wanted is None):
             raise UsageError("--box fixed: this model was not trained with a fixed box; tracked?")
 

@@ -66,7 +66,7 @@ def infer(
     else:
         mels = speech.make_mels(cutter.pieces(), trained, clock)
         sound = speech.make_sound(mels, trained, clock)
-        speech.write_wav(paths["out"], sound, trained.sample_rate)
+        speech.write_wav(paths["out"], sound, trained.settings.sample_rate)
     # To ffmpeg, "a:b.mp4" is a protocol called a; an absolute path is none.
     if "mux" in paths:
         mux(cutter.video, paths["out"].absolute(), paths["mux"].absolute())

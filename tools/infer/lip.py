@@ -12,9 +12,8 @@ import torch
 from avb.models.lip import LipOutput
 from avb.pipeline.clip.stopwatch import Clock
 from avb.pipeline.stream.assemble import WORD_FRAMES
-from avb.tools.infer.addresses import Addresses
 from avb.tools.infer.crops import Piece, Window, slide
-from avb.tools.infer.model import Trained
+from avb.tools.infer.model import Addresses, Trained
 from avb.tools.infer.video import FPS
 from avb.train.network import finite
 

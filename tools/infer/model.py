@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
-from avb.pipeline.config import Crop, Mel, load_corpora
+from avb.pipeline.config import Crop, load_corpora
 from avb.pipeline.parse import checked
-from avb.pipeline.settings import Settings
+from avb.pipeline.settings import Settings, settings_for
 from avb.train.network import load_network
 from avb.train.recipe import Recipe
 from avb.train.tasks.task import Scaling, Task, find_task
@@ -21,18 +21,11 @@ from avb.train.tasks.task import Scaling, Task, find_task
 class Trained:
     """A model that is ready, and what its shards were made with."""
 
-    path: Path
     model: nn.Module
     recipe: Recipe
     scaling: Scaling
     crop: Crop  # the picture it takes, with its margin
-    box: str  # how boxes were laid in training: fixed, tracked or whole
-    fixed_box: list[int] | None  # x0 y0 x1 y1 in pictures of size `picture`, for a fixed one
-    picture: list[int] | None  # width and height of the corpus's pictures; None: of any size
-    frames: int | None  # pictures of one of its clips; None: of any length
-    face_every: int  # pictures from one look at the face to the next
-    mel: Mel
-    sample_rate: int
+    settings: Settings  # of those shards: box, mel and rates
     labels: list[str]  # words, in the order of the classes
     device: torch.device
 
@@ -52,23 +45,33 @@ def load_trained(
     """Read a checkpoint of a task; settings that it has not are those of `datasets.yaml`."""
     loaded = load_network(path, kind)
     recipe, scaling = loaded.recipe, loaded.scaling
-    given = _settings(loaded.data.get("settings"), recipe, datasets)
+    corpora = load_corpora(datasets)
+    usual = settings_for(recipe.corpus, corpora.get(recipe.corpus, corpora["table"])).as_dict()
+    given = usual | (loaded.data.get("settings") or {})
     settings: Settings = checked(Settings, given, f"{path}: settings", strict=False)
     return Trained(
-        path, loaded.model.to(device), recipe, scaling, Crop(scaling.size, scaling.margin),
-        settings.box, settings.fixed_box, settings.picture, settings.frames,
-        settings.face_every, settings.mel, settings.sample_rate, loaded.data["labels"],
-        torch.device(device),
+        loaded.model.to(device), recipe, scaling, Crop(scaling.size, scaling.margin), settings,
+        loaded.data["labels"], torch.device(device),
     )  # fmt: skip
 
 
-def _settings(
-    stored: dict[str, Any] | None, recipe: Recipe, datasets: Path | None
-) -> dict[str, Any]:
-    """The settings of the shards it was trained on, as far as they are known."""
-    from avb.pipeline.settings import settings_for
+class Addresses:
+    """A_src of a film, collected while its windows go through the network."""
 
-    corpora = load_corpora(datasets)
-    corpus = corpora.get(recipe.corpus, corpora["table"])
-    usual = settings_for(recipe.corpus, corpus).as_dict()
-    return usual | (stored or {})
+    def __init__(self) -> None:
+        self._windows: list[tuple[int, np.ndarray]] = []
+
+    def add(self, start: int, addressing_TN: torch.Tensor) -> None:
+        """Keep one window's, whose first picture is number `start`."""
+        self._windows.append((start, addressing_TN.float().cpu().numpy()))
+
+    def mean(self, num_frames: int) -> np.ndarray | None:
+        """A_src, float32 [num_frames x N]: mean of the windows of a picture, 0 without; or None."""
+        if not self._windows:
+            return None
+        total = np.zeros((num_frames, self._windows[0][1].shape[1]), np.float32)
+        count = np.zeros((num_frames, 1), np.float32)
+        for start, rows in self._windows:
+            total[start : start + len(rows)] += rows
+            count[start : start + len(rows)] += 1
+        return total / np.maximum(count, 1)

@@ -17,9 +17,8 @@ import torch
 from avb.models.frontends import COLUMNS_PER_FRAME
 from avb.pipeline.clip.stopwatch import Clock
 from avb.pipeline.files import open_atomic
-from avb.tools.infer.addresses import Addresses
 from avb.tools.infer.crops import Piece, Window, slide
-from avb.tools.infer.model import Trained
+from avb.tools.infer.model import Addresses, Trained
 from avb.train.evaluate.metrics.griffin_lim import invert_mel
 from avb.train.network import finite
 
@@ -37,7 +36,7 @@ def make_mels(
     pieces: Iterator[Piece], trained: Trained, clock: Clock, addresses: Addresses | None = None
 ) -> Iterator[np.ndarray]:
     """Log-mels float32 [F, n] that follow each other, silent where nobody is seen."""
-    size = trained.frames or WINDOW
+    size = trained.settings.frames or WINDOW
     overlap = int(size * OVERLAP)
     silence = trained.scaling.mel_low
     torch.manual_seed(0)  # as in evaluation: the pre-net's dropout stays on
@@ -90,17 +89,19 @@ def make_sound(mels: Iterator[np.ndarray], trained: Trained, clock: Clock) -> It
         held = np.concatenate([held, mel], axis=1) if held.size else mel
         while held.shape[1] >= SPAN + SHARED:  # enough is left for a span that is not tiny
             sound = _invert(held[:, :SPAN], trained, clock)
-            shared = SHARED * trained.mel.hop
-            yield _join(before, sound[:-shared], trained.mel.hop)
+            shared = SHARED * trained.settings.mel.hop
+            yield _join(before, sound[:-shared], trained.settings.mel.hop)
             before, held = sound[-shared:], held[:, SPAN - SHARED :]
     if held.size:
-        yield _join(before, _invert(held, trained, clock), trained.mel.hop)
+        yield _join(before, _invert(held, trained, clock), trained.settings.mel.hop)
 
 
 def _invert(mel: np.ndarray, trained: Trained, clock: Clock) -> np.ndarray:
     with clock("vocoder"):
         on_device = torch.from_numpy(np.ascontiguousarray(mel)).to(trained.device)
-        return invert_mel(on_device, trained.mel, trained.sample_rate).cpu().numpy()
+        return (
+            invert_mel(on_device, trained.settings.mel, trained.settings.sample_rate).cpu().numpy()
+        )
 
 
 def _join(before: np.ndarray, sound: np.ndarray, hop: int) -> np.ndarray:

@@ -20,9 +20,8 @@ import torch
 from avb.pipeline.clip import audio, track
 from avb.pipeline.errors import UsageError
 from avb.tools.infer import crops, lip, speech
-from avb.tools.infer.addresses import Addresses
 from avb.tools.infer.crops import Cutter, Piece
-from avb.tools.infer.model import Trained, load_trained
+from avb.tools.infer.model import Addresses, Trained, load_trained
 from avb.tools.infer.show import draw_boxes
 from avb.tools.infer.speech import write_wav
 from avb.tools.infer.video import FPS, BadVideo, own_sound, probe
@@ -114,8 +113,8 @@ def _read(cutter: Cutter, film: Path, max_seconds: float) -> Iterator[Event]:
         sounds[LIPS] = _wav(film.with_name("speech.wav"), made, trained)
     num_frames = len(cutter.seen)
     if cutter.video.audio is not None:
-        own = own_sound(cutter.video, num_frames, trained.sample_rate)
-        mels[OWN] = audio.log_mel(own, trained.mel, trained.sample_rate)
+        own = own_sound(cutter.video, num_frames, trained.settings.sample_rate)
+        mels[OWN] = audio.log_mel(own, trained.settings.mel, trained.settings.sample_rate)
         sounds[OWN] = _wav(film.with_name("own.wav"), iter([own]), trained)
     yield {"doing": "Drawing the box"}
     boxed = film.with_name("boxed.mp4")
@@ -130,7 +129,7 @@ def _read(cutter: Cutter, film: Path, max_seconds: float) -> Iterator[Event]:
         "film": _base64(boxed.read_bytes()),
         "crops": _mosaic(np.concatenate(stored), trained),
         "sounds": sounds,
-        "mels": _mel_pictures(mels, trained.mel.power),
+        "mels": _mel_pictures(mels, trained.settings.mel.power),
         "slots": _slots(addresses.mean(num_frames)),
     }
     yield {"result": result}
@@ -163,7 +162,7 @@ def _picture(array: np.ndarray, suffix: str = ".png", *options: int) -> str:
 
 
 def _wav(path: Path, sound: Iterator[np.ndarray], trained: Trained) -> str:
-    write_wav(path, sound, trained.sample_rate)
+    write_wav(path, sound, trained.settings.sample_rate)
     return _base64(path.read_bytes())
 
 
