@@ -62,9 +62,6 @@ def work(task: Task) -> Iterator[Counts]:
         yield clips, refused, tries if ok is None else 0
 
 
-# local ----------------------------------------------------------------------------------------
-
-
 @contextmanager
 def local(address: str | None = None) -> Iterator[Executor]:
     """Worker processes of this machine; without a number of them, this process itself.

@@ -17,7 +17,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
 import av
 
@@ -31,9 +30,7 @@ from avb.pipeline.corpora.clip import Clip, Listing, Word
 from avb.pipeline.corpora.leftover import VIDEOS, left_out, walk, with_leftovers
 from avb.pipeline.corpora.loading import load_film, load_pictures
 from avb.pipeline.errors import UsageError
-
-if TYPE_CHECKING:
-    from avb.pipeline.settings import Settings
+from avb.pipeline.settings import Settings
 
 COMMANDS = {"b": "bin", "l": "lay", "p": "place", "s": "set"}
 COLOURS = {"b": "blue", "g": "green", "r": "red", "w": "white"}

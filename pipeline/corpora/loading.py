@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from avb.pipeline.clip.decode import stream_video
 from avb.pipeline.clip.image_folder import read_pictures
 from avb.pipeline.clip.media import Media
-
-if TYPE_CHECKING:
-    from avb.pipeline.settings import Settings
+from avb.pipeline.settings import Settings
 
 
 def load_film(

@@ -16,7 +16,6 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
 from avb.pipeline.clip.media import Expected, Media
 from avb.pipeline.config import Corpus
@@ -24,9 +23,7 @@ from avb.pipeline.corpora.clip import Clip, Listing, Word
 from avb.pipeline.corpora.leftover import LITTER, left_out, with_leftovers
 from avb.pipeline.corpora.loading import load_film
 from avb.pipeline.errors import UsageError
-
-if TYPE_CHECKING:
-    from avb.pipeline.settings import Settings
+from avb.pipeline.settings import Settings
 
 SPLITS = ("train", "val", "test")
 PATTERN = "WORD/{train,val,test}/WORD_00001.mp4"

@@ -17,7 +17,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from avb.pipeline.clip.media import Media
 from avb.pipeline.clip.pyav import read_sound
@@ -27,9 +26,7 @@ from avb.pipeline.corpora.clip import Clip, Listing, Word
 from avb.pipeline.corpora.leftover import LITTER, with_leftovers
 from avb.pipeline.corpora.loading import load_pictures
 from avb.pipeline.errors import UsageError
-
-if TYPE_CHECKING:
-    from avb.pipeline.settings import Settings
+from avb.pipeline.settings import Settings
 
 INDEX = {"train": "trn_1000.txt", "val": "val_1000.txt", "test": "tst_1000.txt"}
 JOIN = "all_audio_video.txt"

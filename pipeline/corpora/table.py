@@ -21,7 +21,7 @@ import re
 import reprlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from avb.pipeline.clip.media import Media
 from avb.pipeline.config import LONGEST_NAME, MOST_SECONDS, Corpus
@@ -29,9 +29,7 @@ from avb.pipeline.corpora import table_file
 from avb.pipeline.corpora.clip import Clip, Listing, Word
 from avb.pipeline.corpora.loading import load_film
 from avb.pipeline.errors import UsageError
-
-if TYPE_CHECKING:
-    from avb.pipeline.settings import Settings
+from avb.pipeline.settings import Settings
 
 #: What other programs write into a column of numbers where there is none.
 NO_NUMBER = {"", "NA", "N/A", "n/a", "#N/A", "null", "NULL"}

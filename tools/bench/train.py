@@ -101,9 +101,6 @@ def bench_train(
     return record | summaries[own] | ({"decoder": own, "decoders": summaries} if own else {})
 
 
-# --- What is trained ------------------------------------------------------------------------------
-
-
 def open_recipe(
     task: str, recipe: str, overrides: list[str], data: Folder | None, datasets: Path | None
 ) -> tuple[Recipe, Any]:
@@ -133,9 +130,6 @@ def affordable(size: int, costs: list[Cost], free: float) -> int:
             )
         size //= 2
     return size
-
-
-# --- Taking turns ---------------------------------------------------------------------------------
 
 
 def gather(
@@ -177,9 +171,6 @@ def measure(one: Contender, feed: Feed, steps: int) -> None:
     passed = clock() - begun
     one.rates.append(steps * one.batch_size / passed)
     one.waits.append(feed.waited_s / passed)
-
-
-# --- The record -----------------------------------------------------------------------------------
 
 
 def summary(group: list[Contender], cost: Cost, feed: Feed, steps: int) -> dict[str, Any]:

@@ -194,9 +194,6 @@ def _bar(axes: Axes, entry: dict[str, Any], y: float, colour: str, marker: str) 
     axes.hlines(y, entry["low"], entry["high"], color=colour, linewidth=1.6)
 
 
-# Single clips -------------------------------------------------------------------------------------
-
-
 def addressing(clip: Clip) -> Figure:
     """Addresses over time under the frames and sound they belong to, a row a slot (Figure 3)."""
     if clip.source is None or clip.target is None:

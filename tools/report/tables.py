@@ -27,8 +27,6 @@ PUBLISHED_COLUMNS = {
 _SAME_FIGURE = {"wer": "wer_judge"}
 
 
-# How a figure is written: its name, unit and digits, and its interval behind it ---------------
-
 NONE = "\N{EN DASH}"
 #: Where a line must not break.
 SPACE = "\N{NO-BREAK SPACE}"
@@ -94,9 +92,6 @@ def interval(name: str, entry: Any, sign: bool = False) -> str:
         return f"{NONE} ({reason})" if reason else NONE
     value, low, high = (number(name, entry.get(key), sign) for key in ("value", "low", "high"))
     return value if entry.get("low") is None else f"{value} [{low},{SPACE}{high}]"
-
-
-# Tables -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

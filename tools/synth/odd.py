@@ -42,9 +42,6 @@ def _align_of(video: Path) -> Path:
     return video.parent.parent / "align" / f"{video.stem}.align"
 
 
-# GRID ---------------------------------------------------------------------------------------------
-
-
 def _grey_start(video: Path, clip: Clip) -> None:
     grey = [np.full_like(clip.frames[0], 128)] * 12
     media.write_mpg(video, grey + clip.frames[12:], clip.samples)
@@ -138,9 +135,6 @@ def odd_grid(out: Path, seed: int) -> Odd:
     return [*listed, (litter.relative_to(out).as_posix(), "macosx"), ("s21", "empty_talker")]
 
 
-# LRW ----------------------------------------------------------------------------------------------
-
-
 def _set_duration(video: Path, line: str) -> None:
     text = video.with_suffix(".txt")
     kept = [row for row in text.read_text().splitlines() if not row.startswith("Duration")]
@@ -183,9 +177,6 @@ def odd_lrw(out: Path, seed: int) -> Odd:
     (root / "lists/train.txt").write_text("ABOUT/train/ABOUT_00001\n")
     listed += [(path.relative_to(out).as_posix(), "stray_file") for path in litter]
     return [*listed, ("lipread_mp4/lists", "stray_folder")]
-
-
-# LRW-1000 -----------------------------------------------------------------------------------------
 
 
 def odd_lrw1000(tree: Tree, rows: list[Row], seed: int) -> Odd:

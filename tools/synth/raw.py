@@ -94,9 +94,6 @@ def shoot(
     return Clip(frames, sound, words, track[:, 0])
 
 
-# GRID ---------------------------------------------------------------------------------------------
-
-
 def grid_names(seed: int) -> Iterator[str]:
     """Sentence names without repetition, `bbaf2n` first: no sentence has two talkers in GRID."""
     rng = np.random.default_rng((seed, 0x612D))
@@ -151,9 +148,6 @@ def make_grid(out: Path, clips: int, seed: int) -> Iterator[str]:
     for name, talker in zip(names, itertools.cycle(GRID_TALKERS), strict=False):
         save_grid(out, talker, name, grid_clip(talker, name, seed))
         yield f"s{talker}/{name}"
-
-
-# LRW ----------------------------------------------------------------------------------------------
 
 
 def lrw_slots(words: Sequence[str], clips: int) -> Iterator[tuple[str, str, int]]:

@@ -146,9 +146,6 @@ def _kept(pieces: Iterator[Piece], stored: list[np.ndarray], max_seconds: float)
         yield piece
 
 
-# Pictures and sounds for the page
-
-
 def _base64(data: bytes) -> str:
     return b64encode(data).decode("ascii")
 

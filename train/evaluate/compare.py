@@ -87,9 +87,6 @@ def compare(
     }
 
 
-# Reading and checking -----------------------------------------------------------------------------
-
-
 def read_side(text: str) -> Side:
     """The records of one side."""
     parts = [text] if Path(text).exists() else [part for part in text.split(",") if part]
@@ -159,9 +156,6 @@ def _notes(sides: list[Side]) -> list[str]:
     if min(len(a), len(b)) < NUM_SEEDS:
         notes.append(f"fewer than {NUM_SEEDS} seeds: their spread, on top of the interval, is open")
     return notes
-
-
-# Testing ------------------------------------------------------------------------------------------
 
 
 class _Test:

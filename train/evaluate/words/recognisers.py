@@ -96,9 +96,6 @@ def recognise_all(
     return results
 
 
-# pocketsphinx -------------------------------------------------------------------------------------
-
-
 def grammar() -> str:
     """GRID's sentences as a JSGF grammar: one word of each of the six slots."""
     rules = [
