@@ -16,6 +16,7 @@ from avb.pipeline.clip.codec import decode_video
 from avb.pipeline.clip.status import Refused
 from avb.pipeline.clip.stopwatch import Clock
 from avb.pipeline.config import load_corpora
+from avb.pipeline.corpora import adapter
 from avb.pipeline.corpora.clip import Clip
 from avb.pipeline.corpora.inspect import recognise
 from avb.pipeline.errors import UsageError
@@ -125,9 +126,7 @@ def decode_alone(root: Path, clip: Clip, settings: Settings) -> int:
 
     path = root / clip.source
     if path.is_dir():
-        from avb.pipeline.corpora import adapter
-
-        return len(adapter(settings.corpus).load(root, clip, settings)[0].frames)
+        return sum(1 for _ in adapter(settings.corpus).load(root, clip, settings).pictures())
     pictures = 0
     with av.open(str(path)) as container:
         streams: list[Any] = [container.streams.video[0], container.streams.audio[0]]

@@ -13,7 +13,9 @@ import numpy as np
 
 from avb.pipeline.clip.codec import EXTENSIONS
 from avb.pipeline.machine import settle_process
+from avb.pipeline.stream.assemble import Assembler
 from avb.pipeline.stream.index import Index, Ints, load_index
+from avb.pipeline.stream.stream import Stream
 from avb.tools.bench import baseline_webdataset
 
 _BATCH_SIZE = 32
@@ -28,8 +30,6 @@ def bench_read(
     with the same mels. Seconds are CPU seconds, so that other work on the machine counts little.
     The ratio is the median of the rounds' ratios; a first round that fills caches is not counted.
     """
-    from avb.pipeline.stream.stream import Stream
-
     settle_process()
     index = load_index(folder)
     chosen = tuple(index.dataset["crops"] if crops is None else crops)
@@ -71,8 +71,6 @@ def _seconds(read: Callable[[], Iterable[Any]], expected: int) -> float:
 
 def _write_baseline(tar: Path, index: Index, rows: Ints, crops: tuple[str, ...]) -> str:
     """Encode the rows' crops again for the baseline; returns the codec they are stored in."""
-    from avb.pipeline.stream.assemble import Assembler
-
     assemble = Assembler(index, crops, mel=False, audio=False)
 
     def samples() -> Iterable[tuple[str, dict[str, Any], bytes]]:

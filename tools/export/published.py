@@ -13,13 +13,18 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
+import math
 import pickle
 from pathlib import Path
 from typing import Any
 
+from avb.models.published import from_published, published_settings
 from avb.pipeline.config import load_corpora
 from avb.pipeline.errors import UsageError, one_line
 from avb.pipeline.storage.store import Folder
+from avb.train.checkpoint import TORN, Hostile, read_tensors, save
+from avb.train.data import open_shards
+from avb.train.recipe_file import load_recipe
 
 log = logging.getLogger(__name__)
 SOURCE = "published weights of ms-dot-k/Visual-Audio-Memory, CC BY-NC 4.0"
@@ -30,10 +35,6 @@ CLIPS = 32  # in a batch of the evaluation; the 320 of their training take 20 GB
 
 def import_published(file: Path, out: Path, labels: Path | None, data: Folder | None) -> None:
     """Write the checkpoint `out` with the weights in `file`, which may hold nothing else."""
-    from avb.models.published import from_published, published_settings
-    from avb.train import checkpoint
-    from avb.train.recipe_file import load_recipe
-
     if out.exists() and out.samefile(file):
         raise UsageError(f"--out {out}: is the file to import")
     published = read(file)
@@ -63,7 +64,7 @@ def import_published(file: Path, out: Path, labels: Path | None, data: Folder | 
             "imported": {"file": file.name, "sha256": sha256},
         },
     }
-    checkpoint.save(out, state)
+    save(out, state)
     log.info(
         f"{out}: {settings['back_end']}, {settings['slots']} slots, {len(words)} words; {SOURCE}"
     )
@@ -72,8 +73,6 @@ def import_published(file: Path, out: Path, labels: Path | None, data: Folder | 
 
 def read(file: Path) -> Any:
     """What is in a file of tensors, on the CPU; nothing in it is run."""
-    from avb.train.checkpoint import TORN, Hostile, read_tensors
-
     try:
         return read_tensors(file)
     except pickle.UnpicklingError:
@@ -92,8 +91,6 @@ def read_words(labels: Path | None, data: Folder | None) -> tuple[list[str], Fol
         where: Folder = labels
         in_order = sorted(words)
     elif data is not None and labels is None:
-        from avb.train.data import open_shards
-
         in_order, where = open_shards(data)[0].labels, data
     else:
         raise UsageError(
@@ -107,8 +104,6 @@ def read_words(labels: Path | None, data: Folder | None) -> tuple[list[str], Fol
 
 def scaling(classes: int) -> dict[str, Any]:
     """What turns our stored LRW pixels into the network's, as `Scaling` holds it."""
-    import math
-
     lrw = load_corpora()["lrw"]
     crop = lrw.crops["lips"]
     return {

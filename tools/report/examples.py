@@ -17,6 +17,7 @@ from avb.pipeline.storage.store import Folder
 from avb.pipeline.stream.batch import Batch
 from avb.pipeline.stream.index import Index, Ints
 from avb.tools.report.runs import CHECKPOINTS, Run
+from avb.train.data import open_shards
 from avb.train.evaluate import addressing, speech
 from avb.train.evaluate.evaluate import open_part
 from avb.train.evaluate.metrics.griffin_lim import invert_all
@@ -194,8 +195,6 @@ def open_examples(
     run: Run, data: Folder, device: str = "cpu", datasets: Path | None = None
 ) -> Examples:
     """A run's network on the shards of a folder."""
-    from avb.train.data import open_shards
-
     index, corpus = open_shards(data, datasets)
     if index.dataset["corpus"] != run.recipe["corpus"]:
         raise UsageError(

@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import avb
 from avb.pipeline.errors import UsageError
 from avb.tools.report import figures, published, tables
 from avb.tools.report.runs import Result, Run
 from avb.tools.report.style import drawing, svg
 from avb.tools.report.tables import Table
+from avb.train.evaluate.compare import compare
 from avb.train.evaluate.wav import wav_bytes
 
 log = logging.getLogger(__name__)
@@ -185,8 +187,6 @@ def _memory(runs: Sequence[Run]) -> Section:
 
 def _paired(runs: Sequence[Run]) -> Section:
     """Two runs of one task on the same clips, each pair."""
-    from avb.train.evaluate.compare import compare
-
     section = Section("Runs compared on the same clips")
     for one, other in itertools.combinations(_results(runs), 2):
         alike = [one.record["task"] == other.record["task"]]
@@ -255,8 +255,6 @@ def data_uri(sound: Any) -> str:
 def render(runs: Sequence[Run], sections: Sequence[Section]) -> str:
     """The page as text; it refers to nothing outside of itself."""
     import jinja2
-
-    import avb
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATE.parent), autoescape=True, trim_blocks=True,

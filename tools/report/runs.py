@@ -13,6 +13,7 @@ from avb.pipeline.parse import checked, parse_json, read_json, read_yaml
 from avb.train.evaluate.record import check_record, is_number, is_record
 from avb.train.network import Data
 from avb.train.recipe import Recipe
+from avb.train.tasks.task import find_task
 
 CHECKPOINTS = ("best.pt", "last.pt")
 NOT_RECORDED = "not recorded"
@@ -104,8 +105,6 @@ class Run:
 @cache
 def model_defaults(task: str) -> dict[str, Any]:
     """Arguments of the task's model with their defaults."""
-    from avb.train.tasks.task import find_task
-
     return vars(find_task(task).config())
 
 

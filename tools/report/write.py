@@ -10,9 +10,12 @@ from typing import Any
 from avb.pipeline.errors import UsageError
 from avb.pipeline.files import open_atomic, write_atomic
 from avb.pipeline.storage.store import Folder
+from avb.tools.report import figures, page
+from avb.tools.report.examples import open_examples
 from avb.tools.report.runs import Run, load_run, load_runs
 from avb.tools.report.style import drawing
 from avb.train.checks import make_folder, need
+from avb.train.device import choose_device
 
 SUFFIXES = (".png", ".pdf")
 log = logging.getLogger(__name__)
@@ -28,8 +31,6 @@ def report(
 ) -> None:
     """Write the report of these runs to one file."""
     need("matplotlib", "jinja2", *(["sklearn"] if data else []))
-    from avb.tools.report import page
-
     runs = load_runs(folders)
     examples = {run.name: _open(run, data, device, datasets) for run in runs} if data else {}
     text = page.render(runs, page.build(runs, examples, clips))
@@ -70,8 +71,6 @@ def plot(
 
 
 def _draw(run: Run, figure: str, examples: Callable[[], Any], clip: int) -> Any:
-    from avb.tools.report import figures
-
     probes = None
     if run.results:
         probes = (run.results[0].record.get("addressing") or {}).get("probes")
@@ -101,9 +100,6 @@ def _record(run: Run) -> dict[str, Any]:
 def _open(
     run: Run, data: Folder | None, device: str | None, datasets: Path | None, figure: str = ""
 ) -> Any:
-    from avb.tools.report.examples import open_examples
-    from avb.train.device import choose_device
-
     if data is None:
         raise UsageError(f"--figure {figure} runs the network on clips: give --data SHARDS")
     return open_examples(run, data, choose_device(device), datasets)

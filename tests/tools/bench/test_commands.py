@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from avb.pipeline.errors import RunError
+from avb.tools.bench.prep import bench_prep
 from avb.tools.cli import app, bench
 
 COMMANDS = {
@@ -33,3 +35,8 @@ def test_a_run_that_cannot_go_on_is_one_line(name: str, monkeypatch: pytest.Monk
     monkeypatch.setattr(importlib.import_module(f"avb.tools.bench.{module}"), function, fail)
     run = CliRunner().invoke(app, ["bench", name, *words])
     assert (run.exit_code, run.stdout, run.stderr) == (1, "", "avb: out of room; make some\n")
+
+
+def test_folders_of_pictures_are_decoded_alone_too(drawn_lrw1000: Any) -> None:
+    record = bench_prep(drawn_lrw1000.root, "lrw1000", clips=1, rounds=1)
+    assert record["clips"] == 1 and 0 < record["decode_ms"] < record["prep_ms"]
