@@ -122,16 +122,12 @@ def _without_sei(packet: av.Packet) -> av.Packet:
     """The packet without x264's 700-byte note of its version and settings (first packet only)."""
     if not packet.is_keyframe:
         return packet
-    units = _split_annex_b(bytes(packet))
+    # Without start codes of three or four bytes.
+    units = [unit.rstrip(b"\0") for unit in bytes(packet).split(b"\0\0\1")[1:]]
     kept = av.Packet(START_CODE + START_CODE.join(u for u in units if u[0] & 31 != _NAL_SEI))
     kept.stream, kept.time_base, kept.is_keyframe = packet.stream, packet.time_base, True
     kept.pts, kept.dts, kept.duration = packet.pts, packet.dts, packet.duration
     return kept
-
-
-def _split_annex_b(data: bytes) -> list[bytes]:
-    """The units of a bare stream, without their start codes of three or four bytes."""
-    return [unit.rstrip(b"\0") for unit in data.split(b"\0\0\1")[1:]]
 
 
 class VideoDecoder:
@@ -237,7 +233,8 @@ def _fill(frames: Iterator[Frames], out: Frames | None) -> Frames:
         if frame.shape != side:
             raise ValueError(f"video changes from {_size((count, *side))} to {frame.shape}")
         if out is None:
-            _check_room(count * frame.size)
+            if count * frame.size > MOST_BYTES:
+                raise ValueError(f"video takes more than {MOST_BYTES >> 20} MB")
             kept.append(frame.copy())
         elif count <= len(out) and side == out.shape[1:]:
             out[count - 1] = frame
@@ -246,11 +243,6 @@ def _fill(frames: Iterator[Frames], out: Frames | None) -> Frames:
     if out is not None and out.shape != (count, *side):
         raise ValueError(f"video is {_size((count, *side))}, expected {_size(out.shape)}")
     return np.stack(kept) if out is None else out
-
-
-def _check_room(nbytes: int) -> None:
-    if nbytes > MOST_BYTES:
-        raise ValueError(f"video takes more than {MOST_BYTES >> 20} MB")
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -63,7 +63,9 @@ def discover(root: Path, corpus: Corpus) -> Listing:
         (path or base / default).relative_to(root).as_posix()
         for path, default in ((images, "images"), (audio, "audio"))
     ]
-    layout = f"pictures in {rel[0]}, sound in {rel[1]}, index in {_shown(index, root)}"
+    layout = (
+        f"pictures in {rel[0]}, sound in {rel[1]}, index in {index.relative_to(root).as_posix()}"
+    )
     clips = _with_folders_left(_clips(index, rel[0], rel[1], ids, labels), images, notices)
     # Too many files lie in the two folders to look at them.
     clips = with_leftovers(clips, root, notices, skip=rel)
@@ -82,10 +84,6 @@ def _with_folders_left(
     left = sorted(name for name in there if name not in named and not name.startswith("."))
     if left:
         notices.append(f"{len(left):,} folders of pictures without a row, such as {left[0]}")
-
-
-def _shown(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix()
 
 
 def _find_base(root: Path) -> tuple[Path, Path] | None:

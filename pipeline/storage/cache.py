@@ -41,7 +41,9 @@ class Cache:
         Its content has to hash to `sha256`; None: whatever is there now. FileNotFoundError: there
         is no such object; StorageError: it cannot be fetched, or kept here.
         """
-        key = sha256 or _hash_of(f"{store / name} {store.version(name)}")
+        key = sha256
+        if key is None:
+            key = hashlib.sha256(f"{store / name} {store.version(name)}".encode()).hexdigest()
         path = self.folder / "objects" / key
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,10 +101,6 @@ class Cache:
         with (folder / name).open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
-
-
-def _hash_of(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _hold(path: Path) -> int | None:

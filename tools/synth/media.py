@@ -40,10 +40,7 @@ def write_mpg(path: Path, frames: Sequence[np.ndarray], samples: np.ndarray | No
         container.flags |= 0x400  # AVFMT_FLAG_BITEXACT
         pixels = frames[0].shape[0] * frames[0].shape[1]
         rate = 850_000 * pixels // (360 * 288)
-        video = _video_stream(container, "mpeg1video", frames[0], {"threads": "1"})
-        video.codec_context.gop_size = 12
-        video.codec_context.max_b_frames = 0
-        video.codec_context.bit_rate = rate
+        video = _video_stream(container, "mpeg1video", frames[0], {"threads": "1"}, rate)
         audio = None
         if samples is not None:
             audio = container.add_stream("mp2", rate=_GRID_RATE, layout="stereo")
@@ -75,10 +72,7 @@ def write_mp4(
         container.flags |= 0x400  # AVFMT_FLAG_BITEXACT
         # No key frame at a cut either.
         options = {"threads": "1", "sc_threshold": "1000000000"}
-        video = _video_stream(container, "mpeg4", frames[0], options)
-        video.codec_context.gop_size = 12
-        video.codec_context.max_b_frames = 0
-        video.codec_context.bit_rate = _LRW_BIT_RATE
+        video = _video_stream(container, "mpeg4", frames[0], options, _LRW_BIT_RATE)
         audio = None
         if samples is not None:
             audio = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
@@ -116,11 +110,15 @@ def write_jpg(path: Path, frame: np.ndarray) -> None:
     path.write_bytes(data.tobytes())
 
 
-def _video_stream(container: Any, codec: str, frame: np.ndarray, options: dict[str, str]) -> Any:
+def _video_stream(
+    container: Any, codec: str, frame: np.ndarray, options: dict[str, str], bit_rate: int
+) -> Any:
     stream = container.add_stream(codec, rate=FPS, options=options)
     stream.height, stream.width = frame.shape[:2]
     stream.pix_fmt = "yuv420p"
-    stream.codec_context.time_base = Fraction(1, FPS)
+    context = stream.codec_context
+    context.time_base = Fraction(1, FPS)
+    context.gop_size, context.max_b_frames, context.bit_rate = 12, 0, bit_rate
     return stream
 
 

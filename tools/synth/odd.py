@@ -26,9 +26,10 @@ from avb.tools.synth.raw_lrw1000 import (
     save_segment,
     segment_clip,
 )
+from avb.tools.synth.voice import Span
 
 Odd = list[tuple[str, str]]
-_Breaker = Callable[[Path, Clip], None]
+_Breaker = Callable[[Path, Clip], object]
 _TEXT = b"<html><body>404 Not Found</body></html>\n"
 
 
@@ -40,6 +41,10 @@ def _cut_file(path: Path, share: float) -> None:
 
 def _align_of(video: Path) -> Path:
     return video.parent.parent / "align" / f"{video.stem}.align"
+
+
+def _write_align(video: Path, words: list[Span], end: str = "\n") -> None:
+    _align_of(video).write_text(raw.align_text(words, end), newline="")
 
 
 def _grey_start(video: Path, clip: Clip) -> None:
@@ -57,8 +62,7 @@ def _pause(video: Path, clip: Clip) -> None:
 
 def _other_words(video: Path, clip: Clip) -> None:
     wrong = {"bin": "lay", "lay": "place", "place": "set", "set": "bin"}
-    words = [(wrong.get(word, word), start, end) for word, start, end in clip.words]
-    _align_of(video).write_text(raw.align_text(words), newline="")
+    _write_align(video, [(wrong.get(word, word), start, end) for word, start, end in clip.words])
 
 
 def _damage(video: Path, clip: Clip) -> None:
@@ -94,26 +98,18 @@ _GRID_CASES: dict[str, _Breaker] = {
     "frames_70": lambda video, clip: media.write_mpg(video, clip.frames[:70], clip.samples),
     "grey_start": _grey_start,
     "no_align": lambda video, clip: _align_of(video).unlink(),
-    "crlf_align": lambda video, clip: _rewrite_align(video, clip, "\r\n"),
+    "crlf_align": lambda video, clip: _write_align(video, clip.words, "\r\n"),
     "short_pause": _pause,
     "other_words": _other_words,
     "no_audio": lambda video, clip: media.write_mpg(video, clip.frames, None),
     "damaged": _damage,
     "large_twin": _large_twin,
-    "empty": lambda video, clip: _write(video, b""),
-    "text": lambda video, clip: _write(video, _TEXT),
+    "empty": lambda video, clip: video.write_bytes(b""),
+    "text": lambda video, clip: video.write_bytes(_TEXT),
     "truncated": lambda video, clip: _cut_file(video, 0.5),
     "no_face": _no_face,
     "wrong_talker_align": _wrong_talker_align,
 }
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.write_bytes(data)
-
-
-def _rewrite_align(video: Path, clip: Clip, end: str) -> None:
-    _align_of(video).write_text(raw.align_text(clip.words, end), newline="")
 
 
 def odd_grid(out: Path, seed: int) -> Odd:
@@ -154,8 +150,8 @@ _LRW_CASES: dict[str, _Breaker] = {
     "frames_28": lambda video, clip: media.write_mp4(video, clip.frames[:28], clip.samples),
     "truncated": lambda video, clip: _cut_file(video, 0.6),  # the index is at the end: unreadable
     "truncated_late": _cut_indexed,
-    "empty": lambda video, clip: _write(video, b""),
-    "text": lambda video, clip: _write(video, _TEXT),
+    "empty": lambda video, clip: video.write_bytes(b""),
+    "text": lambda video, clip: video.write_bytes(_TEXT),
     "no_audio": lambda video, clip: media.write_mp4(video, clip.frames, None),
 }
 
