@@ -6,7 +6,8 @@ pooling and its memory are those of the authors' code; `published_settings` adds
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -144,68 +145,33 @@ def _rename(name: str, modules: Mapping[str, str]) -> str:
 
 def _to_ours(back_end: str) -> dict[str, str]:
     """Published name of each module and bare parameter, after its part and a slash: ours."""
-    pairs = [*_visual(), *_audio(), *_memory(), *(_gru() if back_end == "gru" else _mstcn())]
-    return dict(pairs)
+    block = {f"{a}{n}": f"{b}{n}" for a, b in (("conv", "conv"), ("bn", "norm")) for n in (1, 2)}
+    residual = block | {"relu1": "act1", "relu2": "act2"}
+    residual |= {f"downsample.{n}": f"shortcut.{n}" for n in (0, 1)}
+    first = ("conv1", "norm1", "act1", "conv2", "norm2", "act2")
+    memory = {"key": "key_memory", "value": "value_memory", "q_embd": "query", "v_embd": "value"}
+    names = _below(f"{VISUAL}/frontend.", "visual.", {"0": "stem", "1": "norm", "2": "act"})
+    for stage, i in itertools.product(range(4), range(2)):
+        theirs, ours = f"{VISUAL}/resnet.layer{stage + 1}.{i}.", f"visual.stages.{stage}.{i}."
+        names |= _below(theirs, ours, residual)
+    names |= _below(f"{AUDIO}/frontend.", "audio.", {str(i): one for i, one in enumerate(first)})
+    names |= _below(f"{AUDIO}/Res_block.0.", "audio.block.", block)
+    names |= {f"{AUDIO}/Linear": "audio.linear"}
+    names |= _below(f"{MEMORY}/", "memory.", memory | {"fusion": "fusion"})
+    if back_end == "gru":
+        return names | _below(f"{BACK_END}/", "back_end.", {"gru": "gru", "fc": "classifier"})
+    unit = {"conv": "conv", "batchnorm": "norm", "non_lin": "act"}
+    for i in range(4):
+        theirs, ours = f"{BACK_END}/tcn.mb_ms_tcn.network.{i}.", f"back_end.blocks.{i}."
+        names |= _below(theirs, ours, {"downsample": "shortcut", "relu_final": "act"})
+        for layer, branch in itertools.product(range(2), range(3)):
+            own = f"{ours}{('first', 'second')[layer]}.branches.{branch}."
+            names |= _below(f"{theirs}cbcr{layer}_{branch}.", own, unit)
+    return names | {f"{BACK_END}/tcn.tcn_output": "back_end.classifier"}
 
 
-def _visual() -> Iterator[tuple[str, str]]:
-    for theirs, ours in (("0", "stem"), ("1", "norm"), ("2", "act")):
-        yield f"{VISUAL}/frontend.{theirs}", f"visual.{ours}"
-    for stage in range(4):
-        for block in range(2):
-            theirs = f"{VISUAL}/resnet.layer{stage + 1}.{block}"
-            ours = f"visual.stages.{stage}.{block}"
-            yield from _block(theirs, ours)
-            for half in (1, 2):
-                yield f"{theirs}.relu{half}", f"{ours}.act{half}"
-            for half in (0, 1):
-                yield f"{theirs}.downsample.{half}", f"{ours}.shortcut.{half}"
-
-
-def _audio() -> Iterator[tuple[str, str]]:
-    names = ("conv1", "norm1", "act1", "conv2", "norm2", "act2")
-    for theirs, ours in enumerate(names):
-        yield f"{AUDIO}/frontend.{theirs}", f"audio.{ours}"
-    yield from _block(f"{AUDIO}/Res_block.0", "audio.block")
-    yield f"{AUDIO}/Linear", "audio.linear"
-
-
-def _block(theirs: str, ours: str) -> Iterator[tuple[str, str]]:
-    for half in (1, 2):
-        yield f"{theirs}.conv{half}", f"{ours}.conv{half}"
-        yield f"{theirs}.bn{half}", f"{ours}.norm{half}"
-
-
-def _memory() -> Iterator[tuple[str, str]]:
-    names = {
-        "key": "key_memory",
-        "value": "value_memory",
-        "q_embd": "query",
-        "v_embd": "value",
-        "fusion": "fusion",
-    }
-    for theirs, ours in names.items():
-        yield f"{MEMORY}/{theirs}", f"memory.{ours}"
-
-
-def _gru() -> Iterator[tuple[str, str]]:
-    yield f"{BACK_END}/gru", "back_end.gru"
-    yield f"{BACK_END}/fc", "back_end.classifier"
-
-
-def _mstcn() -> Iterator[tuple[str, str]]:
-    leaves = {"conv": "conv", "batchnorm": "norm", "non_lin": "act"}
-    for block in range(4):
-        theirs = f"{BACK_END}/tcn.mb_ms_tcn.network.{block}"
-        ours = f"back_end.blocks.{block}"
-        for layer, name in enumerate(("first", "second")):
-            for branch in range(3):
-                unit = f"{ours}.{name}.branches.{branch}"
-                for their_leaf, leaf in leaves.items():
-                    yield f"{theirs}.cbcr{layer}_{branch}.{their_leaf}", f"{unit}.{leaf}"
-        yield f"{theirs}.downsample", f"{ours}.shortcut"
-        yield f"{theirs}.relu_final", f"{ours}.act"
-    yield f"{BACK_END}/tcn.tcn_output", "back_end.classifier"
+def _below(theirs: str, ours: str, names: Mapping[str, str]) -> dict[str, str]:
+    return {theirs + a: ours + b for a, b in names.items()}
 
 
 def _printable(name: str) -> str:

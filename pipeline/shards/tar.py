@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from types import TracebackType
 from typing import Any, BinaryIO
 
 from avb.pipeline.files import publish, sync, temporary_name
@@ -89,12 +88,7 @@ class ShardWriter:
         self.samples += 1
         return offset, stream.offset - offset
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         try:
             if kind is None and self.samples:
                 self._tar.close()
