@@ -25,7 +25,8 @@ def demo(out: Path) -> int:
     start = time.perf_counter()
     for number, step in enumerate(steps, 1):
         left = minutes_left(steps, number - 1, time.perf_counter() - start)
-        step = [name for word in step for name in expanded(word)]
+        files = (sorted(glob(w, recursive=True)) if "*" in w else [w] for w in step)  # as a shell
+        step = [name for names in files for name in names]
         log.info(f"\n[{number}/{len(steps)}, {left:.0f} min left] avb {' '.join(step)}")
         code = subprocess.run([sys.executable, "-m", "avb", *step]).returncode
         if code:
@@ -36,11 +37,6 @@ def demo(out: Path) -> int:
         f" {', '.join(f'{out}/{name}.png' for name in CORPORA)}, and play {out}/unseen.mp4"
     )
     return 0
-
-
-def expanded(word: str) -> list[str]:
-    """The files of a pattern, as a shell would give them; other words as they are."""
-    return sorted(glob(word, recursive=True)) if "*" in word else [word]
 
 
 def minutes_left(steps: list[list[str]], done: int, elapsed_s: float) -> float:

@@ -1,14 +1,12 @@
 """Faces by mediapipe's networks without mediapipe: LiteRT runs its detectors and its face mesh.
 
-A detector finds faces in a whole picture; the mesh lays 468 landmarks over one of them, cut out as
-a turned square. Where a face was is where it is looked for next, so the detector rests while all
-are in sight. Sizes, thresholds and the order of steps are those of mediapipe 0.10.21's graphs
-(google-ai-edge/mediapipe, modules/face_detection and modules/face_landmark, Apache-2.0).
-
-It counts as mediapipe does, in 32-bit floats and in shares of the picture. Each look begins where
-the last one ended, so that a difference in the last bit is one of 0.1 px some looks later; as it
-is, landmarks are those of mediapipe to the last bit, and so are shards. A picture may be grey: its
-three channels are equal, and only one is cut out.
+A detector finds faces in a whole picture; the mesh lays 468 landmarks over one, cut out as a turned
+square. Where a face was is where it is looked for next. Sizes, thresholds and the order of steps
+are those of mediapipe 0.10.21's graphs (google-ai-edge/mediapipe, modules/face_detection and
+modules/face_landmark, Apache-2.0). It counts as they do, in 32-bit floats and shares of the
+picture: each look begins where the last one ended, so that a difference in the last bit would be
+one of 0.1 px some looks later. As it is, landmarks are mediapipe's to the last bit, and so are
+shards. Of a grey picture, whose three channels are equal, only one is cut out.
 """
 
 from __future__ import annotations
@@ -114,7 +112,8 @@ class FaceMesh:
             parts = _apart([*around, *parts])
         faces = [face for part in parts if (face := self._face_in(picture, part)) is not None]
         if self.follow:
-            self._parts = [_around_face(face, size) for face in faces]
+            boxes = [(face.min(axis=0), face.max(axis=0), face[EYES]) for face in faces]
+            self._parts = [Part.around(low, high - low, eyes, size) for low, high, eyes in boxes]
         return [face * size.astype(np.float64) for face in faces]
 
     def _face_in(self, picture: np.ndarray, part: Part) -> np.ndarray | None:
@@ -169,11 +168,6 @@ class Detector:
 def _size(picture: np.ndarray) -> np.ndarray:
     """Width and height [2]."""
     return np.array(picture.shape[1::-1], F)
-
-
-def _around_face(face: np.ndarray, size: np.ndarray) -> Part:
-    corner = face.min(axis=0)
-    return Part.around(corner, face.max(axis=0) - corner, face[EYES], size)
 
 
 def _one_of_each(score: np.ndarray, marks: np.ndarray) -> list[tuple[float, np.ndarray]]:

@@ -220,17 +220,14 @@ def _check_shard(check: _Check) -> tuple[int, list[str]]:
         pieces = [(row["offset"], row["nbytes"]) for row in check.rows]
     try:
         with local_copy(check.path, pieces) as path:
-            return len(check.rows), _faults(path, shard, check)
+            samples = _sample_faults(path, check.rows, check.record)
+            faults = [fault for sample in samples for fault in sample]
+            if len(faults) > MOST_LINES:
+                more = len(faults) - MOST_LINES
+                faults[MOST_LINES:] = [f"{path.name}: {more} more faults of samples"]
+            return len(check.rows), _shard_faults(path, shard) + faults
     except FileNotFoundError:
         return 0, [f"{check.path.name}: missing, and {check.stored} samples with it"]
-
-
-def _faults(path: Path, shard: dict[str, Any], check: _Check) -> list[str]:
-    """What is wrong with a shard and with the samples of it that are looked at."""
-    faults = [f for sample in _sample_faults(path, check.rows, check.record) for f in sample]
-    if len(faults) > MOST_LINES:
-        faults[MOST_LINES:] = [f"{path.name}: {len(faults) - MOST_LINES} more faults of samples"]
-    return _shard_faults(path, shard) + faults
 
 
 def _sample(rows: list[dict[str, Any]], share: float) -> list[dict[str, Any]]:

@@ -69,7 +69,9 @@ def export(
         blob, facts = to_onnx(model, recipe, scaling, frames)
         config["onnx"] = facts
     else:
-        blob = _to_safetensors(model)
+        from safetensors.torch import save
+
+        blob = save({name: value.contiguous() for name, value in model.state_dict().items()})
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_atomic(out / f"model.{to}", blob)
@@ -153,12 +155,6 @@ def _video(recipe: Recipe, scaling: Scaling) -> dict[str, Any]:
         "normalised": f"{what}, inside the ONNX graph; by the caller of the safetensors",
         "averaged_over": recipe.shrink,
     }
-
-
-def _to_safetensors(model: nn.Module) -> bytes:
-    from safetensors.torch import save
-
-    return save({name: value.contiguous() for name, value in model.state_dict().items()})
 
 
 def to_onnx(

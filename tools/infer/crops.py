@@ -1,9 +1,8 @@
 """The crops of a film for a model: which box, laid how, cut by the code of `avb prep`.
 
-A box means the same as in training. Where faces were tracked it is laid in the same way. A fixed
-box (LRW) has no meaning in another film; what it shows of a face has: there it is laid round the
-tracked face, as many times the distance between the outer eye corners as it has in LRW's own
-pictures. Pictures that were mouths already and were taken whole (LRW-1000) get the lips box.
+A box means the same as in training. A fixed one (LRW) has no meaning in another film; there it is
+laid round the tracked face, as many times the distance between the outer eye corners as it has in
+LRW's own pictures. Pictures that were mouths already and taken whole (LRW-1000) get the lips box.
 """
 
 from __future__ import annotations

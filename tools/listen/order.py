@@ -12,13 +12,10 @@ REPEATS = 4
 def rating_order(systems: int, sentences: int, seed: int) -> tuple[list[Clip], list[Clip]]:
     """The order of one rater, and the clips that come again after it.
 
-    There are as many blocks as sentences. In each, every system comes once, each with another
-    sentence, in random order; over all blocks every system says every sentence once. No two
-    neighbours have the same sentence, from the first clip to the last repeat. The repeats are of
-    different sentences, and of different systems as far as there are.
-
-    Raises:
-        ValueError: fewer than 2 systems, fewer sentences than systems, or no more than `REPEATS`.
+    In each of as many blocks as sentences, every system comes once, each with another sentence, in
+    random order; over all blocks every system says every sentence once. No two neighbours have the
+    same sentence. The repeats are of different sentences, and of different systems as far as there
+    are.
     """
     if systems < 2 or sentences < systems or sentences <= REPEATS:
         raise ValueError(

@@ -243,24 +243,18 @@ def addressing_tables(result: Result) -> list[Table]:
         f" {flags['clips']} clips, pairs {flags['pairs']}"
     )
     similar = Table(caption, ["", *titles, "trained is ahead by"], rows)
+    use = addressing["usage"]
     usage = [
-        [
-            title,
-            *(_plain_number(addressing["usage"][side][key]) for key in addressing["usage"][side]),
-        ]
+        [title, *(str(v) if isinstance(v, int) else f"{v:.3f}" for v in use[side].values())]
         for side, title in SIDES.items()
     ]
-    header = [key.replace("_", " ") for key in addressing["usage"]["source"]]
+    header = [key.replace("_", " ") for key in use["source"]]
     return [
         similar,
         Table(f"{result.title}: how the two sides agree, and what a line can tell",
               ["", "value", "chance"], _agreement(addressing)),
         Table(f"{result.title}: use of the slots", ["", *header], usage),
     ]  # fmt: skip
-
-
-def _plain_number(value: float) -> str:
-    return str(value) if isinstance(value, int) else f"{value:.3f}"
 
 
 def _agreement(addressing: dict[str, Any]) -> list[list[str]]:

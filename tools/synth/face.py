@@ -168,17 +168,12 @@ def _head(identity: Identity, unit: float) -> np.ndarray:
     for side in (-1, 1):
         fill(layer, oval(side * 1.02, -0.8, 0.13, 0.3), skin, scale)
     fill(layer, _outline(identity.jaw), skin, scale)
-    fill(layer, _fringe(), hair, scale)
+    hairline = oval(0, -1.45, 0.98, 0.5, 180, 360)
+    fill(layer, np.concatenate([oval(0, -1.15, 1.19, 1.41, 195, 345), hairline[::-1]]), hair, scale)
     picture = layer[..., :3] * shading(width, height, scale)
     layer[..., :3] = np.clip(picture, 0, 255)
     _draw_features(layer, identity, scale)
     return cv2.resize(layer, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
-
-
-def _fringe() -> np.ndarray:
-    """Hair over the forehead: the crown down to a soft hairline, `[N, 2]`."""
-    line = oval(0, -1.45, 0.98, 0.5, 180, 360)
-    return np.concatenate([oval(0, -1.15, 1.19, 1.41, 195, 345), line[::-1]])
 
 
 def _draw_features(layer: np.ndarray, identity: Identity, scale: float) -> None:

@@ -187,11 +187,10 @@ def addresses(network: Any, inputs: Inputs, features: bool = False) -> dict[str,
 
 
 def spoken(batch: Batch, i: int, index: Index, unit: str) -> Iterator[tuple[str, int, int, int]]:
-    """Word, place, first frame and the one after the last of each word of a sample.
+    """Word, place, first frame and the one after the last of each word of a sample, cut to it.
 
-    A sentence has all its words; a sample of one word has that, at place 0, or as a sample cut
-    from a sentence at its place there. Words without times, and those outside of the sample, are
-    left out; what of a word lies outside is cut off.
+    A sentence has all its words; a sample of one word has that, at place 0, or as a sample cut from
+    a sentence at its place there. Words without times, and those outside, are left out.
     """
     label = int(batch.label_id[i])
     words = [(word, place, start, end) for place, (word, start, end) in enumerate(batch.words[i])]

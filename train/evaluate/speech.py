@@ -87,8 +87,11 @@ def measure(evaluation: Evaluation, extras: Extras | None = None) -> dict[str, A
     for name, score in scored.items():
         score["metrics"] |= heard[name]["metrics"]
     model_score = scored["model"]
+    fields = {"pocketsphinx": "heard", "judge": "heard_judge"}
     for number, clip in enumerate(model_score["clips"]):
-        clip |= _heard(heard, number)
+        by_signal = {name: words_heard["heard"][number] for name, words_heard in heard.items()}
+        clip |= {fields[judge]: words for judge, words in by_signal.pop("model").items()}
+        clip["heard_in"] = by_signal
     files = {} if wavs is None else {"wavs": _write(wavs, clips, signals)}
     return {
         "task": "l2s",
@@ -168,14 +171,6 @@ def _score(
         if output is not None  # a lone clip of its talker has no other sentence
     ]
     return speech.summarise(scored, unseen_talkers=unseen) | {"clips": scored}
-
-
-def _heard(signals: dict[str, Any], clip: int) -> dict[str, Any]:
-    """Words heard in one clip: `heard` and `heard_judge` of the model, `heard_in` of the rest."""
-    of = {name: of_signal["heard"][clip] for name, of_signal in signals.items()}
-    model = of.pop("model")
-    names = {"pocketsphinx": "heard", "judge": "heard_judge"}
-    return {names[judge]: words for judge, words in model.items()} | {"heard_in": of}
 
 
 def _flags(clips: Clips, extras: Extras, mean_of: dict[str, Any], corpus: str) -> dict[str, Any]:

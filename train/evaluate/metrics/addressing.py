@@ -152,10 +152,9 @@ def similarities(vectors: ArrayLike, pairs: Ints) -> Floats:
 class Discrimination:
     """How well segment vectors tell words apart, on given pairs, with resampled values.
 
-    Attributes:
-        values: `same`, `other`, `within` (mean cosines), `auc` and `within_slot_auc`.
-        draws: the same of each resampling of clips, float64 [draws] each. Two that share segments
-            and pairs share the resampled clips too, so that their difference is paired.
+    `values` are `same`, `other`, `within` (mean cosines), `auc` and `within_slot_auc`; `draws` the
+    same of each resampling of clips, float64 [draws]: two of the same segments and pairs are
+    paired.
     """
 
     def __init__(

@@ -38,20 +38,10 @@ def invert_mel(
     log_mel: Tensor, mel: Mel, sample_rate: int, *, iterations: int = ITERATIONS,
     momentum: float = MOMENTUM, seed: int = 0,
 ) -> Tensor:  # fmt: skip
-    """Sound whose log-mel is close to the one given.
+    """Sound [M * hop] (or [B x M * hop]) whose log-mel is close to the one given, at any device.
 
-    Args:
-        log_mel: natural log, [n_mels x M] or [B x n_mels x M], on any device.
-        mel: the front end that made it.
-        sample_rate: in Hz.
-        iterations, momentum: see `griffin_lim`.
-        seed: of the first phase; the same for each clip, so the batch does not matter.
-
-    Returns:
-        float32 [M * hop] or [B x M * hop] on the same device, in time with the original.
-
-    Raises:
-        ValueError: not a log-mel of this front end, or not finite.
+    `log_mel` is natural log, [n_mels x M] or [B x n_mels x M]; `seed` is that of the first phase,
+    the same for each clip, so the batch does not matter. ValueError: values that are not finite.
     """
     if log_mel.ndim not in (2, 3) or log_mel.shape[-2] != mel.n_mels or not log_mel.shape[-1]:
         raise ValueError(f"log-mel of shape {tuple(log_mel.shape)}; expected [{mel.n_mels} x M]")

@@ -1,13 +1,10 @@
 """Intervals and paired tests over clips.
 
-A figure is a ratio of two sums over clips (a mean has ones below, a word error rate has words), so
-one bootstrap serves all: clips are drawn with replacement, or talkers and then clips of each, and
-the percentiles of the recomputed ratio are the interval. The draws depend on the seed, the number
-of clips and their talkers alone: two figures of the same clips are resampled alike, which
-`scipy.stats.bootstrap` cannot promise, nor can it draw talkers.
-
-In all functions `talkers`, if given, are drawn first, then as many clips of each as it has (for a
-claim about unseen talkers); `draws` is the number of resamplings and `seed` decides them.
+A figure is a ratio of two sums over clips, so one bootstrap serves all: clips, or talkers and then
+as many clips of each as it has (`talkers`, for a claim about unseen ones), are drawn with
+replacement `draws` times. What is drawn depends on `seed`, the number of clips and their talkers
+alone: two figures of the same clips are resampled alike, which `scipy.stats.bootstrap` cannot
+promise, nor can it draw talkers.
 """
 
 from __future__ import annotations

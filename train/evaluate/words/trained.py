@@ -3,9 +3,8 @@
 Two strided convolutions, a bidirectional GRU, and one attention head and one softmax for each slot
 (evaluation.md 3.2: 347k parameters, 1.2 % word errors on held-out sentences of its talker after 890
 of his, this one 2.0 % after 724, in six minutes of one core). The attention finds each word
-wherever it is: generated speech may be late.
-
-How it is trained on shards stands in `training.py`; then it is frozen and known by its hash.
+wherever it is: generated speech may be late. How it is trained stands in `training.py`; then it is
+frozen.
 
 Shapes: B clips, F mel bins, M columns, T = M / 4 steps, C features.
 """
