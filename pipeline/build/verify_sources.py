@@ -48,23 +48,18 @@ def source_faults(folder: Folder, corpora: Mapping[str, Corpus]) -> list[str]:
 
 
 def _made(folder: Path, plan: Plan) -> Iterator[tuple[str, _Files]]:
-    for unit in plan.units:
-        try:
-            rows = pq.read_table(rows_path(folder, unit)).to_pylist()
-        except FileNotFoundError:
-            continue
-        for row in rows:
-            yield row["key"], (row["source"], _named(row["sources"]))
+    for path in (rows_path(folder, unit) for unit in plan.units):
+        yield from map(_files_of, pq.read_table(path).to_pylist() if path.is_file() else ())
 
 
 def _listed(plan: Plan) -> Iterator[tuple[str, _Files]]:
     for unit in plan.units:
-        for row in plan.table(unit.number).to_pylist():
-            yield row["key"], (row["source"], _named(row["sources"]))
+        yield from map(_files_of, plan.table(unit.number).to_pylist())
 
 
-def _named(sources: list[dict[str, Any]]) -> dict[str, tuple[int, int]]:
-    return {file["name"]: (file["size"], file["mtime_ns"]) for file in sources}
+def _files_of(row: dict[str, Any]) -> tuple[str, _Files]:
+    files = {file["name"]: (file["size"], file["mtime_ns"]) for file in row["sources"]}
+    return row["key"], (row["source"], files)
 
 
 def _pairs(

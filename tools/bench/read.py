@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,7 @@ from avb.tools.bench import baseline_webdataset
 _BATCH_SIZE = 32
 
 
-def bench_read(
-    folder: str | Path, clips: int = 200, rounds: int = 7, crops: Sequence[str] | None = None
-) -> dict[str, Any]:
+def bench_read(folder: str | Path, clips: int = 200, rounds: int = 7) -> dict[str, Any]:
     """Read the same clips with both readers in turn, on one thread, and compare.
 
     The baseline reads a temporary copy: the stored crops decoded and encoded again as ordinary mp4,
@@ -32,7 +30,7 @@ def bench_read(
     """
     settle_process()
     index = load_index(folder)
-    chosen = tuple(index.dataset["crops"] if crops is None else crops)
+    chosen = tuple(index.dataset["crops"])
     rows = np.unique(np.linspace(0, len(index) - 1, min(clips, len(index))).astype(np.int64))
     with tempfile.TemporaryDirectory() as scratch:
         tar = Path(scratch) / "baseline-000000.tar"

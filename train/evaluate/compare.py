@@ -19,7 +19,7 @@ from avb.pipeline.errors import UsageError, one_line
 from avb.train.evaluate.metrics.intervals import DRAWS, mcnemar, mean_interval, paired_difference
 from avb.train.evaluate.metrics.lip import HITS
 from avb.train.evaluate.record import read_record
-from avb.train.evaluate.words.grammar import SLOT_NAMES, word_errors
+from avb.train.evaluate.words.grammar import HEARD, SLOT_NAMES, word_errors
 
 Floats = NDArray[np.float64]
 Clip = dict[str, Any]
@@ -269,10 +269,10 @@ def _speech(test: _Test) -> dict[str, Any]:
             two_stage=test.by_talker, **test.drawing,
         )  # fmt: skip
         metrics[name] = test.entry(a, b, mean, difference)
-    for name, field in (("wer_judge", "heard_judge"), ("wer_pocketsphinx", "heard")):
+    for name, field in HEARD.items():
         if own := test.keys_with(field):
             part = _Test(test.sides, own, test.by_talker, **test.drawing)
-            metrics[name] = _word_errors(part, field)
+            metrics[f"wer_{name}"] = _word_errors(part, field)
     return {"metrics": metrics}
 
 

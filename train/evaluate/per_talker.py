@@ -14,10 +14,9 @@ from avb.pipeline.errors import UsageError
 from avb.train.evaluate.metrics import speech
 from avb.train.evaluate.metrics.intervals import mean_interval
 from avb.train.evaluate.metrics.lip import HITS
-from avb.train.evaluate.words.grammar import word_error_rate
+from avb.train.evaluate.words.grammar import HEARD, word_error_rate
 
 PARTS = ("ceiling", "real", "floors", "per_slot")
-HEARD = {"wer_judge": "heard_judge", "wer_pocketsphinx": "heard"}
 
 
 def join(records: list[dict[str, Any]]) -> dict[str, Any]:
@@ -72,7 +71,7 @@ def _speech(clips: list[dict[str, Any]]) -> dict[str, Any]:
     for name, heard in HEARD.items():
         if own := [clip for clip in clips if heard in clip]:
             said = [clip[heard] for clip in own]
-            metrics[name] = word_error_rate([clip["words"] for clip in own], said)["wer"]
+            metrics[f"wer_{name}"] = word_error_rate([clip["words"] for clip in own], said)["wer"]
     return metrics
 
 

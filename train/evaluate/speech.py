@@ -19,6 +19,7 @@ from avb.train.evaluate.metrics import bounds, griffin_lim, speech
 from avb.train.evaluate.stored_mels import front_end, mean_mel
 from avb.train.evaluate.wav import WavFolder
 from avb.train.evaluate.words import recognisers
+from avb.train.evaluate.words.grammar import HEARD
 from avb.train.evaluate.words.trained import TrainedRecogniser
 from avb.train.tasks.task import Evaluation
 
@@ -87,10 +88,9 @@ def measure(evaluation: Evaluation, extras: Extras | None = None) -> dict[str, A
     for name, score in scored.items():
         score["metrics"] |= heard[name]["metrics"]
     model_score = scored["model"]
-    fields = {"pocketsphinx": "heard", "judge": "heard_judge"}
     for number, clip in enumerate(model_score["clips"]):
         by_signal = {name: words_heard["heard"][number] for name, words_heard in heard.items()}
-        clip |= {fields[judge]: words for judge, words in by_signal.pop("model").items()}
+        clip |= {HEARD[judge]: words for judge, words in by_signal.pop("model").items()}
         clip["heard_in"] = by_signal
     files = {} if wavs is None else {"wavs": _write(wavs, clips, signals)}
     return {
