@@ -86,7 +86,7 @@ def test_only_the_base_decides_the_exit_code(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], needed: bool, code: int
 ) -> None:
     bad = doctor.Line("part", False, "gone", "bring it", needed)
-    monkeypatch.setattr(doctor, "_looks", lambda datasets: [lambda: bad, doctor._cores])
+    monkeypatch.setattr(doctor, "_checks", lambda datasets: [lambda: bad, doctor._cores])
     assert doctor.run(None, as_json=False) == code
     first, second = capsys.readouterr().out.splitlines()
     assert first.split() == ["--", "part", "gone:", "bring", "it"] and second.startswith("ok")
