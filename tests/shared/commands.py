@@ -1,0 +1,29 @@
+"""Commands of avb in this process."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from typer.testing import CliRunner
+
+from avb.tools.cli import app
+
+
+class Done(NamedTuple):
+    """How a command ended."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def output(self) -> str:
+        return self.stdout + self.stderr
+
+
+def avb(*words: object) -> Done:
+    """Run one; what is no end of a command but a fault of the program is raised."""
+    run = CliRunner().invoke(app, [str(word) for word in words])
+    if run.exception is not None and not isinstance(run.exception, SystemExit):
+        raise run.exception
+    return Done(run.exit_code, run.stdout, run.stderr)

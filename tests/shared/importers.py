@@ -1,0 +1,84 @@
+"""An importer with its settings, and clips as their adapter reads them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from avb.pipeline.clip import audio
+from avb.pipeline.clip.media import Media
+from avb.pipeline.clip.status import Refused
+from avb.pipeline.config import Corpus, corpus_root, load_corpora
+from avb.pipeline.corpora import adapter
+from avb.pipeline.corpora.clip import Clip, Listing, Word
+from avb.pipeline.settings import Settings, settings_for
+
+
+@dataclass
+class Loaded:
+    """One clip as its adapter reads it."""
+
+    clip: Clip
+    media: Media
+    words: list[Word]
+    settings: Settings
+
+    @property
+    def flags(self) -> set[str]:
+        return {*self.media.flags, *self.clip.flags}
+
+    def fitted(self) -> tuple[np.ndarray, int]:
+        """The sound under the pictures, and what was padded."""
+        m = self.media
+        return audio.fit(m.sound, m.rate, m.sound_start_s, len(m.frames), 25, 16000)
+
+    def log_mel(self) -> np.ndarray:
+        return audio.log_mel(self.fitted()[0], self.settings.mel, 16000)
+
+
+@dataclass
+class Importer:
+    """A corpus at a place: what it lists, and any clip of it read."""
+
+    corpus: Corpus
+    settings: Settings
+    root: Path
+
+    def listing(self) -> Listing:
+        return adapter(self.settings.corpus).discover(self.root, self.corpus)
+
+    def clips(self) -> list[Clip]:
+        return list(self.listing().clips)
+
+    def load(self, match: str = "") -> Loaded:
+        """The one clip whose source or name holds `match`."""
+        listing = self.listing()
+        found = [c for c in listing.clips if match in c.source or match in c.name]
+        assert len(found) == 1, f"{match!r} matches {[c.source for c in found]}"
+        return self.read(found[0], listing.root)
+
+    def refusal(self, match: str = "") -> Refused:
+        """Why that clip is refused."""
+        with pytest.raises(Refused) as refused:
+            self.load(match)
+        return refused.value
+
+    def read(self, clip: Clip, root: Path | None = None) -> Loaded:
+        """A listed clip as its adapter reads it."""
+        corpus, root = adapter(self.settings.corpus), root or self.root
+        media = corpus.load(root, clip, self.settings).whole()
+        words = corpus.words(root, clip, len(media.frames), self.settings, media.flags)
+        return Loaded(clip, media, words, self.settings)
+
+
+def importer(corpus: str, root: str | Path | None, **flags: Any) -> Importer:
+    """What `avb prep CORPUS --root ROOT` with these flags would work with."""
+    entry = load_corpora()[corpus]
+    if corpus == "table":
+        return Importer(entry, settings_for("mine", entry, **flags), Path(root or ""))
+    where = corpus_root(corpus, entry, root and Path(root))
+    return Importer(entry, settings_for(corpus, entry, **flags), where)

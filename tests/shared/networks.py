@@ -1,0 +1,61 @@
+"""Small random networks of both tasks, and their checkpoints as training saves them."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from avb.pipeline.config import load_corpora
+from avb.pipeline.settings import settings_for
+from avb.train import checkpoint
+from avb.train.recipe import Recipe
+from avb.train.recipe_file import make_recipe
+from avb.train.tasks.task import Scaling, find_task
+
+LIP = {"slots": 4, "width": 8, "blocks": 0, "audio_dim": 16, "audio_width": 8, "hidden": 16}
+SPEECH = {"decoder": "synchronous", "decoder_sizes": {"width": 16, "units": 1, "post_width": 16}}
+#: Of a recipe that trains in seconds.
+READER = LIP | {"slots": 8, "blocks": 1}
+LABELS = ["about", "bin", "now", "two"]
+
+
+def save_model(
+    path: Path, kind: str, corpus: str = "grid", crop: str = "lips", **changes: Any
+) -> tuple[Recipe, torch.nn.Module]:
+    """A model of random weights, and batch statistics of its own, in a checkpoint."""
+    entry = load_corpora()[corpus]
+    model = LIP | (SPEECH if kind == "l2s" else {}) | changes.pop("model", {})
+    raw = {"corpus": corpus, "crop": crop, "shrink": 4, "model": model} | changes
+    plan = make_recipe(kind, raw, "test")  # type: ignore[arg-type]
+    spec = entry.crops[crop]
+    scaling = Scaling(130.0, 30.0, -11.5, 3.5, spec.margin, spec.size, len(LABELS))
+    torch.manual_seed(1)
+    network = find_task(plan.task).build(plan, scaling).eval()
+    for name, value in network.named_buffers():
+        if name.endswith("running_var"):
+            value.uniform_(0.5, 1.5)
+    settings = settings_for(corpus, entry).as_dict()
+    data = {"labels": LABELS, "settings": settings, "fingerprint": "f" * 64}
+    state = {
+        "recipe": plan.as_dict(), "scaling": dataclasses.asdict(scaling), "ema": None,
+        "model": network.state_dict(), "data": data | {"split": "official", "split_source": "x"},
+        "optimizer": None, "counters": {"step": 7},
+    }  # fmt: skip
+    checkpoint.save(path, state)
+    return plan, network
+
+
+def recipe(task: str, **changes: Any) -> Recipe:
+    """A recipe of seconds, with dropout and batch norm left as they are."""
+    base: dict[str, Any] = {"model": READER, "batch_size": 4, "steps": 6, "validate_every": 3}
+    if task == "l2s":
+        base |= {
+            "corpus": "grid",
+            "crop": "face",
+            "model": READER | {"decoder": "synchronous"},
+            "batch_size": 2,
+        }
+    return make_recipe(task, base | changes, "test")  # type: ignore[arg-type]
