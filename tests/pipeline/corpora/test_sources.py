@@ -7,7 +7,6 @@ never there is a row; one that was replaced, or that came, is taken again.
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import shutil
 from collections.abc import Callable
@@ -16,9 +15,10 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
-import pyarrow.parquet as pq
+import prepared
 import pytest
-from typer.testing import CliRunner
+from commands import avb
+from prepared import draw, hashes
 
 from avb.pipeline.build import prep as prep_module
 from avb.pipeline.build import unit as unit_module
@@ -32,18 +32,13 @@ from avb.pipeline.corpora.clip import Clip
 from avb.pipeline.corpora.source_files import SourceFault, attempts, sources_of
 from avb.pipeline.errors import RunError
 from avb.pipeline.settings import settings_for
-from avb.tools.cli import app
-from avb.tools.synth import make
 
 CORPORA = load_corpora()
 
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("espeakng_loader", reason="drawn talkers speak with the extra prep")
-    root = tmp_path_factory.mktemp("drawn") / "lrw"
-    make("lrw", root, clips=9)
-    return root
+    return draw("lrw", tmp_path_factory.mktemp("drawn") / "lrw", 9)
 
 
 @pytest.fixture(scope="module")
@@ -74,13 +69,8 @@ def prep(raw: Path, out: Path, corpus: str = "lrw", **more: Any) -> Summary:
     return prep_module.prep(CORPORA[name], settings, raw, out, **more)
 
 
-def rows(out: Path, corpus: str = "lrw") -> dict[str, dict[str, Any]]:
-    found = pq.read_table(out / corpus / "manifest.parquet").to_pylist()
-    return {row["key"]: row for row in found}
-
-
-def hashes(out: Path) -> dict[str, str]:
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in out.glob("*/*.tar")}
+def rows(out: Path) -> dict[str, dict[str, Any]]:
+    return {row["key"]: row for row in prepared.rows(out)}
 
 
 def after(clips: int, act: Callable[[], object]) -> Callable[[int, int, int], None]:
@@ -105,6 +95,14 @@ def back(path: Path) -> None:
 def last_clip(raw: Path, out: Path) -> Path:
     """The film that comes last in the plan."""
     return raw / list(rows(out).values())[-1]["source"]
+
+
+def table_of(raw: Path, films: int) -> tuple[Path, list[Path]]:
+    """A table beside the corpus, of so many of its films."""
+    found = sorted(raw.rglob("*.mp4"))[:films]
+    table = raw.parent / "mine.csv"
+    table.write_text("video\n" + "".join(f"{film.relative_to(raw.parent)}\n" for film in found))
+    return table, found
 
 
 WHAT = {
@@ -174,44 +172,32 @@ def test_a_read_error_ends_the_run_and_becomes_no_row(
     assert hashes(tmp_path) == hashes(calm)
 
 
-def test_alignments_that_are_away_for_a_moment_keep_the_times_of_grid_s_words(
-    drawn_grid: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    root = Path(shutil.copytree(drawn_grid.root, tmp_path / "raw"))
-    whole = prep(root, tmp_path / "whole", "grid")
-    aligns = next(root.rglob("*.align")).parent
-    monkeypatch.setattr(unit_module.time, "sleep", lambda _: back(aligns))
-    out = tmp_path / "out"
-    assert prep(root, out, "grid", progress=after(1, lambda: away(aligns))).flags == whole.flags
-    assert hashes(out) == hashes(tmp_path / "whole")
-
-
-def test_pictures_that_are_away_for_a_moment_are_not_filled(
-    drawn_lrw1000: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    root = Path(shutil.copytree(drawn_lrw1000.root, tmp_path / "raw"))
-    whole = prep(root, tmp_path / "whole", "lrw1000")
-    images = next(root.rglob("lip_images"), None) or next(root.rglob("images"))
+@pytest.mark.parametrize(
+    ("corpus", "lost"), [("grid", "s1/align"), ("lrw1000", "LRW1000_Public/images")]
+)
+def test_alignments_or_pictures_away_for_a_moment_lose_no_word_and_fill_none(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    corpus: str, lost: str,
+) -> None:  # fmt: skip
+    drawn = request.getfixturevalue(f"drawn_{corpus}").root
+    root = Path(shutil.copytree(drawn, tmp_path / "raw"))
+    whole = prep(root, tmp_path / "whole", corpus)
     waits: list[float] = []
 
     def sleep(wait_s: float) -> None:
         waits.append(wait_s)
-        back(images)
+        back(root / lost)
 
     monkeypatch.setattr(unit_module.time, "sleep", sleep)
     out = tmp_path / "out"
-    found = prep(root, out, "lrw1000", progress=after(1, lambda: away(images)))
+    found = prep(root, out, corpus, progress=after(1, lambda: away(root / lost)))
     assert waits and (found.status, found.flags) == (whole.status, whole.flags)
     assert hashes(out) == hashes(tmp_path / "whole")
 
 
-def test_a_row_of_a_table_without_a_film_is_a_row_until_the_film_is_there(
-    raw: Path, tmp_path: Path
-) -> None:
-    films = sorted(raw.rglob("*.mp4"))[:3]
+def test_a_row_without_its_film_is_a_row_until_it_is_there(raw: Path, tmp_path: Path) -> None:
+    table, films = table_of(raw, 3)
     away(films[2])
-    table = tmp_path / "mine.csv"
-    table.write_text("video\n" + "".join(f"{film.relative_to(tmp_path)}\n" for film in films))
     summary = prep(table, tmp_path / "out", "mine")
     assert summary.status == {"ok": 2, "unreadable": 1}
     assert prep(table, tmp_path / "out", "mine").made == 0
@@ -221,9 +207,7 @@ def test_a_row_of_a_table_without_a_film_is_a_row_until_the_film_is_there(
 
 
 def test_a_film_of_a_table_that_goes_away_later_ends_the_run(raw: Path, tmp_path: Path) -> None:
-    films = sorted(raw.rglob("*.mp4"))[:3]
-    table = tmp_path / "mine.csv"
-    table.write_text("video\n" + "".join(f"{film.relative_to(tmp_path)}\n" for film in films))
+    table, films = table_of(raw, 3)
     folder = films[0].parents[2]
     with pytest.raises(RunError, match=r"No such file.*shards are kept"):
         prep(table, tmp_path / "out", "mine", progress=after(1, lambda: away(folder)))
@@ -251,9 +235,7 @@ def test_a_replaced_film_is_taken_again_and_no_other(raw: Path, calm: Path, tmp_
     assert prep(raw, out).made == 0
 
 
-def test_the_time_alone_tells_of_a_film_of_the_same_size(
-    raw: Path, calm: Path, tmp_path: Path
-) -> None:
+def test_the_time_alone_tells_of_an_equal_size(raw: Path, calm: Path, tmp_path: Path) -> None:
     out = Path(shutil.copytree(calm, tmp_path / "out"))
     film = last_clip(raw, calm)
     film.write_bytes(film.read_bytes())
@@ -356,9 +338,7 @@ def test_verify_compares_with_the_corpus_names_sizes_times_and_texts(
 
 
 def test_verify_of_a_table_finds_it_again(raw: Path, tmp_path: Path) -> None:
-    films = sorted(raw.rglob("*.mp4"))[:2]
-    table = tmp_path / "mine.csv"
-    table.write_text("video\n" + "".join(f"{film.relative_to(tmp_path)}\n" for film in films))
+    table, films = table_of(raw, 2)
     prep(table, tmp_path / "out", "mine")
     assert faults(tmp_path / "out", "mine") == []
     films[0].unlink()
@@ -366,23 +346,18 @@ def test_verify_of_a_table_finds_it_again(raw: Path, tmp_path: Path) -> None:
     assert line.endswith("mp4 is gone")
 
 
-def test_many_differences_are_some_lines_and_a_count(
-    raw: Path, calm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_many_differences_are_some_lines_and_a_count_where_the_command_is_told_to(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("avb.pipeline.build.verify_sources.MOST_LINES", 2)
     prep(raw, tmp_path)
+    words = ["verify", str(tmp_path / "lrw"), "--jobs", "1"]
     for film in raw.rglob("*.mp4"):
         os.utime(film, ns=(1, 1))
     assert len(faults(tmp_path)) == 3 and faults(tmp_path)[-1].startswith("7 more clips")
-
-
-def test_the_command_compares_when_it_is_told_to(raw: Path, tmp_path: Path) -> None:
-    prep(raw, tmp_path)
-    os.utime(next(raw.rglob("*.mp4")), ns=(1, 1))
-    words = ["verify", str(tmp_path / "lrw"), "--jobs", "1"]
-    assert CliRunner().invoke(app, words).exit_code == 0
-    run = CliRunner().invoke(app, [*words, "--sources"])
-    assert run.exit_code == 1 and "1 faults" in run.stderr and "written since" in run.stderr
+    assert avb(*words).exit_code == 0
+    run = avb(*words, "--sources")
+    assert run.exit_code == 1 and "3 faults" in run.stderr and "written since" in run.stderr
 
 
 # The rule itself

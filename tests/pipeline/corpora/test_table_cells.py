@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import datetime
 import decimal
-import io
 import json
 import os
 from pathlib import Path
@@ -18,7 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from typer.testing import CliRunner
+from commands import avb
+from films import write_film
+from importers import importer
 
 from avb.pipeline.build import prep as preparation
 from avb.pipeline.build.plan import make_plan
@@ -29,7 +30,6 @@ from avb.pipeline.corpora.clip import Clip
 from avb.pipeline.corpora.table import parse_words
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import load_index
-from avb.tools.cli import app
 
 GOOD = {"video": "good.mp4", "start": "0", "end": "1", "label": "yes"}
 
@@ -49,7 +49,7 @@ def parquet(folder: Path, **columns: Any) -> Path:
     return folder / "mine.parquet"
 
 
-def planned(folder: Path, table: Path, importer: Any) -> list[Clip]:
+def planned(folder: Path, table: Path) -> list[Clip]:
     """The clips as the plan holds them: what cannot be stored shows itself there."""
     mine = importer("table", table)
     plan = make_plan(mine.corpus, mine.settings, mine.root, folder / "plan.arrow")
@@ -92,18 +92,27 @@ CELLS = [
     ("video", "x/" * 2500, "unreadable"),
     ("video", "口" * 90 + ".mp4", "unreadable"),
     ("video", "x\0.mp4", "unreadable"),
+    ("start", "2", "zero_length", "starts at 2.0 s and ends at 1.0 s"),
+    ("end", "0", "zero_length", "ends at 0.0 s"),
+    ("video", "", "unreadable", "no video named"),
+    ("start", "0:12", "bad_name", "'0:12' is no number of seconds"),
+    ("words", "[oh", "bad_name", "words '[oh' are not valid JSON"),
+    ("words", '[["oh", 1]]', "bad_name", "words: ['oh', 1] is not"),
+    ("words", "[1]", "bad_name", "words: 1 is not"),
 ]
 
 
-@pytest.mark.parametrize(("column", "cell", "status"), CELLS, ids=range(len(CELLS)))
+@pytest.mark.parametrize("odd", CELLS, ids=range(len(CELLS)))
 def test_a_cell_that_cannot_be_refuses_its_row_with_a_line_and_no_other(
-    tmp_path: Path, importer: Any, column: str, cell: str, status: str
+    tmp_path: Path, odd: tuple[str, ...]
 ) -> None:
+    column, cell, status, *says = odd
     path = written(tmp_path, [GOOD, GOOD | {column: cell}, GOOD | {"video": "last.mp4"}])
-    clips = planned(tmp_path, path, importer)
+    clips = planned(tmp_path, path)
     assert sorted(clip.status for clip in clips) == ["", "", status]
     [error] = [clip.error for clip in clips if clip.status]
     assert error.startswith("row 2: ") and len(error) < 300 and error.isprintable()
+    assert all(part in error for part in says)
 
 
 @pytest.mark.parametrize(
@@ -129,23 +138,23 @@ def test_a_cell_that_cannot_be_refuses_its_row_with_a_line_and_no_other(
     ids=str,
 )
 def test_parquet_of_a_kind_that_is_no_value_of_its_column_refuses_its_rows(
-    tmp_path: Path, importer: Any, column: str, cells: list[Any]
+    tmp_path: Path, column: str, cells: list[Any]
 ) -> None:
     cells = [*cells, None]
     videos = ["a.mp4"] * len(cells)
     path = parquet(tmp_path, **{"video": videos, column: cells})
-    clips = sorted(planned(tmp_path, path, importer), key=lambda clip: clip.error)
+    clips = sorted(planned(tmp_path, path), key=lambda clip: clip.error)
     good = column != "video"  # without a film, the last is none either
     assert [clip.status == "" for clip in clips] == [good] + [False] * (len(cells) - 1)
     assert importer("table", path).listing().labels == []
 
 
-def test_a_cell_that_its_reader_cannot_make_refuses_its_row(tmp_path: Path, importer: Any) -> None:
+def test_a_cell_that_its_reader_cannot_make_refuses_its_row(tmp_path: Path) -> None:
     raw = pa.array([b"\xff\xfe", b"fine", None]).view(pa.string())  # invalid, as some writers do
     odd = pa.array([1, 0, None]).cast(pa.timestamp("s", "No/Such_Zone"))
     for column, cells in (("words", raw), ("label", raw), ("start", odd)):
         path = parquet(tmp_path, **{"video": ["a", "b", "c"], column: cells})
-        clips = planned(tmp_path, path, importer)
+        clips = planned(tmp_path, path)
         assert {clip.source: bool(clip.status) for clip in clips}["a"]
         assert not {clip.source: bool(clip.status) for clip in clips}["c"]
 
@@ -156,7 +165,7 @@ def test_a_cell_that_its_reader_cannot_make_refuses_its_row(tmp_path: Path, impo
      *map(pa.time64, ("us", "ns"))],
     ids=str,
 )  # fmt: skip
-def test_durations_and_times_of_day_are_seconds(tmp_path: Path, importer: Any, kind: Any) -> None:
+def test_durations_and_times_of_day_are_seconds(tmp_path: Path, kind: Any) -> None:
     parts = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[kind.unit]
     starts, ends = ([None, *(t * parts for t in times)] for times in ((1, 2), (3, 3)))
     ends[1] += parts // 4  # no whole second, nor of a nanosecond a whole microsecond
@@ -165,7 +174,7 @@ def test_durations_and_times_of_day_are_seconds(tmp_path: Path, importer: Any, k
         tmp_path, video=["c.mp4", "a.mp4", "b.mp4"],
         start=pa.array(starts, whole).cast(kind), end=pa.array(ends, whole).cast(kind),
     )  # fmt: skip
-    found = {clip.source: (clip.start, clip.end) for clip in planned(tmp_path, path, importer)}
+    found = {clip.source: (clip.start, clip.end) for clip in planned(tmp_path, path)}
     quarter = 0.25 if kind.unit != "s" else 0.0
     assert found == {"a.mp4": (1, 3 + quarter), "b.mp4": (2, 3), "c.mp4": (None, None)}
 
@@ -187,40 +196,38 @@ def test_text_may_begin_with_a_bracket(cell: str, words: list[str]) -> None:
     assert parse_words(cell) == [(word, None, None) for word in words]
 
 
-def test_words_may_be_objects_in_json_and_of_parquet(tmp_path: Path, importer: Any) -> None:
+def test_words_may_be_objects_in_json_and_of_parquet(tmp_path: Path) -> None:
     objects = [{"word": "oh", "start": 0.5, "end": 0.75, "score": 0.9}, {"word": "no"}]
     wanted = [("oh", 0.5, 0.75), ("no", None, None)]
     assert parse_words(json.dumps(objects)) == wanted
-    [clip] = planned(tmp_path, parquet(tmp_path, video=["a"], words=[objects]), importer)
+    [clip] = planned(tmp_path, parquet(tmp_path, video=["a"], words=[objects]))
     assert clip.words == wanted
     timed = [[{"word": "oh", "start": datetime.timedelta(seconds=0.5), "end": None}]]
-    [clip] = planned(tmp_path, parquet(tmp_path, video=["a"], words=timed), importer)
+    [clip] = planned(tmp_path, parquet(tmp_path, video=["a"], words=timed))
     assert clip.words == [("oh", 0.5, None)]
 
 
-def test_labels_are_in_letters_that_readers_take(tmp_path: Path, importer: Any) -> None:
+def test_labels_are_in_letters_that_readers_take(tmp_path: Path) -> None:
     labels = ["New\u00a0York", "New York", "Par\u200bis\ufeff", " \u00a0 ", "x" * 199]
     rows = [{"video": "a.mp4", "label": label, "speaker": " s\u00a01\t"} for label in labels]
     path = written(tmp_path, rows)
     listing = importer("table", path).listing()
     assert listing.labels == ["New York", "Paris", "x" * 199]
     assert listing.notices == ["2 labels had odd blanks or hidden letters, now: New York, Paris"]
-    clips = planned(tmp_path, path, importer)
+    clips = planned(tmp_path, path)
     assert {clip.label for clip in clips} == {*listing.labels, None}
     assert {clip.speaker for clip in clips} == {"s 1"} and {c.group for c in clips} == {"s_1"}
 
 
-def test_what_becomes_a_name_of_a_file_is_short_enough_for_one(
-    tmp_path: Path, importer: Any
-) -> None:
+def test_what_becomes_a_name_of_a_file_is_short_enough_for_one(tmp_path: Path) -> None:
     long = "口" * 80
     rows = [{"video": f"{long}.mp4", "speaker": letter * 199, "start": "1"} for letter in "口語"]
-    clips = planned(tmp_path, written(tmp_path, rows), importer)
+    clips = planned(tmp_path, written(tmp_path, rows))
     assert len({clip.group for clip in clips}) == 2
     for clip in clips:
         assert len(clip.group.encode()) <= 150 and len(clip.name.encode()) <= 200
         assert clip.speaker == clip.speaker[0] * 199
-    short = planned(tmp_path, written(tmp_path, [GOOD]), importer)
+    short = planned(tmp_path, written(tmp_path, [GOOD]))
     assert short[0].name == "good_0_1000"
 
 
@@ -232,7 +239,7 @@ def noise(samples: int) -> np.ndarray:
     return np.random.default_rng(0).uniform(-0.1, 0.1, samples).astype(np.float32)
 
 
-def words_of(importer: Any, frames: int, **clip: Any) -> tuple[list[Any], set[str]]:
+def words_of(frames: int, **clip: Any) -> tuple[list[Any], set[str]]:
     """Words and flags of a clip whose span gives so many pictures."""
     mine = importer("table", Path("unused.csv"))
     flags: set[str] = set()
@@ -256,28 +263,26 @@ def words_of(importer: Any, frames: int, **clip: Any) -> tuple[list[Any], set[st
     ],
 )
 def test_a_span_that_ends_behind_the_film_is_flagged(
-    importer: Any, start: Any, end: Any, frames: int, flagged: bool
+    start: Any, end: Any, frames: int, flagged: bool
 ) -> None:
-    _, flags = words_of(importer, frames, start=start, end=end)
+    _, flags = words_of(frames, start=start, end=end)
     assert flags == ({"span_clamped"} if flagged else set())
 
 
-def test_words_behind_the_film_are_cut_and_flagged(importer: Any) -> None:
+def test_words_behind_the_film_are_cut_and_flagged() -> None:
     words = [("a", 0.0, 0.5), ("b", 0.5, 7.0), ("c", 2.0, 2.5), ("d", None, 9.0), ("e", 9.0, None)]
-    found, flags = words_of(importer, 50, words=words)
+    found, flags = words_of(50, words=words)
     assert flags == {"words_clamped"}
     assert found == [
         ("a", 0.0, 0.5), ("b", 0.5, 2.0), ("c", None, None), ("d", None, 2.0), ("e", None, None)
     ]  # fmt: skip
-    found, flags = words_of(importer, 50, words=[("a", 1.5, 2.03)])
+    found, flags = words_of(50, words=[("a", 1.5, 2.03)])
     assert flags == set() and found == [("a", 1.5, 2.03)]
 
 
-def test_a_span_and_words_behind_a_film_are_so_in_the_shards(
-    tmp_path: Path, importer: Any, film: Any
-) -> None:
+def test_a_span_and_words_behind_a_film_are_so_in_the_shards(tmp_path: Path) -> None:
     pictures = [np.full((48, 64), level, np.uint8) for level in range(50)]
-    film(tmp_path / "film.mp4", pictures, np.arange(50) / 25, noise(32000))
+    write_film(tmp_path / "film.mp4", pictures, np.arange(50) / 25, noise(32000))
     rows = [{"video": "film.mp4", "end": end, "words": json.dumps([["oh", 0.1, 90]])}
             for end in ("1", "99")]  # fmt: skip
     mine = importer("table", written(tmp_path, rows), box="whole", crop="lips")
@@ -290,9 +295,7 @@ def test_a_span_and_words_behind_a_film_are_so_in_the_shards(
 
 
 @pytest.mark.parametrize("decoder", ["pyav", "ffmpeg"])
-def test_what_is_no_file_of_its_own_is_unreadable(
-    tmp_path: Path, importer: Any, decoder: str
-) -> None:
+def test_what_is_no_file_of_its_own_is_unreadable(tmp_path: Path, decoder: str) -> None:
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe.mp4")
     (tmp_path / "loop.mp4").symlink_to("loop.mp4")
@@ -302,16 +305,14 @@ def test_what_is_no_file_of_its_own_is_unreadable(
         mine = importer("table", path, decoder=decoder)
         clip = mine.clips()[row]
         with pytest.raises(Refused) as refusal:
-            importer_of_tables.load(tmp_path, clip, mine.settings)
+            mine.read(clip, tmp_path)
         assert refusal.value.status == "unreadable"
 
 
-def test_the_commonest_reasons_are_one_line_whatever_films_are_called(
-    tmp_path: Path, importer: Any
-) -> None:
+def test_the_commonest_reasons_are_one_line_whatever_films_are_called(tmp_path: Path) -> None:
     path = written(tmp_path, [{"video": "tab\tin \x1b[2J it\n.mp4"}])
     words = ["prep", "table", str(path), "--name", "mine", "--out", str(tmp_path / "out")]
-    run = CliRunner().invoke(app, [*words, "--jobs", "1", "--box", "whole", "--crop", "lips"])
+    run = avb(*words, "--jobs", "1", "--box", "whole", "--crop", "lips")
     [line] = [line for line in run.stderr.splitlines() if line.startswith("avb: ")]
     assert run.exit_code == 1 and line.isprintable() and "no such file" in line
 
@@ -319,7 +320,7 @@ def test_the_commonest_reasons_are_one_line_whatever_films_are_called(
 # Files
 
 
-def test_a_csv_of_any_size_may_have_line_breaks_in_quotes(tmp_path: Path, importer: Any) -> None:
+def test_a_csv_of_any_size_may_have_line_breaks_in_quotes(tmp_path: Path) -> None:
     cell = 'line one\nline two, with a comma\r\nand "three"'
     path = written(tmp_path, [{"video": f"{i}.mp4", "words": cell} for i in range(30_000)])
     assert path.stat().st_size > 1_500_000
@@ -357,7 +358,7 @@ TEXT = "video,label\na.mp4,Müller\nb.mp4,Jürgen\n"
     ids=range(19),
 )
 def test_what_is_no_table_in_utf_8_is_called_what_it_is(
-    tmp_path: Path, importer: Any, data: bytes, says: str
+    tmp_path: Path, data: bytes, says: str
 ) -> None:
     (tmp_path / "mine.csv").write_bytes(data)
     with pytest.raises(UsageError) as error:
@@ -367,18 +368,12 @@ def test_what_is_no_table_in_utf_8_is_called_what_it_is(
     assert len(line) < 600 and line.isprintable()
 
 
-def test_the_file_says_what_it_is_whatever_its_name(tmp_path: Path, importer: Any) -> None:
-    sink = io.BytesIO()
-    pq.write_table(pa.table({"video": ["a.mp4"]}), sink)
-    (tmp_path / "mine.csv").write_bytes(sink.getvalue())
-    [clip] = importer("table", tmp_path / "mine.csv").clips()
-    assert clip.source == "a.mp4"
-    with pytest.raises(UsageError, match=r"cannot be read \(Is a directory\)"):
-        importer("table", tmp_path).listing()
-
-
-def test_marks_and_line_ends_of_other_systems_are_read(tmp_path: Path, importer: Any) -> None:
+def test_other_systems_marks_and_a_wrong_name_are_read(tmp_path: Path) -> None:
     path = tmp_path / "mine.csv"
     for end in ("\r\n", "\r", "\n"):
         path.write_bytes(("\ufeff" + TEXT).replace("\n", end).encode())
         assert importer("table", path).listing().labels == ["Jürgen", "Müller"]
+    parquet(tmp_path, video=["a.mp4"]).rename(path)
+    assert [clip.source for clip in importer("table", path).clips()] == ["a.mp4"]
+    with pytest.raises(UsageError, match=r"cannot be read \(Is a directory\)"):
+        importer("table", tmp_path).listing()
