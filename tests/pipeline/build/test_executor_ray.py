@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
@@ -13,15 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
-from typer.testing import CliRunner
+from commands import avb
+from prepared import AVB, dataset, draw, hashes, rows, untimed
 
 from avb.pipeline.build.executor_ray import _work
 from avb.pipeline.build.unit import Task
 from avb.pipeline.errors import RunError
-from avb.tools.cli import app
-from avb.tools.synth import make
 
 NODE = {"num_cpus": 1, "object_store_memory": 200 << 20}
 
@@ -29,10 +26,7 @@ NODE = {"num_cpus": 1, "object_store_memory": 200 << 20}
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A drawn LRW: 24 good clips and the odd ones."""
-    pytest.importorskip("espeakng_loader", reason="drawn talkers speak with the extra prep")
-    root = tmp_path_factory.mktemp("raw")
-    make("lrw", root, clips=24, odd=True)
-    return root
+    return draw("lrw", tmp_path_factory.mktemp("raw"), 24, odd=True)
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +66,8 @@ def start(
     words = ["prep", "lrw", "--root", raw, "--out", out, "--shard-clips", "3", "--json", *more]
     words += ["--jobs", "2"] if nodes is None else ["--engine", "ray", "--address", nodes.address]
     return subprocess.Popen(
-        [sys.executable, "-m", "avb", *map(str, words)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+        [*AVB, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=environment,
     )  # fmt: skip
 
 
@@ -93,38 +87,21 @@ def end(process: subprocess.Popen[str], code: int = 3) -> dict[str, Any]:
     return {k: summary[k] for k in ("corpus", "listed", "ok", "status", "flags")}
 
 
-def hashes(out: Path) -> dict[str, str]:
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in out.glob("lrw/*.tar")}
-
-
-def rows(out: Path) -> list[dict[str, Any]]:
-    """All of the manifest but its milliseconds."""
-    found = pq.read_table(out / "lrw" / "manifest.parquet").to_pylist()
-    return [{k: v for k, v in row.items() if not k.endswith("_ms")} for row in found]
-
-
 def same(out: Path, local: Path) -> bool:
-    records = [json.loads((folder / "lrw/dataset.json").read_text()) for folder in (out, local)]
-    for record in records:
-        del record["timings"]
-    assert records[0] == records[1]
-    assert hashes(out) == hashes(local) and rows(out) == rows(local)
+    assert dataset(out) == dataset(local) and hashes(out) == hashes(local)
+    assert untimed(rows(out)) == untimed(rows(local))
     assert not list((out / "lrw").rglob("*.tmp"))
     return True
 
 
 @pytest.mark.slow
-def test_three_machines_give_the_bytes_of_one(
-    raw: Path, nodes: Any, local: Path, tmp_path: Path
-) -> None:
+def test_three_give_the_bytes_of_one(raw: Path, nodes: Any, local: Path, tmp_path: Path) -> None:
     assert end(start(raw, tmp_path, nodes)) == end(start(raw, local, None))
     assert same(tmp_path, local)
 
 
 @pytest.mark.slow
-def test_a_node_taken_away_in_the_middle_costs_nothing(
-    raw: Path, nodes: Any, local: Path, tmp_path: Path
-) -> None:
+def test_a_node_lost_costs_nothing(raw: Path, nodes: Any, local: Path, tmp_path: Path) -> None:
     for node in list(nodes.worker_nodes):
         out = tmp_path / str(node.unique_id)
         run = start(raw, out, nodes)
@@ -160,9 +137,7 @@ def test_clips_that_kill_their_decoder_end_as_on_one_machine(
 
 
 @pytest.mark.slow
-def test_a_clip_that_hangs_is_one_row(
-    raw: Path, nodes: Any, faults: Any, local: Path, tmp_path: Path
-) -> None:
+def test_a_hang_is_one_row(raw: Path, nodes: Any, faults: Any, local: Path, tmp_path: Path) -> None:
     faults.at("hang", "train/ABOUT_00001")
     summary = end(start(raw, tmp_path, nodes, "--clip-timeout", "10"))
     assert summary["status"]["timeout"] == 1
@@ -211,10 +186,7 @@ def test_ray_starts_itself_where_none_runs(raw: Path, local: Path, tmp_path: Pat
     pytest.importorskip("ray", reason="needs the extra ray")
     words = ["prep", "lrw", "--root", raw, "--out", tmp_path, "--shard-clips", 3, "--engine", "ray"]
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
-    run = subprocess.run(
-        [sys.executable, "-m", "avb", *map(str, words)],
-        env=environment, capture_output=True, text=True,
-    )  # fmt: skip
+    run = subprocess.run([*AVB, *map(str, words)], env=environment, capture_output=True, text=True)
     assert run.returncode == 3, run.stderr
     assert same(tmp_path, local)
 
@@ -223,21 +195,17 @@ def test_ray_starts_itself_where_none_runs(raw: Path, local: Path, tmp_path: Pat
 def test_an_address_that_nobody_answers_is_one_line(raw: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="needs the extra ray")
     words = ["prep", "lrw", "--root", raw, "--out", tmp_path, "--engine", "ray", "--address"]
-    run = subprocess.run(
-        [sys.executable, "-m", "avb", *map(str, words), "127.0.0.1:1"],
-        capture_output=True, text=True,
-    )  # fmt: skip
+    run = subprocess.run([*AVB, *map(str, words), "127.0.0.1:1"], capture_output=True, text=True)
     assert run.returncode == 1 and not run.stdout
     assert len(run.stderr.strip().splitlines()) == 1
     assert "127.0.0.1:1: no Ray cluster to work with: Failed to" in run.stderr
     assert not list(tmp_path.iterdir())
 
 
-def avb(*words: object) -> tuple[int, str]:
-    run = CliRunner().invoke(app, ["prep", "lrw", "--root", "unused", *map(str, words)])
-    assert run.exception is None or isinstance(run.exception, SystemExit), run.exception
-    assert len(run.stderr.strip().splitlines()) == 1
-    return run.exit_code, run.stderr
+def prep_lrw(*words: object) -> tuple[int, str]:
+    code, _, text = avb("prep", "lrw", "--root", "unused", *words)
+    assert len(text.strip().splitlines()) == 1
+    return code, text
 
 
 def test_a_machine_with_another_version_is_refused() -> None:
@@ -245,22 +213,18 @@ def test_a_machine_with_another_version_is_refused() -> None:
         _work(Task(Path("plan"), Path("out"), 0), "0.0.0")
 
 
-def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "unused").mkdir()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(sys.modules, "ray", None)
-    code, text = avb("--engine", "ray")
-    assert code == 2 and "ray is not installed: pip install ray" in text
-
-
-def test_flags_that_do_not_go_together_are_one_line(
+def test_without_ray_or_with_flags_that_do_not_go_together_it_is_one_line(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "unused").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert avb("--address", "auto") == (2, "avb: --address is for --engine ray\n")
-    code, text = avb("--engine", "spark")
+    assert prep_lrw("--address", "auto") == (2, "avb: --address is for --engine ray\n")
+    code, text = prep_lrw("--engine", "spark")
     assert code == 2 and "'spark' is not one of 'local', 'ray'" in text
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "ray", None)
+        code, text = prep_lrw("--engine", "ray")
+        assert code == 2 and "ray is not installed: pip install ray" in text
     pytest.importorskip("ray", reason="needs the extra ray")
-    code, text = avb("--engine", "ray", "--address", "ray://head:10001")
+    code, text = prep_lrw("--engine", "ray", "--address", "ray://head:10001")
     assert code == 2 and "host:port of a Ray head, or auto" in text

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
+from prepared import AVB, draw, hashes, rows
 
 from avb.pipeline.build import executors
 from avb.pipeline.build.unit import Task, run_unit
 from avb.pipeline.errors import RunError
 from avb.pipeline.shards.tar import ShardWriter, read_members
-from avb.tools.synth import make
 
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A drawn LRW: 12 good clips."""
-    pytest.importorskip("espeakng_loader", reason="drawn talkers speak with the extra prep")
-    root = tmp_path_factory.mktemp("raw")
-    make("lrw", root, clips=12)
-    return root
+    return draw("lrw", tmp_path_factory.mktemp("raw"), 12)
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +32,8 @@ def calm(raw: Path, faults: Any, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def start(raw: Path, out: Path, faults: Any, *more: str) -> subprocess.Popen[str]:
     words = ["prep", "lrw", "--root", raw, "--out", out, "--shard-clips", "6", "--jobs", "2"]
     return subprocess.Popen(
-        [sys.executable, "-m", "avb", *map(str, words), *more],
-        env=faults.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [*AVB, *map(str, words), *more], env=faults.environment, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
 
@@ -48,14 +41,6 @@ def prep(raw: Path, out: Path, faults: Any, *more: str) -> subprocess.CompletedP
     process = start(raw, out, faults, *more)
     output, errors = process.communicate()
     return subprocess.CompletedProcess([], process.returncode, output, errors)
-
-
-def rows(out: Path) -> list[dict[str, Any]]:
-    return pq.read_table(out / "lrw" / "manifest.parquet").to_pylist()
-
-
-def hashes(out: Path) -> dict[str, str]:
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in out.glob("lrw/*.tar")}
 
 
 def hashes_without(calm: Path, keys: set[str], scratch: Path) -> dict[str, str]:
@@ -72,22 +57,32 @@ def hashes_without(calm: Path, keys: set[str], scratch: Path) -> dict[str, str]:
     return hashes(scratch)
 
 
-def test_a_clip_that_kills_its_decoder_is_one_row_and_changes_no_other_byte(
-    raw: Path, calm: Path, faults: Any, tmp_path: Path
-) -> None:
-    faults.at("segfault", "val/ABOUT_00001")
-    faults.at("no-memory", "train/BUSINESS_00001")
-    run = prep(raw, tmp_path, faults)
+@pytest.mark.parametrize(
+    ("faulty", "status", "says"),
+    [
+        (("segfault", "no-memory"), "crashed", "its worker died"),
+        pytest.param(("hang", "hang"), "timeout", "--clip-timeout", marks=pytest.mark.slow),
+    ],
+)
+def test_a_clip_that_kills_its_decoder_or_hangs_is_one_row_and_changes_no_other_byte(
+    raw: Path, calm: Path, faults: Any, tmp_path: Path,
+    faulty: tuple[str, str], status: str, says: str,
+) -> None:  # fmt: skip
+    bad = ("val/ABOUT_00001", "train/BUSINESS_00001")
+    for fault, key in zip(faulty, bad, strict=True):
+        faults.at(fault, key)
+    faults.environment["AVB_TEST_HANG"] = tmp_path.name
+    run = prep(raw, tmp_path, faults, "--clip-timeout", "10")
     faults.table.write_text("")
     assert run.returncode == 3, run.stderr
-    ended = {row["key"]: row["status"] for row in rows(tmp_path)}
-    crashed = {key for key, status in ended.items() if status == "crashed"}
-    assert crashed == {"val/ABOUT_00001", "train/BUSINESS_00001"}
+    ended = {row["key"]: row for row in rows(tmp_path)}
     assert len(rows(tmp_path)) == len(rows(calm)) == len(ended)
-    assert all("its worker died" in r["error"] for r in rows(tmp_path) if r["key"] in crashed)
+    left = {key for key, row in ended.items() if row["status"] == status}
+    assert left == set(bad) and all(says in ended[key]["error"] for key in bad)
     (tmp_path / "scratch" / "lrw").mkdir(parents=True)
-    assert hashes(tmp_path) == hashes_without(calm, crashed, tmp_path / "scratch")
+    assert hashes(tmp_path) == hashes_without(calm, left, tmp_path / "scratch")
     assert not list((tmp_path / "lrw").rglob("*.tmp"))
+    assert not running_with(f"AVB_TEST_HANG={tmp_path.name}")
     # Mended, they are taken again.
     assert prep(raw, tmp_path, faults, "--retry-failed").returncode == 0
     assert hashes(tmp_path) == hashes(calm)
@@ -111,25 +106,6 @@ def test_a_machine_that_does_not_see_the_folders_says_so_and_refuses_no_clip(
     assert hashes(calm) == before and all(run_unit(Task(plan, folder, 0)))
 
 
-@pytest.mark.slow
-def test_a_clip_that_hangs_is_one_row_and_leaves_no_process(
-    raw: Path, calm: Path, faults: Any, tmp_path: Path
-) -> None:
-    faults.at("hang", "train/ABOUT_00001", "val/ABOUT_00001")
-    faults.environment["AVB_TEST_HANG"] = tmp_path.name
-    run = prep(raw, tmp_path, faults, "--clip-timeout", "10")
-    faults.table.write_text("")
-    assert run.returncode == 3, run.stderr
-    hung = {row["key"] for row in rows(tmp_path) if row["status"] == "timeout"}
-    assert hung == {"train/ABOUT_00001", "val/ABOUT_00001"}
-    assert all("--clip-timeout" in r["error"] for r in rows(tmp_path) if r["key"] in hung)
-    (tmp_path / "scratch" / "lrw").mkdir(parents=True)
-    assert hashes(tmp_path) == hashes_without(calm, hung, tmp_path / "scratch")
-    assert not running_with(f"AVB_TEST_HANG={tmp_path.name}")
-    assert prep(raw, tmp_path, faults, "--retry-failed").returncode == 0
-    assert hashes(tmp_path) == hashes(calm)
-
-
 def test_a_clip_is_not_blamed_for_a_machine_that_slept(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seconds count from one look to the next, and only those in which somebody looked."""
     now = [100.0]
@@ -149,9 +125,7 @@ def test_a_clip_is_not_blamed_for_a_machine_that_slept(monkeypatch: pytest.Monke
 
 
 @pytest.mark.slow
-def test_a_worker_that_was_killed_costs_nothing(
-    raw: Path, calm: Path, faults: Any, tmp_path: Path
-) -> None:
+def test_a_killed_worker_costs_nothing(raw: Path, calm: Path, faults: Any, tmp_path: Path) -> None:
     faults.at("once", "train/ABOUT_00001")
     for jobs in ("1", "2"):
         fell = Path(f"{faults.table}.fell")

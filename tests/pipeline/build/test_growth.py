@@ -133,9 +133,7 @@ def test_a_damaged_plan_is_one_line(tmp_path: Path, content: bytes) -> None:
         read_plan(path)
 
 
-def test_nothing_is_left_of_a_plan_that_cannot_be_made(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_is_left_of_no_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def breaks() -> Iterator[Clip]:
         yield from clips(5)
         raise UsageError("the listing broke")
@@ -181,7 +179,7 @@ def test_the_manifest_has_all_rows_in_the_order_of_the_plan_in_few_groups(made_u
     assert found["counts"]["status"] == {"ok": 5000} and len(found["shards"]) == len(plan.units)
 
 
-def test_a_manifest_is_gathered_in_groups_of_bounded_size(
+def test_a_manifest_is_written_in_groups_and_read_in_pieces(
     made_up: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = read_plan(made_up / ".avb" / "plan.arrow")
@@ -195,11 +193,6 @@ def test_a_manifest_is_gathered_in_groups_of_bounded_size(
     assert manifest.read().equals(whole)
     monkeypatch.undo()
     account.write_manifest(made_up, plan)
-
-
-def test_the_index_does_not_depend_on_the_pieces_it_is_read_in(
-    made_up: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
     whole = index.load_index(made_up)
     monkeypatch.setattr("avb.pipeline.stream.columns.PIECE_ROWS", 100)
     pieces = index.load_index(made_up)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import multiprocessing
 import os
@@ -10,7 +9,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -18,8 +16,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
+from prepared import AVB, hashes, rows
 
 from avb.tools.synth import make
 
@@ -29,13 +27,9 @@ KILLS = 50
 def run(raw: Path, out: Path) -> subprocess.Popen[bytes]:
     words = ["prep", "lrw", "--root", raw, "--out", out, "--shard-clips", "6", "--jobs", "2"]
     return subprocess.Popen(
-        [sys.executable, "-m", "avb", *map(str, words)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        [*AVB, *map(str, words)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )  # fmt: skip
-
-
-def hashes(out: Path) -> dict[str, str]:
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in out.glob("lrw/*.tar")}
 
 
 @pytest.mark.slow
@@ -121,9 +115,9 @@ def complete(out: Path) -> dict[str, tuple[str, bool]]:
     """Of a folder that says it is complete: ending of each clip, and whether its word has times."""
     if not (out / "lrw" / "dataset.json").is_file():
         return {}
-    rows = pq.read_table(out / "lrw" / "manifest.parquet").to_pylist()
     return {
-        r["key"]: (r["status"], r["words"] and r["words"][0]["start"] is not None) for r in rows
+        row["key"]: (row["status"], row["words"] and row["words"][0]["start"] is not None)
+        for row in rows(out)
     }
 
 

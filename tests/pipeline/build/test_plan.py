@@ -65,16 +65,13 @@ def test_clips_of_a_group_lie_in_hash_order(plan_of: MakePlan) -> None:
     assert first != sorted(first)
 
 
-def test_limit_is_a_nested_repeatable_sample(plan_of: MakePlan) -> None:
+def test_limit_is_a_nested_repeatable_sample_and_labels_are_those_of_all(plan_of: MakePlan) -> None:
     def chosen(limit: int) -> set[str]:
         return {key for unit in keys(plan_of(limit=limit)) for key in unit}
 
     assert len(chosen(10)) == 10
     assert chosen(10) < chosen(20)
     assert {key[:2] for key in chosen(10)} == {"s1", "s2"}
-
-
-def test_labels_do_not_depend_on_limit_or_talkers(plan_of: MakePlan) -> None:
     assert plan_of(limit=1).labels == plan_of(speakers="s2").labels == plan_of().labels
     assert len(plan_of().labels) == 51
 
@@ -87,9 +84,7 @@ def test_a_unit_is_one_batch_of_the_file(plan_of: MakePlan) -> None:
     assert sizes == [unit.clips for unit in plan.units] + [0]  # the last one carries the head
 
 
-def test_digest_changes_with_settings_and_with_the_unit_s_rows_only(
-    plan_of: MakePlan, grid_root: Path
-) -> None:
+def test_digests_change_with_settings_and_own_rows_only(plan_of: MakePlan, grid_root: Path) -> None:
     before = {u.name: u.digest for u in plan_of().units}
     assert {u.name: u.digest for u in plan_of().units} == before
     assert not {u.digest for u in plan_of(crf=30).units} & set(before.values())
@@ -123,13 +118,10 @@ def test_a_repeated_key_is_a_duplicate_under_another_key(tmp_path: Path, grid_ro
 # The tracker
 
 
-def test_another_tracker_is_another_setting(plan_of: MakePlan) -> None:
+def test_another_tracker_is_another_setting_where_anything_is_tracked(plan_of: MakePlan) -> None:
     made, now = plan_of(tracker="mediapipe"), plan_of()
     assert now.settings.difference(made.settings) == ["tracker: mediapipe there, litert now"]
     assert not {u.digest for u in made.units} & {u.digest for u in now.units}
-
-
-def test_where_nothing_is_tracked_the_tracker_changes_nothing(plan_of: MakePlan) -> None:
     whole = {"box": "whole", "crops": {"lips": Crop(112, 4)}}
     made, now = plan_of(tracker="mediapipe", **whole), plan_of(**whole)
     assert now.settings.difference(made.settings) == []

@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
+import fcntl
 import json
 import os
 import resource
+import shutil
 import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from typer.testing import CliRunner
+import webdataset
+from commands import avb
+from prepared import AVB, dataset, draw, hashes, rows
 
 from avb.pipeline.shards import dataset as datasets
-from avb.tools.cli import app
 from avb.tools.cli.prep import commonest_reasons
-from avb.tools.synth import make
 
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A drawn LRW with every odd case: 12 good clips and 11 odd ones."""
-    root = tmp_path_factory.mktemp("raw")
-    make("lrw", root / "lrw", clips=12, odd=True)
-    return root / "lrw"
+    return draw("lrw", tmp_path_factory.mktemp("raw") / "lrw", 12, odd=True)
 
 
 @pytest.fixture(scope="module")
@@ -39,31 +36,9 @@ def done(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def avb(*words: object) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of one avb command, run in this process."""
-    run = CliRunner().invoke(app, [str(word) for word in words])
-    if run.exception is not None and not isinstance(run.exception, SystemExit):
-        raise run.exception
-    return run.exit_code, run.stdout, run.stderr
-
-
 def prep(raw: Path, out: Path, *more: object) -> tuple[int, str, str]:
     words = ("--root", raw, "--out", out, "--shard-clips", 6, "--jobs", 1, *more)
     return avb("prep", "lrw", *words)
-
-
-def hashes(out: Path) -> dict[str, str]:
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in out.glob("lrw/*.tar")}
-
-
-def dataset(out: Path) -> dict[str, Any]:
-    record = json.loads((out / "lrw" / "dataset.json").read_text())
-    del record["timings"]
-    return record
-
-
-def rows(out: Path) -> list[dict[str, Any]]:
-    return pq.read_table(out / "lrw" / "manifest.parquet").to_pylist()
 
 
 def test_every_input_has_one_row_and_the_counts_add_up(raw: Path, done: Path) -> None:
@@ -83,6 +58,9 @@ def test_two_processes_give_the_same_bytes(raw: Path, done: Path, tmp_path: Path
 
 
 def test_json_is_one_object_and_nothing_else(raw: Path, tmp_path: Path) -> None:
+    code, out, _ = prep(raw, tmp_path / "out", "--dry-run", "--json")
+    assert code == 0 and not (tmp_path / "out").exists()  # nothing is written
+    assert json.loads(out)["listed"] == len(list(raw.rglob("*.mp4")))
     code, out, _ = prep(raw, tmp_path, "--json")
     record = json.loads(out)
     assert code == 3
@@ -109,20 +87,14 @@ def test_other_settings_are_refused_with_the_difference(raw: Path, tmp_path: Pat
     prep(raw, tmp_path)
     before = hashes(tmp_path)
     code, _, text = prep(raw, tmp_path, "--crf", 30)
-    assert code == 2
-    assert "crf: 19 there, 30 now" in text
+    assert code == 2 and "crf: 19 there, 30 now" in text
     assert hashes(tmp_path) == before
     assert prep(raw, tmp_path, "--crf", 30, "--overwrite")[0] == 3
     assert hashes(tmp_path) != before
 
 
-def test_retry_failed_rewrites_the_mended_clip_s_shard_and_no_other(
-    raw: Path, done: Path, tmp_path: Path
-) -> None:
-    import shutil
-
-    root = tmp_path / "raw"
-    shutil.copytree(raw, root)
+def test_retrying_rewrites_the_mended_shard_alone(raw: Path, done: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(raw, tmp_path / "raw"))
     broken = next(row for row in rows(done) if row["error"] and "0 bytes" in row["error"])
     donor = next(row for row in rows(done) if row["status"] == "ok")
     film, good = root / broken["source"], (root / donor["source"]).read_bytes()
@@ -154,18 +126,19 @@ def test_max_failures_decides_the_exit_code(raw: Path, done: Path) -> None:
     assert prep(raw, done, "--max-failures", "few")[0] == 2
 
 
-def test_nothing_passed_is_a_failure_that_names_reasons(raw: Path, tmp_path: Path) -> None:
+def test_nothing_passed_or_written_names_its_reasons(raw: Path, tmp_path: Path) -> None:
     folder = tmp_path / "raw" / "WORD" / "train"
     folder.mkdir(parents=True)
     (folder / "WORD_00001.mp4").write_text("not a video")
     code, _, text = prep(tmp_path / "raw", tmp_path)
     assert code == 1
     assert "none of 1 clips passed" in text and "WORD_00001.mp4" in text
+    code, _, text = prep(raw, folder / "WORD_00001.mp4")
+    assert code == 1
+    assert "cannot be written" in text and "Traceback" not in text
 
 
-def test_reasons_are_counted_a_batch_at_a_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_reasons_are_counted_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a manifest of millions of rows no more is in memory than one batch."""
     statuses = ["short"] * 30 + ["no_audio"] * 50 + ["bad_decode"] * 15 + ["crashed"]
     errors = [f"clip {number}" for number in range(len(statuses))]
@@ -182,14 +155,12 @@ def test_a_full_disk_is_one_line_and_nothing_half(raw: Path, done: Path, tmp_pat
     def small_files() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
 
-    words = ("--root", raw, "--out", tmp_path, "--shard-clips", "6", "--jobs", "1")
+    words = ("prep", "lrw", "--root", raw, "--out", tmp_path, "--shard-clips", "6", "--jobs", "1")
     run = subprocess.run(
-        [sys.executable, "-m", "avb", "prep", "lrw", *map(str, words)],
-        capture_output=True, text=True, preexec_fn=small_files,
-    )  # fmt: skip
-    text = run.stderr
+        [*AVB, *map(str, words)], capture_output=True, text=True, preexec_fn=small_files
+    )
     assert run.returncode == 1
-    assert "finished shards are kept" in text and "Traceback" not in text
+    assert "finished shards are kept" in run.stderr and "Traceback" not in run.stderr
     complete = hashes(done)
     assert all(complete[name] == value for name, value in hashes(tmp_path).items())
     assert not (tmp_path / "lrw" / "dataset.json").exists()
@@ -197,40 +168,14 @@ def test_a_full_disk_is_one_line_and_nothing_half(raw: Path, done: Path, tmp_pat
     assert hashes(tmp_path) == complete
 
 
-def test_an_output_that_cannot_be_written_is_one_line(raw: Path, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
-    code, _, text = prep(raw, tmp_path / "file")
-    assert code == 1
-    assert "cannot be written" in text and "Traceback" not in text
-
-
 def test_two_runs_into_one_folder_do_not_meet(raw: Path, done: Path) -> None:
-    import fcntl
-
     with (done / "lrw" / ".avb" / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         code, _, text = prep(raw, done)
-    assert code == 1
-    assert "another run is writing here" in text
-
-
-def test_dry_run_writes_nothing(raw: Path, tmp_path: Path) -> None:
-    code, out, _ = prep(raw, tmp_path / "out", "--dry-run", "--json")
-    assert code == 0
-    assert json.loads(out)["listed"] == len(list(raw.rglob("*.mp4")))
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_table_s_missing_column_is_named(tmp_path: Path) -> None:
-    (tmp_path / "mine.csv").write_text("file,label\na.mp4,x\n")
-    code, _, text = avb("prep", "table", tmp_path / "mine.csv", "--name", "mine")
-    assert code == 2
-    assert "the column 'video' is missing; found file, label" in text
+    assert code == 1 and "another run is writing here" in text
 
 
 def test_shards_are_plain_webdataset(done: Path) -> None:
-    import webdataset
-
     tar = str(sorted((done / "lrw").glob("train-*.tar"))[0])
     samples = list(webdataset.WebDataset(tar, shardshuffle=False))
     row = {r["key"]: r for r in rows(done)}

@@ -15,6 +15,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from commands import avb
+from prepared import draw, rows
 
 from avb.pipeline.build import prep as prep_module
 from avb.pipeline.build.prep import Part, Summary
@@ -22,18 +24,13 @@ from avb.pipeline.config import load_corpora
 from avb.pipeline.errors import RunError, UsageError
 from avb.pipeline.settings import settings_for
 from avb.pipeline.storage import mirror
-from avb.tools.cli import app
-from avb.tools.synth import make
 
 CORPORA = load_corpora()
 
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("espeakng_loader", reason="drawn talkers speak with the extra prep")
-    root = tmp_path_factory.mktemp("drawn") / "lrw"
-    make("lrw", root, clips=12)
-    return root
+    return draw("lrw", tmp_path_factory.mktemp("drawn") / "lrw", 12)
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +56,7 @@ def prep(raw: Path, out: Path, **more: Any) -> Summary:
 
 
 def keys(out: Path) -> set[str]:
-    rows = pq.read_table(out / "lrw" / "manifest.parquet", columns=["key", "status"]).to_pylist()
-    return {row["key"] for row in rows if row["status"] == "ok"}
+    return {row["key"] for row in rows(out) if row["status"] == "ok"}
 
 
 def bytes_of(out: Path) -> dict[str, str]:
@@ -176,13 +172,11 @@ def test_overwriting_deletes_nothing_where_nothing_is_found(out: Path, tmp_path:
 
 
 def test_the_command_refuses_with_one_line_and_prunes_when_told(raw: Path, out: Path) -> None:
-    from typer.testing import CliRunner
-
     drop_split(raw)
     words = ["prep", "lrw", "--root", raw, "--out", out, "--shard-clips", 3, "--jobs", 1]
-    run = CliRunner().invoke(app, [str(word) for word in words])
+    run = avb(*words)
     assert run.exit_code == 2 and len(run.stderr.strip().splitlines()) == 1
-    run = CliRunner().invoke(app, [str(word) for word in (*words, "--prune")])
+    run = avb(*words, "--prune")
     assert run.exit_code == 0 and "let go, as --prune says" in run.stderr
 
 

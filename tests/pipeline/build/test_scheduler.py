@@ -84,13 +84,10 @@ def test_what_runs_well_is_made_once_and_tried_no_more() -> None:
     assert list(probes) == [0] and probes[0] <= 2 * 4 + 2
 
 
-def test_a_clip_that_dies_only_beside_others_is_not_refused() -> None:
+def test_what_dies_once_or_only_beside_others_is_not_refused() -> None:
     workers = Workers(lambda task, others: others > 0 and of_a_clip((0, 5))(task, others))
     run(workers)
     assert workers.made == {0: set(), 1: set(), 2: set()}
-
-
-def test_a_worker_that_was_killed_once_costs_no_clip() -> None:
     fell: list[Task] = []
 
     def dies(task: Task, others: int) -> bool:
@@ -152,22 +149,17 @@ class Hanging(Workers):
                 yield Report(task, CLIPS[task.number], 0, "done")
 
 
-def test_clips_that_hang_are_left_out_and_their_unit_made_again() -> None:
+def test_clips_that_hang_are_left_out_and_told_from_those_that_crash() -> None:
     workers = Hanging({(0, 3), (0, 11), (2, 0)}, of_a_clip())
     run(workers)
     assert workers.refused == {0: {3, 11}, 1: set(), 2: {0}}
     assert len(workers.ran) == 3 + 3  # once for each unit, and once more for each clip
-
-
-def test_clips_that_hang_and_clips_that_crash_are_told_apart() -> None:
     workers = Hanging({(0, 3), (0, 11)}, of_a_clip((0, 4), (0, 12)))
     run(workers)
     assert workers.refused[0] == {3, 11} and workers.made[0] == {4, 12}
 
 
-def test_a_disk_that_does_not_answer_is_not_blamed_on_every_clip(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_silent_disk_is_not_blamed_on_every_clip(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("avb.pipeline.build.scheduler.MOST_CRASHES", 3)
     every = {(n, at) for n, clips in enumerate(CLIPS) for at in range(clips)}
     with pytest.raises(RunError, match="more than 3 clips took longer"):

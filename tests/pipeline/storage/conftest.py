@@ -147,6 +147,13 @@ class Bucket:
     def write(self, key: str, data: bytes) -> None:
         self.client.put_object(Bucket=self.name, Key=key, Body=data)
 
+    def upload(self, folder: Path, prefix: str) -> Any:
+        """Every file of a folder; where they are now."""
+        for path in folder.rglob("*"):
+            if path.is_file():
+                self.write(f"{prefix}/{path.relative_to(folder).as_posix()}", path.read_bytes())
+        return self.store / prefix
+
     def fail(self, what: str, times: int, method: str = "", match: str = "") -> None:
         """Have the next `times` requests of a method whose path holds `match` end as `what`."""
         left = times

@@ -58,12 +58,15 @@ def test_an_object_is_fetched_once(shards: Any, tmp_path: Path) -> None:
     assert read(cache, shards.store, 3) == content(3)
 
 
-def test_the_ones_not_read_for_longest_go_first(shards: Any, tmp_path: Path) -> None:
+def test_the_least_recently_read_and_half_files_go(shards: Any, tmp_path: Path) -> None:
     cache = Cache(tmp_path / "cache", 3 * SIZE)
     for number in (0, 1, 2, 0, 3):
         read(cache, shards.store, number)
         time.sleep(0.01)  # the clock of the file system
     assert kept(cache) == {sha256(number) for number in (2, 0, 3)}
+    (cache.folder / "objects" / f"{sha256(1)}.{SIZE}.1.part").write_bytes(b"half")
+    read(cache, shards.store, 4)
+    assert kept(cache) == {sha256(number) for number in (0, 3, 4)}
 
 
 def test_no_file_in_use_goes(shards: Any, tmp_path: Path) -> None:
@@ -75,15 +78,6 @@ def test_no_file_in_use_goes(shards: Any, tmp_path: Path) -> None:
     os.close(held)
     read(cache, shards.store, 4)
     assert kept(cache) == {sha256(3), sha256(4)}
-
-
-def test_what_a_killed_process_left_goes(shards: Any, tmp_path: Path) -> None:
-    cache = Cache(tmp_path / "cache", 3 * SIZE)
-    read(cache, shards.store, 0)
-    left = cache.folder / "objects" / f"{sha256(1)}.{SIZE}.1.part"
-    left.write_bytes(b"half")
-    read(cache, shards.store, 2)
-    assert kept(cache) == {sha256(0), sha256(2)}
 
 
 def test_an_object_that_changed_is_fetched_again(shards: Any) -> None:

@@ -6,24 +6,25 @@ import hashlib
 import importlib.util
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
+from commands import avb
+from prepared import AVB, draw
 
+from avb.pipeline.shards.verify import _Check, _check_shard
+from avb.pipeline.storage.cache import the_cache
 from avb.pipeline.storage.store import Store
-from avb.tools.cli import app
-from avb.tools.synth import make
+from avb.tools import doctor
+from avb.tools.export.published import read_words
 
 TINY = ["--recipe", "tiny", "--set", "unit=clip", "--set", "batch_size=4", "--set", "model.width=8"]
 
 
-def avb(*words: object, expected: int = 0) -> str:
+def apart(*words: object, expected: int = 0) -> str:
     """Standard output of a command in a process of its own."""
-    command = [sys.executable, "-m", "avb", *map(str, words)]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    run = subprocess.run([*AVB, *map(str, words)], capture_output=True, text=True, timeout=300)
     assert run.returncode == expected, run.stderr[-2000:]
     assert "hidden-secret" not in run.stdout + run.stderr
     return run.stdout
@@ -37,34 +38,27 @@ def losses(run: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 def test_from_the_corpus_to_the_record(bucket: Any, tmp_path: Path) -> None:
-    pytest.importorskip("espeakng_loader", reason="drawn talkers speak with the extra prep")
-    make("lrw", tmp_path / "raw", clips=12, odd=True)
-    for path in (tmp_path / "raw").rglob("*"):
-        if path.is_file():
-            name = path.relative_to(tmp_path / "raw").as_posix()
-            bucket.write(f"raw/{name}", path.read_bytes())
+    raw = bucket.upload(draw("lrw", tmp_path / "raw", 12, odd=True), "raw")
     flags = ("--shard-clips", 6, "--jobs", 2)
-    avb("prep", "lrw", "--root", tmp_path / "raw", "--out", tmp_path, *flags, expected=3)
-    avb("prep", "lrw", "--root", bucket.store / "raw", "--out", bucket.store, *flags, expected=3)
+    apart("prep", "lrw", "--root", tmp_path / "raw", "--out", tmp_path, *flags, expected=3)
+    apart("prep", "lrw", "--root", raw, "--out", bucket.store, *flags, expected=3)
     here, there = tmp_path / "lrw", bucket.store / "lrw"
-    for tar in here.glob("*.tar"):
-        data = bucket.read(f"lrw/{tar.name}")
-        assert hashlib.sha256(data).digest() == hashlib.sha256(tar.read_bytes()).digest()
-    avb("verify", there)
-    avb("verify", there, "--sample", "50%", "--jobs", 1)
-    stats = [json.loads(avb("stats", where, "--json")) for where in (here, there)]
+    assert all(bucket.read(f"lrw/{tar.name}") == tar.read_bytes() for tar in here.glob("*.tar"))
+    apart("verify", there)
+    apart("verify", there, "--sample", "50%", "--jobs", 1)
+    stats = [json.loads(apart("stats", where, "--json")) for where in (here, there)]
     for one in stats:
         del one["mean_ms"]
     assert stats[0] == stats[1]
     for name, where in (("here", here), ("there", there)):
-        avb("preview", where, "--out", tmp_path / f"{name}.png")
+        apart("preview", where, "--out", tmp_path / f"{name}.png")
         run = tmp_path / name
-        avb("train", "lip", "--data", where, *TINY, "--steps", 2, "--seed", 1, "--out", run)
+        apart("train", "lip", "--data", where, *TINY, "--steps", 2, "--seed", 1, "--out", run)
         record = tmp_path / f"{name}.json"
-        avb("eval", "lip", "--data", where, "--ckpt", run, "--part", "val", "--out", record)
+        apart("eval", "lip", "--data", where, "--ckpt", run, "--part", "val", "--out", record)
         if importlib.util.find_spec("safetensors"):
             words = ("--to", "safetensors", "--out", tmp_path / f"{name}-export")
-            avb("export", "--ckpt", tmp_path / "here", "--data", where, *words)
+            apart("export", "--ckpt", tmp_path / "here", "--data", where, *words)
     assert (tmp_path / "here.png").read_bytes() == (tmp_path / "there.png").read_bytes()
     for path in (tmp_path / "here-export").glob("*"):
         assert path.read_bytes() == (tmp_path / "there-export" / path.name).read_bytes()
@@ -96,7 +90,7 @@ def test_an_address_where_none_is_taken_is_one_line(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    run = CliRunner().invoke(app, words)
+    run = avb(*words)
     assert run.exit_code == 2, run.output
     assert run.stderr.count("\n") == 1 and run.stderr.startswith(f"avb: {STORED}: an address")
     assert "copy it here" in run.stderr and not list(tmp_path.iterdir())
@@ -105,26 +99,21 @@ def test_an_address_where_none_is_taken_is_one_line(
 @pytest.fixture
 def there(lrw: Any, bucket: Any) -> Store:
     """Shards to train on, in a bucket."""
-    for path in lrw.folder.iterdir():
-        bucket.write(f"lrw/{path.name}", path.read_bytes())
     record = json.loads((lrw.folder / "dataset.json").read_text())
     clips = len(lrw.clips)
     record |= {"title": "drawn", "counts": {"listed": clips, "ok": clips, "status": {"ok": clips}}}
     record["pixels"] = {crop: {"mean": 128.0, "std": 50.0} for crop in record["crops"]}
+    there = bucket.upload(lrw.folder, "lrw")
     bucket.write("lrw/dataset.json", json.dumps(record).encode())
-    return bucket.store / "lrw"
+    return there
 
 
 def test_words_come_from_shards_in_a_store(lrw: Any, there: Store) -> None:
-    from avb.tools.export.published import read_words
-
     assert read_words(None, there) == (lrw.labels, there)
 
 
 @pytest.mark.slow
 def test_a_corpus_in_a_store_is_looked_at(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from avb.tools import doctor
-
     for name in ("bbaf2n", "lwbz9s"):
         bucket.write(f"raw/s1/{name}.mpg", b"")
     code = doctor._CORPUS.format(name="grid", datasets=None)
@@ -137,7 +126,7 @@ def test_a_corpus_in_a_store_is_looked_at(bucket: Any, monkeypatch: pytest.Monke
 
 def test_a_bench_streams_from_a_store(there: Store, bucket: Any) -> None:
     small = [*TINY, "--batch-size", "2", "--steps", "1", "--rounds", "1", "--json"]
-    run = CliRunner().invoke(app, ["bench", "train", "lip", "--data", str(there), *small])
+    run = avb("bench", "train", "lip", "--data", str(there), *small)
     assert run.exit_code == 0, run.output
     record = json.loads(run.stdout)
     assert record["data"] == str(there) and record["data_wait"] is not None
@@ -145,8 +134,6 @@ def test_a_bench_streams_from_a_store(there: Store, bucket: Any) -> None:
 
 
 def test_a_flipped_byte_in_a_store_is_named(grid: Any, bucket: Any) -> None:
-    from avb.pipeline.shards.verify import _Check, _check_shard
-
     tar = next(iter(sorted(grid.folder.glob("s1-*.tar"))))
     data = bytearray(tar.read_bytes())
     shard = {"name": tar.stem, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
@@ -158,10 +145,7 @@ def test_a_flipped_byte_in_a_store_is_named(grid: Any, bucket: Any) -> None:
 
 
 def test_cache_options_reach_every_reader(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from avb.pipeline.storage.cache import the_cache
-
     for name in ("AVB_CACHE", "AVB_CACHE_GB"):
         monkeypatch.setenv(name, "")
-    words = ["--cache", str(tmp_path / "here"), "--cache-gb", "2", "stats", str(tmp_path)]
-    CliRunner().invoke(app, words)
+    avb("--cache", tmp_path / "here", "--cache-gb", "2", "stats", tmp_path)
     assert the_cache().folder == tmp_path / "here" and the_cache().max_bytes == 2_000_000_000
