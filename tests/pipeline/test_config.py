@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
-from typer.testing import CliRunner
+from commands import avb
 
 from avb.pipeline.config import builtin_path, corpus_root, find_split, load_corpora
 from avb.pipeline.errors import UsageError
-from avb.tools.cli import app
 
 
 def write(folder: Path, text: str) -> Path:
@@ -68,18 +67,17 @@ def test_crops_are_stored_with_four_pixels_of_margin() -> None:
     assert 4 * (x1 - x0) / 112 == pytest.approx(5, abs=0.15)
 
 
-def test_the_unseen_talker_split_names_every_talker_once_and_no_talker_21() -> None:
+def test_splits_name_every_talker_or_residue_once() -> None:
     name, split = find_split(load_corpora()["grid"], "speaker-independent")
     assert name == "vcagan-16-7-10"  # 15/5/5 of the paper is another, unknown one
     talkers = [t for part in split.parts.values() for t in part]
     assert [len(split.parts[p]) for p in ("train", "val", "test")] == [16, 7, 10]
     assert sorted(talkers) == sorted(f"s{n}" for n in range(1, 35) if n != 21)
-
-
-def test_hash_splits_share_out_all_twenty_residues() -> None:
     for alias in ("speaker-dependent", "grid-hash"):
         _, split = find_split(load_corpora()["grid"], alias)
         assert sorted(r for part in split.parts.values() for r in part) == list(range(20))
+    with pytest.raises(UsageError, match="no split '15-5-5'.*vcagan-16-7-10"):
+        find_split(load_corpora()["grid"], "15-5-5")
 
 
 def test_parts_follow_the_written_rules() -> None:
@@ -99,11 +97,6 @@ def test_parts_follow_the_written_rules() -> None:
     found = [unseen.part_of(f"{t}/bbaf2n", t, None) for t in ("s1", "s9", "s2", "s21")]
     assert found == ["train", "val", "test", None]
     assert lrw.splits["official"].part_of("val/ABOUT_00001", None, "val") == "val"
-
-
-def test_an_unknown_split_lists_the_known_ones() -> None:
-    with pytest.raises(UsageError, match="no split '15-5-5'.*vcagan-16-7-10"):
-        find_split(load_corpora()["grid"], "15-5-5")
 
 
 def test_it_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,9 +140,7 @@ def unknown(place: str, key: str, nearest: str) -> str:
         ("- lrw", "mine.yaml: expected a mapping of corpora, found ['lrw'] (list)"),
     ],
 )  # fmt: skip
-def test_an_error_names_its_place_what_was_found_and_what_is_right(
-    tmp_path: Path, text: str, said: str
-) -> None:
+def test_an_error_names_its_place_and_what_is_right(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(UsageError) as error:
         load_corpora(write(tmp_path, text))
     message = str(error.value)
@@ -180,16 +171,10 @@ def test_a_file_overrides_key_by_key(tmp_path: Path) -> None:
     }
 
 
-def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
+def test_an_empty_file_changes_nothing_and_numbers_are_what_they_mean(tmp_path: Path) -> None:
     assert load_corpora(write(tmp_path, "# nothing yet\n")) == load_corpora()
-
-
-def test_whole_numbers_are_accepted_where_a_fraction_is_wanted(tmp_path: Path) -> None:
     mel = load_corpora(write(tmp_path, "grid: {mel: {f_max: 8000}}"))["grid"].mel
     assert mel.f_max == 8000.0 and isinstance(mel.f_max, float)
-
-
-def test_numbers_with_an_exponent_need_no_dot(tmp_path: Path) -> None:
     text = "lrw: {mel: {floor: 1e-9, f_max: 7e3}}"
     assert yaml.safe_load(text)["lrw"]["mel"]["floor"] == "1e-9"  # YAML 1.1: a text
     mel = load_corpora(write(tmp_path, text))["lrw"].mel
@@ -208,11 +193,7 @@ def test_numbers_with_an_exponent_need_no_dot(tmp_path: Path) -> None:
     ],
 )
 def test_flag_beats_variable_beats_file_beats_builtin(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    corpus: str,
-    given: set[str],
-    wanted: str,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, corpus: str, given: set[str], wanted: str
 ) -> None:
     for name in ("LRW", "LRW1000", "GRID"):
         monkeypatch.delenv(f"AVB_{name}_ROOT", raising=False)
@@ -226,7 +207,7 @@ def test_flag_beats_variable_beats_file_beats_builtin(
     if wanted != "builtin":  # the command line takes the same way, and finds nothing there
         words = ["--datasets", str(path)] if path else []
         words += ["prep", corpus, "--out", str(tmp_path / "out"), "--dry-run"]
-        run = CliRunner().invoke(app, words + (["--root", str(flag)] if flag else []))
+        run = avb(*words, *(["--root", flag] if flag else []))
         assert run.exit_code == 2 and f"avb: {roots[wanted]}: no " in run.stderr
 
 

@@ -67,12 +67,6 @@ def test_mels_are_those_of_librosa(corpus: str) -> None:
     assert found.dtype == np.float32 and found.min() >= math.log(mel.floor) - 1e-4
 
 
-def test_the_two_front_ends_are_not_each_other() -> None:
-    sound = speechlike(1.16)
-    lrw, grid = (audio.log_mel(sound, mel, 16000) for mel in FRONT_ENDS.values())
-    assert np.abs(lrw - grid).mean() > 1
-
-
 @pytest.mark.parametrize("corpus", FRONT_ENDS)
 @pytest.mark.parametrize("frames", [1, 2, 29, 74, 75, 250])
 def test_every_frame_has_four_columns(corpus: str, frames: int) -> None:
@@ -168,7 +162,6 @@ def test_sound_of_44100_hz_keeps_pitch_and_place() -> None:
     time = np.arange(round(2.978 * rate)) / rate
     tone = np.sin(2 * np.pi * 1000 * time).astype(np.float32)
     tone[: rate // 2] = 0  # begins at 0.5 s
-    assert len(tone) / 16000 == pytest.approx(2.756 * 2.978, abs=0.01)  # taken for 16 kHz: slow
     found, pad = audio.fit(tone, rate, 0.0, 75, 25, 16000)
     assert len(found) == 48000 and pad == 48000 - math.ceil(len(tone) * 160 / 441)
     assert np.flatnonzero(np.abs(found) > 0.3)[0] == pytest.approx(8000, abs=8)
@@ -180,20 +173,10 @@ def test_resampling_lets_no_ultrasound_through() -> None:
     rate = 44100
     time = np.arange(rate) / rate
     high = np.sin(2 * np.pi * 12000 * time).astype(np.float32)
-    naive = np.interp(np.arange(16000) / 16000, time, high)  # heard at 4 kHz
-    assert np.abs(naive[1000:-1000]).max() > 0.3
     assert np.abs(audio.resample(high, rate, 16000)[1000:-1000]).max() < 0.01
     low = np.sin(2 * np.pi * 5000 * time).astype(np.float32)
     kept = audio.resample(low, rate, 16000)
     assert np.abs(kept[1000:-1000]).max() == pytest.approx(1, abs=0.02)
-
-
-def test_the_paper_s_centring_shifts_sound_and_fit_does_not() -> None:
-    click = np.zeros(19456, np.float32)
-    click[9280] = 1
-    centred = click[(19456 - 18560) // 2 :][:18560]
-    assert int(centred.argmax()) == 9280 - 448  # 28 ms early
-    assert int(audio.fit(click, 16000, 0.0, 29, 25, 16000)[0].argmax()) == 9280
 
 
 # torchaudio
@@ -254,18 +237,13 @@ def test_a_torchaudio_for_another_cuda_is_used_without_its_compiled_part(
     assert audio.torchaudio.__wrapped__().found == "the Python part"
 
 
-def test_a_torchaudio_that_works_is_left_alone(
+def test_a_torchaudio_that_works_is_left_alone_and_none_is_an_import_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_torchaudio: None
 ) -> None:
     write_package(tmp_path, "from torchaudio._extension import real", "real = True")
     monkeypatch.syspath_prepend(str(tmp_path))
     assert audio.torchaudio.__wrapped__().real is True
     assert sys.modules["torchaudio._extension"].real is True
-
-
-def test_a_missing_torchaudio_is_an_import_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_torchaudio: None
-) -> None:
     monkeypatch.setitem(sys.modules, "torchaudio", None)
     with pytest.raises(ImportError):
         audio.torchaudio.__wrapped__()

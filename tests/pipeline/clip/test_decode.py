@@ -13,6 +13,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from films import write_film
 
 from avb.pipeline.clip import audio
 from avb.pipeline.clip.container import open_container
@@ -67,55 +68,27 @@ def test_a_click_stays_with_its_flash(tmp_path: Path, kind: str, frame: int, dec
         assert abs(int(mel.sum(axis=0).argmax()) - 4 * frame) <= 1
 
 
-def test_a_reader_that_ignores_the_edit_list_hears_the_click_64_ms_late(tmp_path: Path) -> None:
-    sound = np.zeros(18560, np.float32)
-    sound[8000] = 0.9
-    path = tmp_path / "clip.mp4"
-    media.write_mp4(path, [np.full((48, 64, 3), 60, np.uint8)] * 29, sound)
-    with av.open(str(path), options={"ignore_editlist": "1"}) as container:
-        late = np.concatenate([f.to_ndarray()[0] for f in container.decode(audio=0)])
-    assert int(np.abs(late).argmax()) == 8000 + 1024
-    assert abs(int(np.abs(fitted(read_video(path, 25))[0]).argmax()) - 8000) <= 1
-
-
 @pytest.mark.parametrize("decoder", DECODERS)
-@pytest.mark.parametrize("late_s", [0.2, 0.017])
-def test_sound_that_begins_after_the_pictures_is_placed_there(
-    tmp_path: Path, film: Any, late_s: float, decoder: str
+@pytest.mark.parametrize("late_s", [-0.2, -0.06, 0.017, 0.2])
+def test_sound_that_begins_before_or_after_the_pictures_is_cut_or_placed_there(
+    tmp_path: Path, late_s: float, decoder: str
 ) -> None:
-    click = np.zeros(32000, np.float32)
+    click = np.zeros(32000 if late_s > 0 else 40000, np.float32)
     click[round((1 - late_s) * 16000)] = 0.9  # at 1.0 s of the film
-    path = film(tmp_path / "late.mkv", flashing(50, 25), np.arange(50) / 25, click,
-                audio_codec="pcm_s16le", sound_at_s=late_s)  # fmt: skip
-    with av.open(str(path)) as container:
-        naive = np.concatenate([f.to_ndarray()[0] for f in container.decode(audio=0)])
-    assert int(np.abs(naive).argmax()) == round((1 - late_s) * 16000)  # early by late_s
+    times = np.arange(50) / 25 + max(0.0, -late_s)
+    path = write_film(tmp_path / "film.mkv", flashing(50, 25), times, click,
+                      audio_codec="pcm_s16le", sound_at_s=max(0.0, late_s))  # fmt: skip
     got = read_video(path, 25, decoder=decoder)
     heard, _ = fitted(got)
-    assert brightest(got.frames) == 25 and len(heard) == 32000
+    assert len(got.frames) == 50 and brightest(got.frames) == 25 and len(heard) == 32000
     assert abs(int(np.abs(heard).argmax()) - 16000) <= 24  # Matroska stamps whole milliseconds
-
-
-@pytest.mark.parametrize("decoder", DECODERS)
-@pytest.mark.parametrize("late_s", [0.2, 0.06])
-def test_sound_that_begins_before_the_pictures_is_cut(
-    tmp_path: Path, film: Any, late_s: float, decoder: str
-) -> None:
-    click = np.zeros(40000, np.float32)
-    click[round((1 + late_s) * 16000)] = 0.9
-    path = film(tmp_path / "early.mkv", flashing(50, 25), late_s + np.arange(50) / 25, click,
-                audio_codec="pcm_s16le")  # fmt: skip
-    got = read_video(path, 25, decoder=decoder)
-    heard, _ = fitted(got)
-    assert len(got.frames) == 50 and brightest(got.frames) == 25
-    assert abs(int(np.abs(heard).argmax()) - 16000) <= 24
 
 
 # Two readers
 
 
 @pytest.mark.parametrize("corpus", ["lrw", "grid"])
-def test_both_readers_give_equal_pictures_and_nearly_equal_sound(
+def test_both_readers_give_equal_pictures_and_sound(
     corpus: str, request: pytest.FixtureRequest
 ) -> None:
     root = request.getfixturevalue(f"drawn_{corpus}").root
@@ -130,13 +103,11 @@ def test_both_readers_give_equal_pictures_and_nearly_equal_sound(
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
-def test_a_file_without_pictures_or_without_sound_is_refused_as_such(
-    tmp_path: Path, film: Any, decoder: str
-) -> None:
+def test_a_file_without_pictures_or_sound_is_refused(tmp_path: Path, decoder: str) -> None:
     with wave.open(str(tmp_path / "sound.wav"), "wb") as out:
         out.setparams((1, 2, 16000, 0, "NONE", ""))
         out.writeframes(bytes(32000))
-    silent = film(tmp_path / "silent.mp4", flashing(25, 3), np.arange(25) / 25)
+    silent = write_film(tmp_path / "silent.mp4", flashing(25, 3), np.arange(25) / 25)
     for path, status, says in (
         (tmp_path / "sound.wav", "bad_decode", "no video stream"),
         (silent, "no_audio", "no sound track"),
@@ -152,17 +123,12 @@ def test_a_file_without_pictures_or_without_sound_is_refused_as_such(
 
 @pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("rate", [24, 30, 50, 60])
-def test_other_frame_rates_come_out_at_25(
-    tmp_path: Path, film: Any, rate: int, decoder: str
-) -> None:
+def test_other_frame_rates_come_out_at_25(tmp_path: Path, rate: int, decoder: str) -> None:
     count = 3 * rate
     pictures = [np.full((48, 64), 30 + i, np.uint8) for i in range(count)]
     sound = np.zeros(48000, np.float32)
     sound[40000] = 0.9
-    path = film(tmp_path / "clip.mp4", pictures, np.arange(count) / rate, sound)
-    with av.open(str(path)) as container:
-        naive = sum(1 for _ in container.decode(video=0))
-    assert naive / 25 != 3.0  # taken as they come
+    path = write_film(tmp_path / "clip.mp4", pictures, np.arange(count) / rate, sound)
     got = read_video(path, 25, decoder=decoder)
     assert len(got.frames) == 75
     shown = np.array([round(float(frame.mean())) - 30 for frame in got.frames])
@@ -174,13 +140,13 @@ def test_other_frame_rates_come_out_at_25(
     assert got.flags == {"resampled_rate"}
 
 
-def test_a_variable_rate_comes_out_at_25_with_the_right_duration(tmp_path: Path, film: Any) -> None:
+def test_a_variable_rate_comes_out_at_25_with_the_right_duration(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     steps = rng.choice([0.02, 0.04, 0.1, 0.16], 44)
     times = np.concatenate([[0], np.cumsum(steps)]).round(3)
     pictures = [np.full((48, 64), 30 + 4 * i, np.uint8) for i in range(45)]
     sound = np.zeros(round(times[-1] * 16000) + 640, np.float32)
-    path = film(tmp_path / "clip.mp4", pictures, times, sound)
+    path = write_film(tmp_path / "clip.mp4", pictures, times, sound)
     got = read_video(path, 25)
     wanted = np.arange(len(got.frames)) / 25
     assert len(got.frames) / 25 == pytest.approx(times[-1] + np.median(steps), abs=0.021)
@@ -191,11 +157,11 @@ def test_a_variable_rate_comes_out_at_25_with_the_right_duration(tmp_path: Path,
     assert got.flags == {"resampled_rate"}
 
 
-def test_25_frames_a_second_are_left_as_they_are(tmp_path: Path, film: Any) -> None:
+def test_25_frames_a_second_are_left_as_they_are(tmp_path: Path) -> None:
     pictures = [np.full((48, 64), 30 + i, np.uint8) for i in range(50)]
     jitter = np.random.default_rng(0).uniform(-0.004, 0.004, 50)
     jitter[0] = 0
-    path = film(tmp_path / "clip.mp4", pictures, np.arange(50) / 25 + jitter, np.zeros(32000))
+    path = write_film(tmp_path / "clip.mp4", pictures, np.arange(50) / 25 + jitter, np.zeros(32000))
     got = read_video(path, 25)
     assert [round(float(frame.mean())) - 30 for frame in got.frames] == list(range(50))
     assert got.flags == set()
@@ -227,16 +193,11 @@ def rotate(path: Path, matrix: tuple[int, int, int, int]) -> None:
     ],
 )
 def test_a_film_held_sideways_comes_out_upright(
-    tmp_path: Path,
-    film: Any,
-    matrix: tuple[int, int, int, int],
-    shape: tuple[int, int],
-    corner: tuple[int, int],
-    decoder: str,
+    tmp_path: Path, matrix: Any, shape: tuple[int, int], corner: tuple[int, int], decoder: str
 ) -> None:
     picture = np.full((48, 64), 40, np.uint8)
     picture[:16, :16] = 200  # upper left as filmed
-    path = film(tmp_path / "clip.mp4", [picture] * 25, np.arange(25) / 25, np.zeros(16000))
+    path = write_film(tmp_path / "clip.mp4", [picture] * 25, np.arange(25) / 25, np.zeros(16000))
     rotate(path, matrix)
     got = read_video(path, 25, decoder=decoder).frames[12]
     assert got.shape == shape
@@ -259,25 +220,14 @@ def test_a_film_held_sideways_comes_out_upright(
         ("gray16le", "ffv1"),
     ],
 )
-def test_luma_is_what_was_filmed_in_any_pixel_format(
-    tmp_path: Path, film: Any, pix_fmt: str, codec: str, decoder: str
-) -> None:
+def test_luma_is_kept_in_any_format(tmp_path: Path, pix_fmt: str, codec: str, decoder: str) -> None:
     ramp = np.tile(np.linspace(5, 250, 50).astype(np.uint8), (38, 1))  # 50 wide: padded rows
-    path = film(tmp_path / "clip.mkv", [ramp] * 10, np.arange(10) / 25, np.zeros(6400),
+    path = write_film(tmp_path / "clip.mkv", [ramp] * 10, np.arange(10) / 25, np.zeros(6400),
                 video_codec=codec, pix_fmt=pix_fmt)  # fmt: skip
     got = read_video(path, 25, decoder=decoder)
     assert got.frames[4].dtype == np.uint8 and got.frames[4].shape == (38, 50)
     away = np.abs(got.frames[4].astype(int) - ramp)
     assert away.max() <= (0 if decoder == "pyav" else 1)  # the program dithers deep pictures
-
-
-def test_limited_range_is_not_stretched(tmp_path: Path, film: Any) -> None:
-    picture = np.full((48, 64), 100, np.uint8)
-    path = film(tmp_path / "clip.mp4", [picture] * 10, np.arange(10) / 25, np.zeros(6400))
-    with av.open(str(path)) as container:
-        naive = next(container.decode(video=0)).to_ndarray(format="gray")
-    assert naive.mean() == pytest.approx((100 - 16) * 255 / 219, abs=1)
-    assert (read_video(path, 25).frames[0] == 100).all()
 
 
 def test_a_picture_without_content_is_told_from_a_dark_face(drawn_grid: Any) -> None:
@@ -303,13 +253,13 @@ def test_a_picture_without_content_is_told_from_a_dark_face(drawn_grid: Any) -> 
     ],
 )
 def test_sound_of_any_format_is_the_mean_of_its_channels_between_minus_1_and_1(
-    tmp_path: Path, film: Any, codec: str, rate: int, channels: int, decoder: str
+    tmp_path: Path, codec: str, rate: int, channels: int, decoder: str
 ) -> None:
     time = np.arange(2 * rate) / rate
     left = 0.6 * np.sin(2 * np.pi * 440 * time)
     sound = np.stack([left, np.zeros_like(left)]) if channels == 2 else left
     path = tmp_path / "clip.mkv"
-    film(path, flashing(50, 3), np.arange(50) / 25, sound, rate, audio_codec=codec)
+    write_film(path, flashing(50, 3), np.arange(50) / 25, sound, rate, audio_codec=codec)
     got = read_video(path, 25, decoder=decoder)
     heard = got.sound
     assert got.rate == rate and heard.dtype == np.float32 and heard.ndim == 1
@@ -329,10 +279,10 @@ def test_eight_bit_sound_is_centred_on_its_middle(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["none.wav", "empty.wav", "text.wav", "pictures.mp4"])
-def test_a_sound_file_that_is_none_is_refused_by_name(tmp_path: Path, film: Any, name: str) -> None:
+def test_a_sound_file_that_is_none_is_refused_by_name(tmp_path: Path, name: str) -> None:
     (tmp_path / "empty.wav").touch()
     (tmp_path / "text.wav").write_text("<html>404</html>")
-    film(tmp_path / "pictures.mp4", flashing(25, 3), np.arange(25) / 25)
+    write_film(tmp_path / "pictures.mp4", flashing(25, 3), np.arange(25) / 25)
     with pytest.raises(Refused, match=name) as refusal:
         read_sound(tmp_path / name)
     assert refusal.value.status == "missing_audio"
@@ -345,8 +295,6 @@ def test_pictures_are_ordered_by_number_and_gaps_keep_their_place(tmp_path: Path
     for number in (8, 9, 10, 12):
         cv2.imwrite(str(tmp_path / f"a1_{number}.JPG"), np.full((8, 8), 10 * number, np.uint8))
     (tmp_path / "readme.txt").touch()
-    naive = sorted(path.name for path in tmp_path.glob("*.JPG"))
-    assert naive[0] == "a1_10.JPG"
     paths = numbered_pictures(tmp_path)
     assert [path.is_file() for path in paths] == [True, True, True, False, True]
     stamps = tmp_path / "stamps"
@@ -387,33 +335,15 @@ def test_every_declared_pyav_is_asked_only_for_what_it_knows(
     assert options["timeout"] == 3 and ("metadata_errors" in options) == ends_at_odd_text
 
 
-def test_a_title_that_is_no_utf8_stops_no_film(tmp_path: Path) -> None:
-    path = tmp_path / "film.mkv"
-    with av.open(str(path), "w") as container:
-        container.metadata["title"] = "Q" * 8
-        stream = container.add_stream("flac", rate=16000, layout="mono")
-        sound = av.AudioFrame.from_ndarray(np.zeros((1, 1600), np.int16), layout="mono")
-        sound.rate, sound.pts = 16000, 0
-        for frame in (sound, None):
-            container.mux(stream.encode(frame))
-    path.write_bytes(path.read_bytes().replace(b"Q" * 8, b"\xe9\xff\xfe" + b"Q" * 5))
-    assert len(read_sound(path)[0]) == 1600
-
-
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_a_title_that_is_no_utf8_stops_no_reader(tmp_path: Path, decoder: str) -> None:
-    path = tmp_path / "film.mkv"
-    with av.open(str(path), "w") as container:
-        container.metadata["title"] = "Q" * 8
-        stream = container.add_stream("mpeg4", rate=25)
-        stream.width, stream.height = 64, 48
-        for number in range(5):
-            flat = np.full((72, 64), 40 * number, np.uint8)
-            picture = av.VideoFrame.from_ndarray(flat, "yuv420p")
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode(None))
-    path.write_bytes(path.read_bytes().replace(b"Q" * 8, b"\xe9\xff\xfe" + b"Q" * 5))
-    assert len(read_video(path, 25, decoder=decoder, sound="optional").frames) == 5
+    path = write_film(tmp_path / "film.mkv", flashing(5, 3), np.arange(5) / 25, np.zeros(3200),
+                      audio_codec="flac", title="Q" * 8)  # fmt: skip
+    data = path.read_bytes()
+    assert b"Q" * 8 in data
+    path.write_bytes(data.replace(b"Q" * 8, b"\xe9\xff\xfe" + b"Q" * 5))
+    assert len(read_sound(path)[0]) == 3200
+    assert len(read_video(path, 25, decoder=decoder).frames) == 5
 
 
 def test_tests_use_the_ffmpeg_that_comes_with_the_packages() -> None:

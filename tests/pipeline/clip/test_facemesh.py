@@ -14,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from importers import importer
 
 from avb.pipeline.build.prep import prep
 from avb.pipeline.clip import facemesh, facemodels
@@ -62,26 +63,15 @@ def test_the_mesh_lies_on_the_drawn_face(person: int) -> None:
     assert 1.4 < (right[0] - left[0]) / 50 < 2.4  # half a face's width is 50 px
 
 
-def test_a_face_elsewhere_moves_every_landmark_with_it() -> None:
-    one, other = (
-        FaceMesh().landmarks(drawn(0))[0],
-        FaceMesh().landmarks(drawn(0, at=(210.0, 190.0)))[0],
-    )
-    assert np.abs(other - one - (30, -20)).max() < 4
-
-
-def test_a_colour_picture_is_looked_at_like_a_grey_one() -> None:
+def test_a_picture_in_colour_not_in_rows_or_of_a_face_elsewhere_is_looked_at_alike() -> None:
     grey = drawn(1)
-    one, other = (
-        FaceMesh().landmarks(p)[0] for p in (grey, cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB))
-    )
-    assert np.array_equal(one, other)
-
-
-def test_a_picture_that_does_not_lie_in_rows_is_looked_at() -> None:
-    turned = np.rot90(np.ascontiguousarray(np.rot90(drawn(1))), -1)
+    turned = np.rot90(np.ascontiguousarray(np.rot90(grey)), -1)
     assert not turned.flags.c_contiguous
-    assert np.array_equal(FaceMesh().landmarks(turned)[0], FaceMesh().landmarks(drawn(1))[0])
+    wanted = FaceMesh().landmarks(grey)[0]
+    for picture in (turned, cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)):
+        assert np.array_equal(FaceMesh().landmarks(picture)[0], wanted)
+    other = FaceMesh().landmarks(drawn(1, at=(210.0, 190.0)))[0]
+    assert np.abs(other - wanted - (30, -20)).max() < 4
 
 
 def test_a_tilted_head_is_cut_out_upright() -> None:
@@ -202,28 +192,22 @@ def cut(picture: np.ndarray, turn: float) -> np.ndarray:
     return facemesh._cut(picture, middle, sides, np.float32(turn), 10, cv2.BORDER_CONSTANT)
 
 
-def test_a_square_is_cut_out_as_it_lies() -> None:
+def test_a_square_is_cut_out_as_it_lies_and_points_come_back() -> None:
     picture = np.add.outer(np.arange(100.0) * 1.5, np.arange(100.0)).astype(np.uint8)
     upright = cut(picture, 0.0)
     # The corner of the square lies on that of the first pixel, and a step is two pixels.
     assert upright[0, 0] == picture[30, 40] and upright[4, 5] == picture[38, 50]
     turned = cut(picture, np.pi / 2)
     assert turned[0, 0] == picture[30, 60] and turned[0, 5] == picture[40, 60]
-
-
-def test_points_come_back_to_where_they_were_cut_out() -> None:
     part = Part(*np.array([(0.5, 0.25), (0.2, 0.4)], np.float32), np.float32(np.pi / 2))
     middle, right = part.back(np.array([(0.5, 0.5), (1.0, 0.5)], np.float32))
     assert np.allclose(middle, (0.5, 0.25))
     assert np.allclose(right, (0.5, 0.25 + 0.4 / 2), atol=1e-6)  # what was right is below
-
-
-def test_what_two_boxes_share_is_measured() -> None:
     boxes = np.array([(0, 0, 2, 2), (1, 0, 3, 2), (5, 5, 6, 6), (0, 0, 0, 0), (2, 0, 4, 2)], float)
     assert np.allclose(facemesh.shared(boxes[0], boxes), [1, 1 / 3, 0, 0, 0])
 
 
-def test_dataset_json_says_who_looked(drawn_grid: Any, importer: Any, tmp_path: Path) -> None:
+def test_dataset_json_says_who_looked(drawn_grid: Any, tmp_path: Path) -> None:
     corpus = importer("grid", drawn_grid.root, limit=2)
     prep(corpus.corpus, corpus.settings, corpus.root, tmp_path)
     found = json.loads((tmp_path / "grid/dataset.json").read_text())

@@ -62,9 +62,7 @@ def test_every_look_at_a_film_is_the_same(films: list[list[np.ndarray]]) -> None
 
 
 @pytest.mark.parametrize("most", [2, 4])
-def test_several_faces_are_the_same_in_the_same_order(
-    films: list[list[np.ndarray]], most: int
-) -> None:
+def test_several_faces_are_in_the_same_order(films: list[list[np.ndarray]], most: int) -> None:
     quads = [np.vstack([np.hstack(four[:2]), np.hstack(four[2:])]) for four in zip(*films)]  # noqa: B905
     ours, theirs = FaceMesh(most), MediapipeMesh(most)
     for picture in quads:
@@ -82,7 +80,7 @@ def test_still_pictures_are_the_same_to_a_hundredth(films: list[list[np.ndarray]
 
 
 @pytest.mark.parametrize(("reach", "number", "scale"), [(NEAR, 0, 1.0), (FAR, 1, 1.0), (FAR, 1, 4)])
-def test_detections_are_the_same(
+def test_detections_agree(
     films: list[list[np.ndarray]], reach: Any, number: int, scale: float
 ) -> None:
     theirs = mediapipe.solutions.face_detection.FaceDetection(model_selection=number)

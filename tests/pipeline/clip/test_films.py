@@ -238,9 +238,7 @@ def test_no_layout_makes_a_voice_faint(
     assert levels[1] > least * levels[0]
 
 
-def test_a_film_without_sound_is_taken_where_that_is_asked_for(
-    tmp_path: Path, decoder: str
-) -> None:
+def test_a_film_without_sound_is_taken_if_asked_for(tmp_path: Path, decoder: str) -> None:
     path = write(tmp_path / "film.mp4", f"{H264} -an")
     with pytest.raises(Refused, match="no sound track"):
         read_video(path, 25, decoder=decoder)

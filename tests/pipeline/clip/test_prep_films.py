@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from importers import importer
 
 from avb.pipeline.build.prep import prep
 from avb.pipeline.clip.codec import decode_video
@@ -23,7 +24,7 @@ def ffmpeg(*words: str | Path) -> None:
     subprocess.run([ffmpeg_program(), "-v", "error", "-y", *map(str, words)], check=True)
 
 
-def prepared(importer: Any, films: list[Path], **flags: Any) -> tuple[Any, dict[str, Any]]:
+def prepared(films: list[Path], **flags: Any) -> tuple[Any, dict[str, Any]]:
     """The summary of `avb prep table` for these films, and the sample of each by its stem."""
     folder = films[0].parent
     table = folder / "films.csv"
@@ -46,9 +47,7 @@ def alike(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.corrcoef(one.ravel().astype(float), other.ravel().astype(float))[0, 1])
 
 
-def test_faces_come_out_upright_and_of_their_shape(
-    tmp_path: Path, drawn_grid: Any, importer: Any
-) -> None:
+def test_faces_come_out_upright_and_of_their_shape(tmp_path: Path, drawn_grid: Any) -> None:
     source = drawn_grid.root / "s1/video/bbaf2n.mpg"
     names = {
         "upright": "null", "side": "transpose=1", "other": "transpose=2", "over": "hflip,vflip",
@@ -57,7 +56,7 @@ def test_faces_come_out_upright_and_of_their_shape(
     films = [tmp_path / f"{name}.mp4" for name in names]
     for film, graph in zip(films, names.values(), strict=True):
         ffmpeg("-i", source, "-vf", graph, "-c:v", "libx264", "-qp", "8", "-c:a", "aac", film)
-    summary, samples = prepared(importer, films)
+    summary, samples = prepared(films)
     assert summary.status == {"ok": len(names)}
     crops = {name: decode_video(found["face.mp4"], "mp4") for name, found in samples.items()}
     for name, found in samples.items():
@@ -65,30 +64,30 @@ def test_faces_come_out_upright_and_of_their_shape(
         assert ("turned" in flags_of(found)) == (name in ("side", "other", "over")), name
 
 
-def test_sound_that_nobody_can_hear_is_flagged(tmp_path: Path, importer: Any) -> None:
+def test_sound_that_nobody_can_hear_is_flagged(tmp_path: Path) -> None:
     levels = {"loud": 0.5, "faint": 0.004, "noise": 0.0003, "nothing": 0.0}
     films = [tmp_path / f"{name}.mkv" for name in levels]
     for film, level in zip(films, levels.values(), strict=True):
         ffmpeg("-f", "lavfi", "-i", "testsrc=s=96x96:r=25:d=1", "-f", "lavfi",
                "-i", f"aevalsrc={level}*sin(2*PI*300*t):s=16000:d=1", "-c:v", "libx264",
                "-pix_fmt", "yuv420p", "-c:a", "pcm_f32le", film)  # fmt: skip
-    _, samples = prepared(importer, films, box="whole", crop="lips")
+    _, samples = prepared(films, box="whole", crop="lips")
     silent = {name for name, found in samples.items() if "silent" in flags_of(found)}
     assert silent == {"noise", "nothing"}
 
 
-def test_films_without_sound_become_pictures_alone(tmp_path: Path, importer: Any) -> None:
+def test_films_without_sound_become_pictures_alone(tmp_path: Path) -> None:
     films = [tmp_path / f"{name}.mp4" for name in ("mute", "heard")]
     for film in films:
         sound = ["-f", "lavfi", "-i", "sine=300:r=16000:d=1"] if film.stem == "heard" else []
         ffmpeg("-f", "lavfi", "-i", "testsrc=s=96x96:r=25:d=1", *sound, "-c:v", "libx264",
                "-pix_fmt", "yuv420p", film)  # fmt: skip
     flags: dict[str, Any] = {"box": "whole", "crop": "lips"}
-    summary, _ = prepared(importer, films, **flags)
+    summary, _ = prepared(films, **flags)
     assert summary.status == {"no_audio": 1, "ok": 1}
     films = [film.rename(tmp_path / f"{film.stem}2.mp4") for film in films]
     (tmp_path / "out").rename(tmp_path / "out1")
-    summary, samples = prepared(importer, films, audio="optional", **flags)
+    summary, samples = prepared(films, audio="optional", **flags)
     assert summary.status == {"ok": 2} and summary.flags["no_audio"] == 1
     assert set(samples["mute2"]) == {"lips.mp4", "json"}
     assert set(samples["heard2"]) == {"lips.mp4", "mel.npy", "flac", "json"}
@@ -106,9 +105,9 @@ from avb.pipeline.machine import peak_bytes
 from avb.pipeline.build.prep import prep
 from avb.pipeline.machine import settle_process
 sys.path.insert(0, sys.argv[1])
-from conftest import make_importer
+from importers import importer
 settle_process()
-mine = make_importer("table", sys.argv[2], box="whole", crop="lips", max_seconds=float(sys.argv[3]))
+mine = importer("table", sys.argv[2], box="whole", crop="lips", max_seconds=float(sys.argv[3]))
 found = prep(mine.corpus, mine.settings, Path(sys.argv[2]), Path(sys.argv[2]).parent / "out")
 print(found.status, peak_bytes())
 """
@@ -132,7 +131,14 @@ def test_no_film_takes_a_worker_above_a_gigabyte(
            "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-c:a", "flac",
            tmp_path / "film.mkv")  # fmt: skip
     (tmp_path / "t.csv").write_text("video\nfilm.mkv\n")
-    words = [sys.executable, "-c", PEAK, Path(__file__).parents[2], tmp_path / "t.csv", most_s]
+    words = [
+        sys.executable,
+        "-c",
+        PEAK,
+        Path(__file__).parents[2] / "shared",
+        tmp_path / "t.csv",
+        most_s,
+    ]
     done = subprocess.run([*map(str, words)], capture_output=True, text=True, check=True)
     found, peak = done.stdout.rsplit(maxsplit=1)
     assert found == str({status: 1}) and int(peak) < 1 << 30

@@ -151,16 +151,13 @@ def placed(blocks: list[np.ndarray], starts: list[float], rate: int = 16000) -> 
     return mono
 
 
-def test_blocks_that_are_lost_leave_silence_behind() -> None:
+def test_lost_sound_is_silence_and_what_comes_twice_is_kept_once() -> None:
     whole = noise(4.0)
     kept = [i for i in range(200) if not 80 <= i < 105]
     found = placed([whole[i * 320 :][:320] for i in kept], [i * 0.02 for i in kept])
     wanted = whole.copy()
     wanted[80 * 320 : 105 * 320] = 0
     assert np.array_equal(found, wanted)
-
-
-def test_sound_that_comes_twice_is_kept_once() -> None:
     whole = noise(4.0)
     twice = [*range(100), *range(90, 200)]
     found = placed([whole[i * 320 :][:320] for i in twice], [i * 0.02 for i in twice])
@@ -201,7 +198,7 @@ def test_a_clock_that_runs_fast_is_followed() -> None:
         (("A", "B", "C", "D"), (0.4, 0, 0, 0), 0.1),
     ],
 )
-def test_what_a_player_lets_hear_is_kept(
+def test_what_is_heard_is_kept(
     names: tuple[str, ...], levels: tuple[float, ...], wanted: float
 ) -> None:
     tone = np.sin(np.arange(16000) * 0.1)

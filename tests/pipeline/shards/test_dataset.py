@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -39,9 +40,7 @@ from avb.pipeline.stream.index import load_index
         (("fingerprint",), [], "fingerprint: expected str"),
     ],
 )
-def test_a_value_that_cannot_be_is_named(
-    copy: Path, place: tuple[Any, ...], value: Any, said: str
-) -> None:
+def test_an_odd_value_is_named(copy: Path, place: tuple[Any, ...], value: Any, said: str) -> None:
     path = copy / "dataset.json"
     record = json.loads(path.read_text())
     part = record
@@ -83,26 +82,21 @@ def test_a_row_that_cannot_be_is_named(copy: Path, name: str, value: Any, said: 
         load_index(copy)
 
 
-@pytest.mark.parametrize("kind", [pa.string(), pa.list_(pa.int64())])
-def test_words_of_another_type_are_named(copy: Path, kind: pa.DataType) -> None:
-    path = copy / "manifest.parquet"
-    table = pq.read_table(path)
-    at = table.column_names.index("words")
-    pq.write_table(table.set_column(at, "words", pa.nulls(len(table), kind)), path)
-    with pytest.raises(UsageError, match="words are"):
-        load_index(copy)
-
-
-@pytest.mark.parametrize("kind", [pa.float64(), pa.list_(pa.string())])
-@pytest.mark.parametrize("name", ["group", "status"])
-def test_a_column_of_text_that_is_none_is_named(copy: Path, name: str, kind: pa.DataType) -> None:
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [*itertools.product(["group", "status"], [pa.float64(), pa.list_(pa.string())]),
+     *itertools.product(["words"], [pa.string(), pa.list_(pa.int64())])],
+)  # fmt: skip
+def test_a_column_of_another_type_is_named(copy: Path, name: str, kind: pa.DataType) -> None:
     path = copy / "manifest.parquet"
     table = pq.read_table(path)
     at = table.column_names.index(name)
     pq.write_table(table.set_column(at, name, pa.nulls(len(table), kind)), path)
-    [fault] = verify(copy).faults
-    assert f"manifest.parquet: damaged, or no manifest of this version (column {name} is" in fault
-    with pytest.raises(UsageError, match=f"column {name} is .*, no text"):
+    if name != "words":
+        [fault] = verify(copy).faults
+        assert f"damaged, or no manifest of this version (column {name} is" in fault
+    said = "words are" if name == "words" else f"column {name} is .*, no text"
+    with pytest.raises(UsageError, match=said):
         load_index(copy)
 
 

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from films import write_film
+from importers import importer
 
 from avb.pipeline.build import prep as preparation
 from avb.pipeline.errors import UsageError
@@ -77,12 +79,12 @@ def test_a_member_of_no_format_is_a_value_error(data: bytes) -> None:
 
 
 @pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory, importer: Any, film: Any) -> Path:
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three shards; of the six clips in the first nothing is known, of those in the others all."""
     folder = tmp_path_factory.mktemp("mine")
     pictures = [np.full((48, 64), level, np.uint8) for level in range(30)]
     sound = np.random.default_rng(0).uniform(-0.1, 0.1, 19200)
-    film(folder / "film.mp4", pictures, np.arange(30) / 25, sound)
+    write_film(folder / "film.mp4", pictures, np.arange(30) / 25, sound)
     words = '"[[""oh"", 0.1, 0.5], [""yes"", null, null]]"'
     rows = ["video,label,speaker,split,words,end", *["film.mp4,,,,,"] * 6]
     rows += [f"film.mp4,oh,s1,{split},{words},9" for split in ("", "", "train")]
@@ -156,9 +158,7 @@ def test_tar_unpacks_them(shards: Path, tmp_path: Path) -> None:
     _check([found[key] for key in load_index(shards).keys.to_pylist()], shards)
 
 
-def test_shards_of_format_1_are_read_verified_and_left_alone(
-    shards: Path, tmp_path: Path, importer: Any
-) -> None:
+def test_shards_of_format_1_are_read_verified_and_left_alone(shards: Path, tmp_path: Path) -> None:
     old = _in_format_1(shards, tmp_path / "out" / "mine")
     assert verify(old).faults == []
     old_index, index = load_index(old), load_index(shards)

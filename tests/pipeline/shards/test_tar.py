@@ -63,7 +63,7 @@ def test_plain_webdataset_reads_a_shard(tmp_path: Path) -> None:
     assert found == SAMPLES
 
 
-def test_an_error_leaves_nothing(tmp_path: Path) -> None:
+def test_an_error_or_no_sample_leaves_nothing(tmp_path: Path) -> None:
     path = tmp_path / "train-000000.tar"
     with pytest.raises(RuntimeError), ShardWriter(path) as writer:
         writer.write("train/a", {"json": b"{}"})
@@ -75,9 +75,6 @@ def test_an_error_leaves_nothing(tmp_path: Path) -> None:
         writer.write("train/a", {"json": b"{}"})
         raise RuntimeError
     assert path.read_bytes() == before and os.listdir(tmp_path) == [path.name]
-
-
-def test_no_sample_means_no_file(tmp_path: Path) -> None:
     path = tmp_path / "train-000000.tar"
     write(path)
     with ShardWriter(path) as writer:
@@ -110,9 +107,7 @@ else:
         assert list(tmp_path.glob("*.tmp"))
 
 
-def test_write_atomic_replaces_and_cleans_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_writing_replaces_and_cleans_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file.json"
     write_atomic(path, b"one")
     write_atomic(path, memoryview(b"two"))
