@@ -7,13 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from typer.testing import CliRunner, Result
+from commands import avb
+from typer.testing import CliRunner
 
 from avb.tools.cli import app
-
-
-def avb(*words: object) -> Result:
-    return CliRunner().invoke(app, [str(word) for word in words])
 
 
 def test_a_log_file_has_the_lines_of_the_terminal_with_time_and_level(tmp_path: Path) -> None:
@@ -24,9 +21,6 @@ def test_a_log_file_has_the_lines_of_the_terminal_with_time_and_level(tmp_path: 
     first, second = log.read_text().splitlines()
     assert re.fullmatch(r"[-\d]+ [:,\d]+ ERROR avb: .*/none: no such folder", first)
     assert second.endswith(" ERROR " + done.stderr[:-1])
-
-
-def test_a_log_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     done = avb("--log-file", tmp_path, "stats", tmp_path)
     assert done.exit_code == 2
     assert done.stderr == f"avb: --log-file {tmp_path}: cannot be written (Is a directory)\n"

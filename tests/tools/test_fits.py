@@ -28,11 +28,8 @@ def test_a_wrong_python_is_refused_by_name(version: tuple[int, ...], good: bool)
         assert "make env PYTHON=" in said and "\n" not in said
 
 
-def test_it_agrees_with_what_the_package_declares() -> None:
+def test_it_agrees_with_the_package_and_a_cuda_build_without_a_gpu_names_the_other() -> None:
     assert PROJECT["requires-python"] == ">=" + ".".join(map(str, fits.OLDEST))
-
-
-def test_a_cuda_build_without_a_gpu_names_the_other() -> None:
     assert "TORCH_INDEX" in fits.coming(cuda=True, gpu=False)
     assert "TORCH_INDEX" not in fits.coming(cuda=True, gpu=True) + fits.coming(
         cuda=False, gpu=False

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from commands import avb
 
-from avb.tools.cli import app
 from avb.tools.report import style
 
 DEEP = "[" * 100_000 + "]" * 100_000
@@ -33,8 +32,8 @@ def test_json_that_is_nested_too_deeply_is_one_line(
     Path("run/metrics.jsonl").write_text(DEEP + "\n")
     Path("run/recipe.yaml").write_text("recipe: {task: lip, model: {}}\ndata: {labels: []}\n")
     Path("answers/a.csv").write_text("rater\n")
-    done = CliRunner().invoke(app, words)
-    assert isinstance(done.exception, SystemExit) and done.exit_code == 2
+    done = avb(*words)
+    assert done.exit_code == 2
     [line] = done.stderr.strip().splitlines()
     assert line.startswith("avb: ") and "nested too deeply" in line
 

@@ -14,62 +14,56 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
+from commands import avb
+from networks import SPEECH
+from prepared import draw
 
 from avb.pipeline.build.prep import prep
 from avb.pipeline.clip.stopwatch import Clock
 from avb.pipeline.config import load_corpora
 from avb.pipeline.settings import settings_for
 from avb.pipeline.stream.index import Index, load_index
-from avb.tools.cli import app
 from avb.tools.infer.crops import Cutter
 from avb.tools.infer.model import load_trained
 from avb.tools.infer.speech import make_mels
 from avb.tools.infer.video import probe
-from avb.tools.synth import make
 from avb.train.evaluate.speech import reconstruct
 from avb.train.tasks.task import Evaluation
 
 MODEL: dict[str, Any] = {
     "slots": 8, "width": 8, "blocks": 1, "audio_dim": 16, "audio_width": 8, "hidden": 16,
 }  # fmt: skip
-SPEECH = MODEL | {
-    "decoder": "synchronous",
-    "decoder_sizes": {"width": 16, "units": 1, "post_width": 16},
-}
 
 
-def avb(*words: object) -> str:
-    run = CliRunner().invoke(app, [str(word) for word in words])
+def did(*words: object) -> str:
+    run = avb(*words)
     assert run.exit_code == 0, run.output
     return run.stdout
 
 
 def shards(corpus: str, clips: int, folder: Path) -> Index:
     """Drawn clips of a corpus in its raw layout, and their shards, stored without loss."""
-    pytest.importorskip("espeakng_loader", reason="drawn talkers speak with the extra prep")
-    make(corpus, folder / "raw", clips=clips)
-    entry = load_corpora()[corpus]
-    prep(entry, settings_for(corpus, entry, crf=0), folder / "raw", folder / "shards")
+    entry, raw = load_corpora()[corpus], draw(corpus, folder / "raw", clips)
+    prep(entry, settings_for(corpus, entry, crf=0), raw, folder / "shards")
     return load_index(folder / "shards" / corpus)
 
 
 def train(task: str, index: Index, out: Path, **recipe: Any) -> Path:
     """A few steps, so that what the network says depends on what it sees."""
     sets = [f"--set={name}={json.dumps(value)}" for name, value in recipe.items()]
-    avb("train", task, "--data", index.folder, "--steps", 6, "--device", "cpu", "--out", out, *sets)
+    did("train", task, "--data", index.folder, "--steps", 6, "--device", "cpu", "--out", out, *sets)
     return out / "last.pt"
 
 
 def test_a_clip_of_29_pictures_is_read_alike(tmp_path: Path) -> None:
     index = shards("lrw", 12, tmp_path)
     ckpt = train("lip", index, tmp_path / "run", model=MODEL, batch_size=4, lr=0.01)
-    avb("eval", "lip", "--ckpt", ckpt, "--data", index.folder, "--part", "all", "--device", "cpu",
+    did("eval", "lip", "--ckpt", ckpt, "--data", index.folder, "--part", "all", "--device", "cpu",
         "--out", tmp_path / "eval.json")  # fmt: skip
     said = {c["key"]: c["said"] for c in json.loads((tmp_path / "eval.json").read_text())["clips"]}
     for part in {Path(key).parts[0] for key in said}:  # their names are unique in one part
         films = sorted((tmp_path / "raw").rglob(f"{part}/*.mp4"))
-        out = avb("infer", "lip", *films, "--ckpt", ckpt, "--device", "cpu", "--json")
+        out = did("infer", "lip", *films, "--ckpt", ckpt, "--device", "cpu", "--json")
         for film, record in zip(films, json.loads(out)["videos"], strict=True):
             [window] = record["windows"]
             assert window["words"][0]["word"] == said.pop(f"{part}/{film.stem}")
@@ -79,7 +73,7 @@ def test_a_clip_of_29_pictures_is_read_alike(tmp_path: Path) -> None:
 def test_the_mel_of_a_sentence_is_the_same(tmp_path: Path) -> None:
     pytest.importorskip("ai_edge_litert", reason="faces are tracked with the extra prep")
     index = shards("grid", 8, tmp_path)
-    ckpt = train("l2s", index, tmp_path / "run", model=SPEECH, shrink=2, batch_size=2,
+    ckpt = train("l2s", index, tmp_path / "run", model=MODEL | SPEECH, shrink=2, batch_size=2,
                  crop="lips", split="vcagan-16-7-10")  # fmt: skip
     trained = load_trained("l2s", ckpt, "cpu")
     with torch.no_grad():

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from films import write_film
 
 from avb.pipeline.clip import audio
 from avb.pipeline.clip.decode import read_video
@@ -21,17 +22,17 @@ PICTURES = [np.full((64, 64), 20 * i, np.uint8) for i in range(10)]
 TONE = 0.2 * np.sin(np.arange(6400) * 0.1)
 
 
-def test_a_jump_of_the_stamps_is_no_film_of_years(film: Film, tmp_path: Path) -> None:
+def test_a_jump_of_the_stamps_is_no_film_of_years(tmp_path: Path) -> None:
     times = [i / 25 + (3e4 if i > 4 else 0) for i in range(10)]
-    path = film(tmp_path / "jump.mkv", PICTURES, times, TONE)
+    path = write_film(tmp_path / "jump.mkv", PICTURES, times, TONE)
     for found in (list(pictures(probe(str(path)))), read_video(path, 25).frames):
         levels = [int(picture.mean()) for picture in found]
         assert abs(len(found) - 10) <= 1  # they run on
         assert levels[0] < 5 and abs(levels[-1] - 180) < 5
 
 
-def test_sound_that_no_decoder_knows_is_no_sound(film: Film, tmp_path: Path) -> None:
-    path = film(tmp_path / "sound.mkv", PICTURES, np.arange(10) / 25, TONE)
+def test_sound_that_no_decoder_knows_is_no_sound(tmp_path: Path) -> None:
+    path = write_film(tmp_path / "sound.mkv", PICTURES, np.arange(10) / 25, TONE)
     path.write_bytes(path.read_bytes().replace(b"A_AAC", b"A_ZZZ"))
     video = probe(str(path))
     assert video.audio is None and len(list(pictures(video))) == 10
@@ -68,8 +69,8 @@ def test_sound_far_behind_its_pictures_is_silence() -> None:
     assert sound.shape == (16000,) and not sound.any()
 
 
-def test_text_in_a_film_that_is_no_text_does_not_matter(film: Film, tmp_path: Path) -> None:
-    path = film(tmp_path / "named.mp4", PICTURES, np.arange(10) / 25, TONE)
+def test_text_in_a_film_that_is_no_text_does_not_matter(tmp_path: Path) -> None:
+    path = write_film(tmp_path / "named.mp4", PICTURES, np.arange(10) / 25, TONE)
     path.write_bytes(path.read_bytes().replace(b"VideoHandler", b"\x81ideoHandler"))
     assert len(list(pictures(probe(str(path))))) == 10
     assert len(read_video(path, 25).frames) == len(read_video(path, 25, decoder="ffmpeg").frames)

@@ -6,29 +6,24 @@ import shutil
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
-
-from avb.tools.cli import app
+from commands import avb
 
 pytest.importorskip("ai_edge_litert", reason="faces are tracked with the extra prep")
 
 
 def test_a_link_to_itself_and_names_with_a_colon(
-    tiny_models: dict[str, Path],
-    talker_clip: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    tiny_models: dict[str, Path], talker_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("loop.mp4").symlink_to("loop.mp4")
     shutil.copy(talker_clip, "a:b.mp4")
     words = ["infer", "l2s", "loop.mp4", "a:b.mp4", "--ckpt", str(tiny_models["l2s"])]
     words += ["--device", "cpu", "--out", "made", "--mux", "c:d", "--track", "."]
-    done = CliRunner().invoke(app, words)
+    done = avb(*words)
     assert done.exit_code == 2 and "written over" in done.stderr  # a:b.mp4 is one of the videos
     Path("c:d").mkdir()
     words[-1] = "e:f"
-    done = CliRunner().invoke(app, words)
+    done = avb(*words)
     assert done.exit_code == 1, done.stderr
     [fault] = [line for line in done.stderr.splitlines() if line.startswith("avb: ")]
     assert "loop.mp4" in fault
@@ -36,5 +31,5 @@ def test_a_link_to_itself_and_names_with_a_colon(
     assert found == {"a:b.mp4", "made/a:b.wav", "c:d/a:b.mp4", "e:f/a:b.mp4"}
     # Without a folder before the colon.
     words = ["infer", "l2s", "a:b.mp4", "--ckpt", str(tiny_models["l2s"]), "--device", "cpu"]
-    done = CliRunner().invoke(app, [*words, "--out", "s:t.wav", "--mux", "m:n.mp4"])
+    done = avb(*words, "--out", "s:t.wav", "--mux", "m:n.mp4")
     assert done.exit_code == 0 and Path("m:n.mp4").stat().st_size, done.stderr

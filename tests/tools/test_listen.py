@@ -16,10 +16,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from commands import avb
 
 from avb.pipeline.corpora.grid import words_of
-from avb.tools.cli import app
 from avb.tools.listen import order, score
 from avb.tools.listen.level import TARGET_DBOV, active_level_dbov, to_level
 from avb.train.evaluate.wav import WavFolder
@@ -107,13 +106,6 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [f"{folder.name}={folder}" for folder in sorted(top.iterdir())]
 
 
-def avb(*words: object) -> tuple[int, str, str]:
-    run = CliRunner().invoke(app, [str(word) for word in words])
-    if run.exception is not None and not isinstance(run.exception, SystemExit):
-        raise run.exception
-    return run.exit_code, run.stdout, run.stderr
-
-
 @pytest.fixture(scope="session")
 def made(folders: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     page = tmp_path_factory.mktemp("page") / "test.html"
@@ -126,7 +118,7 @@ def content(page: Path) -> Any:
     return json.loads(page.read_text().split('id="test">')[1].split("</script>")[0])
 
 
-def test_the_page_is_blind_and_whole(made: tuple[Path, Any]) -> None:
+def test_the_page_is_blind_and_its_key_says_what_each_clip_is(made: tuple[Path, Any]) -> None:
     page, key = made
     text = page.read_text()
     test = content(page)
@@ -138,9 +130,6 @@ def test_the_page_is_blind_and_whole(made: tuple[Path, Any]) -> None:
     assert len(test["clips"]) == 5 * CLIPS + 3 == len(key["clips"])
     assert len(test["practice"]) == 3 and len(test["orders"]) == 200
     assert key["page_hash"] in bare and "@" not in bare.split("<script")[0]
-
-
-def test_the_key_says_what_each_clip_is(made: tuple[Path, Any]) -> None:
     page, key = made
     systems = Counter(clip["system"] for clip in key["clips"].values())
     assert set(systems) == {"secretmemory", "secretbaseline", "real", "griffin_lim", "floor"}
@@ -246,9 +235,7 @@ def ratings(files: list[Path], key: Any, scale: str) -> dict[str, np.ndarray]:
     }
 
 
-def test_figures_agree_with_an_independent_calculation(
-    made: tuple[Path, Any], tmp_path: Path
-) -> None:
+def test_figures_agree_with_another_calculation(made: tuple[Path, Any], tmp_path: Path) -> None:
     page, key = made
     files = [answer(key, tmp_path, f"r{i}", seed=i, secretmemory=3 + i % 3) for i in range(7)]
     code, printed, said = avb(
@@ -299,9 +286,7 @@ def test_human_word_error_counts_words_and_blanks(made: tuple[Path, Any], tmp_pa
     assert record["systems"]["real"]["wer"]["rater_mean"]["half"] is None
 
 
-def test_raters_are_left_out_by_the_rule_and_no_others(
-    made: tuple[Path, Any], tmp_path: Path
-) -> None:
+def test_raters_are_left_out_by_the_rule_alone(made: tuple[Path, Any], tmp_path: Path) -> None:
     page, key = made
     files = [
         answer(key, tmp_path, "good", 1),
@@ -321,9 +306,7 @@ def test_raters_are_left_out_by_the_rule_and_no_others(
 
 
 @pytest.mark.parametrize("case", ["page", "twice", "order", "score", "columns", "gone", "key"])
-def test_a_file_that_does_not_belong_is_one_line(
-    made: tuple[Path, Any], tmp_path: Path, case: str
-) -> None:
+def test_a_foreign_file_is_one_line(made: tuple[Path, Any], tmp_path: Path, case: str) -> None:
     page, key = made
     path, key_file = answer(key, tmp_path, "r", 1), page.with_suffix(".key.json")
     text = path.read_text()

@@ -18,14 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
+from commands import avb
 
 from avb.pipeline.build.prep import prep
 from avb.pipeline.config import load_corpora
 from avb.pipeline.errors import UsageError
 from avb.pipeline.settings import settings_for
 from avb.pipeline.stream.index import Index, load_index
-from avb.tools.cli import app
 from avb.tools.report import page, published, tables
 from avb.tools.report.runs import load_run, load_runs
 from avb.train import trainer
@@ -97,7 +96,7 @@ def text(runs: dict[str, Path], spoken: Index, tmp_path_factory: pytest.TempPath
     given = ["report", *map(str, runs.values()), "--data", str(spoken.folder), "--clips", "1"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(eval_l2s, "GL_ITERATIONS", 4)
-        done = CliRunner().invoke(app, [*given, "--out", str(out)])
+        done = avb(*given, "--out", str(out))
     assert done.exit_code == 0, done.output
     return out.read_text(encoding="utf-8")
 
@@ -127,9 +126,7 @@ def entries(values: Any) -> Iterator[dict[str, float]]:
 
 
 @pytest.mark.parametrize("name", ["words", "baseline", "speech"])
-def test_every_figure_of_the_record_is_there_with_its_interval(
-    text: str, runs: dict[str, Path], name: str
-) -> None:
+def test_all_figures_are_there_with_intervals(text: str, runs: dict[str, Path], name: str) -> None:
     record = json.loads((runs[name] / "test.json").read_text())
     plain = text.replace("\N{NO-BREAK SPACE}", " ")
     kept = ("metrics", "ceiling", "real", "floors", "per_slot")
@@ -147,9 +144,7 @@ def test_every_figure_of_the_record_is_there_with_its_interval(
         assert clip_count in plain
 
 
-def test_players_hold_whole_sounds_and_three_of_each_clip(
-    text: str, spoken: Index, runs: dict[str, Path]
-) -> None:
+def test_players_hold_three_sounds_a_clip(text: str, spoken: Index, runs: dict[str, Path]) -> None:
     sounds = re.findall(r'src="data:audio/wav;base64,([^"]+)"', text)
     assert len(sounds) == 3
     for data in sounds:
@@ -171,13 +166,10 @@ def test_each_task_has_its_figures(text: str) -> None:
     assert "currentColor" in text, "figures take the colour of the page's text"
 
 
-def test_a_run_without_memory_leaves_its_addresses_out_and_says_so(text: str) -> None:
+def test_runs_are_compared_in_pairs_and_one_without_memory_says_so(text: str) -> None:
     own = section(text, "baseline: words seen")
     assert "0 slots" in own and "<svg" not in own
     assert "baseline, test: left out, a model with 0 slots" in section(text, "The memory")
-
-
-def test_runs_on_the_same_clips_are_compared_in_pairs(text: str) -> None:
     own = section(text, "Runs compared")
     assert "words, test (A) against baseline, test (B)" in own and "McNemar" in own
     assert "speech" not in own
@@ -186,7 +178,7 @@ def test_runs_on_the_same_clips_are_compared_in_pairs(text: str) -> None:
 def test_without_shards_a_line_says_how_to_get_clips(runs: dict[str, Path], tmp_path: Path) -> None:
     shutil.copytree(runs["words"], tmp_path / "run")
     (tmp_path / "run" / "test.json").unlink()
-    done = CliRunner().invoke(app, ["report", str(tmp_path / "run"), "--out", str(tmp_path / "r")])
+    done = avb("report", str(tmp_path / "run"), "--out", str(tmp_path / "r"))
     assert done.exit_code == 0, done.output
     plain = (tmp_path / "r").read_text()
     assert "avb report --data SHARDS" in plain and "avb eval lip --ckpt" in plain
@@ -229,13 +221,13 @@ def test_plot_writes_the_figure(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(eval_l2s, "GL_ITERATIONS", 2)
         flags = ["--out", str(out), "--data", str(spoken.folder)]
-        done = CliRunner().invoke(app, ["plot", *given, *flags])
+        done = avb("plot", *given, *flags)
     assert done.exit_code == 0, done.output
     assert out.read_bytes()[:4] in (b"%PDF", b"\x89PNG") and out.stat().st_size > 5000
 
 
 def refused(*given: object) -> str:
-    done = CliRunner().invoke(app, [str(one) for one in given])
+    done = avb(*given)
     assert done.exit_code == 2, done.output
     lines = done.output.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("avb: "), done.output

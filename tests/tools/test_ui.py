@@ -27,10 +27,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
+from commands import avb
+from films import write_film
 
 from avb.pipeline.clip.ffmpeg import ffmpeg_program
-from avb.tools.cli import app
 from avb.tools.infer import lip, speech
 from avb.tools.infer.crops import Piece
 from avb.tools.infer.model import Addresses, load_trained
@@ -53,7 +53,7 @@ NAMES = ("lip", "l2s", "none")  # models, in the order of the page
 
 @pytest.mark.parametrize("num_frames", [20, 29, 40])
 @pytest.mark.parametrize("kind", ["lip", "l2s"])
-def test_addresses_are_those_of_the_windows(
+def test_addresses_are_the_windows(
     tiny_models: dict[str, Path], kind: str, num_frames: int
 ) -> None:
     trained = load_trained(kind, tiny_models[kind])
@@ -130,10 +130,10 @@ def test_the_page_gets_what_infer_finds(
 ) -> None:
     out = tmp_path.with_name("speech.wav")
     words = [talker_clip, "--ckpt", tiny_models["lip"], "--device", "cpu", "--json"]
-    told = CliRunner().invoke(app, ["infer", "lip", *map(str, words)]).stdout
+    told = avb("infer", "lip", *map(str, words)).stdout
     [record] = json.loads(told)["videos"]
     words = [talker_clip, "--ckpt", tiny_models["l2s"], "--device", "cpu", "--out", out]
-    assert CliRunner().invoke(app, ["infer", "l2s", *map(str, words)]).exit_code == 0
+    assert avb("infer", "l2s", *map(str, words)).exit_code == 0
     with serving(service) as port:
         read, spoken, none = (
             ask(port, talker_clip, f"model={number}&box=auto&face=1")["result"]
@@ -152,18 +152,16 @@ def test_the_page_gets_what_infer_finds(
     assert not any(tmp_path.iterdir())
 
 
-def bad_films(
-    talker_clip: Path, folder: Path, film: Callable[..., Path]
-) -> dict[str, tuple[bytes, str]]:
+def bad_films(talker_clip: Path, folder: Path) -> dict[str, tuple[bytes, str]]:
     """{name: (the film, what is said of it)}."""
     grey = [np.full((96, 128), 90, np.uint8)] * 80
     times = np.arange(80) / 25
-    long = film(folder / "long.mp4", grey, times)
+    long = write_film(folder / "long.mp4", grey, times)
     twice = ffmpeg.input(str(talker_clip), stream_loop=1).video
     unsaid, _ = twice.output("pipe:", format="matroska", vcodec="copy").run(
         cmd=ffmpeg_program(), capture_stdout=True, quiet=True
     )  # into a pipe, where its length cannot be written
-    nobody = film(folder / "nobody.mp4", grey[:30], times[:30])
+    nobody = write_film(folder / "nobody.mp4", grey[:30], times[:30])
     whole = talker_clip.read_bytes()
     return {
         "empty": (b"", "0 bytes"),
@@ -176,10 +174,8 @@ def bad_films(
     }
 
 
-def test_bad_films_are_one_line_each_and_the_page_lives_on(
-    service: Service, talker_clip: Path, tmp_path: Path, film: Callable[..., Path]
-) -> None:
-    cases = bad_films(talker_clip, tmp_path.with_name("bad"), film)
+def test_bad_films_are_one_line_each(service: Service, talker_clip: Path, tmp_path: Path) -> None:
+    cases = bad_films(talker_clip, tmp_path.with_name("bad"))
     with serving(service) as port:
         for data, said in cases.values():
             error = ask(port, data)["error"]
@@ -307,11 +303,6 @@ def test_films_are_worked_on_one_after_the_other(service: Service, talker_clip: 
 # The command
 
 
-def avb_ui(*words: object) -> tuple[int, str]:
-    done = CliRunner().invoke(app, ["ui", *map(str, words)])
-    return done.exit_code, done.output
-
-
 def test_what_cannot_be_served_is_one_line(tiny_models: dict[str, Path], tmp_path: Path) -> None:
     for ckpt, said in (
         (tiny_models["judge"], "a checkpoint for judge"),
@@ -319,12 +310,12 @@ def test_what_cannot_be_served_is_one_line(tiny_models: dict[str, Path], tmp_pat
         (tmp_path, "best.pt: no such checkpoint"),
     ):
         words = ["--ckpt", tiny_models["lip"], "--ckpt", ckpt, "--port", 0, "--device", "cpu"]
-        code, text = avb_ui(*words)
+        code, _, text = avb("ui", *words)
         assert code == 1 and said in text and str(ckpt) in text
         assert len(text.splitlines()) == 1
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        code, text = avb_ui("--ckpt", tiny_models["lip"], "--port", port)
+        code, _, text = avb("ui", "--ckpt", tiny_models["lip"], "--port", port)
     assert code == 2 and str(port) in text and len(text.splitlines()) == 1
 
 
@@ -337,7 +328,7 @@ def test_only_this_machine_is_served_unless_it_is_said_and_warned_of(
     monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: None)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     words = ["--ckpt", tiny_models["lip"], "--host", host, "--port", 0, "--device", "cpu"]
-    code, text = avb_ui(*words)
+    code, _, text = avb("ui", *words)
     assert code == 0 and ("warning" in text) == warns and "http://" in text
     assert ("no password" in text) == warns
 

@@ -6,11 +6,11 @@ import importlib
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
+from commands import avb
 
 from avb.pipeline.errors import RunError
 from avb.tools.bench.prep import bench_prep
-from avb.tools.cli import app, bench
+from avb.tools.cli import bench
 
 COMMANDS = {
     "prep": ("prep", "bench_prep", ["raw"]),
@@ -33,7 +33,7 @@ def test_a_run_that_cannot_go_on_is_one_line(name: str, monkeypatch: pytest.Monk
         raise RunError("out of room; make some")
 
     monkeypatch.setattr(importlib.import_module(f"avb.tools.bench.{module}"), function, fail)
-    run = CliRunner().invoke(app, ["bench", name, *words])
+    run = avb("bench", name, *words)
     assert (run.exit_code, run.stdout, run.stderr) == (1, "", "avb: out of room; make some\n")
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from typer.testing import CliRunner
+from commands import avb
 
 from avb.pipeline.build.prep import prep
 from avb.pipeline.config import load_corpora
@@ -22,7 +22,6 @@ from avb.pipeline.errors import UsageError
 from avb.pipeline.settings import settings_for
 from avb.tools.bench import batches, train
 from avb.tools.bench import contenders as bench_contenders
-from avb.tools.cli import app
 from avb.train import trainer
 from avb.train.device import free_bytes
 from avb.train.flops import Cost
@@ -59,7 +58,7 @@ def contenders(overrides: list[str], *names: str) -> tuple[Any, dict[str, Any]]:
 
 def test_the_command_prints_one_record(cheap: None) -> None:
     flags = ["--recipe", "tiny", *words(LIP), "--batch-size", "2", "--rounds", "2", "--json"]
-    run = CliRunner().invoke(app, ["bench", "train", "lip", "--device", "cpu", *flags])
+    run = avb("bench", "train", "lip", "--device", "cpu", *flags)
     assert run.exit_code == 0, run.output
     record = json.loads(run.stdout)
     for name in ("clips_per_s", "eager_fp32_clips_per_s", "ratio", "peak_gib", "gflop_per_clip"):
@@ -78,9 +77,7 @@ def test_the_command_prints_one_record(cheap: None) -> None:
     assert {"device_name", "threads", "spread", "warmup", "steps", "recipe"} <= set(record)
 
 
-def test_contenders_take_turns_every_other_round_in_reverse(
-    cheap: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_contenders_take_turns_and_reverse(cheap: None, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
     def step(one: Any, batch: Any) -> torch.Tensor:
@@ -177,9 +174,7 @@ def test_a_decoder_s_sizes_are_not_given_to_the_other() -> None:
 # Memory -------------------------------------------------------------------------------------------
 
 
-def test_a_batch_that_does_not_fit_is_halved_and_said(
-    cheap: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_batch_too_large_is_halved_and_said(cheap: None, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
 
     def hungry(one: Any, batch: Any) -> torch.Tensor:
@@ -196,9 +191,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_said(
     assert "eager_fp32: 4 clips do not fit, measured with 1." in record["note"]
 
 
-def test_a_clip_that_does_not_fit_ends_in_one_line(
-    cheap: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_clip_too_large_is_one_line(cheap: None, monkeypatch: pytest.MonkeyPatch) -> None:
     def starved(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -228,10 +221,7 @@ def test_a_smaller_batch_keeps_equal_parts() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "crop", "pictures", "columns", "classes"),
-    [
-        ("lip", "lips", (2, 29, 120, 120), 116, 500),
-        ("l2s", "face", (2, 75, 104, 104), 300, 51),
-    ],
+    [("lip", "lips", (2, 29, 120, 120), 116, 500), ("l2s", "face", (2, 75, 104, 104), 300, 51)],
 )
 def test_drawn_batches_have_the_corpus_shape(
     kind: Any, crop: str, pictures: tuple[int, ...], columns: int, classes: int
@@ -249,7 +239,7 @@ def test_drawn_batches_have_the_corpus_shape(
     assert batches.first_clips(batch, 2) is batch
 
 
-def test_what_workers_prepared_is_thrown_away_and_waiting_is_counted(
+def test_what_was_prepared_is_thrown_away_and_waits_counted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     plan, blank = train.open_recipe("lip", "tiny", LIP, None, None)
@@ -272,14 +262,12 @@ def test_what_workers_prepared_is_thrown_away_and_waiting_is_counted(
     assert feed.next(1).keys == ["drawn/7-0"] and feed.waited_s >= 0.01
 
 
-def test_shards_are_streamed_and_waiting_is_a_share(
-    cheap: None, drawn_lrw: Any, tmp_path: Path
-) -> None:
+def test_shards_stream_and_waiting_is_a_share(cheap: None, drawn_lrw: Any, tmp_path: Path) -> None:
     entry = load_corpora()["lrw"]
     prep(entry, settings_for("lrw", entry), drawn_lrw.root, tmp_path)
     flags = ["--recipe", "tiny", *words(LIP), "--data", str(tmp_path / "lrw"), "--json"]
     flags += ["--device", "cpu", "--batch-size", "2", "--steps", "1", "--rounds", "1"]
-    run = CliRunner().invoke(app, ["bench", "train", "lip", *flags])
+    run = avb("bench", "train", "lip", *flags)
     assert run.exit_code == 0, run.output
     record = json.loads(run.stdout)
     assert record["data"] == str(tmp_path / "lrw") and record["clock"] == "perf_counter"
@@ -288,5 +276,5 @@ def test_shards_are_streamed_and_waiting_is_a_share(
 
 def test_an_unknown_crop_or_corpus_is_one_line() -> None:
     for flag, message in (("crop=face", "no crop 'face'"), ("corpus=lrv", "no corpus 'lrv'")):
-        run = CliRunner().invoke(app, ["bench", "train", "lip", "--set", flag])
+        run = avb("bench", "train", "lip", "--set", flag)
         assert run.exit_code == 2 and message in run.stderr
