@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tiny import count, stir
 from torch.nn import functional
 
 from avb.models.backends import Branch, GRUBackEnd, TCNBackEnd
 
 
-def test_back_ends_have_the_published_sizes(count) -> None:
+def test_back_ends_have_the_published_sizes() -> None:
     with torch.device("meta"):
         assert count(GRUBackEnd(512, 500)) == 8_389_108
         assert count(TCNBackEnd(512, 500)) == 25_187_828
@@ -18,7 +19,7 @@ def test_back_ends_have_the_published_sizes(count) -> None:
 
 
 @pytest.mark.parametrize("network", [GRUBackEnd(6, 4, hidden=5), TCNBackEnd(6, 4, hidden=5)])
-def test_frames_past_the_end_change_nothing(network: torch.nn.Module, stir) -> None:
+def test_frames_past_the_end_change_nothing(network: torch.nn.Module) -> None:
     network = stir(network).eval()
     lengths = torch.randint(1, 30, (64,))
     lengths[0] = 29
@@ -39,7 +40,7 @@ def test_the_mean_runs_over_all_states_before_the_classifier() -> None:
 
 
 @pytest.mark.parametrize("network", [GRUBackEnd(6, 4, hidden=5), TCNBackEnd(6, 4, hidden=5)])
-def test_of_a_marked_word_only_its_frames_are_averaged(network: torch.nn.Module, stir) -> None:
+def test_of_a_marked_word_only_its_frames_are_averaged(network: torch.nn.Module) -> None:
     network = stir(network).eval()
     feature, lengths = torch.randn(2, 7, 6), torch.tensor([7, 5])
     word = torch.tensor(
@@ -69,10 +70,7 @@ def test_the_norm_counts_the_margins_that_are_then_cut() -> None:
         wide.var((0, 2), correction=0)[:, None] + 1e-5
     ).sqrt()
     torch.testing.assert_close(out, functional.prelu(normed[:, :, 8:-8], branch.act.weight))
-
-
-def test_even_kernels_are_refused() -> None:
-    with pytest.raises(ValueError, match="kernel 4"):
+    with pytest.raises(ValueError, match="kernel 4"):  # even ones have no middle
         TCNBackEnd(6, 4, kernels=(3, 4))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tiny import count, stir
 from torch import nn
 
 from avb.models.frontends import AudioFrontEnd, VisualFrontEnd, check_mel
@@ -11,16 +12,13 @@ from avb.models.layout import channels_last
 from avb.models.masks import frame_mask
 
 
-def test_visual_front_end_has_the_published_size(count) -> None:
+def test_front_ends_have_the_published_sizes() -> None:
     with torch.device("meta"):
         network = VisualFrontEnd()
         assert count(network) == 11_186_688
         assert count(network.stages) == 11_170_816
         features = network(torch.zeros(2, 1, 29, 112, 112))
     assert features.shape == (2, 29, 512)
-
-
-def test_audio_front_end_has_the_published_size(count) -> None:
     with torch.device("meta"):
         network = AudioFrontEnd()
         assert count(network) == 4_100_224
@@ -51,14 +49,11 @@ def test_released_pool_is_the_mean_of_the_upper_left_3_x_3(side: int) -> None:
     everywhere = network(video)
     torch.testing.assert_close(everywhere[0], maps[0].mean((2, 3)))
     assert torch.allclose(everywhere, released) == (side == 88)
-
-
-def test_unknown_pool_is_refused() -> None:
     with pytest.raises(ValueError, match="'max'.*'released'"):
         VisualFrontEnd(pool="max")  # type: ignore[arg-type]
 
 
-def test_a_frame_sees_two_frames_on_either_side(stir) -> None:
+def test_a_frame_sees_two_frames_on_either_side() -> None:
     network = stir(VisualFrontEnd(width=2, blocks=1)).eval()
     video = torch.randn(1, 1, 9, 32, 32)
     changed = video.clone()
@@ -67,7 +62,7 @@ def test_a_frame_sees_two_frames_on_either_side(stir) -> None:
     assert moved.tolist() == [False, False, True, True, True, True, True, False, False]
 
 
-def test_four_columns_make_one_frame(stir) -> None:
+def test_four_columns_make_one_frame() -> None:
     network = stir(AudioFrontEnd(dim=5, width=3)).eval()
     for columns in (13, 14, 15, 16):
         assert network(torch.zeros(1, 80, columns)).shape[1] == 4
@@ -88,7 +83,7 @@ def test_audio_features_are_flattened_channel_by_channel() -> None:
     torch.testing.assert_close(out[0, 1], expected)
 
 
-def test_padded_frames_are_no_part_of_the_visual_batch_statistics(stir) -> None:
+def test_padded_frames_are_no_part_of_the_visual_batch_statistics() -> None:
     network = stir(VisualFrontEnd(width=2, blocks=1, dropout=0.0)).train()
     video = torch.randn(2, 1, 5, 32, 32)
     lengths = torch.tensor([5, 3])
@@ -101,7 +96,7 @@ def test_padded_frames_are_no_part_of_the_visual_batch_statistics(stir) -> None:
 
 
 @pytest.mark.parametrize("padded", [False, True])
-def test_channels_last_reaches_every_map_and_changes_no_feature(stir, padded: bool) -> None:
+def test_channels_last_reaches_every_map_and_changes_no_feature(padded: bool) -> None:
     network = stir(VisualFrontEnd(width=4, blocks=1)).eval()
     video = torch.randn(2, 1, 4, 48, 48)
     mask = frame_mask(torch.tensor([4, 3]), 4) if padded else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tiny import TINY_LIP, count, stir
 
 from avb.models.lip import LipConfig, LipReader, lip_losses
 
@@ -14,7 +15,7 @@ def batch(clips: int, frames: int, side: int = 32) -> tuple[torch.Tensor, torch.
     return torch.randn(clips, 1, frames, side, side), torch.randn(clips, 80, 4 * frames)
 
 
-def test_released_models_have_the_published_sizes(count) -> None:
+def test_released_models_have_the_published_sizes() -> None:
     with torch.device("meta"):
         gru = LipReader(500, LipConfig(variant="released"))
         tcn = LipReader(500, LipConfig(variant="released", back_end="mstcn", slots=168))
@@ -27,8 +28,8 @@ def test_released_models_have_the_published_sizes(count) -> None:
 
 
 @pytest.mark.parametrize("back_end", BACK_ENDS)
-def test_audio_changes_nothing_that_is_read_from_video(back_end, tiny_lip, stir) -> None:
-    model = stir(LipReader(5, LipConfig(back_end=back_end, **tiny_lip))).eval()
+def test_audio_changes_nothing_that_is_read_from_video(back_end) -> None:
+    model = stir(LipReader(5, LipConfig(back_end=back_end, **TINY_LIP))).eval()
     video, mel = batch(3, 6)
     heard, silent = model(video, mel), model(video)
     assert torch.equal(heard.logits, silent.logits)
@@ -39,8 +40,8 @@ def test_audio_changes_nothing_that_is_read_from_video(back_end, tiny_lip, stir)
     assert not torch.equal(other.real_logits, heard.real_logits)
 
 
-def test_features_are_what_the_memory_is_given(tiny_lip, stir) -> None:
-    model = stir(LipReader(5, LipConfig(**tiny_lip))).eval()
+def test_features_are_what_the_memory_is_given() -> None:
+    model = stir(LipReader(5, LipConfig(**TINY_LIP))).eval()
     (video, mel), lengths = batch(2, 6), torch.tensor([6, 4])
     source, target = model.features(video, mel, lengths)
     assert source.shape == (2, 6, 16) and target.shape == (2, 6, 10)
@@ -48,16 +49,16 @@ def test_features_are_what_the_memory_is_given(tiny_lip, stir) -> None:
     assert torch.equal(found.source_addressing, expected.source_addressing)
     assert torch.equal(found.target_addressing, expected.target_addressing)
     assert model.features(video)[1] is None
-    plain = LipReader(5, LipConfig(**tiny_lip | {"slots": 0}))
+    plain = LipReader(5, LipConfig(**TINY_LIP | {"slots": 0}))
     assert plain.features(video, mel)[1] is None
 
 
 @pytest.mark.parametrize(
     ("back_end", "whitened"), [("gru", False), ("mstcn", False), ("gru", True)]
 )
-def test_one_clip_alone_is_the_same_as_padded_among_64(back_end, whitened, tiny_lip, stir) -> None:
+def test_one_clip_alone_is_the_same_as_padded_among_64(back_end, whitened) -> None:
     model = LipReader(
-        5, LipConfig(back_end=back_end, variant="released", audio_whitened=whitened, **tiny_lip)
+        5, LipConfig(back_end=back_end, variant="released", audio_whitened=whitened, **TINY_LIP)
     )
     model = stir(model).eval().double()
     video, mel = (x.double() for x in batch(64, 7, side=16))
@@ -81,8 +82,8 @@ def test_one_clip_alone_is_the_same_as_padded_among_64(back_end, whitened, tiny_
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_autocast_leaves_the_memory_in_float32(dtype, tiny_lip) -> None:
-    model = LipReader(5, LipConfig(variant="released", **tiny_lip))
+def test_autocast_leaves_the_memory_in_float32(dtype) -> None:
+    model = LipReader(5, LipConfig(variant="released", **TINY_LIP))
     with torch.autocast("cpu", dtype):
         output = model(*batch(2, 5))
     assert output.logits.dtype == dtype
@@ -93,11 +94,11 @@ def test_autocast_leaves_the_memory_in_float32(dtype, tiny_lip) -> None:
     assert losses.total().dtype == torch.float32 and losses.total().isfinite()
 
 
-def test_baseline_has_no_audio_and_starts_from_the_same_weights(tiny_lip) -> None:
+def test_baseline_has_no_audio_and_starts_from_the_same_weights() -> None:
     torch.manual_seed(3)
-    full = LipReader(5, LipConfig(**tiny_lip))
+    full = LipReader(5, LipConfig(**TINY_LIP))
     torch.manual_seed(3)
-    baseline = LipReader(5, LipConfig(**tiny_lip | {"slots": 0}))
+    baseline = LipReader(5, LipConfig(**TINY_LIP | {"slots": 0}))
     shared = baseline.state_dict()
     assert {name.split(".")[0] for name in shared} == {"visual", "back_end"}
     assert all(torch.equal(value, full.state_dict()[name]) for name, value in shared.items())
@@ -110,8 +111,8 @@ def test_baseline_has_no_audio_and_starts_from_the_same_weights(tiny_lip) -> Non
     assert torch.equal(losses.total(), losses.recalled)
 
 
-def test_word_boundary_is_one_more_feature_and_must_be_given(tiny_lip) -> None:
-    model = LipReader(5, LipConfig(word_boundary=True, **tiny_lip)).eval()
+def test_word_boundary_is_one_more_feature_and_must_be_given() -> None:
+    model = LipReader(5, LipConfig(word_boundary=True, **TINY_LIP)).eval()
     video, _ = batch(2, 4)
     inside = torch.tensor([[0, 1, 1, 0], [1, 1, 0, 0]])
     first, second = model(video, boundary_BT=inside), model(video, boundary_BT=1 - inside)
@@ -119,19 +120,19 @@ def test_word_boundary_is_one_more_feature_and_must_be_given(tiny_lip) -> None:
     with pytest.raises(ValueError, match="expects word boundaries"):
         model(video)
     with pytest.raises(ValueError, match="does not take word boundaries"):
-        LipReader(5, LipConfig(**tiny_lip))(video, boundary_BT=inside)
+        LipReader(5, LipConfig(**TINY_LIP))(video, boundary_BT=inside)
 
 
-def test_wrong_arguments_are_named(tiny_lip) -> None:
+def test_wrong_arguments_are_named() -> None:
     with pytest.raises(ValueError, match="'lstm'.*gru, mstcn"):
         LipReader(5, LipConfig(back_end="lstm"))  # type: ignore[arg-type]
     video, mel = batch(1, 4)
     with pytest.raises(ValueError, match="15 columns beside 4 video frames: expected 16"):
-        LipReader(5, LipConfig(**tiny_lip))(video, mel[:, :, :15])
+        LipReader(5, LipConfig(**TINY_LIP))(video, mel[:, :, :15])
 
 
-def test_label_smoothing_spreads_the_label(tiny_lip) -> None:
-    output = LipReader(4, LipConfig(**tiny_lip | {"slots": 0}))(batch(3, 4)[0])
+def test_label_smoothing_spreads_the_label() -> None:
+    output = LipReader(4, LipConfig(**TINY_LIP | {"slots": 0}))(batch(3, 4)[0])
     labels = torch.tensor([0, 1, 2])
     smoothed = lip_losses(output, labels, label_smoothing=0.2).recalled
     target = 0.8 * torch.eye(4)[labels] + 0.2 / 4
@@ -148,8 +149,8 @@ def test_label_smoothing_spreads_the_label(tiny_lip) -> None:
         pytest.param("paper", "mstcn", marks=pytest.mark.slow),
     ],
 )
-def test_one_batch_is_learnt_by_heart(variant, back_end, tiny_lip) -> None:
-    sizes = tiny_lip | {"width": 4, "hidden": {"gru": 16, "mstcn": 6}[back_end], "dropout": 0.0}
+def test_one_batch_is_learnt_by_heart(variant, back_end) -> None:
+    sizes = TINY_LIP | {"width": 4, "hidden": {"gru": 16, "mstcn": 6}[back_end], "dropout": 0.0}
     model = LipReader(
         4,
         LipConfig(
@@ -169,9 +170,9 @@ def test_one_batch_is_learnt_by_heart(variant, back_end, tiny_lip) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("whitened", [False, True])
-def test_whole_model_compiles_as_one_graph(whitened, tiny_lip) -> None:
+def test_whole_model_compiles_as_one_graph(whitened) -> None:
     """With MS-TCN and clips of one length; the compiler leaves recurrent networks as they are."""
-    sizes = tiny_lip | {"audio_whitened": whitened}
+    sizes = TINY_LIP | {"audio_whitened": whitened}
     model = LipReader(5, LipConfig(back_end="mstcn", variant="released", **sizes)).eval()
     video, mel = batch(2, 4)
     compiled = torch.compile(model, backend="eager", fullgraph=True)

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+from tiny import TINY_DECODERS, TINY_SPEECH, count, stir
 from torch.nn import functional
 
 from avb.models.encoder import VideoEncoder
-from avb.models.masks import frame_mask
 from avb.models.postnet import Mels
 from avb.models.speech import SpeechConfig, SpeechReconstructor, speech_losses, window_starts
 
@@ -25,14 +25,14 @@ def build(side: int = 96, **arguments: Any) -> SpeechReconstructor:
 
 
 @pytest.fixture(params=[*DECODERS, "lstm_late"])
-def tiny(request: pytest.FixtureRequest, tiny_speech, tiny_decoders, stir) -> SpeechReconstructor:
+def tiny(request: pytest.FixtureRequest) -> SpeechReconstructor:
     late = request.param == "lstm_late"
-    tiny_speech["decoder"] = decoder = "synchronous" if late else request.param
-    sizes = tiny_decoders[decoder]
-    return stir(build(decoder_sizes=sizes, lstm_late=late, **tiny_speech))
+    decoder = "synchronous" if late else request.param
+    sizes = {"decoder": decoder, "decoder_sizes": TINY_DECODERS[decoder], "lstm_late": late}
+    return stir(build(**TINY_SPEECH | sizes))
 
 
-def test_encoder_has_the_published_size(count) -> None:
+def test_encoder_has_the_published_size() -> None:
     with torch.device("meta"):
         encoder = VideoEncoder()
         assert count(encoder.groups) == 17_248_464
@@ -50,7 +50,7 @@ def test_encoder_ends_in_one_vector_a_frame_whatever_the_picture(side: int) -> N
         encoder(torch.rand(1, 1, 5, 80, 80))
 
 
-def test_encoder_convolutions_see_17_frames_on_either_side(stir) -> None:
+def test_encoder_convolutions_see_17_frames_on_either_side() -> None:
     encoder = stir(VideoEncoder(32, channels=1, width=2, hidden=3)).eval()
     video = torch.rand(1, 1, 45, 32, 32, requires_grad=True)
     x = video
@@ -63,7 +63,7 @@ def test_encoder_convolutions_see_17_frames_on_either_side(stir) -> None:
     assert (seen.min().item(), seen.max().item()) == (22 - 17, 22 + 17)
 
 
-def test_encoder_is_the_listed_convolutions(stir) -> None:
+def test_encoder_is_the_listed_convolutions() -> None:
     """model.md 2.1, written once more with functional calls."""
     encoder = stir(VideoEncoder(channels=1, width=2, hidden=3)).eval()
     p = encoder.state_dict()
@@ -96,7 +96,7 @@ def test_75_frames_become_300_columns(tiny: SpeechReconstructor) -> None:
     assert output.bridge.source_addressing.shape == (1, 75, 7)
 
 
-def test_full_models_have_the_sizes_of_their_parts(count) -> None:
+def test_full_models_have_the_sizes_of_their_parts() -> None:
     with torch.device("meta"):
         tacotron = SpeechReconstructor()
         synchronous = build(decoder="synchronous")
@@ -133,11 +133,9 @@ def test_features_are_what_the_memory_is_given(tiny: SpeechReconstructor) -> Non
     assert tiny.features(video)[1] is None
 
 
-def test_the_same_seed_makes_the_same_speech_with_and_without_audio(
-    tiny_speech, tiny_decoders
-) -> None:
-    sizes = tiny_decoders["tacotron"] | {"prenet_dropout": 0.5}
-    model = build(decoder_sizes=sizes, **tiny_speech).eval()
+def test_the_same_seed_makes_the_same_speech_with_and_without_audio() -> None:
+    sizes = TINY_DECODERS["tacotron"] | {"prenet_dropout": 0.5}
+    model = build(decoder_sizes=sizes, **TINY_SPEECH).eval()
     video, mel = batch(2, 4)
     made = []
     for audio in (mel, None, None):
@@ -147,9 +145,7 @@ def test_the_same_seed_makes_the_same_speech_with_and_without_audio(
     assert not torch.equal(model(video).mels.after, made[0])  # the pre-net's dropout stays on
 
 
-def test_training_decodes_recalled_and_real_audio_as_two_batches_would(
-    tiny: SpeechReconstructor,
-) -> None:
+def test_recalled_and_real_audio_are_decoded_as_two_batches(tiny: SpeechReconstructor) -> None:
     video, mel = batch(2, 5)
     lengths = torch.tensor([5, 3])
     tiny.eval()
@@ -163,10 +159,7 @@ def test_training_decodes_recalled_and_real_audio_as_two_batches_would(
             module.p = 0.0
     tiny.decoder.rnn_dropout = 0.0
     together = tiny(video, mel, lengths)
-    for found, expected in (
-        (together.mels, apart.mels),
-        (together.real_mels, apart.real_mels),
-    ):
+    for found, expected in ((together.mels, apart.mels), (together.real_mels, apart.real_mels)):
         torch.testing.assert_close(found.before, expected.before)
         torch.testing.assert_close(found.after, expected.after)
 
@@ -182,10 +175,7 @@ def test_one_clip_alone_is_the_same_as_padded_in_a_batch(tiny: SpeechReconstruct
     for row, n in enumerate(lengths.tolist()):
         one = slice(row, row + 1)
         alone = tiny(video[one, :, :n], mel[one, :, : 4 * n])
-        for found, same in (
-            (together.mels, alone.mels),
-            (together.real_mels, alone.real_mels),
-        ):
+        for found, same in ((together.mels, alone.mels), (together.real_mels, alone.real_mels)):
             torch.testing.assert_close(found.before[one, :, : 4 * n], same.before)
             torch.testing.assert_close(found.after[one, :, : 4 * n], same.after)
             assert (found.after[one, :, 4 * n :] == 0).all()
@@ -210,11 +200,9 @@ def test_autocast_leaves_memory_attention_and_losses_in_float32(
     assert all(value.dtype == torch.float32 and value.isfinite().all() for value in values)
 
 
-def test_a_late_lstm_tells_the_decoder_of_frames_that_the_memory_never_saw(
-    tiny_speech, tiny_decoders, stir
-) -> None:
-    small = tiny_speech | {"decoder": "synchronous", "width": 4, "lstm_late": True}
-    model = stir(build(decoder_sizes=tiny_decoders["synchronous"], **small))
+def test_a_late_lstm_tells_the_decoder_of_frames_that_the_memory_never_saw() -> None:
+    small = TINY_SPEECH | {"decoder": "synchronous", "width": 4, "lstm_late": True}
+    model = stir(build(decoder_sizes=TINY_DECODERS["synchronous"], **small))
     model.eval().double()
     video = torch.rand(1, 3, 40, 32, 32).double().requires_grad_()
 
@@ -228,23 +216,23 @@ def test_a_late_lstm_tells_the_decoder_of_frames_that_the_memory_never_saw(
         build(lstm_late=True, fused_dim=8)
 
 
-def test_without_memory_a_late_lstm_is_the_same_model(tiny_speech, tiny_decoders) -> None:
+def test_without_memory_a_late_lstm_is_the_same_model() -> None:
     video, _ = batch(2, 5)
     lengths, mels = torch.tensor([5, 3]), []
     for late in (False, True):
         torch.manual_seed(3)
-        sizes = tiny_decoders["synchronous"]
-        small = tiny_speech | {"slots": 0, "decoder": "synchronous", "lstm_late": late}
+        sizes = TINY_DECODERS["synchronous"]
+        small = TINY_SPEECH | {"slots": 0, "decoder": "synchronous", "lstm_late": late}
         model = build(decoder_sizes=sizes, **small).eval()
         mels.append(model(video, lengths_B=lengths).mels.after)
     assert torch.equal(*mels) and mels[0].abs().max() > 0
 
 
-def test_baseline_has_no_audio_and_starts_from_the_same_weights(tiny_speech, tiny_decoders) -> None:
+def test_baseline_has_no_audio_and_starts_from_the_same_weights() -> None:
     def model(slots: int) -> SpeechReconstructor:
         torch.manual_seed(3)
-        sizes = tiny_decoders["tacotron"]
-        return build(decoder_sizes=sizes, **tiny_speech | {"slots": slots})
+        sizes = TINY_DECODERS["tacotron"]
+        return build(decoder_sizes=sizes, **TINY_SPEECH | {"slots": slots})
 
     full, baseline = model(7), model(0)
     shared = baseline.state_dict()
@@ -256,9 +244,7 @@ def test_baseline_has_no_audio_and_starts_from_the_same_weights(tiny_speech, tin
     assert output.real_mels is None and torch.equal(losses.total(), losses.recalled)
 
 
-def test_speech_loss_is_l1_before_and_after_the_post_net_over_real_columns(
-    tiny: SpeechReconstructor,
-) -> None:
+def test_speech_loss_is_l1_twice_over_real_columns(tiny: SpeechReconstructor) -> None:
     video, mel = batch(2, 3)
     output = tiny.eval()(video, mel, torch.tensor([3, 2]))
 
@@ -287,9 +273,9 @@ def test_windows_of_a_grid_clip() -> None:
     assert window_starts(40, 40, 30, cover_tail=True) == [0]
 
 
-def test_windows_join_to_280_columns_and_with_the_tail_to_300(tiny_speech, tiny_decoders) -> None:
-    sizes = tiny_decoders["synchronous"]
-    model = build(decoder="synchronous", decoder_sizes=sizes, **tiny_speech).eval()
+def test_windows_join_to_280_columns_and_with_the_tail_to_300() -> None:
+    sizes = TINY_DECODERS["synchronous"]
+    model = build(decoder="synchronous", decoder_sizes=sizes, **TINY_SPEECH).eval()
     video, _ = batch(2, 75)
     with torch.no_grad():
         paper, whole = model.windowed(video, cover_tail=False), model.windowed(video)
@@ -307,14 +293,14 @@ def test_windows_join_to_280_columns_and_with_the_tail_to_300(tiny_speech, tiny_
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
-def test_one_batch_is_learnt_by_heart(decoder, tiny_speech, tiny_decoders) -> None:
-    sizes = tiny_decoders[decoder] | {"post_width": 32, "post_dropout": 0.0}
+def test_one_batch_is_learnt_by_heart(decoder) -> None:
+    sizes = TINY_DECODERS[decoder] | {"post_width": 32, "post_dropout": 0.0}
     if decoder == "tacotron":
         sizes |= {"rnn_dim": 48, "prenet_width": 32, "rnn_dropout": 0.0}
     else:
         sizes |= {"width": 64, "dropout": 0.0}
     wider = {"side": 16, "width": 4, "hidden": 24, "dropout": 0.0, "audio_dropout": 0.0}
-    model = build(decoder=decoder, decoder_sizes=sizes, **tiny_speech | wider)
+    model = build(decoder=decoder, decoder_sizes=sizes, **TINY_SPEECH | wider)
     video, _ = batch(2, 2, side=16)
     time, pitch = torch.arange(8) / 2, torch.arange(80)[:, None] / 20
     mel = torch.stack([(time + pitch).sin(), (time * 1.5 - pitch).cos()])
@@ -331,7 +317,3 @@ def test_one_batch_is_learnt_by_heart(decoder, tiny_speech, tiny_decoders) -> No
         schedule.step()
     assert history[0] > 1  # the mean size of the mel, 0.64, before and after the post-net
     assert losses.recalled.item() < 0.03 and losses.real.item() < 0.03
-
-
-def test_frame_mask_is_true_where_frames_are_real() -> None:
-    assert frame_mask(torch.tensor([1, 3]), 3).tolist() == [[True, False, False], [True] * 3]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tiny import count, stir
 from torch.nn import functional
 
 from avb.models.masks import frame_mask
@@ -23,7 +24,7 @@ PUBLISHED = {
 
 @pytest.mark.parametrize("dim", PUBLISHED)
 @pytest.mark.parametrize("r", [1, 2])
-def test_decoder_has_the_published_size_but_for_the_stop_layer(dim: int, r: int, count) -> None:
+def test_decoder_has_the_published_size_but_for_the_stop_layer(dim: int, r: int) -> None:
     with torch.device("meta"):
         decoder = TacotronDecoder(dim, config=TacotronConfig(columns_per_step=r))
     stop = (1024 + dim) + 1
@@ -84,7 +85,7 @@ def torchaudio_decoder(ours: TacotronDecoder, r: int) -> torch.nn.Module:
 
 
 @pytest.mark.parametrize("r", [1, 2])
-def test_each_step_is_that_of_torchaudio(r: int, stir, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_step_is_that_of_torchaudio(r: int, monkeypatch: pytest.MonkeyPatch) -> None:
     ours = stir(tiny(columns_per_step=r)).eval()
     theirs = torchaudio_decoder(ours, r)
     monkeypatch.setattr(functional, "dropout", lambda x, *_, **__: x)  # theirs cannot be set
@@ -106,7 +107,7 @@ def test_each_step_is_that_of_torchaudio(r: int, stir, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("r", [1, 2, 4])
-def test_a_step_sees_true_columns_before_it_only(r: int, stir) -> None:
+def test_a_step_sees_true_columns_before_it_only(r: int) -> None:
     decoder = stir(tiny(columns_per_step=r)).eval()
     feature, mel = torch.randn(1, 3, 6), torch.randn(1, 5, 12)
     changed = mel.clone()
@@ -116,7 +117,7 @@ def test_a_step_sees_true_columns_before_it_only(r: int, stir) -> None:
     assert moved.tolist() == [False] * (4 + r) + [True] * (8 - r)
 
 
-def test_without_teacher_the_true_mel_is_not_seen(stir) -> None:
+def test_without_teacher_the_true_mel_is_not_seen() -> None:
     decoder = stir(tiny()).eval()
     feature, mel = torch.randn(1, 3, 6), torch.randn(1, 5, 12)
     alone = decoder(feature).before
@@ -127,7 +128,7 @@ def test_without_teacher_the_true_mel_is_not_seen(stir) -> None:
     torch.testing.assert_close(decoder(feature, None, alone).before, alone)
 
 
-def test_the_mixed_history_draws_every_step_anew(stir) -> None:
+def test_the_mixed_history_draws_every_step_anew() -> None:
     decoder = stir(tiny()).eval()
     feature, mel = torch.randn(1, 20, 6), torch.randn(1, 5, 80)
     drawn = []
@@ -149,14 +150,14 @@ def test_the_mixed_history_draws_every_step_anew(stir) -> None:
     assert 8 < from_truth.sum() < 31
 
 
-def test_attention_rows_sum_to_one_and_never_touch_padding(stir) -> None:
+def test_attention_rows_sum_to_one_and_never_touch_padding() -> None:
     decoder = stir(tiny()).eval()
     alignment = decoder(torch.randn(3, 5, 6), frame_mask(torch.tensor([5, 3, 1]), 5)).alignment
     torch.testing.assert_close(alignment.sum(2), torch.ones(3, 10))
     assert (alignment[1, :, 3:] == 0).all() and (alignment[2, :, 0] == 1).all()
 
 
-def test_gradient_does_not_flow_back_through_its_own_columns(stir) -> None:
+def test_gradient_does_not_flow_back_through_its_own_columns() -> None:
     """What it said is taken as it is, like data; states carry the gradient."""
     decoder = stir(tiny())
     feature, mel = torch.randn(1, 3, 6), torch.randn(1, 5, 12)
@@ -173,7 +174,7 @@ def test_uneven_columns_per_step_are_refused() -> None:
         tiny()(torch.randn(1, 3, 6), None, torch.randn(1, 5, 13))
 
 
-def test_post_net_adds_five_convolutions_with_tanh_but_the_last(stir) -> None:
+def test_post_net_adds_five_convolutions_with_tanh_but_the_last() -> None:
     post = stir(PostNet(3, 4)).eval()
     mel = torch.randn(2, 3, 9)
     x = mel
