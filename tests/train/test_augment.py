@@ -48,7 +48,7 @@ def test_epoch_seed_and_key_each_change_the_draw() -> None:
     assert len(set(draws(KEYS).shift_x.tolist())) == 9  # -4 to 4
 
 
-def test_the_crop_is_the_drawn_place_of_every_frame_mirrored_or_not() -> None:
+def test_the_crop_is_the_drawn_place_of_every_frame_or_the_box() -> None:
     rng = np.random.default_rng(0)
     stored = torch.from_numpy(rng.integers(0, 256, (64, 3, 120, 120), dtype=np.uint8))
     drawn = draws(KEYS)
@@ -60,9 +60,6 @@ def test_the_crop_is_the_drawn_place_of_every_frame_mirrored_or_not() -> None:
         wanted = wanted.flip(-1) if drawn.flip[i] else wanted
         assert torch.equal(cut[i], wanted)
     assert 16 < int(drawn.flip.sum()) < 48
-
-
-def test_without_draws_the_crop_is_the_box() -> None:
     stored = torch.arange(120 * 120).reshape(1, 1, 120, 120)
     assert augment.crop_center(stored, 4)[0, 0, 0, 0] == 4 * 120 + 4
     assert augment.crop_center(stored, 4).shape == (1, 1, 112, 112)

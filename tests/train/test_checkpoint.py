@@ -23,9 +23,7 @@ class Evil:
         return (os.mkdir, ("/tmp/avb-was-here",))
 
 
-def test_a_failed_write_keeps_the_one_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_write_keeps_what_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "last.pt"
     checkpoint.save(path, STATE)
     before = path.read_bytes()

@@ -11,23 +11,15 @@ from pathlib import Path
 
 import pytest
 import yaml
-from typer.testing import CliRunner
+from commands import avb
 
 from avb.pipeline.stream.index import Index
-from avb.tools.cli import app
 from avb.tools.cli import evaluate as commands
 from avb.tools.cli.evaluate import table
 from avb.train import checkpoint
 from avb.train.evaluate import evaluate
 
 TINY = ["--recipe", "tiny", "--set", "unit=clip", "--set", "batch_size=4", "--set", "model.width=8"]
-
-
-def avb(*words: object) -> tuple[int, str, str]:
-    run = CliRunner().invoke(app, [str(word) for word in words])
-    if run.exception is not None and not isinstance(run.exception, SystemExit):
-        raise run.exception
-    return run.exit_code, run.stdout, run.stderr
 
 
 def test_a_run_is_trained_resumed_and_evaluated(lrw: Index, tmp_path: Path) -> None:
@@ -50,9 +42,7 @@ def test_a_run_is_trained_resumed_and_evaluated(lrw: Index, tmp_path: Path) -> N
     )
 
 
-def test_a_disk_that_is_full_is_one_line_and_the_run_goes_on_later(
-    lrw: Index, tmp_path: Path
-) -> None:
+def test_a_full_disk_is_one_line_and_the_run_goes_on_later(lrw: Index, tmp_path: Path) -> None:
     out = tmp_path / "run"
     words = ["--data", lrw.folder, "--device", "cpu", "--out", out, *TINY]
     words += ["--set", "validate_every=1"]
@@ -136,7 +126,7 @@ def test_a_table_shows_the_model_first_and_why_a_figure_is_missing() -> None:
         (["--set", "crop=face"], "no face"),
     ],
 )
-def test_a_wrong_word_is_one_line(
+def test_wrong_words_are_one_line(
     lrw: Index, tmp_path: Path, words: list[str], message: str
 ) -> None:
     given = ["--data", lrw.folder, "--out", tmp_path, *words]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from networks import recipe
 from torch import nn
 
 from avb.pipeline.errors import UsageError
@@ -55,14 +56,9 @@ def test_convolutions_and_products_cost_what_a_hand_counts() -> None:
 
 @pytest.mark.parametrize(
     ("overrides", "forward", "step"),
-    [
-        ([], 32.2, 93.6),
-        (["model.back_end=mstcn", "model.slots=168"], 35.7, 104.2),
-    ],
+    [([], 32.2, 93.6), (["model.back_end=mstcn", "model.slots=168"], 35.7, 104.2)],
 )
-def test_lip_readers_cost_what_is_publicly_known(
-    overrides: list[str], forward: float, step: float
-) -> None:
+def test_lip_readers_cost_what_is_known(overrides: list[str], forward: float, step: float) -> None:
     """The figures are of the authors' modules, counted with other code."""
     cost = flops.clip_cost(load_recipe("lip", "paper", overrides), scaling(), 29)
     assert cost.forward / 1e9 == pytest.approx(forward, rel=0.005)
@@ -120,7 +116,7 @@ def test_nothing_is_counted_where_no_peak_is_known(monkeypatch: pytest.MonkeyPat
 def test_seconds_at_peak_are_shared_by_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def cost(recipe: Any, scaling: Any, frames: int) -> flops.Cost:
+    def cost(plan: Any, scaling: Any, frames: int) -> flops.Cost:
         asked.append(frames)
         return flops.Cost(10, 30, 0, 0)
 
@@ -142,7 +138,6 @@ def test_mfu_is_speed_times_seconds_at_peak() -> None:
 @pytest.mark.parametrize("at_peak", [None, 0.001])
 def test_a_run_writes_and_says_its_mfu(
     lrw: Index,
-    recipe: Any,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -166,7 +161,7 @@ def test_bytes_alone_are_those_of_the_whole_cost() -> None:
     assert flops.clip_bytes(recipe, scaling(), 8) == (cost.saved_bytes, cost.weight_bytes)
 
 
-def test_a_batch_that_cannot_fit_is_refused_with_the_parts_that_would(
+def test_a_batch_that_cannot_fit_is_refused_with_what_would(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(flops, "clip_bytes", lambda *_: (100 << 20, 10 << 20))

@@ -15,11 +15,10 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from typer.testing import CliRunner
+from commands import avb
 
 from avb.pipeline import files
 from avb.pipeline.stream.index import Index
-from avb.tools.cli import app
 from avb.train import checkpoint, signals, trainer
 
 SETS = ["unit=clip", "batch_size=4", "model.width=8", "model.hidden=16", "warmup=0",
@@ -30,13 +29,6 @@ def words(index: Index, out: Path, *more: object) -> list[str]:
     chosen = [word for text in SETS for word in ("--set", text)]
     return ["train", "lip", "--data", str(index.folder), "--device", "cpu", "--recipe", "tiny",
             *chosen, "--out", str(out), *map(str, more)]  # fmt: skip
-
-
-def avb(*given: str) -> tuple[int, str]:
-    done = CliRunner().invoke(app, list(given))
-    if done.exception is not None and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    return done.exit_code, done.stderr
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:
@@ -66,7 +58,7 @@ def test_stopped_by_any_signal_it_is_saved_and_resumes_to_the_unbroken_weights(
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
         at_step(patch, 1, sent, sent)  # a wrapper may pass on what the terminal sent already
-        found, text = avb(*words(lrw, out, "--steps", 3))
+        found, _, text = avb(*words(lrw, out, "--steps", 3))
     last = text.splitlines()[-1]
     assert found == code and "saved at step 2" in last and str(out) in last and "--resume" in last
     assert avb(*words(lrw, out, "--steps", 3, "--resume"))[0] == 0
@@ -88,7 +80,7 @@ def test_a_later_second_ctrl_c_stops_at_once_and_says_what_is_left(
             else:
                 assert avb(*words(lrw, out, "--steps", 1))[0] == 0
                 at_step(patch, 1, signal.SIGINT, signal.SIGINT)
-            code, text = avb(*words(lrw, out, *(steps or ["--steps", 3, "--resume"])))
+            code, _, text = avb(*words(lrw, out, *(steps or ["--steps", 3, "--resume"])))
         assert code == 130 and left in text.splitlines()[-1]
 
 
@@ -122,9 +114,7 @@ main()
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_to_the_whole_group_leaves_the_workers_to_end_well(
-    lrw: Index, tmp_path: Path, sent: int
-) -> None:
+def test_a_signal_to_the_group_lets_workers_end_well(lrw: Index, tmp_path: Path, sent: int) -> None:
     """As a terminal and Slurm send it: to whoever decodes, too."""
     done = subprocess.run(
         [sys.executable, "-c", GROUP, *words(lrw, tmp_path / "run", "--steps", 40)],
@@ -168,7 +158,7 @@ def test_a_second_training_is_refused_until_the_first_is_gone(lrw: Index, tmp_pa
     out = tmp_path / "run"
     with holder(out) as (process, _):
         for more in ([], ["--resume"]):
-            code, text = avb(*words(lrw, out, "--steps", 1, *more))
+            code, _, text = avb(*words(lrw, out, "--steps", 1, *more))
             last = text.splitlines()[-1]
             assert code == 1 and "another training writes here" in last and str(out) in last
             assert f"process {process.pid} of" in last
@@ -218,7 +208,7 @@ def test_a_folder_removed_while_it_is_trained_is_one_line(
         return real(state, *rest)
 
     monkeypatch.setattr(trainer, "one_step", remove)
-    code, text = avb(*words(lrw, out, "--steps", 2))
+    code, _, text = avb(*words(lrw, out, "--steps", 2))
     assert code == 1 and text.splitlines()[-1].startswith(f"avb: {out}: is gone")
 
 

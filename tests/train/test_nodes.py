@@ -99,7 +99,7 @@ def test_two_processes_killed_then_one_then_two_make_the_unbroken_curve(
 
 
 @pytest.mark.slow
-def test_all_processes_leave_after_the_same_step_though_one_got_the_signal(
+def test_all_leave_after_the_same_step_though_one_was_told(
     words: list[str], tmp_path: Path
 ) -> None:
     words += ["--set", "validate_every=100"]
@@ -192,9 +192,7 @@ def on_node(
 
 
 @pytest.mark.slow
-def test_two_nodes_are_one_run_and_the_loss_of_one_ends_it_cleanly(
-    words: list[str], tmp_path: Path
-) -> None:
+def test_two_nodes_are_one_run_and_losing_one_ends_it(words: list[str], tmp_path: Path) -> None:
     out, broken = tmp_path / "nodes", tmp_path / "broken"
     assert launch(words, tmp_path / "one", 1).returncode == 0
     with two_machines() as names:

@@ -6,10 +6,10 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from networks import recipe
 
 from avb.pipeline.stream.index import Index
 from avb.train import checkpoint
@@ -59,7 +59,7 @@ trainer.train(recipe, index, Parts("all", "t", {k: everything for k in ("train",
 @pytest.mark.slow
 @pytest.mark.parametrize(("task", "processes"), [("lip", 2), ("lip", 3), ("l2s", 2)])
 def test_processes_train_as_one(
-    request: pytest.FixtureRequest, recipe: Any, tmp_path: Path, task: str, processes: int
+    request: pytest.FixtureRequest, tmp_path: Path, task: str, processes: int
 ) -> None:
     """The same global batch: batch norm in evaluation, dropout 0, float32, plain SGD."""
     index: Index = request.getfixturevalue("lrw" if task == "lip" else "grid")

@@ -14,6 +14,7 @@ from avb.pipeline.stream.stream import Stream
 from avb.train import trainer
 from avb.train.recipe_file import load_recipe, names
 
+SLOWLY = pytest.param(50, 29, marks=pytest.mark.slow)
 SHIPPED = [(task, name) for task in ("lip", "l2s") for name in names(task)]
 
 
@@ -49,17 +50,11 @@ def take_steps(index: Index, out: Path, task: Any, name: str, steps: int, frames
 
 
 @pytest.mark.parametrize(("task", "name"), SHIPPED)
+@pytest.mark.parametrize(
+    ("steps", "frames"), [(5, 5), pytest.param(50, 29, marks=pytest.mark.slow)]
+)
 def test_a_shipped_recipe_stays_finite(
-    request: pytest.FixtureRequest, tmp_path: Path, task: str, name: str
+    request: pytest.FixtureRequest, tmp_path: Path, task: str, name: str, steps: int, frames: int
 ) -> None:
     index = request.getfixturevalue("lrw" if task == "lip" else "grid")
-    take_steps(index, tmp_path, task, name, 5, 5)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("task", "name"), SHIPPED)
-def test_a_shipped_recipe_stays_finite_for_long(
-    request: pytest.FixtureRequest, tmp_path: Path, task: str, name: str
-) -> None:
-    index = request.getfixturevalue("lrw" if task == "lip" else "grid")
-    take_steps(index, tmp_path, task, name, 50, 29)
+    take_steps(index, tmp_path, task, name, steps, frames)

@@ -51,6 +51,8 @@ def test_talkers_that_were_asked_for_and_are_not_there_are_told(grid: Index) -> 
     assert public.absent[:2] == ("s4", "s5")  # by number
     few = split_rows(grid, GRID, "speaker-independent", speakers=["s1", "s9", "s77"])
     assert few.absent == ("s77",) and not len(few.rows["test"])
+    assert few.speakers == ["s1", "s9", "s77"] and few.listed is None
+    assert {k.split("/")[0] for k in keys(grid, few.rows["train"])} == {"s1"}
 
 
 def test_a_split_file_in_any_public_form(grid: Index, tmp_path: Path) -> None:
@@ -73,9 +75,3 @@ def test_a_split_file_in_any_public_form(grid: Index, tmp_path: Path) -> None:
     file.write_text("\n")
     with pytest.raises(UsageError, match="mine.txt leaves nothing for train and val"):
         split_rows(grid, GRID, "", file=file)
-
-
-def test_the_talkers_that_a_split_was_narrowed_to_are_kept(grid: Index) -> None:
-    parts = split_rows(grid, GRID, "speaker-independent", speakers=["s1", "s9"])
-    assert parts.speakers == ["s1", "s9"] and parts.listed is None
-    assert {k.split("/")[0] for k in keys(grid, parts.rows["train"])} == {"s1"}

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from commands import avb
+from films import write_film
+from importers import importer
 
 from avb.pipeline.build import prep as preparation
 from avb.pipeline.config import load_corpora
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import load_index
-from avb.tools.cli import app
 from avb.train.split import PARTS, default_split, split_rows
 
 TABLE = load_corpora()["table"]
@@ -27,12 +28,12 @@ QUICK += [f"--set=model.{word}" for word in SMALL]
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory, importer: Any, film: Any) -> Any:
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Prepares a table of rows of one film, each a dict of cells, and returns the shards."""
     top = tmp_path_factory.mktemp("tables")
     rng = np.random.default_rng(0)
     pictures = [np.full((48, 64), level, np.uint8) for level in rng.integers(0, 255, 30)]
-    film(top / "film.mp4", pictures, np.arange(30) / 25, rng.uniform(-0.1, 0.1, 19200))
+    write_film(top / "film.mp4", pictures, np.arange(30) / 25, rng.uniform(-0.1, 0.1, 19200))
 
     def make(name: str, rows: list[dict[str, Any]]) -> Path:
         import pyarrow as pa
@@ -45,13 +46,6 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, importer: Any, film: Any)
         return top / name / "mine"
 
     return make
-
-
-def avb(*words: Any) -> tuple[int, str]:
-    run = CliRunner().invoke(app, list(map(str, words)))
-    if run.exception is not None and not isinstance(run.exception, SystemExit):
-        raise run.exception
-    return run.exit_code, run.stdout + run.stderr
 
 
 def timed(count: int) -> str:
@@ -77,17 +71,16 @@ def test_a_table_is_trained_and_some_evaluated_without_a_third_step(
     prepared: Any, tmp_path: Path, name: str, rows: Any, flags: Any, unit: str, classes: Any
 ) -> None:
     shards = prepared(name.replace(" ", "-"), rows)
-    code, text = avb("train", "lip", "--data", shards, "--out", tmp_path / "run", *QUICK, *flags)
-    assert code == 0, text
+    run = tmp_path / "run"
+    assert avb("train", "lip", "--data", shards, "--out", run, *QUICK, *flags).exit_code == 0
     said = (tmp_path / "run" / "recipe.yaml").read_text()
     assert f"unit: {unit}" in said
     assert ("split: official" if name == "parts" else "split: hash") in said
     if name not in ("words", "some"):
         return
     out = tmp_path / "r.json"
-    code, text = avb("eval", "lip", "--ckpt", tmp_path / "run", "--data", shards, "--part", "all",
-                     "--out", out, "--device", "cpu")  # fmt: skip
-    assert code == 0, text
+    words = ["--ckpt", run, "--data", shards, "--part", "all", "--out", out, "--device", "cpu"]
+    assert avb("eval", "lip", *words).exit_code == 0
     record = json.loads(out.read_text())
     assert {clip["label"] for clip in record["clips"]} == set(classes)
     assert record["floors"]["chance"] == pytest.approx(1 / len(classes))
@@ -100,7 +93,7 @@ def test_a_table_is_trained_and_some_evaluated_without_a_third_step(
 @pytest.mark.parametrize("unit", ["word", "clip"])
 def test_a_table_without_a_target_is_one_line(prepared: Any, tmp_path: Path, unit: str) -> None:
     shards = prepared("bare", [{"words": "no times here"}] * 3)
-    code, text = avb(
+    code, _, text = avb(
         "train", "lip", "--data", shards, "--out", tmp_path / "run", *QUICK, "--unit", unit
     )
     assert code == 2 and len(text.strip().splitlines()) == 1

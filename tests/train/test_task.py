@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from networks import recipe
 from torch import nn
 
 from avb.pipeline.errors import UsageError
@@ -20,7 +20,7 @@ from avb.train.tasks.task import Evaluation, Scaling, all_tasks, find_task, scal
 CPU = torch.device("cpu")
 
 
-def test_shrink_averages_squares_of_pixels(lrw: Index, recipe: Any) -> None:
+def test_shrink_averages_squares_of_pixels(lrw: Index) -> None:
     plain, shrunk = recipe("lip"), recipe("lip", shrink=2)
     scaling = scaling_of(lrw, plain)
     pictures, small = (
@@ -31,13 +31,12 @@ def test_shrink_averages_squares_of_pixels(lrw: Index, recipe: Any) -> None:
     torch.testing.assert_close(small, torch.stack(corners).mean(dim=0))
 
 
-def test_a_crop_is_not_shifted_out_of_its_margin(lrw: Index, recipe: Any) -> None:
+def test_crops_are_not_shifted_out_of_their_margin_and_shrunk_for_speech_too(
+    lrw: Index, grid: Index
+) -> None:
     assert scaling_of(lrw, recipe("lip", augment={"jitter": 4})).margin == 4
     with pytest.raises(UsageError, match="jitter 5: these crops were stored with a margin of 4"):
         scaling_of(lrw, recipe("lip", augment={"jitter": 5}))
-
-
-def test_a_speech_model_is_built_for_shrunk_pictures(grid: Index, recipe: Any) -> None:
     shrunk = recipe("l2s", shrink=2)
     model = find_task(shrunk.task).build(shrunk, scaling_of(grid, shrunk))
     assert model.encoder.side == 48

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from networks import recipe
 from torch import Tensor, nn
 
 from avb.models.memory import BridgingMemory
@@ -85,7 +86,7 @@ class Seeing(nn.Module):
 
 
 @pytest.fixture
-def looked(monkeypatch: pytest.MonkeyPatch, recipe: Any) -> Callable[..., dict[str, Any]]:
+def looked(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
     def run(network: Any, clips: int = 60, talkers: int = 2) -> dict[str, Any]:
         monkeypatch.setattr(task_module, "open_stream", lambda *_, **__: drawn(clips, talkers))
         monkeypatch.setattr(Task, "build", lambda *_: Seeing(noise=20.0))
@@ -181,7 +182,7 @@ def one_word(label: int, boundary: tuple[float, float], key: str = "s1/c#3") -> 
     return Batch(words=[[("bin", 0.0, 0.2), ("lay", 0.2, 0.4)]], **one)
 
 
-def test_a_sample_of_one_word_has_that_word_at_its_place() -> None:
+def test_a_sample_has_its_word_and_a_sentence_those_whose_times_are_known() -> None:
     assert list(spoken(one_word(2, (0.4, 0.8)), 0, INDEX, "word")) == [("blue", 3, 10, 20)]
     assert list(spoken(one_word(2, (0.4, 0.8), "test/a"), 0, INDEX, "clip")) == [
         ("blue", 0, 10, 20)
@@ -191,9 +192,6 @@ def test_a_sample_of_one_word_has_that_word_at_its_place() -> None:
     nan = float("nan")
     for times in ((nan, nan), (1.2, 1.4), (-0.4, -0.1), (0.3, 0.3)):
         assert list(spoken(one_word(0, times), 0, INDEX, "word")) == []
-
-
-def test_a_sentence_has_the_words_whose_times_are_known() -> None:
     batch = one_word(-1, (float("nan"), float("nan")), "s1/c")
     batch.words[0].insert(1, ("red", None, None))
     assert list(spoken(batch, 0, INDEX, "clip")) == [("bin", 0, 0, 5), ("lay", 2, 5, 10)]
@@ -229,9 +227,7 @@ def test_few_of_many_clips_hold_words_more_than_once() -> None:
     assert len(np.unique(choose(index, "clip", np.arange(1000), 100))) == 100
 
 
-def test_the_initial_network_is_the_one_that_training_starts_from(
-    grid: Index, recipe: Any, tmp_path: Path
-) -> None:
+def test_initial_is_what_training_starts_from(grid: Index, tmp_path: Path) -> None:
     plan = recipe("l2s", seed=7)
     start = trainer.start(plan, grid, tmp_path, "cpu", 0, 1).model.state_dict()
     before = torch.get_rng_state()
@@ -245,7 +241,7 @@ def test_the_initial_network_is_the_one_that_training_starts_from(
     assert not torch.equal(other.state_dict()["memory.key_memory"], found["memory.key_memory"])
 
 
-def test_a_new_network_is_not_ahead_of_itself(grid: Index, recipe: Any) -> None:
+def test_a_new_network_is_not_ahead_of_itself(grid: Index) -> None:
     plan = recipe("l2s")
     given = (scaling_of(grid, plan), grid, np.arange(len(grid)), torch.device("cpu"))
     network = addressing.initial_model(Evaluation(nn.Identity(), plan, *given))
@@ -256,9 +252,7 @@ def test_a_new_network_is_not_ahead_of_itself(grid: Index, recipe: Any) -> None:
     assert found["flags"]["segments"] == 6 * len(grid) and found["flags"]["places"]
 
 
-def test_avb_eval_records_the_addresses_of_a_trained_reader(
-    grid: Index, recipe: Any, tmp_path: Path
-) -> None:
+def test_avb_eval_records_the_addresses_of_a_trained_reader(grid: Index, tmp_path: Path) -> None:
     plan = recipe("lip", corpus="grid", unit="word", split="grid-hash", steps=2, validate_every=2)
     rows = np.arange(len(grid))
     parts = Parts("grid-hash", "test", {"train": rows, "val": rows[:1]})

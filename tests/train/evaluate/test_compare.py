@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from commands import avb
+from networks import recipe
 from scipy.stats import binomtest
-from typer.testing import CliRunner
 
 from avb.pipeline.config import load_corpora
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index
-from avb.tools.cli import app
 from avb.train import trainer
 from avb.train.evaluate.compare import compare, read_side
 from avb.train.evaluate.evaluate import evaluate
@@ -183,9 +183,7 @@ def test_word_errors_are_pooled_over_words(tmp_path: Path) -> None:
         ({"wer_judge": {"hash": "1", "epochs": 3}}, "flag wer_judge is 1, and 0 in"),
     ],
 )
-def test_other_flags_are_refused_by_name(
-    tmp_path: Path, flags: dict[str, Any], message: str
-) -> None:
+def test_other_flags_are_refused(tmp_path: Path, flags: dict[str, Any], message: str) -> None:
     judge = {"wer_judge": {"hash": "0", "epochs": 3}} if "wer_judge" in flags else {}
     first = words(tmp_path / "a", [1, 0], **judge)
     second = words(tmp_path / "b", [1, 0], **flags)
@@ -226,7 +224,7 @@ def test_other_clips_tasks_and_files_are_named(tmp_path: Path) -> None:
 # As it is typed -----------------------------------------------------------------------------------
 
 
-def test_records_of_avb_eval_are_compared_as_typed(lrw: Index, recipe: Any, tmp_path: Path) -> None:
+def test_records_of_avb_eval_are_compared_as_typed(lrw: Index, tmp_path: Path) -> None:
     corpus = load_corpora()["lrw"]
     parts = split_rows(lrw, corpus, "official", need=("train", "val"))
     for seed in (0, 1):
@@ -234,10 +232,10 @@ def test_records_of_avb_eval_are_compared_as_typed(lrw: Index, recipe: Any, tmp_
         record = evaluate("lip", tmp_path / str(seed) / "best.pt", lrw, corpus, "all")
         (tmp_path / f"{seed}.json").write_text(json.dumps(record, default=float))
     sides = [str(tmp_path / "0.json"), str(tmp_path / "1.json")]
-    run = CliRunner().invoke(app, ["compare", *sides])
+    run = avb("compare", *sides)
     assert run.exit_code == 0, run.output
     assert "top1" in run.stdout and "points, n 12" in run.stdout and "McNemar" in run.stdout
-    run = CliRunner().invoke(app, ["compare", *sides, "--json"])
+    run = avb("compare", *sides, "--json")
     record = json.loads(run.stdout)
     assert record["clips"] == 12 and record["flags"]["split"] == "official"
     assert sum(record["counts"].values()) == 12
@@ -248,7 +246,7 @@ def test_records_of_avb_eval_are_compared_as_typed(lrw: Index, recipe: Any, tmp_
         entry = record["metrics"][name]
         assert (entry["a"], entry["b"]) == pytest.approx(tuple(own))
         assert entry["difference"]["value"] == pytest.approx(own[0] - own[1])
-    run = CliRunner().invoke(app, ["compare", sides[0], str(tmp_path / "0")])
+    run = avb("compare", sides[0], str(tmp_path / "0"))
     assert run.exit_code == 2 and "holds no record" in run.stderr
     assert len(run.stderr.strip().splitlines()) == 1
 
@@ -257,7 +255,7 @@ def test_the_table_shows_each_seed(tmp_path: Path) -> None:
     talkers = ["s1", "s1", "s2"]
     first = [speech(tmp_path / f"a{s}", [0.5, 0.6, 0.1 * s], talkers, seed=s) for s in (0, 1)]
     second = speech(tmp_path / "b", [0.5, None, 0.1], talkers)
-    run = CliRunner().invoke(app, ["compare", ",".join(first), second])
+    run = avb("compare", ",".join(first), second)
     assert run.exit_code == 0, run.output
     assert "A by seed: 0.2500 0.3000 (sd 0.0354)" in run.stdout
     assert ", n 2" in run.stdout and "note: seeds differ: 0, 1 against 0" in run.stderr

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from networks import recipe
 
 from avb.pipeline.config import load_corpora
 from avb.pipeline.errors import UsageError
@@ -29,7 +30,7 @@ from avb.train.evaluate.words.trained import Training, fingerprint, transcribe
 from avb.train.split import split_rows
 
 
-def trained(kind: str, recipe: Any, index: Index, out: Path, **changes: Any) -> Path:
+def trained(kind: str, index: Index, out: Path, **changes: Any) -> Path:
     corpus = load_corpora()[index.dataset["corpus"]]
     plan = recipe(kind, steps=2, validate_every=2, **changes)
     parts = split_rows(index, corpus, plan.split, need=("train", "val"))
@@ -37,10 +38,8 @@ def trained(kind: str, recipe: Any, index: Index, out: Path, **changes: Any) -> 
     return out / "best.pt"
 
 
-def test_words_are_counted_once_and_the_mean_is_that_of_the_clips(
-    lrw: Index, recipe: Any, tmp_path: Path
-) -> None:
-    best = trained("lip", recipe, lrw, tmp_path)
+def test_words_count_once_and_the_mean_is_the_clips(lrw: Index, tmp_path: Path) -> None:
+    best = trained("lip", lrw, tmp_path)
     corpus = load_corpora()["lrw"]
     record = evaluate("lip", best, lrw, corpus, "all")
     json.dumps(record, default=float)
@@ -68,10 +67,10 @@ def few_rounds() -> Any:
 
 
 @pytest.fixture(scope="module")
-def speech_run(grid: Index, recipe: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def speech_run(grid: Index, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of the split by talker: train s1 s3, val s9, test s2; two clips each."""
     pytest.importorskip("pystoi", reason="speech is measured with the extra eval")
-    return trained("l2s", recipe, grid, tmp_path_factory.mktemp("l2s"), split="vcagan-16-7-10")
+    return trained("l2s", grid, tmp_path_factory.mktemp("l2s"), split="vcagan-16-7-10")
 
 
 def test_speech_stands_beside_its_ceiling_and_floors(grid: Index, speech_run: Path) -> None:
@@ -143,7 +142,7 @@ def plain(grid: Index, speech_run: Path) -> tuple[dict[str, Any], Any]:
     return record, means[0]
 
 
-def test_both_judges_hear_every_signal(
+def test_each_judge_hears_all(
     grid: Index, judge: Path, judged: tuple[dict[str, Any], Path]
 ) -> None:
     pytest.importorskip("pocketsphinx", reason="it hears words with the extra eval")
@@ -187,9 +186,7 @@ def test_without_a_judge_the_figure_is_null_and_says_why(
     assert "heard_judge" in clip and "heard_judge" not in same
 
 
-def test_what_is_written_is_what_was_scored(
-    grid: Index, judged: tuple[dict[str, Any], Path]
-) -> None:
+def test_written_is_what_was_scored(grid: Index, judged: tuple[dict[str, Any], Path]) -> None:
     record, folder = judged
     assert record["wavs"]["files"] == 3 * len(record["clips"]) == len(list(folder.rglob("*"))) - 1
     for clip in record["clips"]:
@@ -263,9 +260,7 @@ def test_the_mean_of_the_training_clips_is_the_floor(
     assert record["flags"]["mean_mel"] == {"part": "evaluated", "clips": 1}
 
 
-def test_of_very_many_training_clips_some_are_taken_for_the_mean(
-    grid: Index, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_many_clips_some_make_the_mean(grid: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stored_mels, "MEAN_CLIPS", 3)
     rows = np.arange(7)
     mean, count = stored_mels.mean_mel(grid, rows)
@@ -308,9 +303,7 @@ def changed(path: Path, to: Path, **data: Any) -> None:
     checkpoint.save(to, state | {"data": state["data"] | data})
 
 
-def test_talkers_and_lists_of_the_run_are_evaluated(
-    lrw: Index, grid: Index, recipe: Any, tmp_path: Path
-) -> None:
+def test_talkers_and_lists_of_it_are_evaluated(lrw: Index, grid: Index, tmp_path: Path) -> None:
     corpora = load_corpora()
     everything = sorted(grid.key(i) for i in range(len(grid)))
     for part, talkers in (("train", {"s1"}), ("test", {"s2"}), ("all", {"s1", "s2"})):
@@ -331,7 +324,7 @@ def test_talkers_and_lists_of_the_run_are_evaluated(
         assert not len(part_rows(grid, corpora["grid"], gone, "train", need=False))
     plain = {"split": "vcagan-16-7-10"}  # a checkpoint from before talkers were stored
     assert len(part_rows(grid, corpora["grid"], plain, "all")) == len(grid)
-    best = trained("lip", recipe, lrw, tmp_path)
+    best = trained("lip", lrw, tmp_path)
     chosen = [lrw.key(i) for i in range(3)]
     changed(best, tmp_path / "x.pt", split="mine.txt", listed=dict.fromkeys(chosen, "test"))
     record = evaluate("lip", tmp_path / "x.pt", lrw, corpora["lrw"])
@@ -339,9 +332,7 @@ def test_talkers_and_lists_of_the_run_are_evaluated(
     assert record["flags"]["split"] == "mine.txt"
 
 
-def test_intervals_draw_talkers_when_none_of_them_was_trained_on(
-    grid: Index, speech_run: Path, tmp_path: Path
-) -> None:
+def test_intervals_draw_untrained_talkers(grid: Index, speech_run: Path, tmp_path: Path) -> None:
     keys = [grid.key(i) for i in range(len(grid))]
     parts = {"s1": "train", "s3": "train", "s2": "test", "s9": "test"}
     strangers = {key: parts[key.split("/")[0]] for key in keys}
@@ -359,10 +350,10 @@ def test_intervals_draw_talkers_when_none_of_them_was_trained_on(
         assert shown["wer_pocketsphinx"] == word_error_rate(said, heard, talkers)["wer"]
 
 
-def test_another_task_another_label_map_and_an_empty_part_are_named(
-    lrw: Index, grid: Index, recipe: Any, tmp_path: Path
+def test_another_task_labels_and_an_empty_part_are_named(
+    lrw: Index, grid: Index, tmp_path: Path
 ) -> None:
-    best = trained("lip", recipe, lrw, tmp_path)
+    best = trained("lip", lrw, tmp_path)
     corpora = load_corpora()
     with pytest.raises(UsageError, match="a checkpoint for lip, not for l2s"):
         evaluate("l2s", best, grid, corpora["grid"])

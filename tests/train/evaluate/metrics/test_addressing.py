@@ -89,12 +89,9 @@ def test_rare_partners_are_found() -> None:
     assert {(i, j) for i, j in draw_pairs(few).same.tolist()} == wanted
 
 
-def test_pairs_in_all_are_limited() -> None:
+def test_pairs_are_limited_and_without_any_there_is_no_figure() -> None:
     pairs = draw_pairs(make_segments(300), per_word=100, most=900)
     assert [len(p) for p in (pairs.same, pairs.other, pairs.within)] == [300] * 3
-
-
-def test_without_pairs_there_is_no_figure() -> None:
     lonely = Segments(*(np.array(v) for v in ([0, 1], [0, 0], [0, 1], [0, 0])))
     with pytest.raises(ValueError, match="kind 'same' from different clips"):
         draw_pairs(lonely)
@@ -242,9 +239,7 @@ def test_usage_sees_dead_and_one_hot_memories() -> None:
 
 
 @pytest.mark.slow
-def test_real_mels_give_the_figures_of_the_reference(
-    talker_one: list[Any], real_grid: Path
-) -> None:
+def test_real_mels_give_figures_of_the_reference(talker_one: list[Any], real_grid: Path) -> None:
     """evaluation.md section 4: four columns a frame, 64 principal dimensions, k-means slots."""
     from scipy.cluster.vq import kmeans2
 

@@ -37,9 +37,7 @@ def test_other_sentence_is_of_the_same_talker_and_never_the_own() -> None:
 
 @pytest.mark.parametrize("pictures", [1, 2, 3])
 @pytest.mark.parametrize("alone", [True, False])
-def test_a_clip_of_few_pictures_has_its_noise(
-    speechlike: list[np.ndarray], pictures: int, alone: bool
-) -> None:
+def test_few_pictures_have_noise(speechlike: list[np.ndarray], pictures: int, alone: bool) -> None:
     """Shorter than the spectrum's window, by a talker of no other clip or of longer ones."""
     sounds = [speechlike[0][8000 : 8000 + 640 * pictures], *speechlike]
     noises = speech_shaped_noise(sounds, ["b" if alone else "a", "a", "a", "a"])
@@ -64,12 +62,9 @@ def test_noise_has_the_spectrum_and_the_level_of_its_talker(speechlike: list[np.
     assert halves[0] == pytest.approx(halves[1], rel=0.1)
 
 
-def test_mean_mel_is_over_the_clips_that_reach_so_far() -> None:
+def test_the_mean_is_over_clips_that_reach_so_far_and_lengths_are_fitted() -> None:
     found = mean_log_mel([torch.full((2, 3), 1.0), torch.full((2, 1), 3.0)])
     assert found.tolist() == [[2.0, 1.0, 1.0]] * 2
-
-
-def test_lengths_are_fitted() -> None:
     assert fit_length(np.array([1, 2, 3]), 2).tolist() == [1, 2]
     assert fit_length(np.array([1, 2, 3]), 5).tolist() == [1, 2, 3, 0, 0]
 
@@ -143,7 +138,7 @@ def measured(sentences: list[Any], mel: Mel) -> dict[str, dict[str, float]]:
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_ceiling_and_floors_are_those_of_the_reference(
+def test_bounds_are_those_of_the_reference(
     name: str, measured: dict[str, dict[str, float]]
 ) -> None:
     wanted, tolerance = PUBLISHED[name]

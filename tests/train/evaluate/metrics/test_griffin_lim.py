@@ -161,7 +161,7 @@ def test_seed_decides_the_phase(mel: Mel, speechlike: list[np.ndarray]) -> None:
         (torch.zeros(80, 4), {"momentum": 1.0}, "0 to below 1"),
     ],
 )
-def test_what_is_no_mel_is_refused(
+def test_no_mel_is_refused(
     mels: torch.Tensor, options: dict[str, Any], message: str, mel: Mel
 ) -> None:
     with pytest.raises(ValueError, match=message):

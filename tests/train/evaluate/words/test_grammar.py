@@ -6,12 +6,7 @@ import random
 
 import pytest
 
-from avb.train.evaluate.words.grammar import (
-    SLOT_WORDS,
-    slot_targets,
-    word_error_rate,
-    word_errors,
-)
+from avb.train.evaluate.words.grammar import SLOT_WORDS, slot_targets, word_error_rate, word_errors
 
 pytest.importorskip("jiwer", reason="word errors are counted by jiwer, in the extra eval")
 

@@ -15,13 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
+from commands import avb
 
 from avb.pipeline.clip.audio import log_mel
 from avb.pipeline.config import load_corpora
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index
-from avb.tools.cli import app
 from avb.train import checkpoint, checks
 from avb.train.evaluate import stored_mels
 from avb.train.evaluate.metrics.griffin_lim import invert_all
@@ -42,17 +41,10 @@ def keys(index: Index, rows: Any) -> set[str]:
     return {index.key(int(row)) for row in rows}
 
 
-def avb(*words: object) -> tuple[int, str]:
-    run = CliRunner().invoke(app, [str(word) for word in words])
-    if run.exception is not None and not isinstance(run.exception, SystemExit):
-        raise run.exception
-    return run.exit_code, run.stderr
-
-
 @pytest.fixture(scope="module")
 def file(grid: Index, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("judge") / "made" / "judge.pt"
-    code, text = avb(
+    code, _, text = avb(
         "train", "judge", "--data", grid.folder, "--split", "speaker-independent",
         "--epochs", 2, "--seed", 5, "--device", "cpu", "--out", path,
     )  # fmt: skip
@@ -116,9 +108,7 @@ def test_the_file_holds_plain_values_and_all_that_a_figure_needs(grid: Index, fi
     assert state["val"]["other_sentence"]["wer"] == swapped["wer"]
 
 
-def test_what_a_figure_is_printed_with_names_the_split_and_the_own_error(
-    grid: Index, file: Path
-) -> None:
+def test_what_a_figure_is_printed_with_names_split_and_error(grid: Index, file: Path) -> None:
     stored = trained.load(file, grid)
     flags = stored.flags()
     json.dumps(flags)
@@ -137,7 +127,7 @@ def test_talkers_and_lists_narrow_the_training(grid: Index, tmp_path: Path) -> N
     (tmp_path / "mine.txt").write_text("".join(lines))
     for words in (["--split-file", tmp_path / "mine.txt"], ["--split", SPLIT]):
         out = tmp_path / f"{words[0][2:]}.pt"
-        code, _ = avb(
+        code, *_ = avb(
             "train", "judge", "--data", grid.folder, "--speakers", "s1,s9", *words,
             "--epochs", 1, "--device", "cpu", "--out", out,
         )  # fmt: skip
@@ -147,9 +137,7 @@ def test_talkers_and_lists_narrow_the_training(grid: Index, tmp_path: Path) -> N
         assert bool(data["listed"]) == (words[0] == "--split-file")
 
 
-def test_clips_of_other_lengths_hold_their_last_column(
-    grid: Index, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_lengths_hold_their_last_column(grid: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     lengths = [300, 296]
     mels = [torch.randn(80, n) for n in lengths]
     monkeypatch.setattr(stored_mels, "read_mels", lambda index, rows: iter([mels]))
@@ -170,9 +158,7 @@ def other_front_end(index: Index, **changes: Any) -> Index:
     return dataclasses.replace(index, dataset=dataset)
 
 
-def test_what_is_no_judge_for_these_shards_is_one_line(
-    grid: Index, file: Path, tmp_path: Path
-) -> None:
+def test_no_judge_for_these_shards_is_one_line(grid: Index, file: Path, tmp_path: Path) -> None:
     def refused(path: Path, index: Index = grid) -> str:
         with pytest.raises(UsageError) as raised:
             trained.load(path, index)
@@ -232,7 +218,7 @@ def test_a_wrong_word_is_one_line_and_nothing_is_overwritten(
             "cannot be written",
         ),
     ):
-        code, text = avb("train", "judge", *words, "--device", "cpu")
+        code, _, text = avb("train", "judge", *words, "--device", "cpu")
         assert code == 2 and message in text and "Traceback" not in text, text
     assert not out.exists() and file.read_bytes() == before
     real_find = checks.importlib.util.find_spec
