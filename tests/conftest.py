@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from films import write_film
 from importers import Importer, Loaded, importer
 
 REPO = Path(__file__).resolve().parents[1]
@@ -97,13 +96,3 @@ def real_grid() -> Path:
     if not any(root.glob("s*/video/*.mp*")):
         pytest.skip(f"no real GRID clips in {root}; set AVB_TEST_GRID to a folder of sN/video")
     return root
-
-
-@pytest.fixture(scope="session", name="importer")
-def _importer() -> Any:
-    return importer
-
-
-@pytest.fixture(scope="session", name="film")
-def _film() -> Any:
-    return write_film

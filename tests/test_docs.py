@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from typer.testing import CliRunner
+from commands import avb
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -32,10 +32,8 @@ def run_line(line: str) -> None:
     if not line.startswith("avb "):
         subprocess.run(line, shell=True, check=True, capture_output=True)
         return
-    from avb.tools.cli import app
-
-    done = CliRunner().invoke(app, shlex.split(line)[1:])
-    assert done.exit_code == 0, f"{line}\n{done.output}\n{done.exception!r}"
+    done = avb(*shlex.split(line)[1:])
+    assert done.exit_code == 0, f"{line}\n{done.output}"
 
 
 @pytest.mark.slow

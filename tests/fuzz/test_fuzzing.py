@@ -53,7 +53,7 @@ def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Child:
         ("peak", "more than 200 MB"),
     ],
 )
-def test_a_child_that_goes_wrong_is_a_finding_and_the_next_command_runs(
+def test_a_child_gone_wrong_is_a_finding_and_the_next_runs(
     child: Child, how: str, said: str
 ) -> None:
     try:

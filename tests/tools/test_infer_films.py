@@ -9,6 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from films import write_film
 from scipy.signal import correlate
 from typer.testing import CliRunner
 
@@ -34,10 +35,10 @@ TIMES = {
 
 
 @pytest.mark.parametrize("times", TIMES)
-def test_infer_sees_the_pictures_that_prep_stores(film: Film, tmp_path: Path, times: str) -> None:
+def test_infer_sees_the_pictures_that_prep_stores(tmp_path: Path, times: str) -> None:
     grey = [np.full((64, 64), 20 + 4 * number, np.uint8) for number in range(COUNT)]
     tone = 0.2 * np.sin(np.arange(16000) * 0.1)
-    path = film(tmp_path / "film.mkv", grey, TIMES[times], tone)
+    path = write_film(tmp_path / "film.mkv", grey, TIMES[times], tone)
     stored = np.array([int(picture.mean()) for picture in read_video(path, 25).frames])
     seen = np.array([int(picture.mean()) for picture in pictures(probe(str(path)))])
     assert len(set(stored)) > 15 and stored.max() > 20 + 4 * (COUNT - 2)  # read to its end
@@ -46,11 +47,11 @@ def test_infer_sees_the_pictures_that_prep_stores(film: Film, tmp_path: Path, ti
 
 @pytest.mark.parametrize("late_s", [0.0, 0.8])
 def test_speech_lies_under_pictures_that_begin_late(
-    film: Film, tiny_models: dict[str, Path], talker_clip: Path, tmp_path: Path, late_s: float
+    tiny_models: dict[str, Path], talker_clip: Path, tmp_path: Path, late_s: float
 ) -> None:
     drawn = list(read_video(talker_clip, 25).frames)
     tone = 0.2 * np.sin(np.arange(round((1.6 + late_s) * 16000)) * 0.1)
-    path = film(tmp_path / "film.mkv", drawn, late_s + np.arange(len(drawn)) / 25, tone)
+    path = write_film(tmp_path / "film.mkv", drawn, late_s + np.arange(len(drawn)) / 25, tone)
     words = ["infer", "l2s", path, "--ckpt", tiny_models["l2s"], "--device", "cpu"]
     words += ["--out", tmp_path / "s.wav", "--mux", tmp_path / "both.mp4"]
     done = CliRunner().invoke(app, [str(word) for word in words])
