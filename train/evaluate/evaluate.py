@@ -72,6 +72,7 @@ def evaluate(
         "limit": limit,
         "no_audio": mute,
         "silent": silent,
+        "sync": index.dataset["settings"].get("sync"),  # the table that its sound was moved by
         "intervals": "of talkers drawn, then clips" if strangers else "of clips drawn",
         "checkpoint_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "step": loaded.step,

@@ -75,7 +75,7 @@ def measure(evaluation: Evaluation, extras: Extras | None = None) -> dict[str, A
     unseen = extras.unseen_talkers
     rules: dict[str, speech.LengthRule] = {"model": length_rule(extras)}
     scored = {
-        name: _score(clips, outputs, mel, unseen, rules.get(name, "min"))
+        name: _score(clips, outputs, mel, unseen, rules.get(name, "min"), name == "model")
         for name, outputs in signals.items()
     }
     say("STOI, ESTOI, PESQ and mel distance")
@@ -162,11 +162,16 @@ def length_rule(extras: Extras) -> speech.LengthRule:
 
 
 def _score(
-    clips: Clips, outputs: Sequence[Any], mel: Mel, unseen: bool, rule: speech.LengthRule
+    clips: Clips,
+    outputs: Sequence[Any],
+    mel: Mel,
+    unseen: bool,
+    rule: speech.LengthRule,
+    aligned: bool,
 ) -> dict[str, Any]:
     """Per-clip scores of one signal, and what they sum up to."""
     scored = [
-        fact | speech.score_clip(sound, output, mel, rule)
+        fact | speech.score_clip(sound, output, mel, rule, aligned)
         for sound, output, fact in zip(clips.sounds, outputs, clips.facts, strict=True)
         if output is not None  # a lone clip of its talker has no other sentence
     ]

@@ -8,6 +8,7 @@ listed, and enters no mean.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
@@ -24,13 +25,16 @@ LengthRule = Literal["min", "70of75"]
 
 RATE = 16_000
 METRICS = ("stoi", "estoi", "pesq_nb8", "pesq_nb16", "pesq_wb16", "mel_distance", "best_lag_ms")
+#: What is measured a second time at each clip's best lag, of at most so many milliseconds.
+ALIGNED = ("stoi", "estoi", "pesq_nb8", "mel_distance")
+MOST_ALIGNED_MS = 60.0
 #: How much the two may differ in length: a video frame, or the five that windows of 40 frames
 #: with a stride of 30 leave out of 75 (model.md 2.5), and one more.
 MOST_MS = {"min": 40, "70of75": 240}
+TOO_SHORT = "less than 0.4 s of active speech in the reference"
 NO_PESQ = "pesq is not installed; pip install pesq (needs a C compiler)"
 _LEVEL = 0.05  # RMS that both get before mels are compared: -26 dB of full scale
 _LAG_HOP = 40  # samples: lags are multiples of 2.5 ms
-_LAG_STEPS = 40  # up to 100 ms either way
 
 
 class Unscored(Exception):
@@ -38,9 +42,16 @@ class Unscored(Exception):
 
 
 def score_clip(
-    reference: Sound, output: Sound, mel: Mel, length_rule: LengthRule = "min"
+    reference: Sound,
+    output: Sound,
+    mel: Mel,
+    length_rule: LengthRule = "min",
+    aligned: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """Every figure of one clip, float [n] and [m] from the same start.
+
+    With `aligned` also those of `ALIGNED` with the output moved to where it fits best, as
+    `stoi_aligned`: a corpus's own lags, of 16 ms on GRID, cost the plain ones much.
 
     Returns:
         `values`: a number or None for each of `METRICS`; STOI and ESTOI (1 is best), PESQ as
@@ -50,22 +61,36 @@ def score_clip(
     reference, output = cut(reference, output, length_rule)
     values: dict[str, float | None] = dict.fromkeys(METRICS)
     failures: dict[str, str] = {}
-    measures: dict[str, Callable[[], float]] = {
-        "stoi": lambda: stoi(reference, output),
-        "estoi": lambda: stoi(reference, output, extended=True),
-        "pesq_nb8": lambda: pesq(halve_rate(reference), halve_rate(output), 8000, "nb"),
-        "pesq_nb16": lambda: pesq(reference, output, RATE, "nb"),
-        "pesq_wb16": lambda: pesq(reference, output, RATE, "wb"),
-        "mel_distance": lambda: mel_distance(reference, output, mel),
-        "best_lag_ms": lambda: best_lag_ms(reference, output, mel),
+    measures: dict[str, Callable[[Sound, Sound], float]] = {
+        "stoi": stoi,
+        "estoi": functools.partial(stoi, extended=True),
+        "pesq_nb8": lambda first, second: pesq(halve_rate(first), halve_rate(second), 8000, "nb"),
+        "pesq_nb16": functools.partial(pesq, rate=RATE, mode="nb"),
+        "pesq_wb16": functools.partial(pesq, rate=RATE, mode="wb"),
+        "mel_distance": functools.partial(mel_distance, mel=mel),
+        "best_lag_ms": functools.partial(best_lag_ms, mel=mel),
     }
-    for name, measure in measures.items():
+    named = {name: (measures[name], reference, output) for name in METRICS}
+    if aligned:
+        moved = align(reference, output, mel)
+        named |= {f"{name}_aligned": (measures[name], *moved) for name in ALIGNED}
+    for name, (measure, first, second) in named.items():
         try:
-            _check_audible(reference, output)
-            values[name] = measure()
+            _check_audible(first, second)
+            values[name] = measure(first, second)
         except Unscored as reason:
-            failures[name] = str(reason)
+            values[name], failures[name] = None, str(reason)
     return {"values": values, "failures": failures}
+
+
+def align(reference: Sound, output: Sound, mel: Mel) -> tuple[Sound, Sound]:
+    """What both have in common when the output is moved to where it fits best, within 60 ms."""
+    if not (np.ptp(reference) and np.ptp(output)):
+        return reference, output
+    most_ms = min(MOST_ALIGNED_MS, len(reference) * 500 / RATE)
+    late = round(best_lag_ms(reference, output, mel, most_ms) * RATE / 1000)
+    length = len(reference) - abs(late)
+    return reference[max(0, -late) :][:length], output[max(0, late) :][:length]
 
 
 def cut(reference: Sound, output: Sound, rule: LengthRule = "min") -> tuple[Sound, Sound]:
@@ -95,12 +120,14 @@ def stoi(reference: Sound, output: Sound, extended: bool = False) -> float:
     """STOI or ESTOI by pystoi; Unscored below some 0.4 s of speech, where it would say 1e-5."""
     import pystoi
 
+    if len(reference) < 0.4 * RATE:  # of much less it makes errors of its own
+        raise Unscored(TOO_SHORT)
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="Not enough STFT frames")
         try:
             return float(pystoi.stoi(reference, output, RATE, extended=extended))
         except RuntimeWarning:
-            raise Unscored("less than 0.4 s of active speech in the reference") from None
+            raise Unscored(TOO_SHORT) from None
 
 
 def halve_rate(sound: Sound) -> Sound:
@@ -146,14 +173,15 @@ def mel_distance(reference: Sound, output: Sound, mel: Mel) -> float:
     return float(np.abs(first - second).mean() * to_db)
 
 
-def best_lag_ms(reference: Sound, output: Sound, mel: Mel) -> float:
+def best_lag_ms(reference: Sound, output: Sound, mel: Mel, most_ms: float = 100.0) -> float:
     """How late the output is, by mel envelopes within 100 ms: its phase is arbitrary."""
     fine = dataclasses.replace(mel, hop=_LAG_HOP)
     first, second = (
         np.exp(0.3 * log_mel(_to_level(sound), fine, RATE) / mel.power)  # some hearing's loudness
         for sound in (reference, output)
     )
-    lags = range(-_LAG_STEPS, _LAG_STEPS + 1)
+    steps = round(most_ms * RATE / 1000 / _LAG_HOP)
+    lags = range(-steps, steps + 1)
     fits = [_overlap_correlation(first, second, lag) for lag in lags]
     return float(lags[int(np.argmax(fits))] * _LAG_HOP * 1000 / RATE)
 
