@@ -35,7 +35,7 @@ app = App(help="Train on shards, one GPU or many (torchrun -m avb train ...).")
 
 def train(
     context: typer.Context,
-    task: Literal["lip", "l2s"],
+    task: Literal["lip", "l2s", "sync"],
     data: Shards = None,
     recipe: RecipeName = "paper",
     overrides: Overrides = None,
@@ -162,6 +162,10 @@ app.variant("lip", train, "Lip reading: which word a silent mouth speaks.", task
 app.variant(
     "l2s", train, "Lip to speech: the speech that belongs to a silent face.",
     task="l2s", unit=None,
+)  # fmt: skip
+app.variant(
+    "sync", train, "Sync: by how much sound comes before or after the lips; see avb sync.",
+    task="sync", unit=None,
 )  # fmt: skip
 
 

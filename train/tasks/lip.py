@@ -16,7 +16,7 @@ from avb.models.memory import Losses
 from avb.pipeline.stream.batch import Batch
 from avb.pipeline.stream.index import Index, Ints
 from avb.train import augment
-from avb.train.tasks.task import Inputs, Scaling, Task, shrink_pixels
+from avb.train.tasks.task import Inputs, Scaling, Task, normalise_clip, shrink_pixels
 
 if TYPE_CHECKING:
     from avb.train.recipe import Recipe
@@ -122,20 +122,6 @@ class _Graph(nn.Module):
         """Logits [B x K] of uint8 [B x T x S x S]; `boundary` [B x T]: 1 inside the word."""
         pixels = shrink_pixels(TASK.scale_pixels(video, self.scaling), self.shrink)
         return self.model(pixels[:, None], None, None, boundary).logits
-
-
-def normalise_clip(mel_BFM: Tensor, lengths_B: Tensor) -> Tensor:
-    """Each bin of each clip to mean 0 and deviation 1 over its real columns.
-
-    paper.md 2.1: unbiased deviation + 1e-10; padded columns become 0.
-    """
-    real = torch.arange(mel_BFM.shape[2], device=mel_BFM.device) < lengths_B[:, None]
-    weights = real[:, None, :]
-    count = lengths_B[:, None, None].to(mel_BFM.dtype)
-    mean = mel_BFM.where(weights, 0).sum(2, keepdim=True) / count
-    centred = (mel_BFM - mean).where(weights, 0)
-    deviation = (centred.square().sum(2, keepdim=True) / (count - 1).clamp_min(1)).sqrt()
-    return centred / (deviation + 1e-10)
 
 
 TASK = LipReading()

@@ -315,6 +315,20 @@ def shrink_pixels(pixels_BTHW: Tensor, shrink: int) -> Tensor:
     return functional.avg_pool2d(pixels_BTHW, shrink) if shrink > 1 else pixels_BTHW
 
 
+def normalise_clip(mel_BFM: Tensor, lengths_B: Tensor) -> Tensor:
+    """Each bin of each clip to mean 0 and deviation 1 over its real columns.
+
+    paper.md 2.1: unbiased deviation + 1e-10; padded columns become 0.
+    """
+    real = torch.arange(mel_BFM.shape[2], device=mel_BFM.device) < lengths_B[:, None]
+    weights = real[:, None, :]
+    count = lengths_B[:, None, None].to(mel_BFM.dtype)
+    mean = mel_BFM.where(weights, 0).sum(2, keepdim=True) / count
+    centred = (mel_BFM - mean).where(weights, 0)
+    deviation = (centred.square().sum(2, keepdim=True) / (count - 1).clamp_min(1)).sqrt()
+    return centred / (deviation + 1e-10)
+
+
 @cache
 def all_tasks() -> dict[str, Task]:
     """Every task by its name: the `TASK` of each module in this folder that has one."""

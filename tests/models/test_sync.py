@@ -1,0 +1,59 @@
+"""The sync network: features meet where they fit, shifts are exact, any lag near zero is right."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from avb.models.sync import SyncConfig, SyncNetwork, find_lags, mean_over, sync_loss
+
+SMALL = SyncConfig(width=4, blocks=1, hidden=16, dim=8)
+
+
+def test_later_sound_fits_at_a_later_shift() -> None:
+    network = SyncNetwork(SMALL).eval()
+    video, mel = torch.randn(2, 1, 30, 28, 28), torch.randn(2, 80, 120)
+    late = torch.roll(mel, 3, dims=2)  # 30 ms
+    with torch.no_grad():
+        before, after = network(video, mel), network(video, late)
+    inside = slice(SMALL.edge, 30 - SMALL.edge)
+    torch.testing.assert_close(after[:, inside, 3:], before[:, inside, :-3])
+
+
+def test_no_counted_frame_looks_beyond_its_clip() -> None:
+    network = SyncNetwork(SMALL).eval()
+    video, mel = torch.randn(1, 1, 40, 28, 28), torch.randn(1, 80, 160)
+    with torch.no_grad():
+        whole = network(video, mel)[:, SMALL.edge : 30 - SMALL.edge]
+        cut = network(video[:, :, :30], mel[:, :, :120])[:, SMALL.edge : 30 - SMALL.edge]
+    torch.testing.assert_close(whole, cut)
+
+
+@pytest.mark.parametrize("lag_ms", [-83.0, -4.0, 0.0, 12.5, 120.0])
+def test_the_lag_is_the_top_of_a_parabola(lag_ms: float) -> None:
+    shifts = torch.arange(-20, 21) * 10.0
+    lag, sure = find_lags(-((shifts - lag_ms) / 8).square()[None])
+    assert lag.item() == pytest.approx(lag_ms, abs=1e-3)
+    assert sure.item() > 0.95
+
+
+def test_a_clip_without_a_best_shift_is_not_sure() -> None:
+    _, sure = find_lags(torch.zeros(1, 41))
+    assert sure.item() == pytest.approx(5 / 41, abs=0.03)
+
+
+def test_the_loss_is_the_likelihood_under_the_expected_lags() -> None:
+    logits, tolerance = torch.tensor([[0.0, 2.0, 1.0]]), 10.0
+    weights = [math.exp(-0.5), 1.0, math.exp(-0.5)]
+    total = sum(math.exp(v) for v in (0.0, 2.0, 1.0))
+    terms = zip((0.0, 2.0, 1.0), weights, strict=True)
+    expected = -math.log(sum(math.exp(v) / total * w / sum(weights) for v, w in terms))
+    assert sync_loss(logits, tolerance).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_frames_outside_do_not_count() -> None:
+    logits = torch.arange(12.0).reshape(1, 4, 3)
+    mean = mean_over(logits, torch.tensor([1]), torch.tensor([3]))
+    torch.testing.assert_close(mean, logits[:, 1:3].mean(1))
