@@ -11,7 +11,7 @@ from avb.pipeline.config import Corpus, Crop, Mel
 from avb.pipeline.errors import UsageError
 
 #: Settings that came after the first shards, and what they were before.
-LATER = {"max_seconds": 60.0, "audio": "required"}
+LATER = {"max_seconds": 60.0, "audio": "required", "sync": None}
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Settings:
     frames: int | None = None
     max_seconds: float = 60.0
     audio: str = "required"
+    sync: str | None = None  # the hash of a table of lags
     limit: int | None = None
     speakers: list[str] | None = None
     tracker: str = "mediapipe"  # plans that do not say it are of when there was no other

@@ -27,11 +27,23 @@ MANIFEST_ROWS = 1 << 15  # in a row group; the index of a file with one a unit o
 LIBRARIES = ("av", "opencv-python-headless", "numpy", "torch", "torchaudio")
 
 
-def write_manifest(folder: Path, plan: Plan) -> None:
-    """Gather the rows of all units, in plan order, into `manifest.parquet`."""
+def gathered_schema() -> pa.Schema:
+    """Columns of `manifest.parquet`: those of the rows, less what only a rerun needs."""
     schema = row_schema()
     for name in ("sums", "sources"):
         schema = schema.remove(schema.get_field_index(name))
+    return schema
+
+
+def fingerprint(settings: dict[str, Any], labels: list[str], shards: list[dict[str, Any]]) -> str:
+    """By what shards are known: a hash of their format, settings, labels, names and contents."""
+    identity = json.dumps([FORMAT, settings, labels, shards], sort_keys=True)
+    return hashlib.sha256(identity.encode()).hexdigest()
+
+
+def write_manifest(folder: Path, plan: Plan) -> None:
+    """Gather the rows of all units, in plan order, into `manifest.parquet`."""
+    schema = gathered_schema()
     gathered: list[pa.Table] = []
     with (
         open_atomic(folder / "manifest.parquet") as file,
@@ -61,13 +73,12 @@ def write_dataset(folder: Path, plan: Plan, corpus: Corpus, seconds: float) -> d
             shards.append({"name": unit.name, "samples": kept.num_rows} | facts)
     scale, offset = audio.mel_scale_offset(settings.mel)
     plain = settings.as_dict()
-    identity = json.dumps([FORMAT, plain, plan.labels, shards], sort_keys=True)
     record = {
         "schema": FORMAT,
         "corpus": settings.corpus,
         "title": corpus.title,
         "layout": plan.layout,
-        "fingerprint": hashlib.sha256(identity.encode()).hexdigest(),
+        "fingerprint": fingerprint(plain, plan.labels, shards),
         "settings": plain,
         "crops": {
             name: {"size": c.size, "stored": c.stored, "margin": c.margin}
@@ -110,7 +121,12 @@ def _as_counts(status: Counter[str], flags: Counter[str]) -> dict[str, Any]:
 
 def _read(folder: Path, unit: Unit, columns: list[str]) -> pa.Table:
     with pq.ParquetFile(rows_path(folder, unit)) as file:
-        return file.read(columns, use_threads=False)  # threads cost more than so small a file
+        there = [name for name in columns if name in file.schema_arrow.names]
+        table = file.read(there, use_threads=False)  # threads cost more than so small a file
+        for field in (row_schema().field(name) for name in columns if name not in there):
+            # Made before there was such a column.
+            table = table.append_column(field, pa.nulls(len(table), field.type))
+        return table.select(columns)
 
 
 class _Tally:

@@ -25,6 +25,7 @@ import pyarrow.ipc as ipc
 from avb.pipeline.config import Corpus, stable_hash
 from avb.pipeline.corpora import adapter
 from avb.pipeline.corpora.clip import Clip, Listing
+from avb.pipeline.corpora.lags import Lags
 from avb.pipeline.corpora.source_files import listing_faults_named, sources_of
 from avb.pipeline.corpora.stored import listed_tree
 from avb.pipeline.errors import UsageError
@@ -91,6 +92,7 @@ def schema() -> pa.Schema:
         + [("start", pa.float64()), ("end", pa.float64())]
         + [("words", pa.list_(word)), ("status", pa.string()), ("error", pa.string())]
         + [("flags", pa.list_(pa.string())), ("sources", pa.list_(file))]
+        + [("lag_ms", pa.float64())]
     )
 
 
@@ -150,6 +152,28 @@ def _chosen(clips: pa.Table, settings: Settings) -> pa.Table:
     return clips
 
 
+def _lagged(clips: pa.Table, lags: Lags, plan: Plan) -> pa.Table:
+    """The clips with their lags; how many have none is told.
+
+    Raises:
+        UsageError: the table has none of them.
+    """
+    import pyarrow as pa
+
+    keys = clips["key"].to_pylist()
+    if len(keys) == (unknown := sum(key not in lags.ms for key in keys)):
+        raise UsageError(
+            f"{lags.path}: lags of {len(lags.ms)} clips, such as {next(iter(lags.ms), 'none')};"
+            f" none of them is listed here, such as {keys[0]}"
+        )
+    if unknown:
+        plan.notices.append(
+            f"{unknown} of {len(keys)} clips are not in {lags.path}: kept as they are"
+        )
+    column = pa.array([lags.ms.get(key) for key in keys], pa.float64())
+    return clips.set_column(clips.schema.get_field_index("lag_ms"), "lag_ms", column)
+
+
 def _cut(clips: pa.Table, most: int) -> Iterator[pa.RecordBatch]:
     """The clips of each group in runs of at most `most`."""
     group, at = clips["group"].combine_chunks(), 0
@@ -167,7 +191,9 @@ def _to_clip(row: dict[str, Any]) -> tuple[str, Clip]:
     return key, Clip(name=key.split("/", 1)[1], **row)
 
 
-def make_plan(corpus: Corpus, settings: Settings, root: Folder, path: Path) -> Plan:
+def make_plan(
+    corpus: Corpus, settings: Settings, root: Folder, path: Path, lags: Lags | None = None
+) -> Plan:
     """List the corpus, lay its clips into shards, and write the plan file `path`.
 
     Clips of a group are laid in the order of a stable hash of their key and cut into shards of
@@ -179,7 +205,7 @@ def make_plan(corpus: Corpus, settings: Settings, root: Folder, path: Path) -> P
         tree = listing.root
         if isinstance(root, Store):  # a table lies in its root
             listing.root = root if listing.root == here else root.parent
-        return lay_out(listing, settings, path, tree, root)
+        return lay_out(listing, settings, path, tree, root, lags)
 
 
 def lay_out(
@@ -188,6 +214,7 @@ def lay_out(
     path: Path,
     tree: Folder | None = None,
     given: Folder | None = None,
+    lags: Lags | None = None,
 ) -> Plan:
     """`make_plan` of what has been listed, with the files that lie in `tree`, else in its root."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -208,6 +235,8 @@ def lay_out(
     plan = Plan(path, listing.root, settings, list(listing.labels), listing.layout, [], notices)
     plan.given = given
     clips = _chosen(_laid_out(clips, listing.twins_kept), settings)
+    if lags is not None:
+        clips = _lagged(clips, lags, plan)
     _write(plan, _cut(clips, settings.shard_clips))
     return plan
 
@@ -223,7 +252,8 @@ def _write(plan: Plan, shards: Iterator[pa.RecordBatch]) -> None:
     with open_atomic(plan.path) as file, ipc.new_file(file, schema(), options=options) as writer:
         for part in shards:
             digest = hashlib.sha256(base.encode())
-            rows = part.select([n for n in part.schema.names if n != "sources"]).to_pylist()
+            idle = {"sources"} if plan.settings.sync else {"sources", "lag_ms"}
+            rows = part.select([n for n in part.schema.names if n not in idle]).to_pylist()
             digest.update(json.dumps(rows).encode())
             files, ids = part["sources"].to_pylist(), map(label_ids.get, part["label"].to_pylist())
             group = part["group"][0].as_py()

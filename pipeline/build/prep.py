@@ -22,6 +22,7 @@ from avb.pipeline.build.prune import lost_clips, stale_rows
 from avb.pipeline.build.scheduler import run_units
 from avb.pipeline.build.unit import changed_sources, finished, rows_folder, rows_path
 from avb.pipeline.config import Corpus
+from avb.pipeline.corpora.lags import Lags
 from avb.pipeline.errors import RunError, UsageError
 from avb.pipeline.files import DISK_FAULTS, locked, publish
 from avb.pipeline.settings import Settings
@@ -79,6 +80,7 @@ def prep(
     overwrite: bool = False,
     prune: bool = False,
     clip_timeout_s: float | None = 300.0,
+    lags: Lags | None = None,
     progress: Progress | None = None,
 ) -> Summary:
     """Make what is missing of `out/<corpus>/` and account for every listed clip.
@@ -91,6 +93,7 @@ def prep(
         prune: let finished clips go that are no longer listed, of which nothing is lost else.
         clip_timeout_s: a clip that takes longer is refused as `timeout`, where there are workers
             to stop: with `jobs` or on `ray`, and not in this process. None: never.
+        lags: the sound of clips is moved by these; their digest is in `settings`.
         progress: called with (clips done, refused, to do).
 
     Raises UsageError for what cannot be asked of this folder; RunError where another run holds it,
@@ -112,7 +115,7 @@ def prep(
         make = functools.partial(_make, run, mirror, jobs, clip_timeout_s, progress)
         if part is None:
             _sweep(folder)  # nobody else is at work here
-        given = (corpus, settings, root, mirror, overwrite, prune, part is not None)
+        given = (corpus, settings, root, mirror, overwrite, prune, part is not None, lags)
         plan = _published(functools.partial(_settle, *given), mirror)
         units = plan.units if part is None else plan.units[part.index - 1 :: part.count]
         todo = _missing(folder, units, retry_failed)
@@ -213,6 +216,7 @@ def _settle(
     overwrite: bool = False,
     prune: bool = False,
     part: bool = False,
+    lags: Lags | None = None,
 ) -> Plan:
     """A fresh plan for the folder, refused if that was made with other settings or would lose.
 
@@ -225,7 +229,7 @@ def _settle(
         with (folder / ".avb" / "plan.lock").open("a+") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # the first one lists, the others wait for it
             if (folder / "dataset.json").is_file() or not path.is_file():
-                return _settle(corpus, settings, root, mirror, overwrite, prune)
+                return _settle(corpus, settings, root, mirror, overwrite, prune, lags=lags)
     plan = read_plan(path) if path.is_file() and not overwrite else None
     if plan is not None and (difference := settings.difference(plan.settings)):
         raise UsageError(
@@ -238,7 +242,7 @@ def _settle(
         return plan
     if plan is None and any(folder.glob("*.tar")) and not overwrite:
         raise UsageError(f"{mirror}: holds shards but no plan of this tool; give another --out")
-    plan = make_plan(corpus, settings, root, path.with_name(f"plan.{os.getpid()}.tmp"))
+    plan = make_plan(corpus, settings, root, path.with_name(f"plan.{os.getpid()}.tmp"), lags)
     try:
         lost = None if overwrite else lost_clips(folder, plan)
         if lost and not prune:

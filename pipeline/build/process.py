@@ -40,6 +40,7 @@ class Prepared:
         sound: float32 [T * 640], 16 kHz mono; None for a film without sound.
         log_mels: float32 [n_mels, 4 T], or None.
         audio_pad: samples appended at the end; negative means cut.
+        sync_ms: by how much the sound was moved, towards the start.
     """
 
     crops: dict[str, np.ndarray]
@@ -50,6 +51,7 @@ class Prepared:
     words: list[Word]
     face_misses: int
     flags: list[str]
+    sync_ms: float = 0.0
 
     @property
     def num_frames(self) -> int:
@@ -80,21 +82,43 @@ def prepare_clip(clip: Clip, root: Path, settings: Settings, clock: Clock) -> Pr
     flags = media.flags | {*clip.flags}
     num_frames = len(next(iter(crops.values())))
     words = corpus.words(root, clip, num_frames, settings, flags)
+    lag_s = 0.0
+    if settings.sync and media.sound is not None:
+        lag_s = (clip.lag_ms or 0.0) / 1000
+        flags |= sync_flags(clip.lag_ms)
+        words = moved_words(words, -lag_s, num_frames / settings.fps)
     sound = log_mels = None
     pad = 0
     if media.sound is not None:
         with clock("mel"):
-            start_s, rate, fps = media.sound_start_s, settings.sample_rate, settings.fps
+            start_s, rate, fps = media.sound_start_s - lag_s, settings.sample_rate, settings.fps
             sound, pad = audio.fit(media.sound, media.rate, start_s, num_frames, fps, rate)
             log_mels = audio.log_mel(sound, settings.mel, rate)
-        if abs(start_s) > PICTURE_S:
+        if abs(media.sound_start_s) > PICTURE_S:
             flags.add("audio_misplaced")
         if pad > PICTURE_S * rate:
             flags.add("audio_short")
         if audio.is_silent(sound, rate):
             flags.add("silent")
     assert flags <= FLAGS.keys(), flags
-    return Prepared(crops, boxes, sound, log_mels, pad, words, misses, sorted(flags))
+    sync_ms = round(1000 * lag_s, 2)
+    return Prepared(crops, boxes, sound, log_mels, pad, words, misses, sorted(flags), sync_ms)
+
+
+def sync_flags(lag_ms: float | None) -> set[str]:
+    """What is told of a clip whose sound a table of lags moves."""
+    if lag_ms is None:
+        return {"sync_unsure"}
+    return {"sync_corrected", "sync_far"} if abs(lag_ms) > 1000 * PICTURE_S else {"sync_corrected"}
+
+
+def moved_words(words: list[Word], by_s: float, duration_s: float) -> list[Word]:
+    """Words with their times moved, as their sound was, and kept inside the clip."""
+
+    def moved(time: float | None) -> float | None:
+        return None if time is None else round(min(max(time + by_s, 0.0), duration_s), 5)
+
+    return [(word, moved(start), moved(end)) for word, start, end in words]
 
 
 def _cut(
@@ -169,10 +193,8 @@ def encode_sample(
     for kind, pictures in done.crops.items():
         extension, data = encode_video(pictures, settings.codec, settings.crf, settings.fps)
         members[f"{kind}.{extension}"] = data
-    if done.log_mels is not None:
-        members["mel.npy"] = _npy(audio.store_mel(done.log_mels, settings.mel, settings.mel_dtype))
-    if settings.keep_audio and done.sound is not None:
-        members["flac"] = encode_flac(done.sound, settings.sample_rate)
+    if done.log_mels is not None and done.sound is not None:
+        members |= encode_sound(done.sound, done.log_mels, settings)
     single = done.words[0] if clip.label is not None and len(done.words) == 1 else None
     boundary = None if single is None or single[1] is None else [single[1], single[2]]
     facts: dict[str, Any] = {
@@ -196,7 +218,17 @@ def encode_sample(
         "audio_pad": done.audio_pad,
         "flags": done.flags,
     }
+    if settings.sync:
+        facts["sync_ms"] = done.sync_ms
     members["json"] = write_facts(facts)
+    return members
+
+
+def encode_sound(sound: np.ndarray, log_mels: np.ndarray, settings: Settings) -> dict[str, bytes]:
+    """The members of a sample that its sound makes."""
+    members = {"mel.npy": _npy(audio.store_mel(log_mels, settings.mel, settings.mel_dtype))}
+    if settings.keep_audio:
+        members["flac"] = encode_flac(sound, settings.sample_rate)
     return members
 
 

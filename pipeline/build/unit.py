@@ -77,6 +77,7 @@ def row_schema() -> Any:
         + [("flags", pa.list_(pa.string())), ("shard", pa.string())]
         + [("n_frames", pa.int32()), ("n_mel", pa.int32()), ("face_misses", pa.int32())]
         + [("words", pa.list_(word)), ("offset", pa.int64()), ("nbytes", pa.int64())]
+        + [("sync_ms", pa.float32())]
         + [(f"{stage}_ms", pa.float32()) for stage in STAGES]
         + [("sums", pa.list_(pa.float64())), plan_schema().field("sources")]
     )
@@ -278,6 +279,7 @@ def _try_clip(key: str, clip: Clip, plan: Plan, labels: dict[str, int]) -> Taken
             "face_misses": done.face_misses,
             "words": [{"word": w, "start": s, "end": e} for w, s, e in done.words],
             "sums": sums(done),
+            "sync_ms": done.sync_ms if plan.settings.sync else None,
         }
     row |= {f"{stage}_ms": ms for stage, ms in clock.ms.items()}
     return row, members

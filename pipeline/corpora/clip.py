@@ -38,6 +38,7 @@ class Clip:
     error: str = ""
     flags: list[str] = field(default_factory=list)
     sources: list[Source] | None = None  # files there when the plan was made; None: not known
+    lag_ms: float | None = None  # the sound is so late, by the table of --sync; None: not sure
 
 
 @dataclass

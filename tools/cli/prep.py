@@ -60,6 +60,7 @@ def prepare(
     part: o.Share = None,
     max_seconds: o.MaxSeconds = None,
     audio: o.Audio = None,
+    sync: o.Sync = None,
     retry_failed: o.RetryFailed = False,
     crop: o.CropKinds = None,
     box: o.Box = None,
@@ -83,6 +84,7 @@ def prepare(
 ) -> None:
     """Prepare a corpus; the exit code says whether clips were refused."""
     from avb.pipeline.config import corpus_root, load_corpora
+    from avb.pipeline.corpora.lags import read_lags
     from avb.pipeline.machine import cores
     from avb.pipeline.settings import settings_for
 
@@ -92,10 +94,12 @@ def prepare(
         known = ", ".join(corpora)
         raise UsageError(f"--name {name}: letters, digits, - and _, and none of {known}")
     root = table or corpus_root(corpus, entry, root)
+    lags = None if sync is None else read_lags(sync)
     settings = settings_for(
         name or corpus, entry, crop, speakers, box=box, codec=codec, crf=crf, decoder=decoder,
         tracker=tracker, mel_dtype=mel_dtype, keep_audio=keep_audio, face_every=face_every,
         shard_clips=shard_clips, max_seconds=max_seconds, audio=audio, limit=limit,
+        sync=lags and lags.digest,
     )  # fmt: skip
     parse_limit(max_failures)  # a wrong one is said before the work
     share = parse_part(part)
@@ -109,6 +113,7 @@ def prepare(
     summary = run_prep(
         entry, settings, root, out, as_json, jobs=jobs, engine=engine, address=address, part=share,
         retry_failed=retry_failed, overwrite=overwrite, prune=prune, clip_timeout_s=clip_timeout,
+        lags=lags,
     )  # fmt: skip
     show_summary(summary, as_json)
     say(f"licence of the data: {entry.licence.name} ({entry.licence.apply})")

@@ -39,6 +39,9 @@ Audio = Annotated[
         show_default="required", help="With optional, films without sound become pictures alone."
     ),
 ]
+Sync = Annotated[
+    Path | None, how(help="Move each clip's sound by its lag in this table of avb sync.")
+]
 RetryFailed = Annotated[bool, which("--retry-failed", help="Take refused clips again.")]
 CropKinds = Annotated[
     str | None, how(show_default="per corpus", help="What to cut: lips, face or lips,face.")

@@ -1,0 +1,160 @@
+"""`avb prep --sync` and `avb sync --apply`: sound moved by a table, words with it, nothing else."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from avb.pipeline.clip.audio import log_mel
+from avb.pipeline.clip.flac import decode_flac
+from avb.pipeline.config import load_corpora
+from avb.pipeline.corpora.lags import read_lags, write_lags
+from avb.pipeline.errors import UsageError
+from avb.pipeline.shards.metadata import read_facts
+from avb.pipeline.stream.assemble import Assembler
+from avb.pipeline.stream.index import load_index
+from avb.tools.cli import app
+from avb.tools.synth import make
+
+LAGS = (23.0, -31.0, 62.5, None)  # late, early, more than a frame, not known
+
+
+def avb(*words: object) -> tuple[int, str, str]:
+    run = CliRunner().invoke(app, [str(word) for word in words])
+    if run.exception is not None and not isinstance(run.exception, SystemExit):
+        raise run.exception
+    return run.exit_code, run.stdout, run.stderr
+
+
+def samples(folder: Path) -> dict[str, dict[str, bytes]]:
+    index = load_index(folder)
+    assemble = Assembler(index, ("lips",), True, False)
+    return {index.key(row): {n: bytes(m) for n, m in assemble.members(row).items()}
+            for row in range(len(index))}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("espeakng_loader", reason="drawn talkers speak with the extra prep")
+    root = tmp_path_factory.mktemp("sync") / "raw"
+    make("grid", root, clips=4)
+    return root
+
+
+@pytest.fixture(scope="module")
+def plain(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("plain")
+    assert avb("prep", "grid", "--root", raw, "--out", out)[0] == 0
+    return out / "grid"
+
+
+@pytest.fixture(scope="module")
+def table(plain: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("table") / "sync.parquet"
+    rows = [{"key": key, "lag_ms": lag, "confidence": 0.9}
+            for key, lag in zip(samples(plain), LAGS, strict=True)]  # fmt: skip
+    write_lags(path, rows, {})
+    return path
+
+
+@pytest.fixture(scope="module")
+def moved(raw: Path, table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("moved")
+    assert avb("prep", "grid", "--root", raw, "--out", out, "--sync", table)[0] == 0
+    return out / "grid"
+
+
+def test_sound_lies_where_its_lag_says_and_pictures_are_the_same(plain: Path, moved: Path) -> None:
+    mel = load_corpora()["grid"].mel
+    before, after = samples(plain), samples(moved)
+    for (key, old), lag in zip(before.items(), LAGS, strict=True):
+        new = after[key]
+        assert new["lips.mp4"] == old["lips.mp4"] and new["face.mp4"] == old["face.mp4"]
+        sound, was = decode_flac(new["flac"]), decode_flac(old["flac"])
+        by = round(16 * (lag or 0))
+        overlap = len(was) - abs(by)
+        np.testing.assert_array_equal(sound[max(0, -by) :][:overlap], was[max(0, by) :][:overlap])
+        if lag is None:
+            assert new["mel.npy"] == old["mel.npy"]
+        stored = np.load(io.BytesIO(new["mel.npy"])).astype(np.float32)
+
+        assert np.abs(stored - log_mel(sound, mel, 16_000)).mean() < 0.02  # 16 bits in silence
+
+
+def test_words_move_with_their_sound_and_flags_tell(plain: Path, moved: Path) -> None:
+    before, after = samples(plain), samples(moved)
+    flags = {23.0: ["sync_corrected"], -31.0: ["sync_corrected"],
+             62.5: ["sync_corrected", "sync_far"], None: ["sync_unsure"]}  # fmt: skip
+    rows = {row["key"]: row for row in pq.read_table(moved / "manifest.parquet").to_pylist()}
+    for key, lag in zip(before, LAGS, strict=True):
+        old, new = (read_facts(sample[key]["json"]) for sample in (before, after))
+        assert [f for f in new["flags"] if f.startswith("sync")] == flags[lag]
+        assert new["sync_ms"] == pytest.approx(lag or 0) == rows[key]["sync_ms"]
+        for (word, start, end), (same, first, last) in zip(new["words"], old["words"], strict=True):
+            shift = (lag or 0) / 1000
+            assert word == same
+            assert (start, end) == pytest.approx((first - shift, last - shift), abs=1e-4)
+    assert json.loads((moved / "dataset.json").read_text())["settings"]["sync"]
+
+
+def test_shards_at_hand_get_the_same_but_for_the_ends(
+    plain: Path, moved: Path, table: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "again"
+    assert avb("sync", plain, "--apply", table, "--out", out)[0] == 0
+    assert avb("verify", out)[0] == 0
+    edge = 70 * 16
+    for key, made in samples(out).items():
+        wanted = samples(moved)[key]
+        assert made["lips.mp4"] == wanted["lips.mp4"]
+        a, b = decode_flac(made["flac"]), decode_flac(wanted["flac"])
+        np.testing.assert_array_equal(a[edge:-edge], b[edge:-edge])
+        mine, theirs = read_facts(made["json"]), read_facts(wanted["json"])
+        for name in ("words", "flags", "sync_ms", "boundary"):
+            assert mine[name] == theirs[name], name
+
+
+def test_a_table_is_a_setting_like_any_other(raw: Path, moved: Path) -> None:
+    code, _, text = avb("prep", "grid", "--root", raw, "--out", moved.parent)
+    assert code == 2 and "sync:" in text and "other settings" in text
+
+
+def row(key: str, lag_ms: Any, confidence: Any = 1.0) -> dict[str, Any]:
+    return {"key": key, "lag_ms": lag_ms, "confidence": confidence}
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([row("s9/other", 5.0)], "none of them is listed here"),
+        ([row("s1/x", 4000.0)], "the lag of s1/x is 4000.0"),
+        ([row("s1/x", float("nan"))], "the lag of s1/x is nan"),
+    ],
+)
+def test_a_table_that_does_not_fit_is_one_line(
+    raw: Path, tmp_path: Path, rows: list[dict[str, Any]], message: str
+) -> None:
+    write_lags(tmp_path / "t.parquet", rows, {})
+    words = ("--root", raw, "--out", tmp_path, "--sync", tmp_path / "t.parquet")
+    code, _, text = avb("prep", "grid", *words)
+    assert code == 2 and message in text
+
+
+def test_no_table_at_all_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "t.parquet").write_text("key,lag_ms\n")
+    with pytest.raises(UsageError, match="no table of lags"):
+        read_lags(tmp_path / "t.parquet")
+
+
+def test_shards_without_sound_or_moved_already_are_refused(
+    moved: Path, table: Path, tmp_path: Path
+) -> None:
+    code, _, text = avb("sync", moved, "--apply", table, "--out", tmp_path / "out")
+    assert code == 2 and "moved already" in text
