@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 from typer import Option
 
-from avb.tools.cli import bench, evaluate, export, infer, prep, report, shards, train
+from avb.tools.cli import bench, evaluate, export, infer, prep, report, shards, sync, train
 from avb.tools.cli.console import App, Commands, start_log
 
 app = App(
@@ -26,6 +26,7 @@ app = App(
 PREPARE, LEARN, USE = "From video to shards", "Training and figures", "A trained model at work"
 app.add_typer(prep.app, name="prep", rich_help_panel=PREPARE)
 app.add_typer(shards.app, rich_help_panel=PREPARE)
+app.add_typer(sync.app, rich_help_panel=PREPARE)
 app.add_typer(train.app, name="train", rich_help_panel=LEARN)
 app.add_typer(evaluate.app)
 app.add_typer(report.app)

@@ -1,0 +1,115 @@
+"""Lags of a corpus: each clip by a network that did not learn from it, and nothing done twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from avb.pipeline.corpora.lags import read_lags, write_lags
+from avb.pipeline.errors import UsageError
+from avb.pipeline.stream.index import Index
+from avb.tools.cli import app
+from avb.train import sync, trainer
+from avb.train.recipe import Recipe
+from avb.train.recipe_file import load_recipe
+
+QUICK = ["steps=2", "batch_size=2", "warmup=0", "validate_every=2", "model.width=4"]
+
+
+def avb(*words: object) -> tuple[int, str, str]:
+    run = CliRunner().invoke(app, [str(word) for word in words])
+    if run.exception is not None and not isinstance(run.exception, SystemExit):
+        raise run.exception
+    return run.exit_code, run.stdout, run.stderr
+
+
+def quick(*more: str) -> Recipe:
+    return load_recipe("sync", "tiny", [*QUICK, *more])
+
+
+def test_no_clip_is_measured_by_a_network_that_learnt_from_it(
+    grid: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learnt, heard = [], []
+    train, measure = trainer.train, sync.measure
+
+    def watched_train(recipe: Any, index: Index, parts: Any, *rest: Any, **more: Any) -> Any:
+        learnt.append({*parts.rows["train"].tolist(), *parts.rows["val"].tolist()})
+        return train(recipe, index, parts, *rest, **more)
+
+    def watched_measure(index: Index, rows: Any, *rest: Any) -> Any:
+        heard.append({*rows.tolist()})
+        return measure(index, rows, *rest)
+
+    monkeypatch.setattr(trainer, "train", watched_train)
+    monkeypatch.setattr(sync, "measure", watched_measure)
+    out = tmp_path / "sync.parquet"
+    sync.measure_corpus(grid.folder, quick(), out, 2, "cpu", 1, 1)
+    assert all(not a & b for a, b in zip(learnt, heard, strict=True))
+    assert set.union(*heard) == {*range(len(grid))}
+    table = pq.read_table(out)
+    assert table["key"].to_pylist() == [grid.key(row) for row in range(len(grid))]
+    assert np.isfinite(table["lag_ms"].to_numpy()).all()
+    assert abs(np.median(table["lag_ms"].to_numpy())) < 5
+
+
+def test_a_call_that_was_stopped_goes_on(
+    grid: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "sync.parquet"
+    sync.measure_corpus(grid.folder, quick(), out, 2, "cpu", 1, 1)
+    first = out.read_bytes()
+
+    def again(*_: Any) -> Any:
+        raise AssertionError("measured or trained a second time")
+
+    monkeypatch.setattr(sync, "_lags_of", again)
+    monkeypatch.setattr(trainer, "one_step", again)
+    sync.measure_corpus(grid.folder, quick(), out, 2, "cpu", 1, 1)
+    assert out.read_bytes() == first
+
+
+def test_a_network_measures_other_clips_from_the_zero_of_its_own(
+    grid: Index, tmp_path: Path
+) -> None:
+    out, by = tmp_path / "sync.parquet", tmp_path / "by.parquet"
+    sync.measure_corpus(grid.folder, quick(), out, 2, "cpu", 1, 1)
+    network = tmp_path / "sync.runs" / "fold0" / "sync.pt"
+    assert avb("sync", grid.folder, "--model", network, "--out", by)[0] == 0
+    first, second = pq.read_table(out).to_pylist(), pq.read_table(by).to_pylist()
+    own = [(a, b) for a, b in zip(first, second, strict=True) if a["how"] == "fold 0 of 2"]
+    assert len(own) == 4
+    for a, b in own:
+        assert b["lag_ms"] == pytest.approx(a["lag_ms"], abs=1e-3) and b["how"][:6] == "model "
+
+
+def test_what_cannot_be_measured_is_said(grid: Index, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no clip of 8 has sound and is long enough"):
+        sync.usable(grid, quick("model.reach=200"))
+
+
+@pytest.mark.slow
+def test_lags_that_are_known_come_out(tmp_path: Path) -> None:
+    """Drawn talkers at 0; the same, moved on purpose by -80 to 80 ms, at what they were moved."""
+    raw, table, moved = tmp_path / "raw", tmp_path / "table.parquet", tmp_path / "moved"
+    assert avb("synth", "grid", "--out", raw, "--clips", 64)[0] == 0
+    assert avb("prep", "grid", "--root", raw, "--out", tmp_path / "shards", "--jobs", 2)[0] == 0
+    shards, out = tmp_path / "shards" / "grid", tmp_path / "sync.parquet"
+    assert avb("sync", shards, "--out", out)[0] == 0
+    drawn = read_lags(out).ms
+    lags = np.array([lag for lag in drawn.values() if lag is not None])
+    assert len(lags) > 60 and np.percentile(np.abs(lags), 90) < 2
+    known = {key: 5.0 * (number % 33 - 16) for number, key in enumerate(drawn)}
+    rows = [{"key": key, "lag_ms": -lag, "confidence": 1.0} for key, lag in known.items()]
+    write_lags(table, rows, {})
+    assert avb("sync", shards, "--apply", table, "--out", moved)[0] == 0
+    network = out.with_suffix(".runs") / "fold0" / "last.pt"
+    assert avb("sync", moved, "--model", network, "--out", out)[0] == 0
+    found = read_lags(out).ms
+    errors = [abs(lag - known[key]) for key, lag in found.items() if lag is not None]
+    assert len(errors) > 60 and np.percentile(errors, 90) < 4

@@ -1,0 +1,89 @@
+"""`avb sync`: how far each clip's sound lies from its lips."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from typer import Option
+
+from avb.pipeline.errors import UsageError
+from avb.tools.cli.console import App, show
+from avb.tools.cli.options import Device, Json, Overrides, RecipeName, ShardFolder
+
+app = App()
+
+
+@app.command()
+def sync(
+    folder: ShardFolder,
+    out: Annotated[Path, Option(help="The table to write, Parquet.")] = Path("sync.parquet"),
+    model: Annotated[
+        Path | None,
+        Option(
+            help="Measure by this network, OUT.runs/fold0/sync.pt of an earlier call or a run of"
+            " avb train sync.",
+            show_default="train what it needs",
+        ),
+    ] = None,
+    recipe: RecipeName = "tiny",
+    overrides: Overrides = None,
+    steps: Annotated[
+        int | None, Option(min=1, help="Length of each training.", show_default="per recipe")
+    ] = None,
+    folds: Annotated[int, Option(min=2, help="Networks, each measures what it has not seen.")] = 2,
+    jobs: Annotated[
+        int | None, Option(min=1, help="Folds at a time.", show_default="one a core; 1 on a GPU")
+    ] = None,
+    device: Device = None,
+    apply: Annotated[
+        Path | None,
+        Option(help="Do not measure: write shards to --out with their sound moved by this table."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """The lag between lips and sound of every clip, for `avb prep --sync`.
+
+    No labels and no weights from elsewhere are needed. Zero is where the corpus lies in the middle.
+    Running it again goes on with what was stopped.
+    """
+    if apply is not None:
+        show(move_sound(folder, apply, out), as_json)
+        return
+    from avb.pipeline.machine import cores
+    from avb.train import sync as measuring
+    from avb.train.checks import check_writable
+    from avb.train.data import open_shards
+    from avb.train.device import choose_device
+    from avb.train.recipe_file import load_recipe, make_recipe
+
+    check_writable(out)
+    device = choose_device(device)
+    if model is not None:
+        path = model / "best.pt" if model.is_dir() else model
+        measuring.measure_by(folder, path, out, device)
+    else:
+        index, _ = open_shards(folder)
+        wanted = load_recipe("sync", recipe, overrides)
+        changes = {"corpus": index.dataset["corpus"], "steps": steps or wanted.steps}
+        wanted = make_recipe("sync", wanted.as_dict() | changes, recipe)
+        if wanted.crop not in index.dataset["crops"]:
+            raise UsageError(f"{folder}: holds no {wanted.crop} crop; --set crop=face takes faces")
+        at_once = jobs or (1 if device != "cpu" else min(folds, cores()))
+        measuring.measure_corpus(folder, wanted, out, folds, device, at_once, cores())
+    show(measuring.summary(out), as_json)
+
+
+def move_sound(folder: Any, table: Path, out: Path) -> dict[str, Any]:
+    """The shards of `folder` in `out`, with the sound of each clip where its lips are."""
+    from tqdm import tqdm
+
+    from avb.pipeline.build.resound import apply_lags
+    from avb.pipeline.corpora.lags import read_lags
+
+    if out.suffix == ".parquet":
+        raise UsageError(f"--out {out}: with --apply, the folder for the shards")
+    with tqdm(unit="clip", disable=None) as bar:
+        record = apply_lags(folder, read_lags(table), out, bar.update)
+    told = {name: n for name, n in record["counts"]["flags"].items() if name.startswith("sync_")}
+    return {"shards": str(out), "fingerprint": record["fingerprint"]} | told

@@ -1,0 +1,224 @@
+"""The lags of a corpus, measured fold by fold: no clip by a network that learnt from it."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import hashlib
+import logging
+import multiprocessing
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from avb.models.sync import SyncConfig, find_lags, mean_over
+from avb.pipeline.config import stable_hash
+from avb.pipeline.corpora.lags import read_lags, write_lags
+from avb.pipeline.errors import UsageError
+from avb.pipeline.storage.store import Folder
+from avb.pipeline.stream.index import Index, Ints, load_index
+from avb.train import checkpoint, trainer
+from avb.train.network import Loaded, load_network
+from avb.train.recipe import Recipe
+from avb.train.split import Parts, usable_rows
+from avb.train.tasks.task import Evaluation
+
+log = logging.getLogger(__name__)
+#: Clips whose lags are measured, and kept, at one time.
+PIECE = 2000
+#: Of the clips that a fold does not measure, one in so many is not trained on either.
+VALIDATION = 20
+
+Lagged = NDArray[np.float64]  # lag, confidence and drift of each clip
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One of `count` networks and the clips that it measures and has not seen."""
+
+    number: int
+    count: int
+    folder: Folder
+    recipe: Recipe
+    runs: Path
+    device: str
+    threads: int | None
+
+    @property
+    def run(self) -> Path:
+        """The folder of its training and of what it has measured."""
+        return self.runs / f"fold{self.number}"
+
+
+def measure_corpus(
+    folder: Folder, recipe: Recipe, out: Path, folds: int, device: str, jobs: int, cores: int
+) -> list[dict[str, Any]]:
+    """Train a network a fold, measure what it has not seen, and write the table `out`.
+
+    Runs lie beside it, in `<out>.runs`: a call that was stopped goes on there.
+
+    Raises:
+        UsageError: the shards have no clip that can be measured.
+    """
+    index = load_index(folder)
+    runs = out.with_suffix(".runs")
+    threads = max(1, cores // jobs) if device == "cpu" else None
+    work = [Fold(number, folds, folder, recipe, runs, device, threads) for number in range(folds)]
+    if jobs == 1:
+        lagged = [run_fold(fold) for fold in work]
+    else:
+        spawn = multiprocessing.get_context("spawn")
+        with concurrent.futures.ProcessPoolExecutor(jobs, spawn) as pool:
+            lagged = list(pool.map(_run_fold_told, work))
+    fold_of, rows = fold_numbers(index, folds), usable(index, recipe)
+    values = np.full((len(index), 3), np.nan)
+    for fold, found in zip(work, lagged, strict=True):
+        values[rows[fold_of[rows] == fold.number]] = found
+    how = [f"fold {number} of {folds}" for number in fold_of]
+    table = to_rows(index, rows, values, how)
+    write_lags(out, table, facts_of(index, recipe, folds))
+    return table
+
+
+def measure_by(folder: Folder, path: Path, out: Path, device: str) -> list[dict[str, Any]]:
+    """Measure all clips by one network, which may be another corpus's, and write the table `out`.
+
+    Raises:
+        UsageError: it is none of `avb train sync` or `avb sync`, or no clip can be measured.
+    """
+    index, loaded = load_index(folder), load_network(path, "sync")
+    rows, values = usable(index, loaded.recipe), np.full((len(index), 3), np.nan)
+    pieces = out.with_suffix(".runs") / "pieces"
+    values[rows] = measure(index, rows, loaded, device, pieces)
+    values[rows, 0] -= loaded.data.get("zero_ms", 0.0)
+    name = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    table = to_rows(index, rows, values, [f"model {name}"] * len(index))
+    write_lags(out, table, facts_of(index, loaded.recipe, 1))
+    shutil.rmtree(pieces.parent, ignore_errors=True)
+    return table
+
+
+def _run_fold_told(fold: Fold) -> Lagged:
+    """`run_fold` in a process of its own, whose lines say which fold speaks."""
+    style = f"fold {fold.number}: %(message)s"
+    logging.basicConfig(level=logging.INFO, format=style)
+    return run_fold(fold)
+
+
+def run_fold(fold: Fold) -> Lagged:
+    """Train on the other folds, then measure this one; what is there already is not done again."""
+    index = load_index(fold.folder)
+    if fold.threads is not None:
+        torch.set_num_threads(fold.threads)
+    rows, numbers = usable(index, fold.recipe), fold_numbers(index, fold.count)
+    heard = rows[numbers[rows] == fold.number]
+    others = rows[(numbers[rows] != fold.number) & ~index.silent[rows]]
+    if not len(heard) or len(others) < 2:
+        raise UsageError(f"{index.folder}: {len(rows)} clips can be measured, too few to learn by")
+    parts = {"train": others[len(others) // VALIDATION + 1 :],
+             "val": others[: len(others) // VALIDATION + 1], "test": heard}  # fmt: skip
+    name = f"sync-{fold.number}-of-{fold.count}"
+    trainer.train(
+        fold.recipe, index, Parts(name, "by the hash of the key", parts), fold.run,
+        device=fold.device, resume=True,
+    )  # fmt: skip
+    loaded = load_network(fold.run / "last.pt", "sync")
+    values = measure(index, heard, loaded, fold.device, fold.run / "pieces")
+    # A network's zero is anywhere near the middle of what it learnt from. That of a corpus is where
+    # half of its clips are earlier; the network keeps it, to measure others from.
+    zero_ms = float(np.median(values[:, 0]))
+    values[:, 0] -= zero_ms
+    state = checkpoint.load(fold.run / "last.pt", "sync")
+    state |= {"data": state["data"] | {"zero_ms": zero_ms}, "optimizer": None}
+    checkpoint.save(fold.run / "sync.pt", state)
+    return values
+
+
+def measure(index: Index, rows: Ints, loaded: Loaded, device: str, pieces: Path) -> Lagged:
+    """Lag, confidence and drift of each row, float64 [rows x 3]; pieces that are there are read."""
+    model, where = loaded.model.to(device).eval(), torch.device(device)
+    config = SyncConfig(**loaded.recipe.model)
+    pieces.mkdir(parents=True, exist_ok=True)
+    done = []
+    for start in range(0, len(rows), PIECE):
+        path = pieces / f"{start:09d}.npy"
+        if not path.is_file():
+            part = rows[start : start + PIECE]
+            evaluation = Evaluation(model, loaded.recipe, loaded.scaling, index, part, where)
+            values = np.concatenate(list(_lags_of(evaluation, config)))
+            temporary = path.with_suffix(".tmp.npy")
+            np.save(temporary, values)
+            temporary.rename(path)
+            log.info(f"{start + len(part)} of {len(rows)} clips measured")
+        done.append(np.load(path))
+    return np.concatenate(done)
+
+
+@torch.no_grad()
+def _lags_of(evaluation: Evaluation, config: SyncConfig) -> Iterator[Lagged]:
+    """Lag, confidence and drift of the clips of each batch."""
+    for _, inputs in evaluation.batches():
+        _, (logits_BTK, _) = evaluation.task.losses(evaluation.model, inputs, evaluation.recipe)
+        first, stop = torch.full_like(inputs.lengths_B, config.edge), inputs.lengths_B - config.edge
+        middle = (first + stop) // 2
+        lag, sure = find_lags(mean_over(logits_BTK, first, stop))
+        early, _ = find_lags(mean_over(logits_BTK, first, middle))
+        late, _ = find_lags(mean_over(logits_BTK, middle, stop))
+        yield torch.stack([lag, sure, late - early], 1).double().cpu().numpy()
+
+
+def usable(index: Index, recipe: Recipe) -> Ints:
+    """Rows of the clips that can be measured.
+
+    Raises:
+        UsageError: there is none.
+    """
+    rows = usable_rows(index, np.flatnonzero(~index.no_audio), recipe)
+    if not len(rows):
+        raise UsageError(f"{index.folder}: no clip of {len(index)} has sound and is long enough")
+    return rows
+
+
+def fold_numbers(index: Index, folds: int) -> Ints:
+    """To which fold each clip belongs: dealt out in the order of the hashes of the keys."""
+    hashes = np.array([stable_hash(index.key(row)) for row in range(len(index))])
+    return np.argsort(np.argsort(hashes)) % folds
+
+
+def to_rows(index: Index, rows: Ints, values: Lagged, how: list[str]) -> list[dict[str, Any]]:
+    """The table: a row for every clip, also for those that could not be measured."""
+    measured = {int(row) for row in rows}
+    table = []
+    for row, (lag, confidence, drift) in enumerate(values.tolist()):
+        why = "no sound" if index.no_audio[row] else "too short"
+        if row in measured:
+            named = {"lag_ms": lag, "confidence": confidence, "drift_ms": drift, "how": how[row]}
+        else:
+            named = {"lag_ms": None, "confidence": None, "drift_ms": None, "how": why}
+        table.append({"key": index.key(row)} | named)
+    return table
+
+
+def facts_of(index: Index, recipe: Recipe, folds: int) -> dict[str, str]:
+    """What a table says of itself."""
+    facts = {"corpus": index.dataset["corpus"], "fingerprint": index.dataset["fingerprint"]}
+    return facts | {"seed": str(recipe.seed), "steps": str(recipe.steps), "folds": str(folds)}
+
+
+def summary(path: Path) -> dict[str, Any]:
+    """Figures of a table: how the lags are spread, in milliseconds."""
+    lags = read_lags(path)
+    sure = np.array([lag for lag in lags.ms.values() if lag is not None])
+    record: dict[str, Any] = {"clips": len(lags.ms), "sure": len(sure)}
+    if len(sure):
+        at = (1, 5, 25, 50, 75, 95, 99)
+        spread = np.percentile(sure, at).round(1).tolist()
+        record |= {"deviation_ms": round(float(sure.std()), 2),
+                   "percentiles_ms": dict(zip(map(str, at), spread, strict=True)),
+                   "beyond_a_frame": int((np.abs(sure) > 40).sum())}  # fmt: skip
+    return record | {"table": str(path), "sha256": lags.digest}
