@@ -129,7 +129,10 @@ class Licence:
 
 @dataclass(frozen=True)
 class Corpus:
-    """One entry of `datasets.yaml`; `fps` is in frames a second, `sample_rate` in Hz."""
+    """One entry of `datasets.yaml`; `fps` is in frames a second, `sample_rate` in Hz.
+
+    `known` is what is wrong with the corpus itself, which `avb inspect` says.
+    """
 
     title: str
     root: str
@@ -148,6 +151,7 @@ class Corpus:
     picture: list[int] | None = None
     fixed_box: list[int] | None = None
     face_every: int = 3
+    known: str = ""
 
 
 def builtin_path() -> Path:

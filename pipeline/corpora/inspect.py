@@ -39,7 +39,8 @@ def inspect(name: str, corpus: Corpus, root: Path) -> dict[str, Any]:
         "corpus": name, "root": str(root), "layout": listing.layout, "clips": clips,
         "groups": dict(sorted(groups.items())), "labels": len(listing.labels),
         "speakers": len(speakers), "per_label": dict(sorted(per_label.items())),
-        "refused": dict(refused), "distance": distance, "notices": listing.notices,
+        "refused": dict(refused), "distance": distance,
+        "notices": listing.notices + [corpus.known] * bool(corpus.known),
     }  # fmt: skip
 
 

@@ -121,6 +121,10 @@ def test_shards_at_hand_get_the_same_but_for_the_ends(
             assert mine[name] == theirs[name], name
 
 
+def test_inspect_says_that_the_corpus_has_lags(raw: Path) -> None:
+    assert "avb sync measures" in avb("inspect", "grid", "--root", raw)[1]
+
+
 def test_a_table_is_a_setting_like_any_other(raw: Path, moved: Path) -> None:
     code, _, text = avb("prep", "grid", "--root", raw, "--out", moved.parent)
     assert code == 2 and "sync:" in text and "other settings" in text
