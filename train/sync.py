@@ -210,6 +210,28 @@ def facts_of(index: Index, recipe: Recipe, folds: int) -> dict[str, str]:
     return facts | {"seed": str(recipe.seed), "steps": str(recipe.steps), "folds": str(folds)}
 
 
+def agreement(path: Path, other: Path) -> dict[str, Any]:
+    """How far two tables agree on the clips that both are sure of, whatever their zeros.
+
+    Raises:
+        UsageError: they have fewer than two such clips in common.
+    """
+    first, second = read_lags(path).ms, read_lags(other).ms
+    pairs = [(a, b) for key, a in first.items()
+             if a is not None and (b := second.get(key)) is not None]  # fmt: skip
+    if len(pairs) < 2:
+        raise UsageError(f"{path} and {other}: {len(pairs)} clips in common, too few to compare")
+    a, b = np.array(pairs).T
+    apart = a - b - np.median(a - b)
+    return {
+        "in_common": len(pairs),
+        "correlation": round(float(np.corrcoef(a, b)[0, 1]), 4),
+        "deviation_apart_ms": round(float(apart.std()), 2),
+        "median_apart_ms": round(float(np.median(np.abs(apart))), 2),
+        "p90_apart_ms": round(float(np.percentile(np.abs(apart), 90)), 2),
+    }
+
+
 def summary(path: Path) -> dict[str, Any]:
     """Figures of a table: how the lags are spread, in milliseconds."""
     lags = read_lags(path)

@@ -88,6 +88,21 @@ def test_a_network_measures_other_clips_from_the_zero_of_its_own(
         assert b["lag_ms"] == pytest.approx(a["lag_ms"], abs=1e-3) and b["how"][:6] == "model "
 
 
+def test_two_tables_agree_whatever_their_zeros(tmp_path: Path) -> None:
+    lags = {"a": [0.0, 10.0, 20.0, None], "b": [5.0, 15.0, 31.0, 7.0]}
+    for name, column in lags.items():
+        rows = [{"key": f"k{i}", "lag_ms": lag, "confidence": 1.0} for i, lag in enumerate(column)]
+        write_lags(tmp_path / name, rows, {})
+    found = sync.agreement(tmp_path / "b", tmp_path / "a")
+    assert found["in_common"] == 3 and found["median_apart_ms"] == 0.0
+    assert found["correlation"] == pytest.approx(
+        np.corrcoef([5, 15, 31], [0, 10, 20])[0, 1], abs=1e-4
+    )
+    with pytest.raises(UsageError, match="0 clips in common"):
+        write_lags(tmp_path / "c", [{"key": "x", "lag_ms": 1.0, "confidence": 1.0}], {})
+        sync.agreement(tmp_path / "a", tmp_path / "c")
+
+
 def test_what_cannot_be_measured_is_said(grid: Index, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no clip of 8 has sound and is long enough"):
         sync.usable(grid, quick("model.reach=200"))

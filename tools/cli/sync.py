@@ -40,6 +40,9 @@ def sync(
         Path | None,
         Option(help="Do not measure: write shards to --out with their sound moved by this table."),
     ] = None,
+    against: Annotated[
+        Path | None, Option(help="Say how far this other table agrees with the new one.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """The lag between lips and sound of every clip, for `avb prep --sync`.
@@ -71,7 +74,8 @@ def sync(
             raise UsageError(f"{folder}: holds no {wanted.crop} crop; --set crop=face takes faces")
         at_once = jobs or (1 if device != "cpu" else min(folds, cores()))
         measuring.measure_corpus(folder, wanted, out, folds, device, at_once, cores())
-    show(measuring.summary(out), as_json)
+    agrees = {} if against is None else measuring.agreement(out, against)
+    show(measuring.summary(out) | agrees, as_json)
 
 
 def move_sound(folder: Any, table: Path, out: Path) -> dict[str, Any]:
