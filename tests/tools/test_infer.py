@@ -518,7 +518,8 @@ def test_a_checkpoint_without_settings_takes_those_of_its_corpus(
     del state["data"]["settings"]
     torch.save(state, tmp_path / "old.pt")
     old = load_trained("lip", tmp_path / "old.pt")
-    assert (old.box, old.fixed_box, old.frames) == ("fixed", [59, 95, 195, 231], 29)
+    said = old.settings
+    assert (said.box, said.fixed_box, said.frames) == ("fixed", [59, 95, 195, 231], 29)
 
 
 # At length
