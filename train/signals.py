@@ -59,7 +59,7 @@ class Preempted(Exception):
         by: the number of the signal; 0 if only another process got one.
     """
 
-    def __init__(self, text: str, by: int) -> None:
+    def __init__(self, text: str, by: int = 0) -> None:
         super().__init__(text)
         self.by = by
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import concurrent.futures
+import concurrent.futures.process
 import hashlib
 import logging
 import multiprocessing
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from avb.models.sync import SyncConfig, find_lags, mean_over
 from avb.pipeline.config import stable_hash
 from avb.pipeline.corpora.lags import read_lags, write_lags
-from avb.pipeline.errors import UsageError
+from avb.pipeline.errors import RunError, UsageError
 from avb.pipeline.storage.store import Folder
 from avb.pipeline.stream.index import Index, Ints, load_index
 from avb.train import checkpoint, trainer
@@ -64,6 +64,8 @@ def measure_corpus(
 
     Raises:
         UsageError: the shards have no clip that can be measured.
+        RunError: the process of a fold died.
+        Preempted, Diverged: as in a training.
     """
     index = load_index(folder)
     runs = out.with_suffix(".runs")
@@ -73,8 +75,14 @@ def measure_corpus(
         lagged = [run_fold(fold) for fold in work]
     else:
         spawn = multiprocessing.get_context("spawn")
-        with concurrent.futures.ProcessPoolExecutor(jobs, spawn) as pool:
-            lagged = list(pool.map(_run_fold_told, work))
+        try:
+            with concurrent.futures.ProcessPoolExecutor(jobs, spawn) as pool:
+                lagged = list(pool.map(_run_fold_told, work))
+        except concurrent.futures.process.BrokenProcessPool:
+            raise RunError(
+                f"{runs}: the process of a fold died (out of memory?); the same command goes on,"
+                " with --jobs 1 one fold at a time"
+            ) from None
     fold_of, rows = fold_numbers(index, folds), usable(index, recipe)
     values = np.full((len(index), 3), np.nan)
     for fold, found in zip(work, lagged, strict=True):
@@ -93,14 +101,20 @@ def measure_by(folder: Folder, path: Path, out: Path, device: str) -> list[dict[
     """
     index, loaded = load_index(folder), load_network(path, "sync")
     rows, values = usable(index, loaded.recipe), np.full((len(index), 3), np.nan)
-    pieces = out.with_suffix(".runs") / "pieces"
+    pieces = pieces_of(path, index, out.with_suffix(".runs"))
     values[rows] = measure(index, rows, loaded, device, pieces)
     values[rows, 0] -= loaded.data.get("zero_ms", 0.0)
     name = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
     table = to_rows(index, rows, values, [f"model {name}"] * len(index))
     write_lags(out, table, facts_of(index, loaded.recipe, 1))
-    shutil.rmtree(pieces.parent, ignore_errors=True)
+    shutil.rmtree(pieces, ignore_errors=True)
     return table
+
+
+def pieces_of(network: Path, index: Index, runs: Path) -> Path:
+    """Where is kept what a network measures of these shards; others of either have another."""
+    identity = network.read_bytes() + index.dataset["fingerprint"].encode()
+    return runs / f"pieces-{hashlib.sha256(identity).hexdigest()[:12]}"
 
 
 def _run_fold_told(fold: Fold) -> Lagged:
@@ -128,7 +142,8 @@ def run_fold(fold: Fold) -> Lagged:
         device=fold.device, resume=True,
     )  # fmt: skip
     loaded = load_network(fold.run / "last.pt", "sync")
-    values = measure(index, heard, loaded, fold.device, fold.run / "pieces")
+    pieces = pieces_of(fold.run / "last.pt", index, fold.run)
+    values = measure(index, heard, loaded, fold.device, pieces)
     # A network's zero is anywhere near the middle of what it learnt from. That of a corpus is where
     # half of its clips are earlier; the network keeps it, to measure others from.
     zero_ms = float(np.median(values[:, 0]))

@@ -86,7 +86,8 @@ def prepare_clip(clip: Clip, root: Path, settings: Settings, clock: Clock) -> Pr
     if settings.sync and media.sound is not None:
         lag_s = (clip.lag_ms or 0.0) / 1000
         flags |= sync_flags(clip.lag_ms)
-        words = moved_words(words, -lag_s, num_frames / settings.fps)
+        words, clamped = moved_words(words, -lag_s, num_frames / settings.fps)
+        flags |= clamped
     sound = log_mels = None
     pad = 0
     if media.sound is not None:
@@ -112,13 +113,15 @@ def sync_flags(lag_ms: float | None) -> set[str]:
     return {"sync_corrected", "sync_far"} if abs(lag_ms) > 1000 * PICTURE_S else {"sync_corrected"}
 
 
-def moved_words(words: list[Word], by_s: float, duration_s: float) -> list[Word]:
-    """Words with their times moved, as their sound was, and kept inside the clip."""
-
-    def moved(time: float | None) -> float | None:
-        return None if time is None else round(min(max(time + by_s, 0.0), duration_s), 5)
-
-    return [(word, moved(start), moved(end)) for word, start, end in words]
+def moved_words(words: list[Word], by_s: float, duration_s: float) -> tuple[list[Word], set[str]]:
+    """Words with their times moved as their sound was, and the flag of times cut to the clip."""
+    moved, flags = [], set()
+    for word, *times in words:
+        free = [None if time is None else round(time + by_s, 5) for time in times]
+        start, end = (None if t is None else min(max(t, 0.0), duration_s) for t in free)
+        flags |= {"words_clamped"} if [start, end] != free else set()
+        moved.append((word, start, end))
+    return moved, flags
 
 
 def _cut(

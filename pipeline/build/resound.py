@@ -105,8 +105,8 @@ def _moved(
     members |= encode_sound(sound, log_mels, settings)
     pad = max(0, facts["audio_pad"]) + max(0, pad)
     short = {"audio_short"} if pad > PICTURE_S * rate else set()
-    flags = sorted({*(row["flags"] or ())} | sync_flags(lag_ms) | short)
-    words = moved_words(facts["words"], -lag_s, frames / fps)
+    words, clamped = moved_words(facts["words"], -lag_s, frames / fps)
+    flags = sorted({*(row["flags"] or ())} | sync_flags(lag_ms) | short | clamped)
     row |= {"flags": flags, "sync_ms": lag_ms or 0.0}
     row["words"] = [{"word": w, "start": s, "end": e} for w, s, e in words]
     boundary = facts["boundary"]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,7 @@ from avb.pipeline.corpora.lags import read_lags, write_lags
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index
 from avb.tools.cli import app
+from avb.tools.cli.sync import GOES_ON
 from avb.train import sync, trainer
 from avb.train.recipe import Recipe
 from avb.train.recipe_file import load_recipe
@@ -86,6 +91,44 @@ def test_a_network_measures_other_clips_from_the_zero_of_its_own(
     assert len(own) == 4
     for a, b in own:
         assert b["lag_ms"] == pytest.approx(a["lag_ms"], abs=1e-3) and b["how"][:6] == "model "
+
+
+def test_what_another_network_or_other_shards_gave_is_not_taken_again(
+    grid: Index, tmp_path: Path
+) -> None:
+    out = tmp_path / "sync.parquet"
+    sync.measure_corpus(grid.folder, quick(), out, 2, "cpu", 1, 1)
+    first = pq.read_table(out)["lag_ms"]
+    sync.measure_corpus(grid.folder, quick("steps=6"), out, 2, "cpu", 1, 1)  # goes on to step 6
+    assert pq.read_table(out)["lag_ms"] != first
+
+
+def test_measuring_by_a_network_of_the_same_name_leaves_the_networks(
+    grid: Index, tmp_path: Path
+) -> None:
+    out, network = tmp_path / "sync.parquet", tmp_path / "sync.runs" / "fold0" / "sync.pt"
+    sync.measure_corpus(grid.folder, quick(), out, 2, "cpu", 1, 1)
+    assert avb("sync", grid.folder, "--model", network, "--out", out)[0] == 0
+    assert network.exists() and not [*network.parents[1].glob("pieces-*")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_ctrl_c_is_one_line_and_the_same_command_goes_on(
+    grid: Index, tmp_path: Path, jobs: int
+) -> None:
+    sets = [word for one in (*QUICK[1:], "steps=400") for word in ("--set", one)]
+    out = tmp_path / "sync.parquet"
+    words = [sys.executable, "-m", "avb", "sync", str(grid.folder), *sets]
+    words += ["--out", str(out), "--jobs", str(jobs), "--device", "cpu"]
+    run = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    assert run.stderr is not None
+    told = next(line for line in run.stderr if "validation" in line)
+    os.killpg(run.pid, signal.SIGINT)
+    rest = run.stderr.read()
+    assert run.wait() == 130, told + rest
+    assert "Traceback" not in rest and rest.splitlines()[-1] == f"avb: {GOES_ON}"
+    assert (tmp_path / "sync.runs" / "fold0" / "last.pt").exists()
 
 
 def test_two_tables_agree_whatever_their_zeros(tmp_path: Path) -> None:

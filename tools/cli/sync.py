@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Annotated, Any
 
 from typer import Option
 
 from avb.pipeline.errors import UsageError
-from avb.tools.cli.console import App, show
+from avb.tools.cli.console import FAILED, INTERRUPTED, PREEMPTED, App, fail, show
 from avb.tools.cli.options import Device, Json, Overrides, RecipeName, ShardFolder
 
 app = App()
+GOES_ON = "stopped; the same command goes on"
 
 
 @app.command()
@@ -55,6 +57,7 @@ def sync(
         return
     from avb.pipeline.machine import cores
     from avb.train import sync as measuring
+    from avb.train import trainer
     from avb.train.checks import check_writable
     from avb.train.data import open_shards
     from avb.train.device import choose_device
@@ -73,7 +76,14 @@ def sync(
         if wanted.crop not in index.dataset["crops"]:
             raise UsageError(f"{folder}: holds no {wanted.crop} crop; --set crop=face takes faces")
         at_once = jobs or (1 if device != "cpu" else min(folds, cores()))
-        measuring.measure_corpus(folder, wanted, out, folds, device, at_once, cores())
+        try:
+            measuring.measure_corpus(folder, wanted, out, folds, device, at_once, cores())
+        except trainer.Preempted as stop:
+            fail(GOES_ON, INTERRUPTED if stop.by == signal.SIGINT else PREEMPTED)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(GOES_ON) from None
+        except trainer.Diverged as stop:
+            fail(str(stop), FAILED)
     agrees = {} if against is None else measuring.agreement(out, against)
     show(measuring.summary(out) | agrees, as_json)
 
@@ -84,10 +94,19 @@ def move_sound(folder: Any, table: Path, out: Path) -> dict[str, Any]:
 
     from avb.pipeline.build.resound import apply_lags
     from avb.pipeline.corpora.lags import read_lags
+    from avb.pipeline.files import ABSENT, DISK_FAULTS
 
-    if out.suffix == ".parquet":
-        raise UsageError(f"--out {out}: with --apply, the folder for the shards")
-    with tqdm(unit="clip", disable=None) as bar:
-        record = apply_lags(folder, read_lags(table), out, bar.update)
+    if out.suffix == ".parquet" or not isinstance(folder, Path):
+        raise UsageError("--apply: from a folder of this machine to another, given as --out")
+    lags = read_lags(table)
+    try:
+        with tqdm(unit="clip", disable=None) as bar:
+            record = apply_lags(folder, lags, out, bar.update)
+    except ValueError as error:
+        raise UsageError(f"{folder}: {error} (avb verify finds every fault)") from None
+    except OSError as error:
+        if error.errno not in DISK_FAULTS | ABSENT:
+            raise
+        fail(f"{error.filename or out}: {error.strerror}; {folder} is as it was", FAILED)
     told = {name: n for name, n in record["counts"]["flags"].items() if name.startswith("sync_")}
     return {"shards": str(out), "fingerprint": record["fingerprint"]} | told

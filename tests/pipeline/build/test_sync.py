@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from avb.pipeline.build.process import moved_words
 from avb.pipeline.clip.audio import log_mel
 from avb.pipeline.clip.flac import decode_flac
 from avb.pipeline.config import load_corpora
@@ -162,3 +164,21 @@ def test_shards_without_sound_or_moved_already_are_refused(
 ) -> None:
     code, _, text = avb("sync", moved, "--apply", table, "--out", tmp_path / "out")
     assert code == 2 and "moved already" in text
+
+
+def test_words_that_leave_the_clip_are_cut_and_told_of() -> None:
+    words, flags = moved_words([("a", 0.0, 0.5), ("b", 0.5, 1.0), ("c", None, None)], -0.1, 1.0)
+    assert words == [("a", 0.0, 0.4), ("b", 0.4, 0.9), ("c", None, None)]
+    assert flags == {"words_clamped"}
+    assert moved_words([("a", 0.2, 0.5)], -0.1, 1.0)[1] == set()
+
+
+def test_damaged_shards_are_a_line(plain: Path, table: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(plain, tmp_path / "copy"))
+    tar = next(copy.glob("*.tar"))
+    tar.write_bytes(b"x" * tar.stat().st_size)
+    code, _, text = avb("sync", copy, "--apply", table, "--out", tmp_path / "out")
+    assert code == 2 and "avb verify" in text and not (tmp_path / "out/dataset.json").exists()
+    tar.unlink()
+    code, _, text = avb("sync", copy, "--apply", table, "--out", tmp_path / "out")
+    assert code == 1 and "No such file" in text
