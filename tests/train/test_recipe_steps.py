@@ -15,7 +15,7 @@ from avb.train import trainer
 from avb.train.recipe_file import load_recipe, names
 
 SLOWLY = pytest.param(50, 29, marks=pytest.mark.slow)
-SHIPPED = [(task, name) for task in ("lip", "l2s") for name in names(task)]
+SHIPPED = [(task, name) for task in ("lip", "l2s", "sync") for name in names(task)]
 
 
 def cut(batch: Batch, frames: int) -> Batch:
@@ -57,4 +57,5 @@ def test_a_shipped_recipe_stays_finite(
     request: pytest.FixtureRequest, tmp_path: Path, task: str, name: str, steps: int, frames: int
 ) -> None:
     index = request.getfixturevalue("lrw" if task == "lip" else "grid")
+    frames = 29 if task == "sync" else frames  # of fewer there is nothing to shift
     take_steps(index, tmp_path, task, name, steps, frames)
