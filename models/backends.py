@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -10,14 +11,14 @@ from torch import Tensor, nn
 from avb.models.masks import frame_mask, keep_real, mean_over_time, run_recurrent, word_mask
 
 
-class BackEnd(nn.Module):
+class BackEnd(nn.Module, ABC):
     """Frames to states by `run`, their mean over time, and a linear classifier."""
 
     classifier: nn.Linear
 
+    @abstractmethod
     def run(self, feature_BTE: Tensor, lengths_B: Tensor | None, mask_BT: Tensor | None) -> Tensor:
         """States [B x T x S], in which padded frames change nothing (in evaluation)."""
-        raise NotImplementedError
 
     def forward(
         self,

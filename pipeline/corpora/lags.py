@@ -11,7 +11,8 @@ from typing import Any
 from avb.pipeline.errors import UsageError, one_line
 from avb.pipeline.files import open_atomic
 
-#: A lag that is less sure is not acted on: of clips with the sound of another, 19 in 20 are.
+#: A lag that is less sure is not acted on. Of 480 clips of GRID none was less, of the same clips
+#: with the sound of another 62 %, of 97 of talkers that the network had not seen 6.
 LEAST_CONFIDENCE = 0.5
 #: Later or earlier than this is no lag, but another film's sound.
 FARTHEST_MS = 1000.0

@@ -106,7 +106,7 @@ def prepare(
     if address and engine != "ray":
         raise UsageError("--address is for --engine ray")
     if dry_run:
-        show_plan(entry, settings, root, out, as_json)
+        show_plan(entry, settings, root, out, as_json, lags)
         return
     if engine == "local":
         jobs = jobs or cores()
@@ -274,13 +274,15 @@ def commonest_reasons(folder: Any, most: int = 3) -> str:
     )
 
 
-def show_plan(entry: Any, settings: Any, root: Any, out: Any, as_json: bool) -> None:
+def show_plan(
+    entry: Any, settings: Any, root: Any, out: Any, as_json: bool, lags: Any = None
+) -> None:
     """What would be made and refused, by the listing alone."""
     from avb.pipeline.build.plan import make_plan
     from avb.pipeline.storage.mirror import scratch
 
     with scratch("plan") as place:
-        plan: Plan = make_plan(entry, settings, root, Path(place) / "plan.arrow")
+        plan: Plan = make_plan(entry, settings, root, Path(place) / "plan.arrow", lags)
     refused = {status: n for status, n in plan.statuses.items() if status != "ok"}
     target = str(out / settings.corpus)
     if as_json:
