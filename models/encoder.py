@@ -6,6 +6,7 @@ import math
 
 from torch import Tensor, nn
 
+from avb.models.dropout import Dropout
 from avb.models.masks import keep_real, run_recurrent
 
 HALVINGS = 5
@@ -72,7 +73,7 @@ class VideoEncoder(nn.Module):
         rest = math.ceil(side / 2**HALVINGS)
         groups.append(nn.ModuleList([Unit(before, before, (3, rest, rest), 1, (1, 0, 0))]))
         self.groups = nn.ModuleList(groups)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.local_dim = before
         self.lstm = nn.LSTM(before, hidden, batch_first=True, bidirectional=True)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from avb.models.dropout import Dropout
 from avb.models.masks import keep_real
 
 
@@ -38,7 +39,7 @@ class PostNet(nn.Module):
             for a, b in zip(widths, widths[1:], strict=False)
         )
         self.norms = nn.ModuleList(nn.BatchNorm1d(width) for width in widths[1:])
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, mel_BFM: Tensor, mask_BM: Tensor | None = None) -> Tensor:
         """Corrected mels [B x F x M]; padded columns become 0."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from avb.models.dropout import Dropout
 from avb.models.frontends import COLUMNS_PER_FRAME
 from avb.models.masks import keep_real
 from avb.models.postnet import Mels, PostNet
@@ -20,7 +21,7 @@ class ResidualUnit(nn.Module):
         self.norm1 = nn.BatchNorm1d(width)
         self.conv2 = nn.Conv1d(width, width, kernel, padding=kernel // 2)
         self.norm2 = nn.BatchNorm1d(width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x_BEM: Tensor, mask_BM: Tensor | None) -> Tensor:
         """Map [B x width x M] to the same; padded columns become 0."""

@@ -96,24 +96,26 @@ def crop_center(video_BTHW: Tensor, margin: int) -> Tensor:
 
 
 def crop_drawn(video_BTHW: Tensor, draws: Draws, margin: int) -> Tensor:
-    """Shifted and mirrored boxes, uint8 as they came: one gather for all clips."""
-    num, frames, side, _ = video_BTHW.shape
-    device = video_BTHW.device
-    at = torch.arange(side - 2 * margin, device=device)
-    rows_BH = margin + draws.shift_y.to(device)[:, None] + at
-    mirrored = torch.where(draws.flip.to(device)[:, None] == 1, at.flip(0), at)
-    columns_BW = margin + draws.shift_x.to(device)[:, None] + mirrored
-    clip = torch.arange(num, device=device)[:, None, None, None]
-    time = torch.arange(frames, device=device)[None, :, None, None]
-    return video_BTHW[clip, time, rows_BH[:, None, :, None], columns_BW[:, None, None, :]]
+    """Shifted and mirrored boxes, uint8 as they came."""
+    size = video_BTHW.shape[-1] - 2 * margin
+    drawn = zip(video_BTHW, draws.shift_x.tolist(), draws.shift_y.tolist(), draws.flip.tolist(),
+                strict=True)  # fmt: skip
+    boxes = []
+    for clip_THW, x, y, flip in drawn:
+        box_THW = clip_THW[:, margin + y :, margin + x :][:, :size, :size]
+        boxes.append(box_THW.flip(-1) if flip else box_THW)
+    return torch.stack(boxes)
 
 
-def erase(video_BTHW: Tensor, draws: Draws, side: int) -> Tensor:
-    """Set one square of every frame to 0, which is the mean grey after scaling."""
+def erase(video_BTHW: Tensor, draws: Draws, side: int, shrink: int) -> Tensor:
+    """Set one square of every frame to 0, which is the mean grey after scaling.
+
+    The square is `side` pixels of the crop; `video_BTHW` has one pixel for `shrink` of these.
+    """
     if side == 0:
         return video_BTHW
     device, size = video_BTHW.device, video_BTHW.shape[-1]
-    at = torch.arange(size, device=device)
+    at = shrink * torch.arange(size, device=device)
 
     def inside(first: Tensor) -> Tensor:
         first = first.to(device)[:, None]

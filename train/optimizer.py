@@ -12,9 +12,8 @@ from avb.train.recipe import Recipe
 
 
 def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
-    """The recipe's optimiser, fused where the device allows it."""
-    fused = next(model.parameters()).is_cuda
-    common: dict[str, Any] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "fused": fused}
+    """The recipe's optimiser."""
+    common: dict[str, Any] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "fused": True}
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(
             model.parameters(), momentum=recipe.momentum, nesterov=recipe.momentum > 0, **common

@@ -19,6 +19,7 @@ from avb.pipeline.errors import UsageError, one_line
 from avb.pipeline.files import write_atomic
 from avb.pipeline.stream.index import Index
 from avb.train import checkpoint
+from avb.train.device import keep_freed_memory
 from avb.train.log import Metrics
 from avb.train.network import BAD_STATE, saved
 from avb.train.optimizer import learning_rate, load_optimizer, make_optimizer
@@ -74,6 +75,8 @@ def start(recipe: Recipe, index: Index, out: Path, device: str, rank: int, world
         # Not for matrix products: TF32 would reach the addressing, which stays float32.
         torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
+    else:
+        keep_freed_memory()
     ema = None
     if recipe.ema:
         ema = AveragedModel(model, use_buffers=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -69,9 +69,9 @@ class ShardFiles:
     def __getstate__(self) -> dict[str, object]:
         return self.__dict__ | {"_open": OrderedDict()}  # descriptors do not travel
 
-    def __del__(self) -> None:
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
         for descriptor in self._open.values():
-            os.close(descriptor)
+            close(descriptor)  # `os` is gone where the interpreter ends
 
     def read(self, shard: str, offset: int, nbytes: int) -> bytes:
         """`nbytes` from `offset` on of a shard; ValueError: it ends too early."""

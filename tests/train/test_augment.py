@@ -68,11 +68,13 @@ def test_the_crop_is_the_drawn_place_of_every_frame_or_the_box() -> None:
 def test_one_square_is_erased_in_all_frames() -> None:
     drawn = draws(KEYS)
     video = torch.ones(64, 4, 112, 112)
-    erased = augment.erase(video, drawn, 24)
+    erased = augment.erase(video, drawn, 24, 1)
     gone = erased == 0
     assert torch.equal(gone[:, 0], gone[:, 3])
     sizes = gone[:, 0].sum((1, 2))
     assert (sizes <= 24 * 24).all() and (sizes > 0).all() and (sizes == 24 * 24).any()
+    of_the_crop = augment.erase(video[:, :, ::2, ::2], drawn, 24, 2)  # one pixel for two
+    assert torch.equal(of_the_crop, erased[:, :, ::2, ::2])
 
 
 def test_a_mask_covers_its_span_and_nothing_else() -> None:

@@ -16,7 +16,7 @@ from avb.models.memory import Losses
 from avb.pipeline.stream.batch import Batch
 from avb.pipeline.stream.index import Index, Ints
 from avb.train import augment
-from avb.train.tasks.task import Inputs, Scaling, Task, normalise_clip, shrink_pixels
+from avb.train.tasks.task import Inputs, Scaling, Task, normalise_clip
 
 if TYPE_CHECKING:
     from avb.train.recipe import Recipe
@@ -120,7 +120,7 @@ class _Graph(nn.Module):
 
     def forward(self, video: Tensor, boundary: Tensor | None = None) -> Tensor:
         """Logits [B x K] of uint8 [B x T x S x S]; `boundary` [B x T]: 1 inside the word."""
-        pixels = shrink_pixels(TASK.scale_pixels(video, self.scaling), self.shrink)
+        pixels = TASK.network_pixels(video, self.shrink, self.scaling)
         return self.model(pixels[:, None], None, None, boundary).logits
 
 

@@ -14,7 +14,7 @@ from avb.models.speech import DECODERS, SpeechConfig, SpeechReconstructor, speec
 from avb.models.tacotron import TacotronDecoder
 from avb.pipeline.errors import UsageError
 from avb.train.recipe import check_arguments
-from avb.train.tasks.task import Inputs, Scaling, Task, shrink_pixels
+from avb.train.tasks.task import Inputs, Scaling, Task
 
 if TYPE_CHECKING:
     from avb.train.recipe import Recipe
@@ -103,7 +103,7 @@ class _Graph(nn.Module):
 
     def forward(self, video: Tensor) -> Tensor:
         """Natural-log mel [B x F x 4 T] of uint8 [B x T x S x S]."""
-        pixels = shrink_pixels(TASK.scale_pixels(video, self.scaling), self.shrink)
+        pixels = TASK.network_pixels(video, self.shrink, self.scaling)
         mel = self.scaling.from_speech_range(self.model(pixels[:, None]).mels.after)
         return mel.clamp(self.scaling.mel_low, self.scaling.mel_high)
 

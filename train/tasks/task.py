@@ -241,7 +241,11 @@ class Task(ABC):
             stored_BTHW: uint8 crops with their margin, on the network's device.
         """
         video = augment.crop_center(stored_BTHW, scaling.margin)
-        return shrink_pixels(self.scale_pixels(video, scaling), recipe.shrink)[:, None]
+        return self.network_pixels(video, recipe.shrink, scaling)[:, None]
+
+    def network_pixels(self, crops_BTHW: Tensor, shrink: int, scaling: Scaling) -> Tensor:
+        """Grey levels of crops as the network takes them, in its size."""
+        return self.scale_pixels(shrink_pixels(crops_BTHW, shrink), scaling)
 
     def prepare(
         self, batch: Batch, recipe: Recipe, scaling: Scaling, device: torch.device, train: bool
@@ -258,15 +262,16 @@ class Task(ABC):
         mel = self.scale_mel(batch.mel.float(), batch.mel_lengths, scaling)
         stored = batch.video[recipe.crop]
         if draws is None:
-            pixels = self.scale_pixels(augment.crop_center(stored, scaling.margin), scaling)
+            video_BCTHW = self.network_video(stored, recipe, scaling)
         else:
             video = augment.crop_drawn(stored, draws, scaling.margin)
-            pixels = augment.erase(self.scale_pixels(video, scaling), draws, recipe.augment.erase)
+            pixels = self.network_pixels(video, recipe.shrink, scaling)
+            pixels = augment.erase(pixels, draws, recipe.augment.erase, recipe.shrink)
             if recipe.augment.mask_frames:
                 still = pixels.mean(dim=1, keepdim=True)
                 pixels = augment.mask_span(pixels, draws.first_frame, draws.num_frames, 1, still)
             mel = self.augment_mel(mel, draws)
-        video_BCTHW = shrink_pixels(pixels, recipe.shrink)[:, None]
+            video_BCTHW = pixels[:, None]
         inputs = Inputs(video_BCTHW, mel, batch.lengths, batch.label_id, ragged=ragged)
         return self.complete(inputs, batch, recipe, scaling, train)
 
@@ -311,8 +316,8 @@ class Evaluation:
 
 
 def shrink_pixels(pixels_BTHW: Tensor, shrink: int) -> Tensor:
-    """Pictures averaged over `shrink` pixels a side."""
-    return functional.avg_pool2d(pixels_BTHW, shrink) if shrink > 1 else pixels_BTHW
+    """Pictures, of any type, averaged over `shrink` pixels a side."""
+    return functional.avg_pool2d(pixels_BTHW.float(), shrink) if shrink > 1 else pixels_BTHW
 
 
 def normalise_clip(mel_BFM: Tensor, lengths_B: Tensor) -> Tensor:
