@@ -131,7 +131,8 @@ class Licence:
 class Corpus:
     """One entry of `datasets.yaml`; `fps` is in frames a second, `sample_rate` in Hz.
 
-    `known` is what is wrong with the corpus itself, which `avb inspect` says.
+    `known` is what is wrong with the corpus itself, which `avb inspect` says, and `lags` a table
+    that mends it (`--sync known`); its path is taken from the file that names it.
     """
 
     title: str
@@ -152,6 +153,7 @@ class Corpus:
     fixed_box: list[int] | None = None
     face_every: int = 3
     known: str = ""
+    lags: str = ""
 
 
 def builtin_path() -> Path:
@@ -168,16 +170,23 @@ def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def _placed(corpora: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The entries of a file, with tables of lags found from its folder."""
+    named = {name: entry for name, entry in corpora.items()
+             if isinstance(entry, Mapping) and isinstance(entry.get("lags"), str)}  # fmt: skip
+    return dict(corpora) | {n: {**e, "lags": str(folder / e["lags"])} for n, e in named.items()}
+
+
 def load_corpora(path: str | Path | None = None) -> dict[str, Corpus]:
     """Every corpus of the built-in `datasets.yaml`, overridden key by key by the file `path`."""
-    raw = read_yaml(builtin_path())
+    raw = _placed(read_yaml(builtin_path()), builtin_path().resolve().parent)
     where = "datasets.yaml"
     if path is not None:
         over = read_yaml(Path(path)) or {}
         where = str(path)
         expect(isinstance(over, Mapping), where, "a mapping of corpora", over)
         expect_keys(over, raw, where)
-        raw = _merge(raw, over)
+        raw = _merge(raw, _placed(over, Path(path).resolve().parent))
     corpora = {name: checked(Corpus, entry, f"{where}: {name}") for name, entry in raw.items()}
     for name, corpus in corpora.items():
         expect_keys(corpus.crops, CROPS, f"{where}: {name}.crops")

@@ -118,8 +118,9 @@ def _strip(folder: Folder, row: dict[str, Any], record: dict[str, Any]) -> np.nd
             x = _crops(strip, kind, shown, x, parts, facts, record) + 6
         elif kind in record["crops"]:
             x = _crops(strip, kind, LIPS_SHOWN, x, parts, facts, record) + 6
-    mel = parse_npy(parts["mel.npy"]).astype(np.float32)
-    _mel(strip, mel, facts, x)
+    if "mel.npy" in parts:
+        mel = parse_npy(parts["mel.npy"]).astype(np.float32)
+        _mel(strip, mel, facts, x)
     strip[-1] = (225, 225, 225)
     return strip
 
@@ -175,6 +176,14 @@ def _mel(strip: np.ndarray, mel: np.ndarray, facts: dict[str, Any], x: int) -> N
     grey = np.clip((mel - low) / max(high - low, 1e-6) * 255, 0, 255).astype(np.uint8)[::-1]
     picture = cv2.resize(cv2.applyColorMap(grey, cv2.COLORMAP_MAGMA), (width, height))
     strip[top : top + height, x : x + width] = picture
+    if abs(moved_ms := facts.get("sync_ms") or 0.0) >= 1:  # and below, as it was recorded
+        half = cv2.resize(picture, (width, height // 2), interpolation=cv2.INTER_AREA)
+        later = round(moved_ms / 1000 / facts["duration"] * width)
+        both = np.concatenate([half, np.roll(half, later, axis=1)])
+        both[height // 2] = PAPER
+        _text(both, f"moved by {-moved_ms:+.0f} ms", 3, 12, PAPER)
+        _text(both, "as recorded", 3, height // 2 + 13, PAPER)
+        strip[top : top + height, x : x + width] = both
     for number, (word, start, end) in enumerate(facts["words"]):
         if start is None:
             continue

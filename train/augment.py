@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from avb.pipeline.config import stable_hash
 from avb.pipeline.stream.batch import Batch
@@ -105,6 +106,11 @@ def crop_drawn(video_BTHW: Tensor, draws: Draws, margin: int) -> Tensor:
         box_THW = clip_THW[:, margin + y :, margin + x :][:, :size, :size]
         boxes.append(box_THW.flip(-1) if flip else box_THW)
     return torch.stack(boxes)
+
+
+def shrink(video_BTHW: Tensor, factor: int) -> Tensor:
+    """Pictures, of any type, averaged over `factor` pixels a side."""
+    return functional.avg_pool2d(video_BTHW.float(), factor) if factor > 1 else video_BTHW
 
 
 def erase(video_BTHW: Tensor, draws: Draws, side: int, shrink: int) -> Tensor:

@@ -242,6 +242,14 @@ def read_manifest(folder: Folder, columns: Sequence[str]) -> Iterator[pa.RecordB
         yield from manifest_batches(file, BATCH_ROWS, columns)
 
 
+def manifest_lags(folder: Folder) -> Iterator[tuple[str, str | None, float]]:
+    """Key, talker and milliseconds of each stored clip whose sound was moved by its lag."""
+    for batch in read_manifest(folder, ["key", "speaker", "sync_ms", "flags"]):
+        for row in batch.to_pylist():
+            if "sync_corrected" in (row["flags"] or ()):
+                yield row["key"], row["speaker"], row["sync_ms"]
+
+
 def can_hold(record: Mapping[str, Any], nbytes: Any, frames: Any, columns: Any) -> Any:
     """Whether samples of `nbytes` in a shard can be as long as their rows say.
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from avb.pipeline.shards.dataset import read_dataset, read_manifest
+from avb.pipeline.shards.dataset import manifest_lags, read_dataset, read_manifest
 from avb.pipeline.shards.metadata import STAGES
 from avb.pipeline.storage.store import Folder
 
@@ -31,6 +32,7 @@ def stats(folder: Folder) -> dict[str, Any]:
                 counter[count["values"]] += count["counts"]
     frames, ok = values["n_frames"], sums["ok"]
     hours = sum(length * clips for length, clips in frames.items())
+    synced = {"sync": _lags(folder)} if record["settings"].get("sync") else {}
     return {
         "corpus": record["corpus"],
         "fingerprint": record["fingerprint"],
@@ -52,7 +54,15 @@ def stats(folder: Folder) -> dict[str, Any]:
         "mean_ms": {stage: round(sums[f"{stage}_ms"] / max(1, ok), 2) for stage in STAGES},
         "pixels": record["pixels"],
         "mel": {k: record["mel"][k] for k in ("mean", "std", "dtype")},
-    }
+    } | synced
+
+
+def _lags(folder: Folder) -> dict[str, Any]:
+    """By how much sound was moved, milliseconds towards the start."""
+    lags = [lag for _, _, lag in manifest_lags(folder)]
+    at = (5, 25, 50, 75, 95)
+    spread = np.percentile(lags, at).round(1).tolist() if lags else []
+    return {"moved": len(lags), "percentiles_ms": dict(zip(map(str, at), spread, strict=False))}
 
 
 def _sums(kept: pa.RecordBatch) -> dict[str, Any]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from avb.pipeline.build.plan import Plan
     from avb.pipeline.build.prep import Part, Summary
     from avb.pipeline.config import Corpus
+    from avb.pipeline.corpora.lags import Lags
     from avb.pipeline.settings import Settings
     from avb.pipeline.storage.store import Folder
 
@@ -84,7 +85,6 @@ def prepare(
 ) -> None:
     """Prepare a corpus; the exit code says whether clips were refused."""
     from avb.pipeline.config import corpus_root, load_corpora
-    from avb.pipeline.corpora.lags import read_lags
     from avb.pipeline.machine import cores
     from avb.pipeline.settings import settings_for
 
@@ -94,7 +94,7 @@ def prepare(
         known = ", ".join(corpora)
         raise UsageError(f"--name {name}: letters, digits, - and _, and none of {known}")
     root = table or corpus_root(corpus, entry, root)
-    lags = None if sync is None else read_lags(sync)
+    lags = open_lags(sync, entry)
     settings = settings_for(
         name or corpus, entry, crop, speakers, box=box, codec=codec, crf=crf, decoder=decoder,
         tracker=tracker, mel_dtype=mel_dtype, keep_audio=keep_audio, face_every=face_every,
@@ -118,6 +118,17 @@ def prepare(
     show_summary(summary, as_json)
     say(f"licence of the data: {entry.licence.name} ({entry.licence.apply})")
     tell_refused(summary, part, max_failures)
+
+
+def open_lags(sync: Path | None, entry: Corpus) -> Lags | None:
+    """The table of lags that was asked for; `known` is the one that datasets.yaml names."""
+    from avb.pipeline.corpora.lags import read_lags
+
+    if sync == Path("known"):
+        if not entry.lags:
+            raise UsageError("--sync known: datasets.yaml names no lags of it; avb sync SHARDS")
+        sync = Path(entry.lags)
+    return None if sync is None else read_lags(sync)
 
 
 def run_prep(

@@ -40,7 +40,8 @@ Audio = Annotated[
     ),
 ]
 Sync = Annotated[
-    Path | None, how(help="Move each clip's sound by its lag in this table of avb sync.")
+    Path | None,
+    how(help="Move each clip's sound by its lag in this table of avb sync; known: the corpus's."),
 ]
 RetryFailed = Annotated[bool, which("--retry-failed", help="Take refused clips again.")]
 CropKinds = Annotated[

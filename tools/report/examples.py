@@ -26,7 +26,7 @@ from avb.train.tasks.task import Evaluation
 
 Array = NDArray[Any]
 
-_DB = 20 / np.log(10)
+DB = 20 / np.log(10)
 #: For the map of features: so many clips, or sentences of which all six words are taken.
 _FEATURE_CLIPS = 40
 #: Points of each kind in a map.
@@ -145,7 +145,7 @@ class Examples:
 
     def _to_db(self, mel: Array) -> Array:
         """A natural-log mel in dB, whichever power it is of."""
-        return mel.astype(np.float32) * _DB / front_end(self._evaluation.index).power
+        return mel.astype(np.float32) * DB / front_end(self._evaluation.index).power
 
     @torch.no_grad()
     def _spoken(self, rows: Ints) -> list[Clip]:

@@ -260,6 +260,18 @@ def _words(axes: Axes, clip: Clip) -> None:
             axes.text(*where, word, ha="center", fontsize=7.5, transform=axes.get_xaxis_transform())
 
 
+def seen(clip: Clip) -> Figure:
+    """The frames over the log-mel of their sound, with the words."""
+    step = -(-len(clip.frames) // _MOST_PICTURES)
+    side = _ROW * step / len(clip.frames)
+    figure, (strip, sound) = new(side + 1.6, nrows=2, sharex=True, height_ratios=(side, 0.8))
+    _strip(strip, clip, step)
+    _mel(sound, clip.mel_db, clip.seconds, float(clip.mel_db.max()))
+    _words(sound, clip)
+    sound.set(ylabel="mel bin", xlabel="time (s)", xlim=(0, clip.seconds))
+    return figure
+
+
 def mels(clip: Clip) -> Figure:
     """The true log-mel above the model's, in one scale."""
     if clip.made_db is None:

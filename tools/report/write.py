@@ -10,11 +10,12 @@ from typing import Any
 from avb.pipeline.errors import UsageError
 from avb.pipeline.files import open_atomic, write_atomic
 from avb.pipeline.storage.store import Folder
-from avb.tools.report import figures, page
+from avb.tools.report import figures, lags, page
 from avb.tools.report.examples import open_examples
 from avb.tools.report.runs import Run, load_run, load_runs
 from avb.tools.report.style import drawing
 from avb.train.checks import make_folder, need
+from avb.train.data import open_shards
 from avb.train.device import choose_device
 
 SUFFIXES = (".png", ".pdf")
@@ -33,7 +34,10 @@ def report(
     need("matplotlib", "jinja2", *(["sklearn"] if data else []))
     runs = load_runs(folders)
     examples = {run.name: _open(run, data, device, datasets) for run in runs} if data else {}
-    text = page.render(runs, page.build(runs, examples, clips))
+    sections = page.build(runs, examples, clips)
+    if data and (about := lags.section(open_shards(data, datasets)[0])):
+        sections.append(about)
+    text = page.render(runs, sections)
     make_folder(out.parent)
     try:
         write_atomic(out, text.encode())

@@ -27,7 +27,6 @@ from avb.tools.infer.speech import write_wav
 from avb.tools.infer.video import FPS, BadVideo, own_sound, probe
 from avb.train import augment, checkpoint
 from avb.train.device import choose_device
-from avb.train.tasks.task import shrink_pixels
 
 with suppress(ImportError):
     import ai_edge_litert.interpreter  # noqa: F401
@@ -166,7 +165,7 @@ def _wav(path: Path, sound: Iterator[np.ndarray], trained: Trained) -> str:
 def _mosaic(stored_THW: np.ndarray, trained: Trained) -> Event:
     """The pictures as the network gets them, before grey levels are scaled, in rows of one."""
     video = augment.crop_center(torch.from_numpy(stored_THW)[None], trained.scaling.margin)
-    seen = shrink_pixels(video.float(), trained.recipe.shrink)[0].round().byte().numpy()
+    seen = augment.shrink(video.float(), trained.recipe.shrink)[0].round().byte().numpy()
     count, side = len(seen), seen.shape[-1]
     columns = math.isqrt(count - 1) + 1
     rows = -(-count // columns)

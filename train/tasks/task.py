@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from avb.models.memory import Losses
 from avb.pipeline.config import Crop
@@ -245,17 +244,15 @@ class Task(ABC):
 
     def network_pixels(self, crops_BTHW: Tensor, shrink: int, scaling: Scaling) -> Tensor:
         """Grey levels of crops as the network takes them, in its size."""
-        return self.scale_pixels(shrink_pixels(crops_BTHW, shrink), scaling)
+        return self.scale_pixels(augment.shrink(crops_BTHW, shrink), scaling)
 
     def prepare(
         self, batch: Batch, recipe: Recipe, scaling: Scaling, device: torch.device, train: bool
     ) -> Inputs:
         """Move a batch to the device as uint8 and do everything else there."""
-        draws = None
-        if train:
-            assert batch.mel is not None
-            bins = batch.mel.shape[1]
-            draws = augment.draw(batch, recipe.augment, scaling.size, bins, recipe.seed)
+        assert batch.mel is not None
+        bins, how = batch.mel.shape[1], recipe.augment
+        draws = augment.draw(batch, how, scaling.size, bins, recipe.seed) if train else None
         ragged = bool((batch.lengths != batch.lengths[0]).any())  # while they are on the CPU
         batch = batch.to(device)
         assert batch.mel is not None
@@ -266,8 +263,8 @@ class Task(ABC):
         else:
             video = augment.crop_drawn(stored, draws, scaling.margin)
             pixels = self.network_pixels(video, recipe.shrink, scaling)
-            pixels = augment.erase(pixels, draws, recipe.augment.erase, recipe.shrink)
-            if recipe.augment.mask_frames:
+            pixels = augment.erase(pixels, draws, how.erase, recipe.shrink)
+            if how.mask_frames:
                 still = pixels.mean(dim=1, keepdim=True)
                 pixels = augment.mask_span(pixels, draws.first_frame, draws.num_frames, 1, still)
             mel = self.augment_mel(mel, draws)
@@ -313,11 +310,6 @@ class Evaluation:
         for batch in readable(stream):
             inputs = self.task.prepare(batch, self.recipe, self.scaling, self.device, train=False)
             yield batch, inputs
-
-
-def shrink_pixels(pixels_BTHW: Tensor, shrink: int) -> Tensor:
-    """Pictures, of any type, averaged over `shrink` pixels a side."""
-    return functional.avg_pool2d(pixels_BTHW.float(), shrink) if shrink > 1 else pixels_BTHW
 
 
 def normalise_clip(mel_BFM: Tensor, lengths_B: Tensor) -> Tensor:

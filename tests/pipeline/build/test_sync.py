@@ -153,6 +153,20 @@ def test_a_table_that_does_not_fit_is_one_line(
     assert code == 2 and message in text
 
 
+def test_the_table_that_datasets_yaml_names_is_the_known_one(
+    raw: Path, table: Path, tmp_path: Path
+) -> None:
+    shutil.copy(table, tmp_path / "named.parquet")
+    (tmp_path / "mine.yaml").write_text("grid: {lags: named.parquet}\nlrw: {lags: ''}\n")
+    words = ("--datasets", tmp_path / "mine.yaml", "prep")
+    out = ("--out", tmp_path / "out", "--sync", "known")
+    assert avb(*words, "grid", "--root", raw, *out)[0] == 0
+    record = json.loads((tmp_path / "out" / "grid" / "dataset.json").read_text())
+    assert record["settings"]["sync"] == read_lags(table).digest
+    code, _, text = avb("prep", "lrw", "--root", raw, *out)
+    assert code == 2 and "names no lags of it" in text
+
+
 def test_no_table_at_all_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "t.parquet").write_text("key,lag_ms\n")
     with pytest.raises(UsageError, match="no table of lags"):

@@ -1,0 +1,69 @@
+"""Where moved sound is told: `avb stats`, `avb preview`, `avb report`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from commands import avb
+from prepared import draw
+
+from avb.pipeline.build.resound import apply_lags
+from avb.pipeline.corpora.lags import read_lags, write_lags
+from avb.pipeline.shards.stats import stats
+from avb.pipeline.stream.index import load_index
+from avb.tools import preview
+from avb.tools.report import lags as report_lags
+from avb.tools.report.page import Picture, Sounds, Text
+from avb.tools.report.style import drawing
+
+LAGS = [-52.0, 31.0, 8.0, None]  # of the last the lag is not sure
+
+
+@pytest.fixture(scope="module")
+def moved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Four drawn clips whose sound was moved, and the lag of each."""
+    root = tmp_path_factory.mktemp("told")
+    draw("grid", root / "raw", 4)
+    assert avb("prep", "grid", "--root", root / "raw", "--out", root / "plain").exit_code == 0
+    plain = root / "plain" / "grid"
+    index = load_index(plain)
+    rows = [{"key": index.key(row), "lag_ms": lag or 0.0, "confidence": float(lag is not None)}
+            for row, lag in enumerate(LAGS)]  # fmt: skip
+    write_lags(root / "lags.parquet", rows, {})
+    apply_lags(plain, read_lags(root / "lags.parquet"), root / "moved")
+    return {"plain": plain, "moved": root / "moved", "lag": {r["key"]: r["lag_ms"] for r in rows}}
+
+
+def test_stats_tell_how_many_clips_were_moved_and_how_far(moved: dict[str, Any]) -> None:
+    assert "sync" not in stats(moved["plain"])
+    told = stats(moved["moved"])["sync"]
+    assert told["moved"] == 3 and told["percentiles_ms"]["50"] == 8.0
+    assert -52 < told["percentiles_ms"]["5"] < 0 < told["percentiles_ms"]["95"] < 31
+
+
+def test_preview_shows_the_sound_as_it_is_and_as_it_was_recorded() -> None:
+    strip = np.full((150, preview.WIDTH, 3), preview.PAPER, np.uint8)
+    mel = np.full((80, 300), -10.0, np.float32)
+    mel[:, 150] = 0.0  # a click at 1.5 s
+    preview._mel(strip, mel, {"words": [], "duration": 3.0, "sync_ms": 300.0}, 10)
+    drawn = strip[24:112, 10 : preview.WIDTH - 10].astype(int).sum(2)
+    above, below = (int(half.argmax(axis=1).mean()) for half in (drawn[20:40], drawn[60:88]))
+    assert above == pytest.approx(drawn.shape[1] * 1.505 / 3, abs=4)
+    assert below - above == pytest.approx(drawn.shape[1] * 0.3 / 3, abs=4)  # later, as it was
+
+
+def test_report_shows_lags_by_talker_and_the_farthest_clips_first(moved: dict[str, Any]) -> None:
+    assert report_lags.section(load_index(moved["plain"])) is None
+    with drawing():
+        found = report_lags.section(load_index(moved["moved"]))
+    assert found is not None
+    text, histogram, *clips = found.blocks
+    assert isinstance(text, Text) and "3 clips was moved" in text.text and "of 1" in text.text
+    assert isinstance(histogram, Picture) and ">s1 (1)<" in histogram.svg
+    pictures, sounds = clips[::2], clips[1::2]
+    keys = sorted(moved["lag"], key=lambda key: -abs(moved["lag"][key]))[:3]
+    assert [picture.caption.split(":")[0] for picture in pictures] == keys
+    assert "-52 ms" in pictures[0].caption and "+31 ms" in pictures[1].caption
+    assert all(isinstance(sound, Sounds) for sound in sounds) and len(sounds) == 3
