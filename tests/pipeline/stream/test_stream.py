@@ -13,7 +13,6 @@ import json
 import pickle
 import re
 import shutil
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from avb.pipeline.clip import codec
 from avb.pipeline.clip.npy import parse_npy
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.assemble import WORD_FRAMES, first_frame
@@ -251,18 +249,6 @@ def test_window_is_centred_on_the_frame_shown_at_the_middle() -> None:
     assert first_frame(0.56, 0.60, 25) == 14 - 14  # middle 0.58 s: frame 14 is shown from 0.56
     assert first_frame(0.58, 0.62, 25) == 15 - 14  # middle 0.60 s: the first instant of frame 15
     assert first_frame(0.0, 0.02, 25) == -14
-
-
-def test_opencv_stands_in_for_pyav(sentences: Index, monkeypatch: pytest.MonkeyPatch) -> None:
-    options: dict[str, Any] = {"batch_size": 3, "workers": 0, "crops": ("lips", "face")}
-    (expected,) = first(Stream(sentences, **options), 1)
-    monkeypatch.setitem(sys.modules, "av", None)  # importing it now fails
-    codec._decoder.cache_clear()
-    (batch,) = first(Stream(sentences, **options), 1)
-    assert batch.keys == expected.keys and torch.equal(batch.mel, expected.mel)
-    for crop in options["crops"]:
-        gap = batch.video[crop].int() - expected.video[crop].int()
-        assert gap.abs().max() <= 2
 
 
 def test_bench_reads_the_same_clips_with_both_readers(grid: Any) -> None:
