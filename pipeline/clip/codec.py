@@ -25,6 +25,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from avb.pipeline.clip.image_folder import grey_picture
 from avb.pipeline.clip.mp4 import START_CODE, check_counts, read_own_mp4
 from avb.pipeline.clip.picture import first_plane
 
@@ -49,6 +50,9 @@ _JPEG_MAX_ROWS = 65_500  # limit of the JPEG library
 _TOGETHER = 1500  # pictures laid out for x264 at a time, a minute
 #: What the pictures of one clip may take once decoded.
 MOST_BYTES = 1 << 29
+# An earlier one, which another package may bring, reads a crafted JPEG into foreign memory
+# (CVE-2025-53644).
+_SOUND_OPENCV = (4, 12)
 _JPEG_MAX_PIXELS = 1 << 26  # all frames; a decoder takes up to nine bytes for each
 _MOST_PIXELS = 1 << 24  # of one picture where nothing else is known of it
 _BLOCK = 64  # of pixels in which FFmpeg makes room
@@ -250,7 +254,7 @@ def _size(shape: tuple[int, ...]) -> str:
 
 
 def _decode_jpeg(data: bytes | memoryview, out: Frames | None) -> Frames:
-    """A picture `[T*H, W]` as frames, by OpenCV: FFmpeg takes a fifth longer."""
+    """A picture `[T*H, W]` as frames, by OpenCV where it is sound: FFmpeg takes a fifth longer."""
     import cv2
 
     rows, width = _jpeg_size(data)
@@ -260,8 +264,12 @@ def _decode_jpeg(data: bytes | memoryview, out: Frames | None) -> Frames:
     shape = (rows // height, height, width)
     if out is not None and out.shape != shape:
         raise ValueError(f"video is {_size(shape)}, expected {_size(out.shape)}")
-    grey = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
-    picture = cv2.imdecode(np.frombuffer(data, np.uint8), grey)
+    picture: Any
+    if tuple(map(int, cv2.__version__.split(".")[:2])) < _SOUND_OPENCV:
+        picture = grey_picture(bytes(data))
+    else:
+        grey = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), grey)
     if picture is None or picture.shape != (rows, width):
         raise ValueError(f"{len(data)} bytes are not a JPEG picture")
     frames_THW = np.asarray(picture, np.uint8).reshape(shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import av
@@ -147,6 +148,31 @@ def test_a_cut_picture_is_not_filled_up_with_grey() -> None:
     for broken in (data[:-1], data[: len(data) // 2], data[:30], data[1:]):
         with pytest.raises(ValueError, match="not a JPEG picture"):
             decode_video(broken, extension)
+
+
+def test_no_opencv_with_a_known_fault_reads_a_jpeg(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its fault is CVE-2025-53644; 4.11 comes with mediapipe, over the one that avb asks for."""
+    data = encode_video(film(), "jpeg")[1]
+    expected = decode_video(data, "jpg").astype(int)
+
+    def read(*args: object) -> None:
+        raise AssertionError("OpenCV read it")
+
+    monkeypatch.setattr(cv2, "imdecode", read)
+    with pytest.raises(AssertionError):  # the one that is installed may
+        decode_video(data, "jpg")
+    for version in ("4.10.0", "4.11.0.86"):
+        monkeypatch.setattr(cv2, "__version__", version)
+        assert np.abs(decode_video(data, "jpg") - expected).max() <= 1
+        with pytest.raises(ValueError, match="not a JPEG picture"):
+            decode_video(data[: len(data) // 2], "jpg")
+    # Pictures of a corpus are read by PyAV whatever OpenCV there is.
+    readers = re.compile(r"cv2\.(imread|imdecode|VideoCapture)")
+    found = []
+    for room in ("pipeline", "models", "train", "tools"):
+        files = (Path(codec_module.__file__).parents[2] / room).resolve().rglob("*.py")
+        found += [path.name for path in files if readers.search(path.read_text("utf-8"))]
+    assert found == ["codec.py"]
 
 
 def test_a_long_clip_is_laid_out_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
