@@ -59,3 +59,14 @@ def test_the_floors_of_all_ranges_are_known() -> None:
     assert floors["pyarrow"] == "23.0.1" and floors["numpy"] == "2.0.*"
     # Above known advisories: its JPEG reader (CVE-2025-53644), and protobuf's.
     assert floors["opencv-python-headless"].startswith("4.12.") and floors["protobuf"] == "4.25.8"
+
+
+def test_an_audit_that_could_not_look_is_no_all_clear() -> None:
+    """pip-audit passes over packages that the registry does not know, and exits with 0."""
+    done = subprocess.run(
+        ["make", "--no-print-directory", "-n", "audit"], cwd=ROOT, capture_output=True, text=True
+    )
+    (asked,) = [line for line in done.stdout.splitlines() if "/pip-audit " in line]
+    assert "--strict" in asked.split()
+    # Else it could never succeed: avb itself and torch 2.13.0+cpu are in no registry.
+    assert "freeze --exclude-editable | sed 's/+.*//'" in done.stdout
