@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from avb.models.backends import GRUBackEnd, TCNBackEnd
 from avb.models.frontends import AudioFrontEnd, Pool, VisualFrontEnd, check_mel
-from avb.models.masks import count_frames, frame_mask
+from avb.models.masks import frame_mask
 from avb.models.memory import Bridge, BridgingMemory, Losses, Variant
 from avb.models.precision import at_least_float32
 
@@ -26,7 +26,6 @@ class LipOutput:
     logits: Tensor  # from video and recalled audio, [B x K]: the prediction
     real_logits: Tensor | None  # from video and real audio, [B x K]; None if no audio was given
     bridge: Bridge  # features, addressing vectors and losses of the memory
-    num_frames: Tensor  # real frames in the batch, which the memory's losses are means over
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,6 @@ class LipReader(nn.Module):
             if bridge.real is None
             else self._classify(bridge.real, lengths_B, boundary_BT),
             bridge=bridge,
-            num_frames=count_frames(source_BTC, mask_BT),
         )
 
     def features(

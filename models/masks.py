@@ -19,19 +19,11 @@ def word_mask(boundary_BT: Tensor, mask_BT: Tensor | None) -> Tensor:
     return inside_BT | (real_BT & ~inside_BT.any(dim=1, keepdim=True))
 
 
-def count_frames(feature_BTE: Tensor, mask_BT: Tensor | None) -> Tensor:
-    """Real frames in the batch: int64 scalar."""
-    if mask_BT is None:
-        frames = feature_BTE.shape[0] * feature_BTE.shape[1]
-        return torch.full((), frames, device=feature_BTE.device)
-    return mask_BT.sum()
-
-
 def masked_mean(values_BT: Tensor, mask_BT: Tensor | None) -> Tensor:
-    """Mean over all real frames of the batch: scalar."""
+    """Mean over clips of each one's mean over its real frames: scalar."""
     if mask_BT is None:
         return values_BT.mean()
-    return values_BT.where(mask_BT, 0).sum() / mask_BT.sum()
+    return (values_BT.where(mask_BT, 0).sum(dim=1) / mask_BT.sum(dim=1)).mean()
 
 
 def mean_over_time(feature_BTE: Tensor, mask_BT: Tensor | None) -> Tensor:

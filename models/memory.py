@@ -49,14 +49,14 @@ def read(addressing_BTN: Tensor, slots_ND: Tensor) -> Tensor:
 
 
 def saving_loss(rebuilt_BTD: Tensor, target_BTD: Tensor, mask_BT: Tensor | None = None) -> Tensor:
-    """Eq. 4: squared distance, summed over D, mean over real frames."""
+    """Eq. 4: squared distance, summed over D, mean over a clip's real frames, then over clips."""
     return masked_mean((target_BTD - rebuilt_BTD).square().sum(dim=-1), mask_BT)
 
 
 def bridging_loss(
     log_target_BTN: Tensor, log_source_BTN: Tensor, mask_BT: Tensor | None = None
 ) -> Tensor:
-    """Eq. 5: KL divergence of A_src from the reference A_tgt, mean over real frames."""
+    """Eq. 5: KL divergence of A_src from the reference A_tgt, mean as in Eq. 4."""
     divergence_BTN = log_target_BTN.exp() * (log_target_BTN - log_source_BTN)
     return masked_mean(divergence_BTN.sum(dim=-1), mask_BT)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from avb.models.encoder import VideoEncoder
 from avb.models.frontends import COLUMNS_PER_FRAME, AudioFrontEnd, check_mel
-from avb.models.masks import count_frames, frame_mask, masked_mean
+from avb.models.masks import frame_mask, masked_mean
 from avb.models.memory import Bridge, BridgingMemory, Losses, Variant
 from avb.models.postnet import Mels
 from avb.models.precision import at_least_float32
@@ -33,7 +33,6 @@ class SpeechOutput:
     real_mels: Mels | None  # from video and real audio; None if no audio was given
     bridge: Bridge  # features, addressing vectors and losses of the memory
     mask_BT: Tensor | None  # which frames are real; None if all are
-    num_frames: Tensor  # real frames in the batch, which all losses are means over
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,7 @@ class SpeechReconstructor(nn.Module):
         source_BTC, target_BTD = self.features(video_BCTHW, mel_BFM, lengths_B)
         bridge = self.memory(source_BTC, target_BTD, mask_BT)
         mels, real_mels = self._decode(bridge, mask_BT, mel_BFM, teacher_ratio)
-        return SpeechOutput(mels, real_mels, bridge, mask_BT, count_frames(source_BTC, mask_BT))
+        return SpeechOutput(mels, real_mels, bridge, mask_BT)
 
     def features(
         self, video_BCTHW: Tensor, mel_BFM: Tensor | None = None, lengths_B: Tensor | None = None
@@ -204,8 +203,8 @@ def window_starts(num_frames: int, size: int, stride: int, cover_tail: bool) -> 
 def speech_losses(output: SpeechOutput, mel_BFM: Tensor) -> Losses:
     """Eq. 7 with the L1 distance as g, before and after the post-net, and the terms of Eq. 8.
 
-    The distance is a mean over bins and real columns. Whether the paper's covers both outputs is
-    not known; Lip2Wav's covers both.
+    The distance is a mean over bins and a clip's real columns, then over clips. Whether the
+    paper's covers both outputs is not known; Lip2Wav's covers both.
     """
 
     def distance(mel: Tensor) -> Tensor:

@@ -89,7 +89,7 @@ def progress(run: Run, score: float) -> bool:
     run.best = max(run.best, score)
     run.waited = 0 if better else run.waited + 1
     run.bad = 0 if better else run.bad + 1
-    if run.recipe.schedule in ("plateau", "released") and run.bad > run.recipe.patience_lr:
+    if run.recipe.schedule in ("plateau", "released") and run.bad >= run.recipe.patience_lr:
         run.factor, run.bad = run.factor / 2, 0
     return better
 

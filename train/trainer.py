@@ -21,7 +21,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from avb.models.memory import Losses
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.batch import Batch
 from avb.pipeline.stream.index import Index
@@ -34,7 +33,7 @@ from avb.train.recipe import Recipe
 from avb.train.run import Run, open_log, progress, restore, save, seed_step, start
 from avb.train.signals import Leave, Preempted, stop_signals
 from avb.train.split import Parts
-from avb.train.tasks.task import Evaluation, Inputs, Task
+from avb.train.tasks.task import Evaluation, Inputs
 
 log = logging.getLogger(__name__)
 LOG_EVERY = 20  # steps between two lines of metrics
@@ -191,20 +190,20 @@ def one_step(run: Run, network: nn.Module, batch: Any) -> dict[str, Tensor]:
     network.train()
     run.optimizer.zero_grad(set_to_none=True)
     pieces = split_inputs(inputs, recipe.accumulate)
-    frames_all = global_sum(inputs.lengths_B.sum(), run.world)
     for number, piece in enumerate(pieces):
         final = number == len(pieces) - 1
         quiet = contextlib.nullcontext() if final or run.world == 1 else network.no_sync()  # type: ignore[operator]
         with quiet:
             with autocast(run.device):
                 losses, _ = task.losses(network, piece, recipe)
-            # Means over this part's clips and frames become shares of the global batch's means;
-            # the factor `world` undoes the mean that the processes take of their gradients.
-            clips = len(piece.labels) * run.world / recipe.batch_size
-            frames = piece.lengths_B.sum() * run.world / frames_all
-            loss = weigh(losses, recipe, task, clips, frames)
+            # Means over this part's clips become shares of the global batch's means; the factor
+            # `world` undoes the mean that the processes take of their gradients.
+            share = len(piece.labels) * run.world / recipe.batch_size
+            loss = share * losses.total(recipe.saving_weight, recipe.bridging_weight)
             loss.backward()
-        for name, value in terms(losses, loss, clips, frames).items():
+        named = {"loss": loss} | {f: share * v for f, v in vars(losses).items() if v is not None}
+        for name, value in named.items():
+            value = value.detach()
             totals[name] = totals.get(name, torch.zeros((), device=run.device)) + value
     norm = nn.utils.clip_grad_norm_(run.model.parameters(), recipe.clip_norm or math.inf)
     for group in run.optimizer.param_groups:
@@ -216,24 +215,6 @@ def one_step(run: Run, network: nn.Module, batch: Any) -> dict[str, Tensor]:
         run.ema.multi_avg_fn = get_ema_multi_avg_fn(decay)
         run.ema.update_parameters(run.model)
     return totals | {"grad_norm": norm}
-
-
-def weigh(losses: Losses, recipe: Recipe, task: Task, clips: Any, frames: Any) -> Tensor:
-    """Eq. 8 with the means of the global batch: task losses by clip (lip) or frame (speech)."""
-    total = losses.task * task.task_share(clips, frames)
-    if losses.saving is not None and losses.bridging is not None:
-        memory = recipe.saving_weight * losses.saving + recipe.bridging_weight * losses.bridging
-        total = total + memory * frames
-    return total
-
-
-def terms(losses: Losses, loss: Tensor, clips: Any, frames: Any) -> dict[str, Tensor]:
-    """What is written of a step: the weighed total, each term; their mean over the processes."""
-    named = {"recalled": losses.recalled, "real": losses.real}
-    found = {k: v.detach() * clips for k, v in named.items() if v is not None}
-    memory = {"saving": losses.saving, "bridging": losses.bridging}
-    found |= {k: v.detach() * frames for k, v in memory.items() if v is not None}
-    return {"loss": loss.detach()} | found
 
 
 def split_inputs(inputs: Inputs, parts: int) -> list[Inputs]:

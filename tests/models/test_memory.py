@@ -58,8 +58,8 @@ def loop_saving(rebuilt: np.ndarray, target: np.ndarray, lengths: list[int]) -> 
     total = 0.0
     for b, length in enumerate(lengths):
         for j in range(length):
-            total += sum((target[b, j, d] - rebuilt[b, j, d]) ** 2 for d in range(D))
-    return total / sum(lengths)
+            total += sum((target[b, j, d] - rebuilt[b, j, d]) ** 2 for d in range(D)) / length
+    return total / len(lengths)
 
 
 def loop_bridging(a_target: np.ndarray, a_source: np.ndarray, lengths: list[int]) -> float:
@@ -67,8 +67,8 @@ def loop_bridging(a_target: np.ndarray, a_source: np.ndarray, lengths: list[int]
     for b, length in enumerate(lengths):
         for j in range(length):
             for p, q in zip(a_target[b, j], a_source[b, j], strict=True):
-                total += p * math.log(p / q)
-    return total / sum(lengths)
+                total += p * math.log(p / q) / length
+    return total / len(lengths)
 
 
 def loop_linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
@@ -178,14 +178,14 @@ def test_task_loss_is_two_cross_entropies_and_total_is_the_sum() -> None:
         return total / len(labels)
 
     bridge = Bridge(recalled, saving=torch.tensor(0.7), bridging=torch.tensor(0.2))
-    losses = lip_losses(LipOutput(recalled, real, bridge, torch.tensor(9)), torch.tensor(labels))
+    losses = lip_losses(LipOutput(recalled, real, bridge), torch.tensor(labels))
     expected = loop_entropy(recalled) + loop_entropy(real)
     assert losses.task.item() == pytest.approx(expected, rel=1e-5)
     assert losses.total().item() == pytest.approx(expected + 0.7 + 0.2, rel=1e-5)
     assert losses.total(0.5, 2.0).item() == pytest.approx(expected + 0.35 + 0.4, rel=1e-5)
     # Labels may also be probabilities, as of two clips mixed.
     shares = torch.eye(4)[torch.tensor(labels)]
-    mixed = lip_losses(LipOutput(recalled, real, bridge, torch.tensor(9)), shares)
+    mixed = lip_losses(LipOutput(recalled, real, bridge), shares)
     assert mixed.task.item() == pytest.approx(expected, rel=1e-5)
 
 

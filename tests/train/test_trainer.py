@@ -17,11 +17,13 @@ import pytest
 import torch
 from networks import recipe
 
+from avb.models.memory import Losses
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index
 from avb.pipeline.stream.stream import Stream
 from avb.train import checkpoint, trainer
 from avb.train.recipe import Recipe
+from avb.train.run import progress
 from avb.train.split import Parts
 from avb.train.tasks.task import Task
 
@@ -168,6 +170,17 @@ def test_accumulation_changes_no_gradient(lrw: Index, tmp_path: Path) -> None:
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 
+def test_the_rate_is_halved_when_five_validations_brought_no_progress(
+    lrw: Index, tmp_path: Path
+) -> None:
+    state = trainer.start(recipe("lip", schedule="plateau"), lrw, tmp_path, "cpu", 0, 1)
+    rates = []
+    for score in (0.5, *[0.4] * 4, 0.6, *[0.6] * 5, *[0.1] * 5):
+        progress(state, score)
+        rates.append(state.factor)
+    assert rates == [1.0] * 10 + [0.5] * 5 + [0.25]
+
+
 def quiet(model: torch.nn.Module) -> None:
     """Keep dropout and batch norm out of it, also after `.train()`."""
     model.eval()
@@ -198,14 +211,14 @@ def test_a_gradient_that_is_not_finite_is_not_saved_though_the_loss_is(
 ) -> None:
     run(recipe("lip", steps=3), lrw, tmp_path)
     good = weights(tmp_path)
-    real = trainer.weigh
+    real = Losses.total
 
-    def steep(*values: Any) -> torch.Tensor:
-        total = real(*values)
+    def steep(losses: Losses, *weights: float) -> torch.Tensor:
+        total = real(losses, *weights)
         total.register_hook(lambda grad: grad * torch.inf)
         return total
 
-    monkeypatch.setattr(trainer, "weigh", steep)
+    monkeypatch.setattr(Losses, "total", steep)
     with pytest.raises(trainer.Diverged, match=r"the gradient became (nan|inf) on the batch"):
         run(recipe("lip", steps=4), lrw, tmp_path, resume=True)  # step 4 is validated and saved
     after = weights(tmp_path)

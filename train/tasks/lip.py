@@ -81,9 +81,6 @@ class LipReading(Task):
         """Right or wrong."""
         return (output.logits.argmax(dim=1) == inputs.labels).float()
 
-    def task_share(self, clips: Any, frames: Any) -> Any:
-        return clips
-
     def usable_rows(self, index: Index, rows: Ints, recipe: Recipe) -> Ints:
         """Those with a label, or with words that have times."""
         if recipe.unit == "word":

@@ -65,9 +65,6 @@ class LipToSpeech(Task):
         error = (output.mels.after.float() - inputs.mel_BFM).abs().where(real, 0)
         return -error.sum((1, 2)) / (4 * inputs.lengths_B * inputs.mel_BFM.shape[1])
 
-    def task_share(self, clips: Any, frames: Any) -> Any:
-        return frames
-
     def needs_sound(self, recipe: Recipe) -> bool:
         return True
 

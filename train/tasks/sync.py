@@ -85,9 +85,6 @@ class Sync(Task):
         """The log-likelihood of the shift."""
         return -output[1]
 
-    def task_share(self, clips: Any, frames: Any) -> Any:
-        return clips
-
     def usable_rows(self, index: Index, rows: Ints, recipe: Recipe) -> Ints:
         """Those that are long enough to be shifted."""
         return rows[index.num_frames[rows] >= shortest_clip(recipe)]

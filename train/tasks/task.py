@@ -162,10 +162,6 @@ class Task(ABC):
         """Per clip, the higher the better."""
 
     @abstractmethod
-    def task_share(self, clips: Any, frames: Any) -> Any:
-        """Of a batch's share in clips and in frames, the one that its task loss is a mean over."""
-
-    @abstractmethod
     def needs_sound(self, recipe: Recipe) -> bool:
         """Whether clips without a mel teach the recipe nothing."""
 
