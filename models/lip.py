@@ -43,7 +43,6 @@ class LipConfig:
     audio_width: int = 128  # channels of the first audio convolution
     audio_whitened: bool = False  # audio features leave without correlation (`whitening.py`)
     value_projection: bool | None = None  # of the memory; None: what the variant says
-    saving_detached: bool = False  # of the memory: the saving loss leaves the audio features alone
     hidden: int | None = None  # units a direction (`gru`, 512) or channels a kernel (`mstcn`, 256)
     dropout: float = 0.3  # at the end of both front ends
     fusion_dropout: float | None = None  # before h; None: what the variant says
@@ -72,7 +71,7 @@ class LipReader(nn.Module):
         )
         self.memory = BridgingMemory(
             self.visual.dim, c.audio_dim, c.slots, None, c.radius, c.variant, c.fusion_dropout,
-            c.value_projection, c.saving_detached,
+            c.value_projection,
         )  # fmt: skip
         self.audio = (
             AudioFrontEnd(c.audio_dim, c.audio_width, dropout=c.dropout, whitened=c.audio_whitened)

@@ -112,10 +112,8 @@ class BridgingMemory(nn.Module):
     memory learns from the saving loss alone and no loss but the task's moves the audio features;
     the saving loss is a mean over D; half of the concatenation is dropped before h.
 
-    With `saving_detached`, `paper` holds f_tgt constant in the saving loss and takes the mean over
-    D, as `released` does, and is the equations in all else. To the letter, Eq. 4 pulls the audio
-    features onto the slots with D = 512 times the weight: at the paper's rate the loss is 2.6e6
-    in the second step and no number in the fourth.
+    To the letter, Eq. 4 pulls the audio features onto the slots with D = 512 times the weight: at
+    the paper's rate the loss is 2.6e6 in the second step and no number in the fourth.
 
     With 0 slots it is the baseline: no memory, no h, video features as they came.
 
@@ -133,7 +131,6 @@ class BridgingMemory(nn.Module):
         variant: Variant = "paper",
         dropout: float | None = None,
         value_projection: bool | None = None,
-        saving_detached: bool = False,
     ) -> None:
         """Build a memory of `slots` slots (N) for features of widths C and D.
 
@@ -151,7 +148,6 @@ class BridgingMemory(nn.Module):
         if slots < 0:
             raise ValueError(f"memory with {slots} slots: expected 0 (no memory) or more")
         self.slots, self.radius, self.variant = slots, radius, variant
-        self.saving_detached = saving_detached or variant == "released"
         self.fused_dim = source_dim if fused_dim is None or not slots else fused_dim
         if not slots:
             return
@@ -181,13 +177,9 @@ class BridgingMemory(nn.Module):
         constant_BTD = self._constant(target_BTD)
         log_target_BTN = self._address(constant_BTD, self.value, self.value_memory)
         with without_autocast(target_BTD):
-            saved_BTD, log_saved_BTN = constant_BTD, log_target_BTN
-            if self.saving_detached and self.variant == "paper":
-                saved_BTD = target_BTD.detach()
-                log_saved_BTN = self._address(saved_BTD, self.value, self.value_memory)
-            rebuilt_BTD = read(log_saved_BTN.exp(), self.value_memory)  # Eq. 3
-            saving = saving_loss(rebuilt_BTD, at_least_float32(saved_BTD), mask_BT)
-            if self.saving_detached:
+            rebuilt_BTD = read(log_target_BTN.exp(), self.value_memory)  # Eq. 3
+            saving = saving_loss(rebuilt_BTD, at_least_float32(constant_BTD), mask_BT)
+            if self.variant == "released":
                 saving = saving / target_BTD.shape[-1]
             bridging = bridging_loss(self._constant(log_target_BTN), log_source_BTN, mask_BT)
         return Bridge(

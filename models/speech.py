@@ -55,7 +55,6 @@ class SpeechConfig:
     audio_width: int = 128  # channels of the first audio convolution
     audio_whitened: bool = False  # audio features leave without correlation (`whitening.py`)
     value_projection: bool | None = None  # of the memory; None: what the variant says
-    saving_detached: bool = False  # of the memory: the saving loss leaves the audio features alone
     audio_dropout: float = 0.3  # at the end of the audio front end
     fused_dim: int | None = None  # E; C if not given
     fusion_dropout: float | None = None  # before h; None: what the variant says
@@ -88,7 +87,6 @@ class SpeechReconstructor(nn.Module):
         self.memory = BridgingMemory(
             self.encoder.local_dim if c.lstm_late else self.encoder.dim, c.audio_dim, c.slots,
             c.fused_dim, c.radius, c.variant, c.fusion_dropout, c.value_projection,
-            c.saving_detached,
         )  # fmt: skip
         self.audio = (
             AudioFrontEnd(
