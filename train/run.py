@@ -23,6 +23,7 @@ from avb.train.device import keep_freed_memory
 from avb.train.log import Metrics
 from avb.train.network import BAD_STATE, saved
 from avb.train.optimizer import learning_rate, load_optimizer, make_optimizer
+from avb.train.origin import Origin, describe, take_over
 from avb.train.recipe import Recipe
 from avb.train.recipe_file import make_recipe
 from avb.train.tasks.task import Scaling, Task, find_task, scaling_of
@@ -62,15 +63,21 @@ class Run:
         return self.ema.module if self.ema is not None else self.model
 
 
-def start(recipe: Recipe, index: Index, out: Path, device: str, rank: int, world: int) -> Run:
-    """A run at step 0, with weights drawn from the seed."""
+def start(
+    recipe: Recipe, index: Index, out: Path, device: str, rank: int, world: int,
+    origin: Origin | None = None,
+) -> Run:  # fmt: skip
+    """A run at step 0, with weights drawn from the seed, or those of `origin` where they fit."""
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
     scaling = scaling_of(index, recipe)
     where = torch.device(device)
     if where.type == "cuda" and world > 1:
         where = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-    model = channels_last(find_task(recipe.task).build(recipe, scaling).to(where))
+    model = find_task(recipe.task).build(recipe, scaling)
+    if origin is not None:
+        take_over(model, origin, recipe.task, index.labels)
+    model = channels_last(model.to(where))
     if where.type == "cuda":
         # Not for matrix products: TF32 would reach the addressing, which stays float32.
         torch.backends.cudnn.allow_tf32 = True
@@ -117,14 +124,23 @@ def save(run: Run, out: Path, identity: dict[str, Any], better: bool) -> None:
     checkpoint.save(out / "last.pt", state)
 
 
-def restore(run: Run, path: Path, identity: dict[str, Any]) -> None:
+def restore(run: Run, path: Path, identity: dict[str, Any]) -> dict[str, Any]:
     """Go on from a checkpoint as if nothing had happened.
+
+    Returns:
+        `identity`, with what the run began with, which need not be told again.
 
     Raises:
         UsageError: it is damaged, or was made with another recipe or on other shards.
     """
     state = checkpoint.load(path, run.recipe.task)
     parts = saved(state, path)
+    began, told = state["data"].get("init"), identity.get("init")
+    if told and told != began:
+        raise UsageError(
+            f"the run to resume began with other weights (--init: {describe(began)} there,"
+            f" {describe(told)} now); it goes on without --init"
+        )
     # Keys that came since then are as they are by default.
     theirs = make_recipe(run.recipe.task, state["recipe"], str(path)).as_dict()
     mine = run.recipe.as_dict()
@@ -150,6 +166,7 @@ def restore(run: Run, path: Path, identity: dict[str, Any]) -> None:
         raise UsageError(f"{path}: not a whole checkpoint ({one_line(error)})") from None
     for name in COUNTERS:
         setattr(run, name, getattr(parts.counters, name))
+    return identity | ({"init": began} if began else {})
 
 
 def open_log(run: Run, out: Path, identity: dict[str, Any]) -> Metrics:

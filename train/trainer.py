@@ -29,6 +29,7 @@ from avb.train.device import autocast, peak_gib
 from avb.train.distributed import global_sum, join_processes
 from avb.train.flops import check_room, seconds_at_peak
 from avb.train.log import Pace, held
+from avb.train.origin import open_origin
 from avb.train.recipe import Recipe
 from avb.train.run import Run, open_log, progress, restore, save, seed_step, start
 from avb.train.signals import Leave, Preempted, stop_signals
@@ -55,11 +56,12 @@ def train(
     resume: bool = False,
     compile_model: bool = False,
     facts: dict[str, Any] | None = None,
+    init: Path | None = None,
 ) -> dict[str, Any]:
     """Train a recipe on the training part of `index`; returns the last validation's record.
 
     With `resume`, the run in `out` goes on, if there is one: a cluster that pre-empts or restarts
-    types the same command again.
+    types the same command again. `init`, a run or its checkpoint, is whose weights it begins with.
 
     `out` gets `recipe.yaml metrics.jsonl last.pt best.pt` and TensorBoard files.
 
@@ -79,13 +81,17 @@ def train(
         "speakers": parts.speakers,
         "listed": parts.listed,
     } | (facts or {})
+    origin = None if init is None else open_origin(init)
+    if origin is not None:
+        identity["init"] = origin.facts()
     with held(out) if rank == 0 else contextlib.nullcontext():
-        run = start(recipe, index, out, device, rank, world)
+        begun = (out / "last.pt").exists()
+        run = start(recipe, index, out, device, rank, world, None if begun else origin)
         check_room(recipe, run.scaling, index.num_frames[parts.rows["train"]], run.device, world)
-        if (out / "last.pt").exists():
+        if begun:
             if not resume:
                 raise UsageError(f"{out}: holds a run; --resume it, or choose another --out")
-            restore(run, out / "last.pt", identity)
+            identity = restore(run, out / "last.pt", identity)
         return _Training(run, index, parts, out, identity).steps(compile_model)
 
 

@@ -1,4 +1,4 @@
-"""Small random networks of both tasks, and their checkpoints as training saves them."""
+"""Small random networks of all tasks, and their checkpoints as training saves them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ def save_model(
 ) -> tuple[Recipe, torch.nn.Module]:
     """A model of random weights, and batch statistics of its own, in a checkpoint."""
     entry = load_corpora()[corpus]
-    model = LIP | (SPEECH if kind == "l2s" else {}) | changes.pop("model", {})
+    known = {field.name for field in dataclasses.fields(find_task(kind).config)}
+    base = {name: size for name, size in LIP.items() if name in known}
+    model = base | (SPEECH if kind == "l2s" else {}) | changes.pop("model", {})
     raw = {"corpus": corpus, "crop": crop, "shrink": 4, "model": model} | changes
     plan = make_recipe(kind, raw, "test")  # type: ignore[arg-type]
     spec = entry.crops[crop]

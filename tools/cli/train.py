@@ -63,6 +63,10 @@ def train(
     resume: Annotated[
         bool, Option("--resume", help="Go on with the run in --out, if there is one.")
     ] = False,
+    init: Annotated[
+        Path | None,
+        Option(help="A run or checkpoint whose weights it begins with, where they fit."),
+    ] = None,
     compile_model: Compile = False,
 ) -> None:
     """Train as the flags say."""
@@ -88,12 +92,12 @@ def train(
     if per_talker:
         runs = {out / talker: divide([talker]) for talker in talkers_of(index, parts)}
     for folder, parts in runs.items():
-        train_one(wanted, index, parts, folder, epochs, device, resume, compile_model)
+        train_one(wanted, index, parts, folder, epochs, device, resume, compile_model, init)
 
 
 def train_one(
     recipe: Recipe, index: Index, parts: Parts, out: Path, epochs: float | None,
-    device: str | None, resume: bool, compile_model: bool,
+    device: str | None, resume: bool, compile_model: bool, init: Path | None = None,
 ) -> None:  # fmt: skip
     """One training run."""
     import torch
@@ -134,7 +138,7 @@ def train_one(
     try:
         record = trainer.train(
             recipe, index, parts, out, device=device, resume=resume, compile_model=compile_model,
-            facts=facts,
+            facts=facts, init=init,
         )  # fmt: skip
     except trainer.Preempted as stop:
         fail(str(stop), INTERRUPTED if stop.by == signal.SIGINT else PREEMPTED)
