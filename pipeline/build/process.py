@@ -17,7 +17,7 @@ from avb.pipeline.clip import audio, crop
 from avb.pipeline.clip.codec import encode_video
 from avb.pipeline.clip.flac import encode_flac
 from avb.pipeline.clip.follow import Follower, Frame, still
-from avb.pipeline.clip.status import FLAGS
+from avb.pipeline.clip.status import FLAGS, Refused
 from avb.pipeline.clip.stopwatch import Clock
 from avb.pipeline.clip.track import use
 from avb.pipeline.corpora import adapter
@@ -27,6 +27,10 @@ from avb.pipeline.shards.metadata import write_facts
 
 #: One picture: sound that starts further from the first, or lacks more at the end, is flagged.
 PICTURE_S = 0.040
+
+#: What the crops of one clip may take: 12 minutes of lips. A worker keeps below 1 GB, and readers
+#: take twice as much.
+MOST_CROPS = 1 << 28
 
 
 @dataclass
@@ -153,6 +157,9 @@ def _cut(
                 boxes[kind] = _extended(boxes.get(kind), block.boxes[kind])
                 if crop.leaves_picture(block.boxes[kind], *block.frames[0].shape):
                     flags.add("edge_padded")
+        if sum(pictures.nbytes for pictures in crops.values()) > MOST_CROPS:
+            most = f"its crops take more than {MOST_CROPS >> 20} MB"
+            raise Refused("long", f"{most}; cut it with the columns start and end of a table")
     misses = 0
     if follower is not None:
         follower.require_face()

@@ -10,7 +10,7 @@ STATUSES = {
     "blank_frames": "a picture without content (GRID: the first intra picture is missing)",
     "crashed": "whatever process opens it dies: a crash in a decoder, or all the memory taken",
     "duplicate": "another file or row of the same clip was taken",
-    "long": "more pictures than the corpus defines, or longer than --max-seconds",
+    "long": "more pictures than the corpus defines, longer than --max-seconds, or too large",
     "missing_audio": "the separate sound file is not there or cannot be read",
     "missing_frames": "picture files are not there",
     "no_audio": "the video has no sound track, or an empty one",

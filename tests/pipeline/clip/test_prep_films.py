@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from importers import importer
 
+from avb.pipeline.build import process
 from avb.pipeline.build.prep import prep
 from avb.pipeline.clip.codec import decode_video
 from avb.pipeline.clip.ffmpeg import ffmpeg_program
@@ -98,6 +99,20 @@ def test_films_without_sound_become_pictures_alone(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_a_clip_whose_crops_a_worker_cannot_hold_is_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever `--max-seconds` lets through; without the bound readers refuse what was stored."""
+    for seconds in (1, 3):
+        ffmpeg("-f", "lavfi", "-i", f"testsrc=s=96x96:r=25:d={seconds}", "-f", "lavfi",
+               "-i", f"sine=300:r=16000:d={seconds}", "-c:v", "libx264", "-pix_fmt", "yuv420p",
+               tmp_path / f"{seconds}.mp4")  # fmt: skip
+    monkeypatch.setattr(process, "MOST_CROPS", 50 * 120 * 120)
+    films = [tmp_path / f"{seconds}.mp4" for seconds in (1, 3)]
+    summary, samples = prepared(films, box="whole", crop="lips", max_seconds=1e6)
+    assert summary.status == {"ok": 1, "long": 1} and set(samples) == {"1"}
+
+
 PEAK = """
 import sys
 from pathlib import Path
@@ -120,6 +135,7 @@ print(found.status, peak_bytes())
         ("testsrc2=s=1920x1080:r=25:d=20", "sine=300:r=16000:d=20", 60, "ok"),
         ("testsrc2=s=3840x2160:r=30:d=6", "sine=300:r=48000:d=6", 60, "ok"),
         ("testsrc=s=160x120:r=30:d=540", "sine=300:r=16000:d=540", 600, "ok"),
+        ("testsrc=s=96x96:r=30:d=1080", "sine=300:r=44100:d=1080", 2000, "long"),
         ("testsrc=s=160x120:r=0.5:d=3600", "sine=300:r=16000:d=3600", 60, "long"),
         ("testsrc=s=96x96:r=25:d=3", "anullsrc=r=48000:cl=7.1:d=7200", 60, "ok"),
     ],
