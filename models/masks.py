@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+Boundary = Literal["told", "guessed", "none"]
+#: Pictures in the middle of a window that are guessed to be the word: a quarter of a second, about
+#: the mean of GRID's words.
+GUESSED_WORD = 7
 
 
 def frame_mask(lengths_B: Tensor, num_frames: int) -> Tensor:
     """Which frames are real: bool [B x num_frames]."""
     return torch.arange(num_frames, device=lengths_B.device) < lengths_B[:, None]
+
+
+def boundary_as(how: Boundary, told_BT: Tensor | None) -> Tensor | None:
+    """Which frames a model with `word_boundary` is told are the word, 1 or 0, [B x T].
+
+    `told`: as the corpus says; `guessed`: those in the middle, as for a film in which nobody has
+    marked a word; `none`: all.
+    """
+    if told_BT is None or how == "told":
+        return told_BT
+    boundary_BT = torch.full_like(told_BT, how == "none")
+    first = (told_BT.shape[1] - GUESSED_WORD) // 2
+    boundary_BT[:, first : first + GUESSED_WORD] = 1
+    return boundary_BT
 
 
 def word_mask(boundary_BT: Tensor, mask_BT: Tensor | None) -> Tensor:

@@ -36,6 +36,10 @@ def evaluate(
         Literal["covered", "cut"] | None,
         Option(help="40 frames at a time; cut: 70 of 75, as the paper's."),
     ] = None,
+    boundary: Annotated[
+        Literal["told", "guessed", "none"],
+        Option(help="Where the word is: by the corpus, in the middle as infer guesses, unsaid."),
+    ] = "told",
     out: Annotated[
         Path | None,
         Option(help="Write the whole record here.", show_default="PART.json of the run"),
@@ -58,7 +62,7 @@ def evaluate(
     records = [
         evaluate.evaluate(
             task, path, index, corpus, part, device, limit, judge=judge, wavs=save_wavs,
-            windows=windows,
+            windows=windows, boundary=boundary,
         )
         for path in checkpoints
     ]  # fmt: skip
@@ -80,7 +84,11 @@ evaluation.variant(
     task="lip", judge=None, save_wavs=None, windows=None,
 )  # fmt: skip
 evaluation.variant(
-    "l2s", evaluate, "STOI, ESTOI, PESQ and word error beside ceiling and floors.", task="l2s"
+    "l2s",
+    evaluate,
+    "STOI, ESTOI, PESQ and word error beside ceiling and floors.",
+    task="l2s",
+    boundary="told",
 )
 
 
@@ -178,6 +186,12 @@ def compare(
         say(f"note: {note}")
 
 
+def chances(exact: dict[str, Any]) -> str:
+    """The chance of such a difference between equals."""
+    alone, together = exact["p"], exact.get("p_by_sentence")
+    return f"p {alone:.2g}" + ("" if together is None else f" (by sentence {together:.2g})")
+
+
 def differences(record: dict[str, Any]) -> list[str]:
     """The table: words in percent and points, speech in the units of each metric."""
     words = "mcnemar" in record
@@ -201,6 +215,6 @@ def differences(record: dict[str, Any]) -> list[str]:
         better = f"A better on {exact['a_better']}, B on {exact['b_better']}"
         lines += [
             ", ".join(f"{n.replace('_', ' ')} {value:g}" for n, value in record["counts"].items()),
-            f"exact McNemar: {better}, p {exact['p']:.2g}",
+            f"exact McNemar: {better}, {chances(exact)}",
         ]
     return lines

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from avb.models.lip import LipOutput
+from avb.models.masks import boundary_as
 from avb.pipeline.clip.stopwatch import Clock
 from avb.pipeline.stream.assemble import WORD_FRAMES
 from avb.tools.infer.crops import Piece, Window, slide
@@ -20,9 +21,6 @@ from avb.train.network import finite
 STRIDE = 5
 #: Windows that go through the network together.
 BATCH = 8
-#: Pictures in the middle of a window that a model with `word_boundary` is told are the word, as
-#: nobody has marked it: a quarter of a second, about the mean of GRID's words.
-GUESSED_WORD = 7
 
 
 @dataclass(frozen=True)
@@ -104,9 +102,7 @@ def _forward(stored_BTHW: torch.Tensor, trained: Trained) -> LipOutput:
     video = trained.network_video(stored_BTHW)
     boundary = None
     if trained.recipe.model.get("word_boundary"):
-        boundary = torch.zeros(len(video), video.shape[2], device=video.device)
-        first = (video.shape[2] - GUESSED_WORD) // 2
-        boundary[:, first : first + GUESSED_WORD] = 1
+        boundary = boundary_as("guessed", torch.empty(*video.shape[:1], video.shape[2]).to(video))
     return trained.model(video, None, None, boundary)
 
 

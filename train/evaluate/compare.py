@@ -16,7 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avb.pipeline.errors import UsageError, one_line
-from avb.train.evaluate.metrics.intervals import DRAWS, mcnemar, mean_interval, paired_difference
+from avb.train.evaluate.metrics.intervals import (
+    DRAWS,
+    mcnemar,
+    mean_interval,
+    paired_difference,
+    sign_flips,
+)
 from avb.train.evaluate.metrics.lip import HITS
 from avb.train.evaluate.record import read_record
 from avb.train.evaluate.words.grammar import HEARD, SLOT_NAMES, word_errors
@@ -244,7 +250,9 @@ def _words(test: _Test) -> dict[str, Any]:
             SLOT_NAMES[place]: test.word_entry(a, b, np.flatnonzero(places == place))
             for place in np.unique(places).tolist()
         }
-        result["notes"] = ["McNemar takes words for independent; the interval draws sentences"]
+        sentence = np.unique([key.split("#")[0] for key in test.keys], return_inverse=True)[1]
+        result["mcnemar"]["p_by_sentence"] = sign_flips(np.bincount(sentence, mean_a - mean_b))
+        result["notes"] = ["McNemar's p takes words for independent, p_by_sentence does not"]
     return result
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from avb.models.masks import Boundary
 from avb.pipeline.clip.facemodels import version_of
 from avb.pipeline.config import Corpus
 from avb.pipeline.errors import UsageError
@@ -32,13 +33,14 @@ METERS = ("pystoi", "pesq", "jiwer", "pocketsphinx")
 def evaluate(
     kind: str, path: Path, index: Index, corpus: Corpus, part: str = "test", device: str = "cpu",
     limit: int | None = None, *, judge: Path | None = None, wavs: Path | None = None,
-    windows: str | None = None,
+    windows: str | None = None, boundary: Boundary = "told",
 ) -> dict[str, Any]:  # fmt: skip
     """Evaluate the checkpoint `path` of a task on one part (train, val, test or all) of its split.
 
     The clips are those of the checkpoint's own split, talkers or list, at most `limit`. Of speech:
     `judge`, a file of `avb train judge`, for the word error; `wavs`, a folder for the sounds that
-    are scored; `windows` of 40 frames at a time, see `speech.Extras`.
+    are scored; `windows` of 40 frames at a time, see `speech.Extras`. Of words: `boundary`, see
+    `boundary_as`.
     """
     evaluation, loaded = open_part(kind, path, index, corpus, part, device)
     recipe, data, task = loaded.recipe, loaded.data, evaluation.task
@@ -61,7 +63,7 @@ def evaluate(
     exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
     with torch.no_grad(), exact:
         heard_by = None if judge is None else trained.load(judge, index, device)
-        extras = speech.Extras(heard_by, wavs, heard_rows, strangers, windows)
+        extras = speech.Extras(heard_by, wavs, heard_rows, strangers, known_rows, boundary, windows)
         record = task.measure(evaluation, extras)
         record["addressing"] = addressing.measure(evaluation)
     record["flags"] |= {

@@ -8,15 +8,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from avb.models.masks import Boundary, boundary_as
+from avb.pipeline.stream.index import Index, Ints
 from avb.train.evaluate.metrics import lip
 from avb.train.network import finite
 from avb.train.tasks.task import Evaluation
 
 
-def measure(evaluation: Evaluation, unseen_talkers: bool = False) -> dict[str, Any]:
-    """Words: from video alone, with the mirrored clip added, with real audio, with both."""
+def measure(
+    evaluation: Evaluation, unseen_talkers: bool, boundary: Boundary, known_rows: Ints | None
+) -> dict[str, Any]:
+    """Words: from video alone, with the mirrored clip added, with real audio, with both.
+
+    Args:
+        boundary: what a model with `word_boundary` is told.
+        known_rows: clips of training, for the floors.
+    """
     recipe, index = evaluation.recipe, evaluation.index
-    logits, labels, keys, talkers = _one_pass(evaluation)
+    logits, labels, keys, talkers = _one_pass(evaluation, boundary)
     mute = {index.key(row) for row in evaluation.rows if index.no_audio[row]}
     heard = np.array([key.split("#")[0] not in mute for key in keys])
     if not heard.any():
@@ -46,15 +55,20 @@ def measure(evaluation: Evaluation, unseen_talkers: bool = False) -> dict[str, A
         )
     # Accuracy of always saying the word that is most frequent in these clips.
     most_frequent = float(np.bincount(labels).max() / len(labels))
+    floors = {"chance": 1 / len(index.labels), "most_frequent": most_frequent}
+    if "places" in options and known_rows is not None and known_rows.size:
+        floors |= lip.blind(*_spoken(index, known_rows), *_spoken(index, evaluation.rows))
     return {
         "task": "lip",
         "metrics": metrics,
         "ceiling": {"top1_audio": metrics.get("top1_audio")},
-        "floors": {"chance": 1 / len(index.labels), "most_frequent": most_frequent},
+        "floors": floors,
         "flags": {
             "n": len(labels),
             "unit": recipe.unit,
-            "boundary": bool(recipe.model.get("word_boundary", False)),
+            "boundary": (boundary == "told" or boundary)
+            if recipe.model.get("word_boundary", False)
+            else False,
             "flip": "top1 without; top1_mirrored adds the mirrored clip's logits",
         },
         **{k: video[k] for k in ("per_class", "per_slot", "per_length", "confusions")},
@@ -68,8 +82,18 @@ def measure(evaluation: Evaluation, unseen_talkers: bool = False) -> dict[str, A
     }
 
 
+def _spoken(index: Index, rows: Ints) -> tuple[Ints, Ints]:
+    """Of each timed word of these sentences: its place, its length in frames; and its class."""
+    first, places = index.timed_words(rows)
+    words = np.repeat(index.first_word[rows], np.diff(first)) + places
+    frames = np.rint(np.diff(index.word_s[words])[:, 0] * index.dataset["settings"]["fps"])
+    class_of = np.array([index.labels.index(n) if n in index.labels else -1
+                         for n in index.word.names])  # fmt: skip
+    return np.stack([places, frames.astype(np.int64)], axis=1), class_of[index.word.codes[words]]
+
+
 def _one_pass(
-    evaluation: Evaluation,
+    evaluation: Evaluation, boundary: Boundary
 ) -> tuple[dict[str, Any], list[int], list[str], list[str | None]]:
     """Logits by what was looked at, [clips, classes]; labels, keys and talkers of the clips."""
     model = evaluation.model
@@ -79,8 +103,9 @@ def _one_pass(
     talkers: list[str | None] = []
     for batch, inputs in evaluation.batches():
         lengths = inputs.ragged_lengths
-        output = model(inputs.video_BCTHW, inputs.mel_BFM, lengths, inputs.boundary_BT)
-        mirrored = model(inputs.video_BCTHW.flip(-1), None, lengths, inputs.boundary_BT)
+        told = boundary_as(boundary, inputs.boundary_BT)
+        output = model(inputs.video_BCTHW, inputs.mel_BFM, lengths, told)
+        mirrored = model(inputs.video_BCTHW.flip(-1), None, lengths, told)
         logits["video"].append(finite(output.logits).float().cpu())
         logits["mirrored"].append(finite(output.logits + mirrored.logits).float().cpu())
         if output.real_logits is not None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from avb.models.masks import Boundary
 from avb.pipeline.config import Mel
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index, Ints
@@ -39,6 +40,8 @@ class Extras:
     # Training clips, whose mean log-mel is a floor; none: the evaluated ones'.
     mean_rows: Ints | None = None
     unseen_talkers: bool = False  # whether intervals draw talkers
+    known_rows: Ints | None = None  # clips of training
+    boundary: Boundary = "told"  # what a lip reader is told of where the word is
     # The model sees 40 frames at a time, 30 apart, as the paper's samples were made (paper.md 5.4).
     # `cut` leaves out the frames after the last whole window, 5 of 75, as they do; `covered` adds a
     # window that ends with the clip. None: whole clips.

@@ -81,7 +81,12 @@ def test_words_of_one_sentence_are_drawn_together_and_shown_by_slot(tmp_path: Pa
     for slot in found["per_slot"].values():
         assert slot["n"] == 50
         assert slot["difference"]["value"] == pytest.approx(gap.mean())
-    assert any("McNemar takes words for independent" in note for note in found["notes"])
+    exact = found["mcnemar"]  # six times the words, the same evidence
+    assert exact["p_by_sentence"] > exact["p"] and "by_sentence" in " ".join(found["notes"])
+    uneven = int((luck[0] > luck[1]).sum()), int((luck[0] < luck[1]).sum())
+    assert exact["p_by_sentence"] == pytest.approx(
+        binomtest(uneven[0], sum(uneven)).pvalue, rel=0.1
+    )
 
 
 def test_slots_hold_their_own_words(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from networks import recipe
 
+from avb.models.masks import boundary_as
 from avb.pipeline.config import load_corpora
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index
@@ -56,6 +57,23 @@ def test_words_count_once_and_the_mean_is_the_clips(lrw: Index, tmp_path: Path) 
     assert record["flags"]["split"] == "official" and record["flags"]["part"] == "all"
     held = evaluate("lip", best, lrw, corpus, "val")
     assert {clip["key"].split("/")[0] for clip in held["clips"]} == {"val"}
+
+
+def test_words_of_sentences_stand_beside_what_needs_no_look(grid: Index, tmp_path: Path) -> None:
+    """Told where the word is, guessed as for a film, or not told: the record says which."""
+    model = recipe("lip").model | {"word_boundary": True}
+    few = {"corpus": "grid", "unit": "word", "split": "vcagan-16-7-10", "model": model}
+    best, corpus = trained("lip", grid, tmp_path, **few), load_corpora()["grid"]
+    for how, flag in (("told", True), ("guessed", "guessed"), ("none", "none")):
+        record = evaluate("lip", best, grid, corpus, "test", boundary=how)
+        assert record["flags"]["boundary"] == flag
+        assert record["floors"]["slot"] >= 0 and record["floors"]["slot_and_length"] >= 0
+    told = torch.zeros(2, 29)
+    told[:, 3:9] = 1
+    assert boundary_as("told", told) is told and boundary_as("guessed", None) is None
+    assert torch.equal(boundary_as("none", told), torch.ones(2, 29))
+    guessed = boundary_as("guessed", told)
+    assert torch.equal(guessed.sum(dim=1), torch.full((2,), 7.0)) and (guessed[:, 11:18] == 1).all()
 
 
 @pytest.fixture(scope="module", autouse=True)

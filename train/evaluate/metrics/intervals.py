@@ -134,3 +134,18 @@ def mcnemar(first: ArrayLike, second: ArrayLike) -> dict[str, float]:
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
     p = float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
     return {"first_only": only_a, "second_only": only_b, "p": p}
+
+
+def sign_flips(differences: ArrayLike, draws: int = DRAWS, seed: int = 0) -> float:
+    """Two-sided p of [units] whose sign would be by chance if both systems were alike.
+
+    A unit is what is independent, such as a sentence: its words right with the one system less
+    those with the other. The share of random signs whose sum is as far from 0 as the one found.
+    """
+    values = np.asarray(differences, np.float64)
+    values = values[values != 0]
+    if not values.size:
+        return 1.0
+    signs = np.random.default_rng(seed).integers(0, 2, (draws, len(values))) * 2.0 - 1
+    as_far = np.abs(signs @ values) >= abs(values.sum()) - 1e-9
+    return float((as_far.sum() + 1) / (draws + 1))

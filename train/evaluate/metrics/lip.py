@@ -84,6 +84,26 @@ def score(
     }
 
 
+def blind(
+    known_cues: NDArray[np.int64], known: NDArray[np.int64], cues: NDArray[np.int64],
+    right: NDArray[np.int64],
+) -> dict[str, float]:  # fmt: skip
+    """Accuracy without a look at the mouth, of what was most frequent in training.
+
+    `slot`: at the word's place in the sentence; `slot_and_length`: among words there that are as
+    long, where training has one. Cues are places and lengths in frames, [n x 2]; classes [n].
+    """
+    found = {}
+    said = np.full(len(right), -1)
+    for name, width in (("slot", 1), ("slot_and_length", 2)):
+        for cue in np.unique(cues[:, :width], axis=0):
+            heard = known[(known_cues[:, :width] == cue).all(axis=1)]
+            if len(heard):
+                said[(cues[:, :width] == cue).all(axis=1)] = np.bincount(heard).argmax()
+        found[name] = float((said == right).mean())
+    return found
+
+
 def confusions(
     predicted: ArrayLike, labels: ArrayLike, classes: Sequence[str], most: int = NUM_CONFUSIONS
 ) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from avb.train.evaluate.metrics.intervals import (
     ratio_draws,
     ratio_interval,
     resample_counts,
+    sign_flips,
 )
 
 
@@ -134,3 +135,17 @@ def test_two_thousand_clips_take_less_than_a_second(talkers: list[str] | None) -
         return time.process_time() - start
 
     assert min(once() for _ in range(3)) < 1
+
+
+def test_sign_flips_are_the_binomial_test_where_each_unit_has_one_word() -> None:
+    for first, second in ((9, 1), (12, 8), (30, 11)):
+        p = sign_flips([1.0] * first + [-1.0] * second + [0.0] * 5, draws=40_000)
+        exact = mcnemar([True] * first + [False] * second, [False] * first + [True] * second)["p"]
+        assert p == pytest.approx(exact, rel=0.1, abs=2e-4)
+    assert sign_flips([0.0, 0.0]) == 1.0
+
+
+def test_words_of_one_sentence_count_together() -> None:
+    """Four sentences of five words each are no proof, twenty words alone would be."""
+    assert sign_flips([5.0] * 4) == pytest.approx(1 / 8, rel=0.1)
+    assert sign_flips([1.0] * 20) < 0.001

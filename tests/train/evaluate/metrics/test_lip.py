@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from avb.train.evaluate.metrics.lip import confusions, label_ranks, score
+from avb.train.evaluate.metrics.lip import blind, confusions, label_ranks, score
 
 CLASSES = ["bin", "lay", "at", "a", "b", "six", "again"]
 
@@ -112,3 +112,12 @@ def test_what_is_no_result_is_refused(logits: np.ndarray, labels: list[int], mes
 def test_a_place_for_each_word_is_needed() -> None:
     with pytest.raises(ValueError, match="from 0 to 6"):
         scored([0, 1], [0, 1], places=[0, 6])
+
+
+def test_what_can_be_read_without_a_look_is_what_training_has_most() -> None:
+    """Place 0 is bin (twice) or lay, which is longer; at place 1 nothing was trained."""
+    known_cues, known = np.array([[0, 5], [0, 5], [0, 9], [2, 4]]), np.array([0, 0, 1, 2])
+    cues, right = np.array([[0, 5], [0, 9], [0, 7], [1, 4], [2, 8]]), np.array([0, 1, 0, 2, 2])
+    found = blind(known_cues, known, cues, right)
+    assert found["slot"] == pytest.approx(3 / 5)  # lay is taken for bin, and place 1 is not known
+    assert found["slot_and_length"] == pytest.approx(4 / 5)  # 7 frames as the place alone says
