@@ -7,6 +7,7 @@ clips, T frames, H rows, W columns, F mel bins, M mel columns.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,6 +66,31 @@ def _draw_one(recipe: Augment, size: int, bins: int, frames: int, seed: list[int
         up_to(0, max(0, 4 * frames - num_columns)), num_columns,
         up_to(0, frames - num_frames), num_frames,
     ]  # fmt: skip
+
+
+def window(batch: Batch, frames: int, seed: int) -> Batch:
+    """The same clips, `frames` of each from a drawn one on with their sound, shorter ones whole."""
+    assert batch.mel is not None
+    starts = [
+        int(np.random.Generator(np.random.PCG64([seed, int(epoch), stable_hash(key), 2])).integers(
+            0, max(0, int(length) - frames) + 1))
+        for key, epoch, length in zip(batch.keys, batch.epoch, batch.lengths, strict=True)
+    ]  # fmt: skip
+    per_frame = batch.mel.shape[2] // int(batch.lengths.max())
+
+    def cut(values: Tensor, axis: int, each: int) -> Tensor:
+        pieces = [clip.narrow(axis, each * start, each * size)
+                  for clip, start in zip(values, starts, strict=True)]  # fmt: skip
+        return torch.stack(pieces)
+
+    size = min(frames, int(batch.lengths.max()))
+    return dataclasses.replace(
+        batch,
+        video={name: cut(video, 0, 1) for name, video in batch.video.items()},
+        mel=cut(batch.mel, 1, per_frame),
+        lengths=batch.lengths.clamp(max=size),
+        mel_lengths=batch.mel_lengths.clamp(max=per_frame * size),
+    )
 
 
 def mix_weights(batch: Batch, alpha: float, seed: int) -> Tensor:

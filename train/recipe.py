@@ -7,6 +7,7 @@ class. `--set key=value` overrides one value, `model.slots=0` one of a mapping.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from avb.pipeline.parse import checked, expect_keys
 
 _COUNTS = "shrink batch_size accumulate steps validate_every buffer".split()
 _MOST = 10**9
-_SHARES = "flip momentum ema label_smoothing teacher_ratio".split()
+_SHARES = "flip momentum ema label_smoothing teacher_ratio teacher_end".split()
 #: Least and most of the numbers of a recipe; others are 0 or more.
 LIMITS = dict.fromkeys(_COUNTS, (1, _MOST)) | dict.fromkeys(_SHARES, (0, 1))
 LIMITS["seed"] = (0, (1 << 23) - 1)  # beside the step, in the 64 bits of torch's seed
@@ -75,7 +76,9 @@ class Recipe:
         ema: decay of the averaged weights that are evaluated; 0 for none.
         validate_every: steps between validations and checkpoints.
         patience: validations without progress after which training stops; 0 for never.
-        teacher_ratio: share of decoder steps that see the true columns (Tacotron).
+        teacher_ratio, teacher_end: share of decoder steps that see the true columns (Tacotron), at
+            the first step and at the last, a cosine between.
+        window: frames of a clip that a step sees, begun at a drawn one (speech); 0 for all.
         keep_silent: train on clips with the flag `silent` too.
         seed: decides weights, order and augmentation.
     """
@@ -104,6 +107,8 @@ class Recipe:
     saving_weight: float = 1.0
     bridging_weight: float = 1.0
     teacher_ratio: float = 1.0
+    teacher_end: float = 1.0
+    window: int = 0
     ema: float = 0.0
     validate_every: int = 500
     patience: int = 0
@@ -120,6 +125,12 @@ class Recipe:
                 f"batch_size {self.batch_size} cannot be worked off in {self.accumulate} equal"
                 " parts (accumulate)"
             )
+
+    def teacher_at(self, step: int) -> float:
+        """The teacher's share at a step."""
+        done = min(1.0, step / self.steps)
+        fallen = 0.5 * (1 - math.cos(math.pi * done))
+        return self.teacher_ratio + (self.teacher_end - self.teacher_ratio) * fallen
 
     def as_dict(self) -> dict[str, Any]:
         """A plain mapping, as it is saved with a run."""

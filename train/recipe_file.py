@@ -53,6 +53,8 @@ def make_recipe(task: str, raw: dict[str, Any], where: str) -> Recipe:
     recipe: Recipe = checked(Recipe, {"task": task} | raw, where)
     if recipe.task != task:
         raise UsageError(f"{where} is a recipe for {recipe.task}, not for {task}")
+    if recipe.window and find_task(task).classifies:
+        raise UsageError(f"{where}: window is for speech; a word is read whole")
     find_task(task).check_model(recipe.model, where)
     return recipe
 

@@ -23,7 +23,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.batch import Batch
-from avb.pipeline.stream.index import Index
+from avb.pipeline.stream.index import Index, Ints
 from avb.train.batches import open_stream, readable
 from avb.train.device import autocast, peak_gib
 from avb.train.distributed import global_sum, join_processes
@@ -87,7 +87,7 @@ def train(
     with held(out) if rank == 0 else contextlib.nullcontext():
         begun = (out / "last.pt").exists()
         run = start(recipe, index, out, device, rank, world, None if begun else origin)
-        check_room(recipe, run.scaling, index.num_frames[parts.rows["train"]], run.device, world)
+        check_room(recipe, run.scaling, frames_seen(recipe, index, parts), run.device, world)
         if begun:
             if not resume:
                 raise UsageError(f"{out}: holds a run; --resume it, or choose another --out")
@@ -104,7 +104,7 @@ class _Training:
         self.run, self.index, self.parts, self.out = run, index, parts, out
         self.identity = identity
         self.metrics = open_log(run, out, identity) if run.rank == 0 else None
-        lengths = index.num_frames[parts.rows["train"]]
+        lengths = frames_seen(run.recipe, index, parts)
         at_peak = seconds_at_peak(run.recipe, run.scaling, lengths, run.device, run.world)
         self.pace = Pace(run.recipe.steps, run.recipe.batch_size, at_peak)
 
@@ -187,9 +187,15 @@ class _Training:
         raise Preempted(f"saved at step {run.step} in {self.out}; go on with --resume", by)
 
 
+def frames_seen(recipe: Recipe, index: Index, parts: Parts) -> Ints:
+    """Frames that a step sees of each clip of training."""
+    frames = index.num_frames[parts.rows["train"]]
+    return np.minimum(frames, recipe.window) if recipe.window else frames
+
+
 def one_step(run: Run, network: nn.Module, batch: Any) -> dict[str, Tensor]:
     """Forward, backward and update on one global batch, in `accumulate` parts."""
-    recipe = run.recipe
+    recipe = dataclasses.replace(run.recipe, teacher_ratio=run.recipe.teacher_at(run.step))
     task = run.task
     inputs = task.prepare(batch, recipe, run.scaling, run.device, train=True)
     totals: dict[str, Tensor] = {}

@@ -92,3 +92,25 @@ def test_mixing_pairs_neighbours_with_one_weight_each_pair() -> None:
     w = float(weights[0])
     assert mixed[4] == 4
     torch.testing.assert_close(mixed[:2], torch.tensor([1 - w, w]))
+
+
+def test_a_window_is_the_same_frames_of_pictures_and_sound_and_begins_anywhere() -> None:
+    num, frames = 64, 75
+    lengths = torch.tensor([75, 60, 30, 40] * (num // 4))
+    pictures = torch.arange(frames, dtype=torch.uint8).view(1, -1, 1, 1).expand(num, -1, 2, 2)
+    columns = (torch.arange(4 * frames) // 4).float().view(1, 1, -1).expand(num, 80, -1)
+    whole = dataclasses.replace(
+        batch([f"s1/{i}" for i in range(num)]), video={"face": pictures}, mel=columns,
+        lengths=lengths, mel_lengths=4 * lengths,
+    )  # fmt: skip
+    cut = augment.window(whole, 40, seed=0)
+    assert cut.video["face"].shape == (num, 40, 2, 2) and cut.mel.shape == (num, 80, 160)
+    seen = cut.video["face"][:, :, 0, 0]
+    assert torch.equal(seen.repeat_interleave(4, dim=1).float(), cut.mel[:, 0])
+    starts = seen[:, 0].int()
+    assert cut.lengths.tolist() == [40, 40, 30, 40] * (num // 4)
+    assert torch.equal(cut.mel_lengths, 4 * cut.lengths)
+    assert (starts + cut.lengths <= lengths).all() and (starts[lengths <= 40] == 0).all()
+    assert starts.max() > 25 and len(set(starts.tolist())) > 10
+    assert torch.equal(augment.window(whole, 40, seed=0).mel, cut.mel)
+    assert not torch.equal(augment.window(whole, 40, seed=1).mel, cut.mel)

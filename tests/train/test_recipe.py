@@ -9,7 +9,7 @@ import torch
 
 from avb.pipeline.config import load_corpora
 from avb.pipeline.errors import UsageError
-from avb.train.recipe_file import load_recipe, names
+from avb.train.recipe_file import load_recipe, make_recipe, names
 from avb.train.tasks.task import Scaling, find_task
 
 SHIPPED = [(task, name) for task in ("lip", "l2s") for name in names(task)]
@@ -93,3 +93,15 @@ def test_an_unknown_recipe_and_another_task_s_are_named(tmp_path: Path) -> None:
     mine.write_text("task: l2s\n")
     with pytest.raises(UsageError, match="is a recipe for l2s, not for lip"):
         load_recipe("lip", str(mine))
+
+
+def test_the_teacher_s_share_falls_along_a_cosine_to_its_end() -> None:
+    falling = make_recipe("l2s", {"teacher_end": 0.0, "steps": 100}, "test")
+    shares = [falling.teacher_at(step) for step in (0, 25, 50, 75, 100)]
+    assert shares == pytest.approx([1, 0.5 + 0.5**0.5 / 2, 0.5, 0.5 - 0.5**0.5 / 2, 0])
+    assert make_recipe("l2s", {"teacher_ratio": 0.3, "teacher_end": 0.3}, "t").teacher_at(7) == 0.3
+
+
+def test_a_word_is_not_cut_to_a_window() -> None:
+    with pytest.raises(UsageError, match="window is for speech"):
+        make_recipe("lip", {"window": 20}, "test")

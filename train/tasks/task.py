@@ -246,6 +246,8 @@ class Task(ABC):
         self, batch: Batch, recipe: Recipe, scaling: Scaling, device: torch.device, train: bool
     ) -> Inputs:
         """Move a batch to the device as uint8 and do everything else there."""
+        if train and recipe.window:
+            batch = augment.window(batch, recipe.window, recipe.seed)
         assert batch.mel is not None
         bins, how = batch.mel.shape[1], recipe.augment
         draws = augment.draw(batch, how, scaling.size, bins, recipe.seed) if train else None
