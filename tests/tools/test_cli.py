@@ -71,3 +71,11 @@ def test_help_takes_less_than_300_ms_of_processor_time_and_is_in_panels_on_a_ter
     ran = [run(False) for _ in range(3)]
     assert "From video to shards" not in ran[0].stdout
     assert min(float(one.stderr.splitlines()[-1]) for one in ran) < 0.3
+
+
+def test_a_second_interrupt_of_one_that_leaves_is_no_traceback() -> None:
+    leaving = "import atexit, os; atexit.register(lambda: os.kill(os.getpid(), 2))"
+    program = f"{leaving}; from avb.tools.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == -2 and "Usage" in done.stdout + done.stderr
+    assert "KeyboardInterrupt" not in done.stderr

@@ -6,6 +6,7 @@ Nothing heavy is imported at the top: `avb --help` must not wait for torch, cv2 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -37,7 +38,10 @@ app.add_typer(bench.app, name="bench")
 
 def main() -> None:
     """Entry point of `avb` and `python -m avb`."""
-    app(prog_name="avb")
+    try:
+        app(prog_name="avb")
+    finally:  # an impatient Ctrl-C while the interpreter leaves is no traceback
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @app.callback(invoke_without_command=True)
