@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from avb.pipeline.errors import RunError
 from avb.pipeline.files import locked, write_atomic
 from avb.pipeline.parse import parse_json
 
@@ -53,7 +54,14 @@ class Metrics:
             self._hook, threading.excepthook = threading.excepthook, self._tell
 
     def write(self, step: int, values: dict[str, Any]) -> None:
-        """One line: the step and its values."""
+        """One line: the step and its values.
+
+        Raises:
+            RunError: the file was removed, and perhaps the lock with it.
+        """
+        if not os.fstat(self._file.fileno()).st_nlink and self._path.parent.is_dir():
+            gone = "is gone, removed while it was trained; start again in another --out"
+            raise RunError(f"{self._path}: {gone}")
         self._file.write(json.dumps({"step": step} | values) + "\n")
         self._file.flush()
         if self._board is not None:

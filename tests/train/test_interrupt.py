@@ -195,21 +195,25 @@ def test_the_saved_recipe_is_the_old_or_the_new_one(
 
 
 @pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("whole", [True, False])
 def test_a_folder_removed_while_it_is_trained_is_one_line(
-    lrw: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lrw: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: bool
 ) -> None:
+    """Also where `rm -r` left the folder, as a checkpoint was written into it meanwhile."""
     out, real = tmp_path / "run", trainer.one_step
 
     def remove(state: Any, *rest: Any) -> Any:
         if state.step == 1:
             for path in out.iterdir():
                 path.unlink()
-            out.rmdir()
+            if whole:
+                out.rmdir()
         return real(state, *rest)
 
     monkeypatch.setattr(trainer, "one_step", remove)
     code, _, text = avb(*words(lrw, out, "--steps", 2))
-    assert code == 1 and text.splitlines()[-1].startswith(f"avb: {out}: is gone")
+    gone = out if whole else out / "metrics.jsonl"
+    assert code == 1 and text.splitlines()[-1].startswith(f"avb: {gone}: is gone")
 
 
 PAIRS = """
