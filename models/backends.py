@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from avb.models.masks import frame_mask, keep_real, mean_over_time, run_recurrent, word_mask
+
+BackEndName = Literal["gru", "mstcn"]
 
 
 class BackEnd(nn.Module, ABC):
@@ -140,3 +143,32 @@ class TCNBackEnd(BackEnd):
         for block in self.blocks:
             x_BET = block(x_BET, mask_BT)
         return x_BET.transpose(1, 2)
+
+
+BACK_ENDS: dict[str, type[GRUBackEnd] | type[TCNBackEnd]] = {"gru": GRUBackEnd, "mstcn": TCNBackEnd}
+
+
+def make_back_end(
+    name: str, dim: int, classes: int, hidden: int | None, dropout: float | None
+) -> BackEnd:
+    """The back end of that name for features of width `dim`; None: its own default."""
+    if name not in BACK_ENDS:
+        raise ValueError(f"back end {name!r}: expected one of {', '.join(BACK_ENDS)}")
+    sizes: dict[str, Any] = {"hidden": hidden, "dropout": dropout}
+    given = {key: size for key, size in sizes.items() if size is not None}
+    return BACK_ENDS[name](dim, classes, **given)
+
+
+def classify(
+    back_end: nn.Module, feature_BTE: Tensor, lengths_B: Tensor | None,
+    boundary_BT: Tensor | None, word_boundary: bool,
+) -> Tensor:  # fmt: skip
+    """Logits [B x K]; with `word_boundary`, 1 inside the word and 0 outside is one more feature."""
+    if (boundary_BT is not None) != word_boundary:
+        wanted = "expects" if word_boundary else "does not take"
+        raise ValueError(f"this model {wanted} word boundaries (word_boundary)")
+    if boundary_BT is not None:
+        extra_BT1 = boundary_BT[:, :, None].to(feature_BTE.dtype)
+        feature_BTE = torch.cat([feature_BTE, extra_BT1], dim=-1)
+    logits_BK: Tensor = back_end(feature_BTE, lengths_B, boundary_BT)
+    return logits_BK

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from avb.models.backends import GRUBackEnd, TCNBackEnd
+from avb.models.backends import BackEndName, classify, make_back_end
 from avb.models.frontends import AudioFrontEnd, Pool, VisualFrontEnd, check_mel
-from avb.models.masks import frame_mask
+from avb.models.masks import frame_mask, masked_mean
 from avb.models.memory import Bridge, BridgingMemory, Losses, Variant
 from avb.models.precision import at_least_float32
-
-BackEnd = Literal["gru", "mstcn"]
-BACK_ENDS: dict[str, type[GRUBackEnd] | type[TCNBackEnd]] = {"gru": GRUBackEnd, "mstcn": TCNBackEnd}
 
 
 @dataclass(frozen=True)
@@ -26,6 +21,7 @@ class LipOutput:
     logits: Tensor  # from video and recalled audio, [B x K]: the prediction
     real_logits: Tensor | None  # from video and real audio, [B x K]; None if no audio was given
     bridge: Bridge  # features, addressing vectors and losses of the memory
+    led: Tensor | None = None  # W f_src, what a teacher's features are compared with
 
 
 @dataclass(frozen=True)
@@ -35,7 +31,7 @@ class LipConfig:
     slots: int = 88  # N; 0 is the baseline, without memory and audio
     radius: float = 16.0  # r of the addressing
     variant: Variant = "paper"  # of the memory, `paper` or `released`
-    back_end: BackEnd = "gru"  # `gru` or `mstcn`
+    back_end: BackEndName = "gru"  # `gru` or `mstcn`
     pool: Pool = "global"  # of the visual front end, `global` or `released`
     width: int = 64  # channels of the visual stem; video features are 8 times as wide
     blocks: int = 2  # residual blocks in each of the four stages
@@ -50,6 +46,7 @@ class LipConfig:
     # Take one more feature a frame, 1 inside the word and 0 outside, and classify the mean over the
     # word alone.
     word_boundary: bool = False
+    teacher_dim: int = 0  # width of a teacher's audio features, set by `--teacher`; 0: no teacher
 
 
 class LipReader(nn.Module):
@@ -58,16 +55,11 @@ class LipReader(nn.Module):
     def __init__(self, classes: int, config: LipConfig | None = None) -> None:
         super().__init__()
         c = config or LipConfig()
-        if c.back_end not in BACK_ENDS:
-            raise ValueError(f"back end {c.back_end!r}: expected one of {', '.join(BACK_ENDS)}")
         self.word_boundary = c.word_boundary
         self.visual = VisualFrontEnd(c.width, c.blocks, c.pool, c.dropout)
         # What the baseline has too is built first: from one seed, both start from equal weights.
-        sizes: dict[str, Any] = {"hidden": c.hidden, "dropout": c.back_dropout}
-        self.back_end = BACK_ENDS[c.back_end](
-            self.visual.dim + c.word_boundary,
-            classes,
-            **{name: size for name, size in sizes.items() if size is not None},
+        self.back_end = make_back_end(
+            c.back_end, self.visual.dim + c.word_boundary, classes, c.hidden, c.back_dropout
         )
         self.memory = BridgingMemory(
             self.visual.dim, c.audio_dim, c.slots, None, c.radius, c.variant, c.fusion_dropout,
@@ -78,6 +70,7 @@ class LipReader(nn.Module):
             if c.slots
             else None
         )
+        self.led = nn.Linear(self.visual.dim, c.teacher_dim) if c.teacher_dim else None
 
     def forward(
         self,
@@ -100,6 +93,7 @@ class LipReader(nn.Module):
             if bridge.real is None
             else self._classify(bridge.real, lengths_B, boundary_BT),
             bridge=bridge,
+            led=None if self.led is None else self.led(source_BTC),
         )
 
     def features(
@@ -117,22 +111,14 @@ class LipReader(nn.Module):
     def _classify(
         self, feature_BTE: Tensor, lengths_B: Tensor | None, boundary_BT: Tensor | None
     ) -> Tensor:
-        if (boundary_BT is not None) != self.word_boundary:
-            wanted = "expects" if self.word_boundary else "does not take"
-            raise ValueError(f"this model {wanted} word boundaries (word_boundary)")
-        if boundary_BT is not None:
-            extra_BT1 = boundary_BT[:, :, None].to(feature_BTE.dtype)
-            feature_BTE = torch.cat([feature_BTE, extra_BT1], dim=-1)
-        return self.back_end(feature_BTE, lengths_B, boundary_BT)
+        return classify(self.back_end, feature_BTE, lengths_B, boundary_BT, self.word_boundary)
 
 
 def lip_losses(output: LipOutput, labels: Tensor, label_smoothing: float = 0.0) -> Losses:
     """Eq. 7 with cross entropy as g, and Eq. 8; labels int64 [B], or [B x K] of mixed clips."""
 
     def entropy(logits_BK: Tensor) -> Tensor:
-        return functional.cross_entropy(
-            at_least_float32(logits_BK), labels, label_smoothing=label_smoothing
-        )
+        return word_loss(logits_BK, labels, label_smoothing)
 
     return Losses(
         recalled=entropy(output.logits),
@@ -140,3 +126,21 @@ def lip_losses(output: LipOutput, labels: Tensor, label_smoothing: float = 0.0) 
         saving=output.bridge.saving,
         bridging=output.bridge.bridging,
     )
+
+
+def word_loss(logits_BK: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Cross entropy in float32; labels as in `lip_losses`."""
+    return functional.cross_entropy(
+        at_least_float32(logits_BK), labels, label_smoothing=label_smoothing
+    )
+
+
+def distillation_loss(led_BTD: Tensor, taught_BTD: Tensor, mask_BT: Tensor | None) -> Tensor:
+    """Mean squared distance of W f_v to a teacher's f_a, over D, real frames and clips.
+
+    Each frame of f_a is brought to mean 0 and deviation 1 first, so that the loss does not depend
+    on how large a teacher's features have grown.
+    """
+    taught_BTD = at_least_float32(taught_BTD)
+    normed_BTD = functional.layer_norm(taught_BTD, taught_BTD.shape[-1:])
+    return masked_mean((at_least_float32(led_BTD) - normed_BTD).square().mean(dim=-1), mask_BT)

@@ -69,17 +69,22 @@ class Losses:
     real: Tensor | None = None  # task loss of video and real audio
     saving: Tensor | None = None  # Eq. 4.
     bridging: Tensor | None = None  # Eq. 5.
+    distilled: Tensor | None = None  # distance to a teacher's features; not of the paper
 
     @property
     def task(self) -> Tensor:
         """Eq. 7: the two task terms."""
         return self.recalled if self.real is None else self.recalled + self.real
 
-    def total(self, saving_weight: float = 1.0, bridging_weight: float = 1.0) -> Tensor:
-        """Eq. 8: the sum; the paper weighs all terms alike."""
+    def total(
+        self, saving_weight: float = 1.0, bridging_weight: float = 1.0, distill_weight: float = 1.0
+    ) -> Tensor:
+        """Eq. 8: the sum; the paper weighs all terms alike. To it comes what a teacher adds."""
         total = self.task
         if self.saving is not None and self.bridging is not None:
             total = total + saving_weight * self.saving + bridging_weight * self.bridging
+        if self.distilled is not None:
+            total = total + distill_weight * self.distilled
         return total
 
 

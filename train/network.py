@@ -51,6 +51,7 @@ class Data:
     counts: dict[str, int] = field(default_factory=dict)
     settings: dict[str, Any] | None = None
     init: dict[str, Any] | None = None
+    teacher: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         texts = [*self.labels, self.fingerprint, self.split]

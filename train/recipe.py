@@ -24,7 +24,7 @@ LIMITS["seed"] = (0, (1 << 23) - 1)  # beside the step, in the 64 bits of torch'
 #: Most of the sizes of a model, and of its layers: those are built before weights are looked at.
 MOST_OF_A_MODEL, MOST_LAYERS = 1 << 24, 100
 #: Arguments of the models that may be 0.
-NONE_AT_ALL = ("slots", "blocks", "units")
+NONE_AT_ALL = ("slots", "blocks", "units", "teacher_dim")
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Recipe:
     """How a model is trained. Times are in optimiser steps, sizes in clips.
 
     Attributes:
-        task: `lip` (words) or `l2s` (speech).
+        task: `lip` (words), `l2s` (speech), `asr` (words from sound) or `sync`.
         corpus: whose shards it is meant for.
         unit: `clip`, or `word`: 29 frames round each word of a sentence.
         crop: `lips` or `face`.
@@ -76,6 +76,7 @@ class Recipe:
         ema: decay of the averaged weights that are evaluated; 0 for none.
         validate_every: steps between validations and checkpoints.
         patience: validations without progress after which training stops; 0 for never.
+        distill_weight: of the distance to the features of a teacher (`--teacher`).
         teacher_ratio, teacher_end: share of decoder steps that see the true columns (Tacotron), at
             the first step and at the last, a cosine between.
         window: frames of a clip that a step sees, begun at a drawn one (speech); 0 for all.
@@ -106,6 +107,7 @@ class Recipe:
     label_smoothing: float = 0.0
     saving_weight: float = 1.0
     bridging_weight: float = 1.0
+    distill_weight: float = 1.0
     teacher_ratio: float = 1.0
     teacher_end: float = 1.0
     window: int = 0

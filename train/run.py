@@ -27,6 +27,7 @@ from avb.train.origin import Origin, describe, take_over
 from avb.train.recipe import Recipe
 from avb.train.recipe_file import make_recipe
 from avb.train.tasks.task import Scaling, Task, find_task, scaling_of
+from avb.train.teacher import Teacher
 
 
 @dataclass
@@ -46,6 +47,7 @@ class Run:
     waited: int = 0  # validations without progress
     factor: float = 1.0  # of the learning rate, for the schedules that look at validation
     bad: int = 0  # validations without progress since the factor last changed
+    teacher: Teacher | None = None  # its weights are in no checkpoint of this run
 
     @property
     def learning_rate(self) -> float:
@@ -135,12 +137,7 @@ def restore(run: Run, path: Path, identity: dict[str, Any]) -> dict[str, Any]:
     """
     state = checkpoint.load(path, run.recipe.task)
     parts = saved(state, path)
-    began, told = state["data"].get("init"), identity.get("init")
-    if told and told != began:
-        raise UsageError(
-            f"the run to resume began with other weights (--init: {describe(began)} there,"
-            f" {describe(told)} now); it goes on without --init"
-        )
+    began = _check_origins(state["data"], identity)
     # Keys that came since then are as they are by default.
     theirs = make_recipe(run.recipe.task, state["recipe"], str(path)).as_dict()
     mine = run.recipe.as_dict()
@@ -166,7 +163,24 @@ def restore(run: Run, path: Path, identity: dict[str, Any]) -> dict[str, Any]:
         raise UsageError(f"{path}: not a whole checkpoint ({one_line(error)})") from None
     for name in COUNTERS:
         setattr(run, name, getattr(parts.counters, name))
-    return identity | ({"init": began} if began else {})
+    return identity | began
+
+
+def _check_origins(theirs: dict[str, Any], mine: dict[str, Any]) -> dict[str, Any]:
+    """What the run began with; refuse to begin anew, and another teacher."""
+    began, told = theirs.get("init"), mine.get("init")
+    if told and told != began:
+        raise UsageError(
+            f"the run to resume began with other weights (--init: {describe(began)} there,"
+            f" {describe(told)} now); it goes on without --init"
+        )
+    before, now = theirs.get("teacher"), mine.get("teacher")
+    if before != now:
+        raise UsageError(
+            f"the run to resume has another teacher (--teacher: {describe(before)} there,"
+            f" {describe(now)} now)"
+        )
+    return {"init": began} if began else {}
 
 
 def open_log(run: Run, out: Path, identity: dict[str, Any]) -> Metrics:

@@ -1,4 +1,4 @@
-"""The training loop, for both tasks, on one process or many. Read it from `train` down.
+"""The training loop, for all tasks, on one process or many. Read it from `train` down.
 
 What a step does depends on (recipe, shards, step) alone: the stream's order, the augmentation and
 the dropout are all drawn from the seed and the step. So resuming needs no more than weights,
@@ -35,6 +35,7 @@ from avb.train.run import Run, open_log, progress, restore, save, seed_step, sta
 from avb.train.signals import Leave, Preempted, stop_signals
 from avb.train.split import Parts
 from avb.train.tasks.task import Evaluation, Inputs
+from avb.train.teacher import Teacher
 
 log = logging.getLogger(__name__)
 LOG_EVERY = 20  # steps between two lines of metrics
@@ -57,11 +58,13 @@ def train(
     compile_model: bool = False,
     facts: dict[str, Any] | None = None,
     init: Path | None = None,
+    teacher: Teacher | None = None,
 ) -> dict[str, Any]:
     """Train a recipe on the training part of `index`; returns the last validation's record.
 
     With `resume`, the run in `out` goes on, if there is one: a cluster that pre-empts or restarts
-    types the same command again. `init`, a run or its checkpoint, is whose weights it begins with.
+    types the same command again. `init`, a run or its checkpoint, is whose weights it begins with;
+    `teacher` is whose features a lip reader's are led to, as `teacher.taught` has its recipe.
 
     `out` gets `recipe.yaml metrics.jsonl last.pt best.pt` and TensorBoard files.
 
@@ -84,9 +87,12 @@ def train(
     origin = None if init is None else open_origin(init)
     if origin is not None:
         identity["init"] = origin.facts()
+    if teacher is not None:
+        identity["teacher"] = teacher.origin.facts()
     with held(out) if rank == 0 else contextlib.nullcontext():
         begun = (out / "last.pt").exists()
         run = start(recipe, index, out, device, rank, world, None if begun else origin)
+        run.teacher = None if teacher is None else teacher.on(run.device)
         check_room(recipe, run.scaling, frames_seen(recipe, index, parts), run.device, world)
         if begun:
             if not resume:
@@ -198,6 +204,10 @@ def one_step(run: Run, network: nn.Module, batch: Any) -> dict[str, Tensor]:
     recipe = dataclasses.replace(run.recipe, teacher_ratio=run.recipe.teacher_at(run.step))
     task = run.task
     inputs = task.prepare(batch, recipe, run.scaling, run.device, train=True)
+    if run.teacher is not None:
+        with autocast(run.device):
+            features = run.teacher.features(batch, recipe, run.device)
+        inputs = dataclasses.replace(inputs, taught_BTD=features)
     totals: dict[str, Tensor] = {}
     network.train()
     run.optimizer.zero_grad(set_to_none=True)
@@ -211,7 +221,8 @@ def one_step(run: Run, network: nn.Module, batch: Any) -> dict[str, Tensor]:
             # Means over this part's clips become shares of the global batch's means; the factor
             # `world` undoes the mean that the processes take of their gradients.
             share = len(piece.labels) * run.world / recipe.batch_size
-            loss = share * losses.total(recipe.saving_weight, recipe.bridging_weight)
+            weights = recipe.saving_weight, recipe.bridging_weight, recipe.distill_weight
+            loss = share * losses.total(*weights)
             loss.backward()
         named = {"loss": loss} | {f: share * v for f, v in vars(losses).items() if v is not None}
         for name, value in named.items():
@@ -269,7 +280,7 @@ def check(step: Before | None) -> None:
 
 def progress_line(run: Run, line: dict[str, Any]) -> str:
     """One line for a person."""
-    shown = ("loss", "recalled", "real", "saving", "bridging")
+    shown = ("loss", "recalled", "real", "saving", "bridging", "distilled")
     losses = " ".join(f"{name} {line[name]:.3f}" for name in shown if name in line)
     speed = f"{line['clips_per_s']:.1f} clips/s, wait {line['data_wait']:.0%}"
     if line["mfu"] is not None:

@@ -26,21 +26,21 @@ def save_model(
     path: Path, kind: str, corpus: str = "grid", crop: str = "lips", **changes: Any
 ) -> tuple[Recipe, torch.nn.Module]:
     """A model of random weights, and batch statistics of its own, in a checkpoint."""
-    entry = load_corpora()[corpus]
+    entry, labels = load_corpora()[corpus], changes.pop("labels", LABELS)
     known = {field.name for field in dataclasses.fields(find_task(kind).config)}
     base = {name: size for name, size in LIP.items() if name in known}
     model = base | (SPEECH if kind == "l2s" else {}) | changes.pop("model", {})
     raw = {"corpus": corpus, "crop": crop, "shrink": 4, "model": model} | changes
     plan = make_recipe(kind, raw, "test")  # type: ignore[arg-type]
     spec = entry.crops[crop]
-    scaling = Scaling(130.0, 30.0, -11.5, 3.5, spec.margin, spec.size, len(LABELS))
+    scaling = Scaling(130.0, 30.0, -11.5, 3.5, spec.margin, spec.size, len(labels))
     torch.manual_seed(1)
     network = find_task(plan.task).build(plan, scaling).eval()
     for name, value in network.named_buffers():
         if name.endswith("running_var"):
             value.uniform_(0.5, 1.5)
     settings = settings_for(corpus, entry).as_dict()
-    data = {"labels": LABELS, "settings": settings, "fingerprint": "f" * 64}
+    data = {"labels": labels, "settings": settings, "fingerprint": "f" * 64}
     state = {
         "recipe": plan.as_dict(), "scaling": dataclasses.asdict(scaling), "ema": None,
         "model": network.state_dict(), "data": data | {"split": "official", "split_source": "x"},

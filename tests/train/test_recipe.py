@@ -12,7 +12,7 @@ from avb.pipeline.errors import UsageError
 from avb.train.recipe_file import load_recipe, make_recipe, names
 from avb.train.tasks.task import Scaling, find_task
 
-SHIPPED = [(task, name) for task in ("lip", "l2s") for name in names(task)]
+SHIPPED = [(task, name) for task in ("lip", "l2s", "asr") for name in names(task)]
 
 
 def scaling(size: int) -> Scaling:

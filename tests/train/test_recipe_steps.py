@@ -15,7 +15,7 @@ from avb.train import trainer
 from avb.train.recipe_file import load_recipe, names
 
 SLOWLY = pytest.param(50, 29, marks=pytest.mark.slow)
-SHIPPED = [(task, name) for task in ("lip", "l2s", "sync") for name in names(task)]
+SHIPPED = [(task, name) for task in ("lip", "l2s", "sync", "asr") for name in names(task)]
 
 
 def cut(batch: Batch, frames: int) -> Batch:
@@ -32,10 +32,11 @@ def cut(batch: Batch, frames: int) -> Batch:
 
 def take_steps(index: Index, out: Path, task: Any, name: str, steps: int, frames: int) -> None:
     """Steps of the whole network as shipped, with small batches of small pictures."""
-    shrink = 4 if task == "lip" else 2
+    words = task in ("lip", "asr")
+    shrink = 4 if words else 2
     shrink = 1 if name == "released" else shrink  # its pooling needs four pixels of the last map
-    words = index.dataset["corpus"] == "grid" and task == "lip"
-    sets = ["batch_size=2", f"shrink={shrink}", f"unit={'word' if words else 'clip'}"]
+    unit = "word" if words and index.dataset["corpus"] == "grid" else "clip"
+    sets = ["batch_size=2", f"shrink={shrink}", f"unit={unit}"]
     recipe = load_recipe(task, name, sets)
     run = trainer.start(recipe, index, out, "cpu", 0, 1)
     stream = Stream(index, batch_size=2, crops=(recipe.crop,), unit=recipe.unit, seed=0, workers=0)
@@ -56,6 +57,6 @@ def take_steps(index: Index, out: Path, task: Any, name: str, steps: int, frames
 def test_a_shipped_recipe_stays_finite(
     request: pytest.FixtureRequest, tmp_path: Path, task: str, name: str, steps: int, frames: int
 ) -> None:
-    index = request.getfixturevalue("lrw" if task == "lip" else "grid")
+    index = request.getfixturevalue("lrw" if task in ("lip", "asr") else "grid")
     frames = 29 if task == "sync" else frames  # of fewer there is nothing to shift
     take_steps(index, tmp_path, task, name, steps, frames)

@@ -50,7 +50,7 @@ def test_a_third_task_is_one_new_file(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(tasks, "__path__", [*tasks.__path__, str(tmp_path)])
     all_tasks.cache_clear()
     try:
-        assert set(all_tasks()) == {"lip", "l2s", "sync", "mirrored"}
+        assert set(all_tasks()) == {"lip", "l2s", "sync", "asr", "mirrored"}
         recipe = make_recipe("mirrored", {"model": {"width": 4}}, "test")
         with torch.device("meta"):
             find_task(recipe.task).build(recipe, Scaling(128, 40, -11, 4, 4, 112, 5))
@@ -58,5 +58,5 @@ def test_a_third_task_is_one_new_file(tmp_path: Path, monkeypatch: pytest.Monkey
         monkeypatch.undo()
         all_tasks.cache_clear()
         sys.modules.pop("avb.train.tasks.mirrored", None)
-    with pytest.raises(UsageError, match="no task 'mirrored'; one of lip, l2s"):
+    with pytest.raises(UsageError, match="no task 'mirrored'; one of asr, lip, l2s"):
         find_task("mirrored")

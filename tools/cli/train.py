@@ -1,4 +1,4 @@
-"""`avb train`: both tasks, and the judge of words."""
+"""`avb train`: all tasks, and the judge of words."""
 
 from __future__ import annotations
 
@@ -26,16 +26,18 @@ from avb.tools.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from avb.pipeline.config import Corpus
     from avb.pipeline.stream.index import Index
     from avb.train.recipe import Recipe
     from avb.train.split import Parts
+    from avb.train.teacher import Teacher
 
 app = App(help="Train on shards, one GPU or many (torchrun -m avb train ...).")
 
 
 def train(
     context: typer.Context,
-    task: Literal["lip", "l2s", "sync"],
+    task: Literal["lip", "l2s", "sync", "asr"],
     data: Shards = None,
     recipe: RecipeName = "paper",
     overrides: Overrides = None,
@@ -67,37 +69,54 @@ def train(
         Path | None,
         Option(help="A run or checkpoint whose weights it begins with, where they fit."),
     ] = None,
+    teacher: Annotated[
+        Path | None, Option(help="A run of avb train asr, whose features it is led to.")
+    ] = None,
     compile_model: Compile = False,
 ) -> None:
     """Train as the flags say."""
-    import numpy as np
-
-    from avb.train.data import open_shards, resolve, talkers_of, without_target
-    from avb.train.split import split_rows, usable_rows
+    from avb.train.data import open_shards, resolve, talkers_of
     from avb.train.tasks.task import find_task
+    from avb.train.teacher import open_teacher, taught
 
     index, corpus = open_shards(data or find_task(task).data, context.obj)
     wanted = resolve(task, index, corpus, recipe, overrides or [], unit, split, steps, seed)
-    index = index.of_unit(wanted.unit)
-    usable = usable_rows(index, np.arange(len(index)), wanted)
-    if not usable.size:
-        raise without_target(index, wanted, f"{len(index)} clips")
-
-    def divide(talkers: list[str] | None) -> Parts:
-        return split_rows(index, corpus, wanted.split, talkers, split_file, among=usable)
-
-    parts = divide(speakers)
+    taught_by = None if teacher is None else open_teacher(teacher, index.of_unit(wanted.unit))
+    wanted = taught(wanted, taught_by)
+    index, parts = divided(wanted, index, corpus, speakers, split_file)
     out = out or Path("runs") / f"{task}-{wanted.corpus}-{recipe}"
     runs = {out: parts}
     if per_talker:
-        runs = {out / talker: divide([talker]) for talker in talkers_of(index, parts)}
+        runs = {
+            out / talker: divided(wanted, index, corpus, [talker], split_file)[1]
+            for talker in talkers_of(index, parts)
+        }
     for folder, parts in runs.items():
-        train_one(wanted, index, parts, folder, epochs, device, resume, compile_model, init)
+        train_one(
+            wanted, index, parts, folder, epochs, device, resume, compile_model, init, taught_by
+        )
+
+
+def divided(
+    recipe: Recipe, index: Index, corpus: Corpus, talkers: list[str] | None, file: Path | None
+) -> tuple[Index, Parts]:
+    """The clips as a recipe has them, whole or by word, and its split of them."""
+    import numpy as np
+
+    from avb.train.data import without_target
+    from avb.train.split import split_rows, usable_rows
+
+    index = index.of_unit(recipe.unit)
+    usable = usable_rows(index, np.arange(len(index)), recipe)
+    if not usable.size:
+        raise without_target(index, recipe, f"{len(index)} clips")
+    return index, split_rows(index, corpus, recipe.split, talkers, file, among=usable)
 
 
 def train_one(
     recipe: Recipe, index: Index, parts: Parts, out: Path, epochs: float | None,
     device: str | None, resume: bool, compile_model: bool, init: Path | None = None,
+    teacher: Teacher | None = None,
 ) -> None:  # fmt: skip
     """One training run."""
     import torch
@@ -138,7 +157,7 @@ def train_one(
     try:
         record = trainer.train(
             recipe, index, parts, out, device=device, resume=resume, compile_model=compile_model,
-            facts=facts, init=init,
+            facts=facts, init=init, teacher=teacher,
         )  # fmt: skip
     except trainer.Preempted as stop:
         fail(str(stop), INTERRUPTED if stop.by == signal.SIGINT else PREEMPTED)
@@ -165,11 +184,15 @@ def train_one(
 app.variant("lip", train, "Lip reading: which word a silent mouth speaks.", task="lip")
 app.variant(
     "l2s", train, "Lip to speech: the speech that belongs to a silent face.",
-    task="l2s", unit=None,
+    task="l2s", unit=None, teacher=None,
 )  # fmt: skip
 app.variant(
     "sync", train, "Sync: by how much sound comes before or after the lips; see avb sync.",
-    task="sync", unit=None,
+    task="sync", unit=None, teacher=None,
+)  # fmt: skip
+app.variant(
+    "asr", train, "Words from sound: a reader that can teach the lip reader.",
+    task="asr", teacher=None,
 )  # fmt: skip
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from avb.pipeline.config import Mel
+from avb.pipeline.errors import shown
 from avb.pipeline.parse import checked
 from avb.pipeline.stream.index import Index, Ints
 from avb.train.batches import open_stream, readable
@@ -23,6 +26,16 @@ def front_end(index: Index) -> Mel:
     """The front end of the shards' log-mels."""
     plain = index.dataset["mel"]
     return checked(Mel, {k: plain[k] for k in Mel.__dataclass_fields__}, "dataset.json: mel")
+
+
+def other_mels(mel: Any, sample_rate: Any, index: Index) -> str:
+    """In what a front end, as a file has it, differs from that of the shards; empty: in nothing."""
+    mine = (mel if isinstance(mel, dict) else {}) | {"sample_rate": sample_rate}
+    theirs = dataclasses.asdict(front_end(index))
+    theirs["sample_rate"] = int(index.dataset["settings"]["sample_rate"])
+    del theirs["uint8_max"]  # how mels are stored, not what they are
+    differ = [f"{k} {shown(mine.get(k))}, there {v}" for k, v in theirs.items() if mine.get(k) != v]
+    return "; ".join(differ)
 
 
 def read_mels(index: Index, rows: Ints) -> Iterator[list[Tensor]]:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from avb.models.lip import LipConfig, LipReader, lip_losses
+from avb.models.lip import LipConfig, LipReader, distillation_loss, lip_losses
+from avb.models.masks import frame_mask
 from avb.models.memory import Losses
 from avb.pipeline.stream.batch import Batch
 from avb.pipeline.stream.index import Index, Ints
@@ -29,7 +30,7 @@ class LipReading(Task):
     name = "lip"
     title = "Lip reading"
     summary = "Reads one word from silent pictures of a mouth; speech is recalled from its memory."
-    config = LipConfig
+    config: type = LipConfig
     data = Path("shards/lrw")
     cpu_batch = 8
     classifies = True
@@ -75,7 +76,13 @@ class LipReading(Task):
         output = model(
             inputs.video_BCTHW, inputs.mel_BFM, inputs.ragged_lengths, inputs.boundary_BT
         )
-        return lip_losses(output, inputs.labels, recipe.label_smoothing), output
+        losses = lip_losses(output, inputs.labels, recipe.label_smoothing)
+        if inputs.taught_BTD is not None:
+            lengths, frames = inputs.ragged_lengths, inputs.taught_BTD.shape[1]
+            mask_BT = None if lengths is None else frame_mask(lengths, frames)
+            distilled = distillation_loss(output.led, inputs.taught_BTD, mask_BT)
+            losses = dataclasses.replace(losses, distilled=distilled)
+        return losses, output
 
     def score(self, output: Any, inputs: Inputs) -> Tensor:
         """Right or wrong."""
@@ -88,8 +95,8 @@ class LipReading(Task):
         return rows[index.label_id[rows] >= 0]
 
     def needs_sound(self, recipe: Recipe) -> bool:
-        """Without a memory there is no audio to learn from."""
-        return recipe.model.get("slots") != 0
+        """Without memory and teacher there is no audio to learn from."""
+        return recipe.model.get("slots") != 0 or bool(recipe.model.get("teacher_dim"))
 
     def fitting_unit(self, recipe: Recipe, labelled: bool, timed: bool) -> str:
         if labelled == timed:

@@ -33,7 +33,7 @@ SPEECH_RANGE = 4.0
 class Inputs:
     """A batch as the network takes it: B clips, 1 channel, T frames; M = 4 T mel columns.
 
-    `ragged` says whether clips really differ in length: only then do networks look at lengths.
+    `ragged` says whether clips differ in length: only then do networks look at lengths.
     """
 
     video_BCTHW: Tensor
@@ -41,6 +41,7 @@ class Inputs:
     lengths_B: Tensor
     labels: Tensor
     boundary_BT: Tensor | None = None
+    taught_BTD: Tensor | None = None  # a teacher's features
     ragged: bool = False
 
     @property
@@ -327,8 +328,7 @@ def normalise_clip(mel_BFM: Tensor, lengths_B: Tensor) -> Tensor:
 @cache
 def all_tasks() -> dict[str, Task]:
     """Every task by its name: the `TASK` of each module in this folder that has one."""
-    package = sys.modules[__package__]
-    names = [module.name for module in pkgutil.iter_modules(package.__path__)]
+    names = [module.name for module in pkgutil.iter_modules(sys.modules[__package__].__path__)]
     modules = [importlib.import_module(f"{__package__}.{name}") for name in names]
     return {m.TASK.name: m.TASK for m in modules if hasattr(m, "TASK")}
 

@@ -11,7 +11,6 @@ Shapes: B clips, F mel bins, M columns, T = M / 4 steps, C features.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from torch.nn import functional
 
 from avb.pipeline.clip.audio import log_mel
 from avb.pipeline.config import Mel
-from avb.pipeline.errors import UsageError, shown
+from avb.pipeline.errors import UsageError
 from avb.pipeline.parse import checked
 from avb.pipeline.stream.index import Index
 from avb.train import checkpoint
@@ -253,14 +252,9 @@ def load(path: Path, index: Index, device: str | torch.device = "cpu") -> Traine
         raise UsageError(f"{path}: a judge of another version; train it again") from None
     if fingerprint(network) != state["hash"]:
         raise UsageError(f"{path}: its weights are not those of its hash; train it again")
-    mine = state["mel"] | {"sample_rate": state["sample_rate"]}
-    theirs = dataclasses.asdict(stored_mels.front_end(index))
-    theirs["sample_rate"] = int(index.dataset["settings"]["sample_rate"])
-    del theirs["uint8_max"]  # how mels are stored, not what they are
-    differ = [f"{k} {shown(mine.get(k))}, there {v}" for k, v in theirs.items() if mine.get(k) != v]
-    if differ:
+    if differ := stored_mels.other_mels(state["mel"], state["sample_rate"], index):
         raise UsageError(
-            f"{path}: hears other log-mels than those of {index.folder}: {'; '.join(differ)}; "
+            f"{path}: hears other log-mels than those of {index.folder}: {differ}; "
             "train a judge on these shards: avb train judge"
         )
     return TrainedRecogniser(network.to(device).eval().requires_grad_(False), state)

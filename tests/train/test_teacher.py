@@ -1,0 +1,135 @@
+"""A lip reader led to the features of a reader of sound: what the teacher hears, and who it is."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from commands import avb
+from networks import LIP, recipe, save_model
+
+from avb.pipeline.errors import UsageError
+from avb.pipeline.stream.index import Index
+from avb.pipeline.stream.stream import Stream
+from avb.train import checkpoint, trainer
+from avb.train.split import Parts
+from avb.train.tasks.task import normalise_clip
+from avb.train.teacher import Teacher, open_teacher, taught
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def teacher(lrw: Index, tmp_path: Path) -> Teacher:
+    return open_teacher(a_teacher(lrw, tmp_path / "asr.pt"), lrw)
+
+
+def a_teacher(index: Index, path: Path, **changes: Any) -> Path:
+    save_model(path, "asr", corpus="lrw", labels=index.labels, **changes)
+    return path
+
+
+def plan(teacher: Teacher | None, **changes: Any) -> Any:
+    base: dict[str, Any] = {"shrink": 4, "model": LIP | {"slots": 0}, "validate_every": 1}
+    return taught(recipe("lip", **base | changes), teacher)
+
+
+def run(index: Index, out: Path, plan: Any, **options: Any) -> dict[str, Any]:
+    rows = np.arange(len(index))
+    parts = Parts("all", "test", {"train": rows, "val": rows[:2], "test": rows})
+    trainer.train(plan, index, parts, out, **options)
+    return checkpoint.load(out / "last.pt")
+
+
+def test_the_teacher_hears_mels_unmasked_and_mixed_and_learns_nothing(
+    lrw: Index, teacher: Teacher, tmp_path: Path
+) -> None:
+    batch = next(iter(Stream(lrw, batch_size=4, seed=0, workers=0)))
+    assert batch.mel is not None
+    mel = normalise_clip(batch.mel.float(), batch.mel_lengths)
+    masked = plan(teacher, augment={"mask_bins": 40, "mask_columns": 60})
+    with torch.no_grad():
+        expected = teacher.network.features(mel)
+    torch.testing.assert_close(teacher.features(batch, masked, CPU), expected)
+    mixed = plan(teacher, augment={"mixup": 0.4})
+    assert not torch.allclose(teacher.features(batch, mixed, CPU), expected, rtol=1e-2)
+    before = {k: v.clone() for k, v in teacher.network.state_dict().items()}
+    state = trainer.start(masked, lrw, tmp_path, "cpu", 0, 1)
+    state.teacher = teacher
+    values = trainer.one_step(state, state.model, batch)
+    assert all(torch.equal(v, before[k]) for k, v in teacher.network.state_dict().items())
+    assert all(p.grad is None for p in teacher.network.parameters())
+    total = values["recalled"] + values["distilled"]
+    torch.testing.assert_close(values["loss"], total, check_dtype=False)
+    assert state.model.led.weight.grad.abs().sum() > 0
+
+
+def test_accumulated_parts_are_taught_their_own_clips(
+    lrw: Index, teacher: Teacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = next(iter(Stream(lrw, batch_size=4, seed=0, workers=0)))
+    found = []
+    for accumulate in (1, 2):
+        state = trainer.start(plan(teacher, accumulate=accumulate), lrw, tmp_path, "cpu", 0, 1)
+        state.teacher = teacher
+        monkeypatch.setattr(state.model.eval(), "train", lambda mode=True: None)
+        found.append(trainer.one_step(state, state.model, batch)["distilled"])
+    torch.testing.assert_close(*found)
+
+
+def test_a_taught_run_resumes_with_its_teacher_alone(
+    lrw: Index, teacher: Teacher, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    run(lrw, out, plan(teacher, steps=1), teacher=teacher)
+    broken = run(lrw, out, plan(teacher, steps=2), teacher=teacher, resume=True)
+    whole = run(lrw, tmp_path / "whole", plan(teacher, steps=2), teacher=teacher)
+    assert all(torch.equal(broken["model"][key], whole["model"][key]) for key in whole["model"])
+    facts = teacher.origin.facts()
+    assert facts["task"] == "asr" and facts["step"] == 7 and len(facts["sha256"]) == 64
+    assert yaml.safe_load((out / "recipe.yaml").read_text())["data"]["teacher"] == facts
+    assert broken["data"]["teacher"] == facts
+    assert not [key for key in broken["model"] if key.startswith("audio")]  # it is not in there
+    line = json.loads((out / "metrics.jsonl").read_text().splitlines()[0])
+    assert line["distilled"] > 0
+    with pytest.raises(UsageError, match=r"another teacher \(--teacher: asr .* there, none now"):
+        run(lrw, out, plan(None, steps=3), resume=True)
+    other = open_teacher(a_teacher(lrw, tmp_path / "b.pt", model={"hidden": 8}), lrw)
+    with pytest.raises(UsageError, match="another teacher"):
+        run(lrw, out, plan(other, steps=3), teacher=other, resume=True)
+
+
+def test_a_wrong_teacher_is_one_line(lrw: Index, tmp_path: Path) -> None:
+    save_model(tmp_path / "lip.pt", "lip", corpus="lrw", labels=lrw.labels)
+    with pytest.raises(UsageError, match="a checkpoint for lip, not for asr"):
+        open_teacher(tmp_path / "lip.pt", lrw)
+    save_model(tmp_path / "words.pt", "asr", corpus="lrw")
+    with pytest.raises(UsageError, match=r"reads other words \(4 labels\)"):
+        open_teacher(tmp_path / "words.pt", lrw)
+    path = a_teacher(lrw, tmp_path / "asr.pt")
+    mel = lrw.dataset["mel"] | {"f_max": 7000.0}
+    other = dataclasses.replace(lrw, dataset=lrw.dataset | {"mel": mel})
+    with pytest.raises(UsageError, match="other log-mels than .*: f_max 8000.0, there 7000.0"):
+        open_teacher(path, other)
+    with pytest.raises(UsageError, match="give it with --teacher"):
+        taught(recipe("lip", model=LIP | {"teacher_dim": 8}), None)
+
+
+def test_sound_is_learnt_and_then_teaches(lrw: Index, tmp_path: Path) -> None:
+    words = ["--data", lrw.folder, "--device", "cpu", "--recipe", "tiny", "--set", "unit=clip"]
+    words += ["--set", "batch_size=4", "--set", "shrink=4", "--steps", 1, "--out"]
+    code, _, text = avb("train", "asr", *words, tmp_path / "asr")
+    assert code == 0 and "recalled" in text and "real" not in text.split("step 1/1")[1]
+    small = ["--set", "model.width=4", "--set", "model.slots=0"]
+    code, _, text = avb(
+        "train", "lip", *words, tmp_path / "lip", *small, "--teacher", tmp_path / "asr"
+    )
+    assert code == 0 and "distilled" in text, text
+    code, _, text = avb("train", "lip", *words, tmp_path / "no", "--teacher", tmp_path / "lip")
+    assert code == 2 and "a checkpoint for lip, not for asr" in text.splitlines()[-1]
