@@ -46,6 +46,9 @@ class LipConfig:
     # Take one more feature a frame, 1 inside the word and 0 outside, and classify the mean over the
     # word alone.
     word_boundary: bool = False
+    # The control that tells recall from more teaching: with 0 slots, real audio still enters the
+    # second term of Eq. 7, and zeros stand for recalled audio in the first.
+    audio_term: bool = False
     teacher_dim: int = 0  # width of a teacher's audio features, set by `--teacher`; 0: no teacher
 
 
@@ -63,11 +66,11 @@ class LipReader(nn.Module):
         )
         self.memory = BridgingMemory(
             self.visual.dim, c.audio_dim, c.slots, None, c.radius, c.variant, c.fusion_dropout,
-            c.value_projection,
+            c.value_projection, c.audio_term,
         )  # fmt: skip
         self.audio = (
             AudioFrontEnd(c.audio_dim, c.audio_width, dropout=c.dropout, whitened=c.audio_whitened)
-            if c.slots
+            if c.slots or c.audio_term
             else None
         )
         self.led = nn.Linear(self.visual.dim, c.teacher_dim) if c.teacher_dim else None

@@ -120,7 +120,10 @@ class BridgingMemory(nn.Module):
     To the letter, Eq. 4 pulls the audio features onto the slots with D = 512 times the weight: at
     the paper's rate the loss is 2.6e6 in the second step and no number in the fourth.
 
-    With 0 slots it is the baseline: no memory, no h, video features as they came.
+    With 0 slots it is the baseline: no memory, no h, video features as they came. With 0 slots and
+    `audio_term` it is a control that the paper lacks: h and the back end learn from real audio in
+    the second term of Eq. 7, as beside a memory, but nothing is recalled, and zeros stand for
+    v_tgt in the first. What it gains over the baseline is not the memory's gain.
 
     Attributes:
         fused_dim: width E of what comes out.
@@ -136,6 +139,7 @@ class BridgingMemory(nn.Module):
         variant: Variant = "paper",
         dropout: float | None = None,
         value_projection: bool | None = None,
+        audio_term: bool = False,
     ) -> None:
         """Build a memory of `slots` slots (N) for features of widths C and D.
 
@@ -152,16 +156,21 @@ class BridgingMemory(nn.Module):
             raise ValueError(f"memory variant {variant!r}: expected 'paper' or 'released'")
         if slots < 0:
             raise ValueError(f"memory with {slots} slots: expected 0 (no memory) or more")
+        if slots and audio_term:
+            raise ValueError(f"audio_term with {slots} slots: it is for 0, a memory has that term")
         self.slots, self.radius, self.variant = slots, radius, variant
-        self.fused_dim = source_dim if fused_dim is None or not slots else fused_dim
-        if not slots:
-            return
-        self.key_memory = nn.Parameter(torch.empty(slots, source_dim).normal_(0, 0.5))
-        self.value_memory = nn.Parameter(torch.empty(slots, target_dim).normal_(0, 0.5))
+        self.target_dim, self.audio_term = target_dim, audio_term
+        fuses = slots > 0 or audio_term
+        self.fused_dim = source_dim if fused_dim is None or not fuses else fused_dim
         released = variant == "released"
-        self.query = nn.Linear(source_dim, source_dim) if released else nn.Identity()
-        projected = released if value_projection is None else value_projection
-        self.value = nn.Linear(target_dim, target_dim) if projected else nn.Identity()
+        if slots:
+            self.key_memory = nn.Parameter(torch.empty(slots, source_dim).normal_(0, 0.5))
+            self.value_memory = nn.Parameter(torch.empty(slots, target_dim).normal_(0, 0.5))
+            self.query = nn.Linear(source_dim, source_dim) if released else nn.Identity()
+            projected = released if value_projection is None else value_projection
+            self.value = nn.Linear(target_dim, target_dim) if projected else nn.Identity()
+        if not fuses:
+            return
         if dropout is None:
             dropout = 0.5 if released else 0.0
         self.dropout = nn.Dropout(dropout)
@@ -172,7 +181,7 @@ class BridgingMemory(nn.Module):
     ) -> Bridge:
         """Recall audio from video f_src and, where real audio f_tgt is given, learn from it."""
         if not self.slots:
-            return Bridge(recalled=source_BTC)
+            return self._without_recall(source_BTC, target_BTD)
         log_source_BTN = self._address(source_BTC, self.query, self.key_memory)
         recall = self._recall(log_source_BTN)
         recalled_BTE = self.fuse(source_BTC, recall.value)
@@ -195,6 +204,13 @@ class BridgingMemory(nn.Module):
             saving=saving,
             bridging=bridging,
         )
+
+    def _without_recall(self, source_BTC: Tensor, target_BTD: Tensor | None) -> Bridge:
+        if not self.audio_term:
+            return Bridge(recalled=source_BTC)
+        silence_BTD = source_BTC.new_zeros(*source_BTC.shape[:2], self.target_dim)
+        real_BTE = None if target_BTD is None else self.fuse(source_BTC, target_BTD)
+        return Bridge(self.fuse(source_BTC, silence_BTD), real=real_BTE)
 
     def recall(self, source_BTC: Tensor) -> Recall:
         """Eq. 1, 2 and 6: audio recalled from video alone."""

@@ -110,6 +110,35 @@ def test_baseline_has_no_audio_and_starts_from_the_same_weights() -> None:
     assert torch.equal(losses.total(), losses.recalled)
 
 
+def test_the_control_hears_in_training_and_recalls_nothing() -> None:
+    """Video and zeros, then video and real audio: Eq. 7 without a memory."""
+    torch.manual_seed(0)
+    control = LipReader(5, LipConfig(**TINY_LIP | {"slots": 0, "audio_term": True})).eval()
+    torch.manual_seed(0)
+    baseline = LipReader(5, LipConfig(**TINY_LIP | {"slots": 0})).eval()
+    for key, value in baseline.state_dict().items():
+        assert torch.equal(value, control.state_dict()[key])
+    video, mel = torch.randn(2, 1, 3, 32, 32), torch.randn(2, 80, 12)
+    output = control(video, mel)
+    torch.testing.assert_close(output.logits, control(video).logits)
+    source, target = control.features(video, mel)
+    assert target is not None and output.real_logits is not None
+    memory, zeros = control.memory, torch.zeros(2, 3, TINY_LIP["audio_dim"])
+    torch.testing.assert_close(output.bridge.recalled, memory.fuse(source, zeros))
+    torch.testing.assert_close(output.bridge.real, memory.fuse(source, target))
+    losses = lip_losses(output, torch.tensor([1, 2]))
+    assert losses.real is not None and losses.saving is None and losses.bridging is None
+    losses.recalled.backward(retain_graph=True)
+    heard = [p for p in control.audio.parameters()]
+    assert all(p.grad is None for p in heard)  # in what is read from video there is no sound
+    losses.real.backward()
+    assert sum(float(p.grad.abs().sum()) for p in heard if p.grad is not None) > 0
+    with pytest.raises(ValueError, match="no memory to recall from"):
+        memory.recall(source)
+    with pytest.raises(ValueError, match="audio_term with 7 slots"):
+        LipReader(5, LipConfig(**TINY_LIP | {"audio_term": True}))
+
+
 def test_word_boundary_is_one_more_feature_and_must_be_given() -> None:
     model = LipReader(5, LipConfig(word_boundary=True, **TINY_LIP)).eval()
     video, _ = batch(2, 4)

@@ -95,8 +95,9 @@ class LipReading(Task):
         return rows[index.label_id[rows] >= 0]
 
     def needs_sound(self, recipe: Recipe) -> bool:
-        """Without memory and teacher there is no audio to learn from."""
-        return recipe.model.get("slots") != 0 or bool(recipe.model.get("teacher_dim"))
+        """Without memory, audio term and teacher there is no audio to learn from."""
+        heard = recipe.model.get("audio_term") or recipe.model.get("teacher_dim")
+        return recipe.model.get("slots") != 0 or bool(heard)
 
     def fitting_unit(self, recipe: Recipe, labelled: bool, timed: bool) -> str:
         if labelled == timed:
