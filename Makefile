@@ -18,7 +18,6 @@ OLDEST ?= python3.11
 comma  := ,
 
 .PHONY: env test lint types quick other slow kills scale fuzz ray demo docs ends reference audit clean
-.PHONY: results-lip results-speech
 
 env: $(VENV)/installed
 
@@ -122,50 +121,6 @@ demo: env
 docs: env
 	$(BIN)/pip install --quiet -e '.[docs]'
 	$(BIN)/mkdocs build --quiet --strict
-
-# The results in results/grid-talker1, from the raw clips of GRID's talker 1: about 40 minutes of a
-# core for each network, 12 of them; -j2 trains two at a time. For another recipe or device:
-# make results-lip RECIPE=modern DEVICE=cuda RESULTS=results/modern
-GRID    ?= ../shared/grid
-RECIPE  ?= tiny
-DEVICE  ?= cpu
-SEEDS   ?= 0 1 2
-RESULTS ?= results/grid-talker1
-AVB     := $(BIN)/avb
-RUNS    := runs/talker1
-ONE     := --data runs/shards/grid --split grid-hash --speakers s1 --device $(DEVICE)
-TRAIN   := $(ONE) --recipe $(RECIPE)
-EVAL    := --data runs/shards/grid --device $(DEVICE)
-
-# One network: make lip-memory-0, speech-baseline-2, ...
-arm    = $(word 1,$(subst -, ,$*))
-seed   = $(word 2,$(subst -, ,$*))
-flags  = --seed $(seed) $(if $(filter baseline,$(arm)),--set model.slots=0)
-record = $(RESULTS)/$(@:-$(seed)=)/seed$(seed)
-keep   = for name in recipe.yaml metrics.jsonl; do cp $(RUNS)/$@/$$name $(record).$$name; done
-
-results-lip: $(foreach seed,$(SEEDS),lip-memory-$(seed) lip-baseline-$(seed))
-	$(AVB) compare $(RESULTS)/lip-memory $(RESULTS)/lip-baseline
-
-results-speech: $(foreach seed,$(SEEDS),speech-memory-$(seed) speech-baseline-$(seed))
-	$(AVB) compare $(RESULTS)/speech-memory $(RESULTS)/speech-baseline
-
-lip-%: runs/shards/grid/dataset.json
-	$(AVB) train lip $(TRAIN) --unit word $(flags) --out $(RUNS)/$@
-	$(AVB) eval lip --ckpt $(RUNS)/$@/best.pt $(EVAL) --out $(record).json
-	$(keep)
-
-speech-%: $(RUNS)/judge.pt
-	$(AVB) train l2s $(TRAIN) $(flags) --out $(RUNS)/$@
-	$(AVB) eval l2s --ckpt $(RUNS)/$@/best.pt --judge $(RUNS)/judge.pt $(EVAL) --out $(record).json
-	$(keep)
-
-$(RUNS)/judge.pt: runs/shards/grid/dataset.json
-	$(AVB) train judge $(ONE) --out $@
-
-# Status 3: done, but for clips that were refused and listed; real corpora have some.
-runs/shards/grid/dataset.json: | env
-	$(AVB) prep grid --root $(GRID) --out runs/shards || test $$? -eq 3
 
 clean:
 	rm -rf build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -14,7 +14,18 @@ from typing import Annotated
 import typer
 from typer import Option
 
-from avb.tools.cli import bench, evaluate, export, infer, prep, report, shards, sync, train
+from avb.tools.cli import (
+    bench,
+    evaluate,
+    export,
+    infer,
+    prep,
+    report,
+    reproduce,
+    shards,
+    sync,
+    train,
+)
 from avb.tools.cli.console import App, Commands, start_log
 
 app = App(
@@ -30,6 +41,7 @@ app.add_typer(shards.app, rich_help_panel=PREPARE)
 app.add_typer(sync.app, rich_help_panel=PREPARE)
 app.add_typer(train.app, name="train", rich_help_panel=LEARN)
 app.add_typer(evaluate.app)
+app.add_typer(reproduce.app)
 app.add_typer(report.app)
 app.add_typer(infer.app)
 app.add_typer(export.app)

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 from typer import Argument, Option
 
+from avb.pipeline.errors import UsageError
+
 
 def folder(text: str) -> Any:
     """A folder of this machine or of a store."""
@@ -22,6 +24,13 @@ def folder(text: str) -> Any:
 def names(text: str) -> Any:
     """The names in a list with commas."""
     return text.split(",")
+
+
+def whole(seeds: list[str]) -> list[int]:
+    """Seeds as numbers, each once."""
+    if not all(seed.isascii() and seed.isdigit() for seed in seeds):
+        raise UsageError(f"--seeds {','.join(seeds)}: expected whole numbers, such as 0,1,2")
+    return list(dict.fromkeys(map(int, seeds)))
 
 
 Corpus = Literal["lrw", "lrw1000", "grid"]

@@ -1,0 +1,151 @@
+"""`avb reproduce`: a table of the paper as commands that can be typed, run, stopped and resumed."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from commands import avb
+from networks import READER
+from prepared import draw
+
+from avb.pipeline.config import load_corpora
+from avb.tools.report import published
+from avb.tools.reproduce import plan, run
+from avb.tools.reproduce.plan import Step, Wanted
+
+
+def wanted(table: str, out: Path, **changes: Any) -> Wanted:
+    asked = plan.tables()[table]
+    corpus = next(iter(asked.recipes))
+    given = {"recipe": asked.recipes[corpus], "seeds": [0, 1]} | changes
+    return Wanted(asked, corpus, out / "shards" / corpus, out, **given)
+
+
+@pytest.mark.parametrize("table", plan.tables())
+def test_every_command_of_a_table_is_one_that_avb_takes(table: str, tmp_path: Path) -> None:
+    paths: dict[tuple[str, ...], str] = {}
+    for step in plan.steps(wanted(table, tmp_path, speakers="s1", device="cpu", steps=3)):
+        depth = 2 if step.words[0] in ("train", "eval", "prep") else 1
+        path = tuple(step.words[:depth])
+        if path not in paths:
+            shown = avb(*path, "--help")
+            assert shown.exit_code == 0, step.words
+            paths[path] = shown.output
+        for word in step.words:
+            assert not word.startswith("--") or f"{word} " in paths[path], (word, step.words)
+
+
+@pytest.mark.parametrize("table", plan.tables())
+def test_a_run_that_another_begins_with_comes_first(table: str, tmp_path: Path) -> None:
+    begun = []
+    for step in plan.steps(wanted(table, tmp_path)):
+        for flag in ("--init", "--teacher"):
+            if flag in step.words:
+                assert step.words[step.words.index(flag) + 1] in begun
+        if step.recipe is not None:
+            begun.append(step.words[step.words.index("--out") + 1])
+
+
+def test_every_table_names_sources_and_corpora_that_there_are() -> None:
+    corpora = load_corpora()
+    for name, table in plan.tables().items():
+        assert set(table.recipes) <= set(corpora), name
+        found = [r for r in published.load().rows if any(t in r.source for t in table.published)]
+        assert found or name in ("table3", "figures"), name
+
+
+def test_the_front_end_of_adaptation_is_as_wide_as_the_reader_s(tmp_path: Path) -> None:
+    steps = plan.steps(wanted("table5", tmp_path, recipe="tiny"))
+    in_sync, reader = (
+        next(s.recipe for s in steps if s.words[:2] == ["train", task] and s.recipe)
+        for task in ("sync", "lip")
+    )
+    assert in_sync.model["width"] == reader.model["width"] == 16
+    assert in_sync.shrink == reader.shrink == 2
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("grid")
+    draw("grid", root / "raw", 12)
+    done = avb("prep", "grid", "--root", root / "raw", "--out", root / "shards", "--crop", "lips")
+    assert done.exit_code == 0, done.stderr
+    return root / "shards" / "grid"
+
+
+def test_a_table_is_made_resumed_where_it_stopped_and_not_made_twice(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = {"corpus": "grid", "unit": "word", "split": "vcagan-16-7-10", "model": READER}
+    recipe |= {"batch_size": 4, "steps": 2, "validate_every": 2}
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(recipe))
+    ran: list[str] = []
+    code = 0
+
+    def here(words: Sequence[str]) -> int:
+        """In this process."""
+        ran.append(shlex.join(words))
+        return avb(*words).exit_code if not code or words[0] != "eval" else code
+
+    monkeypatch.setattr(run, "call", here)
+    line = ["reproduce", "table1", "--corpus", "grid", "--recipe", tmp_path / "small.yaml"]
+    line += ["--data", shards, "--seeds", "0", "--device", "cpu", "--out", tmp_path / "out"]
+    told = avb(*line, "--dry-run")
+    assert told.exit_code == 0 and not ran and "trainings that are left" in told.output
+    code = 137  # as if killed when the first is measured
+    stopped = avb(*line)
+    assert stopped.exit_code == 137 and "the same command goes on there" in stopped.stderr
+    assert [words.split()[0] for words in ran] == ["train", "train", "eval"]
+    ran.clear()
+    code = 0
+    whole = avb(*line)
+    assert whole.exit_code == 0, whole.output
+    assert [words.split()[0] for words in ran] == ["eval", "eval"]
+    assert "baseline" in whole.stdout and "memory" in whole.stdout
+    found = json.loads((tmp_path / "out" / "table1.json").read_text())
+    baseline, memory = found["arms"]
+    for arm in (baseline, memory):
+        path = tmp_path / "out" / arm["name"] / "seed0" / "test.json"
+        measured = json.loads(path.read_text())["metrics"]["top1"]["value"]
+        assert arm["metrics"]["top1"]["value"] == pytest.approx(measured) and arm["seconds"] > 0
+    gain = memory["metrics"]["top1"]["difference"]["value"]
+    values = [arm["metrics"]["top1"]["value"] for arm in (baseline, memory)]
+    assert gain == pytest.approx(values[1] - values[0])
+    assert "GRID" in found["title"] and all(row["why"] for row in found["published"])
+    page = (tmp_path / "out" / "table1.html").read_text()
+    assert "Words from silent lips" in page and "Multi-Grained" in page
+    ran.clear()
+    assert avb(*line).exit_code == 0 and not ran
+
+
+def test_what_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    none = avb("reproduce", "table1", "--data", tmp_path / "none", "--root", tmp_path / "no")
+    assert none.exit_code == 2 and "no raw corpus" in none.stderr and "BBC" in none.stderr
+    assert avb("reproduce", "table2", "--corpus", "lrw").exit_code == 2
+    odd = avb("reproduce", "table1", "--seeds", "one", "--dry-run")
+    assert odd.exit_code == 2 and "whole numbers" in odd.stderr
+
+
+def test_a_step_that_fails_keeps_its_hours_and_is_not_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = next(s for s in plan.steps(wanted("table1", tmp_path)) if s.recipe is not None)
+    training.done.parent.mkdir(parents=True)
+    for code in (1, -9, 0):
+        monkeypatch.setattr(run, "call", lambda words, code=code: code)
+        monkeypatch.setattr(run.time, "monotonic", iter([0.0, 5.0]).__next__)
+        if code:
+            with pytest.raises(run.Stopped) as stopped:
+                run.carry_out(training)
+            assert stopped.value.code == (1 if code == 1 else 137)
+        else:
+            run.carry_out(training)
+        assert training.is_done() is (code == 0)
+    assert json.loads(training.done.read_text())["seconds"] == 15.0
+    assert Step(["eval"], tmp_path / "no").is_done() is False

@@ -1,0 +1,146 @@
+"""`avb reproduce`: a table of the paper from raw clips or shards to a page, in one line."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from typer import Argument, Option
+
+from avb.pipeline.errors import UsageError
+from avb.tools.cli.console import App, fail, print_json, say
+from avb.tools.cli.options import Device, Json, names, whole
+
+if TYPE_CHECKING:
+    from avb.pipeline.config import Corpus
+    from avb.tools.reproduce.plan import Step, Wanted
+
+app = App()
+
+
+@app.command()
+def reproduce(
+    context: typer.Context,
+    table: Annotated[
+        Literal["table1", "table2", "table3", "table4", "table5", "ablation", "figures"],
+        Argument(help="Of the paper."),
+    ],
+    corpus: Annotated[
+        Literal["lrw", "lrw1000", "grid"] | None,
+        Option(help="On which.", show_default="the paper's"),
+    ] = None,
+    recipe: Annotated[
+        str | None, Option(help="A name or a YAML file.", show_default="the paper's")
+    ] = None,
+    seeds: Annotated[Any, Option(parser=names, metavar="S1,S2,...", help="Of each arm.")] = "0,1,2",
+    root: Annotated[str | None, Option(help="The raw corpus, if there are no shards yet.")] = None,
+    data: Annotated[Path | None, Option(help="Its shards.", show_default="shards/<corpus>")] = None,
+    unit: Annotated[
+        Literal["clip", "word"] | None,
+        Option(help="Learn a clip, or a word of a sentence.", show_default="word of grid"),
+    ] = None,
+    split: Annotated[str | None, Option(help="A named split.", show_default="the table's")] = None,
+    speakers: Annotated[str | None, Option(help="Only these talkers, s1,s2.")] = None,
+    steps: Annotated[
+        int | None, Option(min=1, help="Length of each training.", show_default="per recipe")
+    ] = None,
+    device: Device = None,
+    out: Annotated[
+        Path | None,
+        Option(help="Folder of all of it.", show_default="runs/<table>-<corpus>-<recipe>"),
+    ] = None,
+    dry_run: Annotated[
+        bool, Option("--dry-run", help="Say what would run, in which order, and how long.")
+    ] = False,
+    card: Annotated[
+        str | None,
+        Option(help="With --dry-run: hours on this card by its FLOPs (h100 hbm3, a100)."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Train what is missing, resume what was begun, measure, compare; one page and one JSON."""
+    from avb.pipeline.config import corpus_root, load_corpora
+    from avb.tools.reproduce import plan
+
+    asked = plan.tables()[table]
+    chosen: str = corpus or list(asked.recipes)[0]
+    if chosen not in asked.recipes:
+        raise UsageError(f"{table} is of speech, and {chosen} has words alone; --corpus grid")
+    own = recipe or asked.recipes[chosen]
+    out = out or Path("runs") / f"{table}-{chosen}-{Path(own).stem}"
+    wanted = plan.Wanted(
+        asked, chosen, data or Path("shards") / chosen, out, own, whole(seeds), root,
+        split or asked.split or None, speakers, unit or ("word" if chosen == "grid" else None),
+        steps, device,
+    )  # fmt: skip
+    todo = plan.steps(wanted)
+    entry = load_corpora(context.obj)[chosen]
+    lack = plan.missing(wanted, entry, Path(str(corpus_root(chosen, entry, root))))
+    if dry_run:
+        _tell(todo, wanted, lack, card)
+        return
+    if lack:
+        raise UsageError(lack)
+    _carry_out(todo, context.obj)
+    _show(wanted, table, entry, as_json)
+
+
+def _carry_out(todo: list[Step], datasets: Path | None) -> None:
+    from avb.tools.reproduce.run import Stopped, carry_out
+
+    top = ["--datasets", str(datasets)] if datasets else []
+    for number, step in enumerate(todo, 1):
+        if step.is_done():
+            continue
+        say(f"[{number}/{len(todo)}] avb {shlex.join(step.words)}")
+        try:
+            carry_out(step, top)
+        except Stopped as stopped:
+            fail(f"{stopped}; the same command goes on there", stopped.code)
+
+
+def _show(wanted: Wanted, table: str, entry: Corpus, as_json: bool) -> None:
+    """What it came to, on the terminal and in the folder of the table."""
+    from avb.tools.reproduce.result import as_text, result, write
+
+    other = list(wanted.table.recipes)[0] != wanted.corpus
+    title = wanted.table.title + (f", on {entry.title}" if other else "")
+    found = result(wanted, table, title)
+    write(found, wanted)
+    if as_json:
+        print_json(found)
+        return
+    for line in [*as_text(found), f"{wanted.out / table}.html and .json hold all of it"]:
+        typer.echo(line)
+
+
+def _tell(todo: list[Step], wanted: Wanted, lack: str | None, card: str | None) -> None:
+    """Every step, with the hours that its training takes."""
+    from avb.tools.reproduce.run import clips_per_s
+
+    rates: dict[str, float] = {}
+    total = 0.0
+    for step in todo:
+        note = "done" if step.is_done() else ""
+        if step.recipe is not None and not note:
+            key = repr(step.recipe)
+            if key not in rates:
+                try:
+                    rates[key] = clips_per_s(step.recipe, card)
+                except KeyError:
+                    raise UsageError(f"--card {card}: its peak is not known here") from None
+            clips = (wanted.steps or step.recipe.steps) * step.recipe.batch_size
+            hours = clips / rates[key] / 3600
+            total += hours
+            note = f"{hours:.2f} h"
+        typer.echo(f"{note:>9}  avb {shlex.join(step.words)}")
+    by = (
+        f"by FLOPs, {card} reaching of its peak what an H200 did (results/gpu)"
+        if card
+        else "by two steps on this machine"
+    )
+    say(f"trainings that are left: {total:.1f} h one after the other, {by}")
+    if lack:
+        say(f"missing: {lack}")
