@@ -15,6 +15,7 @@ import typer
 from typer import Option
 
 from avb.tools.cli import (
+    ablate,
     bench,
     evaluate,
     export,
@@ -40,6 +41,7 @@ app.add_typer(prep.app, name="prep", rich_help_panel=PREPARE)
 app.add_typer(shards.app, rich_help_panel=PREPARE)
 app.add_typer(sync.app, rich_help_panel=PREPARE)
 app.add_typer(train.app, name="train", rich_help_panel=LEARN)
+app.add_typer(ablate.app, name="ablate", rich_help_panel=LEARN)
 app.add_typer(evaluate.app)
 app.add_typer(reproduce.app)
 app.add_typer(report.app)

@@ -93,6 +93,25 @@ def compare(
     }
 
 
+def one_side(
+    text: str, metric: str, *, by_talker: bool = False, draws: int = DRAWS, seed: int = 0
+) -> dict[str, Any]:
+    """A figure of one side with its interval, of each clip's mean over seeds, and of `each` seed.
+
+    A hit of words, such as `top1`, or a value of speech, such as `estoi`.
+    """
+    side = read_side(text)
+    keys = _check_comparable([side])
+    test = _Test([side, side], keys, by_talker, draws, seed)
+    if side.records[0]["task"] == "lip":
+        values = side.table(lambda clip: float(clip[HITS[metric]]), keys)
+        entry = test.word_entry(values, np.zeros_like(values), np.arange(len(keys)))
+    else:
+        values = side.table(partial(_value, metric), keys)
+        entry = test.speech_entry(values, np.zeros_like(values))
+    return entry["difference"] | {"each": entry["a_each"]}
+
+
 def read_side(text: str) -> Side:
     """The records of one side."""
     parts = [text] if Path(text).exists() else [part for part in text.split(",") if part]
@@ -164,6 +183,11 @@ def _notes(sides: list[Side]) -> list[str]:
     return notes
 
 
+def talker_of(clip: Clip) -> str:
+    """A key begins with its group, which is the talker in a corpus that has them."""
+    return str(clip.get("talker") or clip["key"].split("/")[0])
+
+
 class _Test:
     """What all figures of one comparison share: clips, their talkers, and how they are drawn."""
 
@@ -171,9 +195,7 @@ class _Test:
         self, sides: list[Side], keys: list[str], by_talker: bool, draws: int, seed: int
     ) -> None:
         self.sides, self.keys, self.by_talker = sides, keys, by_talker
-        clips = sides[0].clips[0]
-        # A key begins with its group, which is the talker in a corpus that has them.
-        self.talkers = [clips[key].get("talker") or key.split("/")[0] for key in keys]
+        self.talkers = [talker_of(sides[0].clips[0][key]) for key in keys]
         if by_talker and len(set(self.talkers)) < 2:
             raise UsageError(f"--by-talker: all {len(keys)} clips are of {self.talkers[0]}")
         self.drawing: dict[str, Any] = {"draws": draws, "seed": seed}
@@ -218,6 +240,22 @@ class _Test:
         )
         return self.entry(a, b, np.mean, difference)
 
+    def speech_entry(self, a: Floats, b: Floats) -> dict[str, Any]:
+        """Means by talker, then over talkers."""
+        codes = np.unique(self.talkers, return_inverse=True)[1]
+
+        def mean(values: Floats) -> float:
+            known = np.isfinite(values)
+            count = np.bincount(codes[known], minlength=codes.max() + 1)
+            total = np.bincount(codes[known], weights=values[known], minlength=codes.max() + 1)
+            return float((total[count > 0] / count[count > 0]).mean())
+
+        difference = mean_interval(
+            a.mean(axis=0) - b.mean(axis=0), self.talkers, talker_mean=True,
+            two_stage=self.by_talker, **self.drawing,
+        )  # fmt: skip
+        return self.entry(a, b, mean, difference)
+
 
 def _words(test: _Test) -> dict[str, Any]:
     """Right or wrong on each word."""
@@ -258,30 +296,19 @@ def _words(test: _Test) -> dict[str, Any]:
 
 def _speech(test: _Test) -> dict[str, Any]:
     """Each metric's mean by talker, then over talkers, as records have it; word errors pooled."""
-    codes = np.unique(test.talkers, return_inverse=True)[1]
-
-    def mean(values: Floats) -> float:
-        known = np.isfinite(values)
-        count = np.bincount(codes[known], minlength=codes.max() + 1)
-        total = np.bincount(codes[known], weights=values[known], minlength=codes.max() + 1)
-        return float((total[count > 0] / count[count > 0]).mean())
-
-    def value(name: str, clip: Clip) -> float:
-        return np.nan if clip["values"].get(name) is None else float(clip["values"][name])
-
     metrics: dict[str, Any] = {}
     for name in test.sides[0].records[0]["clips"][0]["values"]:
-        a, b = test.tables(partial(value, name))
-        difference = mean_interval(
-            a.mean(axis=0) - b.mean(axis=0), test.talkers, talker_mean=True,
-            two_stage=test.by_talker, **test.drawing,
-        )  # fmt: skip
-        metrics[name] = test.entry(a, b, mean, difference)
+        metrics[name] = test.speech_entry(*test.tables(partial(_value, name)))
     for name, field in HEARD.items():
         if own := test.keys_with(field):
             part = _Test(test.sides, own, test.by_talker, **test.drawing)
             metrics[f"wer_{name}"] = _word_errors(part, field)
     return {"metrics": metrics}
+
+
+def _value(name: str, clip: Clip) -> float:
+    """A value of speech; NaN where it could not be scored."""
+    return np.nan if clip["values"].get(name) is None else float(clip["values"][name])
 
 
 def _word_errors(test: _Test, field: str) -> dict[str, Any]:

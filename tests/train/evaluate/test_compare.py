@@ -17,8 +17,9 @@ from avb.pipeline.config import load_corpora
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index
 from avb.train import trainer
-from avb.train.evaluate.compare import compare, read_side
+from avb.train.evaluate.compare import compare, one_side, read_side
 from avb.train.evaluate.evaluate import evaluate
+from avb.train.evaluate.metrics.intervals import mean_interval
 from avb.train.evaluate.metrics.lip import HITS
 from avb.train.split import split_rows
 
@@ -44,6 +45,22 @@ def speech(path: Path, stoi: Sequence[Any], talkers: Sequence[str], **flags: Any
         for i, (v, t) in enumerate(zip(stoi, talkers, strict=True))
     ]
     return write(path, "l2s", clips, **flags)
+
+
+def test_one_side_is_the_mean_of_its_seeds_with_the_interval_of_clips(tmp_path: Path) -> None:
+    hits = np.random.default_rng(0).integers(0, 2, (2, 40))
+    keys = [f"s1/c{i:02}" for i in range(40)]
+    paths = [words(tmp_path / f"w{i}", row, keys, seed=i) for i, row in enumerate(hits)]
+    found = one_side(",".join(paths), "top1", draws=2000)
+    expected = mean_interval(hits.mean(axis=0), draws=2000)
+    assert found.pop("each") == pytest.approx(hits.mean(axis=1).tolist())
+    assert found == pytest.approx(expected)
+    values, talkers = np.arange(12) / 12, ["s1"] * 8 + ["s2"] * 4
+    path = speech(tmp_path / "s", values.tolist(), talkers)
+    found = one_side(path, "stoi", draws=2000)
+    assert found["value"] == pytest.approx((values[:8].mean() + values[8:].mean()) / 2)
+    expected = mean_interval(values, talkers, talker_mean=True, draws=2000)
+    assert (found["low"], found["high"]) == (expected["low"], expected["high"])
 
 
 # Words --------------------------------------------------------------------------------------------

@@ -1,0 +1,112 @@
+"""A grid of trainings: each once, also after a kill; the test part once, when all is trained."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import avb
+
+from avb.pipeline.errors import UsageError
+from avb.pipeline.stream.index import Index
+from avb.tools.ablate import arms, parse_grid
+from avb.tools.cli import ablate as command
+from avb.train.evaluate import evaluate
+from avb.train.evaluate.compare import compare
+
+SMALL = ["--recipe", "tiny", "--set", "shrink=4", "--set", "batch_size=4", "--set", "model.width=4"]
+
+
+def test_a_grid_is_trained_once_and_read_once(
+    grid: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib", reason="the figure is drawn with the extra report")
+    done: list[str] = []
+    train_one, measure = command.train_one, evaluate.evaluate
+
+    def train(recipe: Any, index: Any, parts: Any, out: Path, *rest: Any) -> None:
+        if stop_before == len(done):
+            raise KeyboardInterrupt
+        done.append(f"{out.parent.name}/{out.name}")
+        train_one(recipe, index, parts, out, *rest)
+
+    def read(task: str, path: Path, *rest: Any) -> dict[str, Any]:
+        done.append("test")
+        return measure(task, path, *rest)
+
+    monkeypatch.setattr(command, "train_one", train)
+    monkeypatch.setattr(evaluate, "evaluate", read)
+    stop_before = 1
+    listed, parts = tmp_path.with_suffix(".txt"), ["train"] * 5 + ["val"] + ["test"] * 2
+    listed.write_text("".join(f"{part} {grid.key(i)}\n" for i, part in enumerate(parts)))
+    shards = ["--data", grid.folder, "--device", "cpu", "--split-file", listed, *SMALL]
+    words = [*shards, "--slots", "0,4", "--seeds", "0,1", "--steps", 2, "--out", tmp_path]
+    begun = ["--set", "model.slots=0", "--steps", 1, "--out", tmp_path / "slots=0/seed0"]
+    assert avb("train", "lip", *shards, *begun)[0] == 0
+    code, text, _ = avb("ablate", "lip", *words, "--dry-run")
+    assert code == 0 and not done
+    assert [line.split(": ")[1] for line in text.splitlines()] == [
+        "goes on at step 1 (of 2 steps)", *["begins (of 2 steps)"] * 3
+    ]  # fmt: skip
+    assert avb("ablate", "lip", *words)[0] == 130 and done == ["slots=0/seed0"]
+    stop_before = 99
+    code, text, errors = avb("ablate", "lip", *words)
+    assert code == 0, errors
+    assert done == ["slots=0/seed0", "slots=0/seed1", "slots=4/seed0", "slots=4/seed1"] + 4 * [
+        "test"
+    ]
+    code, again, _ = avb("ablate", "lip", *words, "--json")
+    assert code == 0 and len(done) == 8  # nothing is left to do
+    found = json.loads(again)
+    assert found == json.loads((tmp_path / "ablation.json").read_text())
+    assert (tmp_path / "ablation.png").stat().st_size > 1000
+    assert found["seeds"] == [0, 1] and found["grid"] == {"model.slots": ["0", "4"]}
+    best = {}
+    for row in found["arms"]:
+        runs = [tmp_path / row["name"] / f"seed{seed}" for seed in (0, 1)]
+        records = [json.loads((run / "test.json").read_text()) for run in runs]
+        assert [r["flags"]["part"] for r in records] == ["test", "test"]
+        each = [r["metrics"]["top1"]["value"] for r in records]
+        assert row["test"]["each"] == pytest.approx(each)
+        assert row["test"]["value"] == pytest.approx(sum(each) / 2)
+        assert row["test"]["low"] <= row["test"]["value"] <= row["test"]["high"]
+        logs = [(run / "metrics.jsonl").read_text().splitlines() for run in runs]
+        scores = [max(json.loads(x).get("val_score", -1) for x in log) for log in logs]
+        best[row["name"]] = sum(scores) / 2
+        assert row["validation"]["value"] == pytest.approx(best[row["name"]])
+    assert best[found["chosen"]] == max(best.values())
+    sides = [",".join(str(p) for p in sorted(tmp_path.glob(f"slots={n}/*/test.json")))
+             for n in (4, 0)]  # fmt: skip
+    assert found["arms"][1]["difference"] == compare(*sides)["metrics"]["top1"]["difference"]
+    assert "*" in text and "ahead of slots=0" in text
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["model.slotz=0,4"], "unknown key 'model.slotz'; the nearest right one is 'model.slots'"),
+        (["model.slots=0,4", "model.audio_term=false,true"], "audio_term with 4 slots"),
+        (["model.slots"], "model.slots: expected KEY=VALUE,VALUE"),
+        (["--slots", "0,0"], "a key or value twice"),
+        (["--slots", "0,4", "model.slots=5"], "a key or value twice"),
+        (["--slots", "0,4", "--seeds", "0,x"], "--seeds 0,x: expected whole numbers"),
+    ],
+)
+def test_a_mistake_is_one_line_before_anything_is_trained(
+    grid: Index, tmp_path: Path, given: list[str], said: str
+) -> None:
+    code, _, text = avb("ablate", "lip", *given, "--data", grid.folder, *SMALL, "--out", tmp_path)
+    assert code == 2 and said in text.splitlines()[-1], text
+    assert not any(tmp_path.iterdir())
+
+
+def test_arms_are_every_combination_in_folders_of_their_own() -> None:
+    grid = parse_grid(["model.slots=0,44", "lr=1e-3,.01"])
+    found = [arm.name for arm in arms(grid)]
+    assert found == ["slots=0+lr=1e-3", "slots=0+lr=.01", "slots=44+lr=1e-3", "slots=44+lr=.01"]
+    assert arms(grid)[3].sets == ["model.slots=44", "lr=.01"]
+    assert [arm.name for arm in arms({})] == ["recipe"]
+    with pytest.raises(UsageError, match="two points of the grid"):
+        arms(parse_grid(["corpus=a/b,a:b"]))

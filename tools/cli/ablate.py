@@ -1,0 +1,151 @@
+"""`avb ablate`: a grid of trainings, its table and its figure."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from typer import Argument, Option
+
+from avb.pipeline.errors import UsageError
+from avb.pipeline.files import open_atomic, write_atomic
+from avb.tools.cli.console import App, print_json, say, to_json
+from avb.tools.cli.options import (
+    Compile,
+    Device,
+    Json,
+    Overrides,
+    RecipeName,
+    Shards,
+    SplitFile,
+    SplitName,
+    Talkers,
+    names,
+)
+from avb.tools.cli.train import divided, train_one
+
+if TYPE_CHECKING:
+    from avb.pipeline.config import Corpus
+    from avb.pipeline.stream.index import Index
+    from avb.tools.ablate import Grid, Trial
+    from avb.train.recipe import Recipe
+    from avb.train.split import Parts
+
+app = App(help="Train a grid of settings and seeds; a table and a figure of all.")
+
+
+def ablate(
+    context: typer.Context,
+    task: Literal["lip", "l2s"],
+    grid: Annotated[
+        list[str] | None,
+        Argument(metavar="KEY=V1,V2,...", help="Values of --set, each with each."),
+    ] = None,
+    slots: Annotated[
+        str | None, Option(metavar="N1,N2,...", help="Short for model.slots=N1,N2,...")
+    ] = None,
+    seeds: Annotated[Any, Option(parser=names, metavar="S1,S2,...", help="Of each.")] = "0,1,2",
+    data: Shards = None,
+    recipe: RecipeName = "paper",
+    overrides: Overrides = None,
+    unit: Annotated[
+        Literal["clip", "word"] | None,
+        Option(help="Learn a clip, or a word of a sentence.", show_default="per recipe"),
+    ] = None,
+    split: SplitName = None,
+    speakers: Talkers = None,
+    split_file: SplitFile = None,
+    steps: Annotated[
+        int | None, Option(min=1, help="Length of each training.", show_default="per recipe")
+    ] = None,
+    device: Device = None,
+    out: Annotated[
+        Path | None,
+        Option(help="Folder of all runs.", show_default="runs/ablate-<task>-<corpus>-<recipe>"),
+    ] = None,
+    compile_model: Compile = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Say what would be done.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train what is not trained yet, resume what was begun, then read the test part once."""
+    from avb.tools.ablate import Trial, arms, check_model, describe, parse_grid
+    from avb.train.checks import need
+    from avb.train.data import open_shards, resolve
+    from avb.train.tasks.task import find_task
+
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise UsageError("avb ablate is one process; torchrun is for avb train, a run at a time")
+    points = parse_grid([*([f"model.slots={slots}"] if slots else []), *(grid or [])])
+    index, corpus = open_shards(data or find_task(task).data, context.obj)
+    out = out or Path("runs") / f"ablate-{task}-{index.dataset['corpus']}-{recipe}"
+    trials = []
+    for arm in arms(points):
+        for seed in _whole(seeds):
+            sets = (overrides or []) + arm.sets
+            wanted = resolve(task, index, corpus, recipe, sets, unit, split, steps, seed)
+            trials.append(Trial(arm, wanted, out / arm.name / f"seed{seed}"))
+        check_model(wanted, index)
+    if dry_run:
+        for trial in trials:
+            typer.echo(describe(trial))
+        return
+    need("matplotlib")
+    divide = partial(divided, index=index, corpus=corpus, talkers=speakers, file=split_file)
+    found = _carry_out(points, trials, divide, corpus, device, compile_model)
+    _write(found, out, as_json)
+
+
+def _carry_out(
+    points: Grid, trials: list[Trial], divide: Callable[[Recipe], tuple[Index, Parts]],
+    corpus: Corpus, device: str | None, compile_model: bool,
+) -> dict[str, Any]:  # fmt: skip
+    """Train all, then read the test part with each, and set them side by side."""
+    from avb.tools.ablate import RECORD, describe, is_read, result, standing
+    from avb.train.device import choose_device
+    from avb.train.evaluate.evaluate import evaluate
+
+    for trial in trials:
+        if not standing(trial)[1]:
+            say(describe(trial))
+            index, parts = divide(trial.recipe)
+            train_one(trial.recipe, index, parts, trial.folder, None, device, True, compile_model)
+    for trial in trials:
+        if not is_read(trial):
+            say(f"{trial.folder}: reads the test part")
+            task, best = trial.recipe.task, trial.folder / "best.pt"
+            index, _ = divide(trial.recipe)
+            record = evaluate(task, best, index, corpus, "test", choose_device(device))
+            write_atomic(trial.folder / RECORD, (to_json(record) + "\n").encode())
+    return result(points, trials)
+
+
+def _whole(texts: list[str]) -> list[int]:
+    """Seeds as numbers, each once."""
+    if not all(text.isascii() and text.isdigit() for text in texts) or not texts:
+        raise UsageError(f"--seeds {','.join(texts)}: expected whole numbers, such as 0,1,2")
+    return list(dict.fromkeys(map(int, texts)))
+
+
+def _write(found: dict[str, Any], out: Path, as_json: bool) -> None:
+    """The figures and their picture, in the folder of the runs and on the terminal."""
+    from avb.tools.ablate import table
+    from avb.tools.report.ablation import ablation
+    from avb.tools.report.style import drawing
+
+    write_atomic(out / "ablation.json", (to_json(found) + "\n").encode())
+    with drawing(), open_atomic(out / "ablation.png") as file:
+        ablation(found).savefig(file, format="png", dpi=200)
+    if as_json:
+        print_json(found)
+        return
+    for line in table(found):
+        typer.echo(line)
+    say(f"* best on validation; {out / 'ablation.json'} and ablation.png hold all of it")
+
+
+app.variant("lip", ablate, "Lip reading: test accuracy of each.", task="lip")
+app.variant("l2s", ablate, "Lip to speech: test ESTOI of each.", task="l2s", unit=None)
