@@ -293,3 +293,18 @@ def test_names_on_a_page_are_text_and_no_markup(runs: dict[str, Path]) -> None:
     run = dataclasses.replace(load_runs([runs["words"]])[0], name="<b>&")
     drawn = page.render([run], [page.Section("x", [tables.facts_table([run])])])
     assert "<b>&" not in drawn and "&lt;b&gt;&amp;" in drawn
+
+
+def test_a_run_says_its_origins_and_one_of_another_kind_is_refused(tmp_path: Path) -> None:
+    def write(task: str, model: dict[str, Any], **data: Any) -> None:
+        saved = {"recipe": {"task": task, "model": model}, "data": {"labels": []} | data}
+        (tmp_path / "recipe.yaml").write_text(json.dumps(saved))
+
+    origin = {"task": "sync", "sha256": "ab" * 32, "step": 300}
+    write("lip", {"slots": 0, "audio_term": True}, init=origin)
+    facts = load_run(tmp_path).facts()
+    assert facts["memory"] == "none (0 slots, the control with real audio)"
+    assert (facts["began with"], facts["teacher"]) == ("sync abababababab of step 300", "none")
+    write("asr", {})
+    with pytest.raises(UsageError, match="a run of asr; reports are of lip and l2s"):
+        load_run(tmp_path)

@@ -12,6 +12,7 @@ from avb.pipeline.errors import UsageError
 from avb.pipeline.parse import checked, parse_json, read_json, read_yaml
 from avb.train.evaluate.record import check_record, is_number, is_record
 from avb.train.network import Data
+from avb.train.origin import describe
 from avb.train.recipe import Recipe
 from avb.train.tasks.task import find_task
 
@@ -78,7 +79,9 @@ class Run:
             f" ({data.get('split_source', NOT_RECORDED)})",
             "talkers": ", ".join(talkers) if talkers else "all of the split",
             "clips": counts or NOT_RECORDED,
-            "memory": f"{self.slots} slots" if self.slots else "none (0 slots, the baseline)",
+            "memory": self._memory(),
+            "began with": describe(data["init"]) if data.get("init") else "drawn weights",
+            "teacher": describe(data.get("teacher")),
             "steps": f"{steps:,} of {recipe['steps']:,}, batches of {recipe['batch_size']}",
             "best validation": NOT_RECORDED if best is None else f"{best:.4f}",
             "seed": str(recipe["seed"]),
@@ -86,6 +89,12 @@ class Run:
             "revision": f"{data.get('revision') or NOT_RECORDED}, torch {data.get('torch', '?')}",
             "data fingerprint": str(data.get("fingerprint", NOT_RECORDED)),
         }
+
+    def _memory(self) -> str:
+        if self.slots:
+            return f"{self.slots} slots"
+        heard = self.recipe["model"].get("audio_term")
+        return f"none (0 slots, {'the control with real audio' if heard else 'the baseline'})"
 
     def differences(self) -> list[list[str]]:
         """Settings that differ from their defaults: dotted name, value, default."""
@@ -129,6 +138,8 @@ def load_run(folder: Path, name: str | None = None) -> Run:
         raise UsageError(f"{folder}: {what}; a run is what avb train wrote")
     saved = read_yaml(path)
     known: _Saved = checked(_Saved, saved, str(path), strict=False)
+    if "slots" not in model_defaults(known.recipe.task):
+        raise UsageError(f"{folder}: a run of {known.recipe.task}; reports are of lip and l2s")
     recipe = known.recipe.as_dict() | saved["recipe"]  # with what another version had beside it
     checked(int, recipe["model"].get("slots", 0), f"{path}: recipe.model.slots")
     data = {k: v for k, v in saved["data"].items() if v is not None}
