@@ -82,13 +82,14 @@ class Crop:
 
 @dataclass(frozen=True)
 class Split:
-    """A named division into parts: by the clip's own split, by talker, or by hash of its name.
+    """A named division into parts: by the clip's own split, its talker, its name or a hash of it.
 
-    `parts` lists talkers (by: speaker) or residues modulo 20 (by: hash); `speakers` limits both.
+    `parts` lists talkers (by: speaker), residues modulo 20 (by: hash), or the clips of val and test
+    (by: name), all others being of train; `speakers` limits them.
     With `few`, clips so few that the residues leave a part empty are dealt in the hashes' order.
     """
 
-    by: Literal["split", "speaker", "hash"]
+    by: Literal["split", "speaker", "hash", "name"]
     source: str
     aliases: list[str] = field(default_factory=list)
     speakers: list[str] | None = None
@@ -105,8 +106,9 @@ class Split:
             return None
         if self.by == "split":
             return split
-        member = name_hash(key) % HASH_PARTS if self.by == "hash" else speaker
-        return next((part for part, members in self.parts.items() if member in members), None)
+        member = {"hash": name_hash(key) % HASH_PARTS, "name": key}.get(self.by, speaker)
+        other = "train" if self.by == "name" else None
+        return next((part for part, members in self.parts.items() if member in members), other)
 
 
 def name_hash(key: str) -> int:

@@ -99,6 +99,19 @@ def test_parts_follow_the_written_rules() -> None:
     assert lrw.splits["official"].part_of("val/ABOUT_00001", None, "val") == "val"
 
 
+def test_the_public_list_of_four_talkers_is_fifty_clips_of_each_and_the_rest() -> None:
+    listed = load_corpora()["grid"].splits["vcagan-4talkers"]
+    for part, ours in (("val", 199), ("test", 200)):  # of talker 1 its val lacks one
+        members = listed.parts[part]
+        assert len(members) == len(set(members)) == ours
+        assert {str(name).split("/")[0] for name in members} == {"s1", "s2", "s4", "s29"}
+    assert not set(listed.parts["val"]) & set(listed.parts["test"])
+    assert listed.part_of("s1/srih1s", "s1", None) == "val"  # first line of its val_4.txt
+    assert listed.part_of("s29/srwz6n", "s29", None) == "test"  # last line of its test_4.txt
+    assert listed.part_of("s2/bbaf1n", "s2", None) == "train"
+    assert listed.part_of("s3/srih1s", "s3", None) is None
+
+
 def test_it_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert builtin_path().is_file()
