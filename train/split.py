@@ -131,11 +131,8 @@ def default_split(index: Index, corpus: Corpus, wanted: str | None = None) -> st
     """
     by = "split" if index.split.names else "hash"
     for name, split in corpus.splits.items():
-        if (
-            wanted
-            and wanted in (name, *split.aliases)
-            and split.by in (by, "hash", "speaker", "name")
-        ):
+        fits = split.by in (by, "hash", "speaker", "name")
+        if wanted and fits and wanted in (name, *split.aliases):
             return wanted
     fitting = [n for n, split in corpus.splits.items() if split.by == by and not split.speakers]
     return [*fitting, *corpus.splits][0]
