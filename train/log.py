@@ -96,9 +96,11 @@ def _step_of(line: str) -> float:
 class Pace:
     """Clips a second, MFU, share of time spent waiting for data, and time left, since last look."""
 
-    def __init__(self, steps: int, batch_size: int, seconds_at_peak: float | None = None) -> None:
-        """Start the clock; `seconds_at_peak` is what a clip would take at best, if known."""
-        self._steps, self._batch_size = steps, batch_size
+    def __init__(
+        self, steps: int, batch_size: int, seconds_at_peak: float | None = None, step: int = 0
+    ) -> None:
+        """Start the clock at `step`; `seconds_at_peak` is what a clip would take at best."""
+        self._steps, self._batch_size, self._step = steps, batch_size, step
         self._seconds_at_peak = seconds_at_peak
         self._start = self._last = time.perf_counter()
         self._waited = 0.0
@@ -108,11 +110,12 @@ class Pace:
         """Count time in which the device had no batch."""
         self._waited += seconds
 
-    def look(self, done: int, at_step: int) -> dict[str, float | None]:
+    def look(self, step: int) -> dict[str, float | None]:
         """`clips_per_s`, `mfu` (0 to 1, None where no peak is known), `data_wait` and `left_s`.
 
-        All are over the `done` steps since the last look; `data_wait` is 0 to 1 too.
+        All are over the steps since the last look; `data_wait` is 0 to 1 too.
         """
+        done, self._step = step - self._step, step
         now = time.perf_counter()
         passed = max(now - self._last, 1e-9)
         speed = done * self._batch_size / passed
@@ -120,7 +123,7 @@ class Pace:
             "clips_per_s": speed,
             "mfu": None if self._seconds_at_peak is None else speed * self._seconds_at_peak,
             "data_wait": min(1.0, self._waited / passed),
-            "left_s": (self._steps - at_step) * passed / max(done, 1),
+            "left_s": (self._steps - step) * passed / max(done, 1),
         }
         self._last, self._waited = now, 0.0
         return found

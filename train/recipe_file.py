@@ -41,7 +41,26 @@ def load_recipe(task: str, name: str, overrides: list[str] | None = None) -> Rec
         raise UsageError(f"{path}: expected a mapping, found {type(raw).__name__}")
     for text in overrides or []:
         _override(raw, text)
-    return make_recipe(task, raw, path.name)
+    try:
+        return make_recipe(task, raw, path.name)
+    except UsageError as error:
+        raise _blamed(task, path, overrides or []) or error from None
+
+
+def _blamed(task: str, path: Path, overrides: list[str]) -> UsageError | None:
+    """What is wrong, said of the first `--set` after which the file is no recipe any more."""
+    raw = read_yaml(path) or {}
+    try:
+        make_recipe(task, raw, path.name)
+    except UsageError:
+        return None
+    for text in overrides:
+        _override(raw, text)
+        try:
+            make_recipe(task, raw, f"--set {text}")
+        except UsageError as error:
+            return error
+    return None
 
 
 def make_recipe(task: str, raw: dict[str, Any], where: str) -> Recipe:

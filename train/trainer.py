@@ -112,7 +112,7 @@ class _Training:
         self.metrics = open_log(run, out, identity) if run.rank == 0 else None
         lengths = frames_seen(run.recipe, index, parts)
         at_peak = seconds_at_peak(run.recipe, run.scaling, lengths, run.device, run.world)
-        self.pace = Pace(run.recipe.steps, run.recipe.batch_size, at_peak)
+        self.pace = Pace(run.recipe.steps, run.recipe.batch_size, at_peak, run.step)
 
     def steps(self, compile_model: bool) -> dict[str, Any]:
         """From the step that the run is at to its end; the record of the last validation."""
@@ -136,7 +136,7 @@ class _Training:
                 before = ({"loss": values["loss"], "gradient": values["grad_norm"]}, batch.keys)
                 run.step += 1
                 last = run.step == recipe.steps
-                if run.step % LOG_EVERY == 0 or last:
+                if run.step % LOG_EVERY == 0 or last or run.step == 1:
                     self.log(values)
                 if run.step % recipe.validate_every == 0 or last:
                     check(before)
@@ -167,7 +167,7 @@ class _Training:
         means = global_sum(torch.stack(list(values.values())), run.world) / run.world
         named = zip(values, means.tolist(), strict=True)
         line: dict[str, Any] = {name: round(value, 6) for name, value in named}
-        line |= self.pace.look(run.step % LOG_EVERY or LOG_EVERY, run.step)
+        line |= self.pace.look(run.step)
         line |= {"lr": run.learning_rate, "peak_gib": peak_gib(run.device)}
         if self.metrics is not None:
             self.metrics.write(run.step, line)
@@ -180,7 +180,9 @@ class _Training:
         better = progress(run, record["score"])
         if self.metrics is not None:
             self.metrics.write(run.step, {"val_" + k: v for k, v in record.items()})
-            log.info(f"step {run.step}: validation {record['score']:.4f}, best {run.best:.4f}")
+            score, best = (run.task.score_text(value) for value in (record["score"], run.best))
+            name = run.task.score_name
+            log.info(f"step {run.step}: validation {name} {score}, best {best}")
             save(run, self.out, self.identity, better)
         return record
 

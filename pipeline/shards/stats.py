@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from avb.pipeline.errors import one_line
 from avb.pipeline.shards.dataset import manifest_lags, read_dataset, read_manifest
 from avb.pipeline.shards.metadata import STAGES
 from avb.pipeline.storage.store import Folder
@@ -55,6 +57,14 @@ def stats(folder: Folder) -> dict[str, Any]:
         "pixels": record["pixels"],
         "mel": {k: record["mel"][k] for k in ("mean", "std", "dtype")},
     } | synced
+
+
+def refused_clips(folder: Folder) -> Iterator[tuple[str, str]]:
+    """Each listed clip that is not stored, and why: its status and what was said of it."""
+    for batch in read_manifest(folder, ["key", "source", "status", "error"]):
+        for row in batch.to_pylist():
+            if row["status"] != "ok":
+                yield row["key"] or row["source"], f"{row['status']}: {one_line(row['error'])}"
 
 
 def _lags(folder: Folder) -> dict[str, Any]:

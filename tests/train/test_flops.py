@@ -130,9 +130,9 @@ def test_seconds_at_peak_are_shared_by_the_processes(monkeypatch: pytest.MonkeyP
 
 
 def test_mfu_is_speed_times_seconds_at_peak() -> None:
-    seen = Pace(10, 4, seconds_at_peak=0.25).look(2, 2)
+    seen = Pace(10, 4, seconds_at_peak=0.25).look(2)
     assert seen["mfu"] == pytest.approx(0.25 * seen["clips_per_s"])
-    assert Pace(10, 4).look(2, 2)["mfu"] is None
+    assert Pace(10, 4).look(2)["mfu"] is None
 
 
 @pytest.mark.parametrize("at_peak", [None, 0.001])

@@ -86,6 +86,20 @@ def test_a_wrong_key_or_value_names_the_nearest_right_one(override: str, message
         find_task(task).build(recipe, scaling(96))  # what does not go with the shards
 
 
+def test_the_flag_is_blamed_for_what_the_flag_says(tmp_path: Path) -> None:
+    for words, blamed in (
+        (["lr=0.1", "modl.slots=3"], "--set modl.slots=3: unknown key 'modl'; .*'model'"),
+        (["accumulate=5", "batch_size=7"], "--set accumulate=5: .*in 5 equal parts"),
+        (["model.slots=x"], "--set model.slots=x: model.slots: expected int"),
+    ):
+        with pytest.raises(UsageError, match=blamed):
+            load_recipe("lip", "tiny", words)
+    assert load_recipe("lip", "tiny", ["accumulate=5", "batch_size=10"]).accumulate == 5
+    (tmp_path / "mine.yaml").write_text("stps: 3\n")
+    with pytest.raises(UsageError, match="mine.yaml: unknown key 'stps'"):
+        load_recipe("lip", str(tmp_path / "mine.yaml"), ["lr=0.1"])
+
+
 def test_an_unknown_recipe_and_another_task_s_are_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="did you mean tiny"):
         load_recipe("lip", "tinny")

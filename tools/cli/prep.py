@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
+import itertools
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -94,6 +96,7 @@ def prepare(
         known = ", ".join(corpora)
         raise UsageError(f"--name {name}: letters, digits, - and _, and none of {known}")
     root = table or corpus_root(corpus, entry, root)
+    entry = with_own_licence(entry, root)
     lags = open_lags(sync, entry)
     settings = settings_for(
         name or corpus, entry, crop, speakers, box=box, codec=codec, crf=crf, decoder=decoder,
@@ -118,6 +121,17 @@ def prepare(
     show_summary(summary, as_json)
     say(f"licence of the data: {entry.licence.name} ({entry.licence.apply})")
     tell_refused(summary, part, max_failures)
+
+
+def with_own_licence(entry: Corpus, root: Folder) -> Corpus:
+    """The entry of a corpus; of one that avb synth made, with the licence that is written there."""
+    from avb.pipeline.config import Licence
+
+    marker = root / ".avb_synth" if isinstance(root, Path) else None
+    if marker is None or not marker.is_file():
+        return entry
+    _, _, licence = marker.read_text().partition("licence: ")
+    return dataclasses.replace(entry, licence=Licence(licence.strip() or "none", "avb synth"))
 
 
 def open_lags(sync: Path | None, entry: Corpus) -> Lags | None:
@@ -158,6 +172,13 @@ def tell_refused(summary: Summary, part: str | None, max_failures: str | None) -
         why = commonest_reasons(folder(summary.out))
         say(f"avb: none of {summary.listed} clips passed; the commonest reasons: {why}")
         raise typer.Exit(FAILED)
+    elif refused:
+        from avb.pipeline.shards.stats import refused_clips
+
+        for key, why in itertools.islice(refused_clips(folder(summary.out)), 5):
+            say(f"refused: {key}: {why}")
+        if refused > 5:
+            say(f"avb stats {summary.out} --refused names all {refused}")
     if tolerable is not None and refused > tolerable(summary.listed):
         say(f"avb: {refused} clips refused, more than --max-failures {max_failures}")
         raise typer.Exit(FAILED)

@@ -96,11 +96,25 @@ def verify(
 
 
 @app.command()
-def stats(folder: ShardFolder, as_json: Json = False) -> None:
+def stats(
+    folder: ShardFolder,
+    refused: Annotated[
+        bool, Option("--refused", help="Instead: every clip that was refused, and why.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Counts, hours, lengths, bytes and milliseconds of prepared shards."""
     from avb.pipeline.shards.dataset import dataset_folders
+    from avb.pipeline.shards.stats import refused_clips
     from avb.pipeline.shards.stats import stats as count
 
+    if refused:
+        rows = [row for path in dataset_folders(folder) for row in refused_clips(path)]
+        if as_json:
+            print_json(dict(rows))
+        else:
+            show(dict(rows), False)
+        return
     records = [count(path) for path in dataset_folders(folder)]
     if as_json:
         print_json(records[0] if len(records) == 1 else {r["corpus"]: r for r in records})

@@ -127,6 +127,7 @@ def train_one(
     from avb.train.device import choose_device
     from avb.train.distributed import peer_lost
     from avb.train.split import teachable
+    from avb.train.tasks.task import find_task
 
     parts, left_out = data.fitted(parts, index, recipe)
     if int(os.environ.get("RANK", 0)) > 0:
@@ -178,7 +179,9 @@ def train_one(
         if not peer_lost(error):
             raise
         fail(f"another process of this run is gone; start all again with --resume: {out}", FAILED)
-    say(f"done at step {record['step']}, best validation {record['best']:.4f}; {out}")
+    task = find_task(recipe.task)
+    best = f"{task.score_name} {task.score_text(record['best'])}"
+    say(f"done at step {record['step']}, best validation {best}; {out}")
 
 
 app.variant("lip", train, "Lip reading: which word a silent mouth speaks.", task="lip")

@@ -56,7 +56,7 @@ def make(
         raise ValueError(f"clips {wanted}: expected 1 or more")
     folder, began = Path(out), time.perf_counter()
     tree = raw_lrw1000.Tree.of(folder, layout)
-    _claim(folder)
+    _claim(folder, from_grid is not None)
 
     rows: list[raw_lrw1000.Row] = []
     if from_grid is not None:
@@ -90,7 +90,7 @@ def make(
     return made | {"out": str(folder), "seconds": seconds}
 
 
-def _claim(folder: Path) -> None:
+def _claim(folder: Path, of_grid: bool) -> None:
     """Takes a folder for writing: a new or empty one, or clears what an earlier run made there."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: is a file; name a folder to write to")
@@ -104,4 +104,6 @@ def _claim(folder: Path) -> None:
         path = folder / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / _MARKER).write_text("made by avb synth, which may clear this folder again\n")
+    whose = "GRID's, whose films these are" if of_grid else "none: drawn talkers"
+    text = f"made by avb synth, which may clear this folder again\nlicence: {whose}\n"
+    (folder / _MARKER).write_text(text)

@@ -200,6 +200,10 @@ class Task(ABC):
         """Those rows that have what the recipe learns."""
         return rows
 
+    def score_text(self, value: float) -> str:
+        """A score of validation for people."""
+        return f"{100 * value:.1f} %" if self.classifies else f"{value:.4f}"
+
     def needs_label(self, recipe: Recipe) -> bool:
         """Whether the label of a clip is what it learns, and not the words in it."""
         return self.classifies and recipe.unit == "clip"

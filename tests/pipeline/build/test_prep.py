@@ -51,6 +51,24 @@ def test_every_input_has_one_row_and_the_counts_add_up(raw: Path, done: Path) ->
     assert all(row["error"] for row in rows(done) if row["status"] != "ok")
 
 
+def test_refused_clips_are_named_with_their_reason(raw: Path, done: Path, tmp_path: Path) -> None:
+    wrong = {row["key"] or row["source"]: row for row in rows(done) if row["status"] != "ok"}
+    told = json.loads(avb("stats", done / "lrw", "--refused", "--json").stdout)
+    assert told.keys() == wrong.keys() and len(told) > 5
+    assert all(told[key].startswith(f"{row['status']}: ") for key, row in wrong.items())
+    _, _, text = prep(raw, tmp_path)
+    named = [line for line in text.splitlines() if "refused: " in line]
+    assert len(named) == 5 and f"--refused names all {len(wrong)}" in text
+    assert all(any(key in line for key in wrong) for line in named)
+
+
+def test_what_is_drawn_claims_no_licence_of_a_corpus(raw: Path, done: Path, tmp_path: Path) -> None:
+    assert dataset(done)["licence"] == {"name": "none: drawn talkers", "apply": "avb synth"}
+    real = shutil.copytree(raw, tmp_path / "real", ignore=lambda *_: [".avb_synth"])
+    assert avb("prep", "lrw", "--root", real, "--out", tmp_path / "out", "--limit", 1)[0] in (0, 3)
+    assert "BBC" in dataset(tmp_path / "out")["licence"]["name"]
+
+
 def test_two_processes_give_the_same_bytes(raw: Path, done: Path, tmp_path: Path) -> None:
     assert prep(raw, tmp_path, "--jobs", 2)[0] == 3
     assert hashes(tmp_path) == hashes(done)
