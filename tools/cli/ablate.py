@@ -25,6 +25,7 @@ from avb.tools.cli.options import (
     SplitName,
     Talkers,
     names,
+    whole,
 )
 from avb.tools.cli.train import divided, train_one
 
@@ -84,7 +85,7 @@ def ablate(
     out = out or Path("runs") / f"ablate-{task}-{index.dataset['corpus']}-{recipe}"
     trials = []
     for arm in arms(points):
-        for seed in _whole(seeds):
+        for seed in whole(seeds):
             sets = (overrides or []) + arm.sets
             wanted = resolve(task, index, corpus, recipe, sets, unit, split, steps, seed)
             trials.append(Trial(arm, wanted, out / arm.name / f"seed{seed}"))
@@ -121,13 +122,6 @@ def _carry_out(
             record = evaluate(task, best, index, corpus, "test", choose_device(device))
             write_atomic(trial.folder / RECORD, (to_json(record) + "\n").encode())
     return result(points, trials)
-
-
-def _whole(texts: list[str]) -> list[int]:
-    """Seeds as numbers, each once."""
-    if not all(text.isascii() and text.isdigit() for text in texts) or not texts:
-        raise UsageError(f"--seeds {','.join(texts)}: expected whole numbers, such as 0,1,2")
-    return list(dict.fromkeys(map(int, texts)))
 
 
 def _write(found: dict[str, Any], out: Path, as_json: bool) -> None:
