@@ -1,4 +1,4 @@
-"""The README's Python runs, and the files its tree names are there."""
+"""The README's Python runs; the tree, the results and the benches of the docs are what is there."""
 
 from __future__ import annotations
 
@@ -10,11 +10,17 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 KEYS = ("value", "low", "high")
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def page(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+README = page("README.md")
 
 
 def test_the_tree_names_every_room_and_nothing_else() -> None:
-    tree = README.split("## The tree")[1].split("```")[1]
+    tree = page("docs/architecture.md").split("## The tree")[1].split("```")[1]
     place: list[str] = []
     named = set()
     for line in tree.strip().splitlines():
@@ -56,7 +62,7 @@ def test_the_reader_example_runs(
 def test_the_results_are_those_of_the_records() -> None:
     from avb.train.evaluate.compare import compare
 
-    section = README.split("## Results so far")[1].split("\n## ")[0]
+    section = page("docs/results.md")
     folder = ROOT / "results" / "grid-talker1"
     records = {p: json.loads(p.read_text()) for p in sorted(folder.glob("*/*.json"))}
     figures = []
@@ -101,4 +107,9 @@ def test_the_benches_are_those_of_the_records() -> None:
         f"{speech['ratio']:.2f} x",
         f"{fast:.3f}, {fast / speech['clips_per_s']:.1f} x Tacotron",
     ):
-        assert figure.removeprefix("0").replace(" 0.", " .") in README, figure
+        assert figure.removeprefix("0").replace(" 0.", " .") in page("docs/speed.md"), figure
+
+
+def test_it_is_short_enough_to_be_read() -> None:
+    assert len(README.split()) <= 1600
+    assert "bibtex" in README and README.index("## Results") < README.index("## The shards")
