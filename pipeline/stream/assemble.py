@@ -144,7 +144,7 @@ class Assembler:
         # Of a film without sound, as many columns of silence as its pictures would have.
         silence = lengths * self._columns_per_frame
         columns = np.where(index.no_audio[rows], silence, index.num_mel[rows])
-        video = self._empty_video(size, lengths.max())
+        video = self._empty_video(size, int(lengths.max()))
         mel = np.empty((size, self._num_mels, columns.max()), np.float32)
         sounds = []
         for i, row in enumerate(rows):
