@@ -15,7 +15,7 @@ from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index
 from avb.train import tasks
 from avb.train.recipe_file import make_recipe
-from avb.train.tasks.task import Evaluation, Scaling, all_tasks, find_task, scaling_of
+from avb.train.tasks.task import Evaluation, Scaling, Task, all_tasks, find_task, scaling_of
 
 CPU = torch.device("cpu")
 
@@ -60,3 +60,9 @@ def test_a_third_task_is_one_new_file(tmp_path: Path, monkeypatch: pytest.Monkey
         sys.modules.pop("avb.train.tasks.mirrored", None)
     with pytest.raises(UsageError, match="no task 'mirrored'; one of asr, lip, l2s"):
         find_task("mirrored")
+
+
+def test_every_task_says_all_that_a_task_says() -> None:
+    for task in all_tasks().values():
+        for name in Task.__annotations__:
+            assert hasattr(task, name), f"{task.name} has no {name}"

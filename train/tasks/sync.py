@@ -45,6 +45,7 @@ class Sync(Task):
     tolerance = 1e-3
     output = ("logits", "logits [batch x shifts]")
     any_length = True
+    loss, score_name = "log-likelihood of one shift (nats)", "log-likelihood of the shift"
 
     def network(self, recipe: Recipe, scaling: Scaling, side: int) -> nn.Module:
         return SyncNetwork(SyncConfig(**recipe.model))
