@@ -13,9 +13,10 @@ from avb.pipeline.stream.index import Index
 from avb.pipeline.stream.stream import Stream
 from avb.train import trainer
 from avb.train.recipe_file import load_recipe, names
+from avb.train.tasks.task import all_tasks, find_task
 
 SLOWLY = pytest.param(50, 29, marks=pytest.mark.slow)
-SHIPPED = [(task, name) for task in ("lip", "l2s", "sync", "asr") for name in names(task)]
+SHIPPED = [(task, name) for task in all_tasks() for name in names(task)]
 
 
 def cut(batch: Batch, frames: int) -> Batch:
@@ -32,7 +33,7 @@ def cut(batch: Batch, frames: int) -> Batch:
 
 def take_steps(index: Index, out: Path, task: Any, name: str, steps: int, frames: int) -> None:
     """Steps of the whole network as shipped, with small batches of small pictures."""
-    words = task in ("lip", "asr")
+    words = find_task(task).classifies
     shrink = 4 if words else 2
     shrink = 1 if name == "released" else shrink  # its pooling needs four pixels of the last map
     unit = "word" if words and index.dataset["corpus"] == "grid" else "clip"
@@ -57,6 +58,6 @@ def take_steps(index: Index, out: Path, task: Any, name: str, steps: int, frames
 def test_a_shipped_recipe_stays_finite(
     request: pytest.FixtureRequest, tmp_path: Path, task: str, name: str, steps: int, frames: int
 ) -> None:
-    index = request.getfixturevalue("lrw" if task in ("lip", "asr") else "grid")
+    index = request.getfixturevalue("lrw" if find_task(task).classifies else "grid")
     frames = 29 if task == "sync" else frames  # of fewer there is nothing to shift
     take_steps(index, tmp_path, task, name, steps, frames)
