@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import signal
+import sys
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -149,3 +154,33 @@ def test_a_step_that_fails_keeps_its_hours_and_is_not_done(
         assert training.is_done() is (code == 0)
     assert json.loads(training.done.read_text())["seconds"] == 15.0
     assert Step(["eval"], tmp_path / "no").is_done() is False
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_table_told_to_stop_waits_until_its_step_is_saved(number: int, tmp_path: Path) -> None:
+    """As a training does: it takes its time to save, and ends with 75. Ctrl-C reaches both."""
+    script = tmp_path / "step.py"
+    script.write_text(
+        "import pathlib, signal, sys, time\n"
+        "def leave(*_):\n    time.sleep(0.5)\n    print('saved')\n    sys.exit(75)\n"
+        "signal.signal(signal.SIGTERM, leave)\nsignal.signal(signal.SIGINT, leave)\n"
+        f"pathlib.Path({str(tmp_path / 'ready')!r}).touch()\ntime.sleep(60)\n"
+    )
+    held: list[Any] = []
+    real = run.subprocess.Popen
+
+    def stop() -> None:
+        while not (tmp_path / "ready").exists():
+            time.sleep(0.02)
+        if number == signal.SIGINT:
+            held[0].send_signal(number)
+        os.kill(os.getpid(), number)
+
+    def start(words: Sequence[str]) -> Any:
+        held.append(real(words))
+        return held[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run.subprocess, "Popen", start)
+        threading.Thread(target=stop).start()
+        assert run.wait_for([sys.executable, str(script)]) == 75

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -50,7 +51,24 @@ def carry_out(step: Step, top: Sequence[str] = ()) -> None:
 
 def call(words: Sequence[str]) -> int:
     """The exit code of an avb of its own."""
-    return subprocess.run([sys.executable, "-m", "avb", *words]).returncode
+    return wait_for([sys.executable, "-m", "avb", *words])
+
+
+def wait_for(words: Sequence[str]) -> int:
+    """The exit code of a process, which is let end in its own way when this one is told to stop.
+
+    A terminal sends Ctrl-C to both; what a cluster sends may reach this one alone, so it is passed
+    on.
+    """
+    passed_on = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+    with subprocess.Popen(words) as child:
+        before = {n: signal.signal(n, lambda n, _: child.send_signal(n)) for n in passed_on}
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, lambda *_: None)
+        try:
+            return child.wait()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def _seconds_so_far(step: Step) -> float:
