@@ -55,6 +55,11 @@ class Run:
         return learning_rate(self.recipe, self.step, self.factor)
 
     @property
+    def stopped_early(self) -> bool:
+        """Whether so many validations brought no progress that it is over."""
+        return 0 < self.recipe.patience <= self.waited
+
+    @property
     def task(self) -> Task:
         """What is trained."""
         return find_task(self.recipe.task)

@@ -125,7 +125,7 @@ class _Training:
         with stop_signals() as stopped:
             leave = Leave(stopped, run.world, run.device)
             batches = self.batches()
-            while run.step < recipe.steps:
+            while run.step < recipe.steps and not run.stopped_early:
                 asked = time.perf_counter()
                 batch = next(batches)
                 self.pace.waited(time.perf_counter() - asked)
@@ -141,9 +141,8 @@ class _Training:
                 if run.step % recipe.validate_every == 0 or last:
                     check(before)
                     record = self.validate_and_save()
-                    if recipe.patience and run.waited >= recipe.patience:
+                    if run.stopped_early:
                         log.info(f"stopped early: no progress in {run.waited} validations")
-                        break
                 if leave.now() and not last:
                     check(before)
                     self.save_and_leave(stopped())

@@ -170,6 +170,14 @@ def test_accumulation_changes_no_gradient(lrw: Index, tmp_path: Path) -> None:
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 
+def test_what_stopped_early_is_over_also_when_resumed(lrw: Index, tmp_path: Path) -> None:
+    plan = recipe("lip", lr=0.0, patience=1, validate_every=1)  # nothing is learnt
+    first = run(plan, lrw, tmp_path)
+    assert first["step"] == 2  # the first validation is the best there will be
+    again = run(plan, lrw, tmp_path, resume=True)
+    assert again["step"] == 2 and again["best"] == first["best"]
+
+
 def test_the_rate_is_halved_when_five_validations_brought_no_progress(
     lrw: Index, tmp_path: Path
 ) -> None:
