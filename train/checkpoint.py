@@ -56,7 +56,7 @@ def load(path: Path, task: str | None = None) -> dict[str, Any]:
 
     Args:
         path: the file.
-        task: `lip`, `l2s` or `judge`, whichever is wanted; None: any.
+        task: `lip`, `l2s`, `judge` and so on, whichever is wanted; None: any.
 
     Raises:
         UsageError: it is missing, damaged, pickled code, or another task's; one line says which.
@@ -77,7 +77,7 @@ def load(path: Path, task: str | None = None) -> dict[str, Any]:
     if not _is_plain(state):
         raise UsageError(f"{path}: damaged (weights where plain values belong)")
     if task is not None and found != task:
-        hint = "; make one with avb train judge" if task == "judge" else ""
+        hint = f"; make one with avb train {task}" if task in ("judge", "vocoder") else ""
         raise UsageError(f"{path}: a checkpoint for {found}, not for {task}{hint}")
     return dict(state)
 

@@ -108,7 +108,8 @@ def load_network(path: Path, kind: str | None = None) -> Loaded:
     """
     state = checkpoint.load(path, kind)
     if "recipe" not in state:
-        raise UsageError(f"{path}: a judge of words, no lip reader or speech model")
+        what = "a vocoder" if state["task"] == "vocoder" else "a judge of words"
+        raise UsageError(f"{path}: {what}, no lip reader or speech model")
     parts = saved(state, path)
     recipe = make_recipe(parts.recipe["task"], parts.recipe, str(path))
     weights = state["ema"] or state["model"]

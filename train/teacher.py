@@ -15,7 +15,8 @@ from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.batch import Batch
 from avb.pipeline.stream.index import Index
 from avb.train import augment
-from avb.train.evaluate.stored_mels import other_mels
+from avb.train.evaluate.stored_mels import front_end, other_mels
+from avb.train.kept import sample_rate
 from avb.train.origin import Origin, open_origin
 from avb.train.recipe import Recipe
 from avb.train.tasks.task import find_task
@@ -62,7 +63,8 @@ def open_teacher(path: Path, index: Index) -> Teacher:
             f" {index.folder} ({len(index.labels)}); train the teacher on these shards"
         )
     settings: dict[str, Any] = data.get("settings") or {}
-    if differ := other_mels(settings.get("mel"), settings.get("sample_rate"), index):
+    mel, rate = settings.get("mel"), settings.get("sample_rate")
+    if differ := other_mels(mel, rate, front_end(index), sample_rate(index)):
         raise UsageError(
             f"{origin.path}: hears other log-mels than those of {index.folder}: {differ}; train the"
             " teacher on these shards: avb train asr"

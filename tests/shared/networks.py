@@ -1,8 +1,9 @@
-"""Small random networks of all tasks, and their checkpoints as training saves them."""
+"""Small random networks of all tasks, a vocoder, and their checkpoints as training saves them."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import torch
 from avb.pipeline.config import load_corpora
 from avb.pipeline.settings import settings_for
 from avb.train import checkpoint
+from avb.train.kept import fingerprint
 from avb.train.recipe import Recipe
 from avb.train.recipe_file import make_recipe
 from avb.train.tasks.task import Scaling, find_task
+from avb.train.vocoder.file import Training, new_refiner
 
 LIP = {"slots": 4, "width": 8, "blocks": 0, "audio_dim": 16, "audio_width": 8, "hidden": 16}
 SPEECH = {"decoder": "synchronous", "decoder_sizes": {"width": 16, "units": 1, "post_width": 16}}
@@ -48,6 +51,22 @@ def save_model(
     }  # fmt: skip
     checkpoint.save(path, state)
     return plan, network
+
+
+def save_vocoder(path: Path, louder: float = 1.0, corpus: str = "grid") -> Path:
+    """A vocoder that makes all magnitudes louder and does nothing else."""
+    mel = dataclasses.asdict(load_corpora()[corpus].mel)
+    network = new_refiner(mel)
+    with torch.no_grad():
+        network.last.bias.fill_(math.log(louder))
+    state = {
+        "task": "vocoder", "weights": network.state_dict(), "mel": mel, "sample_rate": 16_000,
+        "data": {"corpus": corpus, "keys": [], "split": "x"}, "clips": 0,
+        "training": dataclasses.asdict(Training()), "hash": fingerprint(network),
+        "val": {"griffin_lim": {}, "refined": {}, "clips": 0, "step": 0},
+    }  # fmt: skip
+    checkpoint.save(path, state)
+    return path
 
 
 def recipe(task: str, **changes: Any) -> Recipe:

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 import torch
 from commands import avb
-from networks import LABELS, save_model
+from networks import LABELS, save_model, save_vocoder
 from prepared import draw
 
 from avb.pipeline.build.process import prepare_clip
@@ -383,6 +383,23 @@ def test_sound_is_made_in_spans_that_change_over_where_it_is_quiet(
     assert np.abs(sound).max() <= 1 and (sound[level == 0] == 0).all()
     steps = np.abs(np.diff(sound))[(level[1:] == 1) & (level[:-1] == 1)]
     assert steps.max() < 0.31  # a jump of phase would be a step of up to 2
+
+
+def test_a_vocoder_makes_the_sound_and_one_of_other_mels_is_refused(
+    checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    sounds = []
+    mel = np.linspace(-8, 0, 80 * 40, dtype=np.float32).reshape(80, 40)
+    for louder in (1.0, 0.5):
+        file = save_vocoder(tmp_path / "vocoder.pt", louder)
+        trained = load_trained("l2s", checkpoints["l2s"], vocoder=file)
+        sounds.append(np.concatenate(list(speech.make_sound(iter([mel]), trained, Clock()))))
+    np.testing.assert_allclose(sounds[1], sounds[0] / 2, atol=1e-4)
+    assert np.abs(sounds[0]).max() > 0.01
+    clip = write(tmp_path / "clip.mp4", talker(3, 29, (256, 256), 60))
+    lrw = save_vocoder(tmp_path / "lrw.pt", corpus="lrw")
+    code, _, text = avb("infer", "l2s", clip, "--ckpt", checkpoints["l2s"], "--vocoder", lrw)
+    assert code == 1 and "lrw.pt: hears other log-mels" in text and len(text.splitlines()) == 1
 
 
 # The commands as they are typed

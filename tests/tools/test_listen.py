@@ -17,7 +17,10 @@ from typing import Any
 import numpy as np
 import pytest
 from commands import avb
+from networks import save_vocoder
 
+from avb.pipeline.clip.audio import log_mel
+from avb.pipeline.config import load_corpora
 from avb.pipeline.corpora.grid import words_of
 from avb.tools.listen import order, score
 from avb.tools.listen.level import TARGET_DBOV, active_level_dbov, to_level
@@ -112,6 +115,27 @@ def made(folders: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[
     code, _, said = avb("listen", *folders, "--out", page, "--clips", CLIPS)
     assert code == 0 and "30 clips and 4 repeats" in said
     return page, json.loads(page.with_suffix(".key.json").read_text())
+
+
+def test_true_mels_through_a_vocoder_are_one_system_more(
+    folders: list[str], tmp_path: Path
+) -> None:
+    page, file = tmp_path / "test.html", save_vocoder(tmp_path / "vocoder.pt")
+    words = ["--out", page, "--clips", CLIPS, "--vocoder", file]
+    code, _, said = avb("listen", *folders, *words)
+    assert code == 0 and "6 sentences of 6 systems, 36 clips and 4 repeats" in said
+    key = json.loads(page.with_suffix(".key.json").read_text())
+    assert key["systems"][-4:] == ["real", "griffin_lim", "floor", "vocoder"]
+    heard = {(one["system"], one["key"]): content(page)["clips"][name]["wav"]
+             for name, one in key["clips"].items()}  # fmt: skip
+    sentence = next(k for s, k in heard if s == "vocoder")
+    own, real = (base64.b64decode(heard[s, sentence])[44:] for s in ("vocoder", "real"))
+    mel = load_corpora()["grid"].mel
+    first, second = (log_mel(np.frombuffer(one, "<i2").astype(np.float32) / 32768, mel, RATE)
+                     for one in (own, real))  # fmt: skip
+    assert own != real and np.abs(first - second).mean() < 0.5  # its mel, not its wave
+    code, _, said = avb("listen", folders[0].replace("secretbaseline=", "vocoder="), *words)
+    assert code == 2 and "system 'vocoder': give each its own name" in said
 
 
 def content(page: Path) -> Any:

@@ -29,6 +29,7 @@ import pytest
 import torch
 from commands import avb
 from films import write_film
+from networks import save_vocoder
 
 from avb.pipeline.clip.ffmpeg import ffmpeg_program
 from avb.tools.infer import lip, speech
@@ -40,6 +41,7 @@ ffmpeg = pytest.importorskip("ffmpeg", reason="films are read with the extra pre
 uvicorn = pytest.importorskip("uvicorn", reason="the page is served with the extra ui")
 pytest.importorskip("starlette", reason="the page is served with the extra ui")
 
+from avb.tools.ui import film as film_module  # noqa: E402
 from avb.tools.ui import serve  # noqa: E402
 from avb.tools.ui import server as server_module  # noqa: E402
 from avb.tools.ui.child import Limits  # noqa: E402
@@ -317,6 +319,22 @@ def test_what_cannot_be_served_is_one_line(tiny_models: dict[str, Path], tmp_pat
         port = taken.getsockname()[1]
         code, _, text = avb("ui", "--ckpt", tiny_models["lip"], "--port", port)
     assert code == 2 and str(port) in text and len(text.splitlines()) == 1
+
+
+def test_a_vocoder_is_for_the_models_of_speech_and_for_their_mels_alone(
+    tiny_models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [tiny_models[name] for name in ("lip", "l2s")]
+    file = save_vocoder(tmp_path / "vocoder.pt")
+    words, spoken = asyncio.run(serve.describe(paths, "cpu", None, file))
+    assert words["vocoder"] is None and spoken["vocoder"] == str(file)
+    given: list[Any] = []
+    monkeypatch.setattr(film_module, "load_trained", lambda *a: given.append(a) or load_trained(*a))
+    list(film_module.read("none.mp4", spoken, "auto", 1, 2.0))
+    assert given[0][-1] == file
+    lrw = save_vocoder(tmp_path / "lrw.pt", corpus="lrw")
+    code, _, text = avb("ui", "--ckpt", paths[1], "--vocoder", lrw, "--port", 0, "--device", "cpu")
+    assert code == 1 and "lrw.pt: hears other log-mels" in text and len(text.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

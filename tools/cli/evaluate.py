@@ -11,7 +11,7 @@ from typer import Argument, Option
 from avb.pipeline.errors import UsageError
 from avb.pipeline.files import write_atomic
 from avb.tools.cli.console import FAILED, App, fail, print_json, say, to_json
-from avb.tools.cli.options import Checkpoint, Device, Json, Shards
+from avb.tools.cli.options import Checkpoint, Device, Json, Shards, VocoderFile
 
 app = App()
 evaluation = App(help="Measure a checkpoint on a part of its split.")
@@ -29,6 +29,7 @@ def evaluate(
     device: Device = None,
     limit: Annotated[int | None, Option(min=1, help="Only so many clips; flagged.")] = None,
     judge: Annotated[Path | None, Option(help="A judge of words, from avb train judge.")] = None,
+    vocoder: VocoderFile = None,
     save_wavs: Annotated[
         Path | None, Option(help="A folder for the sounds: model, Griffin-Lim, real.")
     ] = None,
@@ -62,7 +63,7 @@ def evaluate(
     records = [
         evaluate.evaluate(
             task, path, index, corpus, part, device, limit, judge=judge, wavs=save_wavs,
-            windows=windows, boundary=boundary,
+            windows=windows, boundary=boundary, vocoder=vocoder,
         )
         for path in checkpoints
     ]  # fmt: skip
@@ -81,7 +82,7 @@ def evaluate(
 
 evaluation.variant(
     "lip", evaluate, "Accuracy, confusions, the audio path and the mirrored test.",
-    task="lip", judge=None, save_wavs=None, windows=None,
+    task="lip", judge=None, vocoder=None, save_wavs=None, windows=None,
 )  # fmt: skip
 evaluation.variant(
     "l2s",

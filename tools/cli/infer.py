@@ -10,7 +10,7 @@ from typer import Argument, Option
 
 from avb.pipeline.errors import UsageError
 from avb.tools.cli.console import FAILED, App, fail, print_json, say
-from avb.tools.cli.options import Checkpoint, Device, Json
+from avb.tools.cli.options import Checkpoint, Device, Json, VocoderFile
 
 app = App()
 inference = App(help="Words or speech from any video that ffmpeg reads.")
@@ -23,6 +23,7 @@ def infer(
     videos: Annotated[list[str], Argument(metavar="VIDEO...", help="Video files.")],
     ckpt: Checkpoint,
     top: Annotated[int, Option(min=1, help="Words shown.")] = 5,
+    vocoder: VocoderFile = None,
     out: Annotated[
         Path | None, Option(help="The WAV to write, or a folder.", show_default="VIDEO's name.wav")
     ] = Path("."),
@@ -57,7 +58,7 @@ def infer(
         "track": film.targets(videos, track, ".mp4"),
     }
     try:
-        trained = load_trained(task, best_of(ckpt), device, context.obj)
+        trained = load_trained(task, best_of(ckpt), device, context.obj, vocoder)
     except UsageError as error:
         fail(str(error), FAILED)
     if box == "fixed" and trained.settings.fixed_box is None:
@@ -83,7 +84,7 @@ def infer(
 
 inference.variant(
     "lip", infer, "Ranked words for every window of 29 pictures, one every 0.2 s.",
-    task="lip", out=None, mux=None,
+    task="lip", vocoder=None, out=None, mux=None,
 )  # fmt: skip
 inference.variant(
     "l2s", infer,
@@ -122,6 +123,7 @@ def ui(
     ckpt: Annotated[
         list[Path], Option(help="A run's best.pt, lip or l2s; repeatable, to choose from.")
     ],
+    vocoder: VocoderFile = None,
     host: Annotated[str, Option(help="Who may open it; 0.0.0.0: everybody.")] = "127.0.0.1",
     port: Annotated[int, Option(min=0, help="0 takes a free one.")] = 7860,
     max_mb: Annotated[float, Option(min=1, help="Largest clip, in megabytes.")] = 200,
@@ -133,4 +135,4 @@ def ui(
     """A page on this machine: drop or record a clip, see and hear what a model makes of it."""
     from avb.tools.ui.serve import run
 
-    run(ckpt, host, port, max_mb, max_seconds, device, context.obj)
+    run(ckpt, host, port, max_mb, max_seconds, device, context.obj, vocoder)

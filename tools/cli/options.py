@@ -65,4 +65,8 @@ SplitFile = Annotated[
 Compile = Annotated[bool, Option("--compile", help="torch.compile.")]
 
 # Of a checkpoint.
+VocoderFile = Annotated[
+    Path | None,
+    Option("--vocoder", help="Makes the sound; of avb train vocoder.", show_default="Griffin-Lim"),
+]
 Checkpoint = Annotated[Path, Option(help="best.pt, last.pt, or a run's folder.")]

@@ -58,16 +58,21 @@ def listen(
         list[str], Argument(metavar="NAME=DIR...", help="Folders of eval l2s --save-wavs.")
     ],
     out: Annotated[Path, Option(help="The page; its key is written beside it.")],
+    vocoder: Annotated[
+        Path | None, Option(help="True mels through it, of avb train vocoder, are a system too.")
+    ] = None,
     clips: Annotated[int, Option(min=1, help="Sentences a system.")] = 24,
     seed: Annotated[int, Option(help="Which sentences, and the ids.")] = 0,
 ) -> None:
     """A listening test as one HTML file: systems, real speech, ceiling and floor, blind."""
     from avb.tools.listen import build
+    from avb.train.vocoder.file import load
 
-    folders = build.parse(systems)
-    key = build.build(folders, out, clips, seed)
-    count = (len(folders) + 3) * clips
-    say(f"{out}: {clips} sentences of {len(folders) + 3} systems, {count} clips and 4 repeats")
+    taken = [build.REAL, build.CEILING, build.FLOOR, *([build.VOCODER] if vocoder else [])]
+    folders = build.parse(systems, taken)
+    key = build.build(folders, out, clips, seed, load(vocoder) if vocoder else None)
+    total = len(folders) + len(taken)
+    say(f"{out}: {clips} sentences of {total} systems, {total * clips} clips and 4 repeats")
     say(f"{key}: the key; keep it from the raters, avb listen-score needs it")
 
 

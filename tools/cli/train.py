@@ -1,4 +1,4 @@
-"""`avb train`: all tasks, and the judge of words."""
+"""`avb train`: all tasks, the judge of words and the vocoder."""
 
 from __future__ import annotations
 
@@ -217,13 +217,68 @@ def judge(
     """A small recogniser of GRID's words, for the word error of `avb eval l2s`."""
     import torch
 
-    from avb.pipeline.machine import revision
-    from avb.train import checkpoint
+    from avb.train.evaluate.words import training as judge
+    from avb.train.evaluate.words.trained import Training
+
+    index, parts, device = open_parts(context, data, split, speakers, split_file, device, out)
+    training = Training(epochs=epochs or judge.EPOCHS, seed=seed)
+    state = judge.train(index, parts, training, torch.device(device))
+    keep(out, state, device)
+    for name in ("real", "griffin_lim", "other_sentence"):
+        rate: dict[str, Any] = state["val"][name]["wer"]
+        if rate["value"] is not None:
+            say(
+                f"word error on {name} of {len(parts.rows['val'])} validation clips:"
+                f" {rate['value']:.2%} [{rate['low']:.2%}, {rate['high']:.2%}]"
+            )
+    say(f"{out}: hash {state['hash'][:12]}")
+
+
+@app.command()
+def vocoder(
+    context: typer.Context,
+    data: Shards = "shards/grid",
+    split: SplitName = None,
+    speakers: Talkers = None,
+    split_file: SplitFile = None,
+    steps: Annotated[int, Option(min=1, help="Batches of 16 excerpts.")] = 300,
+    seed: Annotated[int, Option(help="Weights, order, excerpts.")] = 0,
+    device: Device = None,
+    out: Annotated[Path, Option(help="The file to write.")] = Path("runs/vocoder.pt"),
+) -> None:
+    """Better sound from mels: a network before Griffin-Lim, from shards with --keep-audio."""
+    import torch
+
+    from avb.train.vocoder import training as refiner
+    from avb.train.vocoder.file import Training
+
+    index, parts, device = open_parts(context, data, split, speakers, split_file, device, out)
+    training = Training(steps=steps, seed=seed)
+    state = refiner.train(index, parts, training, torch.device(device))
+    keep(out, state, device)
+    val = state["val"]
+    say(f"true mels of {val['clips']} validation clips, best at step {val['step']}:")
+    for name in refiner.SHOWN:
+        figures = (val[signal][name] for signal in ("griffin_lim", "refined"))
+        plain, refined = (_with_interval(figure) for figure in figures)
+        say(f"{name:>12}: Griffin-Lim {plain}, refined {refined}")
+    say(f"{out}: hash {state['hash'][:12]}")
+
+
+def _with_interval(figure: dict[str, Any]) -> str:
+    if figure["value"] is None:
+        return f"none ({figure['reason']})"
+    return f"{figure['value']:.4f} [{figure['low']:.4f}, {figure['high']:.4f}]"
+
+
+def open_parts(
+    context: typer.Context, data: Any, split: str | None, speakers: list[str] | None,
+    split_file: Path | None, device: str | None, out: Path,
+) -> tuple[Index, Parts, str]:  # fmt: skip
+    """What a small network learns from, if `out` can be written, and the device."""
     from avb.train.checks import check_writable
     from avb.train.data import open_shards
     from avb.train.device import choose_device
-    from avb.train.evaluate.words import training as judge
-    from avb.train.evaluate.words.trained import Training
     from avb.train.recipe import Recipe
     from avb.train.split import default_split, split_rows, teachable
 
@@ -237,18 +292,18 @@ def judge(
     device = choose_device(device)
     counts = {part: len(rows) for part, rows in parts.rows.items()}
     say(f"split {parts.name} ({parts.source}): {counts} clips; test is not looked at")
-    training = Training(epochs=epochs or judge.EPOCHS, seed=seed)
+    return index, parts, device
+
+
+def keep(out: Path, state: dict[str, Any], device: str) -> None:
+    """Write the file of a small network, with what it was made by."""
+    import torch
+
+    from avb.pipeline.machine import revision
+    from avb.train import checkpoint
+
+    facts = {"revision": revision(), "torch": str(torch.__version__), "device": device}
     try:
-        state = judge.train(index, parts, training, torch.device(device))
-        facts = {"revision": revision(), "torch": str(torch.__version__), "device": device}
         checkpoint.save(out, state | facts)
     except OSError as error:
         raise UsageError(f"{out}: cannot be written ({error.strerror})") from None
-    for name in ("real", "griffin_lim", "other_sentence"):
-        rate: dict[str, Any] = state["val"][name]["wer"]
-        if rate["value"] is not None:
-            say(
-                f"word error on {name} of {counts['val']} validation clips: {rate['value']:.2%}"
-                f" [{rate['low']:.2%}, {rate['high']:.2%}]"
-            )
-    say(f"{out}: hash {state['hash'][:12]}")

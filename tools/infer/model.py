@@ -15,6 +15,7 @@ from avb.pipeline.settings import Settings, settings_for
 from avb.train.network import load_network
 from avb.train.recipe import Recipe
 from avb.train.tasks.task import Scaling, Task, find_task
+from avb.train.vocoder.file import load as load_vocoder
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Trained:
     settings: Settings  # of those shards: box, mel and rates
     labels: list[str]  # words, in the order of the classes
     device: torch.device
+    refiner: nn.Module | None = None  # of a vocoder, which makes sound of mels; None: Griffin-Lim
 
     @property
     def task(self) -> Task:
@@ -40,18 +42,25 @@ class Trained:
 
 
 def load_trained(
-    kind: str, path: Path, device: str = "cpu", datasets: Path | None = None
-) -> Trained:
-    """Read a checkpoint of a task; settings that it has not are those of `datasets.yaml`."""
+    kind: str, path: Path, device: str = "cpu", datasets: Path | None = None,
+    vocoder: Path | None = None,
+) -> Trained:  # fmt: skip
+    """Read a checkpoint of a task; settings that it has not are those of `datasets.yaml`.
+
+    `vocoder` is a file of `avb train vocoder`, of the mels that the checkpoint makes.
+    """
     loaded = load_network(path, kind)
     recipe, scaling = loaded.recipe, loaded.scaling
     corpora = load_corpora(datasets)
     usual = settings_for(recipe.corpus, corpora.get(recipe.corpus, corpora["table"])).as_dict()
     given = usual | (loaded.data.get("settings") or {})
     settings: Settings = checked(Settings, given, f"{path}: settings", strict=False)
+    refiner = None
+    if vocoder is not None:
+        refiner = load_vocoder(vocoder, settings.mel, settings.sample_rate, path, device).network
     return Trained(
         loaded.model.to(device), recipe, scaling, Crop(scaling.size, scaling.margin), settings,
-        loaded.data["labels"], torch.device(device),
+        loaded.data["labels"], torch.device(device), refiner,
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Speech from a film: mels of overlapping windows joined by fading, then Griffin-Lim.
+"""Speech from a film: mels of overlapping windows joined by fading, then sound of them.
 
 Both work on spans, so that a film may be of any length: windows of the network fade into each
 other, spans of sound change over at the quietest place that they share. A film no longer than a
@@ -99,9 +99,9 @@ def make_sound(mels: Iterator[np.ndarray], trained: Trained, clock: Clock) -> It
 def _invert(mel: np.ndarray, trained: Trained, clock: Clock) -> np.ndarray:
     with clock("vocoder"):
         on_device = torch.from_numpy(np.ascontiguousarray(mel)).to(trained.device)
-        return (
-            invert_mel(on_device, trained.settings.mel, trained.settings.sample_rate).cpu().numpy()
-        )
+        settings = trained.settings
+        made = invert_mel(on_device, settings.mel, settings.sample_rate, refiner=trained.refiner)
+        return made.cpu().numpy()
 
 
 def _join(before: np.ndarray, sound: np.ndarray, hop: int) -> np.ndarray:

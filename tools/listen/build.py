@@ -25,9 +25,11 @@ from avb.train.evaluate.metrics.bounds import fit_length, speech_shaped_noise
 from avb.train.evaluate.metrics.speech import RATE, Sound
 from avb.train.evaluate.wav import wav_bytes
 from avb.train.evaluate.words.grammar import SLOT_NAMES, SLOT_WORDS
+from avb.train.vocoder.file import Vocoder
 
 #: What every test has beside the systems it is about.
 REAL, CEILING, FLOOR = "real", "griffin_lim", "floor"
+VOCODER = "vocoder"
 CLIPS, PRACTICE = 24, 3
 #: Orders in a page; a rater's seed is the number of one.
 ORDERS = 200
@@ -42,8 +44,8 @@ class System:
     folder: Path
 
 
-def parse(texts: Sequence[str]) -> list[System]:
-    """Systems from `name=FOLDER`, or a folder that is called as the system."""
+def parse(texts: Sequence[str], taken: Sequence[str] = (REAL, CEILING, FLOOR)) -> list[System]:
+    """Systems from `name=FOLDER`, or a folder that is called as the system; no name `taken`."""
     systems = []
     for text in texts:
         name, sign, folder = text.partition("=")
@@ -53,29 +55,33 @@ def parse(texts: Sequence[str]) -> list[System]:
             raise UsageError(f"{path}: no such folder (avb eval l2s --save-wavs makes one)")
     names = [one.name for one in systems]
     for name in names:
-        if not name or name in (REAL, CEILING, FLOOR) or names.count(name) > 1:
+        if not name or name in taken or names.count(name) > 1:
             raise UsageError(f"system {name!r}: give each its own name, name=FOLDER")
     if not systems:
         raise UsageError("no system to listen to; give name=FOLDER")
     return systems
 
 
-def build(systems: Sequence[System], out: Path, clips: int = CLIPS, seed: int = 0) -> Path:
+def build(
+    systems: Sequence[System], out: Path, clips: int = CLIPS, seed: int = 0,
+    vocoder: Vocoder | None = None,
+) -> Path:  # fmt: skip
     """Write the page to `out` and its key beside it; returns the key's path.
 
     Each of `clips` sentences is said by each system, by the real talker, by Griffin-Lim of the true
-    mel and by noise of the talker's spectrum. All clips have an active level of -26 dBov, one
+    mel and by noise of the talker's spectrum; with a `vocoder`, by the true mel through it too. All
+    clips have an active level of -26 dBov, one
     length and 16 kHz. Sentences are drawn from all talkers alike; those of the practice are not in
     the test. `seed` decides what is drawn, and the ids.
     """
     keys = choose(common_keys(systems), clips + PRACTICE, seed)
     practice, tested = keys[:PRACTICE], keys[PRACTICE:]
-    names = [*(one.name for one in systems), REAL, CEILING, FLOOR]
+    names = [*(one.name for one in systems), REAL, CEILING, FLOOR, *([VOCODER] if vocoder else [])]
     try:
         orders = [rating_order(len(names), len(tested), s) for s in range(ORDERS)]
     except ValueError as error:
         raise UsageError(f"{error} (--clips)") from None
-    sounds = load(systems, keys)
+    sounds = load(systems, keys, vocoder)
     rng = np.random.default_rng([seed, len(keys)])
     heard = [(name, key) for key in tested for name in names]
     # The best, a model and the worst: raters hear the range before they rate.
@@ -158,7 +164,9 @@ def _sentence(key: str) -> str:
     return key.rpartition("/")[2]
 
 
-def load(systems: Sequence[System], keys: Sequence[str]) -> dict[tuple[str, str], Sound]:
+def load(
+    systems: Sequence[System], keys: Sequence[str], vocoder: Vocoder | None = None
+) -> dict[tuple[str, str], Sound]:
     """Sounds by (system, key), at one level and of one length."""
     sounds: dict[tuple[str, str], Sound] = {}
     for key in keys:
@@ -173,6 +181,9 @@ def load(systems: Sequence[System], keys: Sequence[str]) -> dict[tuple[str, str]
         sounds[CEILING, key] = read_wav(systems[0].folder / f"{key}.griffin_lim.wav")
         for one in systems:
             sounds[one.name, key] = read_wav(one.folder / f"{key}.model.wav")
+    if vocoder is not None:
+        made = vocoder.copies([sounds[REAL, key] for key in keys])
+        sounds |= {(VOCODER, key): sound for key, sound in zip(keys, made, strict=True)}
     talkers = [key.rpartition("/")[0] for key in keys]
     noises = speech_shaped_noise([sounds[REAL, key] for key in keys], talkers)
     sounds |= {(FLOOR, key): noise for key, noise in zip(keys, noises, strict=True)}

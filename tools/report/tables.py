@@ -125,7 +125,8 @@ def signals(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
         by_signal |= {"ceiling: real audio in place of recalled": {"top1": audio}} if audio else {}
         floors = {name: {"top1": value} for name, value in (record.get("floors") or {}).items()}
     else:
-        by_signal |= {"ceiling: Griffin-Lim of the true mel": record.get("ceiling") or {}}
+        how = "the vocoder" if record["flags"].get("vocoder") else "Griffin-Lim"
+        by_signal |= {f"ceiling: {how} of the true mel": record.get("ceiling") or {}}
         by_signal |= {"real audio": record.get("real") or {}}
         floors = record.get("floors") or {}
     return by_signal | {f"floor: {name.replace('_', ' ')}": v for name, v in floors.items()}

@@ -41,7 +41,9 @@ _RANGE_DB = 80  # of a mel, as in `avb report`
 Event = dict[str, Any]
 
 
-def describe(paths: list[str], device: str | None, datasets: str | None) -> Iterator[Event]:
+def describe(
+    paths: list[str], device: str | None, datasets: str | None, vocoder: str | None = None
+) -> Iterator[Event]:
     """What each checkpoint is, in order; `error` for the first that is no use, or without faces."""
     try:
         device = choose_device(device)
@@ -50,12 +52,13 @@ def describe(paths: list[str], device: str | None, datasets: str | None) -> Iter
             kind = checkpoint.task_of(checkpoint.load(path))
             if kind not in TASKS:
                 raise UsageError(f"{path}: a checkpoint for {kind}; the page takes lip and l2s")
-            trained = load_trained(kind, path, "cpu", _path(datasets))
+            made_by = vocoder if kind == "l2s" else None
+            trained = load_trained(kind, path, "cpu", _path(datasets), _path(made_by))
             model: Any = trained.model
             yield {
                 "ckpt": str(path), "name": f"{path.parent.name}/{path.name}", "task": kind,
                 "device": device, "corpus": trained.recipe.corpus, "words": len(trained.labels),
-                "slots": model.memory.slots, "datasets": datasets,
+                "slots": model.memory.slots, "datasets": datasets, "vocoder": made_by,
             }  # fmt: skip
     except UsageError as error:
         yield {"error": str(error)}
@@ -72,8 +75,9 @@ def read(film: str, model: Event, box: str, face: int, max_seconds: float) -> It
         if box not in crops.BOXES:
             raise UsageError(f"no such box: {box}")
         trained = load_trained(
-            model["task"], Path(model["ckpt"]), model["device"], _path(model["datasets"])
-        )
+            model["task"], Path(model["ckpt"]), model["device"], _path(model["datasets"]),
+            _path(model["vocoder"]),
+        )  # fmt: skip
         video = probe(film)
         if (video.duration_s or 0) > max_seconds:
             raise BadVideo(_too_long(video.duration_s or 0, max_seconds))

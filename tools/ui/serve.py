@@ -31,13 +31,13 @@ PATIENCE_S = 10.0
 
 def run(
     ckpt: list[Path], host: str, port: int, max_mb: float, max_seconds: float,
-    device: str | None, datasets: Path | None,
+    device: str | None, datasets: Path | None, vocoder: Path | None = None,
 ) -> None:  # fmt: skip
     """Serve the page until Ctrl-C or SIGTERM; nothing is left behind."""
     if not all(importlib.util.find_spec(name) for name in ("starlette", "uvicorn")):
         raise UsageError("starlette and uvicorn not installed: pip install starlette uvicorn")
     listening = _listen(host, port)
-    models = asyncio.run(describe(ckpt, device, datasets))
+    models = asyncio.run(describe(ckpt, device, datasets, vocoder))
     sweep(Path(gettempdir()))
     with TemporaryDirectory(prefix=PREFIX) as folder, listening:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: all is tidied up
@@ -124,12 +124,12 @@ def _is_loopback(host: str) -> bool:
 
 
 async def describe(
-    ckpt: list[Path], device: str | None, datasets: Path | None
+    ckpt: list[Path], device: str | None, datasets: Path | None, vocoder: Path | None = None
 ) -> list[dict[str, Any]]:
     """What each checkpoint is, in order; RunError: one cannot be used."""
     work = lines(
         "avb.tools.ui.film:describe", Limits(600, 600, 1 << 40), [str(path) for path in ckpt],
-        device, datasets and str(datasets),
+        device, datasets and str(datasets), vocoder and str(vocoder),
     )  # fmt: skip
     try:
         models = [json.loads(line) async for line in work]

@@ -34,7 +34,7 @@ Clip = dict[str, Any]
 #: flag says how it was measured, and numbers with different flags are not ranked.
 FREE = frozenset(
     "n limit seed slots step checkpoint_sha256 trained_on speakers split_source mean_mel device"
-    " torch versions".split()
+    " torch versions vocoder".split()
 )
 NUM_SEEDS = 3
 
@@ -173,6 +173,10 @@ def _meaning(flag: Any) -> Any:
     return flag.get("hash", flag) if isinstance(flag, dict) else flag
 
 
+def _made_by(flag: Any) -> str:
+    return "Griffin-Lim" if flag is None else f"vocoder {one_line(_meaning(flag))[:12]}"
+
+
 def _notes(sides: list[Side]) -> list[str]:
     notes = []
     a, b = (list(map(str, side.flag("seed"))) for side in sides)
@@ -180,6 +184,10 @@ def _notes(sides: list[Side]) -> list[str]:
         notes.append(f"seeds differ: {', '.join(a)} against {', '.join(b)}")
     if min(len(a), len(b)) < NUM_SEEDS:
         notes.append(f"fewer than {NUM_SEEDS} seeds: their spread, on top of the interval, is open")
+    first, second = (sorted(set(map(_made_by, side.flag("vocoder")))) for side in sides)
+    if first != second:
+        pair = f"{', '.join(first)} against {', '.join(second)}"
+        notes.append(f"sound is made in two ways, which is part of the difference: {pair}")
     return notes
 
 

@@ -21,10 +21,13 @@ from avb.pipeline.config import Corpus
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index, Ints
 from avb.train.evaluate import addressing, speech
+from avb.train.evaluate.stored_mels import front_end
 from avb.train.evaluate.words import trained
+from avb.train.kept import sample_rate
 from avb.train.network import Loaded, load_network
 from avb.train.split import split_rows, usable_rows
 from avb.train.tasks.task import Evaluation
+from avb.train.vocoder.file import load as load_vocoder
 
 log = logging.getLogger(__name__)
 METERS = ("pystoi", "pesq", "jiwer", "pocketsphinx")
@@ -33,14 +36,14 @@ METERS = ("pystoi", "pesq", "jiwer", "pocketsphinx")
 def evaluate(
     kind: str, path: Path, index: Index, corpus: Corpus, part: str = "test", device: str = "cpu",
     limit: int | None = None, *, judge: Path | None = None, wavs: Path | None = None,
-    windows: str | None = None, boundary: Boundary = "told",
+    windows: str | None = None, boundary: Boundary = "told", vocoder: Path | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Evaluate the checkpoint `path` of a task on one part (train, val, test or all) of its split.
 
     The clips are those of the checkpoint's own split, talkers or list, at most `limit`. Of speech:
     `judge`, a file of `avb train judge`, for the word error; `wavs`, a folder for the sounds that
-    are scored; `windows` of 40 frames at a time, see `speech.Extras`. Of words: `boundary`, see
-    `boundary_as`.
+    are scored; `windows` of 40 frames at a time, see `speech.Extras`; `vocoder`, a file of
+    `avb train vocoder`, that makes the sounds. Of words: `boundary`, see `boundary_as`.
     """
     evaluation, loaded = open_part(kind, path, index, corpus, part, device)
     recipe, data, task = loaded.recipe, loaded.data, evaluation.task
@@ -63,7 +66,13 @@ def evaluate(
     exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
     with torch.no_grad(), exact:
         heard_by = None if judge is None else trained.load(judge, index, device)
-        extras = speech.Extras(heard_by, wavs, heard_rows, strangers, known_rows, boundary, windows)
+        made_by = None
+        if vocoder is not None:
+            mel, rate = front_end(index), sample_rate(index)
+            made_by = load_vocoder(vocoder, mel, rate, index.folder, device)
+        extras = speech.Extras(
+            heard_by, wavs, heard_rows, strangers, known_rows, boundary, windows, made_by
+        )
         record = task.measure(evaluation, extras)
         record["addressing"] = addressing.measure(evaluation)
     record["flags"] |= {

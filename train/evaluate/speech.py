@@ -23,6 +23,7 @@ from avb.train.evaluate.words import recognisers
 from avb.train.evaluate.words.grammar import HEARD
 from avb.train.evaluate.words.trained import TrainedRecogniser
 from avb.train.tasks.task import Evaluation
+from avb.train.vocoder.file import Vocoder
 
 GL_ITERATIONS, GL_MOMENTUM = 60, 0.99
 LOST_FRAMES = 6  # the rule 70of75 bears 240 ms
@@ -46,6 +47,7 @@ class Extras:
     # `cut` leaves out the frames after the last whole window, 5 of 75, as they do; `covered` adds a
     # window that ends with the clip. None: whole clips.
     windows: str | None = None
+    vocoder: Vocoder | None = None  # makes the sounds; None: plain Griffin-Lim
 
 
 @dataclass
@@ -64,7 +66,10 @@ class Clips:
 
 
 def measure(evaluation: Evaluation, extras: Extras | None = None) -> dict[str, Any]:
-    """Speech: the model's, beside the ceiling (Griffin-Lim of the true mel) and the floors."""
+    """Speech: the model's, beside the ceiling (sound of the true mel, alike) and the floors.
+
+    With a vocoder all three are by it, and Griffin-Lim alone of the true mel is one more floor.
+    """
     extras = extras or Extras()
     need("pystoi", "jiwer")
     wavs = None if extras.wavs is None else WavFolder(extras.wavs)
@@ -146,7 +151,9 @@ def _signals(
     clips: Clips, index: Index, extras: Extras, mel: Mel
 ) -> tuple[dict[str, Sequence[Any]], dict[str, Any]]:
     """Sounds [n] at 16 kHz of every signal that is scored, and of which clips the mean is."""
-    options: dict[str, Any] = {"iterations": GL_ITERATIONS, "momentum": GL_MOMENTUM}
+    plain: dict[str, Any] = {"iterations": GL_ITERATIONS, "momentum": GL_MOMENTUM}
+    vocoder = extras.vocoder
+    options = plain if vocoder is None else plain | {"refiner": vocoder.network}
     mean, mean_of = None, {"part": "evaluated", "clips": len(clips.facts)}
     if extras.mean_rows is not None and len(extras.mean_rows):
         mean, count = mean_mel(index, extras.mean_rows)
@@ -156,6 +163,8 @@ def _signals(
         "model": griffin_lim.invert_all(clips.made, mel, **options),
         **bounds.bounds(clips.sounds, clips.true, clips.of("talker"), mel, mean=mean, **options),
     }
+    if vocoder is not None:
+        signals["griffin_lim"] = griffin_lim.invert_all(clips.true, mel, **plain)
     return signals, mean_of
 
 
@@ -182,10 +191,11 @@ def _score(
 
 
 def _flags(clips: Clips, extras: Extras, mean_of: dict[str, Any], corpus: str) -> dict[str, Any]:
-    judge = None
+    keys, judge, vocoder = clips.of("key"), None, None
     if extras.judge is not None:
-        saw = extras.judge.saw(clips.of("key"), corpus)
-        judge = extras.judge.flags() | {"judge_saw_test": saw}
+        judge = extras.judge.flags() | {"judge_saw_test": extras.judge.saw(keys, corpus)}
+    if extras.vocoder is not None:
+        vocoder = extras.vocoder.flags() | {"vocoder_saw_test": extras.vocoder.saw(keys, corpus)}
     return {
         "n": len(clips.facts),
         "pesq_mode": "pesq_nb8 is the headline: narrow band at 8 kHz",
@@ -195,12 +205,15 @@ def _flags(clips: Clips, extras: Extras, mean_of: dict[str, Any], corpus: str) -
         "windows": extras.windows,
         "mean_mel": mean_of,
         "wer_judge": judge,
+        "vocoder": vocoder,
     }
 
 
 def _write(wavs: WavFolder, clips: Clips, signals: dict[str, Sequence[Any]]) -> dict[str, Any]:
     """Write what was scored, to be listened to; how many, and what had to be made quieter."""
     written = {"model": signals["model"], "griffin_lim": signals["ceiling"], "real": clips.sounds}
+    if "griffin_lim" in signals:
+        written |= {"griffin_lim": signals["griffin_lim"], "vocoder": signals["ceiling"]}
     for name, sounds in written.items():
         wavs.write(name, clips.of("key"), sounds)
     quieter = f", {len(wavs.scaled)} of them scaled down so as not to clip" if wavs.scaled else ""

@@ -28,11 +28,10 @@ def front_end(index: Index) -> Mel:
     return checked(Mel, {k: plain[k] for k in Mel.__dataclass_fields__}, "dataset.json: mel")
 
 
-def other_mels(mel: Any, sample_rate: Any, index: Index) -> str:
-    """In what a front end, as a file has it, differs from that of the shards; empty: in nothing."""
+def other_mels(mel: Any, sample_rate: Any, wanted: Mel, rate: int) -> str:
+    """In what a front end, as a file has it, differs from another one; empty: in nothing."""
     mine = (mel if isinstance(mel, dict) else {}) | {"sample_rate": sample_rate}
-    theirs = dataclasses.asdict(front_end(index))
-    theirs["sample_rate"] = int(index.dataset["settings"]["sample_rate"])
+    theirs = dataclasses.asdict(wanted) | {"sample_rate": rate}
     del theirs["uint8_max"]  # how mels are stored, not what they are
     differ = [f"{k} {shown(mine.get(k))}, there {v}" for k, v in theirs.items() if mine.get(k) != v]
     return "; ".join(differ)

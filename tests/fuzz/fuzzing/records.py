@@ -14,7 +14,8 @@ import yaml
 from avb.pipeline.stream.index import load_index
 from avb.train import checkpoint
 from avb.train.evaluate.stored_mels import front_end
-from avb.train.evaluate.words.trained import SlotReader, Training, fingerprint
+from avb.train.evaluate.words.trained import SlotReader, Training
+from avb.train.kept import fingerprint
 from fuzzing.mutate import Rng, mutate, mutate_tree
 
 

@@ -132,6 +132,11 @@ def test_seeds_are_pooled_by_clip_and_shown_one_by_one(tmp_path: Path) -> None:
     assert any("fewer than 3 seeds" in note for note in found["notes"])
     other = compare(a[0], str(tmp_path / "b" / "1.json"), draws=100)
     assert "seeds differ: 0 against 1" in other["notes"]
+    record = json.loads(Path(a[0]).read_text())
+    record["flags"]["vocoder"] = {"hash": "e" * 64}
+    (tmp_path / "refined.json").write_text(json.dumps(record))
+    found = compare(str(tmp_path / "refined.json"), a[0], draws=100)
+    assert any(note.endswith(f"vocoder {'e' * 12} against Griffin-Lim") for note in found["notes"])
     assert "each_difference" not in other["metrics"]["top1"]
 
 

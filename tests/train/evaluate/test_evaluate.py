@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from networks import recipe
+from networks import recipe, save_vocoder
 
 from avb.models.masks import boundary_as
 from avb.pipeline.config import load_corpora
@@ -27,7 +27,8 @@ from avb.train.evaluate.wav import WavFolder
 from avb.train.evaluate.words import recognisers, training
 from avb.train.evaluate.words import trained as recogniser
 from avb.train.evaluate.words.grammar import word_error_rate
-from avb.train.evaluate.words.trained import Training, fingerprint, transcribe
+from avb.train.evaluate.words.trained import Training, transcribe
+from avb.train.kept import fingerprint
 from avb.train.split import split_rows
 
 
@@ -224,6 +225,39 @@ def test_written_is_what_was_scored(grid: Index, judged: tuple[dict[str, Any], P
             ]
             > 0.6
         )
+
+
+def test_a_vocoder_makes_the_sound_and_is_named(
+    grid: Index, speech_run: Path, plain: tuple[dict[str, Any], Any], tmp_path: Path
+) -> None:
+    heard, records = [], []
+    for name, louder in (("plain", 1.0), ("half", 0.5)):
+        file, folder = save_vocoder(tmp_path / f"{name}.pt", louder), tmp_path / name
+        corpus = load_corpora()["grid"]
+        options: dict[str, Any] = {"limit": 1, "wavs": folder, "vocoder": file}
+        records.append(evaluate("l2s", speech_run, grid, corpus, **options))
+        heard.append({
+            path.name.split(".")[1]: np.frombuffer(path.read_bytes()[44:], "<i2") / 32768
+            for path in folder.rglob("*.wav")
+        })  # fmt: skip
+        state = torch.load(file, weights_only=True)
+        flag = records[-1]["flags"]["vocoder"]
+        assert flag["hash"] == state["hash"] and flag["vocoder_saw_test"] == 0
+        assert set(records[-1]["floors"]) == {*plain[0]["floors"], "griffin_lim"}
+    assert plain[0]["flags"]["vocoder"] is None
+    first, second = heard
+    assert set(first) == {"model", "vocoder", "griffin_lim", "real"} and not any(
+        record["wavs"]["scaled_down"] for record in records
+    )
+    for name in first:
+        factor = 0.5 if name in ("model", "vocoder") else 1
+        np.testing.assert_allclose(second[name], factor * first[name], atol=1e-3, err_msg=name)
+    alone = records[0]["floors"]["griffin_lim"]["estoi"]
+    assert alone == plain[0]["ceiling"]["estoi"]  # what it was without a vocoder
+    assert records[0]["ceiling"]["estoi"]["value"] == pytest.approx(alone["value"], abs=0.02)
+    lrw = save_vocoder(tmp_path / "lrw.pt", corpus="lrw")
+    with pytest.raises(UsageError, match="hears other log-mels than those of"):
+        evaluate("l2s", speech_run, grid, load_corpora()["grid"], limit=1, vocoder=lrw)
 
 
 def test_sounds_too_loud_for_16_bits_are_made_quieter_and_named(tmp_path: Path) -> None:

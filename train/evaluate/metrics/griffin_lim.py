@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -33,13 +33,18 @@ _BATCH, _CPU_BATCH = 64, 4
 #: What a sample leaves behind after de-emphasis is cut below this.
 _TAIL = 1e-9
 
+#: Log-mels [B x n_mels x M] and their magnitudes [B x F x M] by the filters, to better ones.
+Refine = Callable[[Tensor, Tensor], Tensor]
+
 
 def invert_mel(
     log_mel: Tensor, mel: Mel, sample_rate: int, *, iterations: int = ITERATIONS,
-    momentum: float = MOMENTUM, seed: int = 0,
+    momentum: float = MOMENTUM, seed: int = 0, refiner: Refine | None = None,
 ) -> Tensor:  # fmt: skip
     """Sound [M * hop] (or [B x M * hop]) whose log-mel is close to the one given, at any device.
 
+    The one place that decides how a mel becomes sound: with a `refiner`, of `avb train vocoder`,
+    from its magnitudes, else from those of the pseudo-inverse.
     `log_mel` is natural log, [n_mels x M] or [B x n_mels x M]; `seed` is that of the first phase,
     the same for each clip, so the batch does not matter. ValueError: values that are not finite.
     """
@@ -50,6 +55,8 @@ def invert_mel(
     mel_BNM = log_mel.float().reshape(-1, *log_mel.shape[-2:])
     with torch.no_grad(), torch.autocast(mel_BNM.device.type, enabled=False):
         magnitude_BFM = linear_magnitude(mel_BNM, mel, sample_rate)
+        if refiner is not None:
+            magnitude_BFM = refiner(mel_BNM, magnitude_BFM)
         # log_mel drops the last of its M + 1 centred columns, so the one before is held; longer
         # where the clip is too short for the reflection at its ends.
         held = max(1, mel.n_fft // 2 // mel.hop + 2 - log_mel.shape[-1])

@@ -11,26 +11,22 @@ Shapes: B clips, F mel bins, M columns, T = M / 4 steps, C features.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from avb.pipeline.clip.audio import log_mel
 from avb.pipeline.config import Mel
-from avb.pipeline.errors import UsageError
-from avb.pipeline.parse import checked
 from avb.pipeline.stream.index import Index
-from avb.train import checkpoint
 from avb.train.evaluate import stored_mels
 from avb.train.evaluate.metrics.speech import RATE, Sound
 from avb.train.evaluate.words.grammar import SLOT_WORDS
+from avb.train.kept import Data, Kept, restore, sample_rate
 
 TASK = "judge"  # of the file
 _EPSILON = 1e-5
@@ -167,23 +163,6 @@ def transcribe(network: SlotReader, mels: Sequence[Tensor]) -> list[list[str]]:
     ]
 
 
-def fingerprint(network: nn.Module) -> str:
-    """SHA-256 of all weights and statistics by name, 64 hexadecimal digits; on any device."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        array = np.ascontiguousarray(tensor.detach().cpu().numpy())
-        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
-
-
-@dataclass(frozen=True)
-class _Data:
-    corpus: str
-    keys: list[str]
-    split: str = ""
-
-
 @dataclass(frozen=True)
 class _Rate:
     wer: dict[str, float | None]
@@ -204,19 +183,15 @@ class _File:
     weights: dict[str, Tensor]
     mel: Mel
     sample_rate: int
-    data: _Data
+    data: Data
     training: Training
     clips: int
     val: _Errors
     hash: str
 
 
-@dataclass(frozen=True)
-class TrainedRecogniser:
-    """A frozen network, and everything else in its file."""
-
-    network: SlotReader
-    facts: dict[str, Any]  # `mel sample_rate data training clips val hash`
+class TrainedRecogniser(Kept):
+    """A judge and its file."""
 
     def recognise(self, sound: Sound, mel: Mel) -> list[str]:
         """Six words of float [n] at 16 kHz."""
@@ -224,37 +199,18 @@ class TrainedRecogniser:
 
     def flags(self) -> dict[str, Any]:
         """What a word error rate by this recogniser has to be printed with."""
-        facts, val = self.facts, self.facts["val"]
-        return {
-            "hash": facts["hash"],
-            **{k: v for k, v in facts["data"].items() if k not in ("keys", "listed")},
-            "clips": facts["clips"],
-            "seed": facts["training"]["seed"],
-            "epochs": facts["training"]["epochs"],
+        val = self.facts["val"]
+        return super().flags() | {
+            "epochs": self.facts["training"]["epochs"],
             "own_wer": {k: val[k]["wer"] for k in ("real", "griffin_lim", "other_sentence")},
             "own_wer_clips": val["clips"],
         }
 
-    def saw(self, keys: Sequence[str], corpus: str) -> int | None:
-        """How many of these clips it was trained on; None for another corpus, whose keys differ."""
-        data = self.facts["data"]
-        return len(set(keys) & set(data["keys"])) if corpus == data["corpus"] else None
-
 
 def load(path: Path, index: Index, device: str | torch.device = "cpu") -> TrainedRecogniser:
     """The recogniser of a file, for sounds as the shards of `index` have them."""
-    state = checkpoint.load(path, TASK)
-    checked(_File, state, str(path), strict=False)
-    try:
-        network = SlotReader(state["mel"]["n_mels"])
-        network.load_state_dict(state.pop("weights"))
-    except (TypeError, RuntimeError):
-        raise UsageError(f"{path}: a judge of another version; train it again") from None
-    if fingerprint(network) != state["hash"]:
-        raise UsageError(f"{path}: its weights are not those of its hash; train it again")
-    if differ := stored_mels.other_mels(state["mel"], state["sample_rate"], index):
-        raise UsageError(
-            f"{path}: hears other log-mels than those of {index.folder}: {differ}; "
-            "train a judge on these shards: avb train judge"
-        )
-    return TrainedRecogniser(network.to(device).eval().requires_grad_(False), state)
+    network, facts = restore(
+        path, TASK, _File, lambda mel: SlotReader(mel["n_mels"]), stored_mels.front_end(index),
+        sample_rate(index), index.folder,
+    )  # fmt: skip
+    return TrainedRecogniser(network.to(device), facts)

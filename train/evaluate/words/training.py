@@ -6,7 +6,6 @@ It learns real log-mels and Griffin-Lim copies of them, which generated speech c
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import time
 from collections.abc import Sequence
@@ -30,10 +29,10 @@ from avb.train.evaluate.words.trained import (
     TASK,
     SlotReader,
     Training,
-    fingerprint,
     fit,
     transcribe,
 )
+from avb.train.kept import to_keep
 from avb.train.split import Parts
 
 #: Passes over real clips and copies: the steps of 60 over the real ones alone. With 717 clips of
@@ -63,25 +62,8 @@ def train(
         log.info(f"epoch {epoch}/{training.epochs} loss {loss:.3f} | {left / 60:.1f} min left")
 
     network = fit(mels, targets.repeat(2, 1), training, report)
-    return {
-        "task": TASK,
-        "weights": {name: tensor.cpu() for name, tensor in network.state_dict().items()},
-        "mel": dataclasses.asdict(mel),
-        "sample_rate": int(index.dataset["settings"]["sample_rate"]),
-        "data": {
-            "corpus": index.dataset["corpus"],
-            "fingerprint": index.dataset["fingerprint"],
-            "split": parts.name,
-            "split_source": parts.source,
-            "speakers": parts.speakers,
-            "listed": parts.listed,
-            "keys": [index.key(row) for row in rows["train"]],
-        },
-        "training": dataclasses.asdict(training),
-        "clips": len(rows["train"]),
-        "val": own_errors(network, index, rows["val"], words["val"], mel, device),
-        "hash": fingerprint(network),
-    }
+    val = own_errors(network, index, rows["val"], words["val"], mel, device)
+    return to_keep(TASK, network, index, parts, rows["train"], training, val)
 
 
 def with_sentences(index: Index, rows: Ints, part: str) -> Ints:

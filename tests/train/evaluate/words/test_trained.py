@@ -17,11 +17,11 @@ from avb.train.evaluate.words.trained import (
     SlotReader,
     Training,
     augment,
-    fingerprint,
     fit,
     normalise,
     transcribe,
 )
+from avb.train.kept import fingerprint
 
 QUICK = Training(epochs=14, batch_size=16, shift=8, noise=0.1, time_mask=4, frequency_mask=2)
 

@@ -26,7 +26,8 @@ from avb.train.evaluate import stored_mels
 from avb.train.evaluate.metrics.griffin_lim import invert_all
 from avb.train.evaluate.words import trained, training
 from avb.train.evaluate.words.grammar import slot_targets, word_error_rate
-from avb.train.evaluate.words.trained import SlotReader, Training, fingerprint, transcribe
+from avb.train.evaluate.words.trained import SlotReader, Training, transcribe
+from avb.train.kept import fingerprint
 from avb.train.split import Parts, split_rows
 
 pytest.importorskip("jiwer", reason="word errors are counted with the extra eval")
