@@ -117,7 +117,7 @@ def restore(
         raise UsageError(f"{path}: a {task} of another version; train it again") from None
     if fingerprint(network) != state["hash"]:
         raise UsageError(f"{path}: its weights are not those of its hash; train it again")
-    wanted = mel or Mel(**state["mel"])
+    wanted = mel or checked(Mel, state["mel"], str(path), strict=False)
     if differ := stored_mels.other_mels(state["mel"], state["sample_rate"], wanted, rate):
         raise UsageError(
             f"{path}: hears other log-mels than those of {whose}: {differ}; "
