@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from avb.pipeline.files import write_atomic
+from avb.pipeline.machine import cores
 from avb.tools.bench.batches import blank_index, typical_frames
 from avb.tools.reproduce.plan import Step
 from avb.train.flops import clip_cost, named_peak
@@ -105,7 +106,7 @@ def _measured(recipe: Recipe) -> float:
     where = torch.device(choose_device(None))
     size = recipe.batch_size if where.type == "cuda" else find_task(recipe.task).cpu_batch
     if where.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(len(os.sched_getaffinity(0)))
+        torch.set_num_threads(cores())
     plan: Any = with_batch(recipe, size)
     index = blank_index(plan)
     feed = Feed(plan, index, pin_memory=where.type == "cuda")
