@@ -15,7 +15,7 @@ from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index
 from avb.tools.report.tables import interval, number, titled
 from avb.train import checkpoint
-from avb.train.evaluate.compare import compare, one_side, talker_of
+from avb.train.evaluate.compare import compare, draws_talkers, one_side
 from avb.train.evaluate.record import read_record
 from avb.train.network import saved
 from avb.train.recipe import Recipe
@@ -131,9 +131,7 @@ def result(grid: Grid, trials: list[Trial]) -> dict[str, Any]:
         by_arm.setdefault(trial.arm.name, []).append(trial)
     sides = {n: ",".join(str(t.folder / RECORD) for t in own) for n, own in by_arm.items()}
     first = next(iter(by_arm))
-    record = read_record(trials[0].folder / RECORD)
-    unseen = record["flags"].get("intervals") == "of talkers drawn, then clips"
-    by_talker = unseen and len({talker_of(clip) for clip in record["clips"]}) > 1
+    by_talker = draws_talkers(read_record(trials[0].folder / RECORD))
     rows = []
     for name, own in by_arm.items():
         scores = [_validation(trial) for trial in own]

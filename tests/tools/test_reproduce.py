@@ -22,6 +22,7 @@ from prepared import draw
 from avb.pipeline.config import load_corpora
 from avb.tools.report import published
 from avb.tools.reproduce import plan, run
+from avb.tools.reproduce import result as result_module
 from avb.tools.reproduce.plan import Step, Wanted
 
 
@@ -184,3 +185,28 @@ def test_a_table_told_to_stop_waits_until_its_step_is_saved(number: int, tmp_pat
         patch.setattr(run.subprocess, "Popen", start)
         threading.Thread(target=stop).start()
         assert run.wait_for([sys.executable, str(script)]) == 75
+
+
+def test_gains_on_unseen_talkers_are_drawn_by_talker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+
+    def spy(*sides: str, by_talker: bool = False) -> dict[str, Any]:
+        asked.append(by_talker)
+        return {"metrics": {}}
+
+    monkeypatch.setattr(result_module, "compare", spy)
+    for talkers, drawn in ((["s2", "s4"], True), (["s2", "s2"], False)):
+        table = wanted("table4", tmp_path / str(drawn), seeds=[0])
+        for arm in table.measured():
+            folder = table.folder(arm, 0)
+            folder.mkdir(parents=True)
+            clips = [{"key": f"{t}/{i}", "talker": t, "words": [], "values": {}}
+                     for i, t in enumerate(talkers)]  # fmt: skip
+            flags = {"intervals": "of talkers drawn, then clips", "part": "test"}
+            record = {"task": "l2s", "flags": flags, "clips": clips, "metrics": {}, "floors": {}}
+            (folder / plan.RECORD).write_text(json.dumps(record))
+            (folder / plan.DONE).write_text('{"done": true, "seconds": 1.0}')
+        result_module.result(table, "table4", "t")
+        assert asked.pop() is drawn and asked.pop() is drawn

@@ -11,7 +11,7 @@ from avb.tools.report.page import Section, Text, build, render
 from avb.tools.report.runs import load_runs
 from avb.tools.report.tables import Table, interval, number, titled
 from avb.tools.reproduce.plan import DONE, RECORD, Wanted
-from avb.train.evaluate.compare import compare
+from avb.train.evaluate.compare import compare, draws_talkers
 from avb.train.evaluate.record import read_record
 
 #: Of each task: the figures of the paper's tables, and what stands beside them here.
@@ -33,11 +33,13 @@ def result(wanted: Wanted, name: str, title: str) -> dict[str, Any]:
     names = list(wanted.measured())
     sides = {n: [wanted.folder(n, s) / RECORD for s in wanted.seeds] for n in names}
     records = {n: [read_record(path) for path in own] for n, own in sides.items()}
+    by_talker = draws_talkers(records[names[0]][0])
     arms = []
     for arm in names:
         # The first arm stands beside the second, for its own figures.
         other = names[0] if arm != names[0] else names[1]
-        pair = compare(*(",".join(map(str, sides[n])) for n in (arm, other)))
+        texts = [",".join(map(str, sides[n])) for n in (arm, other)]
+        pair = compare(*texts, by_talker=by_talker)
         row: dict[str, Any] = {"name": arm, "seconds": _seconds(wanted, arm), "metrics": {}}
         for metric in METRICS[task]:
             if (entry := pair["metrics"].get(metric)) and entry["a"] is not None:

@@ -112,6 +112,12 @@ def one_side(
     return entry["difference"] | {"each": entry["a_each"]}
 
 
+def draws_talkers(record: dict[str, Any]) -> bool:
+    """Whether a record is of several talkers that its model has not seen: they are drawn."""
+    unseen = record["flags"].get("intervals") == "of talkers drawn, then clips"
+    return unseen and len({talker_of(clip) for clip in record["clips"]}) > 1
+
+
 def read_side(text: str) -> Side:
     """The records of one side."""
     parts = [text] if Path(text).exists() else [part for part in text.split(",") if part]
