@@ -76,6 +76,13 @@ def test_the_front_end_of_adaptation_is_as_wide_as_the_reader_s(tmp_path: Path) 
     assert in_sync.shrink == reader.shrink == 2
 
 
+def test_a_file_is_the_recipe_of_the_table_and_not_of_its_helpers(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("shrink: 2\nmodel: {width: 16, blocks: 1}\n")
+    steps = plan.steps(wanted("table5", tmp_path, recipe=str(tmp_path / "mine.yaml")))
+    named = {s.words[1]: s.words[s.words.index("--recipe") + 1] for s in steps if s.recipe}
+    assert named["lip"].endswith("mine.yaml") and named["sync"] == named["asr"] == "paper"
+
+
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("grid")

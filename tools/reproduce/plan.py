@@ -166,7 +166,8 @@ def _value(wanted: Wanted, key: str) -> object:
 
 def _training(wanted: Wanted, name: str, arm: Arm, seed: int, common: list[str]) -> Step:
     task, folder = arm.task or wanted.table.task, wanted.folder(name, seed)
-    own = wanted.recipe if wanted.recipe in names(task) or Path(wanted.recipe).exists() else "paper"
+    # A file is of the table's own task; a helper has the recipe of that name, or the paper's.
+    own = wanted.recipe if task == wanted.table.task or wanted.recipe in names(task) else "paper"
     sets = arm.sets + [f"{key}={_value(wanted, key)}" for key in arm.like]
     recipe = load_recipe(task, own, sets)
     words = ["train", task, *common, "--recipe", own, "--seed", str(seed)]
