@@ -106,7 +106,9 @@ class Split:
             return None
         if self.by == "split":
             return split
-        member = {"hash": name_hash(key) % HASH_PARTS, "name": key}.get(self.by, speaker)
+        member: int | str | None = speaker
+        if self.by != "speaker":
+            member = key if self.by == "name" else name_hash(key) % HASH_PARTS
         other = "train" if self.by == "name" else None
         return next((part for part, members in self.parts.items() if member in members), other)
 
