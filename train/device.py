@@ -60,7 +60,7 @@ def keep_freed_memory() -> None:
     """Tell glibc to keep what is freed, for a process that trains on the CPU.
 
     It gives large tensors back to the system, which fills the next ones with zeros, page by page:
-    a quarter of a step of `lip/tiny`, a sixth of `l2s/tiny`. Elsewhere than in glibc nothing changes.
+    a quarter of a step of `lip/tiny`, a sixth of `l2s/tiny`. Elsewhere nothing changes.
     """
     trim_threshold, mmap_max, arena_max = -1, -4, -8  # malloc.h
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from avb.pipeline.config import Mel
 from avb.pipeline.errors import UsageError
@@ -32,6 +32,18 @@ class Data:
     corpus: str
     keys: list[str]
     split: str = ""
+
+
+@dataclass(frozen=True)
+class KeptFile:
+    """What every such file must hold; there may be more."""
+
+    weights: dict[str, Tensor]
+    mel: Mel
+    sample_rate: int
+    data: Data
+    clips: int
+    hash: str
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,13 @@ from avb.tools.cli.options import (
     Json,
     Overrides,
     RecipeName,
+    Seeds,
     Shards,
     SplitFile,
     SplitName,
+    Steps,
     Talkers,
-    names,
+    Unit,
     whole,
 )
 from avb.tools.cli.train import divided, train_one
@@ -49,20 +51,15 @@ def ablate(
     slots: Annotated[
         str | None, Option(metavar="N1,N2,...", help="Short for model.slots=N1,N2,...")
     ] = None,
-    seeds: Annotated[Any, Option(parser=names, metavar="S1,S2,...", help="Of each.")] = "0,1,2",
+    seeds: Seeds = "0,1,2",
     data: Shards = None,
     recipe: RecipeName = "paper",
     overrides: Overrides = None,
-    unit: Annotated[
-        Literal["clip", "word"] | None,
-        Option(help="Learn a clip, or a word of a sentence.", show_default="per recipe"),
-    ] = None,
+    unit: Unit = None,
     split: SplitName = None,
     speakers: Talkers = None,
     split_file: SplitFile = None,
-    steps: Annotated[
-        int | None, Option(min=1, help="Length of each training.", show_default="per recipe")
-    ] = None,
+    steps: Steps = None,
     device: Device = None,
     out: Annotated[
         Path | None,

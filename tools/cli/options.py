@@ -62,6 +62,14 @@ Talkers = Annotated[Any, Option(parser=names, metavar="NAMES", help="Only these 
 SplitFile = Annotated[
     Path | None, Option(help="A list of part/talker/clip instead of a named split.")
 ]
+Seeds = Annotated[Any, Option(parser=names, metavar="S1,S2,...", help="Of each.")]
+Unit = Annotated[
+    Literal["clip", "word"] | None,
+    Option(help="Learn a clip, or a word of a sentence.", show_default="per recipe"),
+]
+Steps = Annotated[
+    int | None, Option(min=1, help="Length of each training.", show_default="per recipe")
+]
 Compile = Annotated[bool, Option("--compile", help="torch.compile.")]
 
 # Of a checkpoint.

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from typer import Argument, Option
 
 from avb.pipeline.errors import UsageError
 from avb.tools.cli.console import App, fail, print_json, say
-from avb.tools.cli.options import Device, Json, names, whole
+from avb.tools.cli.options import Device, Json, Seeds, Steps, Unit, whole
 
 if TYPE_CHECKING:
     from avb.pipeline.config import Corpus
@@ -34,18 +34,13 @@ def reproduce(
     recipe: Annotated[
         str | None, Option(help="A name or a YAML file.", show_default="the paper's")
     ] = None,
-    seeds: Annotated[Any, Option(parser=names, metavar="S1,S2,...", help="Of each arm.")] = "0,1,2",
+    seeds: Seeds = "0,1,2",
     root: Annotated[str | None, Option(help="The raw corpus, if there are no shards yet.")] = None,
     data: Annotated[Path | None, Option(help="Its shards.", show_default="shards/<corpus>")] = None,
-    unit: Annotated[
-        Literal["clip", "word"] | None,
-        Option(help="Learn a clip, or a word of a sentence.", show_default="word of grid"),
-    ] = None,
+    unit: Unit = None,
     split: Annotated[str | None, Option(help="A named split.", show_default="the table's")] = None,
     speakers: Annotated[str | None, Option(help="Only these talkers, s1,s2.")] = None,
-    steps: Annotated[
-        int | None, Option(min=1, help="Length of each training.", show_default="per recipe")
-    ] = None,
+    steps: Steps = None,
     device: Device = None,
     out: Annotated[
         Path | None,

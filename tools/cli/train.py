@@ -22,7 +22,9 @@ from avb.tools.cli.options import (
     Shards,
     SplitFile,
     SplitName,
+    Steps,
     Talkers,
+    Unit,
 )
 
 if TYPE_CHECKING:
@@ -41,19 +43,14 @@ def train(
     data: Shards = None,
     recipe: RecipeName = "paper",
     overrides: Overrides = None,
-    unit: Annotated[
-        Literal["clip", "word"] | None,
-        Option(help="Learn a clip, or a word of a sentence.", show_default="per recipe"),
-    ] = None,
+    unit: Unit = None,
     split: SplitName = None,
     speakers: Talkers = None,
     split_file: SplitFile = None,
     per_talker: Annotated[
         bool, Option("--per-talker", help="One model for each talker, in OUT/<talker>.")
     ] = False,
-    steps: Annotated[
-        int | None, Option(min=1, help="Length of the training.", show_default="per recipe")
-    ] = None,
+    steps: Steps = None,
     epochs: Annotated[float | None, Option(min=0.001, help="Its length in epochs instead.")] = None,
     seed: Annotated[
         int | None, Option(help="Weights, order, augmentation.", show_default="per recipe")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from avb.models.refiner import Refiner
 from avb.pipeline.clip.audio import log_mel
@@ -16,7 +15,7 @@ from avb.pipeline.config import Mel
 from avb.pipeline.parse import checked
 from avb.train.evaluate.metrics.griffin_lim import invert_all
 from avb.train.evaluate.metrics.speech import RATE, Sound
-from avb.train.kept import Data, Kept, restore
+from avb.train.kept import Kept, KeptFile, restore
 
 TASK = "vocoder"  # of the file
 
@@ -43,17 +42,9 @@ class _Figures:
 
 
 @dataclass(frozen=True)
-class _File:
-    """What the file of a vocoder must hold; there may be more."""
-
-    weights: dict[str, Tensor]
-    mel: Mel
-    sample_rate: int
-    data: Data
+class _File(KeptFile):
     training: Training
-    clips: int
     val: _Figures
-    hash: str
 
 
 class Vocoder(Kept):

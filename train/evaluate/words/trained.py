@@ -26,7 +26,7 @@ from avb.pipeline.stream.index import Index
 from avb.train.evaluate import stored_mels
 from avb.train.evaluate.metrics.speech import RATE, Sound
 from avb.train.evaluate.words.grammar import SLOT_WORDS
-from avb.train.kept import Data, Kept, restore, sample_rate
+from avb.train.kept import Kept, KeptFile, restore, sample_rate
 
 TASK = "judge"  # of the file
 _EPSILON = 1e-5
@@ -177,17 +177,9 @@ class _Errors:
 
 
 @dataclass(frozen=True)
-class _File:
-    """What the file of a recogniser must hold; there may be more."""
-
-    weights: dict[str, Tensor]
-    mel: Mel
-    sample_rate: int
-    data: Data
+class _File(KeptFile):
     training: Training
-    clips: int
     val: _Errors
-    hash: str
 
 
 class TrainedRecogniser(Kept):
