@@ -20,7 +20,8 @@ from avb.pipeline.clip.facemodels import version_of
 from avb.pipeline.config import Corpus
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index, Ints
-from avb.train.evaluate import addressing, speech
+from avb.train.evaluate import addressing
+from avb.train.evaluate.extras import Extras
 from avb.train.evaluate.stored_mels import front_end
 from avb.train.evaluate.words import trained
 from avb.train.kept import sample_rate
@@ -42,7 +43,7 @@ def evaluate(
 
     The clips are those of the checkpoint's own split, talkers or list, at most `limit`. Of speech:
     `judge`, a file of `avb train judge`, for the word error; `wavs`, a folder for the sounds that
-    are scored; `windows` of 40 frames at a time, see `speech.Extras`; `vocoder`, a file of
+    are scored; `windows` of 40 frames at a time, see `Extras`; `vocoder`, a file of
     `avb train vocoder`, that makes the sounds. Of words: `boundary`, see `boundary_as`.
     """
     evaluation, loaded = open_part(kind, path, index, corpus, part, device)
@@ -70,7 +71,7 @@ def evaluate(
         if vocoder is not None:
             mel, rate = front_end(index), sample_rate(index)
             made_by = load_vocoder(vocoder, mel, rate, index.folder, device)
-        extras = speech.Extras(
+        extras = Extras(
             heard_by, wavs, heard_rows, strangers, known_rows, boundary, windows, made_by
         )
         record = task.measure(evaluation, extras)

@@ -6,48 +6,26 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from avb.models.masks import Boundary
 from avb.pipeline.config import Mel
 from avb.pipeline.errors import UsageError
-from avb.pipeline.stream.index import Index, Ints
+from avb.pipeline.stream.index import Index
 from avb.train.checks import need
+from avb.train.evaluate.extras import Extras
 from avb.train.evaluate.metrics import bounds, griffin_lim, speech
 from avb.train.evaluate.stored_mels import front_end, mean_mel
 from avb.train.evaluate.wav import WavFolder
 from avb.train.evaluate.words import recognisers
 from avb.train.evaluate.words.grammar import HEARD
-from avb.train.evaluate.words.trained import TrainedRecogniser
 from avb.train.tasks.task import Evaluation
-from avb.train.vocoder.file import Vocoder
 
 GL_ITERATIONS, GL_MOMENTUM = 60, 0.99
 LOST_FRAMES = 6  # the rule 70of75 bears 240 ms
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Extras:
-    """What a pass may be given beside the model."""
-
-    # Recognises words; without it `wer_judge` is null, with the reason.
-    judge: TrainedRecogniser | None = None
-    wavs: Path | None = None  # where the sounds are written
-    # Training clips, whose mean log-mel is a floor; none: the evaluated ones'.
-    mean_rows: Ints | None = None
-    unseen_talkers: bool = False  # whether intervals draw talkers
-    known_rows: Ints | None = None  # clips of training
-    boundary: Boundary = "told"  # what a lip reader is told of where the word is
-    # The model sees 40 frames at a time, 30 apart, as the paper's samples were made (paper.md 5.4).
-    # `cut` leaves out the frames after the last whole window, 5 of 75, as they do; `covered` adds a
-    # window that ends with the clip. None: whole clips.
-    windows: str | None = None
-    vocoder: Vocoder | None = None  # makes the sounds; None: plain Griffin-Lim
 
 
 @dataclass

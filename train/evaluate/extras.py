@@ -1,0 +1,30 @@
+"""What an evaluation may be given beside the model and the clips."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from avb.models.masks import Boundary
+from avb.pipeline.stream.index import Ints
+from avb.train.evaluate.words.trained import TrainedRecogniser
+from avb.train.vocoder.file import Vocoder
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What a pass may be given beside the model."""
+
+    # Recognises words; without it `wer_judge` is null, with the reason.
+    judge: TrainedRecogniser | None = None
+    wavs: Path | None = None  # where the sounds are written
+    # Training clips, whose mean log-mel is a floor; none: the evaluated ones'.
+    mean_rows: Ints | None = None
+    unseen_talkers: bool = False  # whether intervals draw talkers
+    known_rows: Ints | None = None  # clips of training
+    boundary: Boundary = "told"  # what a lip reader is told of where the word is
+    # The model sees 40 frames at a time, 30 apart, as the paper's samples were made (paper.md 5.4).
+    # `cut` leaves out the frames after the last whole window, 5 of 75, as they do; `covered` adds a
+    # window that ends with the clip. None: whole clips.
+    windows: str | None = None
+    vocoder: Vocoder | None = None  # makes the sounds; None: plain Griffin-Lim
