@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -119,13 +120,14 @@ class LipReader(nn.Module):
 
 def lip_losses(output: LipOutput, labels: Tensor, label_smoothing: float = 0.0) -> Losses:
     """Eq. 7 with cross entropy as g, and Eq. 8; labels int64 [B], or [B x K] of mixed clips."""
+    return bridged_losses(output, lambda logits: word_loss(logits, labels, label_smoothing))
 
-    def entropy(logits_BK: Tensor) -> Tensor:
-        return word_loss(logits_BK, labels, label_smoothing)
 
+def bridged_losses(output: LipOutput, loss: Callable[[Tensor], Tensor]) -> Losses:
+    """Eq. 7 with `loss` of logits as g, and the memory's terms of Eq. 8."""
     return Losses(
-        recalled=entropy(output.logits),
-        real=None if output.real_logits is None else entropy(output.real_logits),
+        recalled=loss(output.logits),
+        real=None if output.real_logits is None else loss(output.real_logits),
         saving=output.bridge.saving,
         bridging=output.bridge.bridging,
     )

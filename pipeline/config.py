@@ -136,7 +136,8 @@ class Corpus:
     """One entry of `datasets.yaml`; `fps` is in frames a second, `sample_rate` in Hz.
 
     `known` is what is wrong with the corpus itself, which `avb inspect` says, and `lags` a table
-    that mends it (`--sync known`); its path is taken from the file that names it.
+    that mends it (`--sync known`); its path is taken from the file that names it. `grammar` are the
+    words of each place of its sentences.
     """
 
     title: str
@@ -158,6 +159,7 @@ class Corpus:
     face_every: int = 3
     known: str = ""
     lags: str = ""
+    grammar: list[list[str]] | None = None
 
 
 def builtin_path() -> Path:

@@ -51,12 +51,12 @@ def best_of(path: Path) -> Path:
     return path / "best.pt" if path.is_dir() else path
 
 
-def load(path: Path, task: str | None = None) -> dict[str, Any]:
+def load(path: Path, *tasks: str) -> dict[str, Any]:
     """Read a checkpoint on the CPU; only tensors and plain values are accepted.
 
     Args:
         path: the file.
-        task: `lip`, `l2s`, `judge` and so on, whichever is wanted; None: any.
+        tasks: `lip`, `l2s`, `judge` and so on, whichever are wanted; none: any.
 
     Raises:
         UsageError: it is missing, damaged, pickled code, or another task's; one line says which.
@@ -76,9 +76,9 @@ def load(path: Path, task: str | None = None) -> dict[str, Any]:
         raise UsageError(f"{path}: not a checkpoint of avb (import others: avb import-checkpoint)")
     if not _is_plain(state):
         raise UsageError(f"{path}: damaged (weights where plain values belong)")
-    if task is not None and found != task:
-        hint = f"; make one with avb train {task}" if task in ("judge", "vocoder") else ""
-        raise UsageError(f"{path}: a checkpoint for {found}, not for {task}{hint}")
+    if tasks and found not in tasks:
+        hint = f"; make one with avb train {tasks[0]}" if tasks[0] in ("judge", "vocoder") else ""
+        raise UsageError(f"{path}: a checkpoint for {found}, not for {tasks[0]}{hint}")
     return dict(state)
 
 

@@ -98,13 +98,15 @@ def without_target(index: Index, recipe: Recipe, which: str) -> UsageError:
     """The fault of clips without what the recipe learns."""
     return UsageError(
         f"{index.folder}: none of {which} has {target_name(recipe)}; --unit clip learns labels,"
-        " --unit word words with their times ([word, start, end])"
+        " --unit word words with their times ([word, start, end]), --unit sentence words"
     )
 
 
 def target_name(recipe: Recipe) -> str:
     """What a clip must have for the recipe to learn from it."""
-    return "a word with its times" if recipe.unit == "word" else "a label"
+    if recipe.unit == "clip":
+        return "a label"
+    return "a word with its times" if recipe.unit == "word" else "words, as many as fit its frames"
 
 
 def steps_in(epochs: float, index: Index, parts: Parts, recipe: Recipe) -> int:

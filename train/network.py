@@ -14,7 +14,7 @@ from avb.pipeline.parse import checked
 from avb.train import checkpoint
 from avb.train.recipe import Recipe
 from avb.train.recipe_file import make_recipe
-from avb.train.tasks.task import Scaling, find_task
+from avb.train.tasks.task import Scaling, all_tasks, command_of, find_task
 
 #: In so many ways constructors and torch say that values and weights do not go together.
 BAD_STATE = (KeyError, TypeError, AttributeError, ValueError, RuntimeError, IndexError)
@@ -106,7 +106,7 @@ def load_network(path: Path, kind: str | None = None) -> Loaded:
     Raises:
         UsageError: it is missing, damaged, or another task's; one line says which.
     """
-    state = checkpoint.load(path, kind)
+    state = checkpoint.load(path, *(name for name in all_tasks() if command_of(name) == kind))
     if "recipe" not in state:
         what = "a vocoder" if state["task"] == "vocoder" else "a judge of words"
         raise UsageError(f"{path}: {what}, no lip reader or speech model")

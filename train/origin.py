@@ -14,6 +14,7 @@ from avb.models.frontends import VisualFrontEnd
 from avb.pipeline.errors import UsageError, one_line
 from avb.train.checkpoint import best_of
 from avb.train.network import Loaded, load_network
+from avb.train.tasks.task import command_of
 
 log = logging.getLogger(__name__)
 
@@ -68,15 +69,15 @@ def open_origin(path: Path, kind: str | None = None) -> Origin:
 def take_over(model: nn.Module, origin: Origin, task: str, labels: list[str]) -> None:
     """Give a fresh model the weights of another run, part by part, and say which.
 
-    Of a run of the same task these are all parts with the same names and shapes, the classifier
-    only where the words are the same; of another task the visual front end alone. A part, such as
-    the memory, is taken whole or not at all.
+    Of a run of the same task (words and sentences are one) these are all parts with the same names
+    and shapes, the classifier only where the words are the same; of another task the visual front
+    end alone. A part, such as the memory, is taken whole or not at all.
 
     Raises:
         UsageError: there is no front end in common, or it has other shapes.
     """
     mine, theirs = _parts(model), _parts(origin.loaded.model)
-    if origin.task == task:
+    if command_of(origin.task) == command_of(task):
         front = next(name for name in FRONTS if name in mine)
         common = [name for name in mine if name in theirs]
     elif all(isinstance(getattr(m, "visual", None), VisualFrontEnd)

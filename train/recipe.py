@@ -58,9 +58,10 @@ class Recipe:
     """How a model is trained. Times are in optimiser steps, sizes in clips.
 
     Attributes:
-        task: `lip` (words), `l2s` (speech), `asr` (words from sound) or `sync`.
+        task: `lip` (words), `sentence`, `l2s` (speech), `asr` (words from sound) or `sync`.
         corpus: whose shards it is meant for.
-        unit: `clip`, or `word`: 29 frames round each word of a sentence.
+        unit: `clip`; `word`: 29 frames round each word of a sentence; or clips with the words of
+            their `sentence`, or its `characters`.
         crop: `lips` or `face`.
         split: name of a split of the corpus.
         shrink: pictures are averaged over so many pixels a side first, for small machines.
@@ -77,6 +78,7 @@ class Recipe:
         validate_every: steps between validations and checkpoints.
         patience: validations without progress after which training stops; 0 for never.
         distill_weight: of the distance to the features of a teacher (`--teacher`).
+        frame_weight: of the cross entropy of frames whose word is known, beside CTC (sentences).
         teacher_ratio, teacher_end: share of decoder steps that see the true columns (Tacotron), at
             the first step and at the last, a cosine between.
         window: frames of a clip that a step sees, begun at a drawn one (speech); 0 for all.
@@ -86,7 +88,7 @@ class Recipe:
 
     task: str
     corpus: str = "lrw"
-    unit: Literal["clip", "word"] = "clip"
+    unit: Literal["clip", "word", "sentence", "characters"] = "clip"
     crop: Literal["lips", "face"] = "lips"
     split: str = "official"
     shrink: int = 1
@@ -108,6 +110,7 @@ class Recipe:
     saving_weight: float = 1.0
     bridging_weight: float = 1.0
     distill_weight: float = 1.0
+    frame_weight: float = 0.0
     teacher_ratio: float = 1.0
     teacher_end: float = 1.0
     window: int = 0

@@ -10,6 +10,7 @@ import yaml
 
 from avb.pipeline.errors import UsageError
 from avb.pipeline.parse import checked, parse_yaml, read_yaml
+from avb.pipeline.stream.index import SENTENCES
 from avb.train.recipe import Recipe
 from avb.train.tasks.task import find_task
 
@@ -69,11 +70,15 @@ def make_recipe(task: str, raw: dict[str, Any], where: str) -> Recipe:
     Raises:
         UsageError: a key or value is wrong, or the recipe is another task's.
     """
+    if task == "lip" and raw.get("unit") in SENTENCES:
+        task, raw = "sentence", raw | {"task": "sentence"}
     recipe: Recipe = checked(Recipe, {"task": task} | raw, where)
+    if (recipe.task == "sentence") != (recipe.unit in SENTENCES):
+        raise UsageError(f"{where}: unit {recipe.unit} is not of the task {recipe.task}")
     if recipe.task != task:
         raise UsageError(f"{where} is a recipe for {recipe.task}, not for {task}")
-    if recipe.window and find_task(task).classifies:
-        raise UsageError(f"{where}: window is for speech; a word is read whole")
+    if recipe.window and (find_task(task).classifies or task == "sentence"):
+        raise UsageError(f"{where}: window is for speech; words and sentences are read whole")
     find_task(task).check_model(recipe.model, where)
     return recipe
 

@@ -78,6 +78,8 @@ def taught(recipe: Recipe, teacher: Teacher | None) -> Recipe:
     Raises:
         UsageError: a lip reader is to have a teacher, and there is none.
     """
+    if teacher is not None and recipe.task != "lip":
+        raise UsageError("--teacher leads a reader of words; sentences: --init with such a reader")
     if teacher is not None:
         model = recipe.model | {"teacher_dim": teacher.network.audio.dim}
         return dataclasses.replace(recipe, model=model)

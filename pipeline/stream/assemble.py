@@ -25,7 +25,7 @@ from avb.pipeline.storage.cache import fetched_ahead, the_cache
 from avb.pipeline.storage.store import Folder
 from avb.pipeline.stream.batch import Batch, Word
 from avb.pipeline.stream.columns import Ints
-from avb.pipeline.stream.index import Index
+from avb.pipeline.stream.index import SENTENCES, Index
 
 #: Frames of a word sample, as in the corpora of single words.
 WORD_FRAMES = 29
@@ -107,8 +107,11 @@ class ShardFiles:
 class Assembler:
     """Makes batches; all state but open files is fixed, so any process may make any batch."""
 
-    def __init__(self, index: Index, crops: tuple[str, ...], mel: bool, audio: bool) -> None:
+    def __init__(
+        self, index: Index, crops: tuple[str, ...], mel: bool, audio: bool, unit: str = "clip"
+    ) -> None:
         self._index = index
+        self._unit = unit
         self._with_mel = mel
         self._with_audio = audio
         hashes = {shard["name"]: shard["sha256"] for shard in index.dataset.get("shards", ())}
@@ -175,9 +178,16 @@ class Assembler:
             epoch=torch.from_numpy(job.epochs),
             speakers=[index.speaker[row] for row in rows],
             words=words,
+            tokens=self._tokens(rows),
             audio=pad_sequence(sounds, batch_first=True) if self._with_audio else None,
             audio_lengths=torch.tensor([len(s) for s in sounds]) if self._with_audio else None,
         )
+
+    def _tokens(self, rows: Ints) -> torch.Tensor | None:
+        if self._unit not in SENTENCES:
+            return None
+        lists = self._index.tokens(rows, self._unit)
+        return pad_sequence([torch.tensor(x, dtype=torch.int64) for x in lists], True, -1)
 
     def _words(self, job: Job, words: list[Ints]) -> list[Batch]:
         """A batch for each of `words`; each clip is decoded once."""

@@ -33,6 +33,8 @@ class Batch:
     # Word, start and end in seconds of all words of the sample's clip; in a word sample from its
     # first frame too, and so partly outside of it.
     words: list[list[Word]]
+    # Int64 [B, L], classes of a sentence's words or characters, padding -1; None of other units
+    tokens: Tensor | None = None
     audio: Tensor | None = None  # float32 [B, samples], padding 0; None if not asked for
     audio_lengths: Tensor | None = None  # int64 [B]
 

@@ -20,6 +20,10 @@ from avb.pipeline.shards.dataset import can_hold, open_manifest, read_dataset
 from avb.pipeline.storage.store import Folder, place
 from avb.pipeline.stream.columns import Columns, Ints, Names
 
+#: What a sample is: a clip, a word of it, or a clip with the words or characters of its sentence.
+SENTENCES = ("sentence", "characters")
+UNITS = ("clip", "word", *SENTENCES)
+
 
 class Row(NamedTuple):
     """What a selection may look at."""
@@ -71,6 +75,17 @@ class Index:
             start, end = (None if np.isnan(t) else float(t) for t in self.word_s[i])
             said.append((self.word.names[self.word.codes[i]], start, end))
         return said
+
+    def tokens(self, rows: Ints, unit: str) -> list[list[int]]:
+        """Classes of all words of each clip, or of their characters; none where one is no class."""
+        class_of = {name: i for i, name in enumerate(self.labels)}
+        found = []
+        for row in rows:
+            words = [word for word, _, _ in self.words(row)]
+            text = " ".join(words) if unit == "characters" else words
+            classes = [class_of.get(token, -1) for token in text]
+            found.append([] if -1 in classes else classes)
+        return found
 
     @property
     def labels(self) -> list[str]:
@@ -149,14 +164,18 @@ class Index:
     def of_unit(self, unit: str) -> Index:
         """The index as a stream of this unit takes it: of words, the classes are words.
 
-        Where words with times are no labels of clips (a table that has none, or others), the
-        classes are all such words, and no clip has a label.
+        Of `word` those with times, of `sentence` all, of `characters` their letters and the space
+        between them. Where these are no labels of clips (a table that has none, or others), the
+        classes are all of them, and no clip has a label.
         """
-        if unit != "word":
+        if unit == "clip":
             return self
-        names = {self.word.names[code] for code in np.unique(self.word.codes[self._timed()])}
+        codes = self.word.codes[self._timed()] if unit == "word" else self.word.codes
+        names = {self.word.names[code] for code in np.unique(codes)}
         names = {name for name in names if name.isprintable() and len(name) < LONGEST_NAME}
-        if names <= set(self.labels):
+        if unit == "characters":
+            names = {" "}.union(*names)
+        if names <= set(self.labels) and unit != "characters":
             return self
         dataset = self.dataset | {"labels": sorted(names)}
         return replace(self, dataset=dataset, label_id=np.full_like(self.label_id, -1))

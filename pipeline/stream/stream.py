@@ -26,7 +26,7 @@ from avb.pipeline.machine import cores
 from avb.pipeline.stream.assemble import Assembler, Job
 from avb.pipeline.stream.batch import Batch
 from avb.pipeline.stream.columns import Ints
-from avb.pipeline.stream.index import Index
+from avb.pipeline.stream.index import UNITS, Index
 from avb.pipeline.stream.order import EndlessOrder, WordOrder, share
 
 
@@ -74,9 +74,10 @@ class Stream:
             batch_size: samples in a global batch, over all processes.
             rows: what to read, from `Index.select`; None: everything.
             crops: names of the pictures wanted, `lips` and `face`; none for sound alone.
-            unit: `clip`, or `word`: 29 frames centred on each word that has times, of the classes
-                of `Index.of_unit`. Then a block of clips is decoded once and dealt out as some
-                batches; of GRID, `batch_size` sentences as six, each with one word of every one.
+            unit: `clip`; `sentence` or `characters`, clips with `tokens`; or `word`: 29 frames
+                centred on each word that has times, of the classes of `Index.of_unit`. Then a block
+                of clips is decoded once and dealt out as some batches; of GRID, `batch_size`
+                sentences as six, each with one word of every one.
             once: one pass instead of an endless shuffled stream.
             buffer: clips that are shuffled together across shards.
             rank, world: number of this process, of all.
@@ -96,7 +97,7 @@ class Stream:
         self._rank, self._world = rank, world
         self._workers = default_workers() if workers is None else workers
         self._pin_memory = pin_memory
-        self._assemble = Assembler(index, tuple(crops), mel, audio)
+        self._assemble = Assembler(index, tuple(crops), mel, audio, unit)
         self._order = EndlessOrder(index.shard.codes[rows], seed, buffer)
         self.rows = rows
         self.num_samples = self._words.num_words if self._words else len(rows)
@@ -214,8 +215,8 @@ def _check(
             f"{index.folder}: holds no {' or '.join(absent)} crop, but {', '.join(stored)}; "
             "prepare with --crop, or ask for another"
         )
-    if unit not in ("clip", "word"):
-        raise ValueError(f"unit {unit!r} is unknown; choose clip or word")
+    if unit not in UNITS:
+        raise ValueError(f"unit {unit!r} is unknown; choose {', '.join(UNITS)}")
     if unit == "word" and audio:
         raise ValueError("unit word has mels but no sound; read whole clips for it")
     if not len(rows):

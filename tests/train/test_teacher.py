@@ -14,12 +14,12 @@ import yaml
 from commands import avb
 from networks import LIP, recipe, save_model
 
+from avb.models.frontends import normalise_clip
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index
 from avb.pipeline.stream.stream import Stream
 from avb.train import checkpoint, trainer
 from avb.train.split import Parts
-from avb.train.tasks.task import normalise_clip
 from avb.train.teacher import Teacher, open_teacher, taught
 
 CPU = torch.device("cpu")

@@ -11,7 +11,7 @@ from typer import Argument, Option
 from avb.pipeline.errors import UsageError
 from avb.pipeline.files import write_atomic
 from avb.tools.cli.console import FAILED, App, fail, print_json, say, to_json
-from avb.tools.cli.options import Checkpoint, Device, Json, Shards, VocoderFile
+from avb.tools.cli.options import Checkpoint, Device, GrammarFile, Json, Shards, VocoderFile
 
 app = App()
 evaluation = App(help="Measure a checkpoint on a part of its split.")
@@ -41,6 +41,7 @@ def evaluate(
         Literal["told", "guessed", "none"],
         Option(help="Where the word is: by the corpus, in the middle as infer guesses, unsaid."),
     ] = "told",
+    grammar: GrammarFile = None,
     out: Annotated[
         Path | None,
         Option(help="Write the whole record here.", show_default="PART.json of the run"),
@@ -52,6 +53,7 @@ def evaluate(
     from avb.train.data import open_shards
     from avb.train.device import choose_device
     from avb.train.evaluate import evaluate, per_talker
+    from avb.train.evaluate.words.reading import read_grammar
 
     checkpoints = checkpoints_in(ckpt)
     if out is None and limit is None:
@@ -64,6 +66,7 @@ def evaluate(
         evaluate.evaluate(
             task, path, index, corpus, part, device, limit, judge=judge, wavs=save_wavs,
             windows=windows, boundary=boundary, vocoder=vocoder,
+            grammar=None if grammar is None else read_grammar(grammar),
         )
         for path in checkpoints
     ]  # fmt: skip
@@ -90,6 +93,7 @@ evaluation.variant(
     "STOI, ESTOI, PESQ and word error beside ceiling and floors.",
     task="l2s",
     boundary="told",
+    grammar=None,
 )
 
 
@@ -127,8 +131,9 @@ def table(record: dict[str, Any]) -> list[str]:
     alone: dict[str, float] = {}
     if "models" in record:  # one for each talker
         others = {name: one["metrics"] for name, one in record["models"].items()}
-    elif "real" in record:  # of other signals, on the same clips
-        others = {"ceiling": record["ceiling"], "real": record["real"], **record["floors"]}
+    elif record["task"] != "lip":  # of other signals, on the same clips
+        signals = ("ceiling", "real", "both")
+        others = {name: record[name] for name in signals if name in record} | record["floors"]
     else:
         alone = record["floors"]
     lines = [f"{'':>16}  {'model [95 %]':<25}" + "".join(f"  {name:>8}" for name in others)]

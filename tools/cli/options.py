@@ -64,8 +64,12 @@ SplitFile = Annotated[
 ]
 Seeds = Annotated[Any, Option(parser=names, metavar="S1,S2,...", help="Of each.")]
 Unit = Annotated[
-    Literal["clip", "word"] | None,
-    Option(help="Learn a clip, or a word of a sentence.", show_default="per recipe"),
+    Literal["clip", "word", "sentence"] | None,
+    Option(help="Learn a clip, a word of it, or its sentence.", show_default="per recipe"),
+]
+Tokens = Annotated[
+    Literal["word", "char"],
+    Option(help="What a sentence is read by; char: of any text."),
 ]
 Steps = Annotated[
     int | None, Option(min=1, help="Length of each training.", show_default="per recipe")
@@ -73,6 +77,14 @@ Steps = Annotated[
 Compile = Annotated[bool, Option("--compile", help="torch.compile.")]
 
 # Of a checkpoint.
+GrammarFile = Annotated[
+    Path | None,
+    Option(
+        "--grammar",
+        help="YAML: words of each place of a sentence, or a list of words.",
+        show_default="the corpus's own",
+    ),
+]
 VocoderFile = Annotated[
     Path | None,
     Option("--vocoder", help="Makes the sound; of avb train vocoder.", show_default="Griffin-Lim"),

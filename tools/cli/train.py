@@ -24,6 +24,7 @@ from avb.tools.cli.options import (
     SplitName,
     Steps,
     Talkers,
+    Tokens,
     Unit,
 )
 
@@ -44,6 +45,7 @@ def train(
     recipe: RecipeName = "paper",
     overrides: Overrides = None,
     unit: Unit = None,
+    tokens: Tokens = "word",
     split: SplitName = None,
     speakers: Talkers = None,
     split_file: SplitFile = None,
@@ -73,11 +75,16 @@ def train(
 ) -> None:
     """Train as the flags say."""
     from avb.train.data import open_shards, resolve, talkers_of
+    from avb.train.recipe_file import load_recipe as recipe_of
     from avb.train.tasks.task import find_task
     from avb.train.teacher import open_teacher, taught
 
-    index, corpus = open_shards(data or find_task(task).data, context.obj)
-    wanted = resolve(task, index, corpus, recipe, overrides or [], unit, split, steps, seed)
+    if unit == "sentence":
+        recipe = {"paper": "sentence", "tiny": "sentence-tiny"}.get(recipe, recipe)
+    kind = recipe_of(task, recipe, overrides or []).task
+    index, corpus = open_shards(data or find_task(kind).data, context.obj)
+    what = "characters" if tokens == "char" else unit
+    wanted = resolve(task, index, corpus, recipe, overrides or [], what, split, steps, seed)
     taught_by = None if teacher is None else open_teacher(teacher, index.of_unit(wanted.unit))
     wanted = taught(wanted, taught_by)
     index, parts = divided(wanted, index, corpus, speakers, split_file)
@@ -181,18 +188,20 @@ def train_one(
     say(f"done at step {record['step']}, best validation {best}; {out}")
 
 
-app.variant("lip", train, "Lip reading: which word a silent mouth speaks.", task="lip")
+app.variant(
+    "lip", train, "Lip reading: which word, or what sentence, a silent mouth speaks.", task="lip"
+)
 app.variant(
     "l2s", train, "Lip to speech: the speech that belongs to a silent face.",
-    task="l2s", unit=None, teacher=None,
+    task="l2s", unit=None, tokens="word", teacher=None,
 )  # fmt: skip
 app.variant(
     "sync", train, "Sync: by how much sound comes before or after the lips; see avb sync.",
-    task="sync", unit=None, teacher=None,
+    task="sync", unit=None, tokens="word", teacher=None,
 )  # fmt: skip
 app.variant(
     "asr", train, "Words from sound: a reader that can teach the lip reader.",
-    task="asr", teacher=None,
+    task="asr", tokens="word", teacher=None,
 )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from avb.train.evaluate.metrics.intervals import (
 )
 from avb.train.evaluate.metrics.lip import HITS
 from avb.train.evaluate.record import read_record
-from avb.train.evaluate.words.grammar import HEARD, SLOT_NAMES, word_errors
+from avb.train.evaluate.words.grammar import HEARD, READ, SLOT_NAMES, word_errors
 
 Floats = NDArray[np.float64]
 Clip = dict[str, Any]
@@ -313,7 +313,8 @@ def _speech(test: _Test) -> dict[str, Any]:
     metrics: dict[str, Any] = {}
     for name in test.sides[0].records[0]["clips"][0]["values"]:
         metrics[name] = test.speech_entry(*test.tables(partial(_value, name)))
-    for name, field in HEARD.items():
+    read = test.sides[0].records[0]["task"] == "sentence"
+    for name, field in (READ if read else HEARD).items():
         if own := test.keys_with(field):
             part = _Test(test.sides, own, test.by_talker, **test.drawing)
             metrics[f"wer_{name}"] = _word_errors(part, field)

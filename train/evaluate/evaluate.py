@@ -24,6 +24,7 @@ from avb.train.evaluate import addressing
 from avb.train.evaluate.extras import Extras
 from avb.train.evaluate.stored_mels import front_end
 from avb.train.evaluate.words import trained
+from avb.train.evaluate.words.reading import Slots
 from avb.train.kept import sample_rate
 from avb.train.network import Loaded, load_network
 from avb.train.split import split_rows, usable_rows
@@ -38,6 +39,7 @@ def evaluate(
     kind: str, path: Path, index: Index, corpus: Corpus, part: str = "test", device: str = "cpu",
     limit: int | None = None, *, judge: Path | None = None, wavs: Path | None = None,
     windows: str | None = None, boundary: Boundary = "told", vocoder: Path | None = None,
+    grammar: Slots | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Evaluate the checkpoint `path` of a task on one part (train, val, test or all) of its split.
 
@@ -45,6 +47,7 @@ def evaluate(
     `judge`, a file of `avb train judge`, for the word error; `wavs`, a folder for the sounds that
     are scored; `windows` of 40 frames at a time, see `Extras`; `vocoder`, a file of
     `avb train vocoder`, that makes the sounds. Of words: `boundary`, see `boundary_as`.
+    Of sentences: `grammar`, by default the corpus's own.
     """
     evaluation, loaded = open_part(kind, path, index, corpus, part, device)
     recipe, data, task = loaded.recipe, loaded.data, evaluation.task
@@ -72,8 +75,9 @@ def evaluate(
             mel, rate = front_end(index), sample_rate(index)
             made_by = load_vocoder(vocoder, mel, rate, index.folder, device)
         extras = Extras(
-            heard_by, wavs, heard_rows, strangers, known_rows, boundary, windows, made_by
-        )
+            heard_by, wavs, heard_rows, strangers, known_rows, boundary, windows,
+            grammar or corpus.grammar, made_by,
+        )  # fmt: skip
         record = task.measure(evaluation, extras)
         record["addressing"] = addressing.measure(evaluation)
     record["flags"] |= {

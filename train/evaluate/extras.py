@@ -7,6 +7,7 @@ from pathlib import Path
 
 from avb.models.masks import Boundary
 from avb.pipeline.stream.index import Ints
+from avb.train.evaluate.words.reading import Slots
 from avb.train.evaluate.words.trained import TrainedRecogniser
 from avb.train.vocoder.file import Vocoder
 
@@ -27,4 +28,6 @@ class Extras:
     # `cut` leaves out the frames after the last whole window, 5 of 75, as they do; `covered` adds a
     # window that ends with the clip. None: whole clips.
     windows: str | None = None
+    # Words of each place of a sentence, or a list of words: what a reader of sentences may say.
+    grammar: Slots | None = None
     vocoder: Vocoder | None = None  # makes the sounds; None: plain Griffin-Lim

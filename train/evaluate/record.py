@@ -12,12 +12,17 @@ from avb.pipeline.parse import read_json
 #: Parts that hold figures, nested to any depth; those of the first row are always there.
 _FIGURES = ("metrics", "ceiling", "floors") + ("real", "per_slot", "per_class", "per_length")
 #: Of speech they are of several signals, and of slots by each judge of words.
-_DEPTH = {("l2s", "floors"): 1, ("l2s", "per_slot"): 2}
+_DEPTH = {(task, part): depth for task in ("l2s", "sentence")
+          for part, depth in (("floors", 1), ("per_slot", 2))}  # fmt: skip
 _BOUNDS = ("value", "low", "high")
 #: Of a clip: text, lists of words, right or wrong.
-_TEXTS, _WORDS = ("key", "label", "said", "talker"), ("words", "heard", "heard_judge")
+_TEXTS, _WORDS = (
+    ("key", "label", "said", "talker"),
+    ("words", "heard", "heard_judge", "heard_free", "heard_grammar"),
+)
 _HITS = ("right", "top5", "right_mirrored", "right_audio", "right_both")
 _NEEDED = {"lip": ("key", "right"), "l2s": ("key", "words", "values")}
+_NEEDED["sentence"] = _NEEDED["l2s"]
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -46,7 +51,7 @@ def check_record(record: Any, path: Path) -> None:
         raise UsageError(f"{path}: not a record of avb eval (no task, flags and clips)")
     try:
         task, clips = record["task"], record["clips"]
-        _expect(task in ("lip", "l2s"), "task", task)
+        _expect(task in _NEEDED, "task", task)
         _expect(isinstance(clips, list), "clips", clips)
         for number, clip in enumerate(clips):
             _check_clip(clip, _NEEDED[task], f"clips[{number}]")

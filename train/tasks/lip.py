@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from avb.models.frontends import normalise_clip
 from avb.models.lip import LipConfig, LipReader, distillation_loss, lip_losses
 from avb.models.masks import frame_mask
 from avb.models.memory import Losses
 from avb.pipeline.stream.batch import Batch
 from avb.pipeline.stream.index import Index, Ints
 from avb.train import augment
-from avb.train.tasks.task import Inputs, Scaling, Task, normalise_clip
+from avb.train.tasks.task import Inputs, Scaling, Task
 
 if TYPE_CHECKING:
     from avb.train.recipe import Recipe

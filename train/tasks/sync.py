@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from avb.models.frontends import COLUMNS_PER_FRAME
+from avb.models.frontends import COLUMNS_PER_FRAME, normalise_clip
 from avb.models.memory import Losses
 from avb.models.sync import SyncConfig, SyncNetwork, mean_over, sync_loss
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index, Ints
-from avb.train.tasks.task import Inputs, Scaling, Task, normalise_clip
+from avb.train.tasks.task import Inputs, Scaling, Task
 
 if TYPE_CHECKING:
     from avb.train.recipe import Recipe

@@ -41,6 +41,7 @@ class Inputs:
     lengths_B: Tensor
     labels: Tensor
     boundary_BT: Tensor | None = None
+    frames_BT: Tensor | None = None  # class of each frame, -1 where it is not known
     taught_BTD: Tensor | None = None  # a teacher's features
     ragged: bool = False
 
@@ -112,7 +113,8 @@ class Task(ABC):
     """What a task decides; everything else is the same for all of them.
 
     Attributes:
-        name: on the command line and in recipes, checkpoints and records.
+        name: in recipes, checkpoints and records.
+        command: on the command line, `name` if None.
         title: for people.
         summary: what its model does, in a sentence.
         config: the dataclass of its model's arguments.
@@ -128,6 +130,7 @@ class Task(ABC):
     """
 
     name: str
+    command: str | None = None
     title: str
     summary: str
     config: type
@@ -315,26 +318,17 @@ class Evaluation:
             yield batch, inputs
 
 
-def normalise_clip(mel_BFM: Tensor, lengths_B: Tensor) -> Tensor:
-    """Each bin of each clip to mean 0 and deviation 1 over its real columns.
-
-    paper.md 2.1: unbiased deviation + 1e-10; padded columns become 0.
-    """
-    real = torch.arange(mel_BFM.shape[2], device=mel_BFM.device) < lengths_B[:, None]
-    weights = real[:, None, :]
-    count = lengths_B[:, None, None].to(mel_BFM.dtype)
-    mean = mel_BFM.where(weights, 0).sum(2, keepdim=True) / count
-    centred = (mel_BFM - mean).where(weights, 0)
-    deviation = (centred.square().sum(2, keepdim=True) / (count - 1).clamp_min(1)).sqrt()
-    return centred / (deviation + 1e-10)
-
-
 @cache
 def all_tasks() -> dict[str, Task]:
     """Every task by its name: the `TASK` of each module in this folder that has one."""
     names = [module.name for module in pkgutil.iter_modules(sys.modules[__package__].__path__)]
     modules = [importlib.import_module(f"{__package__}.{name}") for name in names]
     return {m.TASK.name: m.TASK for m in modules if hasattr(m, "TASK")}
+
+
+def command_of(name: str) -> str:
+    """The task's name on the command line: of sentences too it is `lip`."""
+    return find_task(name).command or name
 
 
 def find_task(name: str) -> Task:

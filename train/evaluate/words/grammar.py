@@ -12,6 +12,8 @@ from avb.train.evaluate.metrics.intervals import DRAWS, ratio_interval
 
 #: Of each recogniser, the field of a record's clips with the words that it heard of the model.
 HEARD = {"judge": "heard_judge", "pocketsphinx": "heard"}
+#: Of each way to decode a reader of sentences, the field with the words that it read.
+READ = {"free": "heard_free", "grammar": "heard_grammar"}
 SLOT_NAMES = ("command", "colour", "preposition", "letter", "digit", "adverb")
 #: The words of each slot: 4, 4, 4, 25, 10 and 4; no word is in two slots.
 SLOT_WORDS: tuple[tuple[str, ...], ...] = tuple(tuple(slot.values()) for slot in SLOTS)

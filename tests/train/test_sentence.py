@@ -1,0 +1,184 @@
+"""Sentences: what is learnt of a clip, padding, and a reader that learns eight of them by heart."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from commands import avb
+from networks import LIP
+
+from avb.models.lip import LipConfig
+from avb.models.sentence import SentenceReader
+from avb.pipeline.config import load_corpora
+from avb.pipeline.errors import UsageError
+from avb.pipeline.stream.index import Index
+from avb.pipeline.stream.stream import Stream
+from avb.train import trainer
+from avb.train.evaluate.compare import compare
+from avb.train.evaluate.evaluate import evaluate
+from avb.train.evaluate.words.grammar import SLOT_WORDS
+from avb.train.evaluate.words.reading import Reading, read_grammar
+from avb.train.recipe_file import load_recipe, make_recipe
+from avb.train.split import Parts
+from avb.train.tasks.sentence import TASK, classes_of_frames
+from avb.train.tasks.task import Scaling, find_task
+
+GRID = load_corpora()["grid"]
+SIZES = LIP | {"slots": 0, "blocks": 1, "hidden": 48}
+
+
+def recipe(unit: str = "sentence", **changes: Any) -> Any:
+    raw = {"corpus": "grid", "unit": unit, "shrink": 4, "model": SIZES} | changes
+    return make_recipe("lip", raw, "test")
+
+
+def everything(index: Index) -> Parts:
+    rows = np.arange(len(index))
+    return Parts("all", "test", {"train": rows, "val": rows, "test": rows})
+
+
+def test_the_tokens_of_a_clip_are_its_words_or_its_letters(grid: Index) -> None:
+    by_word, by_letter = grid.of_unit("sentence"), grid.of_unit("characters")
+    assert by_letter.labels[0] == " " and "".join(by_letter.labels[1:]).islower()
+    for index, unit in ((by_word, "sentence"), (by_letter, "characters")):
+        batch = next(iter(Stream(index, batch_size=8, unit=unit, once=True, workers=0)))
+        assert batch.tokens is not None
+        for row, words in zip(batch.tokens, batch.words, strict=True):
+            said = [index.labels[i] for i in row if i >= 0]
+            text = [word for word, _, _ in words]
+            assert said == (text if unit == "sentence" else list(" ".join(text)))
+    clips = next(iter(Stream(grid, batch_size=8, once=True, workers=0)))
+    assert clips.tokens is None
+
+
+def test_clips_without_room_for_their_tokens_or_with_unknown_words_are_left_out(
+    grid: Index,
+) -> None:
+    index, rows = grid.of_unit("characters"), np.arange(8)
+    letters = index.tokens(rows, "characters")
+    least = [len(t) + sum(a == b for a, b in zip(t, t[1:], strict=False)) for t in letters]
+    frames = np.array(least) - (rows % 2)  # every second has one too few
+    short = dataclasses.replace(index, num_frames=frames)
+    assert TASK.usable_rows(short, rows, recipe("characters")).tolist() == [0, 2, 4, 6]
+    unknown = dataclasses.replace(grid, dataset=grid.dataset | {"labels": ["bin", "now"]})
+    assert not TASK.usable_rows(unknown, rows, recipe()).size
+
+
+def test_frames_have_the_word_that_is_said_at_their_middle() -> None:
+    words = [("bin", 0.04, 0.1), ("blue", 0.1, 0.2)]
+    # The middles of frames 0 to 5 are at 0.02, 0.06, 0.10, 0.14, 0.18, 0.22.
+    assert classes_of_frames(words, [7, 8], 6, 50) == [50, 7, 8, 8, 8, 50]
+    assert classes_of_frames([*words, ("now", None, None)], [7, 8, 9], 6, 50) == [-1] * 6
+
+
+def test_padding_changes_neither_what_is_read_nor_what_is_learnt() -> None:
+    torch.manual_seed(0)
+    model = SentenceReader(5, LipConfig(**LIP)).eval()
+    video, lengths = torch.randn(2, 1, 12, 24, 24), torch.tensor([12, 8])
+    mel = torch.randn(2, 80, 48)
+    together = model(video, mel, lengths)
+    alone = model(video[1:, :, :8], mel[1:, :, :32])
+    for mine, theirs in (
+        (together.logits, alone.logits),
+        (together.real_logits, alone.real_logits),
+    ):
+        torch.testing.assert_close(mine[1:, :8], theirs, rtol=1e-4, atol=1e-5)
+    assert together.logits.shape == (2, 12, 6)
+
+
+def test_what_a_recipe_of_sentences_cannot_have() -> None:
+    assert load_recipe("lip", "sentence-tiny").task == "sentence"
+    for wrong, text in (
+        ({"window": 40}, "sentences are read whole"),
+        ({"unit": "word", "task": "sentence"}, "unit word is not of the task sentence"),
+    ):
+        with pytest.raises(UsageError, match=text):
+            recipe(**wrong)
+    plan = recipe(model=SIZES | {"word_boundary": True})
+    with pytest.raises(UsageError, match="a sentence is read whole"):
+        find_task("sentence").build(plan, Scaling(130.0, 30.0, -11.5, 3.5, 4, 112, 51))
+
+
+def test_the_grammar_of_grid_is_that_of_its_names() -> None:
+    assert GRID.grammar == [list(words) for words in SLOT_WORDS]
+
+
+def test_no_sentence_is_outside_of_the_grammar() -> None:
+    labels = sorted(word for words in SLOT_WORDS for word in words)
+    assert GRID.grammar is not None
+    reading = Reading(labels, False).within(GRID.grammar)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        log_probs = np.log(rng.dirichlet(np.full(len(labels) + 1, 0.1), 20))
+        said = [one.word for one in reading.words(log_probs)]
+        assert len(said) == 6
+        assert all(word in words for word, words in zip(said, SLOT_WORDS, strict=True))
+    assert reading.words(log_probs[:5]) == []  # no room for six words
+
+
+def test_letters_become_words_with_times_and_a_word_list_bounds_them(tmp_path: Path) -> None:
+    labels = [" ", "a", "b", "n"]
+    path = [4, 3, 3, 4, 1, 0, 0, 2, 1, 4, 4, 2]  # " n a _ ba b", as frames; 4 is blank
+    rows = np.full((len(path), 5), 0.05)
+    rows[np.arange(len(path)), path] = 0.8
+    spoken = Reading(labels, True).words(np.log(rows))
+    assert [(s.word, s.first, s.stop) for s in spoken] == [("na", 1, 5), ("bab", 7, 12)]
+    file = tmp_path / "words.yaml"
+    file.write_text("[na, ba, ban]")
+    listed = Reading(labels, True).within(read_grammar(file)).words(np.log(rows))
+    assert [s.word for s in listed] == ["na", "ba"]
+    with pytest.raises(UsageError, match="'bat': this reader does not know 't'"):
+        Reading(labels, True).within([["bat"]])
+    file.write_text("[[na, yes]]")
+    with pytest.raises(UsageError, match="yes, no, on and off in quotes"):
+        read_grammar(file)
+
+
+def test_from_training_to_a_comparison_as_typed(grid: Index, tmp_path: Path) -> None:
+    records = []
+    for slots in (4, 0):
+        out, sets = tmp_path / str(slots), SIZES | {"slots": slots}
+        run = avb(
+            "train", "lip", "--unit", "sentence", "--data", grid.folder, "--device", "cpu",
+            "--split", "vcagan-16-7-10", "--steps", 2, "--out", out,
+            f"--set=model={json.dumps(sets)}", "--set=shrink=4", "--set=batch_size=2",
+        )  # fmt: skip
+        assert run.exit_code == 0, run.output
+        run = avb("eval", "lip", "--ckpt", out, "--data", grid.folder, "--part", "all",
+                  "--device", "cpu", "--out", out / "all.json")  # fmt: skip
+        assert run.exit_code == 0, run.output
+        records.append(out / "all.json")
+    record = json.loads(records[0].read_text())
+    assert record["task"] == "sentence" and len(record["clips"]) == 8
+    assert {"wer_free", "cer_free", "sentences_free", "wer_grammar"} <= set(record["metrics"])
+    assert record["ceiling"]["wer_grammar"]["value"] is not None
+    chance = 1 - np.mean([1 / len(words) for words in SLOT_WORDS])
+    assert record["floors"]["grammar"]["wer_grammar"] == pytest.approx(chance)
+    for clip in record["clips"]:
+        assert len(clip["heard_grammar"]) == 6
+    result = compare(*map(str, records))
+    assert result["metrics"]["wer_grammar"]["n"] == 8
+    a, b = (json.loads(r.read_text())["metrics"]["wer_grammar"]["value"] for r in records)
+    difference = result["metrics"]["wer_grammar"]["difference"]["value"]
+    assert difference == pytest.approx(a - b, abs=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("unit", ["sentence", "characters"])
+def test_eight_sentences_are_learnt_by_heart(grid: Index, tmp_path: Path, unit: str) -> None:
+    plan = recipe(
+        unit, model=SIZES | {"width": 16, "dropout": 0.0, "back_dropout": 0.0}, batch_size=8,
+        augment={"jitter": 0, "flip": 0.0}, lr=0.004, warmup=10, clip_norm=5.0, steps=800,
+        validate_every=40, patience=8,
+    )  # fmt: skip
+    index = grid.of_unit(unit)
+    trainer.train(plan, index, everything(index), tmp_path)
+    record = evaluate("lip", tmp_path / "best.pt", grid, GRID, "all")
+    assert record["metrics"]["wer_free"]["value"] == 0
+    assert record["metrics"]["sentences_grammar"]["value"] == 1

@@ -1,0 +1,178 @@
+"""Sentences read: word and character errors, freely and within the grammar, beside real audio."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avb.models.ctc import edit_distance
+from avb.pipeline.stream.index import Index, Ints
+from avb.train.checks import need
+from avb.train.evaluate.extras import Extras
+from avb.train.evaluate.metrics.intervals import ratio_interval
+from avb.train.evaluate.words.grammar import word_error_rate
+from avb.train.evaluate.words.reading import Reading, Spoken
+from avb.train.network import finite
+from avb.train.tasks.task import Evaluation
+
+#: What is looked at: pictures, real audio in place of the recalled, or both.
+SIGNALS = ("video", "audio", "both")
+Sentence = Sequence[str]
+
+
+def measure(evaluation: Evaluation, extras: Extras) -> dict[str, Any]:
+    """Errors of each way to decode: `free`, and `grammar` where there is one.
+
+    Word and character errors are pooled over clips, `sentences` are those without an error; all
+    with intervals that draw clips, or talkers where they are unseen.
+    """
+    need("jiwer")
+    index, unit = evaluation.index, evaluation.recipe.unit
+    ways = {"free": Reading(index.labels, unit == "characters")}
+    if extras.grammar is not None:
+        ways["grammar"] = ways["free"].within(extras.grammar)
+    log_probs, keys, talkers = _one_pass(evaluation)
+    rows = {index.key(row): row for row in evaluation.rows}
+    spoken = [index.words(rows[key]) for key in keys]
+    references = [[word for word, _, _ in words] for words in spoken]
+    drawn = talkers if extras.unseen_talkers else None
+    heard = {
+        way: {s: [reading.words(one) for one in clips] for s, clips in log_probs.items()}
+        for way, reading in ways.items()
+    }
+    figures: dict[str, dict[str, Any]] = {signal: {} for signal in log_probs}
+    per_slot: dict[str, dict[str, Any]] = {signal: {} for signal in log_probs}
+    for way, signals in heard.items():
+        for signal, clips in signals.items():
+            found = [[one.word for one in words] for words in clips]
+            figures[signal] |= {
+                f"{name}_{way}": value for name, value in errors(references, found, drawn).items()
+            }
+            per_slot[signal][way] = word_error_rate(references, found, drawn)["per_slot"]
+    known = () if extras.known_rows is None else extras.known_rows
+    said = [[word for word, _, _ in index.words(row)] for row in known]
+    return {
+        "task": "sentence",
+        "metrics": figures["video"],
+        "ceiling": figures.get("audio", {}),
+        "both": figures.get("both", {}),
+        "floors": floors(said, references, extras.grammar, list(ways), drawn),
+        "per_slot": {s: slots for s, slots in per_slot.items() if any(slots.values())},
+        "times": times({way: signals["video"] for way, signals in heard.items()}, spoken),
+        "flags": {"n": len(keys), "unit": unit, "grammar": extras.grammar},
+        "clips": [
+            {
+                "key": key,
+                "words": references[i],
+                **{f"heard_{way}": [w.word for w in heard[way]["video"][i]] for way in ways},
+                "values": {
+                    f"sentences_{way}": float(
+                        [w.word for w in heard[way]["video"][i]] == references[i]
+                    )
+                    for way in ways
+                },
+            }
+            for i, key in enumerate(keys)
+        ],
+    }
+
+
+def errors(
+    references: Sequence[Sentence], heard: Sequence[Sentence], talkers: Sequence[Any] | None
+) -> dict[str, Any]:
+    """`wer`, `cer` and `sentences`, with intervals."""
+    pairs = list(zip(references, heard, strict=True))
+    letters = [edit_distance(" ".join(r), " ".join(h)) for r, h in pairs]
+    words = [edit_distance(r, h) for r, h in pairs]
+    counts = [[len(r) for r in references], [len(" ".join(r)) for r in references]]
+    return {
+        "wer": ratio_interval(words, counts[0], talkers),
+        "cer": ratio_interval(letters, counts[1], talkers),
+        "sentences": ratio_interval([list(r) == list(h) for r, h in pairs],
+                                    np.ones(len(pairs)), talkers),
+    }  # fmt: skip
+
+
+def floors(
+    known: Sequence[Sentence], references: Sequence[Sentence], slots: Any, ways: Sequence[str],
+    talkers: Sequence[Any] | None,
+) -> dict[str, Any]:  # fmt: skip
+    """What is right without a look: always one sentence, and any sentence of the grammar.
+
+    The one sentence has at each place what is most frequent there in training, where all training
+    sentences are as long; else it is the most frequent one.
+    """
+    found: dict[str, Any] = {}
+    if known:
+        if len({len(sentence) for sentence in known}) == 1:
+            constant = [Counter(words).most_common(1)[0][0] for words in zip(*known, strict=True)]
+        else:
+            constant = list(Counter(map(tuple, known)).most_common(1)[0][0])
+        figures = errors(references, [constant] * len(references), talkers)
+        found["constant"] = {f"{name}_{way}": v for name, v in figures.items() for way in ways}
+    if slots is not None and isinstance(slots[0], list):
+        chance = [1 / len(words) for words in slots]
+        found["grammar"] = {
+            "wer_grammar": 1 - float(np.mean(chance)), "sentences_grammar": float(np.prod(chance))
+        }  # fmt: skip
+    return found
+
+
+def times(heard: dict[str, list[list[Spoken]]], spoken: Any) -> dict[str, Any]:
+    """By way, how far the edges of words lie from their alignment, in frames of 40 ms.
+
+    Of sentences that were read without an error and whose words have times: median and 90th
+    percentile of the distance, of `start` and `end`, and how many words.
+    """
+    found: dict[str, Any] = {}
+    for way, clips in heard.items():
+        edges: list[tuple[float, float]] = []
+        for words, said in zip(clips, spoken, strict=True):
+            if [w.word for w in words] != [word for word, _, _ in said]:
+                continue
+            edges += [
+                (abs(w.first - start * 25), abs(w.stop - end * 25))
+                for w, (_, start, end) in zip(words, said, strict=True)
+                if start is not None and end is not None
+            ]
+        if edges:
+            middle, most = np.percentile(np.array(edges), [50, 90], axis=0)
+            found[way] = {
+                edge: {"median": float(middle[i]), "p90": float(most[i])}
+                for i, edge in enumerate(("start", "end"))
+            } | {"words": len(edges)}
+    return found
+
+
+def _one_pass(
+    evaluation: Evaluation,
+) -> tuple[dict[str, list[NDArray[np.float32]]], list[str], list[str | None]]:
+    """By signal the log-probabilities of each clip's frames, [T x K + 1]; keys and talkers."""
+    found: dict[str, list[NDArray[np.float32]]] = {}
+    keys: list[str] = []
+    talkers: list[str | None] = []
+    mute = set(mute_keys(evaluation.index, evaluation.rows))
+    for batch, inputs in evaluation.batches():
+        output = evaluation.model(inputs.video_BCTHW, inputs.mel_BFM, inputs.ragged_lengths)
+        logits = {"video": finite(output.logits).float()}
+        if output.real_logits is not None and not mute:
+            logits["audio"] = finite(output.real_logits).float()
+            logits["both"] = logits["video"] + logits["audio"]
+        for name, values in logits.items():
+            rows = values.log_softmax(dim=-1).cpu().numpy()
+            lengths = batch.lengths.tolist()
+            found.setdefault(name, []).extend(
+                row[:length] for row, length in zip(rows, lengths, strict=True)
+            )
+        keys += batch.keys
+        talkers += batch.speakers
+    return found, keys, talkers
+
+
+def mute_keys(index: Index, rows: Ints) -> list[str]:
+    """Clips without sound; with one of them, real audio is not looked at."""
+    return [index.key(row) for row in rows if index.no_audio[row]]

@@ -1,0 +1,113 @@
+"""Lip reading of sentences: what a silent mouth says, without being told where words lie."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from avb.models import ctc
+from avb.models.lip import LipConfig
+from avb.models.memory import Losses
+from avb.models.sentence import SentenceReader, sentence_losses
+from avb.pipeline.stream.batch import Batch, Word
+from avb.pipeline.stream.index import Index, Ints
+from avb.train.tasks.lip import LipReading
+from avb.train.tasks.task import Inputs, Scaling
+
+if TYPE_CHECKING:
+    from avb.train.recipe import Recipe
+    from avb.train.tasks.task import Evaluation
+
+
+class SentenceReading(LipReading):
+    """`SentenceReader` on the words or characters of clips: CTC, scored by edit distance."""
+
+    name = "sentence"
+    command = "lip"
+    data = Path("shards/grid")
+    title = "Lip reading of sentences"
+    summary = "Reads sentences from silent pictures of a mouth; speech is recalled from its memory."
+    classifies = False  # its output are words, but by frame
+    output = ("logits", "logits [batch x frames x tokens + 1], the last is blank")
+    loss, score_name = "CTC (nats by token)", "tokens right"
+
+    def network(self, recipe: Recipe, scaling: Scaling, side: int) -> nn.Module:
+        return SentenceReader(scaling.classes, LipConfig(**recipe.model))
+
+    def complete(
+        self, inputs: Inputs, batch: Batch, recipe: Recipe, scaling: Scaling, train: bool
+    ) -> Inputs:
+        """With the tokens of each clip and, where words have times, those of its frames."""
+        assert batch.tokens is not None
+        frames = None
+        if recipe.unit == "sentence" and recipe.frame_weight:
+            tokens, shape = batch.tokens.tolist(), inputs.video_BCTHW.shape
+            frames = np.full((shape[0], shape[2]), ctc.NONE)
+            for i, length in enumerate(batch.lengths.tolist()):
+                frames[i, :length] = classes_of_frames(
+                    batch.words[i], tokens[i], length, scaling.classes
+                )
+        return dataclasses.replace(
+            inputs, labels=batch.tokens,
+            frames_BT=None if frames is None else torch.from_numpy(frames).to(batch.tokens.device),
+        )  # fmt: skip
+
+    def losses(self, model: nn.Module, inputs: Inputs, recipe: Recipe) -> tuple[Losses, Any]:
+        output = model(inputs.video_BCTHW, inputs.mel_BFM, inputs.ragged_lengths)
+        tokens, frames = inputs.labels, inputs.frames_BT
+        losses = sentence_losses(output, tokens, inputs.lengths_B, frames, recipe.frame_weight)
+        return losses, output
+
+    def score(self, output: Any, inputs: Inputs) -> Tensor:
+        """1 less the edit distance over the tokens of the clip; it may be negative."""
+        heard = ctc.greedy(output.logits, inputs.ragged_lengths)
+        said = [[t for t in row if t != ctc.NONE] for row in inputs.labels.tolist()]
+        return torch.tensor(
+            [1 - ctc.edit_distance(s, h) / len(s) for s, h in zip(said, heard, strict=True)]
+        )
+
+    def score_text(self, value: float) -> str:
+        return f"{100 * value:.1f} %"
+
+    def usable_rows(self, index: Index, rows: Ints, recipe: Recipe) -> Ints:
+        """Those whose words are all known, and that have a frame for each token.
+
+        Between two equal tokens there must be a blank.
+        """
+        tokens = index.tokens(rows, recipe.unit)
+        least = [len(t) + sum(a == b for a, b in zip(t, t[1:], strict=False)) for t in tokens]
+        return rows[(np.array(least) > 0) & (index.num_frames[rows] >= least)]
+
+    def fitting_unit(self, recipe: Recipe, labelled: bool, timed: bool) -> str:
+        return recipe.unit
+
+    def needs_label(self, recipe: Recipe) -> bool:
+        return False
+
+    def measure(self, evaluation: Evaluation, extras: Any) -> dict[str, Any]:
+        from avb.train.evaluate import sentence
+
+        return sentence.measure(evaluation, extras)
+
+
+def classes_of_frames(words: list[Word], tokens: list[int], frames: int, silence: int) -> list[int]:
+    """The class of each frame by the times of the words; -1 throughout where some have none.
+
+    Frame f is shown from f / 25 to (f + 1) / 25, and has the word that is said at its middle.
+    """
+    classes = [silence] * frames
+    for (_, start, end), token in zip(words, tokens, strict=False):
+        if start is None or end is None:
+            return [ctc.NONE] * frames
+        first, stop = (int(np.ceil(t * 25 - 0.5 - 1e-4)) for t in (start, end))
+        for frame in range(max(first, 0), min(stop, frames)):
+            classes[frame] = token
+    return classes
+
+
+TASK = SentenceReading()
