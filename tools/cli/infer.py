@@ -10,7 +10,7 @@ from typer import Argument, Option
 
 from avb.pipeline.errors import UsageError
 from avb.tools.cli.console import FAILED, App, fail, print_json, say
-from avb.tools.cli.options import Checkpoint, Device, Json, VocoderFile
+from avb.tools.cli.options import Checkpoint, Device, GrammarFile, Json, VocoderFile
 
 app = App()
 inference = App(help="Words or speech from any video that ffmpeg reads.")
@@ -30,6 +30,8 @@ def infer(
     mux: Annotated[
         Path | None, Option(help="Write the video with the speech, its own sound as second track.")
     ] = None,
+    srt: Annotated[Path | None, Option(help="Write subtitles; or a folder.")] = None,
+    grammar: GrammarFile = None,
     track: Annotated[Path | None, Option(help="Write the video with the box; or a folder.")] = None,
     face: Annotated[int, Option(min=1, help="1 is the largest and steadiest, 2 the next one.")] = 1,
     face_every: Annotated[
@@ -50,19 +52,24 @@ def infer(
     from avb.tools.infer.video import BadVideo
     from avb.train.checkpoint import best_of
     from avb.train.device import choose_device
+    from avb.train.evaluate.words.reading import read_grammar
 
     device = choose_device(device)
     targets = {
         "out": film.targets(videos, out, ".wav"),
         "mux": film.targets(videos, mux, ".mp4"),
         "track": film.targets(videos, track, ".mp4"),
+        "srt": film.targets(videos, srt, ".srt"),
     }
     try:
-        trained = load_trained(task, best_of(ckpt), device, context.obj, vocoder)
+        trained = load_trained(task, best_of(ckpt), device, context.obj, vocoder,
+                               None if grammar is None else read_grammar(grammar))  # fmt: skip
     except UsageError as error:
         fail(str(error), FAILED)
     if box == "fixed" and trained.settings.fixed_box is None:
         raise UsageError(f"--box fixed: {ckpt} was not trained with a fixed box")
+    if srt is not None and trained.task.name != "sentence":
+        raise UsageError(f"--srt: {ckpt} reads single words; subtitles are of sentences")
     if trained.recipe.model.get("word_boundary"):
         say("note: this model was told where the word lies; here the middle of a window is read")
     framing = film.Framing(box, face, face_every, allow_url)
@@ -83,13 +90,13 @@ def infer(
 
 
 inference.variant(
-    "lip", infer, "Ranked words for every window of 29 pictures, one every 0.2 s.",
+    "lip", infer, "The sentence, or words for every window of 29 pictures, one every 0.2 s.",
     task="lip", vocoder=None, out=None, mux=None,
 )  # fmt: skip
 inference.variant(
     "l2s", infer,
     "The speech that belongs to a silent face: 16 kHz, mono, as long as the video.",
-    task="l2s", top=5,
+    task="l2s", top=5, srt=None, grammar=None,
 )  # fmt: skip
 
 
@@ -100,13 +107,18 @@ def show_film(record: dict[str, Any]) -> None:
     say(f"{record['video']}: {record['duration']:.2f} s, box {record['box']}{turned}{others}")
     for start, end in record["absent"]:
         say(f"nobody is seen from {start:.2f} to {end:.2f} s")
+    if "sentence" in record:
+        typer.echo(record["sentence"])
+        for word in record["words"]:
+            at = f"{word['start']:7.2f} {word['end']:7.2f}"
+            typer.echo(f"{at}  {word['word']} {word['confidence']:.2f}")
     for window in record.get("windows", []):
         typer.echo(f"{window['start']:7.2f} {window['end']:7.2f}  {_words(window['words'])}")
     if len(record.get("windows", [])) > 1:
         typer.echo(f"{'all':>15}  {_words(record['words'])}")
     if "out" in record:
         typer.echo(record["out"])
-    for name in ("mux", "track"):
+    for name in ("mux", "track", "srt"):
         if name in record:
             say(f"{name}: {record[name]}")
     spent = ", ".join(f"{stage} {s:.1f}" for stage, s in record["seconds"].items() if s)

@@ -9,7 +9,8 @@ from typing import Any
 
 from avb.pipeline.clip.stopwatch import Clock
 from avb.pipeline.errors import UsageError
-from avb.tools.infer import crops, lip, speech
+from avb.pipeline.files import write_atomic
+from avb.tools.infer import crops, lip, sentence, speech
 from avb.tools.infer.model import Trained
 from avb.tools.infer.show import draw_boxes, mux
 from avb.tools.infer.video import FPS, probe
@@ -51,14 +52,21 @@ def targets(videos: list[str], given: Path | None, suffix: str) -> list[Path]:
 def infer(
     video: str, trained: Trained, framing: Framing, paths: dict[str, Path], top: int = 5
 ) -> dict[str, Any]:
-    """The record of one film; `paths` are files to write, `out`, `mux` and `track`."""
+    """The record of one film; `paths` are files to write, `out mux track srt`."""
     clock = Clock()
     film = probe(video, framing.allow_url)
     cutter = crops.Cutter(film, trained, framing.box, framing.face_every, framing.face, clock)
     for path in paths.values():
         path.parent.mkdir(parents=True, exist_ok=True)
     made: dict[str, Any] = {}
-    if trained.task.classifies:
+    captions = []
+    if trained.task.name == "sentence":
+        spoken = sentence.read_sentences(cutter.pieces(), trained, clock, trained.grammar)
+        made = sentence.record(spoken)
+        captions = sentence.subtitles(spoken)
+        if "srt" in paths:
+            write_atomic(paths["srt"], sentence.srt(spoken).encode())
+    elif trained.task.classifies:
         readings = list(lip.read_words(cutter.pieces(), trained, clock))
         mean = lip.overall(readings)
         made["words"] = mean.ranked(trained.labels, top) if mean else []
@@ -71,7 +79,7 @@ def infer(
     if "mux" in paths:
         mux(cutter.video, paths["out"].absolute(), paths["mux"].absolute())
     if "track" in paths:
-        draw_boxes(cutter, paths["track"].absolute())
+        draw_boxes(cutter, paths["track"].absolute(), captions)
     return {
         "video": video,
         "duration": len(cutter.seen) / FPS,

@@ -12,6 +12,7 @@ from torch import nn
 from avb.pipeline.config import Crop, load_corpora
 from avb.pipeline.parse import checked
 from avb.pipeline.settings import Settings, settings_for
+from avb.train.evaluate.words.reading import Slots
 from avb.train.network import load_network
 from avb.train.recipe import Recipe
 from avb.train.tasks.task import Scaling, Task, find_task
@@ -29,6 +30,7 @@ class Trained:
     settings: Settings  # of those shards: box, mel and rates
     labels: list[str]  # words, in the order of the classes
     device: torch.device
+    grammar: Slots | None = None  # what a reader of sentences may say
     refiner: nn.Module | None = None  # of a vocoder, which makes sound of mels; None: Griffin-Lim
 
     @property
@@ -43,16 +45,18 @@ class Trained:
 
 def load_trained(
     kind: str, path: Path, device: str = "cpu", datasets: Path | None = None,
-    vocoder: Path | None = None,
+    vocoder: Path | None = None, grammar: Slots | None = None,
 ) -> Trained:  # fmt: skip
     """Read a checkpoint of a task; settings that it has not are those of `datasets.yaml`.
 
-    `vocoder` is a file of `avb train vocoder`, of the mels that the checkpoint makes.
+    `vocoder` is a file of `avb train vocoder`, of the mels that the checkpoint makes; `grammar`, by
+    default the corpus's own, is what a reader of sentences may say.
     """
     loaded = load_network(path, kind)
     recipe, scaling = loaded.recipe, loaded.scaling
     corpora = load_corpora(datasets)
-    usual = settings_for(recipe.corpus, corpora.get(recipe.corpus, corpora["table"])).as_dict()
+    corpus = corpora.get(recipe.corpus, corpora["table"])
+    usual = settings_for(recipe.corpus, corpus).as_dict()
     given = usual | (loaded.data.get("settings") or {})
     settings: Settings = checked(Settings, given, f"{path}: settings", strict=False)
     refiner = None
@@ -60,7 +64,7 @@ def load_trained(
         refiner = load_vocoder(vocoder, settings.mel, settings.sample_rate, path, device).network
     return Trained(
         loaded.model.to(device), recipe, scaling, Crop(scaling.size, scaling.margin), settings,
-        loaded.data["labels"], torch.device(device), refiner,
+        loaded.data["labels"], torch.device(device), grammar or corpus.grammar, refiner,
     )  # fmt: skip
 
 

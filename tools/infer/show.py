@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,8 +32,11 @@ def in_place_of(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def draw_boxes(cutter: Cutter, path: Path) -> None:
-    """Write the film, without sound, with the box that was cut: green, or red if nobody is seen."""
+def draw_boxes(cutter: Cutter, path: Path, captions: Sequence[tuple[int, int, str]] = ()) -> None:
+    """Write the film, without sound, with the box that was cut: green, or red if nobody is seen.
+
+    `captions` are texts at its foot, each with its first frame and the one after its last.
+    """
     import ffmpeg
 
     height, width = cutter.size
@@ -51,12 +54,14 @@ def draw_boxes(cutter: Cutter, path: Path) -> None:
         )
         with named(), running(output, str(path), feed=True) as (process, said):
             assert process.stdin is not None
+            text_of = {f: text for first, stop, text in captions for f in range(first, stop)}
             films = zip(pictures(cutter.video, colour=True), boxes, seen, strict=False)
             try:
-                for picture, (x0, y0, x1, y1), there in films:
+                for number, (picture, (x0, y0, x1, y1), there) in enumerate(films):
                     upright = np.ascontiguousarray(np.rot90(picture, cutter.turns))
                     colour = GREEN if there else RED
                     cv2.rectangle(upright, (x0, y0), (x1 - 1, y1 - 1), colour, thick)
+                    _write(upright, text_of.get(number, ""))
                     process.stdin.write(upright.data)
                 process.stdin.close()
                 process.wait()
@@ -64,6 +69,18 @@ def draw_boxes(cutter: Cutter, path: Path) -> None:
                 pass
             if process.wait():
                 raise BadVideo(f"{path}: cannot be written ({said()})")
+
+
+def _write(picture: np.ndarray, text: str) -> None:
+    """A line of text at the foot of a picture, white on black, as wide as it at most."""
+    height, width = picture.shape[:2]
+    font, scale, thick = cv2.FONT_HERSHEY_SIMPLEX, height / 500, max(1, height // 300)
+    size = cv2.getTextSize(text, font, scale, thick)[0][0]
+    scale = min(scale, scale * 0.95 * width / max(size, 1))
+    left = (width - cv2.getTextSize(text, font, scale, thick)[0][0]) // 2
+    for colour, stroke in (((0, 0, 0), 4 * thick), ((255, 255, 255), thick)):
+        cv2.putText(picture, text, (left, height - height // 20), font, scale, colour, stroke,
+                    cv2.LINE_AA)  # fmt: skip
 
 
 def mux(video: Head, speech: Path, path: Path) -> None:
