@@ -11,10 +11,12 @@ import torch
 
 from avb.pipeline.config import load_corpora
 from avb.pipeline.settings import settings_for
-from avb.train import checkpoint
+from avb.pipeline.stream.index import Index
+from avb.train import checkpoint, trainer
 from avb.train.kept import fingerprint
 from avb.train.recipe import Recipe
 from avb.train.recipe_file import make_recipe
+from avb.train.split import split_rows
 from avb.train.tasks.task import Scaling, find_task
 from avb.train.vocoder.file import Training, new_refiner
 
@@ -80,3 +82,12 @@ def recipe(task: str, **changes: Any) -> Recipe:
             "batch_size": 2,
         }
     return make_recipe(task, base | changes, "test")  # type: ignore[arg-type]
+
+
+def trained(kind: str, index: Index, out: Path, **changes: Any) -> Path:
+    """The checkpoint of a training of two steps."""
+    corpus = load_corpora()[index.dataset["corpus"]]
+    plan = recipe(kind, steps=2, validate_every=2, **changes)
+    parts = split_rows(index, corpus, plan.split, need=("train", "val"))
+    trainer.train(plan, index, parts, out)
+    return out / "best.pt"

@@ -1,4 +1,4 @@
-"""Shared by the tests of `avb ui`: small random models, and a clip of a drawn talker."""
+"""Shared by the tests of `avb infer` and `avb ui`: small random models, drawn talkers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from films import write_film
 from networks import save_model
 
+from avb.tools.infer.model import Trained, load_trained
 from avb.tools.synth import face
 from avb.train import checkpoint
 
@@ -37,3 +38,26 @@ def talker_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pictures = [np.ascontiguousarray(picture[..., 1]) for picture in drawn]
     path = tmp_path_factory.mktemp("films") / "talker.mp4"
     return write_film(path, pictures, np.arange(40) / 25, tone)
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("checkpoints")
+    wanted = {"lip": ("lip", "lrw"), "sentences": ("lip", "grid"), "l2s": ("l2s", "grid")}
+    for name, how in wanted.items():
+        save_model(folder / f"{name}.pt", *how)
+    return {name: folder / f"{name}.pt" for name in wanted}
+
+
+@pytest.fixture
+def models(checkpoints: dict[str, Path]) -> dict[str, Trained]:
+    kinds = {"lip": "lip", "sentences": "lip", "l2s": "l2s"}
+    return {name: load_trained(kinds[name], path) for name, path in checkpoints.items()}
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two seconds of one talker, 360 x 288."""
+    from talkers import talker, write
+
+    return write(tmp_path_factory.mktemp("films") / "base.mp4", talker(3, 50, (360, 288), 50))

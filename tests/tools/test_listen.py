@@ -18,67 +18,19 @@ import numpy as np
 import pytest
 from commands import avb
 from networks import save_vocoder
+from raters import TRUE, answer
 
 from avb.pipeline.clip.audio import log_mel
 from avb.pipeline.config import load_corpora
 from avb.pipeline.corpora.grid import words_of
-from avb.tools.listen import order, score
-from avb.tools.listen.level import TARGET_DBOV, active_level_dbov, to_level
+from avb.tools.listen import score
+from avb.tools.listen.level import TARGET_DBOV, active_level_dbov
 from avb.train.evaluate.wav import WavFolder
 from avb.train.evaluate.words.grammar import SLOT_NAMES
 
 RATE = 16_000
 NAMES = ["bbaf2n", "lwbz9s", "pgia1p", "sriq4a", "brbx7s", "lgwu3p", "pwao5n", "sbij6a", "swaa8n"]
 CLIPS = 6
-
-
-# The order of a rater ----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("systems", "sentences"), [(5, 24), (4, 6), (2, 5), (7, 7)])
-def test_the_order_keeps_its_rules_for_every_seed(systems: int, sentences: int) -> None:
-    orders = set()
-    for seed in range(200):
-        clips, repeats = order.rating_order(systems, sentences, seed)
-        every = set(itertools.product(range(systems), range(sentences)))
-        assert set(clips) == every and len(clips) == len(every)
-        for start in range(0, len(clips), systems):  # every system once a block
-            block = clips[start : start + systems]
-            assert {system for system, _ in block} == set(range(systems))
-            assert len({sentence for _, sentence in block}) == systems
-        heard = clips + repeats
-        assert all(a[1] != b[1] for a, b in itertools.pairwise(heard))
-        assert len(set(repeats)) == 4 and len({system for system, _ in repeats}) == min(4, systems)
-        assert clips == order.rating_order(systems, sentences, seed)[0]
-        orders.add(tuple(clips))
-    assert len(orders) > 190
-
-
-def test_no_system_is_heard_first_more_often_than_chance() -> None:
-    first = Counter(order.rating_order(5, 24, seed)[0][0][0] for seed in range(1000))
-    assert max(abs(count - 200) for count in first.values()) < 60  # 4.7 standard deviations
-
-
-@pytest.mark.parametrize(("systems", "sentences"), [(1, 10), (5, 4), (3, 4)])
-def test_too_few_of_either_is_said(systems: int, sentences: int) -> None:
-    with pytest.raises(ValueError, match="must be"):
-        order.rating_order(systems, sentences, 0)
-
-
-# Level -------------------------------------------------------------------------------------------
-
-
-def test_pauses_do_not_count_for_the_level() -> None:
-    rng = np.random.default_rng(0)
-    noise = rng.normal(0, 0.1, 3 * RATE).astype(np.float32)
-    assert active_level_dbov(noise) == pytest.approx(-20, abs=0.1)  # steady: that of the whole
-    paused = np.concatenate([noise, np.zeros(6 * RATE, np.float32)])
-    whole = 10 * np.log10(np.mean(np.square(paused)))
-    assert whole == pytest.approx(-24.8, abs=0.1)
-    assert active_level_dbov(paused) == pytest.approx(-20.3, abs=0.4)  # 0.2 s of it still count
-    assert active_level_dbov(to_level(paused)) == pytest.approx(TARGET_DBOV, abs=0.05)
-    with pytest.raises(ValueError, match="silent"):
-        active_level_dbov(np.zeros(RATE, np.float32))
 
 
 # The page ----------------------------------------------------------------------------------------
@@ -207,42 +159,6 @@ def test_what_does_not_fit_is_one_line(folders: list[str], tmp_path: Path, case:
 
 # Scoring -----------------------------------------------------------------------------------------
 
-TRUE = {"secretmemory": 4, "secretbaseline": 3, "real": 5, "griffin_lim": 4, "floor": 1}
-
-
-def answer(key: Any, folder: Path, rater: str, seed: int, **oddity: Any) -> Path:
-    """The file of a rater who hears one word wrong of the baseline and none of the floor."""
-    rng = np.random.default_rng([seed, len(rater)])
-    rows, given = [], {}
-    clips, repeats = key["orders"][seed]
-    kinds = [("practice", c) for c in key["practice"]]
-    kinds += [("test", c) for c in clips] + [("repeat", c) for c in repeats]
-    off = oddity.get("repeats_off", 0)
-    for position, (kind, one) in enumerate(kinds):
-        system = key["clips"][one]["system"]
-        words = words_of(key["clips"][one]["key"][3:])
-        if system == "floor":
-            words = [""] * 6
-        elif system == "secretbaseline":
-            words = [*words[:3], "q" if words[3] != "q" else "z", *words[4:]]
-        mean = oddity.get(system, TRUE[system])
-        scores = [int(np.clip(mean + rng.integers(-1, 2), 1, 5)) for _ in range(2)]
-        if kind == "repeat":
-            scores = list(given[one])
-            if off:
-                scores[off % 2] += 2 if scores[off % 2] < 4 else -2
-                off -= 1
-        given[one] = scores
-        rows.append([rater, seed, position, kind, one, *words, *scores, 1, 2.5, "yes", "no", "t"])
-    path = folder / f"{rater}.csv"
-    columns = ["rater", "seed", "position", "kind", "clip", *SLOT_NAMES, *score.SCALES, "plays"]
-    columns += ["play_to_answer_s", "headphones", "native", "time", "page_hash"]
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file, quoting=csv.QUOTE_ALL)
-        writer.writerow(columns)
-        writer.writerows([*row, key["page_hash"]] for row in rows[: oddity.get("rows")])
-    return path
-
 
 def ratings(files: list[Path], key: Any, scale: str) -> dict[str, np.ndarray]:
     """[raters x sentences] of each system, read by other means than the code's."""
@@ -352,11 +268,6 @@ def test_a_foreign_file_is_one_line(made: tuple[Path, Any], tmp_path: Path, case
     path.write_text(text)
     code, _, text = avb("listen-score", *files, "--key", key_file)
     assert code == 2 and said in text and text.count("\n") == 1
-
-
-def test_holm_is_that_of_the_book() -> None:
-    assert score.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert score.holm([0.5, 0.9]) == pytest.approx([1, 1]) and score.holm([]) == []
 
 
 # In a browser ------------------------------------------------------------------------------------

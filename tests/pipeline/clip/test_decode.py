@@ -288,9 +288,6 @@ def test_a_sound_file_that_is_none_is_refused_by_name(tmp_path: Path, name: str)
     assert refusal.value.status == "missing_audio"
 
 
-# Folders of pictures
-
-
 def test_pictures_are_ordered_by_number_and_gaps_keep_their_place(tmp_path: Path) -> None:
     for number in (8, 9, 10, 12):
         cv2.imwrite(str(tmp_path / f"a1_{number}.JPG"), np.full((8, 8), 10 * number, np.uint8))

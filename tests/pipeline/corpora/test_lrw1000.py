@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -11,7 +10,6 @@ import pytest
 from importers import importer
 
 from avb.pipeline.build.plan import make_plan
-from avb.pipeline.clip.status import Refused
 from avb.pipeline.corpora.lrw1000 import frame_span
 from avb.pipeline.errors import UsageError
 from avb.tools.synth import media
@@ -327,26 +325,6 @@ def test_an_early_word_is_placed_by_its_known_margin(tmp_path: Path, zero_filled
     assert got.words == [("x", 0.06, 0.46)]
 
 
-@pytest.mark.parametrize("case", ["early_cut", "early_zero_filled"])
-def test_drawn_words_near_the_start_are_heard_where_seen(drawn_lrw1000: Any, case: str) -> None:
-    got = drawn_lrw1000.load(case)
-    assert "short_margin" in got.flags
-    sound, _ = got.fitted()
-    start = np.flatnonzero(np.abs(sound) > 0.05)[0] / 16000
-    assert start == pytest.approx(float(drawn_lrw1000.odd[case].split(",")[2]), abs=0.06)
-
-
-def test_sound_a_few_samples_short_is_padded_at_the_end(drawn_lrw1000: Any) -> None:
-    got = drawn_lrw1000.load("audio_30_short")
-    start, end = map(int, got.clip.name.split("_")[1:])
-    assert len(got.media.sound) == (end - start + 40) * STEP - 30
-    sound, pad = got.fitted()
-    lead = round(got.media.sound_start_s * 16000)
-    assert len(sound) == 640 * len(got.media.frames)
-    assert pad == len(sound) - lead - len(got.media.sound) and 30 <= pad <= 640 + 30
-    assert not sound[-30:].any() and sound[: len(sound) - pad].any()
-
-
 def test_missing_sound_is_refused_by_name_and_all_rows_counted(tmp_path: Path) -> None:
     rows = [*ONE, ("trn", HASH, "x", "x", 60, 100), ("val", HASH, "x", "x", 60, 110)]
     root = write_tree(tmp_path, rows, sounds=False)
@@ -354,28 +332,3 @@ def test_missing_sound_is_refused_by_name_and_all_rows_counted(tmp_path: Path) -
     for i, name in enumerate(("_80_140", "_60_100", "_60_110")):
         refusal = importer("lrw1000", root).refusal(name)
         assert refusal.status == "missing_audio" and refusal.error.startswith(f"{i}.wav:")
-
-
-# The drawn corpus, with everything odd in it at once
-
-
-def test_the_drawn_corpus_ends_as_it_was_broken(drawn_lrw1000: Any) -> None:
-    lrw1000 = drawn_lrw1000.importer()
-    found: dict[str, list[str]] = {}
-    for clip in lrw1000.clips():
-        try:
-            ending = clip.status or ",".join(["ok", *sorted(lrw1000.read(clip).media.flags)])
-        except Refused as refusal:
-            ending = refusal.status
-        found.setdefault(clip.name, []).append(ending)
-    wanted = {
-        "frame_missing": ["ok,filled_frames"],
-        "audio_missing": ["missing_audio"],
-        "zero_length": ["zero_length"],
-        "duplicate": ["ok", "ok"],  # the plan refuses the second
-        "audio_30_short": ["ok"],
-        "folder_missing": ["missing_frames"],
-        "early_cut": ["ok,short_margin"],
-        "early_zero_filled": ["ok,short_margin"],
-    }
-    assert {case: found[drawn_lrw1000.clip(case)] for case in wanted} == wanted

@@ -6,14 +6,12 @@ never there is a row; one that was replaced, or that came, is taken again.
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import Mock
 
 import prepared
 import pytest
@@ -22,14 +20,9 @@ from prepared import draw, hashes
 
 from avb.pipeline.build import prep as prep_module
 from avb.pipeline.build import unit as unit_module
-from avb.pipeline.build.plan import lay_out
 from avb.pipeline.build.prep import Summary
 from avb.pipeline.build.verify_sources import source_faults
-from avb.pipeline.clip.status import Refused
 from avb.pipeline.config import load_corpora
-from avb.pipeline.corpora import adapter
-from avb.pipeline.corpora.clip import Clip
-from avb.pipeline.corpora.source_files import SourceFault, attempts, sources_of
 from avb.pipeline.errors import RunError
 from avb.pipeline.settings import settings_for
 
@@ -272,35 +265,6 @@ def test_a_link_to_nowhere_was_never_there(raw: Path, calm: Path, tmp_path: Path
     assert summary.flags["no_boundary"] == 1 and summary.status == {"ok": 8, "unreadable": 1}
 
 
-@pytest.mark.parametrize("corpus", ["lrw", "grid"])
-def test_what_goes_while_it_is_listed_was_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, corpus: str
-) -> None:
-    """Between the folder's listing and the look at the file; a link to nowhere was never there."""
-    names = {
-        "lrw": ("ABOUT/train/ABOUT_00001.mp4", "ABOUT/train/ABOUT_00001.txt"),
-        "grid": ("s1/bbaf2n.mpg", "s1/bbaf2n.align"),
-    }
-    for name in names[corpus]:
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-        listing = adapter(corpus).discover(tmp_path, CORPORA[corpus])
-        clips = listing.clips
-        listing.clips = (clip for clip in list(clips))
-        path.unlink()
-        if name != names[corpus][0]:
-            (tmp_path / names[corpus][0]).touch()
-        settings = settings_for(corpus, CORPORA[corpus])
-        with pytest.raises(SourceFault, match=rf"{path}: No such file .* while it was listed"):
-            lay_out(listing, settings, tmp_path / "plan")
-        path.symlink_to("nowhere")
-        listing = adapter(corpus).discover(tmp_path, CORPORA[corpus])
-        assert lay_out(listing, settings, tmp_path / "plan").listed == 1
-        path.unlink()
-        (tmp_path / names[corpus][0]).touch()
-
-
 # verify --sources
 
 
@@ -358,56 +322,3 @@ def test_many_differences_are_some_lines_and_a_count_where_the_command_is_told_t
     assert avb(*words).exit_code == 0
     run = avb(*words, "--sources")
     assert run.exit_code == 1 and "3 faults" in run.stderr and "written since" in run.stderr
-
-
-# The rule itself
-
-
-def surely(clip: Clip, root: Path, prepare: Callable[[], Any]) -> Any:
-    for attempt in attempts(clip, root):
-        with attempt:
-            done = prepare()
-            attempt.flags = done.flags
-    return done
-
-
-@pytest.mark.parametrize("code", [errno.ENOENT, errno.EIO, errno.ESTALE, errno.EACCES])
-def test_an_error_is_the_disk_s_until_all_files_were_read(tmp_path: Path, code: int) -> None:
-    path = tmp_path / "a.mp4"
-    path.write_bytes(b"film")
-    clip = Clip("a", "g", "a.mp4")
-    clip.sources = sources_of(tmp_path, clip)
-    tries: list[int] = []
-
-    def fails() -> Any:
-        tries.append(1)
-        raise OSError(code, os.strerror(code), str(path))
-
-    with pytest.raises(Refused) as refused:  # it can be read: the decoder has something to say
-        surely(clip, tmp_path, fails)
-    assert refused.value.status == "bad_decode" and len(tries) == 2
-    path.unlink()
-    with pytest.raises(SourceFault, match="a.mp4: No such file"):
-        surely(clip, tmp_path, fails)
-    clip.sources = sources_of(tmp_path, clip)
-    with pytest.raises(Refused) as refused:
-        surely(clip, tmp_path, fails)
-    assert refused.value.status == "unreadable"
-
-
-def test_an_ending_that_does_not_come_again_is_not_believed(tmp_path: Path) -> None:
-    (tmp_path / "a.mp4").write_bytes(b"film")
-    clip = Clip("a", "g", "a.mp4")
-    clip.sources = sources_of(tmp_path, clip)
-    good = SimpleNamespace(flags=[])
-    for first in (Refused("short", "3 of 29"), SimpleNamespace(flags=["filled_frames"])):
-        tries = Mock(side_effect=[first, good])
-        assert surely(clip, tmp_path, tries) is good
-
-
-def test_faults_of_the_program_show_themselves(tmp_path: Path) -> None:
-    def fails() -> Any:
-        raise OSError(errno.EINVAL, "a bug")
-
-    with pytest.raises(OSError, match="a bug"):
-        surely(Clip("a", "g", "a.mp4"), tmp_path, fails)

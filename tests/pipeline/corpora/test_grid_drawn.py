@@ -1,0 +1,117 @@
+"""The drawn GRID, with everything odd in it at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from avb.pipeline.build.plan import make_plan
+from avb.pipeline.clip.status import Refused
+from avb.pipeline.corpora.grid import words_of
+from avb.tools.synth import raw
+
+SENTENCE = "bin blue at f two now".split()
+
+
+def test_the_talker_without_video_is_one_notice(drawn_grid: Any) -> None:
+    assert "s21" in [p.name for p in drawn_grid.root.glob("s*")]  # a talker without a clip
+    listing = drawn_grid.importer().listing()
+    assert listing.notices == ["talkers without a video: s21"]
+    assert "s21" not in {clip.group for clip in listing.clips}
+
+
+def test_word_times_are_those_at_which_the_words_are_spoken(drawn_grid: Any) -> None:
+    spoken = raw.grid_clip(1, "bbaf2n").words
+    got = drawn_grid.importer().load("s1/video/bbaf2n")
+    assert [word for word, _, _ in got.words] == SENTENCE
+    for (_, start, end), (_, from_s, to_s) in zip(got.words, spoken, strict=True):
+        assert (start, end) == (pytest.approx(from_s), pytest.approx(to_s))
+    sound, _ = got.fitted()
+    start, end = got.words[0][1], got.words[-1][2]
+    inside = np.square(sound[int(start * 16000) : int(end * 16000)]).mean()
+    before = np.square(sound[: int((start - 0.05) * 16000)]).mean()
+    assert inside > 100 * before
+
+
+@pytest.mark.parametrize(
+    ("case", "flag"),
+    [("short_pause", "short_pause"), ("crlf_align", "crlf"), ("no_align", "no_alignment")],
+)
+def test_odd_or_no_alignments_leave_the_words_of_the_name(
+    drawn_grid: Any, case: str, flag: str
+) -> None:
+    align = drawn_grid.root / drawn_grid.odd[case].replace("video", "align")
+    naive = align.with_suffix(".align").read_bytes() if case != "no_align" else b""
+    assert (b" sp\n" in naive, b"\r\n" in naive) == (case == "short_pause", case == "crlf_align")
+    got = drawn_grid.load(case)
+    assert [word for word, _, _ in got.words] == words_of(got.clip.name)
+    assert {start is None for _, start, _ in got.words} == {case == "no_align"}
+    assert got.flags == {flag}
+
+
+def test_74_frames_are_kept_with_296_columns(drawn_grid: Any) -> None:
+    short = drawn_grid.load("frames_74")
+    assert len(short.media.frames) == 74 and short.flags == {"one_frame_short"}
+    assert short.log_mel().shape == (80, 296)
+
+
+def test_a_grey_start_is_refused_though_75_frames_decode(drawn_grid: Any) -> None:
+    source = drawn_grid.odd["grey_start"]
+    capture, naive = cv2.VideoCapture(str(drawn_grid.root / source)), []
+    while (read := capture.read())[0]:
+        naive.append(read[1])
+    assert len(naive) == 75 and naive[0].std() < 1  # nothing seems wrong
+    refusal = drawn_grid.importer().refusal(source)
+    assert refusal.status == "blank_frames"
+    assert "12 pictures without content, the first is 0" in refusal.error
+
+
+def test_the_sound_is_22_ms_short_and_padded_to_48000_samples(drawn_grid: Any) -> None:
+    got = drawn_grid.importer().load("s1/video/bbaf2n")
+    assert len(got.media.sound) == 131_328 and got.media.rate == 44_100
+    sound, pad = got.fitted()
+    assert (len(sound), pad) == (48_000, 352) and not sound[-352:].any()
+    assert got.log_mel().shape == (80, 300)
+
+
+def test_of_two_files_the_larger_is_the_duplicate(drawn_grid: Any, tmp_path: Path) -> None:
+    source, grid = drawn_grid.odd["large_twin"], drawn_grid.importer()
+    twins = {c.source: c.status for c in grid.clips() if c.name == Path(source).stem}
+    assert twins == {source: "duplicate", source.replace("mpg_6000/", ""): ""}
+    plan = make_plan(grid.corpus, grid.settings, grid.root, tmp_path / "plan.arrow")
+    assert plan.statuses["duplicate"] == 1
+
+
+@pytest.mark.parametrize("decoder", ["pyav", "ffmpeg"])
+def test_the_drawn_corpus_ends_as_it_was_broken(drawn_grid: Any, decoder: str) -> None:
+    grid = drawn_grid.importer(decoder=decoder)
+    clips = {clip.source: clip for clip in grid.clips()}
+    wanted: dict[str, tuple[str, set[str]]] = {
+        "frames_74": ("ok", {"one_frame_short"}),
+        "frames_70": ("short", set()),
+        "grey_start": ("blank_frames", set()),
+        "other_words": ("ok", {"bad_alignment"}),
+        "no_audio": ("no_audio", set()),
+        # The ffmpeg program says nothing of damage that it conceals.
+        "damaged": ("ok", {"damaged"} if decoder == "pyav" else set()),
+        "large_twin": ("duplicate", set()),
+        "empty": ("bad_decode", set()),
+        "text": ("bad_decode", set()),
+        "truncated": ("short", set()),
+        "no_face": ("ok", set()),  # the tracker's to say
+        "wrong_talker_align": ("ok", {"misfiled_alignment"}),
+    }
+    for case, (status, flags) in wanted.items():
+        clip = clips[drawn_grid.odd[case]]
+        found, seen = clip.status, set()
+        if not found:
+            try:
+                found, seen = "ok", grid.read(clip).media.flags
+            except Refused as refusal:
+                found = refusal.status
+                assert Path(clip.source).name in refusal.error
+        assert (found, seen) == (status, flags), case

@@ -1,0 +1,67 @@
+"""Promise: what cannot be served is one line, and only this machine is served unless it is said."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import avb
+from networks import save_vocoder
+
+from avb.tools.infer.model import load_trained
+
+uvicorn = pytest.importorskip("uvicorn", reason="the page is served with the extra ui")
+pytest.importorskip("starlette", reason="the page is served with the extra ui")
+
+from avb.tools.ui import film as film_module  # noqa: E402
+from avb.tools.ui import serve  # noqa: E402
+
+
+def test_what_cannot_be_served_is_one_line(tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    for ckpt, said in (
+        (tiny_models["judge"], "a checkpoint for judge"),
+        (tmp_path / "none.pt", "no such checkpoint"),
+        (tmp_path, "best.pt: no such checkpoint"),
+    ):
+        words = ["--ckpt", tiny_models["lip"], "--ckpt", ckpt, "--port", 0, "--device", "cpu"]
+        code, _, text = avb("ui", *words)
+        assert code == 1 and said in text and str(ckpt) in text
+        assert len(text.splitlines()) == 1
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, _, text = avb("ui", "--ckpt", tiny_models["lip"], "--port", port)
+    assert code == 2 and str(port) in text and len(text.splitlines()) == 1
+
+
+def test_a_vocoder_is_for_the_models_of_speech_and_for_their_mels_alone(
+    tiny_models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [tiny_models[name] for name in ("lip", "l2s")]
+    file = save_vocoder(tmp_path / "vocoder.pt")
+    words, spoken = asyncio.run(serve.describe(paths, "cpu", None, file))
+    assert words["vocoder"] is None and spoken["vocoder"] == str(file)
+    given: list[Any] = []
+    monkeypatch.setattr(film_module, "load_trained", lambda *a: given.append(a) or load_trained(*a))
+    list(film_module.read("none.mp4", spoken, "auto", 1, 2.0))
+    assert given[0][-1] == file
+    lrw = save_vocoder(tmp_path / "lrw.pt", corpus="lrw")
+    code, _, text = avb("ui", "--ckpt", paths[1], "--vocoder", lrw, "--port", 0, "--device", "cpu")
+    assert code == 1 and "lrw.pt: hears other log-mels" in text and len(text.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("host", "warns"), [("127.0.0.1", False), ("localhost", False), ("0.0.0.0", True)]
+)
+def test_only_this_machine_is_served_unless_it_is_said_and_warned_of(
+    tiny_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch, host: str, warns: bool
+) -> None:
+    monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    words = ["--ckpt", tiny_models["lip"], "--host", host, "--port", 0, "--device", "cpu"]
+    code, address, text = avb("ui", *words)
+    assert code == 0 and ("warning" in text) == warns and address.startswith("http://")
+    assert ("no password" in text) == warns

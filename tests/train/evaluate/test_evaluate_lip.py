@@ -1,0 +1,105 @@
+"""Words evaluated: each clip once, and those that the run's split gives."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from networks import recipe, trained
+
+from avb.models.masks import boundary_as
+from avb.pipeline.config import load_corpora
+from avb.pipeline.errors import UsageError
+from avb.pipeline.stream.index import Index
+from avb.train import checkpoint
+from avb.train.evaluate.evaluate import evaluate, part_rows
+from avb.train.evaluate.metrics import lip
+
+
+def test_words_count_once_and_the_mean_is_the_clips(lrw: Index, tmp_path: Path) -> None:
+    best = trained("lip", lrw, tmp_path)
+    corpus = load_corpora()["lrw"]
+    record = evaluate("lip", best, lrw, corpus, "all")
+    json.dumps(record, default=float)
+    keys = [clip["key"] for clip in record["clips"]]
+    assert sorted(keys) == sorted(lrw.key(i) for i in range(len(lrw)))
+    right = np.mean([clip["right"] for clip in record["clips"]])
+    top1 = record["metrics"]["top1"]
+    assert top1["value"] == pytest.approx(right) and top1["low"] <= right <= top1["high"]
+    for name, hit in lip.HITS.items():
+        mean = np.mean([clip[hit] for clip in record["clips"]])
+        assert record["metrics"][name]["value"] == pytest.approx(mean)
+    assert sum(entry["n"] for entry in record["per_length"].values()) == len(keys)
+    assert record["floors"]["most_frequent"] >= record["floors"]["chance"]
+    assert record["flags"]["split"] == "official" and record["flags"]["part"] == "all"
+    held = evaluate("lip", best, lrw, corpus, "val")
+    assert {clip["key"].split("/")[0] for clip in held["clips"]} == {"val"}
+
+
+def test_words_of_sentences_stand_beside_what_needs_no_look(grid: Index, tmp_path: Path) -> None:
+    """Told where the word is, guessed as for a film, or not told: the record says which."""
+    model = recipe("lip").model | {"word_boundary": True}
+    few = {"corpus": "grid", "unit": "word", "split": "vcagan-16-7-10", "model": model}
+    best, corpus = trained("lip", grid, tmp_path, **few), load_corpora()["grid"]
+    for how, flag in (("told", True), ("guessed", "guessed"), ("none", "none")):
+        record = evaluate("lip", best, grid, corpus, "test", boundary=how)
+        assert record["flags"]["boundary"] == flag
+        assert record["floors"]["slot"] >= 0 and record["floors"]["slot_and_length"] >= 0
+    told = torch.zeros(2, 29)
+    told[:, 3:9] = 1
+    assert boundary_as("told", told) is told and boundary_as("guessed", None) is None
+    assert torch.equal(boundary_as("none", told), torch.ones(2, 29))
+    guessed = boundary_as("guessed", told)
+    assert torch.equal(guessed.sum(dim=1), torch.full((2,), 7.0)) and (guessed[:, 11:18] == 1).all()
+
+
+def changed(path: Path, to: Path, **data: Any) -> None:
+    """A copy of a checkpoint with other facts about its data."""
+    state = checkpoint.load(path)
+    checkpoint.save(to, state | {"data": state["data"] | data})
+
+
+def test_talkers_and_lists_of_it_are_evaluated(lrw: Index, grid: Index, tmp_path: Path) -> None:
+    corpora = load_corpora()
+    everything = sorted(grid.key(i) for i in range(len(grid)))
+    for part, talkers in (("train", {"s1"}), ("test", {"s2"}), ("all", {"s1", "s2"})):
+        data = {"split": "vcagan-16-7-10", "speakers": ["s1", "s2"], "listed": None}
+        rows = part_rows(grid, corpora["grid"], data, part)
+        assert {grid.key(i).split("/")[0] for i in rows} == talkers
+    listed = {everything[0]: "test", everything[3]: "train", "s99/none": "test"}
+    data = {"split": "mine.txt", "listed": listed}
+    assert [grid.key(i) for i in part_rows(grid, corpora["grid"], data, "test")] == everything[:1]
+    some = part_rows(grid, corpora["grid"], data, "all")
+    assert sorted(grid.key(i) for i in some) == [everything[0], everything[3]]
+    with pytest.raises(UsageError, match="mine.txt leaves nothing for val"):
+        part_rows(grid, corpora["grid"], data, "val")
+    for known in ({"listed": {"s99/none": "test"}}, {"speakers": ["s99"], "listed": None}):
+        gone = {"split": "vcagan-16-7-10"} | known
+        with pytest.raises(UsageError, match="holds no clip of the run's split"):
+            part_rows(grid, corpora["grid"], gone, "all")
+        assert not len(part_rows(grid, corpora["grid"], gone, "train", need=False))
+    plain = {"split": "vcagan-16-7-10"}  # a checkpoint from before talkers were stored
+    assert len(part_rows(grid, corpora["grid"], plain, "all")) == len(grid)
+    best = trained("lip", lrw, tmp_path)
+    chosen = [lrw.key(i) for i in range(3)]
+    changed(best, tmp_path / "x.pt", split="mine.txt", listed=dict.fromkeys(chosen, "test"))
+    record = evaluate("lip", tmp_path / "x.pt", lrw, corpora["lrw"])
+    assert [clip["key"] for clip in record["clips"]] == chosen
+    assert record["flags"]["split"] == "mine.txt"
+
+
+def test_another_task_labels_and_an_empty_part_are_named(
+    lrw: Index, grid: Index, tmp_path: Path
+) -> None:
+    best = trained("lip", lrw, tmp_path)
+    corpora = load_corpora()
+    with pytest.raises(UsageError, match="a checkpoint for lip, not for l2s"):
+        evaluate("l2s", best, grid, corpora["grid"])
+    with pytest.raises(UsageError, match="label map is not the one"):
+        evaluate("lip", best, grid, corpora["grid"])
+    with pytest.raises(UsageError, match="leaves nothing for test"):
+        evaluate("lip", best, lrw, corpora["lrw"])  # twelve drawn clips have no test part
