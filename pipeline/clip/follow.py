@@ -104,13 +104,16 @@ class Follower:
         *,
         others: bool = True,
         turn: bool = True,
+        held: int | None = None,
     ):
         """Begin, with a look every `every` pictures, and boxes laid as `frames` says.
 
         `clock` gets the time of all this under `track`; without `others` only the face in front is
         looked for; `turn`: try whether the pictures lie on their side, as where a telephone's tag
-        was lost.
+        was lost; `held`: pictures that wait for what follows, of a film that is seen as it happens
+        (then a block leaves with every look).
         """
+        self._live = held
         self.every, self.frames, self.which = every, frames, which
         self.clock = clock or Clock()
         self.most = 0  # the largest number of faces in one look
@@ -139,9 +142,12 @@ class Follower:
                     self._look(count)
                 count += 1
                 held = min(MOST_HELD, max(LEAST_HELD, HELD_BYTES // picture.nbytes))
-                ready = len(self._held) >= held + BLOCK
+                around, block = held, BLOCK
+                if self._live is not None:
+                    held, around, block = self._live, LEAST_HELD, self.every
+                ready = len(self._held) >= held + block
             if ready:
-                yield from self._leave(BLOCK, held)
+                yield from self._leave(block, around)
         if count and (count - 1) % self.every:
             with self.clock("track"):
                 self._look(count - 1)

@@ -20,8 +20,16 @@ app.add_typer(inference, name="infer")
 def infer(
     context: typer.Context,
     task: Literal["lip", "l2s"],
-    videos: Annotated[list[str], Argument(metavar="VIDEO...", help="Video files.")],
     ckpt: Checkpoint,
+    videos: Annotated[
+        list[str] | None, Argument(metavar="VIDEO...", help="Video files.", show_default=False)
+    ] = None,
+    camera: Annotated[
+        int | None, Option(metavar="N", help="Read sentences live, of camera N.")
+    ] = None,
+    follow: Annotated[
+        Path | None, Option(help="Read a film live: its pictures come 25 a second.")
+    ] = None,
     top: Annotated[int, Option(min=1, help="Words shown.")] = 5,
     vocoder: VocoderFile = None,
     out: Annotated[
@@ -47,6 +55,7 @@ def infer(
     as_json: Json = False,
 ) -> None:
     """Read or speak every film; a film that fails does not stop the others."""
+    from avb.tools.cli.live import live as listen
     from avb.tools.infer import film
     from avb.tools.infer.model import load_trained
     from avb.tools.infer.video import BadVideo
@@ -55,6 +64,10 @@ def infer(
     from avb.train.evaluate.words.reading import read_grammar
 
     device = choose_device(device)
+    videos = videos or []
+    live = camera is not None or follow is not None
+    if live == bool(videos):
+        raise UsageError("name VIDEO files, or --camera, or --follow")
     targets = {
         "out": film.targets(videos, out, ".wav"),
         "mux": film.targets(videos, mux, ".mp4"),
@@ -66,6 +79,9 @@ def infer(
                                None if grammar is None else read_grammar(grammar))  # fmt: skip
     except UsageError as error:
         fail(str(error), FAILED)
+    if live:
+        listen(trained, camera, follow, face, as_json)
+        return
     if box == "fixed" and trained.settings.fixed_box is None:
         raise UsageError(f"--box fixed: {ckpt} was not trained with a fixed box")
     if srt is not None and trained.task.name != "sentence":
@@ -96,7 +112,7 @@ inference.variant(
 inference.variant(
     "l2s", infer,
     "The speech that belongs to a silent face: 16 kHz, mono, as long as the video.",
-    task="l2s", top=5, srt=None, grammar=None,
+    task="l2s", top=5, srt=None, grammar=None, camera=None, follow=None,
 )  # fmt: skip
 
 

@@ -29,6 +29,8 @@ LRW_EYES_PX = 74.16
 LRW_MOUTH_PX = (129.68, 157.09)
 #: Looks a second at a film that is no clip of the corpus: its people may walk.
 LOOKS_A_SECOND = 5
+#: Of pictures that come in real time: from look to look, and how many wait for the next one.
+LIVE_EVERY, LIVE_HELD = 3, 2
 
 #: The one kind of crop that a model takes.
 CROP = "crop"
@@ -113,20 +115,10 @@ class Cutter:
 
     def _tracked(self, frames: Iterator[np.ndarray], own: bool) -> Iterator[Piece]:
         every = self.every or (self.trained.settings.face_every if own else FPS // LOOKS_A_SECOND)
-        follower = Follower(every, {CROP: self._frame()}, self.which, self.clock)
+        follower = Follower(every, {CROP: frame_of(self.trained)}, self.which, self.clock)
         for block in follower.follow(frames):
             self.faces, self.turns = follower.most, follower.turns
             yield self._piece(block)
-
-    def _frame(self) -> Frame:
-        """How boxes lie round a tracked face."""
-        box, picture = self.trained.settings.fixed_box, self.trained.settings.picture
-        if self.trained.settings.box != "fixed" or box is None or picture is None:
-            return Frame.of(self.trained.recipe.crop)
-        unit = LRW_EYES_PX * picture[0] / LRW_PICTURE
-        mouth = np.array(LRW_MOUTH_PX) * picture[0] / LRW_PICTURE
-        x, y = (np.array([box[0] + box[2], box[1] + box[3]]) / 2 - mouth) / unit
-        return Frame("lips", (box[2] - box[0]) / unit, (float(x), float(y)))
 
     def _fixed(self, frames: Iterator[np.ndarray]) -> Iterator[Piece]:
         """Boxes that do not follow anybody."""
@@ -148,6 +140,25 @@ class Cutter:
         with self.clock("crop"):
             crops = crop.cut(block.frames, block.boxes[CROP], self.trained.crop)
         return Piece(crops, block.boxes[CROP], block.seen)
+
+
+def frame_of(trained: Trained) -> Frame:
+    """How boxes lie round a tracked face."""
+    box, picture = trained.settings.fixed_box, trained.settings.picture
+    if trained.settings.box != "fixed" or box is None or picture is None:
+        return Frame.of(trained.recipe.crop)
+    unit = LRW_EYES_PX * picture[0] / LRW_PICTURE
+    mouth = np.array(LRW_MOUTH_PX) * picture[0] / LRW_PICTURE
+    x, y = (np.array([box[0] + box[2], box[1] + box[3]]) / 2 - mouth) / unit
+    return Frame("lips", (box[2] - box[0]) / unit, (float(x), float(y)))
+
+
+def live_pieces(frames: Iterator[np.ndarray], trained: Trained, which: int = 1) -> Iterator[Piece]:
+    """The crops of pictures as they come, 0.2 s after them at the latest."""
+    follower = Follower(LIVE_EVERY, {CROP: frame_of(trained)}, which, held=LIVE_HELD)
+    for block in follower.follow(frames):
+        crops = crop.cut(block.frames, block.boxes[CROP], trained.crop)
+        yield Piece(crops, block.boxes[CROP], block.seen)
 
 
 @dataclass

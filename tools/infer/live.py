@@ -1,0 +1,176 @@
+"""Sentences as they are spoken: from a camera, or a film that is played in real time.
+
+Pictures are read three at a time. Each time the network looks again at the last three seconds, and
+all since the last pause is decoded anew; a word is told once it lies behind the decoder's edge, so
+it is never taken back.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from avb.tools.infer.crops import Piece, live_pieces
+from avb.tools.infer.model import Trained
+from avb.tools.infer.sentence import Floats, frame_log_probs
+from avb.tools.infer.video import FPS, BadVideo
+from avb.train.evaluate.words.reading import Reading, Slots, Spoken
+
+WINDOW = 75  # frames that the network looks at again
+AHEAD = 4  # frames at its end that are not decoded yet: what follows may still change them
+#: Frames at the beginning of a window that had more before them when they were looked at last.
+BEHIND = 10
+SETTLED = 2  # frames of something else after which a word is over
+PAUSE = 12  # frames without a word that end a sentence
+LONGEST = 20 * FPS  # of what is decoded together
+
+#: The next picture, luma [H, W], or None at the end.
+Source = Callable[[], np.ndarray | None]
+
+
+@dataclass
+class Listener:
+    """Reads crops as they come; words are told once, with their frames since the beginning."""
+
+    trained: Trained
+    slots: Slots | None = None
+
+    def __post_init__(self) -> None:
+        self._crops = np.empty((0, 0, 0), np.uint8)  # of the last window
+        self._seen = np.empty(0, bool)
+        self._rows: Floats | None = None  # log-probabilities since the last pause
+        self._first = 0  # number of its first frame
+        self._frames = 0  # all that have come
+        self._told = 0  # words of these rows
+        reading = Reading(self.trained.labels, self.trained.recipe.unit == "characters")
+        if self.slots is not None:
+            reading = reading.within(self.slots, repeated=True)
+            assert reading.grammar is not None
+            anywhere = np.ones_like(reading.grammar.final)  # it is read while it is spoken
+            grammar = dataclasses.replace(reading.grammar, final=anywhere)
+            reading = dataclasses.replace(reading, grammar=grammar)
+        self._reading = reading
+
+    def push(self, piece: Piece, last: bool = False) -> list[Spoken]:
+        """Take the next crops; what is certain now. `last`: nothing follows."""
+        if len(piece.crops):
+            crops = [self._crops, piece.crops] if self._frames else [piece.crops]
+            self._crops = np.concatenate(crops)[-WINDOW:]
+            self._seen = np.concatenate([self._seen, piece.seen])[-WINDOW:]
+            self._frames += len(piece.crops)
+            self._look(self._frames - len(self._crops))
+        if self._rows is None:
+            return []
+        known = len(self._rows) - (0 if last else AHEAD)
+        if known <= 0:
+            return []
+        words = self._reading.words(self._rows[:known])
+        over = [word for word in words if last or word.stop <= known - SETTLED]
+        new = over[self._told :]
+        self._told = max(self._told, len(over))
+        told = [
+            dataclasses.replace(w, first=w.first + self._first, stop=w.stop + self._first)
+            for w in new
+        ]
+        ended = words[-1].stop if words else 0
+        if len(over) == len(words) and known - ended >= PAUSE or known > LONGEST:
+            self._forget(known)
+        return told
+
+    def _look(self, start: int) -> None:
+        """The network's word on the last window, which begins with frame `start`."""
+        rows = frame_log_probs(self._crops, self._seen, self.trained)
+        if self._rows is None:
+            self._rows, self._first = rows, start
+            return
+        # Frames keep what was said of them when they had more before them.
+        begin = max(start + (BEHIND if start else 0), self._first)
+        self._rows = np.concatenate([self._rows[: begin - self._first], rows[begin - start :]])
+
+    def _forget(self, known: int) -> None:
+        """Begin anew after a pause, or after so long that it cannot wait for one."""
+        assert self._rows is not None
+        kept = known - PAUSE // 2
+        self._rows, self._first, self._told = self._rows[kept:], self._first + kept, 0
+
+
+class Paced:
+    """Pictures 25 a second, none before its time."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self.taken = 0
+        self.began = 0.0
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        self.began = time.perf_counter()
+        while True:
+            due = self.began + (self.taken + 1) / FPS
+            time.sleep(max(0.0, due - time.perf_counter()))
+            picture = self._source()
+            if picture is None:
+                return
+            self.taken += 1
+            yield picture
+
+    @property
+    def seconds(self) -> float:
+        """Since it began."""
+        return time.perf_counter() - self.began
+
+
+class Camera:
+    """The newest picture of a camera, whatever its own rate is."""
+
+    def __init__(self, number: int) -> None:
+        """Open it; BadVideo: there is none."""
+        import cv2
+
+        self._capture = cv2.VideoCapture(number)
+        good, self._picture = self._capture.read()
+        if not good:
+            raise BadVideo(f"--camera {number}: no picture comes from it (a film: --follow FILE)")
+        self._open = True
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while self._open:
+            good, picture = self._capture.read()
+            if not good:
+                self._open = False
+                return
+            self._picture = picture
+
+    def __call__(self) -> np.ndarray | None:
+        """Its luma, uint8 [H, W]; None once it has gone."""
+        import cv2
+
+        return cv2.cvtColor(self._picture, cv2.COLOR_BGR2GRAY) if self._open else None
+
+    def close(self) -> None:
+        """Let go of it."""
+        self._open = False
+        self._thread.join(timeout=1)
+        self._capture.release()
+
+
+def listen(
+    pictures: Paced, trained: Trained, slots: Slots | None, face: int = 1
+) -> Iterator[tuple[Spoken, float]]:
+    """Words of pictures that come in real time, each with the seconds since its last frame."""
+    listener = Listener(trained, slots)
+
+    def told(words: list[Spoken]) -> Iterator[tuple[Spoken, float]]:
+        for word in words:
+            yield word, pictures.seconds - word.stop / FPS
+
+    for piece in live_pieces(iter(pictures), trained, face):
+        yield from told(listener.push(piece))
+    nothing = Piece(np.empty((0, 0, 0), np.uint8), np.empty((0, 4)), np.empty(0, bool))
+    yield from told(listener.push(nothing, last=True))
