@@ -106,7 +106,9 @@ def load_network(path: Path, kind: str | None = None) -> Loaded:
     Raises:
         UsageError: it is missing, damaged, or another task's; one line says which.
     """
-    state = checkpoint.load(path, *(name for name in all_tasks() if command_of(name) == kind))
+    state = checkpoint.load(
+        path, *(name for name in all_tasks() if kind in (name, command_of(name)))
+    )
     if "recipe" not in state:
         what = "a vocoder" if state["task"] == "vocoder" else "a judge of words"
         raise UsageError(f"{path}: {what}, no lip reader or speech model")

@@ -154,6 +154,16 @@ def test_from_training_to_a_comparison_as_typed(grid: Index, tmp_path: Path) -> 
                   "--device", "cpu", "--out", out / "all.json")  # fmt: skip
         assert run.exit_code == 0, run.output
         records.append(out / "all.json")
+    run = avb("report", tmp_path / "4", tmp_path / "0", "--data", grid.folder, "--out",
+              tmp_path / "report.html", "--clips", 1)  # fmt: skip
+    assert run.exit_code == 0, run.output
+    page = (tmp_path / "report.html").read_text()
+    assert "Lip reading of sentences: numbers" in page and "word error, within the grammar" in page
+    pytest.importorskip("onnxruntime")
+    run = avb("export", "--ckpt", tmp_path / "4", "--to", "onnx", "--out", tmp_path / "export")
+    assert run.exit_code == 0, run.output
+    config = json.loads((tmp_path / "export/config.json").read_text())
+    assert config["labels"] == grid.labels
     record = json.loads(records[0].read_text())
     assert record["task"] == "sentence" and len(record["clips"]) == 8
     assert {"wer_free", "cer_free", "sentences_free", "wer_grammar"} <= set(record["metrics"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer import Argument, Option
@@ -11,6 +11,10 @@ from typer import Argument, Option
 from avb.pipeline.errors import UsageError
 from avb.tools.cli.console import FAILED, App, fail, print_json, say
 from avb.tools.cli.options import Checkpoint, Device, GrammarFile, Json, VocoderFile
+
+if TYPE_CHECKING:
+    from avb.tools.infer.film import Framing
+    from avb.tools.infer.model import Trained
 
 app = App()
 inference = App(help="Words or speech from any video that ffmpeg reads.")
@@ -58,7 +62,6 @@ def infer(
     from avb.tools.cli.live import live as listen
     from avb.tools.infer import film
     from avb.tools.infer.model import load_trained
-    from avb.tools.infer.video import BadVideo
     from avb.train.checkpoint import best_of
     from avb.train.device import choose_device
     from avb.train.evaluate.words.reading import read_grammar
@@ -82,13 +85,30 @@ def infer(
     if live:
         listen(trained, camera, follow, face, as_json)
         return
+    check_fits(trained, ckpt, box, srt)
+    framing = film.Framing(box, face, face_every, allow_url)
+    read_films(trained, videos, targets, framing, top, as_json)
+
+
+def check_fits(trained: Trained, ckpt: Path, box: str, srt: Path | None) -> None:
+    """Refuse what this model cannot do, and say what it is not told."""
     if box == "fixed" and trained.settings.fixed_box is None:
         raise UsageError(f"--box fixed: {ckpt} was not trained with a fixed box")
     if srt is not None and trained.task.name != "sentence":
         raise UsageError(f"--srt: {ckpt} reads single words; subtitles are of sentences")
     if trained.recipe.model.get("word_boundary"):
         say("note: this model was told where the word lies; here the middle of a window is read")
-    framing = film.Framing(box, face, face_every, allow_url)
+
+
+def read_films(
+    trained: Trained, videos: list[str], targets: dict[str, list[Path]], framing: Framing, top: int,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Every film with the files to write of it; exit code 1 if one could not be used."""
+    from avb.tools.infer import film
+    from avb.tools.infer.video import BadVideo
+    from avb.train.tasks.task import command_of
+
     records = []
     for number, video in enumerate(videos):
         paths = {name: given[number] for name, given in targets.items() if given}
@@ -100,7 +120,7 @@ def infer(
             say(f"avb: {error}")
             records.append({"video": video, "error": str(error)})
     if as_json:
-        print_json({"task": task, "videos": records})
+        print_json({"task": command_of(trained.task.name), "videos": records})
     if any("error" in record for record in records):
         raise typer.Exit(FAILED)
 

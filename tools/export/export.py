@@ -30,7 +30,7 @@ from avb.tools.export import model_card
 from avb.train.checks import need
 from avb.train.network import Loaded, load_network
 from avb.train.recipe import Recipe
-from avb.train.tasks.task import Scaling, find_task
+from avb.train.tasks.task import Scaling, command_of, find_task
 
 FORMATS = {"safetensors": ("safetensors",), "onnx": ("onnx", "onnxscript", "onnxruntime")}
 #: Frames that a graph for any number of them is traced with.
@@ -134,7 +134,7 @@ def _config(
         if recipe.unit == "word" or recipe.corpus == "lrw"
         else getattr(corpus, "frames", None),
         "video": _video(recipe, scaling),
-        "labels": loaded.data["labels"] if find_task(recipe.task).classifies else None,
+        "labels": loaded.data["labels"] if command_of(recipe.task) == "lip" else None,
         "scaling": dataclasses.asdict(scaling),
         "mel": mel,
         "mel_and_licence_from": source,

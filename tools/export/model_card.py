@@ -112,7 +112,7 @@ def _measured(record: dict[str, Any]) -> str:
     flags = record["flags"]
     head = f"{flags.get('n', '?')} samples of {flags.get('part', '?')}, split {flags.get('split')}:"
     rows: dict[str, str] = {}
-    for title in ("metrics", "ceiling", "real", "floors"):
+    for title in ("metrics", "ceiling", "real", "both", "floors"):
         own = "" if title == "metrics" else f"{title}: "
         rows |= {own + k: v for k, v in _flat(record.get(title) or {}).items()}
     figures = _table(rows, "figure", "value [95 % interval]")

@@ -22,6 +22,7 @@ from avb.train.evaluate import addressing, speech
 from avb.train.evaluate.evaluate import open_part
 from avb.train.evaluate.metrics.griffin_lim import invert_all
 from avb.train.evaluate.stored_mels import front_end
+from avb.train.evaluate.words.reading import Reading
 from avb.train.tasks.task import Evaluation
 
 Array = NDArray[Any]
@@ -93,7 +94,7 @@ class Examples:
             f"{index.key(row)}#{place}" if recipe.unit == "word" else index.key(row)
             for row, place in zip(rows, places, strict=False)
         ]
-        clips = self._read(rows) if self._evaluation.task.classifies else self._spoken(rows)
+        clips = self._spoken(rows) if self._evaluation.task.name == "l2s" else self._read(rows)
         by_key = {clip.key: clip for clip in clips}
         return [by_key[key] for key in wanted]
 
@@ -104,10 +105,13 @@ class Examples:
         model: Any = self._evaluation.model
         for batch, inputs in self._of(rows).batches():
             said = [""] * len(batch)
+            given = (inputs.video_BCTHW, None, inputs.ragged_lengths, inputs.boundary_BT)
             if self._evaluation.task.classifies:
-                lengths = inputs.ragged_lengths
-                logits = model(inputs.video_BCTHW, None, lengths, inputs.boundary_BT).logits
-                said = [self._said(*pair) for pair in zip(logits, inputs.labels, strict=True)]
+                pairs = zip(model(*given).logits, inputs.labels, strict=True)
+                said = [self._said(*pair) for pair in pairs]
+            elif self._evaluation.task.name == "sentence":
+                rows_of = model(*given).logits.float().log_softmax(dim=-1).cpu().numpy()
+                said = [self._heard(row[: batch.lengths[i]]) for i, row in enumerate(rows_of)]
             sides: dict[str, Array] = {}
             if model.memory.slots:
                 batched = addressing.addresses(model, inputs)
@@ -142,6 +146,12 @@ class Examples:
             for p, n in zip(chances, numbers, strict=True)
         ]
         return f": said {labels[int(label)]}, read {', '.join(words)}"
+
+    def _heard(self, log_probs: Array) -> str:
+        """The sentence that was read, of any words."""
+        recipe, index = self._evaluation.recipe, self._evaluation.index
+        words = Reading(index.labels, recipe.unit == "characters").words(log_probs)
+        return f": read {' '.join(one.word for one in words) or 'nothing'}"
 
     def _to_db(self, mel: Array) -> Array:
         """A natural-log mel in dB, whichever power it is of."""

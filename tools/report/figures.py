@@ -94,7 +94,9 @@ def heard(record: dict[str, Any]) -> list[tuple[str, str, int]]:
         if "label" in clip and "said" in clip:
             place = clip["key"].partition("#")[2]
             words_at.append((clip["label"], clip["said"], int(place or 0)))
-        words, said = clip.get("heard_judge") or clip.get("heard") or [], clip.get("words", [])
+        fields = ("heard_judge", "heard", "heard_grammar", "heard_free")
+        words: list[str] = next((clip[field] for field in fields if clip.get(field)), [])
+        said = clip.get("words", [])
         if len(words) == len(said):
             pairs = zip(said, words, strict=True)
             words_at += [(one, word, place) for place, (one, word) in enumerate(pairs)]

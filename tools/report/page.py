@@ -19,10 +19,11 @@ from avb.tools.report.style import drawing, svg
 from avb.tools.report.tables import Table
 from avb.train.evaluate.compare import compare
 from avb.train.evaluate.wav import wav_bytes
+from avb.train.tasks.task import command_of
 
 log = logging.getLogger(__name__)
 TEMPLATE = Path(__file__).with_name("page.html")
-TASKS = {"lip": "Lip reading", "l2s": "Lip to speech"}
+TASKS = {"lip": "Lip reading", "sentence": "Lip reading of sentences", "l2s": "Lip to speech"}
 SOUNDS = {
     "real": "real",
     "griffin_lim": "Griffin-Lim of the true mel (the ceiling)",
@@ -123,14 +124,15 @@ def _numbers(task: str, runs: Sequence[Run]) -> Section:
     section = Section(f"{TASKS[task]}: numbers")
     for run in runs:
         if not run.results:
-            text = f"{run.name}: not evaluated. avb eval {task} --ckpt {run.folder}/best.pt"
+            command = f"avb eval {command_of(task)} --ckpt {run.folder}/best.pt"
+            text = f"{run.name}: not evaluated. {command}"
             section.blocks.append(Text(f"{text} --data SHARDS --out {run.folder}/test.json"))
     for result in _results(runs):
         fold = Fold(f"{result.title}: every flag", [tables.flags_table(result)])
         section.blocks += [tables.metrics_table(result), fold]
     for corpus in dict.fromkeys(run.recipe["corpus"] for run in runs):
         of_corpus = _results([run for run in runs if run.recipe["corpus"] == corpus])
-        if not of_corpus:
+        if not of_corpus or task not in tables.PUBLISHED_COLUMNS:
             continue
         table, fits = tables.published_table(of_corpus, corpus)
         marks = "; ".join(f"{mark}: {text}" for mark, text in published.load().marks.items())
@@ -210,7 +212,7 @@ def _paired(runs: Sequence[Run]) -> Section:
 
 def _seen(run: Run, examples: Any, clips: int) -> Section:
     """Clips with their addresses, mels and sounds, and the map of features."""
-    section = Section(f"{run.name}: {'words seen' if run.task == 'lip' else 'seen and heard'}")
+    section = Section(f"{run.name}: {'seen and heard' if run.task == 'l2s' else 'words seen'}")
     if examples is None:
         text = "Clips, sounds and the map of features need the shards: avb report --data SHARDS."
         section.blocks.append(Text(text))

@@ -72,9 +72,9 @@ class Run:
         talkers = data.get("speakers")
         best = max((line["val_score"] for line in self.log if "val_score" in line), default=None)
         return {
-            "task": {"lip": "lip reading (words)", "l2s": "lip to speech"}[self.task],
+            "task": find_task(self.task).title,
             "corpus": f"{recipe['corpus']}, {len(data.get('labels') or [])} words in its label map",
-            "sample": "29 frames round a word" if recipe["unit"] == "word" else "a whole clip",
+            "sample": SAMPLES[recipe["unit"]],
             "split": f"{data.get('split', NOT_RECORDED)}"
             f" ({data.get('split_source', NOT_RECORDED)})",
             "talkers": ", ".join(talkers) if talkers else "all of the split",
@@ -109,6 +109,13 @@ class Run:
                 settings.append((name, value, usual.get(name)))
         return [[name, str(value), str(default)] for name, value, default in settings
                 if value != default]  # fmt: skip
+
+
+#: What a network is shown at a time, by unit.
+SAMPLES = {
+    "clip": "a whole clip", "word": "29 frames round a word",
+    "sentence": "a whole clip, for its words", "characters": "a whole clip, for its letters",
+}  # fmt: skip
 
 
 @cache

@@ -48,6 +48,15 @@ STYLES = {
     "top1_mirrored": Style("top-1, mirrored clip added", 100, 1, "%"),
     "top1_audio": Style("top-1, real audio", 100, 1, "%"),
     "top1_both": Style("top-1, video and real audio", 100, 1, "%"),
+    **{
+        f"{name}_{way}": Style(f"{title}, {told}", 100, 1, "%")
+        for way, told in (("free", "any words"), ("grammar", "within the grammar"))
+        for name, title in (
+            ("wer", "word error"),
+            ("cer", "character error"),
+            ("sentences", "sentences right"),
+        )
+    },
     "stoi": Style("STOI"),
     "estoi": Style("ESTOI"),
     # The phase that Griffin-Lim starts from moves the mean of ten clips by 0.02.
@@ -124,6 +133,10 @@ def signals(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
         audio = (record.get("ceiling") or {}).get("top1_audio")
         by_signal |= {"ceiling: real audio in place of recalled": {"top1": audio}} if audio else {}
         floors = {name: {"top1": value} for name, value in (record.get("floors") or {}).items()}
+    elif record["task"] == "sentence":
+        by_signal |= {"ceiling: real audio in place of recalled": record.get("ceiling") or {}}
+        by_signal |= {"video and real audio": record.get("both") or {}}
+        floors = record.get("floors") or {}
     else:
         how = "the vocoder" if record["flags"].get("vocoder") else "Griffin-Lim"
         by_signal |= {f"ceiling: {how} of the true mel": record.get("ceiling") or {}}

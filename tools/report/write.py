@@ -17,6 +17,7 @@ from avb.tools.report.style import drawing
 from avb.train.checks import make_folder, need
 from avb.train.data import open_shards
 from avb.train.device import choose_device
+from avb.train.tasks.task import command_of
 
 SUFFIXES = (".png", ".pdf")
 log = logging.getLogger(__name__)
@@ -97,7 +98,9 @@ def _draw(run: Run, figure: str, examples: Callable[[], Any], clip: int) -> Any:
 
 def _record(run: Run) -> dict[str, Any]:
     if not run.results:
-        raise ValueError(f"it holds no record; avb eval {run.task} --out {run.folder}/test.json")
+        raise ValueError(
+            f"it holds no record; avb eval {command_of(run.task)} --out {run.folder}/test.json"
+        )
     return run.results[0].record
 
 

@@ -19,7 +19,7 @@ import torch
 
 from avb.pipeline.clip import audio, track
 from avb.pipeline.errors import UsageError
-from avb.tools.infer import crops, lip, speech
+from avb.tools.infer import crops, lip, sentence, speech
 from avb.tools.infer.crops import Cutter, Piece
 from avb.tools.infer.model import Addresses, Trained, load_trained
 from avb.tools.infer.show import draw_boxes
@@ -27,12 +27,13 @@ from avb.tools.infer.speech import write_wav
 from avb.tools.infer.video import FPS, BadVideo, own_sound, probe
 from avb.train import augment, checkpoint
 from avb.train.device import choose_device
+from avb.train.tasks.task import command_of
 
 with suppress(ImportError):
     import ai_edge_litert.interpreter  # noqa: F401
 audio.torchaudio()
 
-TASKS = ("lip", "l2s")
+TASKS = ("lip", "sentence", "l2s")
 TOP = 5
 #: Titles of the two sounds; the page knows the first.
 LIPS, OWN = "From the lips", "Original sound"
@@ -52,6 +53,7 @@ def describe(
             kind = checkpoint.task_of(checkpoint.load(path))
             if kind not in TASKS:
                 raise UsageError(f"{path}: a checkpoint for {kind}; the page takes lip and l2s")
+            kind = command_of(kind)
             made_by = vocoder if kind == "l2s" else None
             trained = load_trained(kind, path, "cpu", _path(datasets), _path(made_by))
             model: Any = trained.model
@@ -103,7 +105,15 @@ def _read(cutter: Cutter, film: Path, max_seconds: float) -> Iterator[Event]:
     result: Event = {}
     mels: dict[str, np.ndarray] = {}
     sounds: dict[str, str] = {}
-    if trained.task.classifies:
+    if trained.task.name == "sentence":
+        yield {"doing": "Reading the sentence"}
+        words = sentence.read_sentences(pieces, trained, cutter.clock, trained.grammar, addresses)
+        result["windows"] = [
+            {"start": one["start"], "end": one["end"]}
+            | {"words": [{"word": one["word"], "probability": one["confidence"]}]}
+            for one in sentence.record(words)["words"]
+        ]
+    elif trained.task.classifies:
         result["windows"] = []
         for reading in lip.read_words(pieces, trained, cutter.clock, addresses):
             result["windows"].append(reading.record(trained.labels, TOP))
