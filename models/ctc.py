@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from avb.models.masks import masked_mean
 from avb.models.precision import at_least_float32
 
 Ints = NDArray[np.int64]
@@ -58,11 +57,9 @@ def frame_loss(logits_BTK: Tensor, frames_BT: Tensor) -> Tensor:
     nats_BT = functional.cross_entropy(
         at_least_float32(logits_BTK).transpose(1, 2), frames_BT, ignore_index=NONE, reduction="none"
     )
-    known_BT = frames_BT != NONE
-    some_B = known_BT.any(dim=1)
-    if not bool(some_B.any()):
-        return logits_BTK.sum() * 0
-    return masked_mean(nats_BT[some_B], known_BT[some_B])
+    counts_B = (frames_BT != NONE).sum(dim=1)
+    means_B = nats_BT.sum(dim=1) / counts_B.clamp_min(1)
+    return means_B.sum() / (counts_B > 0).sum().clamp_min(1)
 
 
 @dataclass(frozen=True)

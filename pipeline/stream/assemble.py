@@ -58,6 +58,24 @@ def first_frame(start_s: float, end_s: float, fps: float) -> int:
     return int(np.floor((start_s + end_s) / 2 * fps + 1e-6)) - WORD_FRAMES // 2
 
 
+def classes_of_frames(
+    words: list[Word], tokens: list[int], frames: int, silence: int, fps: float
+) -> list[int]:
+    """The class of each frame by the times of the words; -1 throughout where some have none.
+
+    Frame f is shown from f / fps to (f + 1) / fps, and has the word that is said at its middle.
+    """
+    classes = [silence] * frames
+    for (_, start, end), token in zip(words, tokens, strict=False):
+        if start is None or end is None:
+            return [-1] * frames
+        # The small term keeps a time that falls on a middle there.
+        first, stop = (int(np.ceil(t * fps - 0.5 - 1e-4)) for t in (start, end))
+        for frame in range(max(first, 0), min(stop, frames)):
+            classes[frame] = token
+    return classes
+
+
 class ShardFiles:
     """Reads pieces of shards by name, keeping the last few open; of a store copies in the cache."""
 
@@ -178,16 +196,26 @@ class Assembler:
             epoch=torch.from_numpy(job.epochs),
             speakers=[index.speaker[row] for row in rows],
             words=words,
-            tokens=self._tokens(rows),
+            **self._sentences(rows),
             audio=pad_sequence(sounds, batch_first=True) if self._with_audio else None,
             audio_lengths=torch.tensor([len(s) for s in sounds]) if self._with_audio else None,
         )
 
-    def _tokens(self, rows: Ints) -> torch.Tensor | None:
+    def _sentences(self, rows: Ints) -> dict[str, torch.Tensor]:
+        """What only sentences have."""
         if self._unit not in SENTENCES:
-            return None
-        lists = self._index.tokens(rows, self._unit)
-        return pad_sequence([torch.tensor(x, dtype=torch.int64) for x in lists], True, -1)
+            return {}
+        index = self._index
+        tokens = index.tokens(rows, self._unit)
+        found = {"tokens": [torch.tensor(one, dtype=torch.int64) for one in tokens]}
+        if self._unit == "sentence":
+            words = [index.words(row) for row in rows]
+            lengths, silence = index.num_frames[rows].tolist(), len(index.labels)
+            found["frames"] = [
+                torch.tensor(classes_of_frames(*clip, silence, self._fps))
+                for clip in zip(words, tokens, lengths, strict=True)
+            ]
+        return {name: pad_sequence(lists, True, -1) for name, lists in found.items()}
 
     def _words(self, job: Job, words: list[Ints]) -> list[Batch]:
         """A batch for each of `words`; each clip is decoded once."""

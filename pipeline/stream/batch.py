@@ -35,6 +35,9 @@ class Batch:
     words: list[list[Word]]
     # Int64 [B, L], classes of a sentence's words or characters, padding -1; None of other units
     tokens: Tensor | None = None
+    # Int64 [B, T], class of the word in each frame, silence being the number of classes; -1 in
+    # padding, and throughout a clip with a word without times. None of other units than `sentence`.
+    frames: Tensor | None = None
     audio: Tensor | None = None  # float32 [B, samples], padding 0; None if not asked for
     audio_lengths: Tensor | None = None  # int64 [B]
 

@@ -17,6 +17,7 @@ from avb.models.lip import LipConfig
 from avb.models.sentence import SentenceReader
 from avb.pipeline.config import load_corpora
 from avb.pipeline.errors import UsageError
+from avb.pipeline.stream.assemble import classes_of_frames
 from avb.pipeline.stream.index import Index
 from avb.pipeline.stream.stream import Stream
 from avb.train import trainer
@@ -26,7 +27,7 @@ from avb.train.evaluate.words.grammar import SLOT_WORDS
 from avb.train.evaluate.words.reading import Reading, read_grammar
 from avb.train.recipe_file import load_recipe, make_recipe
 from avb.train.split import Parts
-from avb.train.tasks.sentence import TASK, classes_of_frames
+from avb.train.tasks.sentence import TASK
 from avb.train.tasks.task import Scaling, find_task
 
 GRID = load_corpora()["grid"]
@@ -53,6 +54,11 @@ def test_the_tokens_of_a_clip_are_its_words_or_its_letters(grid: Index) -> None:
             said = [index.labels[i] for i in row if i >= 0]
             text = [word for word, _, _ in words]
             assert said == (text if unit == "sentence" else list(" ".join(text)))
+    sentences = next(iter(Stream(by_word, batch_size=8, unit="sentence", once=True, workers=0)))
+    assert sentences.frames is not None and sentences.tokens is not None
+    for frames, row in zip(sentences.frames, sentences.tokens, strict=True):
+        heard = torch.unique_consecutive(frames)
+        assert heard[(heard >= 0) & (heard < len(by_word.labels))].tolist() == row.tolist()
     clips = next(iter(Stream(grid, batch_size=8, once=True, workers=0)))
     assert clips.tokens is None
 
@@ -73,8 +79,8 @@ def test_clips_without_room_for_their_tokens_or_with_unknown_words_are_left_out(
 def test_frames_have_the_word_that_is_said_at_their_middle() -> None:
     words = [("bin", 0.04, 0.1), ("blue", 0.1, 0.2)]
     # The middles of frames 0 to 5 are at 0.02, 0.06, 0.10, 0.14, 0.18, 0.22.
-    assert classes_of_frames(words, [7, 8], 6, 50) == [50, 7, 8, 8, 8, 50]
-    assert classes_of_frames([*words, ("now", None, None)], [7, 8, 9], 6, 50) == [-1] * 6
+    assert classes_of_frames(words, [7, 8], 6, 50, 25) == [50, 7, 8, 8, 8, 50]
+    assert classes_of_frames([*words, ("now", None, None)], [7, 8, 9], 6, 50, 25) == [-1] * 6
 
 
 def test_padding_changes_neither_what_is_read_nor_what_is_learnt() -> None:

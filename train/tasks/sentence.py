@@ -14,7 +14,7 @@ from avb.models import ctc
 from avb.models.lip import LipConfig
 from avb.models.memory import Losses
 from avb.models.sentence import SentenceReader, sentence_losses
-from avb.pipeline.stream.batch import Batch, Word
+from avb.pipeline.stream.batch import Batch
 from avb.pipeline.stream.index import Index, Ints
 from avb.train.tasks.lip import LipReading
 from avb.train.tasks.task import Inputs, Scaling
@@ -44,18 +44,8 @@ class SentenceReading(LipReading):
     ) -> Inputs:
         """With the tokens of each clip and, where words have times, those of its frames."""
         assert batch.tokens is not None
-        frames = None
-        if recipe.unit == "sentence" and recipe.frame_weight:
-            tokens, shape = batch.tokens.tolist(), inputs.video_BCTHW.shape
-            frames = np.full((shape[0], shape[2]), ctc.NONE)
-            for i, length in enumerate(batch.lengths.tolist()):
-                frames[i, :length] = classes_of_frames(
-                    batch.words[i], tokens[i], length, scaling.classes
-                )
-        return dataclasses.replace(
-            inputs, labels=batch.tokens,
-            frames_BT=None if frames is None else torch.from_numpy(frames).to(batch.tokens.device),
-        )  # fmt: skip
+        frames = batch.frames if recipe.frame_weight else None
+        return dataclasses.replace(inputs, labels=batch.tokens, frames_BT=frames)
 
     def losses(self, model: nn.Module, inputs: Inputs, recipe: Recipe) -> tuple[Losses, Any]:
         output = model(inputs.video_BCTHW, inputs.mel_BFM, inputs.ragged_lengths)
@@ -93,21 +83,6 @@ class SentenceReading(LipReading):
         from avb.train.evaluate import sentence
 
         return sentence.measure(evaluation, extras)
-
-
-def classes_of_frames(words: list[Word], tokens: list[int], frames: int, silence: int) -> list[int]:
-    """The class of each frame by the times of the words; -1 throughout where some have none.
-
-    Frame f is shown from f / 25 to (f + 1) / 25, and has the word that is said at its middle.
-    """
-    classes = [silence] * frames
-    for (_, start, end), token in zip(words, tokens, strict=False):
-        if start is None or end is None:
-            return [ctc.NONE] * frames
-        first, stop = (int(np.ceil(t * 25 - 0.5 - 1e-4)) for t in (start, end))
-        for frame in range(max(first, 0), min(stop, frames)):
-            classes[frame] = token
-    return classes
 
 
 TASK = SentenceReading()

@@ -228,7 +228,7 @@ def test_what_cannot_be_selected_is_an_error(sentences: Index, grid: Any) -> Non
             "rows": sentences.select(lambda row: row.key == untimed), "unit": "word"
         },
         "no nose crop, but lips, face": {"crops": ("nose",)},
-        "unit 'sentence'": {"unit": "sentence"},
+        "unit 'verse'": {"unit": "verse"},
         "batches of 1": {"rank": 0, "world": 3},
     }  # fmt: skip
     for said, options in faults.items():
