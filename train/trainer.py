@@ -155,7 +155,7 @@ class _Training:
         run, recipe = self.run, self.run.recipe
         return readable(open_stream(
             self.index, rows=self.parts.rows["train"], batch_size=recipe.batch_size,
-            crops=(recipe.crop,), unit=recipe.unit, seed=recipe.seed, buffer=recipe.buffer,
+            crops=run.task.crops(recipe), unit=recipe.unit, seed=recipe.seed, buffer=recipe.buffer,
             rank=run.rank, world=run.world, pin_memory=run.device.type == "cuda",
             position=run.step,
         ))  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from torch import nn
 
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index
+from avb.pipeline.stream.stream import Stream
 from avb.train import tasks
 from avb.train.recipe_file import make_recipe
 from avb.train.tasks.task import Evaluation, Scaling, Task, all_tasks, find_task, scaling_of
@@ -66,3 +68,18 @@ def test_every_task_says_all_that_a_task_says() -> None:
     for task in all_tasks().values():
         for name in Task.__annotations__:
             assert hasattr(task, name), f"{task.name} has no {name}"
+
+
+def test_a_reader_of_sound_is_given_no_pictures(lrw: Index) -> None:
+    plan = recipe("asr", model={}, shrink=4, augment={"mask_bins": 9, "mask_columns": 9})
+    task, scaling = find_task("asr"), scaling_of(lrw, plan)
+    options: dict[str, Any] = {"batch_size": 4, "workers": 0, "once": True}
+    without = next(iter(Stream(lrw, crops=task.crops(plan), **options)))
+    seen = next(iter(Stream(lrw, **options)))
+    assert without.video == {} and "lips" in seen.video
+    for train in (True, False):
+        one, two = (task.prepare(b, plan, scaling, CPU, train) for b in (without, seen))
+        assert one.video_BCTHW.shape == two.video_BCTHW.shape == (4, 1, 29, 0, 0)
+        assert torch.equal(one.mel_BFM, two.mel_BFM) and torch.equal(one.labels, two.labels)
+    batch, _ = next(Evaluation(nn.Identity(), plan, scaling, lrw, np.arange(2), CPU).batches())
+    assert batch.video == {}

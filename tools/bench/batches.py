@@ -23,6 +23,7 @@ from avb.pipeline.stream.order import BATCHES_OF_BLOCK
 from avb.pipeline.stream.stream import Stream, default_workers
 from avb.train.batches import readable
 from avb.train.recipe import Recipe
+from avb.train.tasks.task import find_task
 
 _PREFETCH = 2  # batches that torch's DataLoader lets each worker prepare ahead
 _DRAWN = 2  # batches that take turns: the second is never in a cache of the first
@@ -115,7 +116,8 @@ class Feed:
             self._batches: Iterator[Batch] = itertools.cycle(drawn)
         else:
             stream = Stream(
-                index, batch_size=recipe.batch_size, crops=(recipe.crop,), unit=recipe.unit,
+                index, batch_size=recipe.batch_size, unit=recipe.unit,
+                crops=find_task(recipe.task).crops(recipe),
                 seed=recipe.seed, buffer=recipe.buffer, pin_memory=pin_memory,
             )  # fmt: skip
             deal = BATCHES_OF_BLOCK if recipe.unit == "word" else 1

@@ -25,6 +25,7 @@ class SpeechRecognition(LipReading):
     title = "Words from sound"
     summary = "Reads one word from its sound; it can teach a lip reader."
     config = AudioReaderConfig
+    sees = False
     needs_target_sound = True
 
     def network(self, recipe: Recipe, scaling: Scaling, side: int) -> nn.Module:

@@ -121,6 +121,7 @@ class Task(ABC):
         data: shards that are trained on where none are named.
         cpu_batch: clips a step that a CPU is timed with.
         classifies: whether its output are the words of the label map.
+        sees: whether the model looks at pictures; if not, none are read.
         needs_target_sound: whether a clip without a sound track can neither teach nor be measured.
         pixels: how stored grey levels x are scaled, in words.
         tolerance: largest difference of an exported graph that is accepted.
@@ -137,6 +138,7 @@ class Task(ABC):
     data: Path
     cpu_batch: int
     classifies: bool
+    sees: bool = True
     needs_target_sound: bool
     pixels: str
     tolerance: float
@@ -250,6 +252,10 @@ class Task(ABC):
         """Grey levels of crops as the network takes them, in its size."""
         return self.scale_pixels(augment.shrink(crops_BTHW, shrink), scaling)
 
+    def crops(self, recipe: Recipe) -> tuple[str, ...]:
+        """Names of the pictures that batches need."""
+        return (recipe.crop,) if self.sees else ()
+
     def prepare(
         self, batch: Batch, recipe: Recipe, scaling: Scaling, device: torch.device, train: bool
     ) -> Inputs:
@@ -263,17 +269,18 @@ class Task(ABC):
         batch = batch.to(device)
         assert batch.mel is not None
         mel = self.scale_mel(batch.mel.float(), batch.mel_lengths, scaling)
-        stored = batch.video[recipe.crop]
-        if draws is None:
-            video_BCTHW = self.network_video(stored, recipe, scaling)
+        mel = mel if draws is None else self.augment_mel(mel, draws)
+        if not self.sees:
+            video_BCTHW = mel.new_empty(len(mel), 1, mel.shape[2] // 4, 0, 0)
+        elif draws is None:
+            video_BCTHW = self.network_video(batch.video[recipe.crop], recipe, scaling)
         else:
-            video = augment.crop_drawn(stored, draws, scaling.margin)
+            video = augment.crop_drawn(batch.video[recipe.crop], draws, scaling.margin)
             pixels = self.network_pixels(video, recipe.shrink, scaling)
             pixels = augment.erase(pixels, draws, how.erase, recipe.shrink)
             if how.mask_frames:
                 still = pixels.mean(dim=1, keepdim=True)
                 pixels = augment.mask_span(pixels, draws.first_frame, draws.num_frames, 1, still)
-            mel = self.augment_mel(mel, draws)
             video_BCTHW = pixels[:, None]
         inputs = Inputs(video_BCTHW, mel, batch.lengths, batch.label_id, ragged=ragged)
         return self.complete(inputs, batch, recipe, scaling, train)
@@ -284,8 +291,7 @@ class Evaluation:
     """A model in evaluation mode on `device`, and the stored clips that it is given.
 
     Attributes:
-        recipe, scaling: of its training.
-        rows: of the index.
+        recipe, scaling: of its training; rows: of the index.
     """
 
     model: nn.Module
@@ -311,7 +317,8 @@ class Evaluation:
         """
         stream = open_stream(
             self.index, rows=self.rows, batch_size=self.recipe.batch_size, once=True, workers=0,
-            crops=(self.recipe.crop,), unit=self.recipe.unit, audio=audio, rank=rank, world=world,
+            crops=self.task.crops(self.recipe), unit=self.recipe.unit, audio=audio,
+            rank=rank, world=world,
         )  # fmt: skip
         for batch in readable(stream):
             inputs = self.task.prepare(batch, self.recipe, self.scaling, self.device, train=False)
