@@ -33,8 +33,8 @@ Clip = dict[str, Any]
 #: What may differ between two records: the model, what it was trained on, the machine. Any other
 #: flag says how it was measured, and numbers with different flags are not ranked.
 FREE = frozenset(
-    "n limit seed slots step checkpoint_sha256 trained_on speakers split_source mean_mel device"
-    " torch versions vocoder".split()
+    "n limit seed slots model init step checkpoint_sha256 trained_on speakers split_source mean_mel"
+    " device torch versions vocoder".split()
 )
 NUM_SEEDS = 3
 
@@ -139,10 +139,13 @@ def read_side(text: str) -> Side:
     twice = [str(p) for p, h in zip(paths, hashes, strict=True) if h and hashes.count(h) > 1]
     if twice:
         raise UsageError(f"{', '.join(twice)}: records of one checkpoint; a seed counts once")
-    for path, slots in zip(paths, side.flag("slots"), strict=True):
-        if slots != side.flag("slots")[0]:  # models that differ in more than the seed
-            first = f"{side.flag('slots')[0]} in {paths[0]}"
-            raise UsageError(f"{path}: slots {slots}, and {first}; one side is one model")
+    for name in ("slots", "model", "init"):  # models that differ in more than the seed
+        known = [(p, r["flags"][name]) for p, r in zip(paths, records, strict=True)
+                 if name in r["flags"]]  # fmt: skip
+        for path, value in known:
+            if value != known[0][1]:
+                here, first = one_line(value), f"{one_line(known[0][1])} in {known[0][0]}"
+                raise UsageError(f"{path}: {name} {here}, and {first}; one side is one model")
     return side
 
 

@@ -94,6 +94,8 @@ def evaluate(
         "step": loaded.step,
         "seed": recipe.seed,
         "slots": recipe.model.get("slots", "default"),
+        "model": recipe.model,
+        "init": data.get("init", {}).get("task"),  # whose weights it began with
         "fingerprint": index.dataset["fingerprint"],
         "trained_on": data["fingerprint"],
         "device": device,

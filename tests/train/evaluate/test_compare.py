@@ -239,6 +239,16 @@ def test_other_clips_tasks_and_files_are_named(tmp_path: Path) -> None:
     assert "1 only here, 2 only there, such as s1/x" in refused(fewer)
     assert "of l2s, and" in refused(speech(tmp_path / "c", [1], ["s1"]))
     assert "slots 0, and 44 in" in refused(f"{first},{words(tmp_path / 'd', [1, 0, 1], slots=0)}")
+    # Baseline, control and adaptation have no slots, all of them.
+    arms: list[dict[str, Any]] = [{"model": {"slots": 0}, "init": None}]
+    arms += [{"model": {"slots": 0, "audio_term": True}, "init": None}, arms[0] | {"init": "sync"}]
+    plain, control, adapted = (
+        words(tmp_path / f"arm{i}", [1, 0, 1], seed=i, slots=0, **arm) for i, arm in enumerate(arms)
+    )
+    assert "audio_term" in refused(f"{plain},{control}")
+    assert "init sync, and None in" in refused(f"{plain},{adapted}")
+    old = words(tmp_path / "old", [1, 0, 1], seed=9, slots=0)  # of before it was told
+    assert len(read_side(f"{old},{control}").records) == 2
     assert "a seed counts once" in refused(f"{first},{first}")
     assert "cannot be read" in refused(str(tmp_path / "nobody"))
     (tmp_path / "e").write_text("[]")
