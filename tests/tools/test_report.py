@@ -212,7 +212,9 @@ def test_rows_with_other_flags_are_labelled_and_like_ones_are_not(text: str) -> 
     assert "not comparable; with word boundary" in section(text, "Lip reading: numbers")
 
 
-@pytest.mark.parametrize("figure", ["curves", "confusion", "similarity", "addressing", "mels"])
+@pytest.mark.parametrize(
+    "figure", ["curves", "confusion", "similarity", "addressing", "mels", "mouths", "pairs"]
+)
 def test_plot_writes_the_figure(
     figure: str, runs: dict[str, Path], spoken: Index, tmp_path: Path
 ) -> None:
@@ -221,6 +223,7 @@ def test_plot_writes_the_figure(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(eval_l2s, "GL_ITERATIONS", 2)
         flags = ["--out", str(out), "--data", str(spoken.folder)]
+        flags += ["--pair", "ABOUT:2-4", "--pair", "YOUNG:1"] if figure == "pairs" else []
         done = avb("plot", *given, *flags)
     assert done.exit_code == 0, done.output
     assert out.read_bytes()[:4] in (b"%PDF", b"\x89PNG") and out.stat().st_size > 5000
@@ -250,9 +253,14 @@ def test_bad_input_is_one_clear_line(
         ("baseline", "similarity", "0 slots"),
         ("baseline", "addressing", "0 slots"),
         ("words", "mels", "makes no mels"),
+        ("baseline", "mouths", "0 slots"),
+        ("words", "pairs", "twice or more for pairs"),
     ):
         flags = ("--figure", figure, "--out", "a.png", "--data", spoken.folder)
         assert why in refused("plot", runs[name], *flags)
+    flags = ("--figure", "mouths", "--out", "a.png", "--data", spoken.folder, "--pair")
+    assert "give WORD:FRAMES" in refused("plot", runs["words"], *flags, "ABOUT")
+    assert "not hold ABOUT twice" in refused("plot", runs["words"], *flags, "ABOUT:90")
     assert not list(tmp_path.iterdir())
 
     other = tmp_path / "other"

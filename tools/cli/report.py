@@ -38,18 +38,24 @@ def plot(
     context: typer.Context,
     run: Annotated[Path, Argument(help="A folder of avb train.")],
     figure: Annotated[
-        Literal["curves", "confusion", "addressing", "similarity", "tsne", "mels"],
-        Option(help="addressing, tsne and mels need --data."),
+        Literal[
+            "curves", "confusion", "addressing", "similarity", "tsne", "mels", "mouths", "pairs"
+        ],
+        Option(help="addressing, tsne, mels, mouths and pairs need --data."),
     ],
     out: Annotated[Path, Option(help="The file to write, .png or .pdf.")],
     data: Shards = None,
     clip: Annotated[int, Option(min=1, help="Which of the report's clips.")] = 1,
+    pair: Annotated[
+        list[str] | None,
+        Option(metavar="WORD:FRAMES", help="about:3-7 of mouths; of pairs, two or more."),
+    ] = None,
     device: Device = None,
 ) -> None:
-    """One figure of the report as a file."""
+    """One figure of the report as a file; mouths and pairs are the paper's Figures 3 and 4."""
     from avb.tools.report.write import plot
 
-    plot(run, figure, out, data, clip, device, context.obj)
+    plot(run, figure, out, data, clip, pair or [], device, context.obj)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from avb.train.evaluate.evaluate import open_part
 from avb.train.evaluate.metrics.griffin_lim import invert_all
 from avb.train.evaluate.stored_mels import front_end
 from avb.train.evaluate.words.reading import Reading
-from avb.train.tasks.task import Evaluation
+from avb.train.tasks.task import Evaluation, Inputs
 
 Array = NDArray[Any]
 
@@ -56,6 +57,17 @@ class Clip:
     def seconds(self) -> float:
         """Length of the pictures."""
         return len(self.frames) / self.fps
+
+
+@dataclass(frozen=True)
+class Said:
+    """A word of a clip: its frames are `first` to before `last`."""
+
+    word: str
+    talker: str  # empty: not known
+    clip: Clip
+    first: int
+    last: int
 
 
 @dataclass(frozen=True)
@@ -98,6 +110,33 @@ class Examples:
         by_key = {clip.key: clip for clip in clips}
         return [by_key[key] for key in wanted]
 
+    @property
+    def num_talkers(self) -> int:
+        """Known talkers of the test part."""
+        return len(set(self._evaluation.index.speaker.codes[self._evaluation.rows]) - {-1})
+
+    @torch.no_grad()
+    def words(self, wanted: str | None = None) -> Iterator[Said]:
+        """Every word that has its times, or only one; ValueError: there are no addresses."""
+        index, unit = self._evaluation.index, self._evaluation.recipe.unit
+        if not self._evaluation.model.memory.slots:  # type: ignore[union-attr]
+            raise ValueError("a model with 0 slots has no addresses")
+        for batch, inputs in self._evaluation.batches():
+            spans = [
+                (i, word, first, last)
+                for i in range(len(batch))
+                for word, _, first, last in addressing.spoken(batch, i, index, unit)
+                if wanted in (None, word)
+            ]
+            sides = self._addresses(inputs) if spans else {}
+            for i, word, first, last in spans:
+                clip = self._clip(batch, i, "", sides)
+                yield Said(word, batch.speakers[i] or "", clip, first, last)
+
+    def _addresses(self, inputs: Inputs) -> dict[str, Array]:
+        batched = addressing.addresses(self._evaluation.model, inputs)
+        return {name: side.cpu().numpy() for name, side in batched.items()}
+
     @torch.no_grad()
     def _read(self, rows: Ints) -> list[Clip]:
         """All samples of these rows; of a lip reader, with what it read."""
@@ -114,8 +153,7 @@ class Examples:
                 said = [self._heard(row[: batch.lengths[i]]) for i, row in enumerate(rows_of)]
             sides: dict[str, Array] = {}
             if model.memory.slots:
-                batched = addressing.addresses(model, inputs)
-                sides = {name: side.cpu().numpy() for name, side in batched.items()}
+                sides = self._addresses(inputs)
             clips += [self._clip(batch, i, said[i], sides) for i in range(len(batch))]
         return clips
 

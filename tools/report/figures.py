@@ -298,10 +298,9 @@ def tsne(features: Features, probes: dict[str, Any] | None) -> Figure:
         "visual_vs_audio": (features.visual, features.real, ("visual", "audio")),
         "recalled_vs_real": (features.recalled, features.real, ("recalled audio", "real audio")),
     }
-    drawn = {name: pair for name, pair in maps.items() if pair[0].shape[1] == pair[1].shape[1]}
-    figure, axes = new(WIDTH * 0.52, ncols=len(drawn), squeeze=False)
-    for place, (name, (first, second, titles)) in zip(axes[0], drawn.items(), strict=True):
-        points = embed(np.concatenate([first, second]))
+    figure, axes = new(WIDTH * 0.52, ncols=len(maps), squeeze=False)
+    for place, (name, (first, second, titles)) in zip(axes[0], maps.items(), strict=True):
+        points = embed(_of_one_width(first, second))
         for number, (part, title) in enumerate(zip(np.split(points, 2), titles, strict=True)):
             place.scatter(
                 *part.T, s=9, color=COLOURS[number], marker="os"[number], alpha=0.6,
@@ -315,6 +314,19 @@ def tsne(features: Features, probes: dict[str, Any] | None) -> Figure:
         for spine in place.spines.values():
             spine.set(visible=True, color=INK, alpha=0.3)
     return figure
+
+
+def _of_one_width(first: Any, second: Any) -> Any:
+    """Both one under the other; of other widths, each by its own principal components.
+
+    Where a point of one lies to the points of the other then says nothing but whether they mix.
+    """
+    if first.shape[1] != second.shape[1]:
+        from sklearn.decomposition import PCA
+
+        dim = min(_PRINCIPAL, *first.shape, *second.shape)
+        first, second = (PCA(dim, random_state=0).fit_transform(x) for x in (first, second))
+    return np.concatenate([first, second])
 
 
 def embed(rows: Any, seed: int = 0) -> Any:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from avb.pipeline.errors import UsageError
 from avb.pipeline.files import open_atomic, write_atomic
 from avb.pipeline.storage.store import Folder
-from avb.tools.report import figures, lags, page
+from avb.tools.report import figures, lags, page, sounds
 from avb.tools.report.examples import open_examples
 from avb.tools.report.runs import Run, load_run, load_runs
 from avb.tools.report.style import drawing
@@ -54,10 +54,11 @@ def plot(
     out: Path,
     data: Folder | None,
     clip: int,
+    named: Sequence[str],
     device: str | None,
     datasets: Path | None,
 ) -> None:
-    """Write one figure of a run as PNG or PDF."""
+    """Write one figure of a run as PNG or PDF; `named` are sounds as WORD:FRAMES."""
     if out.suffix.lower() not in SUFFIXES:
         raise UsageError(f"{out}: give a name that ends in {' or '.join(SUFFIXES)}")
     need("matplotlib", *(["sklearn"] if figure == "tsne" else []))
@@ -65,7 +66,9 @@ def plot(
     make_folder(out.parent)
     try:
         with drawing():
-            drawn = _draw(run, figure, lambda: _open(run, data, device, datasets, figure), clip)
+            drawn = _draw(
+                run, figure, lambda: _open(run, data, device, datasets, figure), clip, named
+            )
             with open_atomic(out) as file:
                 drawn.savefig(file, format=out.suffix[1:].lower(), dpi=200)
     except ValueError as reason:
@@ -75,7 +78,9 @@ def plot(
     log.info(f"{figure} of {run.name} drawn to {out}")
 
 
-def _draw(run: Run, figure: str, examples: Callable[[], Any], clip: int) -> Any:
+def _draw(
+    run: Run, figure: str, examples: Callable[[], Any], clip: int, named: Sequence[str]
+) -> Any:
     probes = None
     if run.results:
         probes = (run.results[0].record.get("addressing") or {}).get("probes")
@@ -90,6 +95,13 @@ def _draw(run: Run, figure: str, examples: Callable[[], Any], clip: int) -> Any:
         return figures.similarity(addressing)
     if figure == "tsne":
         return figures.tsne(examples().features(), probes)
+    if figure in ("mouths", "pairs"):
+        wanted = [sounds.Wanted.of(text) for text in named]
+        if figure == "mouths" and len(wanted) < 2:
+            return sounds.mouths(sounds.in_two_mouths(examples(), wanted[0] if wanted else None))
+        if figure == "mouths" or len(wanted) < 2:
+            raise ValueError("give --pair once at most for mouths, twice or more for pairs")
+        return sounds.pairs(sounds.named(examples(), wanted))
     clips = examples().clips(clip)
     if len(clips) < clip:
         raise ValueError(f"--clip {clip}: the test part has {len(clips)}")
