@@ -41,6 +41,10 @@ def evaluate(
         Literal["told", "guessed", "none"],
         Option(help="Where the word is: by the corpus, in the middle as infer guesses, unsaid."),
     ] = "told",
+    griffin_lim: Annotated[
+        Literal["fast", "published"],
+        Option(help="With momentum; or without, magnitudes to the power of 1.5, as published."),
+    ] = "fast",
     grammar: GrammarFile = None,
     out: Annotated[
         Path | None,
@@ -65,7 +69,7 @@ def evaluate(
     records = [
         evaluate.evaluate(
             task, path, index, corpus, part, device, limit, judge=judge, wavs=save_wavs,
-            windows=windows, boundary=boundary, vocoder=vocoder,
+            windows=windows, boundary=boundary, vocoder=vocoder, griffin_lim=griffin_lim,
             grammar=None if grammar is None else read_grammar(grammar),
         )
         for path in checkpoints
@@ -85,7 +89,7 @@ def evaluate(
 
 evaluation.variant(
     "lip", evaluate, "Accuracy, confusions, the audio path and the mirrored test.",
-    task="lip", judge=None, vocoder=None, save_wavs=None, windows=None,
+    task="lip", judge=None, vocoder=None, save_wavs=None, windows=None, griffin_lim="fast",
 )  # fmt: skip
 evaluation.variant(
     "l2s",

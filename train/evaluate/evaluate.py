@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -39,15 +39,15 @@ def evaluate(
     kind: str, path: Path, index: Index, corpus: Corpus, part: str = "test", device: str = "cpu",
     limit: int | None = None, *, judge: Path | None = None, wavs: Path | None = None,
     windows: str | None = None, boundary: Boundary = "told", vocoder: Path | None = None,
-    grammar: Slots | None = None,
+    grammar: Slots | None = None, griffin_lim: Literal["fast", "published"] = "fast",
 ) -> dict[str, Any]:  # fmt: skip
     """Evaluate the checkpoint `path` of a task on one part (train, val, test or all) of its split.
 
     The clips are those of the checkpoint's own split, talkers or list, at most `limit`. Of speech:
     `judge`, a file of `avb train judge`, for the word error; `wavs`, a folder for the sounds that
     are scored; `windows` of 40 frames at a time, see `Extras`; `vocoder`, a file of
-    `avb train vocoder`, that makes the sounds. Of words: `boundary`, see `boundary_as`.
-    Of sentences: `grammar`, by default the corpus's own.
+    `avb train vocoder`, that makes the sounds; `griffin_lim` as it is published. Of words:
+    `boundary`, see `boundary_as`. Of sentences: `grammar`, by default the corpus's own.
     """
     evaluation, loaded = open_part(kind, path, index, corpus, part, device)
     recipe, data, task = loaded.recipe, loaded.data, evaluation.task
@@ -76,7 +76,7 @@ def evaluate(
             made_by = load_vocoder(vocoder, mel, rate, index.folder, device)
         extras = Extras(
             heard_by, wavs, heard_rows, strangers, known_rows, boundary, windows,
-            grammar or corpus.grammar, made_by,
+            grammar or corpus.grammar, made_by, griffin_lim,
         )  # fmt: skip
         record = task.measure(evaluation, extras)
         record["addressing"] = addressing.measure(evaluation)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from avb.models.masks import Boundary
 from avb.pipeline.stream.index import Ints
@@ -31,3 +32,5 @@ class Extras:
     # Words of each place of a sentence, or a list of words: what a reader of sentences may say.
     grammar: Slots | None = None
     vocoder: Vocoder | None = None  # makes the sounds; None: plain Griffin-Lim
+    # As published rows have it: no momentum, magnitudes to the power of 1.5.
+    griffin_lim: Literal["fast", "published"] = "fast"

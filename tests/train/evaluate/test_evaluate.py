@@ -214,6 +214,18 @@ def test_a_vocoder_makes_the_sound_and_is_named(
         evaluate("l2s", speech_run, grid, load_corpora()["grid"], limit=1, vocoder=lrw)
 
 
+def test_griffin_lim_as_it_is_published_is_flagged(grid: Index, speech_run: Path) -> None:
+    records = [
+        evaluate("l2s", speech_run, grid, load_corpora()["grid"], limit=1, griffin_lim=how)
+        for how in ("fast", "published")
+    ]
+    named = [{k: v for k, v in r["flags"].items() if k in ("gl_momentum", "gl_power")}
+             for r in records]  # fmt: skip
+    assert named == [{"gl_momentum": 0.99}, {"gl_momentum": 0.0, "gl_power": 1.5}]
+    sharp, plain = (r["ceiling"]["mel_distance"]["value"] for r in reversed(records))
+    assert sharp != plain
+
+
 def test_sounds_too_loud_for_16_bits_are_made_quieter_and_named(tmp_path: Path) -> None:
     tone = np.sin(np.arange(1600) / 5).astype(np.float32)
     exact = (np.arange(-32768, 32768) / 32768).astype(np.float32)

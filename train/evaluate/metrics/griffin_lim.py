@@ -39,12 +39,13 @@ Refine = Callable[[Tensor, Tensor], Tensor]
 
 def invert_mel(
     log_mel: Tensor, mel: Mel, sample_rate: int, *, iterations: int = ITERATIONS,
-    momentum: float = MOMENTUM, seed: int = 0, refiner: Refine | None = None,
+    momentum: float = MOMENTUM, power: float = 1.0, seed: int = 0, refiner: Refine | None = None,
 ) -> Tensor:  # fmt: skip
     """Sound [M * hop] (or [B x M * hop]) whose log-mel is close to the one given, at any device.
 
     The one place that decides how a mel becomes sound: with a `refiner`, of `avb train vocoder`,
     from its magnitudes, else from those of the pseudo-inverse.
+    Magnitudes are raised to `power`, which takes away what lies low (Lip2Wav: 1.5).
     `log_mel` is natural log, [n_mels x M] or [B x n_mels x M]; `seed` is that of the first phase,
     the same for each clip, so the batch does not matter. ValueError: values that are not finite.
     """
@@ -57,6 +58,8 @@ def invert_mel(
         magnitude_BFM = linear_magnitude(mel_BNM, mel, sample_rate)
         if refiner is not None:
             magnitude_BFM = refiner(mel_BNM, magnitude_BFM)
+        if power != 1:
+            magnitude_BFM = magnitude_BFM**power
         # log_mel drops the last of its M + 1 centred columns, so the one before is held; longer
         # where the clip is too short for the reflection at its ends.
         held = max(1, mel.n_fft // 2 // mel.hop + 2 - log_mel.shape[-1])
