@@ -78,7 +78,7 @@ def in_two_mouths(examples: Examples, wanted: Wanted | None) -> list[Sound]:
     """
     alone = examples.num_talkers < 2
     before: dict[str, tuple[str, Sound]] = {}
-    for said in examples.words(wanted and wanted.word):
+    for said in examples.words(wanted.word if wanted else None):
         sound = _cut(said, wanted or Wanted(said.word))
         who = said.clip.key.split("#")[0] if alone else said.talker
         if sound is None or not who:
