@@ -27,8 +27,8 @@ MODULES: dict[str, dict[str, str]] = {
     "": {
         "torch": "torch", "torchaudio": "torchaudio", "numpy": "numpy", "webdataset": "webdataset",
         "opencv-python-headless": "cv2", "av": "av", "pyarrow": "pyarrow", "typer": "typer",
-        "tqdm": "tqdm", "pyyaml": "yaml", "scipy": "scipy", "tensorboard": "tensorboard",
-        "protobuf": "google.protobuf",
+        "tqdm": "tqdm", "pyyaml": "yaml", "safetensors": "safetensors", "scipy": "scipy",
+        "tensorboard": "tensorboard", "protobuf": "google.protobuf",
     },
     "prep": {
         "ai-edge-litert": "ai_edge_litert.interpreter", "ffmpeg-python": "ffmpeg",
@@ -37,8 +37,7 @@ MODULES: dict[str, dict[str, str]] = {
     "eval": {"pystoi": "pystoi", "jiwer": "jiwer", "pocketsphinx": "pocketsphinx"},
     "pesq": {"pesq": "pesq"},
     "export": {
-        "safetensors": "safetensors", "onnx": "onnx", "onnxscript": "onnxscript",
-        "onnxruntime": "onnxruntime",
+        "onnx": "onnx", "onnxscript": "onnxscript", "onnxruntime": "onnxruntime",
     },
     "ui": {"starlette": "starlette", "uvicorn": "uvicorn"},
 }  # fmt: skip

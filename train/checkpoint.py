@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import struct
 import warnings
@@ -10,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_safetensors
 
 from avb.pipeline.errors import UsageError, one_line
 from avb.pipeline.files import open_atomic
-from avb.pipeline.parse import check_tree
+from avb.pipeline.parse import check_tree, parse_json
 
 FORMAT = 1
 #: What the tensors of a file may take in memory, in bytes, if the file itself is smaller.
@@ -25,6 +28,8 @@ TORN = (
 )  # fmt: skip
 #: The parts of a checkpoint that hold tensors; all others hold plain values.
 TENSORS = ("model", "ema", "optimizer", "weights")
+#: What files of safetensors are called, and where in their head everything else stands, as JSON.
+PACKED, HEAD = ".safetensors", "avb"
 
 
 class Hostile(Exception):
@@ -47,8 +52,11 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 
 def best_of(path: Path) -> Path:
-    """The best checkpoint of a run, where `path` is its folder; else `path`."""
-    return path / "best.pt" if path.is_dir() else path
+    """The best checkpoint of a run, or the weights of an export, where `path` is its folder."""
+    if not path.is_dir():
+        return path
+    exported = path / f"model{PACKED}"
+    return path / "best.pt" if (path / "best.pt").exists() or not exported.exists() else exported
 
 
 def load(path: Path, *tasks: str) -> dict[str, Any]:
@@ -62,12 +70,12 @@ def load(path: Path, *tasks: str) -> dict[str, Any]:
         UsageError: it is missing, damaged, pickled code, or another task's; one line says which.
     """
     try:
-        state = read_tensors(path)
+        state = read_packed(path) if path.suffix == PACKED else read_tensors(path)
     except FileNotFoundError:
         raise UsageError(f"{path}: no such checkpoint") from None
     except pickle.UnpicklingError:
         raise UsageError(f"{path}: holds more than weights and plain values; refused") from None
-    except (OSError, RuntimeError, Hostile) as error:
+    except (OSError, RuntimeError, SafetensorError, Hostile) as error:
         raise UsageError(f"{path}: damaged or no checkpoint ({one_line(error)})") from None
     except TORN:
         raise UsageError(f"{path}: damaged or no checkpoint (not a file of torch)") from None
@@ -80,6 +88,35 @@ def load(path: Path, *tasks: str) -> dict[str, Any]:
         hint = f"; make one with avb train {tasks[0]}" if tasks[0] in ("judge", "vocoder") else ""
         raise UsageError(f"{path}: a checkpoint for {found}, not for {tasks[0]}{hint}")
     return dict(state)
+
+
+def pack(state: dict[str, Any], dtype: torch.dtype) -> bytes:
+    """A checkpoint as a file of safetensors, its weights of this type and nothing to go on from."""
+    name = "model" if "model" in state else "weights"
+    weights = {
+        key: (value.to(dtype) if value.is_floating_point() else value).contiguous()
+        for key, value in (state.get("ema") or state[name]).items()
+    }
+    facts = {key: value for key, value in state.items() if key not in TENSORS}
+    facts |= {"format": FORMAT, "ema": None, name: {}}
+    return to_safetensors(weights, {HEAD: json.dumps(facts)})
+
+
+def read_packed(path: Path) -> Any:
+    """What `pack` made of a checkpoint, its weights as float32.
+
+    Raises:
+        OSError, SafetensorError, and what is in `TORN`: it cannot be read.
+    """
+    with safe_open(path, "pt") as file:
+        state = parse_json((file.metadata() or {}).get(HEAD, "null"))
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if not isinstance(state, dict):
+        return None
+    name = "model" if "model" in state else "weights"
+    return state | {
+        name: {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
+    }
 
 
 def read_tensors(path: Path) -> Any:

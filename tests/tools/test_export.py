@@ -13,13 +13,17 @@ import numpy as np
 import pytest
 import torch
 from commands import avb
-from networks import LABELS, save_model
+from networks import LABELS, save_model, save_vocoder
+from safetensors.torch import save_file as to_file
 
+from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.batch import Batch
 from avb.tools.export.export import to_onnx
 from avb.train import augment, checkpoint
+from avb.train.network import load_network
 from avb.train.recipe_file import make_recipe
 from avb.train.tasks.task import Scaling, find_task
+from avb.train.vocoder.file import load as load_vocoder
 
 #: Of a checkpoint of `save_model`.
 SCALING = Scaling(130.0, 30.0, -11.5, 3.5, 4, 112, len(LABELS))
@@ -187,3 +191,57 @@ def test_no_judge_is_exported_nor_into_a_folder_of_something_else(tmp_path: Path
     words = ["--ckpt", tmp_path / "judge.pt", "--to", "safetensors", "--out", tmp_path / "out"]
     code, _, text = avb("export", *words)
     assert code == 2 and "judge" in text
+
+
+def test_exported_weights_are_a_checkpoint_of_half_the_size(tmp_path: Path) -> None:
+    _, model = save_model(tmp_path / "best.pt", "lip")
+    out = tmp_path / "out"
+    words = ["export", "--ckpt", tmp_path / "best.pt", "--to", "safetensors", "--out", out]
+    assert avb(*words)[0] == 0
+    whole = (out / "model.safetensors").stat().st_size
+    assert avb(*words, "--half")[0] == 0
+    file = checkpoint.best_of(out)
+    assert file == out / "model.safetensors" and file.stat().st_size < 0.6 * whole
+    loaded = load_network(file, "lip")
+    assert loaded.data["labels"] == LABELS and loaded.scaling == SCALING and loaded.step == 7
+    for name, value in loaded.model.state_dict().items():
+        wanted = model.state_dict()[name]
+        assert value.dtype == wanted.dtype
+        assert torch.equal(value, wanted.half().float() if wanted.is_floating_point() else wanted)
+    # What was measured on the file itself goes into its card.
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    top1 = {"value": 0.25, "low": 0.2, "high": 0.3}
+    flags = {"n": 9, "part": "all", "speakers": ["s2"], "checkpoint_sha256": sha256}
+    made = {"metrics": {"top1": top1}, "floors": {"chance": 0.1}, "flags": flags}
+    (tmp_path / "record.json").write_text(json.dumps(made))
+    assert avb(*words, "--half", "--record", tmp_path / "record.json")[0] == 0
+    (measured,) = json.loads((out / "config.json").read_text())["measured"]
+    assert measured["metrics"]["top1"] == top1 and measured["speakers"] == ["s2"]
+    assert "0.2500 [0.2000, 0.3000]" in (out / "MODEL_CARD.md").read_text()
+    code, _, text = avb(*words[:3], "--to", "onnx", "--out", out, "--half")
+    assert code == 2 and "--half" in text
+
+
+def test_an_exported_vocoder_makes_sound(tmp_path: Path) -> None:
+    file = save_vocoder(tmp_path / "vocoder.pt", 2.0)
+    words = ["export", "--ckpt", file, "--to", "safetensors", "--half", "--out", tmp_path / "out"]
+    assert avb(*words)[0] == 0
+    again = load_vocoder(tmp_path / "out" / "model.safetensors")
+    before = load_vocoder(file).network.state_dict()
+    for name, value in again.network.state_dict().items():
+        assert torch.equal(value, before[name].half().float())
+    assert again.facts["hash"] in (tmp_path / "out" / "MODEL_CARD.md").read_text()
+
+
+@pytest.mark.parametrize("cut", [4, 200, -9])
+def test_damaged_safetensors_are_one_line(tmp_path: Path, cut: int) -> None:
+    save_model(tmp_path / "best.pt", "lip")
+    words = ["export", "--ckpt", tmp_path / "best.pt", "--to", "safetensors", "--out", tmp_path]
+    assert avb(*words)[0] == 0
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:cut])
+    with pytest.raises(UsageError, match="damaged or no checkpoint"):
+        checkpoint.load(file)
+    to_file({"x": torch.zeros(1)}, file)
+    with pytest.raises(UsageError, match="not a checkpoint of avb"):
+        checkpoint.load(file)

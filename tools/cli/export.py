@@ -30,20 +30,24 @@ def export(
         int | None,
         Option(min=1, help="Frames a clip, for speech as ONNX.", show_default="75 of GRID"),
     ] = None,
+    half: Annotated[bool, Option("--half", help="Weights of 16 bits, as safetensors.")] = False,
     as_json: Json = False,
 ) -> None:
-    """A checkpoint as safetensors or ONNX, with a model card (extra `export`).
+    """A checkpoint as safetensors or ONNX (extra `export`), with a model card.
+
+    The safetensors are a checkpoint like any other to avb; a vocoder may be one too.
 
     The licence and the mel of the card are those of --data, the shards it was trained on.
     """
     from avb.tools.export.export import export
     from avb.train.checkpoint import best_of
 
-    config = export(best_of(ckpt), to, out, record or [], data, frames, context.obj)
+    config = export(best_of(ckpt), to, out, record or [], data, frames, context.obj, half)
     if as_json:
         print_json(config)
         return
-    say(f"{out}: model.{to}, config.json, MODEL_CARD.md; {config['task']}, step {config['step']}")
+    step = config["val"]["step"] if config["task"] == "vocoder" else config["step"]
+    say(f"{out}: model.{to}, config.json, MODEL_CARD.md; {config['task']}, step {step}")
     if to == "onnx":
         facts = config["onnx"]
         say(

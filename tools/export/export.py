@@ -13,7 +13,7 @@ import hashlib
 import json
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,18 @@ from avb.pipeline.parse import read_json
 from avb.pipeline.shards.dataset import read_dataset
 from avb.pipeline.storage.store import Folder
 from avb.tools.export import model_card
+from avb.train import checkpoint
 from avb.train.checks import need
+from avb.train.kept import fingerprint
 from avb.train.network import Loaded, load_network
 from avb.train.recipe import Recipe
 from avb.train.tasks.task import Scaling, command_of, find_task
+from avb.train.vocoder import file as vocoder_file
 
-FORMATS = {"safetensors": ("safetensors",), "onnx": ("onnx", "onnxscript", "onnxruntime")}
+FORMATS: dict[str, tuple[str, ...]] = {
+    "safetensors": (),
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+}
 #: Frames that a graph for any number of them is traced with.
 _TRACED_FRAMES = 4
 _FRAMES = 75
@@ -46,32 +52,60 @@ def export(
     data: Folder | None = None,
     frames: int | None = None,
     datasets: Path | None = None,
+    half: bool = False,
 ) -> dict[str, Any]:
     """Write `model.<to>`, `config.json` (which is returned) and `MODEL_CARD.md` into a folder.
 
     Args:
-        records: evaluations of this checkpoint, for the card.
+        records: evaluations of this checkpoint or of the safetensors made of it, for the card.
         data: the shards it was trained on, for their mel, crop and licence as they are recorded;
             otherwise those of the corpus in `datasets.yaml`, and the card says so.
         frames: of a clip, for speech as ONNX alone, whose graph is for one length [75 of GRID].
+        half: the safetensors hold numbers of 16 bits.
     """
     if to not in FORMATS:
         raise UsageError(f"--to {to}: one of {', '.join(FORMATS)}")
+    if half and to != "safetensors":
+        raise UsageError("--half is for --to safetensors")
     need(*FORMATS[to])
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+    state = checkpoint.load(path)
+    if checkpoint.task_of(state) == vocoder_file.TASK and to == "safetensors":
+        return _export_vocoder(path, out, sha256, half)
     loaded = load_network(path)
-    recipe, scaling, model = loaded.recipe, loaded.scaling, loaded.model
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    measured = [model_card.read_record(record, sha256) for record in records]
     config = _config(loaded, sha256, load_corpora(datasets), data)
     _check_folder(out, sha256)
+    blob = checkpoint.pack(state, torch.float16 if half else torch.float32)
+    known = (sha256, hashlib.sha256(blob).hexdigest())
+    measured = [model_card.read_record(record, known) for record in records]
+    config["measured"] = [
+        {name: record["flags"].get(name) for name in ("n", "part", "speakers")}
+        | {name: record[name] for name in ("metrics", "floors") if name in record}
+        for record in measured
+    ]
     if to == "onnx":
         frames = frames or config["frames"] or _FRAMES
-        blob, facts = to_onnx(model, recipe, scaling, frames)
-        config["onnx"] = facts
-    else:
-        from safetensors.torch import save
+        blob, config["onnx"] = to_onnx(loaded.model, loaded.recipe, loaded.scaling, frames)
+    return _write(out, to, blob, config, lambda: model_card.card(config, measured))
 
-        blob = save({name: value.contiguous() for name, value in model.state_dict().items()})
+
+def _export_vocoder(path: Path, out: Path, sha256: str, half: bool) -> dict[str, Any]:
+    """What `avb train vocoder` made, known by the hash of the weights that are written."""
+    _check_folder(out, sha256)
+    vocoder = vocoder_file.load(path)
+    network = vocoder.network.half().float() if half else vocoder.network
+    facts = vocoder.facts | {"hash": fingerprint(network)}
+    state = facts | {"weights": network.state_dict()}
+    blob = checkpoint.pack(state, torch.float16 if half else torch.float32)
+    facts["data"] = {k: v for k, v in facts["data"].items() if k not in ("keys", "listed")}
+    config = {"checkpoint_sha256": sha256} | {k: v for k, v in facts.items() if k != "ema"}
+    return _write(out, "safetensors", blob, config, lambda: model_card.vocoder_card(config))
+
+
+def _write(
+    out: Path, to: str, blob: bytes, config: dict[str, Any], card: Callable[[], str]
+) -> dict[str, Any]:
+    """The three files of an export; `config` is told of what lies in the folder already."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_atomic(out / f"model.{to}", blob)
@@ -81,10 +115,10 @@ def export(
         if (out / "config.json").exists() and (before := read_json(out / "config.json")).get(
             "onnx"
         ):
-            config = {"onnx": before["onnx"]} | config  # what an earlier export found out
+            config.setdefault("onnx", before["onnx"])  # what an earlier export found out
         text = json.dumps(config, indent=1, ensure_ascii=False) + "\n"
         write_atomic(out / "config.json", text.encode())
-        write_atomic(out / "MODEL_CARD.md", model_card.card(config, measured).encode())
+        write_atomic(out / "MODEL_CARD.md", card().encode())
     except OSError as error:
         raise UsageError(f"{out}: cannot be written ({error.strerror})") from None
     return config

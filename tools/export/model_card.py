@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ LIMITS = """\
 """
 
 
-def read_record(path: Path, sha256: str) -> dict[str, Any]:
-    """A record of `avb eval` on the checkpoint with this hash."""
+def read_record(path: Path, known: Collection[str]) -> dict[str, Any]:
+    """A record of `avb eval` on a checkpoint with one of these hashes."""
     try:
         record = read_json(path)
     except (OSError, ValueError) as error:
@@ -29,7 +30,7 @@ def read_record(path: Path, sha256: str) -> dict[str, Any]:
     if not isinstance(record, dict) or not {"metrics", "flags"} <= set(record):
         raise UsageError(f"{path}: no record of avb eval (--out FILE writes one)")
     check_figures(record, path)
-    if record["flags"].get("checkpoint_sha256") != sha256:
+    if record["flags"].get("checkpoint_sha256") not in known:
         raise UsageError(f"{path}: measured on another checkpoint (checkpoint_sha256 differs)")
     return record
 
@@ -51,6 +52,23 @@ def card(config: dict[str, Any], records: list[dict[str, Any]]) -> str:
         "## Training\n\n```yaml\n" + yaml.safe_dump(recipe, sort_keys=False) + "```",
         "## Measured\n\n" + ("\n\n".join(map(_measured, records)) or "Not measured: no record."),
         "## Not known\n\n" + "".join(f"- {line}\n" for line in unknown(config, records)),
+        "## Limits\n\n" + LIMITS,
+    ]
+    return "\n\n".join(part.rstrip() for part in parts) + "\n"
+
+
+def vocoder_card(config: dict[str, Any]) -> str:
+    """Markdown of a vocoder's export, from its `config.json`."""
+    val, data = config["val"], config["data"]
+    figures = {name: val[name] for name in ("griffin_lim", "refined")}
+    parts = [
+        f"# A refiner of log-mels before Griffin-Lim, on {data['corpus']}",
+        "Made by avb, `avb train vocoder` and `avb export`; hash of its weights"
+        f" `{config['hash']}`, step {val['step']}.",
+        "## Data\n\n" + _table(data | {"clips": config["clips"]}),
+        "## Training\n\n" + _inline(config["training"]),
+        f"## Measured\n\nTrue mels of {val['clips']} validation clips, which chose the step:\n\n"
+        + _table(_flat(figures), "figure", "value [95 % interval]"),
         "## Limits\n\n" + LIMITS,
     ]
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
