@@ -11,7 +11,15 @@ from typer import Argument, Option
 from avb.pipeline.errors import UsageError
 from avb.pipeline.files import write_atomic
 from avb.tools.cli.console import FAILED, App, fail, print_json, say, to_json
-from avb.tools.cli.options import Checkpoint, Device, GrammarFile, Json, Shards, VocoderFile
+from avb.tools.cli.options import (
+    Checkpoint,
+    Device,
+    GrammarFile,
+    Json,
+    Shards,
+    Talkers,
+    VocoderFile,
+)
 
 app = App()
 evaluation = App(help="Measure a checkpoint on a part of its split.")
@@ -26,6 +34,7 @@ def evaluate(
     part: Annotated[
         Literal["test", "val", "train", "all"], Option(help="Of the checkpoint's split.")
     ] = "test",
+    speakers: Talkers = None,
     device: Device = None,
     limit: Annotated[int | None, Option(min=1, help="Only so many clips; flagged.")] = None,
     judge: Annotated[Path | None, Option(help="A judge of words, from avb train judge.")] = None,
@@ -70,6 +79,7 @@ def evaluate(
         evaluate.evaluate(
             task, path, index, corpus, part, device, limit, judge=judge, wavs=save_wavs,
             windows=windows, boundary=boundary, vocoder=vocoder, griffin_lim=griffin_lim,
+            speakers=speakers,
             grammar=None if grammar is None else read_grammar(grammar),
         )
         for path in checkpoints
@@ -103,10 +113,12 @@ evaluation.variant(
 
 def checkpoints_in(path: Path) -> list[Path]:
     """A checkpoint, the best of a run, or the best of each talker's run in a folder."""
+    from avb.train.checkpoint import best_of
+
     if not path.is_dir():
         return [path]
-    if (path / "best.pt").exists():
-        return [path / "best.pt"]
+    if (best := best_of(path)).exists():
+        return [best]
     checkpoints = sorted(path.glob("*/best.pt"))
     if not checkpoints:
         raise UsageError(f"{path}: no best.pt here or one folder below; avb train makes one")

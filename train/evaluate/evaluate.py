@@ -40,16 +40,18 @@ def evaluate(
     limit: int | None = None, *, judge: Path | None = None, wavs: Path | None = None,
     windows: str | None = None, boundary: Boundary = "told", vocoder: Path | None = None,
     grammar: Slots | None = None, griffin_lim: Literal["fast", "published"] = "fast",
+    speakers: list[str] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Evaluate the checkpoint `path` of a task on one part (train, val, test or all) of its split.
 
-    The clips are those of the checkpoint's own split, talkers or list, at most `limit`. Of speech:
+    The clips are those of the checkpoint's own split, talkers (or `speakers`) or list, at most
+    `limit`. Of speech:
     `judge`, a file of `avb train judge`, for the word error; `wavs`, a folder for the sounds that
     are scored; `windows` of 40 frames at a time, see `Extras`; `vocoder`, a file of
     `avb train vocoder`, that makes the sounds; `griffin_lim` as it is published. Of words:
     `boundary`, see `boundary_as`. Of sentences: `grammar`, by default the corpus's own.
     """
-    evaluation, loaded = open_part(kind, path, index, corpus, part, device)
+    evaluation, loaded = open_part(kind, path, index, corpus, part, device, speakers)
     recipe, data, task = loaded.recipe, loaded.data, evaluation.task
     index, rows = evaluation.index, evaluation.rows
     mute, silent = int(index.no_audio[rows].sum()), int(index.silent[rows].sum())
@@ -64,7 +66,7 @@ def evaluate(
     evaluation = dataclasses.replace(evaluation, rows=rows)
     known_rows = part_rows(index, corpus, data, "train", need=False)
     heard_rows = known_rows[~index.no_audio[known_rows]]
-    strangers = unseen_talkers(index, rows, known_rows)
+    strangers = unseen_talkers(index, rows, known_rows, data.get("speakers"))
     torch.manual_seed(0)  # the pre-net's dropout stays on
     # float32 as on a CPU: by default a GPU's convolutions round to TF32.
     exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
@@ -84,7 +86,7 @@ def evaluate(
         "part": part,
         "split": data["split"],
         "split_source": data["split_source"],
-        "speakers": data.get("speakers"),
+        "speakers": speakers or data.get("speakers"),
         "limit": limit,
         "no_audio": mute,
         "silent": silent,
@@ -106,22 +108,33 @@ def evaluate(
 
 
 def open_part(
-    kind: str, path: Path, index: Index, corpus: Corpus, part: str, device: str
-) -> tuple[Evaluation, Loaded]:
-    """The network of a checkpoint with the clips of one part that it can be shown."""
+    kind: str, path: Path, index: Index, corpus: Corpus, part: str, device: str,
+    speakers: list[str] | None = None,
+) -> tuple[Evaluation, Loaded]:  # fmt: skip
+    """The network of a checkpoint with the clips of one part that it can be shown.
+
+    `speakers`, if given, are the talkers, not those of its training.
+    """
     loaded = load_network(path, kind)
     index = index.of_unit(loaded.recipe.unit)
     if loaded.data["labels"] != index.labels:
         raise UsageError(f"{index.folder}: its label map is not the one {path} was trained on")
-    rows = usable_rows(index, part_rows(index, corpus, loaded.data, part), loaded.recipe)
+    data = loaded.data | ({"speakers": speakers} if speakers else {})
+    rows = usable_rows(index, part_rows(index, corpus, data, part), loaded.recipe)
     model, where = loaded.model.to(device), torch.device(device)
     return Evaluation(model, loaded.recipe, loaded.scaling, index, rows, where), loaded
 
 
-def unseen_talkers(index: Index, rows: Ints, known_rows: Ints) -> bool:
-    """Whether no clip is of a talker of training: then intervals draw talkers."""
-    talkers, known = set(index.speaker.codes[rows]), set(index.speaker.codes[known_rows])
-    return bool(known) and -1 not in talkers and not talkers & known
+def unseen_talkers(
+    index: Index, rows: Ints, known_rows: Ints, trained_on: list[str] | None = None
+) -> bool:
+    """Whether no clip is of a talker of training: then intervals draw talkers.
+
+    These are the talkers of `known_rows`, or `trained_on` where no clip of training is stored.
+    """
+    talkers = {index.speaker[row] for row in rows}
+    known = {index.speaker[row] for row in known_rows} or set(trained_on or ())
+    return bool(known) and None not in talkers and not talkers & known
 
 
 def part_rows(
