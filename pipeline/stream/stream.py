@@ -80,7 +80,8 @@ class Stream:
                 sentences as six, each with one word of every one.
             once: one pass instead of an endless shuffled stream.
             buffer: clips that are shuffled together across shards.
-            rank, world: number of this process, of all.
+            rank: number of this process.
+            world: how many there are.
             workers: processes that decode; 0: this one does; None: `default_workers`.
             position: where to start, from an earlier stream with the same settings.
         """

@@ -313,7 +313,8 @@ class Evaluation:
 
         Args:
             audio: whether the stored batches hold sound.
-            rank, world: of several processes, each has its share.
+            rank: number of this process, of several that have a share each.
+            world: how many there are.
         """
         stream = open_stream(
             self.index, rows=self.rows, batch_size=self.recipe.batch_size, once=True, workers=0,
