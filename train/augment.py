@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 
 from avb.pipeline.config import stable_hash
 from avb.pipeline.stream.batch import Batch
@@ -68,8 +70,12 @@ def _draw_one(recipe: Augment, size: int, bins: int, frames: int, seed: list[int
     ]  # fmt: skip
 
 
-def window(batch: Batch, frames: int, seed: int) -> Batch:
-    """The same clips, `frames` of each from a drawn one on with their sound, shorter ones whole."""
+def window(batch: Batch, frames: int, seed: int, silence: int = 0) -> Batch:
+    """The same clips, `frames` of each from a drawn one on with their sound, shorter ones whole.
+
+    Of a sentence, those words are left whose middle is inside; frames of others are not known, and
+    `silence` is the class of frames without a word.
+    """
     assert batch.mel is not None
     starts = [
         int(np.random.Generator(np.random.PCG64([seed, int(epoch), stable_hash(key), 2])).integers(
@@ -84,13 +90,36 @@ def window(batch: Batch, frames: int, seed: int) -> Batch:
         return torch.stack(pieces)
 
     size = min(frames, int(batch.lengths.max()))
+    sentences: dict[str, Any] = {}
+    if batch.frames is not None and batch.tokens is not None:
+        cuts = [words_inside(whole, start, size, silence)
+                for whole, start in zip(batch.frames, starts, strict=True)]  # fmt: skip
+        sentences["frames"] = torch.stack([inside for inside, _ in cuts])
+        sentences["tokens"] = pad_sequence([said for _, said in cuts], True, -1)
     return dataclasses.replace(
         batch,
+        **sentences,
         video={name: cut(video, 0, 1) for name, video in batch.video.items()},
         mel=cut(batch.mel, 1, per_frame),
         lengths=batch.lengths.clamp(max=size),
         mel_lengths=batch.mel_lengths.clamp(max=per_frame * size),
     )
+
+
+def words_inside(frames_T: Tensor, start: int, size: int, silence: int) -> tuple[Tensor, Tensor]:
+    """Of `size` frames from `start` on their classes, and the words whose middle is among them.
+
+    Args:
+        frames_T: classes of a whole clip's frames, padding -1.
+        silence: the class of frames without a word.
+    """
+    values, counts = torch.unique_consecutive(frames_T, return_counts=True)
+    stops = counts.cumsum(0)
+    middles = stops - counts / 2
+    inside = (middles >= start) & (middles < start + size)
+    words = (values != silence) & (values >= 0)
+    known = torch.where(words & ~inside, -1, values).repeat_interleave(counts)
+    return known[start : start + size], values[words & inside]
 
 
 def mix_weights(batch: Batch, alpha: float, seed: int) -> Tensor:

@@ -81,7 +81,8 @@ class Recipe:
         frame_weight: of the cross entropy of frames whose word is known, beside CTC (sentences).
         teacher_ratio, teacher_end: share of decoder steps that see the true columns (Tacotron), at
             the first step and at the last, a cosine between.
-        window: frames of a clip that a step sees, begun at a drawn one (speech); 0 for all.
+        window: frames of a clip that a step sees, begun at a drawn one (speech, words of
+            sentences); 0 for all.
         keep_silent: train on clips with the flag `silent` too.
         seed: decides weights, order and augmentation.
     """

@@ -20,7 +20,7 @@ from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.assemble import classes_of_frames
 from avb.pipeline.stream.index import Index
 from avb.pipeline.stream.stream import Stream
-from avb.train import trainer
+from avb.train import augment, trainer
 from avb.train.evaluate.compare import compare
 from avb.train.evaluate.evaluate import evaluate
 from avb.train.evaluate.words.grammar import SLOT_WORDS
@@ -83,6 +83,23 @@ def test_frames_have_the_word_that_is_said_at_their_middle() -> None:
     assert classes_of_frames([*words, ("now", None, None)], [7, 8, 9], 6, 50, 25) == [-1] * 6
 
 
+def test_a_window_has_the_words_whose_middle_is_inside(grid: Index) -> None:
+    frames = torch.tensor([9, 9, 4, 4, 4, 7, 7, 9, 5, 5, -1])  # 9 is silence
+    inside, said = augment.words_inside(frames, 3, 5, 9)
+    # Of 4 the middle is 3.5, of 7 it is 6, of 5 it is 9.
+    assert inside.tolist() == [4, 4, 7, 7, 9] and said.tolist() == [4, 7]
+    inside, said = augment.words_inside(frames, 4, 5, 9)
+    assert inside.tolist() == [-1, 7, 7, 9, -1] and said.tolist() == [7]
+    index = grid.of_unit("sentence")
+    batch = next(iter(Stream(index, batch_size=8, unit="sentence", once=True, workers=0)))
+    cut = augment.window(batch, 30, 0, len(index.labels))
+    assert cut.frames is not None and cut.tokens is not None and cut.frames.shape == (8, 30)
+    for whole, part in zip(batch.words, cut.tokens, strict=True):
+        said = [index.labels[i] for i in part if i >= 0]
+        text = [word for word, _, _ in whole]
+        assert any(text[i : i + len(said)] == said for i in range(7 - len(said)))
+
+
 def test_padding_changes_neither_what_is_read_nor_what_is_learnt() -> None:
     torch.manual_seed(0)
     model = SentenceReader(5, LipConfig(**LIP)).eval()
@@ -101,7 +118,7 @@ def test_padding_changes_neither_what_is_read_nor_what_is_learnt() -> None:
 def test_what_a_recipe_of_sentences_cannot_have() -> None:
     assert load_recipe("lip", "sentence-tiny").task == "sentence"
     for wrong, text in (
-        ({"window": 40}, "sentences are read whole"),
+        ({"window": 40, "unit": "characters"}, "others are whole"),
         ({"unit": "word", "task": "sentence"}, "unit word is not of the task sentence"),
     ):
         with pytest.raises(UsageError, match=text):

@@ -26,7 +26,7 @@ AHEAD = 4  # frames at its end that are not decoded yet: what follows may still 
 #: Frames at the beginning of a window that had more before them when they were looked at last.
 BEHIND = 10
 SETTLED = 2  # frames of something else after which a word is over
-PAUSE = 12  # frames without a word that end a sentence
+PAUSE = 50  # frames without a word that end a sentence, half of which may yet become one
 LONGEST = 20 * FPS  # of what is decoded together
 
 #: The next picture, luma [H, W], or None at the end.
@@ -78,8 +78,8 @@ class Listener:
             for w in new
         ]
         ended = words[-1].stop if words else 0
-        if len(over) == len(words) and known - ended >= PAUSE or known > LONGEST:
-            self._forget(known)
+        if (len(over) == len(words) and known - ended >= PAUSE) or known > LONGEST:
+            self._forget(known - PAUSE // 2)
         return told
 
     def _look(self, start: int) -> None:
@@ -92,11 +92,10 @@ class Listener:
         begin = max(start + (BEHIND if start else 0), self._first)
         self._rows = np.concatenate([self._rows[: begin - self._first], rows[begin - start :]])
 
-    def _forget(self, known: int) -> None:
+    def _forget(self, frames: int) -> None:
         """Begin anew after a pause, or after so long that it cannot wait for one."""
         assert self._rows is not None
-        kept = known - PAUSE // 2
-        self._rows, self._first, self._told = self._rows[kept:], self._first + kept, 0
+        self._rows, self._first, self._told = self._rows[frames:], self._first + frames, 0
 
 
 class Paced:

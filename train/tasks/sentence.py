@@ -67,11 +67,14 @@ class SentenceReading(LipReading):
     def usable_rows(self, index: Index, rows: Ints, recipe: Recipe) -> Ints:
         """Those whose words are all known, and that have a frame for each token.
 
-        Between two equal tokens there must be a blank.
+        Between two equal tokens there must be a blank. To train on windows, words need times.
         """
         tokens = index.tokens(rows, recipe.unit)
         least = [len(t) + sum(a == b for a, b in zip(t, t[1:], strict=False)) for t in tokens]
-        return rows[(np.array(least) > 0) & (index.num_frames[rows] >= least)]
+        usable = (np.array(least) > 0) & (index.num_frames[rows] >= least)
+        if recipe.window:  # which words are in it?
+            usable &= [all(None not in word for word in index.words(row)) for row in rows]
+        return rows[usable]
 
     def fitting_unit(self, recipe: Recipe, labelled: bool, timed: bool) -> str:
         return recipe.unit
