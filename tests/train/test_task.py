@@ -60,7 +60,7 @@ def test_a_third_task_is_one_new_file(tmp_path: Path, monkeypatch: pytest.Monkey
         monkeypatch.undo()
         all_tasks.cache_clear()
         sys.modules.pop("avb.train.tasks.mirrored", None)
-    with pytest.raises(UsageError, match="no task 'mirrored'; one of asr, lip, l2s"):
+    with pytest.raises(UsageError, match="no task 'mirrored'; one of asr, lip, sentence, l2s"):
         find_task("mirrored")
 
 
