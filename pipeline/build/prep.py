@@ -87,8 +87,7 @@ def prep(
 
     Args:
         jobs: units at once; None: `local` works in this process, `ray` on all of its cluster.
-        engine: a name of `EXECUTORS`.
-        address: where it is.
+        engine: a name of `EXECUTORS`, which is at `address`.
         part: make this share of the units and account for nothing. Any number of them may run at
             once, on any machine; a run without `part` makes what is still missing and accounts.
         prune: let finished clips go that are no longer listed, of which nothing is lost else.

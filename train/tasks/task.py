@@ -313,8 +313,7 @@ class Evaluation:
 
         Args:
             audio: whether the stored batches hold sound.
-            rank: number of this process, of several that have a share each.
-            world: how many there are.
+            rank: number of this process, of `world` that have a share each.
         """
         stream = open_stream(
             self.index, rows=self.rows, batch_size=self.recipe.batch_size, once=True, workers=0,

@@ -19,7 +19,7 @@ from avb.pipeline.stream.index import Index
 from avb.train import checkpoint
 from avb.train.evaluate import speech as eval_l2s
 from avb.train.evaluate import stored_mels
-from avb.train.evaluate.evaluate import evaluate, unseen_talkers
+from avb.train.evaluate.evaluate import evaluate
 from avb.train.evaluate.metrics import bounds, speech
 from avb.train.evaluate.metrics.speech import score_clip, summarise
 from avb.train.evaluate.wav import WavFolder
@@ -319,22 +319,6 @@ def changed(path: Path, to: Path, **data: Any) -> None:
     """A copy of a checkpoint with other facts about its data."""
     state = checkpoint.load(path)
     checkpoint.save(to, state | {"data": state["data"] | data})
-
-
-def test_strangers_of_other_shards_are_measured(
-    grid: Index, speech_run: Path, tmp_path: Path
-) -> None:
-    assert unseen_talkers(grid, np.arange(len(grid)), np.arange(0), ["s77"])
-    assert not unseen_talkers(grid, np.arange(len(grid)), np.arange(0), ["s1", "s77"])
-    own = {"split": "grid-hash", "speakers": ["s77"], "listed": None}
-    changed(speech_run, tmp_path / "x.pt", **own)
-    given = ("l2s", tmp_path / "x.pt", grid, load_corpora()["grid"], "all")
-    with pytest.raises(UsageError, match="holds no clip of the run's split"):
-        evaluate(*given)
-    record = evaluate(*given, speakers=["s1", "s2"], limit=2)
-    assert {clip["key"].split("/")[0] for clip in record["clips"]} <= {"s1", "s2"}
-    assert record["flags"]["speakers"] == ["s1", "s2"]
-    assert record["flags"]["intervals"].startswith("of talkers")
 
 
 def test_intervals_draw_untrained_talkers(grid: Index, speech_run: Path, tmp_path: Path) -> None:
