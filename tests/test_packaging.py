@@ -85,7 +85,7 @@ def test_wheel_and_source_archive_hold_every_file_once(tmp_path: Path) -> None:
     assert built.returncode == 0, built.stderr
     installed = {p.name for p in target.iterdir() if p.is_dir() and not p.name.endswith("-info")}
     assert installed - {"bin"} == {"avb"}
-    kinds = (".py", ".yaml", ".html", ".js", ".css", ".typed")
+    kinds = (".py", ".yaml", ".html", ".js", ".css", ".typed", ".safetensors", ".json", ".md")
     wanted = {
         file.relative_to(ROOT).as_posix()
         for folder in FOLDERS

@@ -23,6 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -150,6 +151,13 @@ def test_the_page_gets_what_infer_finds(
     assert read["crops"]["side"] == 28 and read["crops"]["columns"] == 7
     assert b"ftyp" in base64.b64decode(read["film"])[:12]
     assert not any(tmp_path.iterdir())
+
+
+def test_a_drawn_clip_is_there_to_try(service: Service) -> None:
+    pytest.importorskip("espeakng_loader", reason="drawn talkers speak with the extra prep")
+    with serving(service) as port, urlopen(f"http://127.0.0.1:{port}/sample") as answer:
+        assert answer.read()[:4] == b"\0\0\1\xba"
+    assert all("not measured" in model["known"] and not model["floor"] for model in service.models)
 
 
 def bad_films(talker_clip: Path, folder: Path) -> dict[str, tuple[bytes, str]]:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 from typer import Argument, Option
 
+from avb.pipeline.errors import UsageError
 from avb.tools.cli.console import App, print_json, say
 from avb.tools.cli.options import Checkpoint, Json, Shards
 
@@ -96,8 +97,24 @@ def doctor(context: typer.Context, as_json: Json = False) -> None:
 
 
 @app.command()
-def demo(out: Annotated[Path, Option(help="Everything goes here.")] = Path("demo")) -> None:
+def demo(
+    context: typer.Context,
+    clip: Annotated[
+        Path | None, Argument(help="With --quick: a film of your own.", show_default="a drawn one")
+    ] = None,
+    out: Annotated[Path, Option(help="Everything goes here.")] = Path("demo"),
+    quick: Annotated[
+        bool, Option("--quick", help="One clip, by the networks that come with avb: a minute.")
+    ] = False,
+) -> None:
     """The whole pipeline on drawn and spoken corpora, from nothing to a report."""
+    if quick:
+        from avb.tools.ui.quick import quick as make_page
+
+        typer.echo(make_page(out, clip, context.obj))
+        return
+    if clip is not None:
+        raise UsageError("a film of your own is for --quick")
     from avb.tools.demo import demo
 
     raise typer.Exit(demo(out))

@@ -10,7 +10,7 @@ from typer import Argument, Option
 
 from avb.pipeline.errors import UsageError
 from avb.tools.cli.console import FAILED, App, fail, print_json, say
-from avb.tools.cli.options import Checkpoint, Device, GrammarFile, Json, VocoderFile
+from avb.tools.cli.options import Device, GrammarFile, Json, OwnCheckpoint, VocoderFile
 
 if TYPE_CHECKING:
     from avb.tools.infer.film import Framing
@@ -24,7 +24,6 @@ app.add_typer(inference, name="infer")
 def infer(
     context: typer.Context,
     task: Literal["lip", "l2s"],
-    ckpt: Checkpoint,
     videos: Annotated[
         list[str] | None, Argument(metavar="VIDEO...", help="Video files.", show_default=False)
     ] = None,
@@ -34,6 +33,7 @@ def infer(
     follow: Annotated[
         Path | None, Option(help="Read a film live: its pictures come 25 a second.")
     ] = None,
+    ckpt: OwnCheckpoint = None,
     top: Annotated[int, Option(min=1, help="Words shown.")] = 5,
     vocoder: VocoderFile = None,
     out: Annotated[
@@ -60,7 +60,7 @@ def infer(
 ) -> None:
     """Read or speak every film; a film that fails does not stop the others."""
     from avb.tools.cli.live import live as listen
-    from avb.tools.infer import film
+    from avb.tools.infer import bundled, film
     from avb.tools.infer.model import load_trained
     from avb.train.checkpoint import best_of
     from avb.train.device import choose_device
@@ -71,6 +71,8 @@ def infer(
     live = camera is not None or follow is not None
     if live == bool(videos):
         raise UsageError("name VIDEO files, or --camera, or --follow")
+    if ckpt is None:
+        ckpt, vocoder = bundled.checkpoint(task), vocoder or bundled.vocoder(task)
     targets = {
         "out": film.targets(videos, out, ".wav"),
         "mux": film.targets(videos, mux, ".mp4"),
@@ -91,7 +93,12 @@ def infer(
 
 
 def check_fits(trained: Trained, ckpt: Path, box: str, srt: Path | None) -> None:
-    """Refuse what this model cannot do, and say what it is not told."""
+    """Refuse what this model cannot do; say what it is not told, and how good avb's own is."""
+    from avb.tools.infer import bundled
+
+    if bundled.FOLDER in ckpt.parents:
+        what = bundled.known(trained.task.name, trained.labels, trained.talkers, ckpt)
+        say(f"note: the network that comes with avb {what}")
     if box == "fixed" and trained.settings.fixed_box is None:
         raise UsageError(f"--box fixed: {ckpt} was not trained with a fixed box")
     if srt is not None and trained.task.name != "sentence":
@@ -169,8 +176,12 @@ def _words(words: list[dict[str, Any]]) -> str:
 def ui(
     context: typer.Context,
     ckpt: Annotated[
-        list[Path], Option(help="A run's best.pt, lip or l2s; repeatable, to choose from.")
-    ],
+        list[Path] | None,
+        Option(
+            help="A run's best.pt, lip or l2s; repeatable, to choose from.",
+            show_default="what comes with avb",
+        ),
+    ] = None,
     vocoder: VocoderFile = None,
     host: Annotated[str, Option(help="Who may open it; 0.0.0.0: everybody.")] = "127.0.0.1",
     port: Annotated[int, Option(min=0, help="0 takes a free one.")] = 7860,
@@ -181,6 +192,9 @@ def ui(
     device: Device = None,
 ) -> None:
     """A page on this machine: drop or record a clip, see and hear what a model makes of it."""
+    from avb.tools.infer import bundled
     from avb.tools.ui.serve import run
 
+    if not ckpt:
+        ckpt, vocoder = bundled.checkpoints(), vocoder or bundled.vocoder("l2s")
     run(ckpt, host, port, max_mb, max_seconds, device, context.obj, vocoder)

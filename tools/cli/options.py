@@ -90,3 +90,9 @@ VocoderFile = Annotated[
     Option("--vocoder", help="Makes the sound; of avb train vocoder.", show_default="Griffin-Lim"),
 ]
 Checkpoint = Annotated[Path, Option(help="best.pt, last.pt, or a run's folder.")]
+OwnCheckpoint = Annotated[
+    Path | None,
+    Option(
+        "--ckpt", help="best.pt, last.pt, or a run's folder.", show_default="what comes with avb"
+    ),
+]

@@ -30,6 +30,7 @@ class Trained:
     settings: Settings  # of those shards: box, mel and rates
     labels: list[str]  # words, in the order of the classes
     device: torch.device
+    talkers: list[str] | None  # of its training; None: all of its split
     grammar: Slots | None = None  # what a reader of sentences may say
     refiner: nn.Module | None = None  # of a vocoder, which makes sound of mels; None: Griffin-Lim
 
@@ -64,7 +65,8 @@ def load_trained(
         refiner = load_vocoder(vocoder, settings.mel, settings.sample_rate, path, device).network
     return Trained(
         loaded.model.to(device), recipe, scaling, Crop(scaling.size, scaling.margin), settings,
-        loaded.data["labels"], torch.device(device), grammar or corpus.grammar, refiner,
+        loaded.data["labels"], torch.device(device), loaded.data.get("speakers"),
+        grammar or corpus.grammar, refiner,
     )  # fmt: skip
 
 

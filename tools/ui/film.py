@@ -19,7 +19,7 @@ import torch
 
 from avb.pipeline.clip import audio, track
 from avb.pipeline.errors import UsageError
-from avb.tools.infer import crops, lip, sentence, speech
+from avb.tools.infer import bundled, crops, lip, sentence, speech
 from avb.tools.infer.crops import Cutter, Piece
 from avb.tools.infer.model import Addresses, Trained, load_trained
 from avb.tools.infer.show import draw_boxes
@@ -35,6 +35,8 @@ audio.torchaudio()
 
 TASKS = ("lip", "sentence", "l2s")
 TOP = 5
+#: Talker and sentence of the drawn clip: "bin blue at f two now".
+SAMPLE = (1, "bbaf2n")
 #: Titles of the two sounds; the page knows the first.
 LIPS, OWN = "From the lips", "Original sound"
 _RANGE_DB = 80  # of a mel, as in `avb report`
@@ -61,9 +63,21 @@ def describe(
                 "ckpt": str(path), "name": f"{path.parent.name}/{path.name}", "task": kind,
                 "device": device, "corpus": trained.recipe.corpus, "words": len(trained.labels),
                 "slots": model.memory.slots, "datasets": datasets, "vocoder": made_by,
+                "known": bundled.known(trained.task.name, trained.labels, trained.talkers, path),
+                "floor": bundled.floor(bundled.measured(path)),
             }  # fmt: skip
     except UsageError as error:
         yield {"error": str(error)}
+
+
+def draw(path: str) -> Iterator[Event]:
+    """A drawn talker's sentence as a film, to try a model on; what is said comes as `words`."""
+    from avb.tools.synth import media, raw
+
+    talker, name = SAMPLE
+    clip = raw.grid_clip(talker, name)
+    media.write_mpg(Path(path), clip.frames, clip.samples)
+    yield {"words": clip.words}
 
 
 def read(film: str, model: Event, box: str, face: int, max_seconds: float) -> Iterator[Event]:

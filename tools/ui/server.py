@@ -52,6 +52,7 @@ class Service:
         """
         routes = [
             Route("/models", self.choices),
+            Route("/sample", self.sample),
             Route("/read", _Read(self), methods=["POST"]),
             Mount("/", StaticFiles(directory=PAGE, html=True)),
         ]
@@ -60,11 +61,24 @@ class Service:
 
     async def choices(self, request: Request) -> Response:
         """GET /models: the models by number, and the limits."""
-        shown = ("name", "task", "corpus", "words", "slots")
+        shown = ("name", "task", "corpus", "words", "slots", "known", "floor")
         models = [{key: model[key] for key in shown} for model in self.models]
         return JSONResponse(
             {"models": models, "max_bytes": self.max_bytes, "max_seconds": self.max_seconds}
         )
+
+    async def sample(self, request: Request) -> Response:
+        """GET /sample: a drawn talker's clip, drawn when it is first asked for."""
+        film = self.folder / "sample.mpg"
+        async with self.turn:
+            if not film.exists():
+                try:
+                    async for _ in lines("avb.tools.ui.film:draw", self.limits, str(film)):
+                        pass
+                except Stopped as reason:
+                    film.unlink(missing_ok=True)
+                    raise HTTPException(503, f"no clip can be drawn: {reason}") from None
+        return Response(film.read_bytes(), media_type=FILM)
 
     async def receive(self, request: Request, film: Path) -> None:
         """Write a request's body to a file; HTTPException: too large or slow, or not the page's."""

@@ -26,6 +26,7 @@ function describe() {
   const does = model.task === "lip" ? `reads ${model.words} words` : "makes speech";
   const memory = model.slots ? `memory of ${model.slots} slots` : "no memory";
   $("facts").textContent = `${does} (${model.corpus}); ${memory}`;
+  $("known").textContent = `This model ${model.known}.`;
 }
 
 function refuse(text) {
@@ -257,12 +258,15 @@ function strip(title, picture, kind) {
   return [make("div", { className: "title" }, ...title), make("div", { className: `strip ${kind}` }, image)];
 }
 
+const sure = ({ probability }) => probability >= chosen().floor; // less is right as often without looking
+
 function showWindows(windows) {
   $("windows").hidden ||= windows.length < 2;
   $("windows").lastElementChild.replaceChildren(...windows.map(({ start, end, words }) => {
     const [first, ...others] = words.map(({ word, probability }) => `${word} ${percent(probability)}`);
+    const guess = words.length && !sure(words[0]) ? "a guess: " : "";
     const row = make("button", { type: "button" }, `${start.toFixed(2)} to ${end.toFixed(2)} s`, make("span", {},
-      make("em", { textContent: first ?? "nobody is seen" }), others.length ? `, ${others.join(", ")}` : ""));
+      guess, make("em", { textContent: first ?? "nobody is seen" }), others.length ? `, ${others.join(", ")}` : ""));
     row.onclick = () => { $("film").currentTime = (start + end) / 2; };
     return make("li", {}, row);
   }));
@@ -292,7 +296,8 @@ function showWords(windows, time) {
   if (shown.now === now) return;
   shown.now = now;
   const { start, end, words } = windows[now];
-  $("words").firstElementChild.textContent = `Read from ${start.toFixed(2)} to ${end.toFixed(2)} s`;
+  const guess = words.length && !sure(words[0]) ? ", a guess" : "";
+  $("words").firstElementChild.textContent = `Read from ${start.toFixed(2)} to ${end.toFixed(2)} s${guess}`;
   $("words").lastElementChild.replaceChildren(...words.map(({ word, probability }) => {
     const row = make("li", {}, make("span", { textContent: word }), make("span", { textContent: percent(probability) }));
     row.style.setProperty("--share", probability);
@@ -336,6 +341,12 @@ if (!navigator.mediaDevices) { // browsers give cameras to pages of this machine
   $("camera").title = "Only where the page is opened on the machine that runs avb";
 }
 $("camera").onclick = openCamera;
+$("sample").onclick = async () => {
+  const answer = await fetch("sample");
+  if (answer.ok) return take(await answer.blob(), "Drawn talker");
+  $("work").hidden = false;
+  refuse(await answer.text());
+};
 $("record").onclick = record;
 $("leave").onclick = closeCamera;
 $("stop").onclick = () => { sent.abort(); $("work").hidden = true; };

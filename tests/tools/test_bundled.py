@@ -1,0 +1,108 @@
+"""Promise: avb reads a clip without a training, and says how good its own networks are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import avb
+from networks import save_model, save_vocoder
+from prepared import draw
+
+from avb.tools.infer import bundled
+from avb.tools.infer.model import load_trained
+
+pytest.importorskip("ai_edge_litert", reason="faces are tracked with the extra prep")
+pytest.importorskip("espeakng_loader", reason="drawn talkers speak with the extra prep")
+RESULTS = Path(__file__).parents[2] / "results" / "bundled"
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of small networks in place of those that come with avb, measured by nobody."""
+    folder = tmp_path / "bundled"
+    for task in ("lip", "l2s"):
+        save_model(tmp_path / f"{task}.pt", task)
+    save_vocoder(tmp_path / "vocoder.pt")
+    for name in ("lip", "l2s", "vocoder"):
+        words = ["--ckpt", tmp_path / f"{name}.pt", "--to", "safetensors", "--half"]
+        assert avb("export", *words, "--out", folder / name)[0] == 0
+    monkeypatch.setattr(bundled, "FOLDER", folder)
+    return folder
+
+
+def measure(path: Path, top1: float, speakers: list[str] | None) -> None:
+    """Say in an export that it was measured."""
+    config = json.loads(path.read_text())
+    figures = {"metrics": {"top1": {"value": top1}}, "floors": {"chance": 0.1, "slot": 0.375}}
+    config["measured"].append(figures | {"speakers": speakers})
+    path.write_text(json.dumps(config))
+
+
+def test_what_comes_with_avb_is_small_and_its_figures_are_those_of_records() -> None:
+    for path in [*bundled.checkpoints(), bundled.vocoder("l2s")]:
+        if path is None:
+            continue
+        assert path.stat().st_size <= 4e6
+        assert (path.parent / "MODEL_CARD.md").is_file()
+    for path in bundled.checkpoints():
+        task = path.parent.name
+        trained = load_trained(task, path)
+        records = [json.loads(p.read_text()) for p in sorted(RESULTS.glob(f"{task}-*.json"))]
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        found = bundled.measured(path)
+        assert len(found) == len(records) == 2
+        for record in records:
+            assert record["flags"]["checkpoint_sha256"] == sha256
+            assert any(one["metrics"] == record["metrics"] for one in found)
+        said = bundled.known(task, trained.labels, trained.talkers, path)
+        assert "one talker" in said and "held out" in said and "strangers" in said
+
+
+def test_a_clip_is_read_and_spoken_without_a_checkpoint(own: Path, tmp_path: Path) -> None:
+    clip = next(draw("grid", tmp_path / "raw", 1).rglob("*.mpg"))
+    for path, top1 in (("lip", 0.905), ("lip", 0.125)):
+        measure(own / path / "config.json", top1, ["s2"] if top1 < 0.5 else None)
+    code, out, told = avb("infer", "lip", clip)
+    assert code == 0 and len(re.findall(r"^ +\d", out, re.M)) > 5
+    assert "words of the talkers of its split" in told
+    assert "clips held out 90 % right (38 % without looking)" in told
+    assert "on strangers 12 % right" in told
+    code, out, told = avb("infer", "l2s", clip, "--out", tmp_path / "x.wav")
+    assert code == 0 and (tmp_path / "x.wav").stat().st_size > 90_000
+    assert "not measured" in told
+    (own / "l2s" / "model.safetensors").unlink()
+    code, _, told = avb("infer", "l2s", clip)
+    assert code != 0 and "--ckpt" in told and told.count("\n") == 1
+
+
+def test_the_quick_demo_is_a_page_that_says_what_is_a_guess(own: Path, tmp_path: Path) -> None:
+    measure(own / "lip" / "config.json", 0.905, None)
+    out = tmp_path / "demo"
+    code, said, told = avb("demo", "--quick", "--out", out)
+    assert code == 0 and said.strip() == str(out / "quick.html"), told
+    assert {path.name for path in out.iterdir()} == {"drawn.mpg", "quick.html"}
+    page = (out / "quick.html").read_text()
+    assert "This clip is drawn" in page and "90 % right" in page and "a guess" in page
+    assert page.count("<audio") == 2 and "data:video/mp4;base64," in page
+    assert "bin" in page and 'src="http' not in page and len(page) < 3e6
+    code, said, told = avb("demo", "--quick", out / "drawn.mpg", "--out", tmp_path / "mine")
+    assert code == 0 and "a stranger badly" in (tmp_path / "mine" / "quick.html").read_text()
+    code, _, told = avb("demo", "--quick", tmp_path / "none.mpg", "--out", tmp_path / "none")
+    assert code == 1 and told.strip().endswith("No such file or directory")
+
+
+def test_a_run_is_known_by_its_own_record_alone(tmp_path: Path) -> None:
+    save_model(tmp_path / "best.pt", "lip")
+    known: Any = ("lip", ["a", "b"], ["s1"], tmp_path / "best.pt")
+    assert "not measured" in bundled.known(*known)
+    sha256 = hashlib.sha256((tmp_path / "best.pt").read_bytes()).hexdigest()
+    for given, said in ((sha256, "on clips held out 50 % right"), ("0" * 64, "not measured")):
+        record = {"metrics": {"top1": {"value": 0.5}}, "floors": {"chance": 0.02}}
+        record["flags"] = {"checkpoint_sha256": given, "speakers": ["s1"]}
+        (tmp_path / "test.json").write_text(json.dumps(record))
+        assert said in bundled.known(*known)

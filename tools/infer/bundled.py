@@ -1,0 +1,82 @@
+"""The small networks that come with avb, and how good a network is by what was measured.
+
+Each is a folder of `avb export --to safetensors --half`, below `models/bundled`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from avb.pipeline.errors import UsageError
+from avb.pipeline.parse import read_json
+
+FOLDER = Path(str(files("avb.models"))) / "bundled"
+TASKS = ("lip", "l2s")
+
+
+def checkpoint(task: str) -> Path:
+    """The network of a task that comes with avb.
+
+    Raises:
+        UsageError: none does.
+    """
+    path = FOLDER / task / "model.safetensors"
+    if not path.is_file():
+        raise UsageError(f"no network for {task} comes with avb; give one with --ckpt")
+    return path
+
+
+def checkpoints() -> list[Path]:
+    """Those that come with avb, of the tasks that a film is given to; there is one to read."""
+    checkpoint("lip")
+    return [checkpoint(task) for task in TASKS if (FOLDER / task).is_dir()]
+
+
+def vocoder(task: str) -> Path | None:
+    """What makes the sound of a task's mels, where it has some and one comes with avb."""
+    path = FOLDER / "vocoder" / "model.safetensors"
+    return path if task == "l2s" and path.is_file() else None
+
+
+def measured(path: Path) -> list[dict[str, Any]]:
+    """Records of a checkpoint, `speakers metrics floors` and more: an export's, or of its run."""
+    try:
+        if path.suffix == ".safetensors":
+            return list(read_json(path.with_name("config.json"))["measured"])
+        record = read_json(path.with_name("test.json"))
+        if record["flags"]["checkpoint_sha256"] != hashlib.sha256(path.read_bytes()).hexdigest():
+            return []
+        return [record | {"speakers": record["flags"]["speakers"]}]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def floor(records: list[dict[str, Any]]) -> float:
+    """What is right without looking, of all records the most: a guess less sure is shown as one."""
+    floors = [one["floors"] for one in records if "top1" in one["metrics"]]
+    return max((v for f in floors for v in f.values() if isinstance(v, float)), default=0.0)
+
+
+def known(task: str, labels: list[str], talkers: list[str] | None, path: Path) -> str:
+    """In one line: of whom a network learnt what, and how good it is on them and on strangers."""
+    count = "the talkers of its split" if talkers is None else f"{len(talkers)} talkers"
+    whose = "one talker" if talkers is not None and len(talkers) == 1 else count
+    what = "the speech" if task == "l2s" else f"{len(labels)} words"
+    said = [_figure(one, talkers) for one in measured(path)]
+    return f"knows {what} of {whose}; {'; '.join(said) or 'how well was not measured (avb eval)'}"
+
+
+def _figure(record: dict[str, Any], talkers: list[str] | None) -> str:
+    """The main figure of a record beside its floor."""
+    on = "clips held out" if record["speakers"] == talkers else "strangers"
+    metrics = record["metrics"]
+    if "top1" in metrics:
+        right, blind = metrics["top1"]["value"], floor([record])
+        return f"on {on} {100 * right:.0f} % right ({100 * blind:.0f} % without looking)"
+    if "wer" in metrics:
+        return f"on {on} {100 * metrics['wer']['value']:.0f} % of the words wrong"
+    stoi, mean = record["metrics"]["stoi"]["value"], record["floors"]["mean_mel"]["stoi"]["value"]
+    return f"on {on} STOI {stoi:.2f} ({mean:.2f} one sound for all, 1 the real one)"
