@@ -16,8 +16,8 @@ from avb.tools.infer import bundled
 from avb.tools.ui import film as one_film
 
 log = logging.getLogger(__name__)
-DRAWN = "This clip is drawn. The networks have seen one real talker alone: they read it badly."
-STRANGER = "The networks have seen one talker alone: they read a stranger badly."
+DRAWN = "This clip is drawn. The networks have seen one real talker alone: they read it badly, and sound sure of it."
+STRANGER = "The networks have seen one talker alone: they read a stranger badly, and sound sure."
 
 
 def quick(out: Path, clip: Path | None, datasets: Path | None = None) -> Path:
