@@ -16,7 +16,7 @@ from avb.tools.infer import bundled
 from avb.tools.ui import film as one_film
 
 log = logging.getLogger(__name__)
-DRAWN = "This clip is drawn. The networks have seen one real talker alone: they read it badly, and sound sure of it."
+DRAWN = "This clip is drawn; of real talkers one was seen: it is read badly, and that sounds sure."
 STRANGER = "The networks have seen one talker alone: they read a stranger badly, and sound sure."
 
 
