@@ -24,7 +24,7 @@ from avb.train import augment, trainer
 from avb.train.evaluate.compare import compare
 from avb.train.evaluate.evaluate import evaluate
 from avb.train.evaluate.words.grammar import SLOT_WORDS
-from avb.train.evaluate.words.reading import Reading, read_grammar
+from avb.train.evaluate.words.reading import Reading, own_grammar, read_grammar
 from avb.train.recipe_file import load_recipe, make_recipe
 from avb.train.split import Parts
 from avb.train.tasks.sentence import TASK
@@ -161,6 +161,16 @@ def test_letters_become_words_with_times_and_a_word_list_bounds_them(tmp_path: P
     file.write_text("[[na, yes]]")
     with pytest.raises(UsageError, match="yes, no, on and off in quotes"):
         read_grammar(file)
+
+
+def test_a_corpus_grammar_is_taken_where_all_of_its_words_are_known() -> None:
+    words = [word for place in SLOT_WORDS for word in place]
+    assert own_grammar(GRID.grammar, words, "sentence") == GRID.grammar
+    assert own_grammar(GRID.grammar, words[1:], "sentence") is None
+    letters = sorted({" ", *"".join(words)})
+    assert own_grammar(GRID.grammar, letters, "characters") == GRID.grammar
+    assert own_grammar(GRID.grammar, letters[1:], "characters") is None
+    assert own_grammar(None, words, "sentence") is None
 
 
 def test_from_training_to_a_comparison_as_typed(grid: Index, tmp_path: Path) -> None:

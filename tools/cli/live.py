@@ -16,7 +16,7 @@ def live(
     trained: Trained, camera: int | None, follow: Path | None, face: int, as_json: bool
 ) -> None:
     """Print words as they come, each with its delay, until the film ends or Ctrl-C."""
-    from avb.tools.infer.live import Camera, Paced, listen
+    from avb.tools.infer.live import Camera, Paced, hear
     from avb.tools.infer.sentence import record
     from avb.tools.infer.video import FPS, BadVideo, pictures, probe
 
@@ -33,7 +33,8 @@ def live(
             frames = pictures(probe(str(follow)))
             shown = Paced(lambda: next(frames, None))
         say("Ctrl-C ends it")
-        for word, delay in listen(shown, trained, trained.grammar, face):
+        for word in hear(shown, trained, trained.grammar, face):
+            delay = shown.seconds - word.stop / FPS
             words.append(record([word])["words"][0] | {"delay": round(delay, 3)})
             if not as_json:
                 at = f"{word.first / FPS:7.2f} {word.stop / FPS:7.2f}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -159,17 +159,12 @@ class Camera:
         self._capture.release()
 
 
-def listen(
-    pictures: Paced, trained: Trained, slots: Slots | None, face: int = 1
-) -> Iterator[tuple[Spoken, float]]:
-    """Words of pictures that come in real time, each with the seconds since its last frame."""
+def hear(
+    pictures: Iterable[np.ndarray], trained: Trained, slots: Slots | None, face: int = 1
+) -> Iterator[Spoken]:
+    """Words of pictures, luma [H, W], as they come."""
     listener = Listener(trained, slots)
-
-    def told(words: list[Spoken]) -> Iterator[tuple[Spoken, float]]:
-        for word in words:
-            yield word, pictures.seconds - word.stop / FPS
-
     for piece in live_pieces(iter(pictures), trained, face):
-        yield from told(listener.push(piece))
+        yield from listener.push(piece)
     nothing = Piece(np.empty((0, 0, 0), np.uint8), np.empty((0, 4)), np.empty(0, bool))
-    yield from told(listener.push(nothing, last=True))
+    yield from listener.push(nothing, last=True)

@@ -12,7 +12,7 @@ from torch import nn
 from avb.pipeline.config import Crop, load_corpora
 from avb.pipeline.parse import checked
 from avb.pipeline.settings import Settings, settings_for
-from avb.train.evaluate.words.reading import Slots
+from avb.train.evaluate.words.reading import Slots, own_grammar
 from avb.train.network import load_network
 from avb.train.recipe import Recipe
 from avb.train.tasks.task import Scaling, Task, find_task
@@ -60,13 +60,14 @@ def load_trained(
     usual = settings_for(recipe.corpus, corpus).as_dict()
     given = usual | (loaded.data.get("settings") or {})
     settings: Settings = checked(Settings, given, f"{path}: settings", strict=False)
+    own = own_grammar(corpus.grammar, loaded.data["labels"], recipe.unit)
     refiner = None
     if vocoder is not None:
         refiner = load_vocoder(vocoder, settings.mel, settings.sample_rate, path, device).network
     return Trained(
         loaded.model.to(device), recipe, scaling, Crop(scaling.size, scaling.margin), settings,
         loaded.data["labels"], torch.device(device), loaded.data.get("speakers"),
-        grammar or corpus.grammar, refiner,
+        grammar or own, refiner,
     )  # fmt: skip
 
 

@@ -25,6 +25,8 @@ from typing import Any
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["avb.tools.ui.film"])
 
+#: Forms cannot send this type, so pages of other sites have to ask first, and are refused.
+FILM = "application/octet-stream"
 #: The longest line, and the largest file that is written, in bytes.
 MOST_BYTES = 1 << 28
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
@@ -121,3 +123,8 @@ def _run(pipe: Connection, function: str, limits: Limits, given: tuple[Any, ...]
         if "allocate memory" in str(error):  # as torch says it
             os._exit(_NO_MEMORY)
         raise
+
+
+def line(**event: str) -> bytes:
+    """An event as a line of JSON."""
+    return json.dumps(event).encode() + b"\n"

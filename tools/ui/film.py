@@ -21,6 +21,7 @@ from avb.pipeline.clip import audio, track
 from avb.pipeline.errors import UsageError
 from avb.tools.infer import bundled, crops, lip, sentence, speech
 from avb.tools.infer.crops import Cutter, Piece
+from avb.tools.infer.live import hear
 from avb.tools.infer.model import Addresses, Trained, load_trained
 from avb.tools.infer.show import draw_boxes
 from avb.tools.infer.speech import write_wav
@@ -64,6 +65,7 @@ def describe(
                 "device": device, "corpus": trained.recipe.corpus, "words": len(trained.labels),
                 "slots": model.memory.slots, "datasets": datasets, "vocoder": made_by,
                 "known": bundled.known(trained.task.name, trained.labels, trained.talkers, path),
+                "sentences": trained.task.name == "sentence",
                 "floor": bundled.floor(bundled.measured(path)),
             }  # fmt: skip
     except UsageError as error:
@@ -101,6 +103,28 @@ def read(film: str, model: Event, box: str, face: int, max_seconds: float) -> It
         yield from _read(Cutter(video, trained, box, None, face), Path(film), max_seconds)
     except (BadVideo, UsageError, OSError) as error:
         yield {"error": str(error).removeprefix(f"{film}: ")}
+
+
+def listen(pipe: str, model: Event, face: int, width: int, height: int) -> Iterator[Event]:
+    """Words of luma pictures [height, width] as they come through a pipe, until it is closed."""
+    try:
+        trained = load_trained(
+            model["task"], Path(model["ckpt"]), model["device"], _path(model["datasets"])
+        )
+        if trained.task.name != "sentence":
+            raise UsageError("this model reads single words, no sentences")
+        with open(pipe, "rb") as file:
+            yield {"doing": "Reading"}
+
+            def pictures() -> Iterator[np.ndarray]:
+                size = width * height
+                while len(data := file.read(size)) == size:
+                    yield np.frombuffer(data, np.uint8).reshape(height, width)
+
+            for word in hear(pictures(), trained, trained.grammar, face):
+                yield sentence.record([word])["words"][0]
+    except (UsageError, OSError) as error:
+        yield {"error": str(error)}
 
 
 def _path(given: str | None) -> Path | None:

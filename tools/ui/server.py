@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -21,11 +20,10 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from avb.tools.ui.child import Limits, Stopped, lines
+from avb.tools.ui.child import FILM, Limits, Stopped, line, lines
+from avb.tools.ui.live import Live
 
 PAGE = Path(__file__).parent / "page"
-#: Forms cannot send this type, so pages of other sites have to ask first, and are refused.
-FILM = "application/octet-stream"
 #: Films on the disk at a time; further ones wait to be sent.
 MOST_FILMS = 16
 #: A film has to come at this pace, after the first seconds: who stalls makes room for others.
@@ -54,6 +52,7 @@ class Service:
             Route("/models", self.choices),
             Route("/sample", self.sample),
             Route("/read", _Read(self), methods=["POST"]),
+            *Live(self.models, self.folder, self.limits, self.turn).routes(),
             Mount("/", StaticFiles(directory=PAGE, html=True)),
         ]
         guard = Middleware(_Guard, hosts=hosts)
@@ -61,7 +60,7 @@ class Service:
 
     async def choices(self, request: Request) -> Response:
         """GET /models: the models by number, and the limits."""
-        shown = ("name", "task", "corpus", "words", "slots", "known", "floor")
+        shown = ("name", "task", "corpus", "words", "slots", "known", "floor", "sentences")
         models = [{key: model[key] for key in shown} for model in self.models]
         return JSONResponse(
             {"models": models, "max_bytes": self.max_bytes, "max_seconds": self.max_seconds}
@@ -101,7 +100,7 @@ class Service:
     async def read(self, film: Path, options: tuple[Any, ...]) -> AsyncGenerator[bytes, None]:
         """Events about one film as lines of JSON; one film is worked on at a time."""
         if self.turn.locked():
-            yield _line(doing="Waiting for another clip")
+            yield line(doing="Waiting for another clip")
         async with self.turn:
             events = lines("avb.tools.ui.film:read", self.limits, str(film), *options)
             async with aclosing(events):
@@ -109,7 +108,7 @@ class Service:
                     async for event in events:
                         yield event
                 except Stopped as reason:
-                    yield _line(error=str(reason))
+                    yield line(error=str(reason))
 
     def options(self, request: Request) -> tuple[Any, ...]:
         """What `film.read` is given beside the film."""
@@ -170,7 +169,3 @@ def plain_host(name: str) -> str:
         return str(ipaddress.ip_address(name))
     except ValueError:
         return name.lower().rstrip(".")
-
-
-def _line(**event: str) -> bytes:
-    return json.dumps(event).encode() + b"\n"

@@ -24,7 +24,7 @@ from avb.train.evaluate import addressing
 from avb.train.evaluate.extras import Extras
 from avb.train.evaluate.stored_mels import front_end
 from avb.train.evaluate.words import trained
-from avb.train.evaluate.words.reading import Slots
+from avb.train.evaluate.words.reading import Slots, own_grammar
 from avb.train.kept import sample_rate
 from avb.train.network import Loaded, load_network
 from avb.train.split import split_rows, usable_rows
@@ -78,7 +78,7 @@ def evaluate(
             made_by = load_vocoder(vocoder, mel, rate, index.folder, device)
         extras = Extras(
             heard_by, wavs, heard_rows, strangers, known_rows, boundary, windows,
-            grammar or corpus.grammar, made_by, griffin_lim,
+            grammar or own_grammar(corpus.grammar, index.labels, recipe.unit), made_by, griffin_lim
         )  # fmt: skip
         record = task.measure(evaluation, extras)
         record["addressing"] = addressing.measure(evaluation)

@@ -111,10 +111,12 @@ async function openCamera() {
   $("work").hidden = $("drop").hidden = true;
   $("recorder").hidden = false;
   $("record").textContent = "Record";
-  $("clock").textContent = "";
+  $("clock").textContent = $("heard").textContent = "";
+  $("live").hidden = !chosen().sentences;
 }
 
 function closeCamera() {
+  recording?.live?.end();
   clearInterval(recording?.timer);
   recording?.stream.getTracks().forEach(track => track.stop());
   recording = null;
@@ -140,6 +142,57 @@ function record() {
     $("clock").textContent = `${seconds.toFixed(1)} s`;
     if (seconds > limits.max_seconds - 1) recorder.stop();
   }, 100);
+}
+
+// The camera, read while it is seen: luma goes to the server, a word a line comes back.
+
+const LIVE = { width: 320, height: 240, together: 3, rate: 25 };
+
+async function live() {
+  if (recording.live) return recording.live.end();
+  const { width, height, together, rate } = LIVE;
+  const canvas = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+  const query = new URLSearchParams({ model: $("model").value, face: $("face").value, width, height });
+  const stop = new AbortController();
+  const held = []; // luma of pictures that are not sent yet
+  let name = null, taken = 0, sending = false, began = 0;
+  const send = pictures => ask(`live/${name}`, new Blob(pictures), stop.signal).next();
+  const look = async () => {
+    // As many as there should be by now: timers are late, and a picture may stand for two.
+    for (const due = Math.floor((performance.now() - began) / 1000 * rate); taken < due; taken += 1) {
+      canvas.drawImage($("preview"), 0, 0, width, height);
+      const { data } = canvas.getImageData(0, 0, width, height);
+      held.push(Uint8Array.from({ length: width * height }, (_, i) =>
+        0.299 * data[4 * i] + 0.587 * data[4 * i + 1] + 0.114 * data[4 * i + 2]));
+    }
+    if (sending || held.length < together) return;
+    sending = true;
+    await send(held.splice(0)).catch(() => recording?.live?.end());
+    sending = false;
+  };
+  recording.live = { end: () => { clearInterval(recording.timer); if (name) send([]).catch(() => {}); else stop.abort(); } };
+  $("heard").textContent = "";
+  $("live").textContent = "Stop";
+  $("record").hidden = true;
+  try {
+    for await (const event of ask(`live?${query}`, null, stop.signal)) {
+      if (event.error) throw new Error(event.error);
+      name = event.live ?? name;
+      if (event.doing) {
+        began = performance.now();
+        recording.timer = setInterval(look, 1000 / rate);
+      }
+      if (event.word) $("heard").append(make("span", { title: percent(event.confidence) }, `${event.word} `));
+    }
+  } catch (problem) {
+    if (!stop.signal.aborted) $("heard").append(` ${problem.message}`);
+  } finally {
+    stop.abort();
+    clearInterval(recording?.timer);
+    if (recording) recording.live = null;
+    $("live").textContent = "Read live";
+    $("record").hidden = false;
+  }
 }
 
 // The result
@@ -348,6 +401,7 @@ $("sample").onclick = async () => {
   refuse(await answer.text());
 };
 $("record").onclick = record;
+$("live").onclick = live;
 $("leave").onclick = closeCamera;
 $("stop").onclick = () => { sent.abort(); $("work").hidden = true; };
 $("play").onclick = $("film").onclick = () => $("film").paused ? $("film").play() : $("film").pause();

@@ -88,6 +88,14 @@ def _joined(letters: list[Token], labels: Sequence[str]) -> Spoken:
     return Spoken(word, letters[0].first, letters[-1].stop, sure)
 
 
+def own_grammar(slots: Slots | None, labels: Sequence[str], unit: str) -> Slots | None:
+    """A corpus's own grammar, or None where this reader does not know all of its words."""
+    places = [[place] if isinstance(place, str) else place for place in slots or ()]
+    words = {word for place in places for word in place}
+    tokens = {*"".join(words), " "} if unit == "characters" else words
+    return slots if tokens <= {*labels} else None
+
+
 def read_grammar(path: Path) -> Slots:
     """A grammar from a YAML file: a list of words for each place, or one list of words.
 

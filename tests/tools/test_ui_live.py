@@ -1,0 +1,130 @@
+"""A camera on the page: luma goes in, the words of `infer --follow` come out, nothing is left."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from networks import save_model
+
+from avb.train.evaluate.words.grammar import SLOT_WORDS
+
+pytest.importorskip("ai_edge_litert", reason="faces are tracked with the extra prep")
+uvicorn = pytest.importorskip("uvicorn", reason="the page is served with the extra ui")
+pytest.importorskip("starlette", reason="the page is served with the extra ui")
+
+from avb.tools.infer.live import hear  # noqa: E402
+from avb.tools.infer.model import load_trained  # noqa: E402
+from avb.tools.infer.sentence import record  # noqa: E402
+from avb.tools.infer.video import pictures, probe  # noqa: E402
+from avb.tools.ui import serve  # noqa: E402
+from avb.tools.ui.child import Limits  # noqa: E402
+from avb.tools.ui.server import FILM, Service  # noqa: E402
+
+WIDTH, HEIGHT = 360, 288  # of the drawn talker's film
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("models")
+    labels = sorted(word for words in SLOT_WORDS for word in words)
+    save_model(folder / "sentence.pt", "lip", unit="sentence", labels=labels)
+    save_model(folder / "words.pt", "lip")
+    return [folder / "sentence.pt", folder / "words.pt"]
+
+
+@contextmanager
+def serving(paths: list[Path], folder: Path) -> Iterator[int]:
+    models = asyncio.run(serve.describe(paths, "cpu", None))
+    assert [model["sentences"] for model in models] == [True, False]
+    service = Service(models, folder, 4_000_000, 2.0, Limits(60, 60))
+    server = uvicorn.Server(serve.server_config(service.app(["127.0.0.1"])))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            yield listening.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def post(port: int, address: str, data: bytes = b"", kind: str = FILM) -> http.client.HTTPResponse:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request("POST", address, data, {"Content-Type": kind})
+    return connection.getresponse()
+
+
+def event(answer: http.client.HTTPResponse) -> Any:
+    return json.loads(answer.readline())
+
+
+def test_a_camera_is_read_as_a_film_is_followed(
+    paths: list[Path], talker_clip: Path, tmp_path: Path
+) -> None:
+    film = list(pictures(probe(str(talker_clip))))
+    assert film[0].shape == (HEIGHT, WIDTH)
+    trained = load_trained("lip", paths[0])
+    expected = [record([word])["words"][0] for word in hear(film, trained, trained.grammar)]
+    assert len(expected) > 2
+    size = f"width={WIDTH}&height={HEIGHT}"
+    with serving(paths, tmp_path) as port:
+        answer = post(port, f"/live?model=0&face=1&{size}")
+        name = event(answer)["live"]
+        assert event(answer) == {"doing": "Reading"}
+        busy = post(port, f"/live?model=0&face=1&{size}")
+        assert "another clip or camera" in event(busy)["error"]
+        for start in range(0, len(film), 3):
+            data = b"".join(picture.tobytes() for picture in film[start : start + 3])
+            assert post(port, f"/live/{name}", data).status == 204
+        assert post(port, f"/live/{name}").status == 204
+        assert [json.loads(text) for text in answer.read().splitlines()] == expected
+        assert post(port, f"/live/{name}", b"x").status == 404
+        wrong = post(port, f"/live?model=1&face=1&{size}")
+        assert "live" in event(wrong) and "no sentences" in event(wrong)["error"]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("address", "kind", "status"),
+    [
+        ("/live?model=0&face=1&width=320", FILM, 400),
+        ("/live?model=0&face=1&width=5000&height=240", FILM, 400),
+        ("/live?model=-1&face=1&width=320&height=240", FILM, 400),
+        ("/live?model=0&face=1&width=320&height=240", "text/plain", 415),
+        ("/live/none", "text/plain", 415),
+        ("/live/none", FILM, 404),
+    ],
+)
+def test_what_the_page_would_not_send_is_refused(
+    paths: list[Path], tmp_path: Path, address: str, kind: str, status: int
+) -> None:
+    with serving(paths, tmp_path) as port:
+        assert post(port, address, b"x", kind).status == status
+
+
+def test_a_page_that_is_closed_leaves_no_child_and_no_file(
+    paths: list[Path], tmp_path: Path
+) -> None:
+    with serving(paths, tmp_path) as port:
+        address = "/live?model=0&face=1&width=320&height=240"
+        first = post(port, address)
+        assert "live" in event(first) and event(first) == {"doing": "Reading"}
+        first.close()
+        for _ in range(100):  # until the server has noticed
+            second = post(port, address)
+            if "live" in event(second):
+                break
+            threading.Event().wait(0.1)
+        else:
+            raise AssertionError("the first camera is still being read")
+        second.close()
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,127 @@
+"""A camera's pictures in, words out: the page sends luma, a child reads it from a pipe.
+
+Nothing is decoded, and nothing of it is written to a disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from avb.tools.ui.child import FILM, Limits, Stopped, line, lines
+
+#: Most and least pixels a side, and most bytes of pictures that come together.
+SIDES, MOST_BYTES = (64, 1280), 1 << 24
+#: A child that takes no pictures for so long is given up.
+STUCK_S = 10.0
+
+
+class Live:
+    """POST /live?model=0&face=1&width=320&height=240, then POST /live/NAME with luma, [n x H x W].
+
+    The answer of the first are lines of JSON: `live`, the name, then a line a word. A post without
+    pictures ends it. One film or camera is worked on at a time.
+    """
+
+    def __init__(
+        self, models: list[dict[str, Any]], folder: Path, limits: Limits, turn: asyncio.Lock
+    ) -> None:
+        self.models, self.folder, self.limits, self.turn = models, folder, limits, turn
+        self._pipes: dict[str, int] = {}
+
+    def routes(self) -> list[Route]:
+        """Both addresses."""
+        return [
+            Route("/live", _Words(self), methods=["POST"]),
+            Route("/live/{name}", self.take, methods=["POST"]),
+        ]
+
+    def options(self, request: Request) -> tuple[Any, ...]:
+        """What `film.listen` is given beside the pipe."""
+        query = request.query_params
+        try:
+            model, face = self.models[int(query["model"])], int(query["face"])
+            sides = [int(query[name]) for name in ("width", "height")]
+            low, high = SIDES
+            if face < 1 or int(query["model"]) < 0 or not all(low <= s <= high for s in sides):
+                raise ValueError
+        except (KeyError, ValueError, IndexError):
+            raise HTTPException(400, "no such model, face or size of pictures") from None
+        return model, face, *sides
+
+    async def words(self, given: tuple[Any, ...]) -> AsyncGenerator[bytes, None]:
+        """The name, then what the child says."""
+        if self.turn.locked():
+            yield line(error="another clip or camera is being read; try again")
+            return
+        async with self.turn:
+            with TemporaryDirectory(dir=self.folder) as folder:
+                pipe, name = Path(folder) / "pictures", secrets.token_urlsafe(12)
+                os.mkfifo(pipe)
+                # For both, so that neither waits for the other end.
+                self._pipes[name] = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)
+                yield line(live=name)
+                events = lines("avb.tools.ui.film:listen", self.limits, str(pipe), *given)
+                try:
+                    async with aclosing(events):
+                        async for event in events:
+                            yield event
+                except Stopped as reason:
+                    yield line(error=str(reason))
+                finally:
+                    self._end(name)
+
+    async def take(self, request: Request) -> Response:
+        """Pass pictures on to the child."""
+        name = request.path_params["name"]
+        if request.headers.get("content-type") != FILM:
+            raise HTTPException(415, f"pictures are sent as {FILM}")
+        data = bytearray()
+        async for chunk in request.stream():
+            data += chunk
+            if len(data) > MOST_BYTES:
+                raise HTTPException(413, "too many pictures together")
+        if not data:
+            self._end(name)
+        rest, begun = memoryview(data), asyncio.get_running_loop().time()
+        while rest:
+            if name not in self._pipes:
+                raise HTTPException(404, "no such camera is being read")
+            try:
+                rest = rest[os.write(self._pipes[name], rest) :]
+            except BlockingIOError:
+                if asyncio.get_running_loop().time() > begun + STUCK_S:
+                    raise HTTPException(503, "pictures come faster than they are read") from None
+                await asyncio.sleep(0.005)
+        return Response(status_code=204)
+
+    def _end(self, name: str) -> None:
+        with suppress(KeyError):
+            os.close(self._pipes.pop(name))
+
+
+class _Words:
+    """Answers with words; the child is gone when the page is."""
+
+    def __init__(self, live: Live) -> None:
+        self.live = live
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        if request.headers.get("content-type") != FILM:  # pages of other sites cannot send it
+            raise HTTPException(415, f"asked for as {FILM}")
+        async with aclosing(self.live.words(self.live.options(request))) as words:
+            answer = StreamingResponse(words, media_type="application/x-ndjson")
+            await answer(scope, receive, send)
