@@ -27,8 +27,9 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "bundled"
     for task in ("lip", "l2s"):
         save_model(tmp_path / f"{task}.pt", task)
+    save_model(tmp_path / "sentence.pt", "lip", unit="sentence")
     save_vocoder(tmp_path / "vocoder.pt")
-    for name in ("lip", "l2s", "vocoder"):
+    for name in ("lip", "sentence", "l2s", "vocoder"):
         words = ["--ckpt", tmp_path / f"{name}.pt", "--to", "safetensors", "--half"]
         assert avb("export", *words, "--out", folder / name)[0] == 0
     monkeypatch.setattr(bundled, "FOLDER", folder)
@@ -72,6 +73,15 @@ def test_a_clip_is_read_and_spoken_without_a_checkpoint(own: Path, tmp_path: Pat
     assert "words of the talkers of its split" in told
     assert "clips held out 90 % right (38 % without looking)" in told
     assert "on strangers 12 % right" in told
+    srt = tmp_path / "x.srt"
+    figure = {"wer_grammar": {"value": 0.25}}
+    config = json.loads((own / "sentence/config.json").read_text())
+    config["measured"] = [{"metrics": figure, "floors": {"grammar": {"wer_grammar": 0.81}}}
+                          | {"speakers": None}]  # fmt: skip
+    (own / "sentence/config.json").write_text(json.dumps(config))
+    code, out, told = avb("infer", "lip", clip, "--srt", srt)
+    assert code == 0 and srt.is_file()
+    assert "on clips held out 25 % of the words wrong (81 % without looking)" in told
     code, out, told = avb("infer", "l2s", clip, "--out", tmp_path / "x.wav")
     assert code == 0 and (tmp_path / "x.wav").stat().st_size > 90_000
     assert "not measured" in told

@@ -72,7 +72,8 @@ def infer(
     if live == bool(videos):
         raise UsageError("name VIDEO files, or --camera, or --follow")
     if ckpt is None:
-        ckpt, vocoder = bundled.checkpoint(task), vocoder or bundled.vocoder(task)
+        ckpt = bundled.checkpoint("sentence" if live or srt or grammar else task)
+        vocoder = vocoder or bundled.vocoder(task)
     targets = {
         "out": film.targets(videos, out, ".wav"),
         "mux": film.targets(videos, mux, ".mp4"),

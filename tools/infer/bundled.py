@@ -14,7 +14,7 @@ from avb.pipeline.errors import UsageError
 from avb.pipeline.parse import read_json
 
 FOLDER = Path(str(files("avb.models"))) / "bundled"
-TASKS = ("lip", "l2s")
+TASKS = ("lip", "sentence", "l2s")
 
 
 def checkpoint(task: str) -> Path:
@@ -76,7 +76,9 @@ def _figure(record: dict[str, Any], talkers: list[str] | None) -> str:
     if "top1" in metrics:
         right, blind = metrics["top1"]["value"], floor([record])
         return f"on {on} {100 * right:.0f} % right ({100 * blind:.0f} % without looking)"
-    if "wer" in metrics:
-        return f"on {on} {100 * metrics['wer']['value']:.0f} % of the words wrong"
+    if "wer_grammar" in metrics:
+        blind = record["floors"]["grammar"]["wer_grammar"]
+        wrong, blind = 100 * metrics["wer_grammar"]["value"], 100 * blind
+        return f"on {on} {wrong:.0f} % of the words wrong ({blind:.0f} % without looking)"
     stoi, mean = record["metrics"]["stoi"]["value"], record["floors"]["mean_mel"]["stoi"]["value"]
     return f"on {on} STOI {stoi:.2f} ({mean:.2f} one sound for all, 1 the real one)"

@@ -36,6 +36,7 @@ def quick(out: Path, clip: Path | None, datasets: Path | None = None) -> Path:
     own = [None if path is None else str(path) for path in (datasets, bundled.vocoder("l2s"))]
     paths = [str(path) for path in bundled.checkpoints()]
     models = list(one_film.describe(paths, "cpu", *own))
+    models = [model for model in models if not model.get("sentences")]  # words, with their chances
     found = {model["task"]: _last(_read(clip, model)) for model in models if "task" in model}
     if any("error" in one for one in (*models, *found.values())):
         raise RunError(next(x["error"] for x in (*models, *found.values()) if "error" in x))
