@@ -78,6 +78,20 @@ def test_a_grammar_holds_from_sentence_to_sentence(listener: Listener) -> None:
     assert [word.word for word in told] == ["bin", "blue", "now", "set", "blue", "now"]
 
 
+def test_a_camera_gives_its_newest_picture_until_it_is_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("av", reason="cameras are read with the extra prep")
+    drawn = "color=c=white:size=64x48:rate=50:duration=0.4,realtime"
+    monkeypatch.setattr(live, "device", lambda number: (drawn, "lavfi"))
+    camera = live.Camera(0)
+    picture = camera()
+    assert picture is not None and picture.shape == (48, 64) and picture.min() > 200
+    camera._thread.join()  # the source ends
+    assert camera() is None
+    camera.close()
+
+
 def test_a_film_is_followed_as_typed(talker_clip: Path, tmp_path: Path) -> None:
     reader, words, grammar = (tmp_path / name for name in ("s.pt", "w.pt", "grammar.yaml"))
     save_model(reader, "lip", unit="sentence", labels=["bin", "blue"])

@@ -8,13 +8,17 @@ it is never taken back.
 from __future__ import annotations
 
 import dataclasses
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 
+from avb.pipeline.clip.pyav import luma_of
+from avb.pipeline.errors import one_line
 from avb.tools.infer.crops import Piece, live_pieces
 from avb.tools.infer.model import Trained
 from avb.tools.infer.sentence import Floats, frame_log_probs
@@ -124,39 +128,52 @@ class Paced:
 
 
 class Camera:
-    """The newest picture of a camera, whatever its own rate is."""
+    """The newest picture of a camera, whatever its own rate is; read by PyAV, as all films are."""
 
     def __init__(self, number: int) -> None:
         """Open it; BadVideo: there is none."""
-        import cv2
+        import av
 
-        self._capture = cv2.VideoCapture(number)
-        good, self._picture = self._capture.read()
-        if not good:
-            raise BadVideo(f"--camera {number}: no picture comes from it (a film: --follow FILE)")
+        place, form = device(number)
+        try:
+            self._container = av.open(place, format=form)
+            self._frames = self._container.decode(video=0)
+            self._picture = luma_of(next(self._frames), 1.0, set())
+        except (av.FFmpegError, OSError, StopIteration, IndexError) as error:
+            raise BadVideo(
+                f"--camera {number}: no picture comes from it ({one_line(error)}); a film:"
+                " --follow FILE"
+            ) from None
         self._open = True
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
-        while self._open:
-            good, picture = self._capture.read()
-            if not good:
-                self._open = False
-                return
-            self._picture = picture
+        import av
+
+        with suppress(av.FFmpegError, OSError):
+            for frame in self._frames:
+                self._picture = luma_of(frame, 1.0, set())
+                if not self._open:
+                    return
+        self._open = False
 
     def __call__(self) -> np.ndarray | None:
         """Its luma, uint8 [H, W]; None once it has gone."""
-        import cv2
-
-        return cv2.cvtColor(self._picture, cv2.COLOR_BGR2GRAY) if self._open else None
+        return self._picture if self._open else None
 
     def close(self) -> None:
         """Let go of it."""
         self._open = False
         self._thread.join(timeout=1)
-        self._capture.release()
+        self._container.close()
+
+
+def device(number: int) -> tuple[str, str]:
+    """Name and format of a camera for `av.open`."""
+    if sys.platform == "darwin":
+        return str(number), "avfoundation"
+    return f"/dev/video{number}", "v4l2"
 
 
 def hear(
