@@ -72,6 +72,15 @@ def test_what_is_spoken_at_the_end_is_told_at_the_end(listener: Listener) -> Non
     ]
 
 
+def test_speech_without_a_pause_is_cut_between_words(
+    listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "LONGEST", 30)
+    told = [(w.word, w.first, w.stop) for piece in pieces(198) for w in listener.push(piece)]
+    assert told == SPOKEN
+    assert listener._rows is not None and len(listener._rows) < 100
+
+
 def test_a_grammar_holds_from_sentence_to_sentence(listener: Listener) -> None:
     bound = Listener(listener.trained, [["bin", "set"], ["blue"], ["now"]])
     told = [word for piece in pieces(147) for word in bound.push(piece)]

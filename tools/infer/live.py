@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -26,12 +27,12 @@ from avb.tools.infer.video import FPS, BadVideo
 from avb.train.evaluate.words.reading import Reading, Slots, Spoken
 
 WINDOW = 75  # frames that the network looks at again
-AHEAD = 4  # frames at its end that are not decoded yet: what follows may still change them
+AHEAD = 6  # frames at its end that are not decoded yet: what follows may still change them
 #: Frames at the beginning of a window that had more before them when they were looked at last.
 BEHIND = 10
 SETTLED = 2  # frames of something else after which a word is over
 PAUSE = 50  # frames without a word that end a sentence, half of which may yet become one
-LONGEST = 20 * FPS  # of what is decoded together
+LONGEST = 10 * FPS  # of what is decoded together, unless it is one word
 
 #: The next picture, luma [H, W], or None at the end.
 Source = Callable[[], np.ndarray | None]
@@ -82,8 +83,12 @@ class Listener:
             for w in new
         ]
         ended = words[-1].stop if words else 0
-        if (len(over) == len(words) and known - ended >= PAUSE) or known > LONGEST:
-            self._forget(known - PAUSE // 2)
+        if len(over) == len(words) and known - ended >= PAUSE:
+            self._forget(known - PAUSE // 2, 0)
+        elif known > LONGEST and len(over) > 1:  # at the longest gap, most likely between sentences
+            gaps = [later.first - word.stop for word, later in pairwise(over)]
+            at = int(np.argmax(gaps))
+            self._forget((over[at].stop + over[at + 1].first) // 2, len(over) - at - 1)
         return told
 
     def _look(self, start: int) -> None:
@@ -96,10 +101,10 @@ class Listener:
         begin = max(start + (BEHIND if start else 0), self._first)
         self._rows = np.concatenate([self._rows[: begin - self._first], rows[begin - start :]])
 
-    def _forget(self, frames: int) -> None:
-        """Begin anew after a pause, or after so long that it cannot wait for one."""
+    def _forget(self, frames: int, told: int) -> None:
+        """Decode the rest alone from now on, of which so many words are told."""
         assert self._rows is not None
-        self._rows, self._first, self._told = self._rows[frames:], self._first + frames, 0
+        self._rows, self._first, self._told = self._rows[frames:], self._first + frames, told
 
 
 class Paced:
