@@ -215,8 +215,9 @@ def test_from_training_to_a_comparison_as_typed(grid: Index, tmp_path: Path) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize("unit", ["sentence", "characters"])
 def test_eight_sentences_are_learnt_by_heart(grid: Index, tmp_path: Path, unit: str) -> None:
+    sizes = SIZES | {"width": 16, "hidden": 96, "dropout": 0.0, "back_dropout": 0.0}
     plan = recipe(
-        unit, model=SIZES | {"width": 16, "hidden": 96, "dropout": 0.0, "back_dropout": 0.0}, batch_size=8,
+        unit, model=sizes, batch_size=8,
         augment={"jitter": 0, "flip": 0.0}, lr=0.004, warmup=10, clip_norm=5.0, steps=1200,
         validate_every=40, patience=8,
     )  # fmt: skip
