@@ -15,6 +15,7 @@ import shutil
 import wave
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from avb.pipeline.config import load_corpora
 from avb.pipeline.errors import UsageError
 from avb.pipeline.settings import settings_for
 from avb.pipeline.stream.index import Index, load_index
+from avb.tools.cli import evaluate as shown
 from avb.tools.report import page, published, tables
 from avb.tools.report.runs import load_run, load_runs
 from avb.train import trainer
@@ -316,3 +318,17 @@ def test_a_run_says_its_origins_and_one_of_another_kind_is_refused(tmp_path: Pat
     write("asr", {})
     with pytest.raises(UsageError, match="a run of asr; reports are of lip and l2s"):
         load_run(tmp_path)
+
+
+def test_why_figures_are_missing_is_said_once() -> None:
+    reason = "pesq is not installed; pip install pesq"
+    without = {"value": None, "reason": reason}
+    metrics = {"stoi": {"value": 0.5, "low": 0.4, "high": 0.6}, "pesq_nb8": without}
+    metrics |= {"pesq_wb16": without}
+    record = {"task": "l2s", "metrics": metrics, "flags": {"n": 3}, "floors": {}}
+    result: Any = SimpleNamespace(record=record, title="speech")
+    table = tables.metrics_table(result)
+    assert table.caption.count(reason) == 1
+    assert "PESQ narrow band, 8 kHz, PESQ wide band (pesq is" in table.caption
+    assert not any(reason in cell for row in table.rows for cell in row)
+    assert "\n".join(shown.table(record)).count(reason) == 1

@@ -153,7 +153,7 @@ def table(record: dict[str, Any]) -> list[str]:
     else:
         alone = record["floors"]
     lines = [f"{'':>16}  {'model [95 %]':<25}" + "".join(f"  {name:>8}" for name in others)]
-    lacking: dict[str, str] = {}
+    lacking: dict[str, list[str]] = {}  # each reason once
     for name, value in record["metrics"].items():
         row = "".join(
             f"  {_point(metrics.get(name)):>{max(8, len(other))}}"
@@ -161,9 +161,9 @@ def table(record: dict[str, Any]) -> list[str]:
         )
         lines.append(f"{name:>16}  {_interval(value):<25}{row}".rstrip())
         if isinstance(value, dict) and value["value"] is None:
-            lacking[name] = value.get("reason", "no clip could be scored")
+            lacking.setdefault(value.get("reason", "no clip could be scored"), []).append(name)
     lines += [f"{name:>16}  {_interval(value)}" for name, value in alone.items()]
-    return lines + [f"{name}: {reason}" for name, reason in lacking.items()]
+    return lines + [f"{', '.join(names)}: {reason}" for reason, names in lacking.items()]
 
 
 def _point(value: Any) -> str:

@@ -150,24 +150,35 @@ def metrics_table(result: Result) -> Table:
     by_signal = signals(result.record)
     names = list(dict.fromkeys(name for values in by_signal.values() for name in values))
     rows = [
-        [titled(name), *(_cell(name, v, signal != "model") for signal, v in by_signal.items())]
-        for name in names
+        [titled(name), *(_cell(name, values) for values in by_signal.values())] for name in names
     ]
     flags = result.record["flags"]
     caption = (
         f"{result.title}: {flags['n']} samples of {flags.get('part')}, split"
         f" {flags.get('split')}, step {flags.get('step')}; 95 % intervals in brackets"
+        f"{_not_measured(result.record['metrics'])}"
     )
     return Table(caption, ["", *by_signal], rows)
 
 
-def _cell(name: str, values: dict[str, Any], short: bool) -> str:
-    """One figure of one signal; why there is none is said once, of the model."""
+def _cell(name: str, values: dict[str, Any]) -> str:
+    """One figure of one signal; why there is none is said once, in the caption."""
     if name not in values:
         return ""
-    entry = values[name]
-    missing = isinstance(entry, dict) and entry.get("value") is None
-    return NONE if missing and short else interval(name, entry)
+    return NONE if _lacks(values[name]) else interval(name, values[name])
+
+
+def _lacks(entry: Any) -> bool:
+    return isinstance(entry, dict) and entry.get("value") is None
+
+
+def _not_measured(metrics: dict[str, Any]) -> str:
+    """Each reason once, with the figures that it left out."""
+    lacking: dict[str, list[str]] = {}
+    for name, entry in metrics.items():
+        if _lacks(entry):
+            lacking.setdefault(str(entry.get("reason", "none")), []).append(style(name).title)
+    return "".join(f"; {NONE}: {', '.join(t)} ({why})" for why, t in lacking.items())
 
 
 def flags_table(result: Result) -> Table:
