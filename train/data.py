@@ -52,6 +52,8 @@ def resolve(
         "steps": steps,
         "seed": seed,
     }
+    if changes["unit"] == "characters":
+        changes["window"] = 0  # where a letter lies nobody knows
     changes = {name: value for name, value in changes.items() if value is not None}
     resolved = make_recipe(task, wanted.as_dict() | changes, "--recipe " + recipe)
     if resolved.crop not in index.dataset["crops"]:

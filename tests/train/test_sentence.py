@@ -21,6 +21,7 @@ from avb.pipeline.stream.assemble import classes_of_frames
 from avb.pipeline.stream.index import Index
 from avb.pipeline.stream.stream import Stream
 from avb.train import augment, trainer
+from avb.train.data import resolve
 from avb.train.evaluate.compare import compare
 from avb.train.evaluate.evaluate import evaluate
 from avb.train.evaluate.words.grammar import SLOT_WORDS
@@ -126,6 +127,12 @@ def test_what_a_recipe_of_sentences_cannot_have() -> None:
     plan = recipe(model=SIZES | {"word_boundary": True})
     with pytest.raises(UsageError, match="a sentence is read whole"):
         find_task("sentence").build(plan, Scaling(130.0, 30.0, -11.5, 3.5, 4, 112, 51))
+
+
+def test_letters_are_read_of_whole_clips_whatever_the_recipe(grid: Index) -> None:
+    plan = resolve("lip", grid, GRID, "sentence-tiny", [], "characters")
+    assert (plan.task, plan.unit, plan.window) == ("sentence", "characters", 0)
+    assert resolve("lip", grid, GRID, "sentence-tiny", []).window > 0
 
 
 def test_the_grammar_of_grid_is_that_of_its_names() -> None:
