@@ -52,8 +52,8 @@ def resolve(
         "steps": steps,
         "seed": seed,
     }
-    if changes["unit"] == "characters":
-        changes["window"] = 0  # where a letter lies nobody knows
+    if changes["unit"] == "characters" or (changes["unit"] == "sentence" and not timed(index)):
+        changes["window"] = 0  # nobody knows which of them lie in it
     changes = {name: value for name, value in changes.items() if value is not None}
     resolved = make_recipe(task, wanted.as_dict() | changes, "--recipe " + recipe)
     if resolved.crop not in index.dataset["crops"]:
@@ -65,9 +65,12 @@ def resolve(
 def fitting_unit(recipe: Recipe, index: Index) -> str:
     """The recipe's unit, or the other one of a lip reader where the clips have only that."""
     labelled = bool((index.label_id >= 0).any())
-    everything = np.arange(len(index))
-    timed = bool(len(index.of_unit("word").timed_words(everything)[1]))
-    return find_task(recipe.task).fitting_unit(recipe, labelled, timed)
+    return find_task(recipe.task).fitting_unit(recipe, labelled, timed(index))
+
+
+def timed(index: Index) -> bool:
+    """Whether any clip has a word with times."""
+    return bool(len(index.of_unit("word").timed_words(np.arange(len(index)))[1]))
 
 
 def talkers_of(index: Index, parts: Parts) -> list[str]:

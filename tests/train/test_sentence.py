@@ -133,6 +133,8 @@ def test_letters_are_read_of_whole_clips_whatever_the_recipe(grid: Index) -> Non
     plan = resolve("lip", grid, GRID, "sentence-tiny", [], "characters")
     assert (plan.task, plan.unit, plan.window) == ("sentence", "characters", 0)
     assert resolve("lip", grid, GRID, "sentence-tiny", []).window > 0
+    untimed = dataclasses.replace(grid, word_s=np.full_like(grid.word_s, np.nan))
+    assert resolve("lip", untimed, GRID, "sentence-tiny", []).window == 0
 
 
 def test_the_grammar_of_grid_is_that_of_its_names() -> None:
