@@ -128,11 +128,13 @@ class Grammar:
 def best_path(log_probs: Floats, grammar: Grammar | None = None) -> list[Token]:
     """The tokens of the likeliest path; with a grammar, of the likeliest that it allows.
 
+    None where so few frames hold no sequence of the grammar.
+
     Args:
         log_probs: [T x K + 1], the last class is blank.
 
     Raises:
-        ValueError: so few frames hold no sequence of the grammar, or the film is too long for it.
+        ValueError: there are too many frames for a grammar of this size.
     """
     path = log_probs.argmax(axis=1) if grammar is None else _search(log_probs, grammar)
     blank = log_probs.shape[1] - 1
@@ -153,7 +155,10 @@ def _search(log_probs: Floats, grammar: Grammar) -> Ints:
     frames, blank = log_probs.shape[0], log_probs.shape[1] - 1
     states, arcs = len(grammar.final), len(grammar.token)
     if frames * (states + arcs) > MOST_STEPS:
-        raise ValueError(f"{frames} frames are too many for a grammar of {arcs} arcs; cut the film")
+        raise ValueError(
+            f"{frames} frames are too many for a grammar of {arcs} arcs; cut the film, or give it"
+            " fewer words"
+        )
     into = _Into(grammar)
     score = np.full(states + arcs, -np.inf)
     score[0] = 0.0
@@ -177,7 +182,7 @@ def _search(log_probs: Floats, grammar: Grammar) -> Ints:
     ends = np.concatenate([grammar.final, grammar.final[grammar.target]])
     node = int(np.where(ends, score, -np.inf).argmax())
     if not np.isfinite(score[node]) or not ends[node]:
-        raise ValueError(f"{frames} frames hold no sentence of the grammar")
+        return np.full(frames, blank)
     classes = np.concatenate([np.full(states, blank), grammar.token])
     path = np.empty(frames, np.int64)
     for t in range(frames - 1, -1, -1):

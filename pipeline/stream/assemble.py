@@ -5,6 +5,7 @@ Axis letters: B samples, T frames, H rows, W columns, F mel bins, M mel columns.
 
 from __future__ import annotations
 
+import math
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -58,20 +59,30 @@ def first_frame(start_s: float, end_s: float, fps: float) -> int:
     return int(np.floor((start_s + end_s) / 2 * fps + 1e-6)) - WORD_FRAMES // 2
 
 
+def frames_between(start_s: float, end_s: float, fps: float) -> tuple[int, int]:
+    """First frame whose middle is inside the times, and the one after the last.
+
+    Frame f is shown from f / fps to (f + 1) / fps. A word too short to hold a middle has the
+    frame that is shown at its own.
+    """
+    # The small term keeps a time that falls on a middle, less the rounding of float32, there.
+    first, last = (math.ceil(t * fps - 0.5 - 1e-4) for t in (start_s, end_s))
+    if first == last:
+        first = math.floor((start_s + end_s) / 2 * fps + 1e-4)
+        last = first + 1
+    return first, last
+
+
 def classes_of_frames(
     words: list[Word], tokens: list[int], frames: int, silence: int, fps: float
 ) -> list[int]:
-    """The class of each frame by the times of the words; -1 throughout where some have none.
-
-    Frame f is shown from f / fps to (f + 1) / fps, and has the word that is said at its middle.
-    """
+    """The class of each frame by the times of the words; -1 throughout where some have none."""
     classes = [silence] * frames
     for (_, start, end), token in zip(words, tokens, strict=False):
         if start is None or end is None:
             return [-1] * frames
-        # The small term keeps a time that falls on a middle there.
-        first, stop = (int(np.ceil(t * fps - 0.5 - 1e-4)) for t in (start, end))
-        for frame in range(max(first, 0), min(stop, frames)):
+        first, last = frames_between(start, end, fps)
+        for frame in range(max(first, 0), min(last, frames)):
             classes[frame] = token
     return classes
 
@@ -142,7 +153,6 @@ class Assembler:
         self._silence = float(np.log(stored_mel["floor"]))
         self._mel_scale = (stored_mel.get("scale", 1.0), stored_mel.get("offset", 0.0))
         self._sides = {crop: index.dataset["crops"][crop]["stored"] for crop in crops}
-        self._label_of = {label: i for i, label in enumerate(index.labels)}
 
     def fetched_ahead(self, jobs: Iterator[Job]) -> Iterator[Job]:
         """The jobs, while the shards of later ones come from the store if they lie in one."""
@@ -258,7 +268,7 @@ class Assembler:
             mel=torch.from_numpy(mel) if self._with_mel else None,
             lengths=torch.full((size,), WORD_FRAMES),
             mel_lengths=torch.full((size,), WORD_FRAMES * self._columns_per_frame),
-            label_id=torch.tensor([self._label_of[word] for word, _, _ in own]),
+            label_id=torch.tensor([self._index.class_of[word] for word, _, _ in own]),
             boundary=torch.tensor([times for _, *times in own]),
             epoch=torch.from_numpy(job.epochs[dealt[:, 0]]),
             speakers=[index.speaker[row] for row in rows],

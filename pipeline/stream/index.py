@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,14 +79,18 @@ class Index:
 
     def tokens(self, rows: Ints, unit: str) -> list[list[int]]:
         """Classes of all words of each clip, or of their characters; none where one is no class."""
-        class_of = {name: i for i, name in enumerate(self.labels)}
         found = []
         for row in rows:
             words = [word for word, _, _ in self.words(row)]
             text = " ".join(words) if unit == "characters" else words
-            classes = [class_of.get(token, -1) for token in text]
+            classes = [self.class_of.get(token, -1) for token in text]
             found.append([] if -1 in classes else classes)
         return found
+
+    @cached_property
+    def class_of(self) -> dict[str, int]:
+        """The number of each class by its name."""
+        return {name: i for i, name in enumerate(self.labels)}
 
     @property
     def labels(self) -> list[str]:

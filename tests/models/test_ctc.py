@@ -56,8 +56,7 @@ def test_the_best_path_of_a_grammar_is_the_best_of_all_that_it_allows(seed: int)
     inside = [(score, path) for path, score in paths(log_probs) if collapsed(path) in allowed]
     grammar = Grammar.of_slots(slots, between, repeated)
     if not inside:
-        with pytest.raises(ValueError, match="no sentence of the grammar"):
-            best_path(log_probs, grammar)
+        assert best_path(log_probs, grammar) == []
         return
     found = best_path(log_probs, grammar)
     expected = collapsed(max(inside)[1])

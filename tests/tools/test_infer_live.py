@@ -116,6 +116,7 @@ def test_a_film_is_followed_as_typed(talker_clip: Path, tmp_path: Path) -> None:
         (["--follow", talker_clip, "--ckpt", words], "a reader of sentences"),
         (["--follow", tmp_path / "none.mp4", "--ckpt", reader], "no such file"),
         (["--follow", talker_clip, talker_clip, "--ckpt", reader], "name VIDEO files, or"),
+        (["--follow", talker_clip, "--srt", "x.srt", "--ckpt", reader], "write no --srt"),
         (["--camera", 99, "--ckpt", reader], "no picture comes from it"),
     ):
         run = avb("infer", "lip", *wrong, "--device", "cpu")

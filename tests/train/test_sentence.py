@@ -13,6 +13,7 @@ import torch
 from commands import avb
 from networks import LIP
 
+from avb.models import ctc
 from avb.models.lip import LipConfig
 from avb.models.sentence import SentenceReader
 from avb.pipeline.config import load_corpora
@@ -129,6 +130,21 @@ def test_what_a_recipe_of_sentences_cannot_have() -> None:
         find_task("sentence").build(plan, Scaling(130.0, 30.0, -11.5, 3.5, 4, 112, 51))
 
 
+def test_letters_are_asked_for_with_sentences_alone(grid: Index, tmp_path: Path) -> None:
+    given = ("train", "lip", "--tokens", "char", "--data", grid.folder, "--out", tmp_path / "run")
+    for unit in ([], ["--unit", "word"]):
+        run = avb(*given, *unit)
+        assert run.exit_code == 2 and "--unit sentence" in run.output
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_film_too_long_for_its_grammar_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ctc, "MOST_STEPS", 10)
+    reading = Reading(["a", "b"], "sentence").within([["a"], ["b"]])
+    with pytest.raises(UsageError, match="20 frames are too many"):
+        reading.words(np.log(np.full((20, 3), 1 / 3)))
+
+
 def test_letters_are_read_of_whole_clips_whatever_the_recipe(grid: Index) -> None:
     plan = resolve("lip", grid, GRID, "sentence-tiny", [], "characters")
     assert (plan.task, plan.unit, plan.window) == ("sentence", "characters", 0)
@@ -144,7 +160,7 @@ def test_the_grammar_of_grid_is_that_of_its_names() -> None:
 def test_no_sentence_is_outside_of_the_grammar() -> None:
     labels = sorted(word for words in SLOT_WORDS for word in words)
     assert GRID.grammar is not None
-    reading = Reading(labels, False).within(GRID.grammar)
+    reading = Reading(labels, "sentence").within(GRID.grammar)
     rng = np.random.default_rng(0)
     for _ in range(20):
         log_probs = np.log(rng.dirichlet(np.full(len(labels) + 1, 0.1), 20))
@@ -159,14 +175,14 @@ def test_letters_become_words_with_times_and_a_word_list_bounds_them(tmp_path: P
     path = [4, 3, 3, 4, 1, 0, 0, 2, 1, 4, 4, 2]  # " n a _ ba b", as frames; 4 is blank
     rows = np.full((len(path), 5), 0.05)
     rows[np.arange(len(path)), path] = 0.8
-    spoken = Reading(labels, True).words(np.log(rows))
+    spoken = Reading(labels, "characters").words(np.log(rows))
     assert [(s.word, s.first, s.stop) for s in spoken] == [("na", 1, 5), ("bab", 7, 12)]
     file = tmp_path / "words.yaml"
     file.write_text("[na, ba, ban]")
-    listed = Reading(labels, True).within(read_grammar(file)).words(np.log(rows))
+    listed = Reading(labels, "characters").within(read_grammar(file)).words(np.log(rows))
     assert [s.word for s in listed] == ["na", "ba"]
     with pytest.raises(UsageError, match="'bat': this reader does not know 't'"):
-        Reading(labels, True).within([["bat"]])
+        Reading(labels, "characters").within([["bat"]])
     file.write_text("[[na, yes]]")
     with pytest.raises(UsageError, match="yes, no, on and off in quotes"):
         read_grammar(file)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from avb.tools.infer.film import Framing
     from avb.tools.infer.model import Trained
 
+ONE_OF = "name VIDEO files, or --camera, or --follow, which write no --srt and no --track"
+
 app = App()
 inference = App(help="Words or speech from any video that ffmpeg reads.")
 app.add_typer(inference, name="infer")
@@ -69,8 +71,8 @@ def infer(
     device = choose_device(device)
     videos = videos or []
     live = camera is not None or follow is not None
-    if live == bool(videos):
-        raise UsageError("name VIDEO files, or --camera, or --follow")
+    if live == bool(videos) or (live and (srt or track)):
+        raise UsageError(ONE_OF)
     if ckpt is None:
         ckpt = bundled.checkpoint("sentence" if live or srt or grammar else task)
         vocoder = vocoder or bundled.vocoder(task)

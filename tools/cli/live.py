@@ -24,7 +24,7 @@ def live(
         raise UsageError("--camera and --follow take a reader of sentences (--unit sentence)")
     if camera is not None and follow is not None:
         raise UsageError("give --camera or --follow, not both")
-    words, eye = [], None
+    words, eye, shown = [], None, None
     try:
         if camera is not None:
             eye = Camera(camera)
@@ -46,6 +46,8 @@ def live(
     finally:
         if eye is not None:
             eye.close()
+    if shown is None:  # Ctrl-C before there was anything to see
+        raise KeyboardInterrupt
     late = statistics.median([word["delay"] for word in words]) if words else None
     fps = shown.taken / shown.seconds
     if as_json:

@@ -75,14 +75,17 @@ def train(
 ) -> None:
     """Train as the flags say."""
     from avb.train.data import open_shards, resolve, talkers_of
-    from avb.train.recipe_file import load_recipe as recipe_of
+    from avb.train.recipe_file import load_recipe
     from avb.train.tasks.task import find_task
     from avb.train.teacher import open_teacher, taught
 
+    if tokens == "char" and unit != "sentence":
+        raise UsageError("--tokens char: letters are of sentences; give --unit sentence too")
     if unit == "sentence":
         recipe = {"paper": "sentence", "tiny": "sentence-tiny"}.get(recipe, recipe)
-    kind = recipe_of(task, recipe, overrides or []).task
-    index, corpus = open_shards(data or find_task(kind).data, context.obj)
+    if data is None:
+        data = find_task(load_recipe(task, recipe, overrides).task).data
+    index, corpus = open_shards(data, context.obj)
     what = "characters" if tokens == "char" else unit
     wanted = resolve(task, index, corpus, recipe, overrides or [], what, split, steps, seed)
     taught_by = None if teacher is None else open_teacher(teacher, index.of_unit(wanted.unit))

@@ -52,7 +52,7 @@ class Listener:
         self._first = 0  # number of its first frame
         self._frames = 0  # all that have come
         self._told = 0  # words of these rows
-        reading = Reading(self.trained.labels, self.trained.recipe.unit == "characters")
+        reading = Reading(self.trained.labels, self.trained.recipe.unit)
         if self.slots is not None:
             reading = reading.within(self.slots, repeated=True)
             assert reading.grammar is not None

@@ -39,7 +39,7 @@ def read_sentences(
     """
     windows = list(_windows(slide(pieces, WINDOW, STRIDE), trained, clock, addresses))
     log_probs = joined(windows)
-    reading = Reading(trained.labels, trained.recipe.unit == "characters")
+    reading = Reading(trained.labels, trained.recipe.unit)
     if slots is not None:
         reading = reading.within(slots, repeated=len(windows) > 1)
     with clock("network"):

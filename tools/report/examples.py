@@ -188,7 +188,7 @@ class Examples:
     def _heard(self, log_probs: Array) -> str:
         """The sentence that was read, of any words."""
         recipe, index = self._evaluation.recipe, self._evaluation.index
-        words = Reading(index.labels, recipe.unit == "characters").words(log_probs)
+        words = Reading(index.labels, recipe.unit).words(log_probs)
         return f": read {' '.join(one.word for one in words) or 'nothing'}"
 
     def _to_db(self, mel: Array) -> Array:

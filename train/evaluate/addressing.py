@@ -9,7 +9,6 @@ stands in `metrics/addressing.py` and `metrics/probes.py` (evaluation.md section
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from avb.models.layout import channels_last
+from avb.pipeline.stream.assemble import frames_between
 from avb.pipeline.stream.batch import Batch
 from avb.pipeline.stream.index import Index, Ints
 from avb.train.evaluate.metrics import addressing
@@ -206,20 +206,6 @@ def spoken(batch: Batch, i: int, index: Index, unit: str) -> Iterator[tuple[str,
         first, last = max(first, 0), min(last, length)
         if first < last:
             yield word, place, first, last
-
-
-def frames_between(start_s: float, end_s: float, fps: float) -> tuple[int, int]:
-    """First frame whose middle is inside the times, and the one after the last.
-
-    Frame f is shown from f / fps to (f + 1) / fps. A word too short to hold a middle has the
-    frame that is shown at its own.
-    """
-    # The small term keeps a time that falls on a middle, less the rounding of float32, there.
-    first, last = (math.ceil(t * fps - 0.5 - 1e-4) for t in (start_s, end_s))
-    if first == last:
-        first = math.floor((start_s + end_s) / 2 * fps + 1e-4)
-        last = first + 1
-    return first, last
 
 
 def _talkers(segments: Segments) -> int:

@@ -45,10 +45,9 @@ def evaluate(
     """Evaluate the checkpoint `path` of a task on one part (train, val, test or all) of its split.
 
     The clips are those of the checkpoint's own split, talkers (or `speakers`) or list, at most
-    `limit`. Of speech:
-    `judge`, a file of `avb train judge`, for the word error; `wavs`, a folder for the sounds that
-    are scored; `windows` of 40 frames at a time, see `Extras`; `vocoder`, a file of
-    `avb train vocoder`, that makes the sounds; `griffin_lim` as it is published. Of words:
+    `limit`. Of speech: `judge`, a file of `avb train judge`, for the word error; `wavs`, a folder
+    for the sounds that are scored; `windows` of 40 frames at a time, see `Extras`; `vocoder`, a
+    file of `avb train vocoder`, that makes the sounds; `griffin_lim` as it is published. Of words:
     `boundary`, see `boundary_as`. Of sentences: `grammar`, by default the corpus's own.
     """
     evaluation, loaded = open_part(kind, path, index, corpus, part, device, speakers)
@@ -97,7 +96,7 @@ def evaluate(
         "seed": recipe.seed,
         "slots": recipe.model.get("slots", "default"),
         "model": recipe.model,
-        "init": data.get("init", {}).get("task"),  # whose weights it began with
+        "init": (data.get("init") or {}).get("task"),  # whose weights it began with
         "fingerprint": index.dataset["fingerprint"],
         "trained_on": data["fingerprint"],
         "device": device,

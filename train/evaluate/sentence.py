@@ -19,8 +19,6 @@ from avb.train.evaluate.words.reading import Reading, Spoken
 from avb.train.network import finite
 from avb.train.tasks.task import Evaluation
 
-#: What is looked at: pictures, real audio in place of the recalled, or both.
-SIGNALS = ("video", "audio", "both")
 Sentence = Sequence[str]
 
 
@@ -32,7 +30,7 @@ def measure(evaluation: Evaluation, extras: Extras) -> dict[str, Any]:
     """
     need("jiwer")
     index, unit = evaluation.index, evaluation.recipe.unit
-    ways = {"free": Reading(index.labels, unit == "characters")}
+    ways = {"free": Reading(index.labels, unit)}
     if extras.grammar is not None:
         ways["grammar"] = ways["free"].within(extras.grammar)
     log_probs, keys, talkers = _one_pass(evaluation)
@@ -48,11 +46,12 @@ def measure(evaluation: Evaluation, extras: Extras) -> dict[str, Any]:
     per_slot: dict[str, dict[str, Any]] = {signal: {} for signal in log_probs}
     for way, signals in heard.items():
         for signal, clips in signals.items():
-            found = [[one.word for one in words] for words in clips]
-            figures[signal] |= {
-                f"{name}_{way}": value for name, value in errors(references, found, drawn).items()
-            }
-            per_slot[signal][way] = word_error_rate(references, found, drawn)["per_slot"]
+            found, slots = errors(references, [[w.word for w in words] for words in clips], drawn)
+            figures[signal] |= {f"{name}_{way}": value for name, value in found.items()}
+            if index.dataset["corpus"] == "grid":  # only its sentences have these places
+                per_slot[signal][way] = slots
+    texts = {way: [[w.word for w in words] for words in found["video"]]
+             for way, found in heard.items()}  # fmt: skip
     known = () if extras.known_rows is None else extras.known_rows
     said = [[word for word, _, _ in index.words(row)] for row in known]
     return {
@@ -62,39 +61,34 @@ def measure(evaluation: Evaluation, extras: Extras) -> dict[str, Any]:
         "both": figures.get("both", {}),
         "floors": floors(said, references, extras.grammar, list(ways), drawn),
         "per_slot": {s: slots for s, slots in per_slot.items() if any(slots.values())},
-        "times": times({way: signals["video"] for way, signals in heard.items()}, spoken),
+        "times": times(
+            {way: found["video"] for way, found in heard.items()},
+            spoken,
+            index.dataset["settings"]["fps"],
+        ),  # fmt: skip
         "flags": {"n": len(keys), "unit": unit, "grammar": extras.grammar},
         "clips": [
-            {
-                "key": key,
-                "words": references[i],
-                **{f"heard_{way}": [w.word for w in heard[way]["video"][i]] for way in ways},
-                "values": {
-                    f"sentences_{way}": float(
-                        [w.word for w in heard[way]["video"][i]] == references[i]
-                    )
-                    for way in ways
-                },
-            }
-            for i, key in enumerate(keys)
+            {"key": key, "words": said_here}
+            | {f"heard_{w}": texts[w][i] for w in ways}
+            | {"values": {f"sentences_{w}": float(texts[w][i] == said_here) for w in ways}}
+            for i, (key, said_here) in enumerate(zip(keys, references, strict=True))
         ],
     }
 
 
 def errors(
     references: Sequence[Sentence], heard: Sequence[Sentence], talkers: Sequence[Any] | None
-) -> dict[str, Any]:
-    """`wer`, `cer` and `sentences`, with intervals."""
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """`wer`, `cer` and `sentences`, with intervals; and word errors by slot."""
     pairs = list(zip(references, heard, strict=True))
+    words = word_error_rate(references, heard, talkers)
     letters = [edit_distance(" ".join(r), " ".join(h)) for r, h in pairs]
-    words = [edit_distance(r, h) for r, h in pairs]
-    counts = [[len(r) for r in references], [len(" ".join(r)) for r in references]]
+    right = [list(r) == list(h) for r, h in pairs]
     return {
-        "wer": ratio_interval(words, counts[0], talkers),
-        "cer": ratio_interval(letters, counts[1], talkers),
-        "sentences": ratio_interval([list(r) == list(h) for r, h in pairs],
-                                    np.ones(len(pairs)), talkers),
-    }  # fmt: skip
+        "wer": words["wer"],
+        "cer": ratio_interval(letters, [len(" ".join(r)) for r in references], talkers),
+        "sentences": ratio_interval(right, np.ones(len(pairs)), talkers),
+    }, words["per_slot"]
 
 
 def floors(
@@ -112,7 +106,7 @@ def floors(
             constant = [Counter(words).most_common(1)[0][0] for words in zip(*known, strict=True)]
         else:
             constant = list(Counter(map(tuple, known)).most_common(1)[0][0])
-        figures = errors(references, [constant] * len(references), talkers)
+        figures, _ = errors(references, [constant] * len(references), talkers)
         found["constant"] = {f"{name}_{way}": v for name, v in figures.items() for way in ways}
     if slots is not None and isinstance(slots[0], list):
         chance = [1 / len(words) for words in slots]
@@ -122,8 +116,8 @@ def floors(
     return found
 
 
-def times(heard: dict[str, list[list[Spoken]]], spoken: Any) -> dict[str, Any]:
-    """By way, how far the edges of words lie from their alignment, in frames of 40 ms.
+def times(heard: dict[str, list[list[Spoken]]], spoken: Any, fps: float) -> dict[str, Any]:
+    """By way, how far the edges of words lie from their alignment, in frames.
 
     Of sentences that were read without an error and whose words have times: median and 90th
     percentile of the distance, of `start` and `end`, and how many words.
@@ -135,7 +129,7 @@ def times(heard: dict[str, list[list[Spoken]]], spoken: Any) -> dict[str, Any]:
             if [w.word for w in words] != [word for word, _, _ in said]:
                 continue
             edges += [
-                (abs(w.first - start * 25), abs(w.stop - end * 25))
+                (abs(w.first - start * fps), abs(w.stop - end * fps))
                 for w, (_, start, end) in zip(words, said, strict=True)
                 if start is not None and end is not None
             ]

@@ -21,11 +21,12 @@ from torch import Tensor, nn
 
 from avb.models.memory import BridgingMemory
 from avb.pipeline.config import load_corpora
+from avb.pipeline.stream.assemble import frames_between
 from avb.pipeline.stream.batch import Batch
 from avb.pipeline.stream.index import Index
 from avb.train import trainer
 from avb.train.evaluate import addressing
-from avb.train.evaluate.addressing import Collected, choose, frames_between, measure, spoken
+from avb.train.evaluate.addressing import Collected, choose, measure, spoken
 from avb.train.evaluate.evaluate import evaluate
 from avb.train.evaluate.metrics.addressing import Segments
 from avb.train.split import Parts

@@ -34,12 +34,12 @@ class Reading:
 
     Attributes:
         labels: of its classes, without blank.
-        characters: whether they are letters and the space, not words.
+        unit: `sentence`, whose classes are words, or `characters`: letters and the space.
         grammar: None: any words.
     """
 
     labels: list[str]
-    characters: bool
+    unit: str
     grammar: Grammar | None = None
 
     def within(self, slots: Slots, repeated: bool = False) -> Reading:
@@ -49,28 +49,31 @@ class Reading:
             UsageError: it has a word that this reader does not know.
         """
         class_of = {label: i for i, label in enumerate(self.labels)}
-        listed = [[str(word)] if isinstance(word, str) else word for word in slots]
-        free = bool(slots) and all(isinstance(word, str) for word in slots)
-        places = [[word for way in listed for word in way]] if free else listed
+        listed = [slot for slot in slots if isinstance(slot, str)]  # any may follow any
+        places = [listed] if listed else [slot for slot in slots if not isinstance(slot, str)]
 
         def classes(word: str) -> list[int]:
-            tokens = list(word) if self.characters else [word]
+            tokens = list(word) if self.unit == "characters" else [word]
             if unknown := [token for token in tokens if token not in class_of]:
                 raise UsageError(f"grammar: {word!r}: this reader does not know {unknown[0]!r}")
             return [class_of[token] for token in tokens]
 
         ways = [[classes(word) for word in place] for place in places]
-        between = class_of[" "] if self.characters else None
-        grammar = Grammar.of_slots(ways, between, repeated or free)
-        return Reading(self.labels, self.characters, grammar)
+        between = class_of[" "] if self.unit == "characters" else None
+        grammar = Grammar.of_slots(ways, between, repeated or bool(listed))
+        return Reading(self.labels, self.unit, grammar)
 
     def words(self, log_probs: NDArray[np.floating[Any]]) -> list[Spoken]:
-        """The words of the best path through [T x K + 1]; none where the grammar fits in no way."""
+        """The words of the best path through [T x K + 1]; none where the grammar fits in no way.
+
+        Raises:
+            UsageError: there are too many frames for a grammar of this size.
+        """
         try:
             path = best_path(log_probs, self.grammar)
-        except ValueError:
-            return []
-        if not self.characters:
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+        if self.unit == "sentence":
             return [Spoken(self.labels[t.token], t.first, t.stop, t.confidence) for t in path]
         found, letters = [], []
         for token in [*path, None]:
