@@ -111,7 +111,9 @@ def target_name(recipe: Recipe) -> str:
     """What a clip must have for the recipe to learn from it."""
     if recipe.unit == "clip":
         return "a label"
-    return "a word with its times" if recipe.unit == "word" else "words, as many as fit its frames"
+    if recipe.unit == "word":
+        return "a word with its times"
+    return f"words{' with their times' if recipe.window else ''}, as many as fit its frames"
 
 
 def steps_in(epochs: float, index: Index, parts: Parts, recipe: Recipe) -> int:

@@ -16,7 +16,7 @@ def live(
     trained: Trained, camera: int | None, follow: Path | None, face: int, as_json: bool
 ) -> None:
     """Print words as they come, each with its delay, until the film ends or Ctrl-C."""
-    from avb.tools.infer.live import Camera, Paced, hear
+    from avb.tools.infer.live import Camera, Paced, hear, leave_a_core
     from avb.tools.infer.sentence import record
     from avb.tools.infer.video import FPS, BadVideo, pictures, probe
 
@@ -24,6 +24,7 @@ def live(
         raise UsageError("--camera and --follow take a reader of sentences (--unit sentence)")
     if camera is not None and follow is not None:
         raise UsageError("give --camera or --follow, not both")
+    leave_a_core()
     words, eye, shown = [], None, None
     try:
         if camera is not None:

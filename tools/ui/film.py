@@ -21,7 +21,7 @@ from avb.pipeline.clip import audio, track
 from avb.pipeline.errors import UsageError
 from avb.tools.infer import bundled, crops, lip, sentence, speech
 from avb.tools.infer.crops import Cutter, Piece
-from avb.tools.infer.live import hear
+from avb.tools.infer.live import hear, leave_a_core
 from avb.tools.infer.model import Addresses, Trained, load_trained
 from avb.tools.infer.show import draw_boxes
 from avb.tools.infer.speech import write_wav
@@ -113,6 +113,7 @@ def listen(pipe: str, model: Event, face: int, width: int, height: int) -> Itera
         )
         if trained.task.name != "sentence":
             raise UsageError("this model reads single words, no sentences")
+        leave_a_core()
         with open(pipe, "rb") as file:
             yield {"doing": "Reading"}
 
