@@ -139,7 +139,7 @@ def read_side(text: str) -> Side:
     twice = [str(p) for p, h in zip(paths, hashes, strict=True) if h and hashes.count(h) > 1]
     if twice:
         raise UsageError(f"{', '.join(twice)}: records of one checkpoint; a seed counts once")
-    for name in ("slots", "model", "init"):  # models that differ in more than the seed
+    for name in ("slots", "model", "init", "sync"):  # models that differ in more than the seed
         known = [(p, r["flags"][name]) for p, r in zip(paths, records, strict=True)
                  if name in r["flags"]]  # fmt: skip
         for path, value in known:
@@ -159,7 +159,10 @@ def _check_comparable(sides: list[Side]) -> list[str]:
             raise UsageError(
                 f"{there}: of {record['task']}, and {here} of {first['task']}; not comparable"
             )
-        for name in sorted({*first["flags"], *record["flags"]} - FREE):
+        # Sound that was moved is other shards; which is said, for it is part of the difference.
+        moved = record["flags"].get("sync") != first["flags"].get("sync")
+        free = FREE | {"sync", "fingerprint"} if moved else FREE
+        for name in sorted({*first["flags"], *record["flags"]} - free):
             one, two = (_meaning(r["flags"].get(name)) for r in (first, record))
             if one != two and not (name == "wer_judge" and None in (one, two)):
                 raise UsageError(
@@ -197,6 +200,8 @@ def _notes(sides: list[Side]) -> list[str]:
     if first != second:
         pair = f"{', '.join(first)} against {', '.join(second)}"
         notes.append(f"sound is made in two ways, which is part of the difference: {pair}")
+    if sides[0].flag("sync") != sides[1].flag("sync"):
+        notes.append("the sound of one side was moved (avb sync): both are judged by their own")
     return notes
 
 

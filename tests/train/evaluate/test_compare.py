@@ -296,3 +296,16 @@ def test_the_table_shows_each_seed(tmp_path: Path) -> None:
     assert run.exit_code == 0, run.output
     assert "A by seed: 0.2500 0.3000 (sd 0.0354)" in run.stdout
     assert ", n 2" in run.stdout and "note: seeds differ: 0, 1 against 0" in run.stderr
+
+
+def test_before_and_after_sync_are_paired_and_said(tmp_path: Path) -> None:
+    before = speech(tmp_path / "a", [0.5, 0.6], ["s1"] * 2, sync=None, fingerprint="1" * 64)
+    after = speech(tmp_path / "b", [0.7, 0.7], ["s1"] * 2, sync="e" * 64, fingerprint="2" * 64)
+    found = compare(after, before, draws=100)
+    assert found["metrics"]["stoi"]["difference"]["value"] == pytest.approx(0.15)
+    assert any("was moved" in note for note in found["notes"])
+    other = speech(tmp_path / "c", [0.7, 0.7], ["s1"] * 2, sync=None, fingerprint="2" * 64)
+    with pytest.raises(UsageError, match="flag fingerprint"):
+        compare(other, before)
+    with pytest.raises(UsageError, match="one side is one model"):
+        compare(f"{before},{after}", other)
