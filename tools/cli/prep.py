@@ -6,7 +6,6 @@ import dataclasses
 import difflib
 import itertools
 import re
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -245,21 +244,19 @@ def parse_part(text: str | None) -> Part | None:
 @contextmanager
 def _bar(quiet: bool) -> Iterator[Callable[[int, int, int], None]]:
     """A progress bar with clips/s, refusals and time left, on stderr."""
-    from tqdm import tqdm
+    from avb.tools.progress import progress
 
-    # In a log file, a line every half minute.
-    pace = 0.25 if sys.stderr.isatty() else 30.0
     bar: Any = None
 
-    def progress(done: int, refused: int, total: int) -> None:
+    def told(done: int, refused: int, total: int) -> None:
         nonlocal bar
         if bar is None:
-            bar = tqdm(total=total, unit="clip", disable=quiet, mininterval=pace, file=sys.stderr)
+            bar = progress("clip", total, quiet)
         bar.set_postfix(refused=refused, refresh=False)
         bar.update(done - bar.n)
 
     try:
-        yield progress
+        yield told
     finally:
         if bar is not None:
             bar.close()

@@ -60,18 +60,17 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Check shards against their manifest and hashes, and that every sample decodes."""
-    from tqdm import tqdm
-
     from avb.pipeline.build.verify_sources import source_faults
     from avb.pipeline.config import load_corpora
     from avb.pipeline.machine import cores
     from avb.pipeline.shards.dataset import dataset_folders
     from avb.pipeline.shards.verify import parse_share
     from avb.pipeline.shards.verify import verify as check
+    from avb.tools.progress import progress
 
     share = parse_share(sample)
     folders = dataset_folders(folder)
-    with tqdm(unit="sample", disable=as_json or None) as bar:
+    with progress("sample", quiet=as_json) as bar:
         verdicts = [check(path, bar.update, jobs or cores(), share) for path in folders]
     if sources:
         corpora = load_corpora(context.obj)

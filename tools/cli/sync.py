@@ -90,17 +90,16 @@ def sync(
 
 def move_sound(folder: Any, table: Path, out: Path) -> dict[str, Any]:
     """The shards of `folder` in `out`, with the sound of each clip where its lips are."""
-    from tqdm import tqdm
-
     from avb.pipeline.build.resound import apply_lags
     from avb.pipeline.corpora.lags import read_lags
     from avb.pipeline.files import ABSENT, DISK_FAULTS
+    from avb.tools.progress import progress
 
     if out.suffix == ".parquet" or not isinstance(folder, Path):
         raise UsageError("--apply: from a folder of this machine to another, given as --out")
     lags = read_lags(table)
     try:
-        with tqdm(unit="clip", disable=None) as bar:
+        with progress("clip") as bar:
             record = apply_lags(folder, lags, out, bar.update)
     except ValueError as error:
         raise UsageError(f"{folder}: {error} (avb verify finds every fault)") from None

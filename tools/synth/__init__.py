@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import csv
 import shutil
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
+from avb.tools.progress import progress
 
 # Whole runs of these take seconds on one core.
 DEFAULT_CLIPS = {"lrw": 60, "lrw1000": 36, "grid": 48}
@@ -69,7 +68,7 @@ def make(
         names = raw_lrw1000.make_lrw1000(tree, wanted, seed, rows)
     else:
         names = (raw.make_lrw if corpus == "lrw" else raw.make_grid)(folder, wanted, seed)
-    bar = tqdm(names, total=wanted, unit="clip", file=sys.stderr, dynamic_ncols=True)
+    bar = progress("clip", wanted, over=names)
     written = sum(1 for _ in bar)
     if not written:
         raise ValueError(
