@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ pytest.importorskip("starlette", reason="the page is served with the extra ui")
 sync_api = pytest.importorskip("playwright.sync_api", reason="it drives the browser")
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
+SENTENCE = Path(str(files("avb.models"))) / "bundled/sentence/model.safetensors"
 DONE = "#result:not([hidden]), #error:not([hidden])"
 
 
@@ -35,7 +37,8 @@ def address(
 ) -> Iterator[tuple[str, Path]]:
     """Where `avb ui` answers, and the folder that it keeps its files in."""
     folder = tmp_path_factory.mktemp("served")
-    words = [f"--ckpt={tiny_models[name]}" for name in ("lip", "l2s", "none")]
+    models = [*(tiny_models[name] for name in ("lip", "l2s", "none")), SENTENCE]
+    words = [f"--ckpt={path}" for path in models]
     words += ["--port=0", "--device=cpu", "--max-mb=4", "--max-seconds=3"]
     with subprocess.Popen(
         [sys.executable, "-m", "avb", "ui", *words], stdout=subprocess.PIPE, text=True,
@@ -83,7 +86,7 @@ def page(browser: Any, address: tuple[str, Path]) -> Iterator[Any]:
     context.close()
     assert not complaints
     assert asked and all(one.startswith((url, f"blob:{url}", "data:")) for one in asked)
-    assert not any(path.is_file() for path in folder.rglob("*"))
+    assert [path.name for path in folder.rglob("*") if path.is_file()] == ["in-use"]
 
 
 def give(page: Any, clip: Any, **choices: int) -> None:
@@ -160,6 +163,24 @@ def test_the_camera_is_recorded(page: Any) -> None:
     page.click("#record")
     page.wait_for_selector(DONE)
     assert page.locator("#about").inner_text().startswith("Recording: ")
+
+
+def test_the_camera_is_read_live_until_it_is_told_to_stop(page: Any) -> None:
+    page.select_option("#model", "3")
+    page.click("#camera")
+    page.wait_for_function("() => document.querySelector('#preview').videoWidth > 0")
+    page.click("#live")
+    page.wait_for_selector("#heard span")
+    assert page.locator("#live").inner_text() == "Stop"
+    page.click("#live")
+    page.wait_for_selector("#live:text('Read live')")
+    word = page.locator("#heard span").first
+    assert word.inner_text().strip().islower()
+    assert word.get_attribute("title").endswith("%")
+    page.click("#live")  # once more: nothing of the first is in the way
+    page.wait_for_selector("#heard span")
+    page.click("#leave")
+    page.wait_for_selector("#drop", state="visible")
 
 
 def test_bad_clips_are_one_line_on_the_page(page: Any, talker_clip: Path) -> None:

@@ -40,6 +40,7 @@ class Live:
     ) -> None:
         self.models, self.folder, self.limits, self.turn = models, folder, limits, turn
         self._pipes: dict[str, int] = {}
+        self._last = ""  # the camera that ended: what the page had sent by then is no fault
 
     def routes(self) -> list[Route]:
         """Both addresses."""
@@ -98,6 +99,8 @@ class Live:
         rest, begun = memoryview(data), asyncio.get_running_loop().time()
         while rest:
             if name not in self._pipes:
+                if name == self._last:
+                    break
                 raise HTTPException(404, "no such camera is being read")
             try:
                 rest = rest[os.write(self._pipes[name], rest) :]
@@ -110,6 +113,7 @@ class Live:
     def _end(self, name: str) -> None:
         with suppress(KeyError):
             os.close(self._pipes.pop(name))
+            self._last = name
 
 
 class _Words:
