@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import html
 import io
 import json
 import re
@@ -15,9 +16,9 @@ import shutil
 import wave
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
+import av
 import pytest
 from commands import avb
 
@@ -26,7 +27,6 @@ from avb.pipeline.config import load_corpora
 from avb.pipeline.errors import UsageError
 from avb.pipeline.settings import settings_for
 from avb.pipeline.stream.index import Index, load_index
-from avb.tools.cli import evaluate as shown
 from avb.tools.report import page, published, tables
 from avb.tools.report.runs import load_run, load_runs
 from avb.train import trainer
@@ -154,6 +154,30 @@ def test_players_hold_three_sounds_a_clip(text: str, spoken: Index, runs: dict[s
             assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (16000, 1, 2)
             assert abs(file.getnframes() - spoken.num_frames[0] * 640) <= 640
             assert any(file.readframes(20000))
+
+
+def test_crops_move_beside_the_players(text: str, spoken: Index) -> None:
+    films = re.findall(r'<video muted loop [^>]*src="data:video/mp4;base64,([^"]+)"', text)
+    assert len(films) == 3, "one clip of each run"
+    for data in films:
+        with av.open(io.BytesIO(base64.b64decode(data, validate=True))) as file:
+            pictures = [frame.to_ndarray(format="gray") for frame in file.decode(video=0)]
+        assert len(pictures) == spoken.num_frames[0]
+        assert pictures[0].shape == (112, 112)
+
+
+def test_the_verdict_comes_first(text: str, runs: dict[str, Path]) -> None:
+    """Whoever opens the page reads how good it is, and what not to believe, before all else."""
+    head, first = text.split("<section")[0], section(text, "In short")
+    assert "<h1>Lip reading and lip to speech: lrw</h1>" in head
+    assert text.index("<h2>In short") == text.index("<h2>")
+    plain = html.unescape(first).replace("\N{NO-BREAK SPACE}", " ")
+    for name, figure, factor, digits in (("words", "top1", 100, 1), ("speech", "stoi", 1, 3)):
+        entry = json.loads((runs[name] / "test.json").read_text())["metrics"][figure]
+        value, low, high = (f"{factor * entry[k]:.{digits}f}" for k in ("value", "low", "high"))
+        assert re.search(rf"{name}: [\w-]+ {value} \[{low}, {high}\]", plain), plain
+    assert "With the memory (words against baseline): top-1" in plain
+    assert "not of the paper's size" in plain and "another seed" in plain
 
 
 def test_each_task_has_its_figures(text: str) -> None:
@@ -284,51 +308,7 @@ def test_shards_of_another_label_map_are_refused(runs: dict[str, Path], spoken: 
         Examples(load_run(runs["words"]), index, load_corpora()["lrw"])
 
 
-def test_many_words_become_bars_and_judged_words_a_matrix() -> None:
-    from avb.tools.report import figures
-    from avb.tools.report.style import drawing, svg
-
-    clips = [{"key": f"a/{i}", "label": f"W{i}", "said": f"W{i // 2}"} for i in range(80)]
-    spoken = "bin blue at f two now".split()
-    heard = "bin red at f two now".split()
-    speech = {"key": "s1/a", "words": spoken, "heard": heard, "heard_judge": spoken}
-    with drawing():
-        drawn = svg(figures.confusion({"task": "lip", "clips": clips}))
-        assert "W3 taken for W1" in drawn and "said, and" not in drawn
-        assert figures.heard({"task": "l2s", "clips": [speech]})[1] == ("blue", "blue", 1)
-        assert "said, and" in svg(figures.confusion({"task": "l2s", "clips": [speech]}))
-
-
 def test_names_on_a_page_are_text_and_no_markup(runs: dict[str, Path]) -> None:
     run = dataclasses.replace(load_runs([runs["words"]])[0], name="<b>&")
     drawn = page.render([run], [page.Section("x", [tables.facts_table([run])])])
     assert "<b>&" not in drawn and "&lt;b&gt;&amp;" in drawn
-
-
-def test_a_run_says_its_origins_and_one_of_another_kind_is_refused(tmp_path: Path) -> None:
-    def write(task: str, model: dict[str, Any], **data: Any) -> None:
-        saved = {"recipe": {"task": task, "model": model}, "data": {"labels": []} | data}
-        (tmp_path / "recipe.yaml").write_text(json.dumps(saved))
-
-    origin = {"task": "sync", "sha256": "ab" * 32, "step": 300}
-    write("lip", {"slots": 0, "audio_term": True}, init=origin)
-    facts = load_run(tmp_path).facts()
-    assert facts["memory"] == "none (0 slots, the control with real audio)"
-    assert (facts["began with"], facts["teacher"]) == ("sync abababababab of step 300", "none")
-    write("asr", {})
-    with pytest.raises(UsageError, match="a run of asr; reports are of lip and l2s"):
-        load_run(tmp_path)
-
-
-def test_why_figures_are_missing_is_said_once() -> None:
-    reason = "pesq is not installed; pip install pesq"
-    without = {"value": None, "reason": reason}
-    metrics = {"stoi": {"value": 0.5, "low": 0.4, "high": 0.6}, "pesq_nb8": without}
-    metrics |= {"pesq_wb16": without}
-    record = {"task": "l2s", "metrics": metrics, "flags": {"n": 3}, "floors": {}}
-    result: Any = SimpleNamespace(record=record, title="speech")
-    table = tables.metrics_table(result)
-    assert table.caption.count(reason) == 1
-    assert "PESQ narrow band, 8 kHz, PESQ wide band (pesq is" in table.caption
-    assert not any(reason in cell for row in table.rows for cell in row)
-    assert "\n".join(shown.table(record)).count(reason) == 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import itertools
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -12,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import avb
-from avb.pipeline.errors import UsageError
-from avb.tools.report import figures, published, tables
+from avb.pipeline.clip.codec import encode_video
+from avb.tools.report import figures, published, tables, verdict
 from avb.tools.report.runs import Result, Run
 from avb.tools.report.style import drawing, svg
 from avb.tools.report.tables import Table
-from avb.train.evaluate.compare import compare
 from avb.train.evaluate.wav import wav_bytes
 from avb.train.tasks.task import command_of
 
@@ -41,6 +39,14 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Points:
+    """A list, a sentence each."""
+
+    points: list[str]
+    kind: str = "points"
+
+
+@dataclass(frozen=True)
 class Picture:
     """An SVG element with its caption."""
 
@@ -51,9 +57,10 @@ class Picture:
 
 @dataclass(frozen=True)
 class Sounds:
-    """Players side by side: name and `data:` address of each."""
+    """Players side by side: name and `data:` address of each; the moving crops first."""
 
     players: list[tuple[str, str]]
+    film: str = ""
     kind: str = "sounds"
 
 
@@ -86,16 +93,23 @@ class Section:
 
 def build(runs: Sequence[Run], examples: dict[str, Any], clips: int) -> list[Section]:
     """The sections of a report; without a run's `Examples` its clips are left out."""
-    sections = [_trained(runs), _curves(runs)]
+    pairs = verdict.pairs(runs)
+    sections = [_verdict(runs, pairs), _trained(runs), _curves(runs)]
     for task in TASKS:
         own = [run for run in runs if run.task == task]
         if own:
             sections += [_numbers(task, own), _words(task, own)]
-    sections += [_memory(runs), _paired(runs)]
+    sections += [_memory(runs), _paired(pairs)]
     for run in runs:
         log.info(f"{run.name}: clips and features")
         sections.append(_seen(run, examples.get(run.name), clips))
     return sections
+
+
+def _verdict(runs: Sequence[Run], pairs: Sequence[verdict.Pair]) -> Section:
+    found = [verdict.figure(run) for run in runs] + verdict.gains(pairs)
+    doubts = [Text("What to distrust:"), Points(verdict.doubts(runs))]
+    return Section("In short", [Points(found), *doubts])
 
 
 def _trained(runs: Sequence[Run]) -> Section:
@@ -187,18 +201,14 @@ def _memory(runs: Sequence[Run]) -> Section:
     return section
 
 
-def _paired(runs: Sequence[Run]) -> Section:
+def _paired(pairs: Sequence[verdict.Pair]) -> Section:
     """Two runs of one task on the same clips, each pair."""
     section = Section("Runs compared on the same clips")
-    for one, other in itertools.combinations(_results(runs), 2):
-        alike = [one.record["task"] == other.record["task"]]
-        alike.append(one.record["flags"].get("part") == other.record["flags"].get("part"))
-        if not all(alike):
-            continue
-        try:
-            record = compare(str(one.path), str(other.path))
-        except UsageError as reason:
-            section.blocks.append(Text(f"{one.title} and {other.title} not compared: {reason}"))
+    for pair in pairs:
+        one, other, record = pair.one[1], pair.other[1], pair.record
+        if record is None:
+            text = f"{one.title} and {other.title} not compared: {pair.reason}"
+            section.blocks.append(Text(text))
             continue
         section.blocks.append(tables.paired_table(record, one.title, other.title))
         notes = list(record["notes"])
@@ -227,9 +237,8 @@ def _seen(run: Run, examples: Any, clips: int) -> Section:
             section.draw(figures.addressing, caption, clip)
         if clip.made_db is not None:
             section.draw(figures.mels, f"{clip.key}: true mel and the model's", clip)
-        if clip.sounds:
-            players = [(title, data_uri(clip.sounds[name])) for name, title in SOUNDS.items()]
-            section.blocks.append(Sounds(players))
+        players = [(SOUNDS[name], data_uri(sound)) for name, sound in clip.sounds.items()]
+        section.blocks.append(Sounds(players, film_uri(clip.frames, clip.fps)))
     if run.slots:
         addressing = (run.results[0].record if run.results else {}).get("addressing") or {}
         caption = (
@@ -254,6 +263,12 @@ def data_uri(sound: Any) -> str:
     return "data:audio/wav;base64," + base64.b64encode(wav_bytes(sound)).decode()
 
 
+def film_uri(frames: Any, fps: float) -> str:
+    """Crops, uint8 [T x H x W] with even sides, as a film inside an address."""
+    _, data = encode_video(frames, "mp4", crf=23, fps=round(fps))
+    return "data:video/mp4;base64," + base64.b64encode(data).decode()
+
+
 def render(runs: Sequence[Run], sections: Sequence[Section]) -> str:
     """The page as text; it refers to nothing outside of itself."""
     import jinja2
@@ -265,4 +280,6 @@ def render(runs: Sequence[Run], sections: Sequence[Section]) -> str:
     shown = [section for section in sections if section.blocks]
     names = ", ".join(run.name for run in runs)
     template = environment.get_template(TEMPLATE.name)
-    return template.render(names=names, sections=shown, version=avb.__version__)
+    return template.render(
+        title=verdict.headline(runs), names=names, sections=shown, version=avb.__version__
+    )

@@ -1,0 +1,147 @@
+"""What a report says first: the best figure of each run, what the memory brings, what to doubt."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from avb.pipeline.errors import UsageError
+from avb.tools.report.published import own_reasons
+from avb.tools.report.runs import Result, Run, model_defaults
+from avb.tools.report.tables import interval, style
+from avb.train.evaluate.compare import compare
+from avb.train.tasks.task import find_task
+
+#: The figure that a task is named by, the first that a record has.
+MAIN = {"lip": ("top1",), "sentence": ("wer_grammar", "wer_free"), "l2s": ("stoi",)}
+_WIDTHS = ("width", "blocks", "hidden", "audio_dim", "audio_width")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two records of one task and part, that with more slots first: compared, or why not."""
+
+    one: tuple[Run, Result]
+    other: tuple[Run, Result]
+    record: dict[str, Any] | None
+    reason: str = ""
+
+
+def pairs(runs: Sequence[Run]) -> list[Pair]:
+    """Each two records of one task and part, on the same samples."""
+    found = []
+    results = [(run, result) for run in runs for result in run.results]
+    for two in itertools.combinations(results, 2):
+        one, other = sorted(two, key=lambda side: -side[0].slots)
+        kinds = [(r.record["task"], r.record["flags"].get("part")) for _, r in (one, other)]
+        if kinds[0] != kinds[1]:
+            continue
+        try:
+            found.append(Pair(one, other, compare(str(one[1].path), str(other[1].path))))
+        except UsageError as reason:
+            found.append(Pair(one, other, None, str(reason)))
+    return found
+
+
+def figure(run: Run) -> str:
+    """The main figure of a run's first record, beside what is had without looking, and the most."""
+    if not run.results:
+        return f"{run.name}: not evaluated yet."
+    record = run.results[0].record
+    name, metrics = _main(record), record["metrics"]
+    flags, known = record["flags"], style(name)
+    where = f"{flags['n']:,} samples of {flags.get('part')}"
+    beside = []
+    floors = [one.get(name) if isinstance(one, dict) else one
+              for one in (record.get("floors") or {}).values()]  # fmt: skip
+    values = [v for v in map(_value, floors) if v is not None]
+    if values:
+        best = min(values) if name.startswith("wer") else max(values)
+        beside.append(f"{interval(name, best)} without looking")
+    ceiling = record.get("ceiling") or {}
+    most = ceiling.get("top1_audio" if name == "top1" else name)
+    if _value(most) is not None:
+        how = "of the true mel" if run.task == "l2s" else "with real audio"
+        beside.append(f"{interval(name, _value(most))} {how}")
+    unit = f" {known.unit}" if known.unit else ""
+    more = f"; {', '.join(beside)}" if beside else ""
+    return f"{run.name}: {known.title} {interval(name, metrics[name])}{unit} on {where}{more}."
+
+
+def gains(found: Sequence[Pair]) -> list[str]:
+    """What the memory brings, of each two runs of which only one has it."""
+    said = []
+    for pair in found:
+        (run, result), (without, _) = pair.one, pair.other
+        if pair.record is None or without.slots or not run.slots:
+            continue
+        name = _main(result.record)
+        entry = pair.record["metrics"][name]
+        if entry["a"] is None:
+            continue
+        lead = entry["difference"]
+        sure = lead["low"] > 0 or lead["high"] < 0
+        unit = f" {style(name).unit}" if style(name).unit else ""
+        said.append(
+            f"With the memory ({run.name} against {without.name}): {style(name).title}"
+            f" {interval(name, lead, sign=True)}{unit}, paired over the same samples"
+            f"{'' if sure else '; no difference, as far as these clips tell'}."
+        )
+    return said
+
+
+def doubts(runs: Sequence[Run]) -> list[str]:
+    """What these figures do not tell."""
+    said: dict[str, list[str]] = {}
+    for run in runs:
+        for reason in _of_run(run):
+            said.setdefault(reason, []).append(run.name)
+    every = len(runs)
+    told = [
+        reason if len(names) == every > 1 or every == 1 else f"{', '.join(names)}: {reason}"
+        for reason, names in said.items()
+    ]
+    return [f"{one[0].upper()}{one[1:]}." if one in said else f"{one}." for one in told]
+
+
+def _of_run(run: Run) -> list[str]:
+    steps = max((line["step"] for line in run.log), default=0)
+    reasons = []
+    if steps < run.recipe["steps"]:
+        reasons.append(f"training stands at step {steps:,} of {run.recipe['steps']:,}")
+    usual = model_defaults(run.task)
+    if any(run.recipe["model"].get(n, usual.get(n)) != usual.get(n) for n in _WIDTHS):
+        reasons.append("the network is not of the paper's size")
+    scores = [line["val_score"] for line in run.log if "val_score" in line]
+    if len(scores) > 2 and scores[-1] == max(scores):
+        reasons.append("validation was best at the end: longer training may bring more")
+    for result in run.results[:1]:
+        flags = result.record["flags"]
+        reasons += own_reasons(result.record)
+        if run.data.get("speakers") and flags.get("speakers") == run.data["speakers"]:
+            reasons.append("these talkers taught it too: it says nothing of strangers")
+        if flags.get("boundary"):
+            reasons.append("it was told where each word lies")
+        if flags.get("fingerprint") != flags.get("trained_on"):
+            reasons.append("measured on other shards than it was trained on")
+        reasons.append("intervals are over clips: another seed is not in them")
+    return reasons
+
+
+def headline(runs: Sequence[Run]) -> str:
+    """What the page is of."""
+    tasks = dict.fromkeys(find_task(run.task).title for run in runs)
+    corpora = dict.fromkeys(str(run.recipe["corpus"]) for run in runs)
+    return f"{' and '.join(tasks).capitalize()}: {', '.join(corpora)}"
+
+
+def _main(record: dict[str, Any]) -> str:
+    names = MAIN[record["task"]]
+    return next((n for n in names if _value(record["metrics"].get(n)) is not None), names[-1])
+
+
+def _value(entry: Any) -> float | None:
+    found = entry.get("value") if isinstance(entry, dict) else entry
+    return None if found is None else float(found)
