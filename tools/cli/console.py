@@ -7,6 +7,7 @@ refused, 75 saved and stopped on a signal, 130 Ctrl-C (training is saved then to
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import json
 import logging
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperGroup
 
 from avb.pipeline.errors import RunError, StorageError, UsageError
 
@@ -83,15 +84,6 @@ class Commands(TyperGroup):
             fail(str(stop) or "stopped", INTERRUPTED)
 
 
-class Command(TyperCommand):
-    """A command that says of an address that it is one where only a local file will do."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command."""
-        refuse_addresses(ctx.params.values())
-        return super().invoke(ctx)
-
-
 class App(typer.Typer):
     """A group of commands."""
 
@@ -99,8 +91,19 @@ class App(typer.Typer):
         super().__init__(no_args_is_help=True, **given)
 
     def command(self, name: str | None = None, **given: Any) -> Any:
-        """As `typer.Typer.command`."""
-        return super().command(name, cls=Command, **given)
+        """As `typer.Typer.command`, of a command that first refuses addresses among its paths."""
+        add = super().command(name, **given)
+
+        def register(function: Callable[..., None]) -> Callable[..., None]:
+            @functools.wraps(function)
+            def run(*args: Any, **options: Any) -> None:
+                refuse_addresses([*args, *options.values()])
+                function(*args, **options)
+
+            add(run)
+            return function
+
+        return register
 
     def variant(self, name: str, function: Callable[..., None], text: str, /, **fixed: Any) -> None:
         """A command `name` with the options of `function` but those that are `fixed`."""

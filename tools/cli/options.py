@@ -42,7 +42,7 @@ Shards = Annotated[
     Any, Option(parser=folder, metavar="FOLDER", help="Shards, a folder or an address.")
 ]
 ShardFolder = Annotated[
-    Path, Argument(parser=folder, metavar="FOLDER", help="OUT/<corpus>, a folder or an address.")
+    Any, Argument(parser=folder, metavar="FOLDER", help="OUT/<corpus>, a folder or an address.")
 ]
 Jobs = Annotated[int | None, Option(min=1, help="Worker processes.", show_default="one a core")]
 

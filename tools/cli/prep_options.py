@@ -14,7 +14,7 @@ which = partial(Option, rich_help_panel="Which clips")
 how = partial(Option, rich_help_panel="What is stored")
 run = partial(Option, rich_help_panel="How it runs")
 
-Table = Annotated[Path, Argument(parser=folder, metavar="FILE", help="The CSV or Parquet.")]
+Table = Annotated[Any, Argument(parser=folder, metavar="FILE", help="The CSV or Parquet.")]
 Name = Annotated[str, which(help="Name of the corpus.")]
 Root = Annotated[
     Any,
