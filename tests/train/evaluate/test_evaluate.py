@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import json
 import wave
 from pathlib import Path
@@ -29,6 +30,9 @@ from avb.train.evaluate.words.grammar import word_error_rate
 from avb.train.evaluate.words.trained import Training, transcribe
 from avb.train.kept import fingerprint
 from avb.train.split import split_rows
+
+#: It has no wheel for every Python.
+SPHINX = importlib.util.find_spec("pocketsphinx") is not None
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -149,13 +153,13 @@ def test_without_a_judge_the_figure_is_null_and_says_why(
         assert "avb train judge" in metrics["wer_judge"]["reason"]
     assert record["flags"]["wer_judge"] is None and "wavs" not in record
     alone = record["floors"]["other_sentence"]["wer_pocketsphinx"]
-    assert alone["value"] is None and "no clip" in alone["reason"]
+    assert alone["value"] is None and ("no clip" if SPHINX else "not installed") in alone["reason"]
     same, clip = record["clips"][0], judged[0]["clips"][0]  # the rest depends on no judge
     # ESTOI of an untrained network is a sum that nearly cancels: a share of it says nothing.
     for name, value in clip["values"].items():
         wanted = value and pytest.approx(value, rel=1e-6, abs=1e-6)
         assert same["values"][name] == wanted, name
-    assert same["heard"] == clip["heard"]
+    assert same.get("heard") == clip.get("heard")
     assert "heard_judge" in clip and "heard_judge" not in same
 
 
@@ -309,10 +313,11 @@ def test_a_clip_of_one_picture_and_one_without_a_sentence_lose_no_other(
     for mine, theirs in zip(record["clips"][1:], whole["clips"][1:], strict=True):
         for name in ("stoi", "estoi", "mel_distance"):
             assert mine["values"][name] == pytest.approx(theirs["values"][name], abs=1e-4)
-    for name in ("wer_judge", "wer_pocketsphinx"):
+    for name in ("wer_judge", "wer_pocketsphinx")[: 1 + SPHINX]:
         assert record["metrics"][name]["left_out"] == 1 and "left_out" not in whole["metrics"][name]
         assert record["metrics"][name]["value"] is not None
-    assert ["heard" in clip for clip in record["clips"]] == [True, False, True, True]
+    judged = "heard" if SPHINX else "heard_judge"
+    assert [judged in clip for clip in record["clips"]] == [True, False, True, True]
 
 
 def changed(path: Path, to: Path, **data: Any) -> None:
@@ -334,6 +339,8 @@ def test_intervals_draw_untrained_talkers(grid: Index, speech_run: Path, tmp_pat
         for name, value in summarise(clips, unseen_talkers=unseen)["metrics"].items():
             assert shown[name] == value
         assert shown["stoi"] != summarise(clips, unseen_talkers=not unseen)["metrics"]["stoi"]
+        if not SPHINX:
+            continue
         said, heard = [c["words"] for c in clips], [c["heard"] for c in clips]
         talkers = [c["talker"] for c in clips] if unseen else None
         assert shown["wer_pocketsphinx"] == word_error_rate(said, heard, talkers)["wer"]
