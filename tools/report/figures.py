@@ -210,17 +210,17 @@ def addressing(clip: Clip) -> Figure:
     _mel(sound, clip.mel_db, clip.seconds, float(clip.mel_db.max()))
     sound.set(ylabel="mel bin")
     _words(sound, clip)
-    top = max(clip.source.max(), clip.target.max())
     titles = ("A_src, from video alone", "A_tgt, from the real audio")
     for axes, weights, title in zip(maps, (clip.source, clip.target), titles, strict=True):
         picture = axes.imshow(
-            weights.T, cmap=HEAT, vmin=0, vmax=top, aspect="auto", interpolation="nearest",
+            weights.T, cmap=HEAT, vmin=0, aspect="auto", interpolation="nearest",
             origin="lower", extent=(0, clip.seconds, -0.5, weights.shape[1] - 0.5),
         )  # fmt: skip
         axes.set(title=title, ylabel="slot")
+        # Of its own: video's weights are spread over more slots.
+        _colour_bar(figure, picture, ax=axes, aspect=15, label="weight")
     maps[-1].set_xlabel("time (s)")
     maps[-1].set_xlim(0, clip.seconds)
-    _colour_bar(figure, picture, ax=maps, aspect=30, label="weight")
     return figure
 
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import avb
 from avb.pipeline.clip.codec import encode_video
+from avb.pipeline.clip.flac import encode_flac
 from avb.tools.report import figures, published, tables, verdict
 from avb.tools.report.runs import Result, Run
 from avb.tools.report.style import drawing, svg
 from avb.tools.report.tables import Table
-from avb.train.evaluate.wav import wav_bytes
 from avb.train.tasks.task import command_of
 
 log = logging.getLogger(__name__)
@@ -259,8 +259,8 @@ def _seen(run: Run, examples: Any, clips: int) -> Section:
 
 
 def data_uri(sound: Any) -> str:
-    """A sound, float [n] at 16 kHz, as a WAV file inside an address."""
-    return "data:audio/wav;base64," + base64.b64encode(wav_bytes(sound)).decode()
+    """A sound, float [n] at 16 kHz, as a FLAC file inside an address: half as long as WAV."""
+    return "data:audio/flac;base64," + base64.b64encode(encode_flac(sound, 16000)).decode()
 
 
 def film_uri(frames: Any, fps: float) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from avb.train.checks import need
 
@@ -70,7 +73,7 @@ def svg(figure: Figure) -> str:
     out = io.StringIO()
     with drawing():
         no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(out, format="svg", transparent=True, metadata=no_metadata, dpi=150)
+        figure.savefig(out, format="svg", transparent=True, metadata=no_metadata, dpi=100)
     text = out.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
@@ -80,7 +83,24 @@ def svg(figure: Figure) -> str:
     text = f"{head}>{rest}"
     # matplotlib's rule for everything would be one for the whole page.
     text = re.sub(r"<style type=\"text/css\">\*\{[^<]*</style>", "", text)
+    text = re.sub(r"(?<=data:image/png;base64,)[^\"]+", lambda found: _palette(found[0]), text)
     return text.replace(INK, "currentColor")
+
+
+def _palette(png: str) -> str:
+    """A picture in base64 with its colours in a table, unless there are more than 256: shorter."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(base64.b64decode(png))) as picture:
+        pixels = np.ascontiguousarray(picture.convert("RGBA"))
+    colours, numbers = np.unique(pixels.view(np.uint32)[..., 0], return_inverse=True)
+    if len(colours) > 256:
+        return png
+    table = Image.fromarray(numbers.reshape(pixels.shape[:2]).astype(np.uint8))
+    table.putpalette(colours.view(np.uint8).tobytes(), "RGBA")
+    out = io.BytesIO()
+    table.save(out, "png", optimize=True)
+    return base64.b64encode(out.getvalue()).decode()
 
 
 def quiet(axes: Axes) -> None:
