@@ -103,8 +103,9 @@ stream.default_workers = lambda processes=1: 2
 real = trainer.one_step
 def one_step(state, *rest):
     if state.step == 2:
-        kill = ["kill", "-" + os.environ["SENT"], "--", f"-{os.getpgid(0)}"]
-        subprocess.run(kill, start_new_session=True)  # from outside: workers heed their parent
+        kill = f"import os; os.killpg({os.getpgid(0)}, {os.environ['SENT']})"
+        # From outside: workers heed their parent. A small Debian has no program for it.
+        subprocess.run([sys.executable, "-c", kill], start_new_session=True)
         time.sleep(0.5)
     return real(state, *rest)
 trainer.one_step = one_step
