@@ -105,11 +105,12 @@ def _reading(
         words = [f"{escape(w['word'])} {100 * w['probability']:.0f} %" for w in window["words"][:3]]
         guess = bool(words) and window["words"][0]["probability"] < floor
         rows.append(
-            f'<tr class="{"guess" if guess else ""}"><td>{middle:.2f} s</td><td>{escape(true)}</td>'
+            f'<tr class="{"guess" if guess else ""}"><td>{middle:.2f} s</td>'
+            f"{f'<td>{escape(true)}</td>' if said else ''}"
             f"<td>{', '.join(words) or 'nobody is seen'}</td>"
             f"<td>{'a guess' if guess else ''}</td></tr>"
         )
-    head = "<tr><th>Middle</th><th>Said</th><th>Read</th><th></th></tr>"
+    head = f"<tr><th>Middle</th>{'<th>Said</th>' if said else ''}<th>Read</th><th></th></tr>"
     below = (
         f"<p>A word with less than {100 * floor:.0f} % is a guess: so often one is right who does"
         " not look.</p>"
