@@ -231,12 +231,13 @@ def _seen(run: Run, examples: Any, clips: int) -> Section:
     if not run.slots:
         text = "A model with 0 slots has no addresses and recalls nothing: both are left out."
         section.blocks.append(Text(text))
-    for clip in examples.clips(clips):
+    for number, clip in enumerate(examples.clips(clips)):
+        said = (": addresses under the frames and the sound they belong to", ": the mels")
+        about = [clip.key + (text if number == 0 else "") for text in said]  # told once
         if run.slots:
-            caption = f"{clip.key}: addresses under the frames and the sound they belong to"
-            section.draw(figures.addressing, caption, clip)
+            section.draw(figures.addressing, about[0], clip)
         if clip.made_db is not None:
-            section.draw(figures.mels, f"{clip.key}: true mel and the model's", clip)
+            section.draw(figures.mels, about[1], clip)
         players = [(SOUNDS[name], data_uri(sound)) for name, sound in clip.sounds.items()]
         section.blocks.append(Sounds(players, film_uri(clip.frames, clip.fps)))
     if run.slots:
@@ -253,7 +254,10 @@ def _seen(run: Run, examples: Any, clips: int) -> Section:
         section.draw(figures.tsne, caption, features, addressing.get("probes"))
         widths = features.visual.shape[1], features.real.shape[1]
         if widths[0] != widths[1]:
-            text = "Visual features have {} numbers and audio features {}: no map holds both."
+            text = (
+                "Visual features have {} numbers and audio features {}: in the map each lies by its"
+                " own principal components, and where they lie to each other says nothing."
+            )
             section.blocks.append(Text(text.format(*widths)))
     return section
 

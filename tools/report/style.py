@@ -38,6 +38,7 @@ RC: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.linewidth": 0.7,
+    "axes.formatter.useoffset": False,
     "lines.linewidth": 1.4,
     "svg.fonttype": "none",  # text stays text: small, searchable, in the page's own type
     "svg.hashsalt": "avb",  # the same figure is the same bytes
