@@ -108,6 +108,7 @@ def _encode_x264(frames_THW: Frames, codec: str, crf: int, fps: int) -> bytes:
         context.thread_count = 1
         context.color_range = 2  # JPEG, that is full range
         context.options = {"preset": "ultrafast", "crf": str(crf), "x264-params": _X264_PARAMS}
+        time_base = Fraction(1, fps)  # 5 us to make
         for i in range(num_frames):
             # Planes Y, U, V one below the other, as yuv420p lies in memory. x264 reads them in
             # place: copying into PyAV's own frames would cost 0.5 ms a clip.
@@ -116,7 +117,7 @@ def _encode_x264(frames_THW: Frames, codec: str, crf: int, fps: int) -> bytes:
                 planes = np.full((len(part), height * 3 // 2, width), 128, np.uint8)
                 planes[:, :height] = part
             frame = av.VideoFrame.from_numpy_buffer(planes[i % _TOGETHER], "yuv420p")
-            frame.pts, frame.time_base = i, Fraction(1, fps)
+            frame.pts, frame.time_base = i, time_base
             container.mux([_without_sei(packet) for packet in stream.encode(frame)])
         container.mux([_without_sei(packet) for packet in stream.encode(None)])
     return file.getvalue()

@@ -167,9 +167,12 @@ class Film(Media):
             if kind in lines:
                 zero = self.head.start_s
                 time = lines[kind].time(None if stamp is None else stamp - zero, duration)
-                beyond[kind] = beyond[kind] + 1 if time > high + 1 else 0
-                if beyond[kind] > 1:  # a single one may be damaged
-                    self._through.add(kind)
+                if time <= high + 1:
+                    beyond[kind] = 0
+                else:
+                    beyond[kind] += 1
+                    if beyond[kind] > 1:  # a single one may be damaged
+                        self._through.add(kind)
                 if kind == "picture":
                     ready = order.add(time, content)
                 elif time + duration > low and time < high:

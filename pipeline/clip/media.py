@@ -58,12 +58,13 @@ class Media:
         blank: list[int] = []
         count = 0
         while True:
-            with clock("decode"):
-                frame = next(frames, None)
-                if frame is None:
-                    break
-                if self.expected and self.expected.refuse_blank and is_blank(frame):
-                    blank.append(count)
+            started = clock.timer()
+            frame = next(frames, None)
+            if frame is not None and self.expected and self.expected.refuse_blank:
+                blank += [count] * is_blank(frame)
+            clock.add("decode", started)
+            if frame is None:
+                break
             count += 1
             yield frame
         if self.expected:

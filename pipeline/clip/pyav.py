@@ -47,7 +47,7 @@ def pyav_events(
             if seek_s > 0 and head.form not in CODED_ORDER:
                 opened.seek(int((head.start_s + seek_s) * 1e6), backward=True)
             for packet in opened.demux(streams):
-                kind = "picture" if packet.stream.type == "video" else "sound"
+                kind = "picture" if packet.stream.index == head.video else "sound"
                 if kind in through:
                     if through >= head.kinds:
                         return

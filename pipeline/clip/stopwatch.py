@@ -22,4 +22,8 @@ class Clock:
         try:
             yield
         finally:
-            self.ms[stage] = self.ms.get(stage, 0.0) + (self.timer() - start) * 1e3
+            self.add(stage, start)
+
+    def add(self, stage: str, start: float) -> None:
+        """Add the time since `start`, of the timer: a third of the cost where there are many."""
+        self.ms[stage] = self.ms.get(stage, 0.0) + (self.timer() - start) * 1e3
