@@ -1,9 +1,13 @@
-"""The README's Python runs; the tree, the results and the benches of the docs are what is there."""
+"""The README's commands and Python run; tree, results and benches of the docs are what is there."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -113,3 +117,77 @@ def test_the_benches_are_those_of_the_records() -> None:
 def test_it_is_short_enough_to_be_read() -> None:
     assert len(README.split()) <= 1600
     assert "bibtex" in README and README.index("## Results") < README.index("## The shards")
+
+
+#: Told for a corpus and a GPU, run on a few drawn clips: what replaces what.
+QUICK = {
+    "/data/grid": "raw/grid",
+    "--nproc-per-node 8": "--nproc-per-node 2",
+    "--slots 0,44,88 --seeds 0,1,2": "--slots 0,4 --seeds 0",
+    "--out runs/vocoder.pt": "--out runs/vocoder.pt --steps 1 --device cpu",
+}
+STEP = "--device cpu --steps 1 --set batch_size=2 --set validate_every=1"
+OF_CLIPS = f"{STEP} --recipe tiny --set unit=clip --set split=official"
+
+
+def quick(line: str, number: int) -> list[str]:
+    """A line of the README as it runs on drawn clips, with one step of training."""
+    line = line.split("#")[0].strip()
+    if re.search("avb train (lip|l2s)", line):
+        line += f" --out runs/line{number}"
+    if "-m avb train lip" in line or "avb train lip" in line or "avb ablate" in line:
+        line += f" {OF_CLIPS} --set model.width=8" if "shards/lrw" in line else f" {STEP}"
+    elif "avb train l2s" in line:
+        line += f" {STEP} --recipe tiny"
+    for told, instead in QUICK.items():
+        line = line.replace(told, instead)
+    words = line.split()
+    starts = {"avb": [sys.executable, "-m", "avb"],
+              "torchrun": [sys.executable, "-m", "torch.distributed.run"]}  # fmt: skip
+    return [*starts[words[0]], *words[1:]]
+
+
+@pytest.mark.slow
+def test_every_command_runs(tmp_path: Path) -> None:
+    """Each line of a block that begins with avb or torchrun, in the order of the page."""
+    pytest.importorskip("ai_edge_litert", reason="faces are tracked with the extra prep")
+    own = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+    def run(words: list[str], codes: tuple[int, ...] = (0,)) -> None:
+        done = subprocess.run(words, cwd=tmp_path, env=own, capture_output=True, text=True)
+        assert done.returncode in codes, f"{' '.join(words)}\n{done.stdout}{done.stderr}"
+
+    def avb(text: str) -> None:
+        run([sys.executable, "-m", "avb", *text.split()])
+
+    for corpus, clips in (("grid", 48), ("lrw", 40)):
+        avb(f"synth {corpus} --out raw/{corpus} --clips {clips}")
+    avb("prep lrw --root raw/lrw --out shards")
+    films = sorted((tmp_path / "raw/lrw").rglob("*.mp4"))
+    rows = [f"{film.relative_to(tmp_path)},{film.parts[-3]}" for film in films]
+    (tmp_path / "mine.csv").write_text("\n".join(["video,label", *rows]))
+    shutil.copy(films[0], tmp_path / "clip.mp4")
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.M | re.S)
+    shell = [line for language, block in blocks if not language for line in block.splitlines()]
+    lines = [line for line in shell if line.startswith(("avb ", "torchrun "))]
+    assert len(lines) > 20
+    first = next(n for n, line in enumerate(lines) if "--init runs/in-sync" in line)
+    for number, line in enumerate(lines):
+        if number == first:  # what the rest of the page takes for granted
+            for task, name in (("sync", "in-sync"), ("asr", "asr")):
+                avb(f"train {task} --data shards/lrw --out runs/{name} {OF_CLIPS}")
+            for name in ("words", "a", "b"):
+                avb(f"train lip --data shards/grid --recipe tiny --out runs/{name} {STEP}")
+            avb(f"train l2s --data shards/grid --recipe tiny --out runs/speech {STEP}")
+            for name in ("a", "b"):
+                avb(f"eval lip --ckpt runs/{name} --data shards/grid --out runs/{name}/test.json")
+        if line.startswith("avb ui"):
+            words = [*quick(line, number), "--port", "0"]
+            with subprocess.Popen(
+                words, cwd=tmp_path, env=own, stdout=subprocess.PIPE, text=True
+            ) as served:
+                assert served.stdout is not None
+                assert served.stdout.readline().startswith("http://")
+                served.terminate()
+        else:
+            run(quick(line, number), (0, 3) if " prep " in line else (0,))
