@@ -20,7 +20,7 @@ def report(
     runs: Annotated[list[Path], Argument(metavar="RUN...", help="Folders of avb train.")],
     out: Annotated[Path, Option(help="The page to write.")] = Path("report.html"),
     data: Shards = None,
-    clips: Annotated[int, Option(min=1, help="With --data: how many test clips.")] = 2,
+    clips: Annotated[int, Option(min=1, help="With --data: how many test clips.")] = 1,
     device: Device = None,
 ) -> None:
     """One page to mail: what was trained, curves, numbers beside published ones, pictures, sounds.

@@ -213,7 +213,7 @@ def addressing(clip: Clip) -> Figure:
     titles = ("A_src, from video alone", "A_tgt, from the real audio")
     for axes, weights, title in zip(maps, (clip.source, clip.target), titles, strict=True):
         picture = axes.imshow(
-            weights.T, cmap=HEAT, vmin=0, aspect="auto", interpolation="nearest",
+            weights.T, cmap=HEAT, vmin=0, aspect="auto", interpolation="none",
             origin="lower", extent=(0, clip.seconds, -0.5, weights.shape[1] - 0.5),
         )  # fmt: skip
         axes.set(title=title, ylabel="slot")
@@ -245,7 +245,7 @@ def _mel(axes: Axes, mel_db: Any, seconds: float, high: float) -> Any:
     """A log-mel in dB over its seconds, down to 80 dB under `high`, low bins at the bottom."""
     return axes.imshow(
         mel_db, cmap="magma", vmin=high - _RANGE_DB, vmax=high, aspect="auto", origin="lower",
-        interpolation="nearest", extent=(0, seconds, 0, mel_db.shape[0]),
+        interpolation="none", extent=(0, seconds, 0, mel_db.shape[0]),
     )  # fmt: skip
 
 
