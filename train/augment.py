@@ -26,6 +26,7 @@ from avb.train.recipe import Augment
 class Draws:
     """What was drawn for each clip of a batch, as tensors of length B on the device."""
 
+    look_B5: Tensor  # -1 to 1: of turn, zoom, brightness, contrast and gamma
     shift_x: Tensor
     shift_y: Tensor
     flip: Tensor
@@ -41,15 +42,17 @@ class Draws:
 
 def draw(batch: Batch, recipe: Augment, size: int, mel_bins: int, seed: int) -> Draws:
     """Draw for every clip of a batch; `size` is the side of the crop in pixels."""
-    rows = [
+    rows, looks = zip(*(
         _draw_one(recipe, size, mel_bins, int(frames), [seed, int(epoch), stable_hash(key)])
         for key, epoch, frames in zip(batch.keys, batch.epoch, batch.lengths, strict=True)
-    ]
+    ), strict=True)  # fmt: skip
     columns = torch.tensor(rows, dtype=torch.int64).T
-    return Draws(*columns)
+    return Draws(torch.tensor(np.stack(looks), dtype=torch.float32), *columns)
 
 
-def _draw_one(recipe: Augment, size: int, bins: int, frames: int, seed: list[int]) -> list[int]:
+def _draw_one(
+    recipe: Augment, size: int, bins: int, frames: int, seed: list[int]
+) -> tuple[list[int], Any]:
     rng = np.random.Generator(np.random.PCG64(seed))
 
     def up_to(low: int, high: int) -> int:
@@ -62,12 +65,13 @@ def _draw_one(recipe: Augment, size: int, bins: int, frames: int, seed: list[int
     erase_x, erase_y = (up_to(-reach, max(-reach, size - recipe.erase + reach // 2)) for _ in "xy")
     num_bins, num_columns = up_to(0, recipe.mask_bins), up_to(0, recipe.mask_columns)
     num_frames = up_to(0, min(recipe.mask_frames, frames - 1))
-    return [
+    drawn = [
         shift_x, shift_y, flip, erase_x, erase_y,
         up_to(0, bins - num_bins), num_bins,
         up_to(0, max(0, 4 * frames - num_columns)), num_columns,
         up_to(0, frames - num_frames), num_frames,
     ]  # fmt: skip
+    return drawn, rng.uniform(-1, 1, 5)
 
 
 def window(batch: Batch, frames: int, seed: int, silence: int = 0) -> Batch:
@@ -161,6 +165,31 @@ def crop_drawn(video_BTHW: Tensor, draws: Draws, margin: int) -> Tensor:
         box_THW = clip_THW[:, margin + y :, margin + x :][:, :size, :size]
         boxes.append(box_THW.flip(-1) if flip else box_THW)
     return torch.stack(boxes)
+
+
+def appearance(video_BTHW: Tensor, draws: Draws, how: Augment) -> Tensor:
+    """The same mouth before another camera: turned, nearer or farther, in another light.
+
+    Grey levels of 0 to 255, as they came where the recipe asks for none of it.
+    """
+    turn, zoom, light, contrast, gamma = draws.look_B5.to(video_BTHW.device).unbind(1)
+    if how.turn or how.zoom:
+        angle, size = torch.deg2rad(how.turn * turn), 1 + how.zoom * zoom
+        sin, cos, none = angle.sin() / size, angle.cos() / size, torch.zeros_like(size)
+        theta_B23 = torch.stack([cos, -sin, none, sin, cos, none], 1).view(-1, 2, 3)
+        grid = functional.affine_grid(theta_B23, list(video_BTHW.shape), align_corners=False)
+        video_BTHW = functional.grid_sample(
+            video_BTHW.float(), grid, padding_mode="border", align_corners=False
+        )
+    if how.tone:
+        light, contrast, gamma = (
+            how.tone * drawn[:, None, None, None] for drawn in (light, contrast, gamma)
+        )
+        bright_BTHW = (video_BTHW.float() / 255) ** (1 + gamma)
+        mean_B = bright_BTHW.mean((1, 2, 3), keepdim=True)
+        changed_BTHW = (bright_BTHW - mean_B) * (1 + contrast) + mean_B * (1 + light)
+        video_BTHW = 255 * changed_BTHW.clamp(0, 1)
+    return video_BTHW
 
 
 def shrink(video_BTHW: Tensor, factor: int) -> Tensor:

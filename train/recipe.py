@@ -17,7 +17,7 @@ from avb.pipeline.parse import checked, expect_keys
 
 _COUNTS = "shrink batch_size accumulate steps validate_every buffer".split()
 _MOST = 10**9
-_SHARES = "flip momentum ema label_smoothing teacher_ratio teacher_end".split()
+_SHARES = "flip zoom tone momentum ema label_smoothing teacher_ratio teacher_end".split()
 #: Least and most of the numbers of a recipe; others are 0 or more.
 LIMITS = dict.fromkeys(_COUNTS, (1, _MOST)) | dict.fromkeys(_SHARES, (0, 1))
 LIMITS["seed"] = (0, (1 << 23) - 1)  # beside the step, in the 64 bits of torch's seed
@@ -39,6 +39,9 @@ class Augment:
         mask_columns: most mel columns masked.
         mask_frames: most frames of video masked (with the clip's mean frame).
         mixup: parameter of the Beta distribution that mixes two clips; 0 for none.
+        turn: largest rotation of the crop in degrees.
+        zoom: largest change of its size, a share.
+        tone: largest change of brightness, contrast and gamma each, a share.
     """
 
     jitter: int = 4
@@ -48,6 +51,9 @@ class Augment:
     mask_columns: int = 0
     mask_frames: int = 0
     mixup: float = 0.0
+    turn: float = 0.0
+    zoom: float = 0.0
+    tone: float = 0.0
 
     def __post_init__(self) -> None:
         _check_limits(self)

@@ -11,7 +11,8 @@ from avb.pipeline.stream.batch import Batch
 from avb.train import augment
 from avb.train.recipe import Augment
 
-ALL = Augment(jitter=4, flip=0.5, erase=24, mask_bins=10, mask_columns=20, mask_frames=5)
+ALL = Augment(jitter=4, flip=0.5, erase=24, mask_bins=10, mask_columns=20, mask_frames=5,
+              turn=8, zoom=0.1, tone=0.2)  # fmt: skip
 
 
 def batch(keys: list[str], epoch: int = 0) -> Batch:
@@ -38,7 +39,7 @@ KEYS = [f"s1/clip{i}" for i in range(64)]
 def test_a_clip_draws_the_same_in_any_company() -> None:
     together, alone = draws(KEYS), draws([KEYS[7]])
     for f in dataclasses.fields(together):
-        assert getattr(together, f.name)[7] == getattr(alone, f.name)[0], f.name
+        assert torch.equal(getattr(together, f.name)[7], getattr(alone, f.name)[0]), f.name
 
 
 def test_epoch_seed_and_key_each_change_the_draw() -> None:
@@ -114,3 +115,36 @@ def test_a_window_is_the_same_frames_of_pictures_and_sound_and_begins_anywhere()
     assert starts.max() > 25 and len(set(starts.tolist())) > 10
     assert torch.equal(augment.window(whole, 40, seed=0).mel, cut.mel)
     assert not torch.equal(augment.window(whole, 40, seed=1).mel, cut.mel)
+
+
+def looks(*look: float) -> augment.Draws:
+    """Draws of one clip whose turn, zoom, brightness, contrast and gamma are these."""
+    return dataclasses.replace(draws(KEYS[:1]), look_B5=torch.tensor([look]))
+
+
+def test_a_recipe_without_another_look_leaves_the_bytes() -> None:
+    stored = torch.randint(0, 256, (64, 3, 20, 20), dtype=torch.uint8)
+    assert augment.appearance(stored, draws(KEYS), Augment()) is stored
+
+
+def test_a_crop_turns_about_its_middle_and_grows() -> None:
+    picture = torch.arange(64.0).reshape(1, 1, 8, 8)
+    turned = augment.appearance(picture, looks(1, 0, 0, 0, 0), Augment(turn=90))
+    assert any(torch.allclose(turned[0, 0], torch.rot90(picture[0, 0], k), atol=1e-3)
+               for k in (1, 3))  # fmt: skip
+    spot = torch.zeros(1, 1, 64, 64)
+    spot[..., 24:40, 24:40] = 200.0
+    larger = augment.appearance(spot, looks(0, 1, 0, 0, 0), Augment(zoom=0.5))
+    assert (larger > 100).sum().item() == 24**2  # half as large again
+
+
+def test_another_light_changes_brightness_contrast_and_gamma_apart() -> None:
+    picture = torch.tensor([64.0, 192.0]).reshape(1, 1, 1, 2)
+
+    def seen(*look: float) -> list[float]:
+        found = augment.appearance(picture, looks(0, 0, *look), Augment(tone=0.5))
+        return [round(v, 2) for v in found.flatten().tolist()]
+
+    assert seen(1, 0, 0) == [128.0, 255.0]  # brighter by half the mean of 128, and bounded
+    assert seen(0, 1, 0) == [32.0, 224.0]  # half as far again from the mean
+    assert seen(0, 0, 1) == [round(255 * (v / 255) ** 1.5, 2) for v in (64, 192)]

@@ -275,7 +275,8 @@ class Task(ABC):
         elif draws is None:
             video_BCTHW = self.network_video(batch.video[recipe.crop], recipe, scaling)
         else:
-            video = augment.crop_drawn(batch.video[recipe.crop], draws, scaling.margin)
+            video = augment.appearance(batch.video[recipe.crop], draws, how)
+            video = augment.crop_drawn(video, draws, scaling.margin)
             pixels = self.network_pixels(video, recipe.shrink, scaling)
             pixels = augment.erase(pixels, draws, how.erase, recipe.shrink)
             if how.mask_frames:
