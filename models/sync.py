@@ -21,6 +21,10 @@ STEP_MS = 10.0
 #: Frames that a feature of the pictures, or of the sound, looks to either side.
 CONTEXT = 5
 
+#: Mel columns to either side by which speech made of lips is moved: farther, the rhythm of another
+#: word can fit better. Its correlations, times the scale, are logits.
+ENVELOPE_REACH, ENVELOPE_SCALE = 10, 15.0
+
 
 @dataclass(frozen=True)
 class SyncConfig:
@@ -44,8 +48,8 @@ class SyncConfig:
 
     @property
     def edge(self) -> int:
-        """Frames at either end of a clip that are not counted: their shifts reach beyond it."""
-        return max(CONTEXT, math.ceil(self.reach / COLUMNS_PER_FRAME) + 2)
+        """`edge_of` the reach."""
+        return edge_of(self.reach)
 
 
 class SyncNetwork(nn.Module):
@@ -86,6 +90,31 @@ def _convolutions(widths: tuple[int, ...], kernels: tuple[int, ...], dropout: fl
         layers += [nn.BatchNorm1d(wide), nn.PReLU(wide)]
     layers[-2:] = []  # the last one is the feature
     return nn.Sequential(*layers[:-1], nn.Dropout(dropout), layers[-1])
+
+
+def edge_of(reach: int) -> int:
+    """Frames at either end of a clip that are not counted: their shifts reach beyond it."""
+    return max(CONTEXT, math.ceil(reach / COLUMNS_PER_FRAME) + 2)
+
+
+def envelope_logits(made_BFM: Tensor, true_BFM: Tensor, reach: int = ENVELOPE_REACH) -> Tensor:
+    """How well speech made of lips fits the true sound at every shift, [B x T x 2 reach + 1].
+
+    Of natural-log mels; beyond the end of a shorter clip both are silent. Correlations of their
+    envelopes, frame by frame: a sound that is late fits at k > 0, as in `SyncNetwork`.
+    """
+    made_BFM, true_BFM = _envelopes(made_BFM), _envelopes(true_BFM)
+    around_BFMK = functional.pad(true_BFM, (reach, reach)).unfold(2, 2 * reach + 1, 1)
+    fits_BMK = torch.einsum("bfm,bfmk->bmk", made_BFM, around_BFMK)
+    return ENVELOPE_SCALE * fits_BMK.unflatten(1, (-1, COLUMNS_PER_FRAME)).mean(2)
+
+
+def _envelopes(mel_BFM: Tensor) -> Tensor:
+    """Some hearing's loudness, each bin about its mean, one clip as loud as the other."""
+    loud_BFM = torch.exp(0.3 * at_least_float32(mel_BFM))
+    loud_BFM = loud_BFM - loud_BFM.mean(2, keepdim=True)
+    power_B = loud_BFM.square().sum(1).mean(1)
+    return loud_BFM / power_B.clamp_min(1e-12).sqrt()[:, None, None]
 
 
 def mean_over(logits_BTK: Tensor, first_B: Tensor, stop_B: Tensor) -> Tensor:

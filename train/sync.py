@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from avb.models.sync import SyncConfig, find_lags, mean_over
+from avb.models.sync import ENVELOPE_REACH, edge_of, find_lags, mean_over
 from avb.pipeline.config import stable_hash
 from avb.pipeline.corpora.lags import read_lags, write_lags
 from avb.pipeline.errors import RunError, UsageError
+from avb.pipeline.shards.dataset import manifest_lags
 from avb.pipeline.storage.store import Folder
 from avb.pipeline.stream.index import Index, Ints, load_index
 from avb.train import checkpoint, trainer
@@ -33,6 +34,8 @@ log = logging.getLogger(__name__)
 PIECE = 2000
 #: Of the clips that a fold does not measure, one in so many is not trained on either.
 VALIDATION = 20
+#: Least frames of a clip: the ends by which sound is shifted, and a few between them.
+LEAST_FRAMES = 2 * edge_of(ENVELOPE_REACH) + 4
 
 Lagged = NDArray[np.float64]  # lag, confidence and drift of each clip
 
@@ -97,9 +100,9 @@ def measure_by(folder: Folder, path: Path, out: Path, device: str) -> list[dict[
     """Measure all clips by one network, which may be another corpus's, and write the table `out`.
 
     Raises:
-        UsageError: it is none of `avb train sync` or `avb sync`, or no clip can be measured.
+        UsageError: it is none that tells a lag, or no clip can be measured.
     """
-    index, loaded = load_index(folder), load_network(path, "sync")
+    index, loaded = load_index(folder), load_network(path)
     rows, values = usable(index, loaded.recipe), np.full((len(index), 3), np.nan)
     pieces = pieces_of(path, index, out.with_suffix(".runs"))
     values[rows] = measure(index, rows, loaded, device, pieces)
@@ -136,28 +139,27 @@ def run_fold(fold: Fold) -> Lagged:
         raise UsageError(f"{index.folder}: {len(rows)} clips can be measured, too few to learn by")
     parts = {"train": others[len(others) // VALIDATION + 1 :],
              "val": others[: len(others) // VALIDATION + 1], "test": heard}  # fmt: skip
-    name = f"sync-{fold.number}-of-{fold.count}"
+    name = f"{fold.recipe.task}-{fold.number}-of-{fold.count}"
     trainer.train(
         fold.recipe, index, Parts(name, "by the hash of the key", parts), fold.run,
         device=fold.device, resume=True,
     )  # fmt: skip
-    loaded = load_network(fold.run / "last.pt", "sync")
+    loaded = load_network(fold.run / "last.pt")
     pieces = pieces_of(fold.run / "last.pt", index, fold.run)
     values = measure(index, heard, loaded, fold.device, pieces)
     # A network's zero is anywhere near the middle of what it learnt from. That of a corpus is where
     # half of its clips are earlier; the network keeps it, to measure others from.
     zero_ms = float(np.median(values[:, 0]))
     values[:, 0] -= zero_ms
-    state = checkpoint.load(fold.run / "last.pt", "sync")
+    state = checkpoint.load(fold.run / "last.pt", fold.recipe.task)
     state |= {"data": state["data"] | {"zero_ms": zero_ms}, "optimizer": None}
-    checkpoint.save(fold.run / "sync.pt", state)
+    checkpoint.save(fold.run / f"{fold.recipe.task}.pt", state)
     return values
 
 
 def measure(index: Index, rows: Ints, loaded: Loaded, device: str, pieces: Path) -> Lagged:
     """Lag, confidence and drift of each row, float64 [rows x 3]; pieces that are there are read."""
     model, where = loaded.model.to(device).eval(), torch.device(device)
-    config = SyncConfig(**loaded.recipe.model)
     pieces.mkdir(parents=True, exist_ok=True)
     done = []
     for start in range(0, len(rows), PIECE):
@@ -165,7 +167,7 @@ def measure(index: Index, rows: Ints, loaded: Loaded, device: str, pieces: Path)
         if not path.is_file():
             part = rows[start : start + PIECE]
             evaluation = Evaluation(model, loaded.recipe, loaded.scaling, index, part, where)
-            values = np.concatenate(list(_lags_of(evaluation, config)))
+            values = np.concatenate(list(_lags_of(evaluation)))
             temporary = path.with_suffix(".tmp.npy")
             np.save(temporary, values)
             temporary.rename(path)
@@ -175,11 +177,13 @@ def measure(index: Index, rows: Ints, loaded: Loaded, device: str, pieces: Path)
 
 
 @torch.no_grad()
-def _lags_of(evaluation: Evaluation, config: SyncConfig) -> Iterator[Lagged]:
+def _lags_of(evaluation: Evaluation) -> Iterator[Lagged]:
     """Lag, confidence and drift of the clips of each batch."""
+    task, model, scaling = evaluation.task, evaluation.model, evaluation.scaling
     for _, inputs in evaluation.batches():
-        _, (logits_BTK, _) = evaluation.task.losses(evaluation.model, inputs, evaluation.recipe)
-        first, stop = torch.full_like(inputs.lengths_B, config.edge), inputs.lengths_B - config.edge
+        logits_BTK = task.shift_logits(model, inputs, scaling)
+        edge = edge_of(logits_BTK.shape[2] // 2)
+        first, stop = torch.full_like(inputs.lengths_B, edge), inputs.lengths_B - edge
         middle = (first + stop) // 2
         lag, sure = find_lags(mean_over(logits_BTK, first, stop))
         early, _ = find_lags(mean_over(logits_BTK, first, middle))
@@ -194,6 +198,7 @@ def usable(index: Index, recipe: Recipe) -> Ints:
         UsageError: there is none.
     """
     rows = usable_rows(index, np.flatnonzero(~index.no_audio), recipe)
+    rows = rows[index.num_frames[rows] >= LEAST_FRAMES]
     if not len(rows):
         raise UsageError(f"{index.folder}: no clip of {len(index)} has sound and is long enough")
     return rows
@@ -206,12 +211,17 @@ def fold_numbers(index: Index, folds: int) -> Ints:
 
 
 def to_rows(index: Index, rows: Ints, values: Lagged, how: list[str]) -> list[dict[str, Any]]:
-    """The table: a row for every clip, also for those that could not be measured."""
+    """The table: a row for every clip, also for those that could not be measured.
+
+    Lags are of the sound as it was recorded: what a clip's was moved by already counts.
+    """
     measured = {int(row) for row in rows}
+    moved_ms = {key: ms for key, _, ms in manifest_lags(index.folder)}
     table = []
     for row, (lag, confidence, drift) in enumerate(values.tolist()):
         why = "no sound" if index.no_audio[row] else "too short"
         if row in measured:
+            lag += moved_ms.get(index.key(row), 0.0)
             named = {"lag_ms": lag, "confidence": confidence, "drift_ms": drift, "how": how[row]}
         else:
             named = {"lag_ms": None, "confidence": None, "drift_ms": None, "how": why}
@@ -222,7 +232,8 @@ def to_rows(index: Index, rows: Ints, values: Lagged, how: list[str]) -> list[di
 def facts_of(index: Index, recipe: Recipe, folds: int) -> dict[str, str]:
     """What a table says of itself."""
     facts = {"corpus": index.dataset["corpus"], "fingerprint": index.dataset["fingerprint"]}
-    return facts | {"seed": str(recipe.seed), "steps": str(recipe.steps), "folds": str(folds)}
+    by = {"task": recipe.task, "seed": recipe.seed, "steps": recipe.steps, "folds": folds}
+    return facts | {name: str(value) for name, value in by.items()}
 
 
 def agreement(path: Path, other: Path) -> dict[str, Any]:

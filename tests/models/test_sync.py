@@ -7,7 +7,14 @@ import math
 import pytest
 import torch
 
-from avb.models.sync import SyncConfig, SyncNetwork, find_lags, mean_over, sync_loss
+from avb.models.sync import (
+    SyncConfig,
+    SyncNetwork,
+    envelope_logits,
+    find_lags,
+    mean_over,
+    sync_loss,
+)
 
 SMALL = SyncConfig(width=4, blocks=1, hidden=16, dim=8)
 
@@ -57,3 +64,19 @@ def test_frames_outside_do_not_count() -> None:
     logits = torch.arange(12.0).reshape(1, 4, 3)
     mean = mean_over(logits, torch.tensor([1]), torch.tensor([3]))
     torch.testing.assert_close(mean, logits[:, 1:3].mean(1))
+
+
+@pytest.mark.parametrize("late_ms", [-40.0, 0.0, 3.0, 27.5])
+def test_speech_made_of_lips_tells_how_late_the_true_sound_is(late_ms: float) -> None:
+    """Of tones that swell at rhythms of their own, drawn again some milliseconds later."""
+    rates = torch.rand(80, 1) * 3 + 1
+
+    def log_mel(late_s: float) -> torch.Tensor:
+        times = torch.arange(300) / 100 - late_s
+        return (2 * torch.sin(2 * math.pi * rates * times) - 4)[None]
+
+    logits = envelope_logits(log_mel(0), log_mel(late_ms / 1000))
+    edge = torch.tensor([10])
+    lag, sure = find_lags(mean_over(logits, edge, 75 - edge))
+    assert lag.item() == pytest.approx(late_ms, abs=1)
+    assert sure.item() > 0.5

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from typer import Option
 
@@ -24,10 +24,14 @@ def sync(
         Path | None,
         Option(
             help="Measure by this network, OUT.runs/fold0/sync.pt of an earlier call or a run of"
-            " avb train sync.",
+            " avb train sync or l2s.",
             show_default="train what it needs",
         ),
     ] = None,
+    by: Annotated[
+        Literal["sync", "l2s"],
+        Option(help="Task that tells lags; l2s: by the speech it makes of lips, slow and exact."),
+    ] = "sync",
     recipe: RecipeName = "tiny",
     overrides: Overrides = None,
     steps: Annotated[
@@ -50,7 +54,8 @@ def sync(
     """The lag between lips and sound of every clip, for `avb prep --sync`.
 
     No labels and no weights from elsewhere are needed. Zero is where the corpus lies in the middle.
-    Running it again goes on with what was stopped.
+    On shards whose sound was moved already, what it was moved by counts. Running it again goes on
+    with what was stopped.
     """
     if apply is not None:
         show(move_sound(folder, apply, out), as_json)
@@ -70,9 +75,9 @@ def sync(
         measuring.measure_by(folder, path, out, device)
     else:
         index, _ = open_shards(folder)
-        wanted = load_recipe("sync", recipe, overrides)
+        wanted = load_recipe(by, recipe, overrides)
         changes = {"corpus": index.dataset["corpus"], "steps": steps or wanted.steps}
-        wanted = make_recipe("sync", wanted.as_dict() | changes, recipe)
+        wanted = make_recipe(by, wanted.as_dict() | changes, recipe)
         if wanted.crop not in index.dataset["crops"]:
             raise UsageError(f"{folder}: holds no {wanted.crop} crop; --set crop=face takes faces")
         at_once = jobs or (1 if device != "cpu" else min(folds, cores()))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from avb.models.memory import Losses
 from avb.models.speech import DECODERS, SpeechConfig, SpeechReconstructor, speech_losses
+from avb.models.sync import envelope_logits
 from avb.models.tacotron import TacotronDecoder
 from avb.pipeline.errors import UsageError
 from avb.train.recipe import check_arguments
@@ -64,6 +65,17 @@ class LipToSpeech(Task):
         real = (columns < 4 * inputs.lengths_B[:, None])[:, None, :]
         error = (output.mels.after.float() - inputs.mel_BFM).abs().where(real, 0)
         return -error.sum((1, 2)) / (4 * inputs.lengths_B * inputs.mel_BFM.shape[1])
+
+    def shift_logits(self, model: nn.Module, inputs: Inputs, scaling: Scaling) -> Tensor:
+        """By the speech that it makes of the lips alone."""
+        made_BFM = model(inputs.video_BCTHW, None, inputs.ragged_lengths).mels.after
+        columns = torch.arange(made_BFM.shape[2], device=made_BFM.device)
+        here_B1M = (columns < 4 * inputs.lengths_B[:, None])[:, None]
+        made_BFM, true_BFM = (
+            scaling.from_speech_range(mel).where(here_B1M, scaling.mel_low)
+            for mel in (made_BFM, inputs.mel_BFM)
+        )
+        return envelope_logits(made_BFM, true_BFM)
 
     def needs_sound(self, recipe: Recipe) -> bool:
         return True

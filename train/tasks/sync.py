@@ -82,6 +82,10 @@ class Sync(Task):
         losses = sync_loss(windows_BKW.transpose(1, 2).flatten(0, 1), config.tolerance_ms)
         return Losses(recalled=losses.mean()), None
 
+    def shift_logits(self, model: nn.Module, inputs: Inputs, scaling: Scaling) -> Tensor:
+        logits_BTK: Tensor = model(inputs.video_BCTHW, inputs.mel_BFM)
+        return logits_BTK
+
     def score(self, output: Any, inputs: Inputs) -> Tensor:
         """The log-likelihood of the shift."""
         return -output[1]

@@ -205,6 +205,10 @@ class Task(ABC):
         """Those rows that have what the recipe learns."""
         return rows
 
+    def shift_logits(self, model: nn.Module, inputs: Inputs, scaling: Scaling) -> Tensor:
+        """How well each frame fits the sound at every shift, [B x T x K], for `avb sync`."""
+        raise UsageError(f"{self.title} tells no lag; give a network of avb train sync or l2s")
+
     def score_text(self, value: float) -> str:
         """A score of validation for people."""
         return f"{100 * value:.1f} %" if self.classifies else f"{value:.4f}"
@@ -240,11 +244,7 @@ class Task(ABC):
             raise UsageError(f"the recipe's model: {one_line(error)}") from None
 
     def network_video(self, stored_BTHW: Tensor, recipe: Recipe, scaling: Scaling) -> Tensor:
-        """What `prepare` gives a network in evaluation, [B x 1 x T x H x W], of crops alone.
-
-        Args:
-            stored_BTHW: uint8 crops with their margin, on the network's device.
-        """
+        """What a network is given in evaluation, [B x 1 x T x H x W], of uint8 crops as stored."""
         video = augment.crop_center(stored_BTHW, scaling.margin)
         return self.network_pixels(video, recipe.shrink, scaling)[:, None]
 
@@ -289,11 +289,7 @@ class Task(ABC):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A model in evaluation mode on `device`, and the stored clips that it is given.
-
-    Attributes:
-        recipe, scaling: of its training; rows: of the index.
-    """
+    """A model in evaluation mode on `device`, as it was trained, and rows that it is given."""
 
     model: nn.Module
     recipe: Recipe
