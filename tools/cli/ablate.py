@@ -13,22 +13,8 @@ from typer import Argument, Option
 
 from avb.pipeline.errors import UsageError
 from avb.pipeline.files import open_atomic, write_atomic
+from avb.tools.cli import options as o
 from avb.tools.cli.console import App, print_json, say, to_json
-from avb.tools.cli.options import (
-    Compile,
-    Device,
-    Json,
-    Overrides,
-    RecipeName,
-    Seeds,
-    Shards,
-    SplitFile,
-    SplitName,
-    Steps,
-    Talkers,
-    Unit,
-    whole,
-)
 from avb.tools.cli.train import divided, train_one
 
 if TYPE_CHECKING:
@@ -51,23 +37,23 @@ def ablate(
     slots: Annotated[
         str | None, Option(metavar="N1,N2,...", help="Short for model.slots=N1,N2,...")
     ] = None,
-    seeds: Seeds = "0,1,2",
-    data: Shards = None,
-    recipe: RecipeName = "paper",
-    overrides: Overrides = None,
-    unit: Unit = None,
-    split: SplitName = None,
-    speakers: Talkers = None,
-    split_file: SplitFile = None,
-    steps: Steps = None,
-    device: Device = None,
+    seeds: o.Seeds = "0,1,2",
+    data: o.Shards = None,
+    recipe: o.RecipeName = "paper",
+    overrides: o.Overrides = None,
+    unit: o.Unit = None,
+    split: o.SplitName = None,
+    speakers: o.Talkers = None,
+    split_file: o.SplitFile = None,
+    steps: o.Steps = None,
+    device: o.Device = None,
     out: Annotated[
         Path | None,
         Option(help="Folder of all runs.", show_default="runs/ablate-<task>-<corpus>-<recipe>"),
     ] = None,
-    compile_model: Compile = False,
+    compile_model: o.Compile = False,
     dry_run: Annotated[bool, Option("--dry-run", help="Say what would be done.")] = False,
-    as_json: Json = False,
+    as_json: o.Json = False,
 ) -> None:
     """Train what is not trained yet, resume what was begun, then read the test part once."""
     from avb.tools.ablate import Trial, arms, check_model, describe, parse_grid
@@ -82,7 +68,7 @@ def ablate(
     out = out or Path("runs") / f"ablate-{task}-{index.dataset['corpus']}-{recipe}"
     trials = []
     for arm in arms(points):
-        for seed in whole(seeds):
+        for seed in seeds:
             sets = (overrides or []) + arm.sets
             wanted = resolve(task, index, corpus, recipe, sets, unit, split, steps, seed)
             trials.append(Trial(arm, wanted, out / arm.name / f"seed{seed}"))

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from avb.tools.cli import options as o
 from avb.tools.cli.console import App, print_json, show
-from avb.tools.cli.options import Compile, Device, Json, Overrides, RecipeName, Shards
 
 app = App(help="Measure, side by side in one run.")
 step = App(help="The training step against plain eager PyTorch on the same batches.")
@@ -30,7 +30,7 @@ def bench_prep(
     rounds: Rounds = 3,
     codec: Literal["mp4", "h264", "jpeg"] = "mp4",
     mel_dtype: Literal["float16", "uint8"] = "float16",
-    as_json: Json = False,
+    as_json: o.Json = False,
 ) -> None:
     """Preparing a clip against decoding its picture and sound alone, on one core."""
     from avb.tools.bench.prep import bench_prep
@@ -39,7 +39,7 @@ def bench_prep(
 
 
 @app.command("read")
-def bench_read(shards: Local, clips: Clips = 300, as_json: Json = False) -> None:
+def bench_read(shards: Local, clips: Clips = 300, as_json: o.Json = False) -> None:
     """Reading shards against plain webdataset and PyAV on the same clips, on one core."""
     from avb.tools.bench.read import bench_read
 
@@ -51,7 +51,7 @@ def bench_hours(
     context: typer.Context,
     roots: Annotated[list[Path], typer.Argument(help="Raw clips, a folder a corpus.")],
     clips: Clips = 40,
-    as_json: Json = False,
+    as_json: o.Json = False,
 ) -> None:
     """Hours that whole corpora take on 1 to 256 cores, as a table."""
     from avb.tools.bench.hours import bench_hours, lines
@@ -66,10 +66,10 @@ def bench_hours(
 def bench_train(
     context: typer.Context,
     task: Literal["lip", "l2s"],
-    recipe: RecipeName = "paper",
-    overrides: Overrides = None,
-    data: Shards = None,
-    device: Device = None,
+    recipe: o.RecipeName = "paper",
+    overrides: o.Overrides = None,
+    data: o.Shards = None,
+    device: o.Device = None,
     batch_size: Annotated[
         int | None,
         typer.Option(
@@ -83,8 +83,8 @@ def bench_train(
     rounds: Annotated[
         int | None, typer.Option(min=1, help="Turns of each.", show_default="5, on the CPU 3")
     ] = None,
-    compile_model: Compile = False,
-    as_json: Json = False,
+    compile_model: o.Compile = False,
+    as_json: o.Json = False,
 ) -> None:
     """Measure the training step; without --data on drawn batches."""
     from avb.tools.bench.train import bench_train

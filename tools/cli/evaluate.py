@@ -10,16 +10,8 @@ from typer import Argument, Option
 
 from avb.pipeline.errors import UsageError
 from avb.pipeline.files import write_atomic
+from avb.tools.cli import options as o
 from avb.tools.cli.console import FAILED, App, fail, print_json, say, to_json
-from avb.tools.cli.options import (
-    Checkpoint,
-    Device,
-    GrammarFile,
-    Json,
-    Shards,
-    Talkers,
-    VocoderFile,
-)
 
 app = App()
 evaluation = App(help="Measure a checkpoint on a part of its split.")
@@ -29,16 +21,16 @@ app.add_typer(evaluation, name="eval")
 def evaluate(
     context: typer.Context,
     task: Literal["lip", "l2s"],
-    ckpt: Checkpoint,
-    data: Shards,
+    ckpt: o.Checkpoint,
+    data: o.Shards,
     part: Annotated[
         Literal["test", "val", "train", "all"], Option(help="Of the checkpoint's split.")
     ] = "test",
-    speakers: Talkers = None,
-    device: Device = None,
+    speakers: o.Talkers = None,
+    device: o.Device = None,
     limit: Annotated[int | None, Option(min=1, help="Only so many clips; flagged.")] = None,
     judge: Annotated[Path | None, Option(help="A judge of words, from avb train judge.")] = None,
-    vocoder: VocoderFile = None,
+    vocoder: o.VocoderFile = None,
     save_wavs: Annotated[
         Path | None, Option(help="A folder for the sounds: model, Griffin-Lim, real.")
     ] = None,
@@ -54,12 +46,12 @@ def evaluate(
         Literal["fast", "published"],
         Option(help="With momentum; or without, magnitudes to the power of 1.5, as published."),
     ] = "fast",
-    grammar: GrammarFile = None,
+    grammar: o.GrammarFile = None,
     out: Annotated[
         Path | None,
         Option(help="Write the whole record here.", show_default="PART.json of the run"),
     ] = None,
-    as_json: Json = False,
+    as_json: o.Json = False,
 ) -> None:
     """Evaluate and show; the record goes to `out`, by default beside the checkpoint."""
     from avb.train.checks import check_writable
@@ -187,7 +179,7 @@ def compare(
     by_talker: Annotated[
         bool, Option("--by-talker", help="Intervals draw talkers: a claim about unseen ones.")
     ] = False,
-    as_json: Json = False,
+    as_json: o.Json = False,
 ) -> None:
     """Two evaluations of the same clips, paired: McNemar, differences with intervals."""
     from avb.train.evaluate.compare import compare

@@ -9,8 +9,8 @@ import typer
 from typer import Argument, Option
 
 from avb.pipeline.errors import UsageError
+from avb.tools.cli import options as o
 from avb.tools.cli.console import App, print_json, say
-from avb.tools.cli.options import Checkpoint, Json, Shards
 
 app = App()
 models = App(help="The networks that find faces.")
@@ -20,19 +20,19 @@ app.add_typer(models, name="models")
 @app.command()
 def export(
     context: typer.Context,
-    ckpt: Checkpoint,
+    ckpt: o.Checkpoint,
     to: Annotated[Literal["safetensors", "onnx"], Option(help="The format.")],
     out: Annotated[Path, Option(help="A folder: model, config.json, MODEL_CARD.md.")],
     record: Annotated[
         list[Path] | None, Option(help="Record of avb eval on it, for the card; repeatable.")
     ] = None,
-    data: Shards = None,
+    data: o.Shards = None,
     frames: Annotated[
         int | None,
         Option(min=1, help="Frames a clip, for speech as ONNX.", show_default="75 of GRID"),
     ] = None,
     half: Annotated[bool, Option("--half", help="Weights of 16 bits, as safetensors.")] = False,
-    as_json: Json = False,
+    as_json: o.Json = False,
 ) -> None:
     """A checkpoint as safetensors or ONNX (extra `export`), with a model card.
 
@@ -61,7 +61,7 @@ def export(
 def import_checkpoint(
     file: Annotated[Path, Argument(help="The authors' published LRW checkpoint.")],
     out: Annotated[Path, Option(help="The checkpoint to write, for avb eval lip.")],
-    data: Shards = None,
+    data: o.Shards = None,
     labels: Annotated[
         Path | None, Option(help="A file of LRW's 500 words, instead of its shards.")
     ] = None,
@@ -89,7 +89,7 @@ def fetch() -> None:
 
 
 @app.command()
-def doctor(context: typer.Context, as_json: Json = False) -> None:
+def doctor(context: typer.Context, as_json: o.Json = False) -> None:
     """What is installed, found and free, and what to do about the rest; exit 1: the base fails."""
     from avb.tools.doctor import run
 

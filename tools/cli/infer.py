@@ -9,8 +9,8 @@ import typer
 from typer import Argument, Option
 
 from avb.pipeline.errors import UsageError
+from avb.tools.cli import options as o
 from avb.tools.cli.console import FAILED, App, fail, print_json, say
-from avb.tools.cli.options import Device, GrammarFile, Json, OwnCheckpoint, VocoderFile
 
 if TYPE_CHECKING:
     from avb.tools.infer.film import Framing
@@ -35,9 +35,9 @@ def infer(
     follow: Annotated[
         Path | None, Option(help="Read a film live: its pictures come 25 a second.")
     ] = None,
-    ckpt: OwnCheckpoint = None,
+    ckpt: o.OwnCheckpoint = None,
     top: Annotated[int, Option(min=1, help="Words shown.")] = 5,
-    vocoder: VocoderFile = None,
+    vocoder: o.VocoderFile = None,
     out: Annotated[
         Path | None, Option(help="The WAV to write, or a folder.", show_default="VIDEO's name.wav")
     ] = Path("."),
@@ -45,7 +45,7 @@ def infer(
         Path | None, Option(help="Write the video with the speech, its own sound as second track.")
     ] = None,
     srt: Annotated[Path | None, Option(help="Write subtitles; or a folder.")] = None,
-    grammar: GrammarFile = None,
+    grammar: o.GrammarFile = None,
     track: Annotated[Path | None, Option(help="Write the video with the box; or a folder.")] = None,
     face: Annotated[int, Option(min=1, help="1 is the largest and steadiest, 2 the next one.")] = 1,
     face_every: Annotated[
@@ -56,9 +56,9 @@ def infer(
         Literal["auto", "fixed", "tracked", "whole"],
         Option(help="auto: as in training; whole: a crop already."),
     ] = "auto",
-    device: Device = None,
+    device: o.Device = None,
     allow_url: Annotated[bool, Option("--allow-url", help="VIDEO may be an address.")] = False,
-    as_json: Json = False,
+    as_json: o.Json = False,
 ) -> None:
     """Read or speak every film; a film that fails does not stop the others."""
     from avb.tools.cli.live import live as listen
@@ -185,14 +185,14 @@ def ui(
             show_default="what comes with avb",
         ),
     ] = None,
-    vocoder: VocoderFile = None,
+    vocoder: o.VocoderFile = None,
     host: Annotated[str, Option(help="Who may open it; 0.0.0.0: everybody.")] = "127.0.0.1",
     port: Annotated[int, Option(min=0, help="0 takes a free one.")] = 7860,
     max_mb: Annotated[float, Option(min=1, help="Largest clip, in megabytes.")] = 200,
     max_seconds: Annotated[
         float, Option(min=1, help="Longest clip; its work may take ten times as long.")
     ] = 60,
-    device: Device = None,
+    device: o.Device = None,
 ) -> None:
     """A page on this machine: drop or record a clip, see and hear what a model makes of it."""
     from avb.tools.infer import bundled

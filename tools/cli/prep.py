@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import typer
 
 from avb.pipeline.errors import UsageError, one_line
-from avb.tools.cli import prep_options as o
+from avb.tools.cli import options as o
 from avb.tools.cli.console import FAILED, REFUSED, App, Commands, print_json, say
-from avb.tools.cli.options import Json, folder
 
 if TYPE_CHECKING:
     from avb.pipeline.build.plan import Plan
@@ -82,7 +81,7 @@ def prepare(
     overwrite: o.Overwrite = False,
     prune: o.Prune = False,
     dry_run: o.DryRun = False,
-    as_json: Json = False,
+    as_json: o.Json = False,
 ) -> None:
     """Prepare a corpus; the exit code says whether clips were refused."""
     from avb.pipeline.config import corpus_root, load_corpora
@@ -168,13 +167,13 @@ def tell_refused(summary: Summary, part: str | None, max_failures: str | None) -
     if part is not None:
         say(f"part {part} is done; after all parts, run once without --part")
     elif summary.ok == 0:
-        why = commonest_reasons(folder(summary.out))
+        why = commonest_reasons(o.folder(summary.out))
         say(f"avb: none of {summary.listed} clips passed; the commonest reasons: {why}")
         raise typer.Exit(FAILED)
     elif refused:
         from avb.pipeline.shards.stats import refused_clips
 
-        for key, why in itertools.islice(refused_clips(folder(summary.out)), 5):
+        for key, why in itertools.islice(refused_clips(o.folder(summary.out)), 5):
             say(f"refused: {key}: {why}")
         if refused > 5:
             say(f"avb stats {summary.out} --refused names all {refused}")

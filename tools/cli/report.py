@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 import typer
 from typer import Argument, Option
 
+from avb.tools.cli import options as o
 from avb.tools.cli.console import App, print_json, say
-from avb.tools.cli.options import Device, Json, Shards
 
 app = App()
 
@@ -19,9 +19,9 @@ def report(
     context: typer.Context,
     runs: Annotated[list[Path], Argument(metavar="RUN...", help="Folders of avb train.")],
     out: Annotated[Path, Option(help="The page to write.")] = Path("report.html"),
-    data: Shards = None,
+    data: o.Shards = None,
     clips: Annotated[int, Option(min=1, help="With --data: how many test clips.")] = 1,
-    device: Device = None,
+    device: o.Device = None,
 ) -> None:
     """One page to mail: what was trained, curves, numbers beside published ones, pictures, sounds.
 
@@ -44,13 +44,13 @@ def plot(
         Option(help="addressing, tsne, mels, mouths and pairs need --data."),
     ],
     out: Annotated[Path, Option(help="The file to write, .png or .pdf.")],
-    data: Shards = None,
+    data: o.Shards = None,
     clip: Annotated[int, Option(min=1, help="Which of the report's clips.")] = 1,
     pair: Annotated[
         list[str] | None,
         Option(metavar="WORD:FRAMES", help="about:3-7 of mouths; of pairs, two or more."),
     ] = None,
-    device: Device = None,
+    device: o.Device = None,
 ) -> None:
     """One figure of the report as a file; mouths and pairs are the paper's Figures 3 and 4."""
     from avb.tools.report.write import plot
@@ -86,7 +86,7 @@ def listen(
 def listen_score(
     answers: Annotated[list[Path], Argument(help="The file of each rater.")],
     key: Annotated[Path, Option(help="The key that avb listen wrote.")],
-    as_json: Json = False,
+    as_json: o.Json = False,
 ) -> None:
     """Ratings with intervals over raters and sentences, human word error, paired differences."""
     from avb.tools.listen.score import score

@@ -10,8 +10,8 @@ import typer
 from typer import Argument, Option
 
 from avb.pipeline.errors import UsageError
+from avb.tools.cli import options as o
 from avb.tools.cli.console import App, fail, print_json, say
-from avb.tools.cli.options import Device, Json, Seeds, Steps, Unit, whole
 
 if TYPE_CHECKING:
     from avb.pipeline.config import Corpus
@@ -34,14 +34,14 @@ def reproduce(
     recipe: Annotated[
         str | None, Option(help="A name or a YAML file.", show_default="the paper's")
     ] = None,
-    seeds: Seeds = "0,1,2",
+    seeds: o.Seeds = "0,1,2",
     root: Annotated[str | None, Option(help="The raw corpus, if there are no shards yet.")] = None,
     data: Annotated[Path | None, Option(help="Its shards.", show_default="shards/<corpus>")] = None,
-    unit: Unit = None,
+    unit: o.Unit = None,
     split: Annotated[str | None, Option(help="A named split.", show_default="the table's")] = None,
     speakers: Annotated[str | None, Option(help="Only these talkers, s1,s2.")] = None,
-    steps: Steps = None,
-    device: Device = None,
+    steps: o.Steps = None,
+    device: o.Device = None,
     out: Annotated[
         Path | None,
         Option(help="Folder of all of it.", show_default="runs/<table>-<corpus>-<recipe>"),
@@ -53,7 +53,7 @@ def reproduce(
         str | None,
         Option(help="With --dry-run: hours on this card by its FLOPs (h100 hbm3, a100)."),
     ] = None,
-    as_json: Json = False,
+    as_json: o.Json = False,
 ) -> None:
     """Train what is missing, resume what was begun, measure, compare; one page and one JSON."""
     from avb.pipeline.config import corpus_root, load_corpora
@@ -66,7 +66,7 @@ def reproduce(
     own = recipe or asked.recipes[chosen]
     out = out or Path("runs") / f"{table}-{chosen}-{Path(own).stem}"
     wanted = plan.Wanted(
-        asked, chosen, data or Path("shards") / chosen, out, own, whole(seeds), root,
+        asked, chosen, data or Path("shards") / chosen, out, own, seeds, root,
         split or asked.split or None, speakers, unit or ("word" if chosen == "grid" else None),
         steps, device,
     )  # fmt: skip

@@ -9,8 +9,8 @@ import typer
 from typer import Argument, Option
 
 from avb.pipeline.errors import UsageError
+from avb.tools.cli import options as o
 from avb.tools.cli.console import FAILED, App, print_json, say, show
-from avb.tools.cli.options import Corpus, Jobs, Json, ShardFolder, folder
 
 app = App()
 
@@ -23,9 +23,9 @@ def inspect(
         Argument(help="Which one.", show_default="recognised"),
     ] = None,
     root: Annotated[
-        Any, Option(parser=folder, metavar="FOLDER", help="Where the raw corpus lies.")
+        Any, Option(parser=o.folder, metavar="FOLDER", help="Where the raw corpus lies.")
     ] = None,
-    as_json: Json = False,
+    as_json: o.Json = False,
 ) -> None:
     """Which layout a raw corpus has, its counts, and how far they are from the published ones."""
     from avb.pipeline.config import corpus_root, load_corpora
@@ -48,8 +48,8 @@ def inspect(
 @app.command()
 def verify(
     context: typer.Context,
-    folder: ShardFolder,
-    jobs: Jobs = None,
+    folder: o.ShardFolder,
+    jobs: o.Jobs = None,
     sample: Annotated[
         str | None,
         Option(help="Only P% of the samples of each shard, and no hashes.", show_default="all"),
@@ -57,7 +57,7 @@ def verify(
     sources: Annotated[
         bool, Option("--sources", help="Compare with the corpus too: names, sizes, times.")
     ] = False,
-    as_json: Json = False,
+    as_json: o.Json = False,
 ) -> None:
     """Check shards against their manifest and hashes, and that every sample decodes."""
     from avb.pipeline.build.verify_sources import source_faults
@@ -96,11 +96,11 @@ def verify(
 
 @app.command()
 def stats(
-    folder: ShardFolder,
+    folder: o.ShardFolder,
     refused: Annotated[
         bool, Option("--refused", help="Instead: every clip that was refused, and why.")
     ] = False,
-    as_json: Json = False,
+    as_json: o.Json = False,
 ) -> None:
     """Counts, hours, lengths, bytes and milliseconds of prepared shards."""
     from avb.pipeline.shards.dataset import dataset_folders
@@ -125,7 +125,7 @@ def stats(
 
 @app.command()
 def preview(
-    folder: ShardFolder,
+    folder: o.ShardFolder,
     out: Annotated[Path, Option(help="The picture to write.")] = Path("preview.png"),
     clips: Annotated[int, Option(min=1, help="How many clips.")] = 8,
 ) -> None:
@@ -137,7 +137,7 @@ def preview(
 
 @app.command()
 def synth(
-    corpus: Annotated[Corpus, Argument(help="Whose layout.")],
+    corpus: Annotated[o.Corpus, Argument(help="Whose layout.")],
     out: Annotated[Path, Option(help="Where the raw corpus is written.")],
     clips: Annotated[
         int | None, Option(min=1, help="How many clips.", show_default="small")
@@ -148,7 +148,7 @@ def synth(
     ] = None,
     layout: Annotated[Literal["A", "B"], Option(help="Of lrw1000.")] = "A",
     seed: Annotated[int, Option(help="Another seed, other clips.")] = 0,
-    as_json: Json = False,
+    as_json: o.Json = False,
 ) -> None:
     """Draw talking faces that speak, in the raw layout of a corpus."""
     from avb.tools.synth import make

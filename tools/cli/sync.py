@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 from typer import Option
 
 from avb.pipeline.errors import UsageError
+from avb.tools.cli import options as o
 from avb.tools.cli.console import FAILED, INTERRUPTED, PREEMPTED, App, fail, show
-from avb.tools.cli.options import Device, Json, Overrides, RecipeName, ShardFolder
 
 app = App()
 GOES_ON = "stopped; the same command goes on"
@@ -18,7 +18,7 @@ GOES_ON = "stopped; the same command goes on"
 
 @app.command()
 def sync(
-    folder: ShardFolder,
+    folder: o.ShardFolder,
     out: Annotated[Path, Option(help="The table to write, Parquet.")] = Path("sync.parquet"),
     model: Annotated[
         Path | None,
@@ -32,16 +32,14 @@ def sync(
         Literal["sync", "l2s"],
         Option(help="Task that tells lags; l2s: by the speech it makes of lips, slow and exact."),
     ] = "sync",
-    recipe: RecipeName = "tiny",
-    overrides: Overrides = None,
-    steps: Annotated[
-        int | None, Option(min=1, help="Length of each training.", show_default="per recipe")
-    ] = None,
+    recipe: o.RecipeName = "tiny",
+    overrides: o.Overrides = None,
+    steps: o.Steps = None,
     folds: Annotated[int, Option(min=2, help="Networks, each measures what it has not seen.")] = 2,
     jobs: Annotated[
         int | None, Option(min=1, help="Folds at a time.", show_default="one a core; 1 on a GPU")
     ] = None,
-    device: Device = None,
+    device: o.Device = None,
     apply: Annotated[
         Path | None,
         Option(help="Do not measure: write shards to --out with their sound moved by this table."),
@@ -49,7 +47,7 @@ def sync(
     against: Annotated[
         Path | None, Option(help="Say how far this other table agrees with the new one.")
     ] = None,
-    as_json: Json = False,
+    as_json: o.Json = False,
 ) -> None:
     """The lag between lips and sound of every clip, for `avb prep --sync`.
 

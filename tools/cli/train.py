@@ -13,20 +13,8 @@ import typer
 from typer import Option
 
 from avb.pipeline.errors import UsageError
+from avb.tools.cli import options as o
 from avb.tools.cli.console import FAILED, INTERRUPTED, PREEMPTED, App, fail, log, say
-from avb.tools.cli.options import (
-    Compile,
-    Device,
-    Overrides,
-    RecipeName,
-    Shards,
-    SplitFile,
-    SplitName,
-    Steps,
-    Talkers,
-    Tokens,
-    Unit,
-)
 
 if TYPE_CHECKING:
     from avb.pipeline.config import Corpus
@@ -41,23 +29,23 @@ app = App(help="Train on shards, one GPU or many (torchrun -m avb train ...).")
 def train(
     context: typer.Context,
     task: Literal["lip", "l2s", "sync", "asr"],
-    data: Shards = None,
-    recipe: RecipeName = "paper",
-    overrides: Overrides = None,
-    unit: Unit = None,
-    tokens: Tokens = "word",
-    split: SplitName = None,
-    speakers: Talkers = None,
-    split_file: SplitFile = None,
+    data: o.Shards = None,
+    recipe: o.RecipeName = "paper",
+    overrides: o.Overrides = None,
+    unit: o.Unit = None,
+    tokens: o.Tokens = "word",
+    split: o.SplitName = None,
+    speakers: o.Talkers = None,
+    split_file: o.SplitFile = None,
     per_talker: Annotated[
         bool, Option("--per-talker", help="One model for each talker, in OUT/<talker>.")
     ] = False,
-    steps: Steps = None,
+    steps: o.Steps = None,
     epochs: Annotated[float | None, Option(min=0.001, help="Its length in epochs instead.")] = None,
     seed: Annotated[
         int | None, Option(help="Weights, order, augmentation.", show_default="per recipe")
     ] = None,
-    device: Device = None,
+    device: o.Device = None,
     out: Annotated[
         Path | None, Option(help="The run's folder.", show_default="runs/<task>-<corpus>-<recipe>")
     ] = None,
@@ -71,7 +59,7 @@ def train(
     teacher: Annotated[
         Path | None, Option(help="A run of avb train asr, whose features it is led to.")
     ] = None,
-    compile_model: Compile = False,
+    compile_model: o.Compile = False,
 ) -> None:
     """Train as the flags say."""
     from avb.train.data import open_shards, resolve, talkers_of
@@ -211,16 +199,16 @@ app.variant(
 @app.command()
 def judge(
     context: typer.Context,
-    data: Shards = "shards/grid",
-    split: SplitName = None,
-    speakers: Talkers = None,
-    split_file: SplitFile = None,
+    data: o.Shards = "shards/grid",
+    split: o.SplitName = None,
+    speakers: o.Talkers = None,
+    split_file: o.SplitFile = None,
     epochs: Annotated[
         int | None,
         Option(min=1, help="Passes over clips and Griffin-Lim copies.", show_default="30"),
     ] = None,
     seed: Annotated[int, Option(help="Weights, order, augmentation.")] = 0,
-    device: Device = None,
+    device: o.Device = None,
     out: Annotated[Path, Option(help="The file to write.")] = Path("runs/judge.pt"),
 ) -> None:
     """A small recogniser of GRID's words, for the word error of `avb eval l2s`."""
@@ -246,13 +234,13 @@ def judge(
 @app.command()
 def vocoder(
     context: typer.Context,
-    data: Shards = "shards/grid",
-    split: SplitName = None,
-    speakers: Talkers = None,
-    split_file: SplitFile = None,
+    data: o.Shards = "shards/grid",
+    split: o.SplitName = None,
+    speakers: o.Talkers = None,
+    split_file: o.SplitFile = None,
     steps: Annotated[int, Option(min=1, help="Batches of 16 excerpts.")] = 300,
     seed: Annotated[int, Option(help="Weights, order, excerpts.")] = 0,
-    device: Device = None,
+    device: o.Device = None,
     out: Annotated[Path, Option(help="The file to write.")] = Path("runs/vocoder.pt"),
 ) -> None:
     """Better sound from mels: a network before Griffin-Lim, from shards with --keep-audio."""
