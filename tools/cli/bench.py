@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from avb.tools.cli import options as o
-from avb.tools.cli.console import App, print_json, show
+from avb.tools.cli.console import App, show
 
 app = App(help="Measure, side by side in one run.")
 step = App(help="The training step against plain eager PyTorch on the same batches.")
@@ -28,8 +28,8 @@ def bench_prep(
     corpus: Which = None,
     clips: Clips = 40,
     rounds: Rounds = 3,
-    codec: Literal["mp4", "h264", "jpeg"] = "mp4",
-    mel_dtype: Literal["float16", "uint8"] = "float16",
+    codec: o.Codec = "mp4",
+    mel_dtype: o.MelDtype = "float16",
     as_json: o.Json = False,
 ) -> None:
     """Preparing a clip against decoding its picture and sound alone, on one core."""
@@ -57,10 +57,7 @@ def bench_hours(
     from avb.tools.bench.hours import bench_hours, lines
 
     record = bench_hours(roots, clips, context.obj)
-    if as_json:
-        print_json(record)
-    else:
-        typer.echo("\n".join(lines(record)))
+    show(record, as_json, lines(record))
 
 
 def bench_train(

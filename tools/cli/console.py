@@ -12,7 +12,7 @@ import inspect
 import json
 import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -142,11 +142,17 @@ def print_json(record: dict[str, Any]) -> None:
     typer.echo(to_json(record))
 
 
-def show(record: dict[str, Any], as_json: bool) -> None:
-    """A result on stdout: one JSON object, or one `name  value` line each."""
+def show(record: dict[str, Any], as_json: bool, lines: Iterable[str] | None = None) -> None:
+    """A result on stdout: one JSON object, or `lines`, else one `name  value` line each."""
     if as_json:
         print_json(record)
         return
+    for line in fields(record) if lines is None else lines:
+        typer.echo(line)
+
+
+def fields(record: dict[str, Any]) -> Iterator[str]:
+    """A line for each value of a record."""
     for name, value in record.items():
         if isinstance(value, dict):
             shown = [f"{k} {v:,}" if isinstance(v, int) else f"{k} {v}" for k, v in value.items()]
@@ -156,4 +162,4 @@ def show(record: dict[str, Any], as_json: bool) -> None:
             value = "; ".join(map(str, value)) or "-"
         elif isinstance(value, int):
             value = f"{value:,}"
-        typer.echo(f"{name:>14}  {value}")
+        yield f"{name:>14}  {value}"

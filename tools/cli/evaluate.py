@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,7 +12,7 @@ from typer import Argument, Option
 from avb.pipeline.errors import UsageError
 from avb.pipeline.files import write_atomic
 from avb.tools.cli import options as o
-from avb.tools.cli.console import FAILED, App, fail, print_json, say, to_json
+from avb.tools.cli.console import FAILED, App, fail, print_json, say, show, to_json
 
 app = App()
 evaluation = App(help="Measure a checkpoint on a part of its split.")
@@ -77,10 +78,11 @@ def evaluate(
         for path in checkpoints
     ]  # fmt: skip
     record = records[0] if len(records) == 1 else per_talker.join(records)
-    if as_json:
-        print_json(record)
-    else:
-        show_record(record)
+    if not as_json:
+        flags = record["flags"]
+        on = f"{flags['n']} samples of {flags['part']}, split {flags['split']}"
+        say(f"{on}, step {flags['step']}")
+    show(record, as_json, [*table(record), *addresses(record)])
     if out is not None:
         try:
             write_atomic(out, (to_json(record) + "\n").encode())
@@ -117,22 +119,6 @@ def checkpoints_in(path: Path) -> list[Path]:
     return checkpoints
 
 
-def show_record(record: dict[str, Any]) -> None:
-    """The figures, and whether words have addresses of their own, beyond the null models."""
-    flags = record["flags"]
-    say(f"{flags['n']} samples of {flags['part']}, split {flags['split']}, step {flags['step']}")
-    for line in table(record):
-        typer.echo(line)
-    addressing = record.get("addressing") or {}
-    for side in ("source", "target"):
-        if side in addressing:
-            figures = addressing[side]
-            auc = _interval(figures["within_slot_auc"])
-            typer.echo(f"addresses of {side}: within-slot AUC {auc}")
-            for name, value in figures["ahead_of"].items():
-                typer.echo(f"    ahead of {name}: {_interval(value)}")
-
-
 def table(record: dict[str, Any]) -> list[str]:
     """A row a metric: the model's figure and interval, then the others on the same clips."""
     others: dict[str, dict[str, Any]] = {}
@@ -151,11 +137,21 @@ def table(record: dict[str, Any]) -> list[str]:
             f"  {_point(metrics.get(name)):>{max(8, len(other))}}"
             for other, metrics in others.items()
         )
-        lines.append(f"{name:>16}  {_interval(value):<25}{row}".rstrip())
+        lines.append(f"{name:>16}  {interval(value):<25}{row}".rstrip())
         if isinstance(value, dict) and value["value"] is None:
             lacking.setdefault(value.get("reason", "no clip could be scored"), []).append(name)
-    lines += [f"{name:>16}  {_interval(value)}" for name, value in alone.items()]
+    lines += [f"{name:>16}  {interval(value)}" for name, value in alone.items()]
     return lines + [f"{', '.join(names)}: {reason}" for reason, names in lacking.items()]
+
+
+def addresses(record: dict[str, Any]) -> Iterator[str]:
+    """Whether words have addresses of their own, beyond the null models."""
+    found = record.get("addressing") or {}
+    for side in ("source", "target"):
+        if figures := found.get(side):
+            yield f"addresses of {side}: within-slot AUC {interval(figures['within_slot_auc'])}"
+            for name, value in figures["ahead_of"].items():
+                yield f"    ahead of {name}: {interval(value)}"
 
 
 def _point(value: Any) -> str:
@@ -164,7 +160,8 @@ def _point(value: Any) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def _interval(value: Any) -> str:
+def interval(value: Any) -> str:
+    """A figure with its interval, if it has one."""
     if not isinstance(value, dict) or value["value"] is None:
         return _point(value)
     return f"{value['value']:.4f} [{value['low']:.4f}, {value['high']:.4f}]"

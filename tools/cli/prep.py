@@ -6,10 +6,10 @@ import dataclasses
 import difflib
 import itertools
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -102,7 +102,7 @@ def prepare(
         shard_clips=shard_clips, max_seconds=max_seconds, audio=audio, limit=limit,
         sync=lags and lags.digest,
     )  # fmt: skip
-    parse_limit(max_failures)  # a wrong one is said before the work
+    tolerable = parse_limit(max_failures)
     share = parse_part(part)
     if address and engine != "ray":
         raise UsageError("--address is for --engine ray")
@@ -118,7 +118,11 @@ def prepare(
     )  # fmt: skip
     show_summary(summary, as_json)
     say(f"licence of the data: {entry.licence.name} ({entry.licence.apply})")
-    tell_refused(summary, part, max_failures)
+    refused = tell_refused(summary, part)
+    if tolerable is not None and refused > tolerable(summary.listed):
+        say(f"avb: {refused} clips refused, more than --max-failures {max_failures}")
+        raise typer.Exit(FAILED)
+    raise typer.Exit(REFUSED if refused else 0)
 
 
 def with_own_licence(entry: Corpus, root: Folder) -> Corpus:
@@ -146,23 +150,34 @@ def open_lags(sync: Path | None, entry: Corpus) -> Lags | None:
 def run_prep(
     entry: Corpus, settings: Settings, root: Folder, out: Folder, quiet: bool, **given: Any
 ) -> Summary:
-    """`prep` under a progress bar; Ctrl-C says how to go on."""
+    """`prep` under a bar with clips/s, refusals and time left; Ctrl-C says how to go on."""
     from avb.pipeline.build.prep import prep
     from avb.pipeline.clip.facemodels import check
+    from avb.tools.progress import progress
 
     if settings.box == "tracked" and given["engine"] == "local":
         check(settings.tracker)
+    bar: Any = None
+
+    def told(done: int, refused: int, total: int) -> None:
+        nonlocal bar
+        if bar is None:
+            bar = progress("clip", total, quiet)
+        bar.set_postfix(refused=refused, refresh=False)
+        bar.update(done - bar.n)
+
     try:
-        with _bar(quiet) as progress:
-            return prep(entry, settings, root, out, progress=progress, **given)
+        return prep(entry, settings, root, out, progress=told, **given)
     except KeyboardInterrupt:
         rest = " without --overwrite" if given["overwrite"] else ""
         raise KeyboardInterrupt(f"stopped; run the same command again{rest} to go on") from None
+    finally:
+        if bar is not None:
+            bar.close()
 
 
-def tell_refused(summary: Summary, part: str | None, max_failures: str | None) -> NoReturn:
-    """End with the exit code that the refused clips make."""
-    tolerable = parse_limit(max_failures)
+def tell_refused(summary: Summary, part: str | None) -> int:
+    """Say why clips were refused, and return how many; exit code 1 if none passed."""
     refused = summary.listed - summary.ok
     if part is not None:
         say(f"part {part} is done; after all parts, run once without --part")
@@ -177,10 +192,7 @@ def tell_refused(summary: Summary, part: str | None, max_failures: str | None) -
             say(f"refused: {key}: {why}")
         if refused > 5:
             say(f"avb stats {summary.out} --refused names all {refused}")
-    if tolerable is not None and refused > tolerable(summary.listed):
-        say(f"avb: {refused} clips refused, more than --max-failures {max_failures}")
-        raise typer.Exit(FAILED)
-    raise typer.Exit(REFUSED if refused else 0)
+    return refused
 
 
 AGAIN = "\n\nRunning it again completes what is missing."
@@ -240,27 +252,6 @@ def parse_part(text: str | None) -> Part | None:
     return Part(int(match[1]), int(match[2]))
 
 
-@contextmanager
-def _bar(quiet: bool) -> Iterator[Callable[[int, int, int], None]]:
-    """A progress bar with clips/s, refusals and time left, on stderr."""
-    from avb.tools.progress import progress
-
-    bar: Any = None
-
-    def told(done: int, refused: int, total: int) -> None:
-        nonlocal bar
-        if bar is None:
-            bar = progress("clip", total, quiet)
-        bar.set_postfix(refused=refused, refresh=False)
-        bar.update(done - bar.n)
-
-    try:
-        yield told
-    finally:
-        if bar is not None:
-            bar.close()
-
-
 def show_summary(summary: Summary, as_json: bool) -> None:
     """What was made and refused."""
     for notice in summary.notices:
@@ -282,8 +273,6 @@ def show_summary(summary: Summary, as_json: bool) -> None:
 
 def commonest_reasons(folder: Any, most: int = 3) -> str:
     """The statuses that most clips have, each with how many and what is said of the first."""
-    from collections import Counter
-
     import pyarrow.compute as pc
 
     from avb.pipeline.shards.dataset import read_manifest

@@ -11,7 +11,7 @@ from typer import Argument, Option
 
 from avb.pipeline.errors import UsageError
 from avb.tools.cli import options as o
-from avb.tools.cli.console import App, fail, print_json, say
+from avb.tools.cli.console import App, fail, say, show
 
 if TYPE_CHECKING:
     from avb.pipeline.config import Corpus
@@ -104,11 +104,8 @@ def _show(wanted: Wanted, table: str, entry: Corpus, as_json: bool) -> None:
     title = wanted.table.title + (f", on {entry.title}" if other else "")
     found = result(wanted, table, title)
     write(found, wanted)
-    if as_json:
-        print_json(found)
-        return
-    for line in [*as_text(found), f"{wanted.out / table}.html and .json hold all of it"]:
-        typer.echo(line)
+    held = f"{wanted.out / table}.html and .json hold all of it"
+    show(found, as_json, [*as_text(found), held])
 
 
 def _tell(todo: list[Step], wanted: Wanted, lack: str | None, card: str | None) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 from typer import Argument, Option
 
 from avb.pipeline.errors import UsageError
 from avb.tools.cli import options as o
-from avb.tools.cli.console import FAILED, App, print_json, say, show
+from avb.tools.cli.console import FAILED, App, fields, print_json, say, show
 
 app = App()
 
@@ -22,9 +22,7 @@ def inspect(
         Literal["lrw", "lrw1000", "grid", "table"] | None,
         Argument(help="Which one.", show_default="recognised"),
     ] = None,
-    root: Annotated[
-        Any, Option(parser=o.folder, metavar="FOLDER", help="Where the raw corpus lies.")
-    ] = None,
+    root: o.Root = None,
     as_json: o.Json = False,
 ) -> None:
     """Which layout a raw corpus has, its counts, and how far they are from the published ones."""
@@ -109,18 +107,11 @@ def stats(
 
     if refused:
         rows = [row for path in dataset_folders(folder) for row in refused_clips(path)]
-        if as_json:
-            print_json(dict(rows))
-        else:
-            show(dict(rows), False)
+        show(dict(rows), as_json)
         return
     records = [count(path) for path in dataset_folders(folder)]
-    if as_json:
-        print_json(records[0] if len(records) == 1 else {r["corpus"]: r for r in records})
-        return
-    for record in records:
-        show(record, False)
-        typer.echo("")
+    whole = records[0] if len(records) == 1 else {r["corpus"]: r for r in records}
+    show(whole, as_json, (line for record in records for line in [*fields(record), ""]))
 
 
 @app.command()

@@ -15,8 +15,11 @@ from typer import Option
 from avb.pipeline.errors import UsageError
 from avb.tools.cli import options as o
 from avb.tools.cli.console import FAILED, INTERRUPTED, PREEMPTED, App, fail, log, say
+from avb.tools.cli.evaluate import interval
 
 if TYPE_CHECKING:
+    import torch
+
     from avb.pipeline.config import Corpus
     from avb.pipeline.stream.index import Index
     from avb.train.recipe import Recipe
@@ -212,15 +215,13 @@ def judge(
     out: Annotated[Path, Option(help="The file to write.")] = Path("runs/judge.pt"),
 ) -> None:
     """A small recogniser of GRID's words, for the word error of `avb eval l2s`."""
-    import torch
-
     from avb.train.evaluate.words import training as judge
     from avb.train.evaluate.words.trained import Training
 
-    index, parts, device = open_parts(context, data, split, speakers, split_file, device, out)
+    index, parts, where = open_parts(context, data, split, speakers, split_file, device, out)
     training = Training(epochs=epochs or judge.EPOCHS, seed=seed)
-    state = judge.train(index, parts, training, torch.device(device))
-    keep(out, state, device)
+    state = judge.train(index, parts, training, where)
+    keep(out, state, where)
     for name in ("real", "griffin_lim", "other_sentence"):
         rate: dict[str, Any] = state["val"][name]["wer"]
         if rate["value"] is not None:
@@ -244,35 +245,30 @@ def vocoder(
     out: Annotated[Path, Option(help="The file to write.")] = Path("runs/vocoder.pt"),
 ) -> None:
     """Better sound from mels: a network before Griffin-Lim, from shards with --keep-audio."""
-    import torch
-
     from avb.train.vocoder import training as refiner
     from avb.train.vocoder.file import Training
 
-    index, parts, device = open_parts(context, data, split, speakers, split_file, device, out)
-    training = Training(steps=steps, seed=seed)
-    state = refiner.train(index, parts, training, torch.device(device))
-    keep(out, state, device)
+    index, parts, where = open_parts(context, data, split, speakers, split_file, device, out)
+    state = refiner.train(index, parts, Training(steps=steps, seed=seed), where)
+    keep(out, state, where)
     val = state["val"]
     say(f"true mels of {val['clips']} validation clips, best at step {val['step']}:")
     for name in refiner.SHOWN:
-        figures = (val[signal][name] for signal in ("griffin_lim", "refined"))
-        plain, refined = (_with_interval(figure) for figure in figures)
+        plain, refined = (
+            f"none ({figure['reason']})" if figure["value"] is None else interval(figure)
+            for figure in (val[signal][name] for signal in ("griffin_lim", "refined"))
+        )  # fmt: skip
         say(f"{name:>12}: Griffin-Lim {plain}, refined {refined}")
     say(f"{out}: hash {state['hash'][:12]}")
-
-
-def _with_interval(figure: dict[str, Any]) -> str:
-    if figure["value"] is None:
-        return f"none ({figure['reason']})"
-    return f"{figure['value']:.4f} [{figure['low']:.4f}, {figure['high']:.4f}]"
 
 
 def open_parts(
     context: typer.Context, data: Any, split: str | None, speakers: list[str] | None,
     split_file: Path | None, device: str | None, out: Path,
-) -> tuple[Index, Parts, str]:  # fmt: skip
+) -> tuple[Index, Parts, torch.device]:  # fmt: skip
     """What a small network learns from, if `out` can be written, and the device."""
+    import torch
+
     from avb.train.checks import check_writable
     from avb.train.data import open_shards
     from avb.train.device import choose_device
@@ -286,20 +282,20 @@ def open_parts(
     split = split or default_split(index, corpus)
     parts = split_rows(index, corpus, split, speakers, split_file)
     parts = teachable(index, parts, Recipe("l2s"))
-    device = choose_device(device)
+    where = torch.device(choose_device(device))
     counts = {part: len(rows) for part, rows in parts.rows.items()}
     say(f"split {parts.name} ({parts.source}): {counts} clips; test is not looked at")
-    return index, parts, device
+    return index, parts, where
 
 
-def keep(out: Path, state: dict[str, Any], device: str) -> None:
+def keep(out: Path, state: dict[str, Any], device: torch.device) -> None:
     """Write the file of a small network, with what it was made by."""
     import torch
 
     from avb.pipeline.machine import revision
     from avb.train import checkpoint
 
-    facts = {"revision": revision(), "torch": str(torch.__version__), "device": device}
+    facts = {"revision": revision(), "torch": str(torch.__version__), "device": str(device)}
     try:
         checkpoint.save(out, state | facts)
     except OSError as error:
