@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,24 +58,21 @@ def make(
     tree = raw_lrw1000.Tree.of(folder, layout)
     _claim(folder, from_grid is not None)
 
-    rows: list[raw_lrw1000.Row] = []
-    if from_grid is not None:
-        root = Path(from_grid)
-        if corpus == "lrw":
-            names = recut.make_lrw(folder, root, wanted, seed)
-        else:
-            names = recut.make_lrw1000(tree, root, wanted, seed, rows)
-    elif corpus == "lrw1000":
-        names = raw_lrw1000.make_lrw1000(tree, wanted, seed, rows)
+    root = None if from_grid is None else Path(from_grid)
+    if corpus == "grid":
+        saved: Iterator[Any] = raw.write_grid(folder, wanted, seed)
+    elif corpus == "lrw":
+        films = recut.lrw_clips(root, wanted, seed) if root else raw.lrw_clips(wanted, seed)
+        saved = raw.write_lrw(folder, films)
     else:
-        names = (raw.make_lrw if corpus == "lrw" else raw.make_grid)(folder, wanted, seed)
-    bar = progress("clip", wanted, over=names)
-    written = sum(1 for _ in bar)
+        spoken = recut.segments(root, wanted, seed) if root else raw_lrw1000.segments(wanted, seed)
+        saved = raw_lrw1000.write_segments(tree, spoken, seed)
+    rows = list(progress("clip", wanted, over=saved))
+    written, listed = len(rows), []
     if not written:
         raise ValueError(
             f"{from_grid}: no clip with 75 frames, six words and a face; nothing re-cut"
         )
-    listed = []
     if odd and corpus == "lrw1000":
         listed = odd_cases.odd_lrw1000(tree, rows, seed)
     elif odd:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from avb.tools.synth.media import FPS
 from avb.tools.synth.shapes import HEAD_BOX, SHIFT, fill, lay_over, oval, shading, stroke
 
 LIP_OPEN = 0.4  # inner-lip distance of a wide open mouth
@@ -22,17 +23,12 @@ _GRAIN = 9  # grey levels
 _SHADES = {  # skin, hair in BGR
     "skin": [(168, 196, 232), (150, 182, 222), (122, 158, 204), (92, 128, 176), (62, 92, 138)],
     "hair": [
-        (28, 30, 36),
-        (34, 52, 78),
-        (52, 84, 118),
-        (92, 142, 178),
-        (40, 58, 112),
-        (96, 98, 102),
+        (28, 30, 36), (34, 52, 78), (52, 84, 118), (92, 142, 178), (40, 58, 112), (96, 98, 102),
     ],
     "iris": [(92, 62, 34), (38, 62, 92), (62, 92, 72), (112, 108, 72), (24, 42, 66)],
     "wall": [(168, 122, 52), (120, 132, 128), (96, 120, 92), (70, 78, 112), (150, 140, 120)],
     "shirt": [(120, 96, 62), (52, 52, 58), (76, 60, 128), (148, 152, 156), (60, 96, 66)],
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -107,7 +103,6 @@ def film(
     mouth: tuple[float, float],
     unit: float,
     seed: int,
-    fps: float = 25.0,
 ) -> Iterator[np.ndarray]:
     """Films a talker: `draw` for each row of `track` [T, 2], with sway, blinking and noise."""
     rng = np.random.default_rng((seed, 0xF11))
@@ -115,19 +110,13 @@ def film(
     blink_s = rng.uniform(0.3, 2.5)
     noise = _noise(size)
     for index, (opening, spread) in enumerate(track):
-        time_s = (index + 0.5) / fps
+        time_s = (index + 0.5) / FPS
         # Slow sines: a seated talker drifts by a few px over seconds, never by 2 px in a frame.
         sway = np.sin(2 * math.pi * np.array([0.31, 0.23, 0.19]) * time_s + phases)
+        offset, tilt = (0.035 * unit * sway[0], 0.02 * unit * sway[1]), 1.2 * sway[2]
+        lids = math.exp(-(((time_s - blink_s) / 0.06) ** 2))
         frame = draw(
-            identity,
-            opening,
-            spread,
-            (0.035 * unit * sway[0], 0.02 * unit * sway[1]),
-            1.2 * sway[2],
-            size=size,
-            mouth=mouth,
-            unit=unit,
-            lids=math.exp(-(((time_s - blink_s) / 0.06) ** 2)),
+            identity, opening, spread, offset, tilt, size=size, mouth=mouth, unit=unit, lids=lids
         )
         grain = noise[int(rng.integers(len(noise)))]
         yield cv2.addWeighted(frame, 1.0, grain, 1.0, -_GRAIN)
@@ -138,10 +127,8 @@ def _noise(size: tuple[int, int]) -> list[np.ndarray]:
     """Eight pictures of camera noise with mean `_GRAIN`, uint8."""
     rng = np.random.default_rng(0xA015E)
     shape = (size[1], size[0], 3)
-    return [
-        np.clip(rng.normal(_GRAIN, 3, shape), 0, 2 * _GRAIN).round().astype(np.uint8)
-        for _ in range(8)
-    ]
+    pictures = (np.clip(rng.normal(_GRAIN, 3, shape), 0, 2 * _GRAIN) for _ in range(8))
+    return [picture.round().astype(np.uint8) for picture in pictures]
 
 
 def _outline(jaw: float) -> np.ndarray:
@@ -181,14 +168,13 @@ def _draw_features(layer: np.ndarray, identity: Identity, scale: float) -> None:
     dark = tuple(0.35 * c for c in identity.skin)
     for side in (-1, 1):
         x = side * 0.44 * identity.eye_gap
-        eye = np.concatenate(
-            [oval(x, -1.15, 0.2, 0.1, 180, 360), oval(x, -1.15, 0.2, 0.07, 0, 180)]
-        )
+        lids = oval(x, -1.15, 0.2, 0.1, 180, 360), oval(x, -1.15, 0.2, 0.07, 0, 180)
+        eye = np.concatenate(lids)
         fill(layer, eye, (232, 234, 236, 255), scale)
         fill(layer, oval(x, -1.155, 0.085, 0.085), (*identity.iris, 255), scale)
         fill(layer, oval(x, -1.155, 0.04, 0.04), (12, 12, 14, 255), scale)
         fill(layer, oval(x - 0.03, -1.185, 0.016, 0.016), (250, 250, 250, 255), scale)
-        for arc, thick in ((eye[:40], 0.03), (eye[40:], 0.012)):
+        for arc, thick in zip(lids, (0.03, 0.012), strict=True):
             stroke(layer, arc, (*dark, 255), thick, scale)
         brow = oval(x + side * 0.02, -1.33, 0.29, 0.12, 200, 340)
         brow = np.concatenate([brow, brow[::-1] + np.array([0, 0.055 * identity.brow])])
@@ -199,11 +185,9 @@ def _draw_features(layer: np.ndarray, identity: Identity, scale: float) -> None:
 def _move_jaw(head: np.ndarray, opening: float, unit: float) -> None:
     """Stretches what lies below the mouth, up to 12 % for a wide open one."""
     top = round(-HEAD_BOX[1] * unit)
-    below = head[top:]
     matrix = np.array([[1, 0, 0], [0, 1 + 0.12 * opening, 0]], np.float64)
-    cv2.warpAffine(
-        below.copy(), matrix, below.shape[1::-1], dst=below, borderMode=cv2.BORDER_REPLICATE
-    )
+    size, edge = head[top:].shape[1::-1], cv2.BORDER_REPLICATE
+    head[top:] = cv2.warpAffine(head[top:], matrix, size, borderMode=edge)
 
 
 def _draw_mouth(
@@ -229,12 +213,8 @@ def _draw_mouth(
 
     inner_top, inner_bottom = upper * arch**0.6, lower * arch**0.6
     lip = [0.45 * c + 0.55 * r for c, r in zip(identity.skin, (78, 62, 160), strict=True)]
-    fill(
-        head,
-        between(inner_top - bow, inner_bottom + 0.14 * full * arch**0.7),
-        (*(0.86 * c for c in lip), 255),
-        unit,
-    )
+    both = between(inner_top - bow, inner_bottom + 0.14 * full * arch**0.7)
+    fill(head, both, (*(0.86 * c for c in lip), 255), unit)
     shine = oval(-0.04, lower + 0.07 * full, 0.4 * half, 0.026)
     fill(head, shine, (*(min(255, 1.1 * c) for c in lip), 255), unit)
     if opening > 0.03:
@@ -280,11 +260,8 @@ def _background(
         cv2.fillPoly(frame, [px], colour, cv2.LINE_AA, SHIFT)
 
     paint(oval(0, 2.6, 2.5, 1.5), identity.shirt)
-    paint(oval(0, 1.2, 0.66, 0.55), [0.72 * c for c in identity.skin])
-    paint(
-        np.array([(-0.62, 0), (0.62, 0), (0.66, 1.2), (-0.66, 1.2)]),
-        [0.72 * c for c in identity.skin],
-    )
+    neck = [0.72 * c for c in identity.skin]
+    paint(oval(0, 1.2, 0.66, 0.55), neck)
+    paint(np.array([(-0.62, 0), (0.62, 0), (0.66, 1.2), (-0.66, 1.2)]), neck)
     paint(oval(0, 0.35, 0.63, 0.62, 0, 180), [0.5 * c for c in identity.skin])  # the chin's shadow
-    frame = cv2.GaussianBlur(frame, (0, 0), 0.05 * unit)
-    return frame
+    return cv2.GaussianBlur(frame, (0, 0), 0.05 * unit)

@@ -22,7 +22,6 @@ FPS = 25
 # 114 layer II frames of 1,152: every GRID clip has these 2.978 s for its 3.000 s of video.
 GRID_AUDIO_SAMPLES = 131328
 _GRID_RATE = 44100
-_LRW_BIT_RATE = 800_000  # of the pictures
 _GRAIN = 2.4  # grey levels, standard deviation
 _MP2_DELAY = 481  # samples by which the layer II filter bank delays what goes in
 
@@ -34,14 +33,10 @@ def write_mpg(path: Path, frames: Sequence[np.ndarray], samples: np.ndarray | No
     `[N]` at 16 kHz (None: no stream), is where `samples` has it: the encoder's delay is taken off
     (GRID itself is 11 ms late). Frames are uint8 BGR `[H, W, 3]` at 25 fps.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     # Without preload=0 all stamps begin at 0.5 s; those of the corpus begin at 0.
-    with av.open(str(path), "w", format="mpeg", options={"preload": "0"}) as container:
-        container.flags |= 0x400  # AVFMT_FLAG_BITEXACT
-        pixels = frames[0].shape[0] * frames[0].shape[1]
-        rate = 850_000 * pixels // (360 * 288)
-        video = _video_stream(container, "mpeg1video", frames[0], {"threads": "1"}, rate)
-        audio = None
+    with _create(path, "mpeg", {"preload": "0"}) as container:
+        bit_rate = 850_000 * frames[0].shape[0] * frames[0].shape[1] // (360 * 288)
+        video = _video_stream(container, "mpeg1video", frames[0], bit_rate)
         if samples is not None:
             audio = container.add_stream("mp2", rate=_GRID_RATE, layout="stereo")
             audio.codec_context.bit_rate = 224_000
@@ -49,11 +44,9 @@ def write_mpg(path: Path, frames: Sequence[np.ndarray], samples: np.ndarray | No
             for packet in video.encode(frame):
                 packet.dts = packet.pts  # else one frame early, and all stamps begin at 40 ms
                 container.mux(packet)
-        if audio is not None and samples is not None:
-            sound = resample_poly(samples, 441, 160)[_MP2_DELAY:]
-            sound = _fit(sound, GRID_AUDIO_SAMPLES)
-            pcm = np.repeat(_to_int16(sound), 2)[None]
-            _mux_sound(container, audio, pcm, "s16", "stereo", _GRID_RATE, _MP2_DELAY)
+        if samples is not None:
+            sound = _fit(resample_poly(samples, 441, 160)[_MP2_DELAY:], GRID_AUDIO_SAMPLES)
+            _mux_sound(container, audio, np.repeat(_to_int16(sound), 2), "s16", _MP2_DELAY)
 
 
 def write_mp4(
@@ -66,22 +59,17 @@ def write_mp4(
     files would be half as large. The sound is cut or padded to 640 samples a frame: 18,560 for 29.
     With `index_first` a truncated file still opens.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    layout = {"movflags": "faststart"} if index_first else {}
-    with av.open(str(path), "w", format="mp4", options=layout) as container:
-        container.flags |= 0x400  # AVFMT_FLAG_BITEXACT
+    with _create(path, "mp4", {"movflags": "faststart"} if index_first else {}) as container:
         # No key frame at a cut either.
-        options = {"threads": "1", "sc_threshold": "1000000000"}
-        video = _video_stream(container, "mpeg4", frames[0], options, _LRW_BIT_RATE)
-        audio = None
+        video = _video_stream(container, "mpeg4", frames[0], 800_000, sc_threshold="1000000000")
         if samples is not None:
             audio = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
             audio.codec_context.bit_rate = 60_000
         for frame in [*_video_frames(_grainy(frames)), None]:
             container.mux(video.encode(frame))
-        if audio is not None and samples is not None:
-            sound = _fit(samples, len(frames) * SAMPLE_RATE // FPS).astype(np.float32)[None]
-            _mux_sound(container, audio, sound, "fltp", "mono", SAMPLE_RATE, 0)
+        if samples is not None:
+            sound = _fit(samples, len(frames) * SAMPLE_RATE // FPS).astype(np.float32)
+            _mux_sound(container, audio, sound, "fltp")
 
 
 def write_wav(path: Path, samples: np.ndarray) -> None:
@@ -110,10 +98,17 @@ def write_jpg(path: Path, frame: np.ndarray) -> None:
     path.write_bytes(data.tobytes())
 
 
+def _create(path: Path, kind: str, options: dict[str, str]) -> Any:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    container = av.open(str(path), "w", format=kind, options=options)
+    container.flags |= 0x400  # AVFMT_FLAG_BITEXACT
+    return container
+
+
 def _video_stream(
-    container: Any, codec: str, frame: np.ndarray, options: dict[str, str], bit_rate: int
+    container: Any, codec: str, frame: np.ndarray, bit_rate: int, **options: str
 ) -> Any:
-    stream = container.add_stream(codec, rate=FPS, options=options)
+    stream = container.add_stream(codec, rate=FPS, options={"threads": "1", **options})
     stream.height, stream.width = frame.shape[:2]
     stream.pix_fmt = "yuv420p"
     context = stream.codec_context
@@ -140,16 +135,10 @@ def _grainy(frames: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
 
 
 def _mux_sound(
-    container: Any,
-    stream: Any,
-    data: np.ndarray,
-    sample_format: str,
-    layout: str,
-    rate: int,
-    start: int,
+    container: Any, stream: Any, samples: np.ndarray, sample_format: str, start: int = 0
 ) -> None:
-    frame = av.AudioFrame.from_ndarray(data, format=sample_format, layout=layout)
-    frame.sample_rate, frame.pts, frame.time_base = rate, start, Fraction(1, rate)
+    frame = av.AudioFrame.from_ndarray(samples[None], sample_format, stream.layout.name)
+    frame.sample_rate, frame.pts, frame.time_base = stream.rate, start, Fraction(1, stream.rate)
     container.mux(stream.encode(frame))
     container.mux(stream.encode(None))
 

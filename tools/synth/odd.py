@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from avb.tools.synth import face, media, raw
+from avb.tools.synth.media import FPS
 from avb.tools.synth.raw import Clip
 from avb.tools.synth.raw_lrw1000 import (
     MANDARIN,
@@ -221,7 +222,7 @@ def odd_lrw1000(tree: Tree, rows: list[Row], seed: int) -> Odd:
 
 def _begin_early(clip: Clip) -> Clip:
     """Drops frames in front until the first word starts less than 0.2 s into the film."""
-    drop = int((clip.words[0][1] - 0.06) * raw.FPS)
-    shift = drop / raw.FPS
+    drop = int((clip.words[0][1] - 0.06) * FPS)
+    shift = drop / FPS
     words = [(word, start - shift, end - shift) for word, start, end in clip.words]
     return Clip(clip.frames[drop:], clip.samples[drop * 640 :], words, clip.opening[drop:])

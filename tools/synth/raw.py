@@ -7,7 +7,8 @@ re-cutter makes its clips from real video and shares the second half.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,9 +16,9 @@ import numpy as np
 
 from avb.pipeline.corpora.grid import SLOTS, words_of
 from avb.tools.synth import face, media, visemes
+from avb.tools.synth.media import FPS
 from avb.tools.synth.voice import SAMPLE_RATE, Span, Speech, speak
 
-FPS = media.FPS
 GRID_FRAMES, GRID_SIZE = 75, (360, 288)
 GRID_TALKERS = (1, 2, 3, 9)  # a part of each of train, val and test, of 16/7/10, among them
 GRID_END = 74500  # every align file ends here, in units of 1/25000 s
@@ -115,10 +116,8 @@ def grid_clip(talker: int, name: str, seed: int = 0) -> Clip:
     if len(speech.words) != 6:
         raise ValueError(f"{name}: espeak-ng reported {len(speech.words)} words instead of six")
     start_s = round(float(rng.uniform(0.35, 2.75 - speech.duration_s)), 2)
-    at = np.random.default_rng((seed, talker)).uniform((160, 207, 47), (186, 214, 53))
-    clip = shoot(
-        who, speech, start_s, GRID_FRAMES, GRID_SIZE, (at[0], at[1]), at[2], clip_seed(rng)
-    )
+    x, y, unit = np.random.default_rng((seed, talker)).uniform((160, 207, 47), (186, 214, 53))
+    clip = shoot(who, speech, start_s, GRID_FRAMES, GRID_SIZE, (x, y), unit, clip_seed(rng))
     starts = [round(s, 2) for _, s, _ in clip.words] + [round(clip.words[-1][2], 2)]
     clip.words = list(zip(words_of(name), starts[:-1], starts[1:], strict=True))
     return clip
@@ -142,22 +141,11 @@ def save_grid(out: Path, talker: int, name: str, clip: Clip) -> Path:
     return path
 
 
-def make_grid(out: Path, clips: int, seed: int) -> Iterator[str]:
-    """Writes GRID; yields the name of each clip once it is on disk."""
+def write_grid(out: Path, clips: int, seed: int) -> Iterator[Path]:
+    """Writes GRID; yields each clip's video once it is on disk."""
     names = itertools.islice(grid_names(seed), clips)
     for name, talker in zip(names, itertools.cycle(GRID_TALKERS), strict=False):
-        save_grid(out, talker, name, grid_clip(talker, name, seed))
-        yield f"s{talker}/{name}"
-
-
-def lrw_slots(words: Sequence[str], clips: int) -> Iterator[tuple[str, str, int]]:
-    """(word, split, counter): each six clips of a word are four train, one val and one test."""
-    pattern = ("train", "val", "test", "train", "train", "train")
-    counters: dict[tuple[str, str], int] = {}
-    for index in range(clips):
-        word, split = words[index % len(words)], pattern[index // len(words) % len(pattern)]
-        counters[word, split] = counters.get((word, split), 0) + 1
-        yield word, split, counters[word, split]
+        yield save_grid(out, talker, name, grid_clip(talker, name, seed))
 
 
 def lrw_clip(word: str, talker: int, seed: int = 0) -> Clip:
@@ -195,12 +183,21 @@ def save_lrw(out: Path, word: str, split: str, counter: int, clip: Clip) -> Path
     return path
 
 
-def make_lrw(out: Path, clips: int, seed: int) -> Iterator[str]:
-    """Writes LRW; yields the name of each clip once it is on disk."""
-    for index, (word, split, counter) in enumerate(lrw_slots(LRW_WORDS, clips)):
+def lrw_clips(clips: int, seed: int) -> Iterator[Clip]:
+    """Drawn clips, the words taking turns."""
+    for index in range(clips):
         talker = 100 + (index * 7 + index // len(LRW_WORDS)) % 24  # about two dozen people
-        save_lrw(out, word, split, counter, lrw_clip(word, talker, seed))
-        yield f"{word}/{split}/{counter:05d}"
+        yield lrw_clip(LRW_WORDS[index % len(LRW_WORDS)], talker, seed)
+
+
+def write_lrw(out: Path, clips: Iterable[Clip]) -> Iterator[Path]:
+    """Writes LRW; of each six clips of a word four are train, one val and one test."""
+    counts: Counter[str] = Counter()
+    for clip in clips:
+        word = clip.words[0][0]
+        split = ("train", "val", "test", "train", "train", "train")[counts[word] % 6]
+        counts.update((word, f"{word}/{split}"))
+        yield save_lrw(out, word, split, counts[f"{word}/{split}"], clip)
 
 
 def clip_seed(rng: np.random.Generator) -> int:

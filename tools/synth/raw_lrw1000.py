@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,9 @@ MANDARIN = (
     ("北京", "bei jing"), ("经济", "jing ji"), ("记者", "ji zhe"),
     ("今天", "jin tian"), ("事实", "shi shi"), ("实施", "shi shi"),
 )  # fmt: skip
+
+
+Segment = tuple[Clip, list[str]]  # its words as they are written
 
 
 @dataclass(frozen=True)
@@ -86,47 +89,27 @@ def save_segment(
     """Writes a folder of jpgs and one wav a word; `words` are as written, one for each span."""
     for number, frame in enumerate(clip.frames, start=1):
         media.write_jpg(tree.images / folder / f"{number}.jpg", frame)
-    rows = []
+    rows, step = [], SAMPLE_RATE // 100
     for index, (word, (pinyin, start_s, end_s)) in enumerate(zip(words, clip.words, strict=True)):
         audio = hashlib.md5(f"{folder}/{index}".encode()).hexdigest()
         row = Row(split, folder, audio, word, pinyin, round(start_s * 100), round(end_s * 100))
-        media.write_wav(tree.audio / f"{audio}.wav", word_sound(clip.samples, row.start, row.end))
+        sound = clip.samples[max(0, row.start - MARGIN) * step : (row.end + MARGIN) * step]
+        media.write_wav(tree.audio / f"{audio}.wav", sound)
         rows.append(row)
     return rows
-
-
-def word_sound(samples: np.ndarray, start: int, end: int) -> np.ndarray:
-    """The sound of `start - 0.2 s .. end + 0.2 s`, cut at the ends of the recording."""
-    step = SAMPLE_RATE // 100
-    return samples[max(0, start - MARGIN) * step : (end + MARGIN) * step]
 
 
 def write_index(tree: Tree, rows: Sequence[Row], bom_in: str = "") -> None:
     """Writes the index files; times as 1.20 in the split files and as 1.2 in the audio file."""
     tree.info.mkdir(parents=True, exist_ok=True)
-    for split in ("trn", "val", "tst"):
-        lines = [
-            f"{r.folder},{r.word},{r.pinyin},{r.start / 100:.2f},{r.end / 100:.2f}\n"
-            for r in rows
-            if r.split == split
-        ]
-        encoding = "utf-8-sig" if split == bom_in else "utf-8"
-        path = tree.info / f"{split}_1000.txt"
-        path.write_text("".join(lines), encoding=encoding, newline="")
-    lines = [
-        f"{r.folder},{r.audio},{r.word},{r.pinyin},{r.start / 100:g},{r.end / 100:g}\n"
-        for r in rows
-    ]
-    path = tree.info / "all_audio_video.txt"
-    path.write_text("".join(lines), encoding="utf-8", newline="")
-
-
-def segment_plan(clips: int, words_each: int) -> Iterator[tuple[str, int]]:
-    """(split, words) of each folder: at least three folders, of six four trn, one val, one tst."""
-    pattern = ("trn", "val", "tst", "trn", "trn", "trn")
-    folders = max(min(3, clips), -(-clips // words_each))
-    for index in range(folders):
-        yield pattern[index % 6], clips // folders + (index < clips % folders)
+    lines = {name: "\ufeff" if name == bom_in else "" for name in ("trn", "val", "tst", "all")}
+    for r in rows:
+        start, end = r.start / 100, r.end / 100
+        lines[r.split] += f"{r.folder},{r.word},{r.pinyin},{start:.2f},{end:.2f}\n"
+        lines["all"] += f"{r.folder},{r.audio},{r.word},{r.pinyin},{start:g},{end:g}\n"
+    for name, text in lines.items():
+        path = tree.info / ("all_audio_video.txt" if name == "all" else f"{name}_1000.txt")
+        path.write_text(text, encoding="utf-8", newline="")
 
 
 def folder_name(seed: int, index: int) -> str:
@@ -134,12 +117,17 @@ def folder_name(seed: int, index: int) -> str:
     return hashlib.md5(f"avb synth {seed} {index}".encode()).hexdigest()
 
 
-def make_lrw1000(tree: Tree, clips: int, seed: int, rows: list[Row]) -> Iterator[str]:
-    """Writes LRW-1000 but for its index and fills `rows`; yields the name of each word."""
+def segments(clips: int, seed: int) -> Iterator[Segment]:
+    """Drawn segments: three of at least a word if there are as many, each of six words at most."""
     turn = itertools.cycle(MANDARIN)
-    for index, (split, count) in enumerate(segment_plan(clips, 6)):
-        words = list(itertools.islice(turn, count))
-        clip = segment_clip(words, 200 + index, seed)
-        new = save_segment(tree, clip, folder_name(seed, index), split, [w for w, _ in words])
-        rows += new
-        yield from (f"{row.folder}/{row.pinyin}" for row in new)
+    folders = max(min(3, clips), -(-clips // 6))
+    for index in range(folders):
+        words = list(itertools.islice(turn, clips // folders + (index < clips % folders)))
+        yield segment_clip(words, 200 + index, seed), [word for word, _ in words]
+
+
+def write_segments(tree: Tree, segments: Iterable[Segment], seed: int) -> Iterator[Row]:
+    """Writes LRW-1000 but for its index; of each six folders four are trn, one val and one tst."""
+    for index, (clip, words) in enumerate(segments):
+        split = ("trn", "val", "tst", "trn", "trn", "trn")[index % 6]
+        yield from save_segment(tree, clip, folder_name(seed, index), split, words)

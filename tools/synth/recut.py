@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import cv2
@@ -20,18 +19,18 @@ import numpy as np
 from avb.pipeline.clip.facemesh import FaceMesh
 from avb.pipeline.clip.facemesh_mediapipe import quiet
 from avb.pipeline.corpora.grid import parse_align, words_of
-from avb.tools.synth import raw, raw_lrw1000
+from avb.tools.synth import raw
+from avb.tools.synth.media import FPS
 from avb.tools.synth.raw import Clip
+from avb.tools.synth.raw_lrw1000 import Segment
 from avb.tools.synth.voice import SAMPLE_RATE
 
-FPS = raw.FPS
 EYE_TO_MOUTH_PX = 70.0  # in a 256 px picture with the mouth at (127, 163) the face then fills it
 # Prepositions and letters are too short to be words of LRW.
 _POSITIONS = (0, 1, 4, 5)
 
 
-@dataclass(frozen=True)
-class Face:
+class Face(NamedTuple):
     """Where a face is, in source px: the middle of the mouth, and its distance from the eyes."""
 
     x: float
@@ -76,45 +75,34 @@ def read_video(path: Path) -> tuple[list[np.ndarray], np.ndarray]:
     return frames, np.concatenate(sound)
 
 
-class FaceFinder:
-    """The face mesh for all clips; each picture is looked at on its own."""
-
-    def __init__(self) -> None:
-        with quiet():
-            self._mesh = FaceMesh(follow=False)
-
-    def find(self, frames: list[np.ndarray]) -> Face | None:
-        """The median face of a few pictures; None if one of them shows no face."""
-        measured = []
-        for frame in frames:
-            faces = self._mesh.landmarks(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
-            if not faces:
-                return None
-            # Outer corners of eyes and mouth, and the middles of the inner lips.
-            xy = faces[0][[33, 263, 61, 291, 13, 14]]
-            eyes, mouth = xy[:2].mean(axis=0), xy[2:].mean(axis=0)
-            measured.append((*mouth, float(np.hypot(*(mouth - eyes)))))
-        return Face(*(float(v) for v in np.median(measured, axis=0)))
+def find_face(mesh: FaceMesh, frames: list[np.ndarray]) -> Face | None:
+    """The median face of a few pictures; None if one of them shows no face."""
+    measured = []
+    for frame in frames:
+        faces = mesh.landmarks(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
+        if not faces:
+            return None
+        # Outer corners of eyes and mouth, and the middles of the inner lips.
+        xy = faces[0][[33, 263, 61, 291, 13, 14]]
+        eyes, mouth = xy[:2].mean(axis=0), xy[2:].mean(axis=0)
+        measured.append((*mouth, float(np.hypot(*(mouth - eyes)))))
+    return Face(*(float(v) for v in np.median(measured, axis=0)))
 
 
-class _Reader:
-    """Reads whole, sound sentences; a clip that is odd in any way is left out."""
-
-    def __init__(self) -> None:
-        self._finder = FaceFinder()
-
-    def read(self, video: Path, align: Path) -> tuple[Clip, Face] | None:
+def sentences(found: list[tuple[Path, Path]]) -> Iterator[tuple[int, Clip, Face]]:
+    """Whole, sound sentences with their number; a clip that is odd in any way is left out."""
+    with quiet():
+        mesh = FaceMesh(follow=False)
+    for number, (video, align) in enumerate(found):
         try:
             words: list[Any] = parse_align(align.read_text(), set())
         except ValueError:
-            return None
+            continue
         if [word for word, _, _ in words] != words_of(video.stem):
-            return None
+            continue
         frames, samples = read_video(video)
-        if len(frames) != raw.GRID_FRAMES:
-            return None
-        seen = self._finder.find(frames[2::18])
-        return None if seen is None else (Clip(frames, samples, words), seen)
+        if len(frames) == raw.GRID_FRAMES and (seen := find_face(mesh, frames[2::18])):
+            yield number, Clip(frames, samples, words), seen
 
 
 def cut_word(clip: Clip, seen: Face, position: int) -> Clip | None:
@@ -137,62 +125,33 @@ def cut_word(clip: Clip, seen: Face, position: int) -> Clip | None:
     return Clip(frames, samples, [(word.upper(), start_s - shift, end_s - shift)])
 
 
-def make_lrw(out: Path, root: Path, clips: int, seed: int) -> Iterator[str]:
-    """Writes LRW from GRID; yields the name of each clip. Ends early when GRID is used up."""
-    reader, pattern = _Reader(), ("train", "val", "test", "train", "train", "train")
-    counters: dict[tuple[str, str], int] = {}
-    sentences = find_clips(root, seed)
-    per_sentence = min(len(_POSITIONS), -(-clips // len(sentences)))
-    written = 0
-    for number, (video, align) in enumerate(sentences):
-        if (got := reader.read(video, align)) is None:
-            continue
-        for turn in range(per_sentence):
-            position = _POSITIONS[(number + turn + seed) % len(_POSITIONS)]
-            if written == clips or (cut := cut_word(*got, position)) is None:
-                continue
-            word = cut.words[0][0]
-            split = pattern[sum(v for (w, _), v in counters.items() if w == word) % len(pattern)]
-            counters[word, split] = counters.get((word, split), 0) + 1
-            raw.save_lrw(out, word, split, counters[word, split], cut)
-            written += 1
-            yield f"{word}/{split}/{counters[word, split]:05d}"
-        if written == clips:
-            return
+def lrw_clips(root: Path, clips: int, seed: int) -> Iterator[Clip]:
+    """Clips of LRW out of GRID; fewer when GRID is used up."""
+    found = find_clips(root, seed)
+    turns = range(min(len(_POSITIONS), -(-clips // len(found))))
+    cuts = (
+        cut_word(clip, seen, _POSITIONS[(number + turn + seed) % len(_POSITIONS)])
+        for number, clip, seen in sentences(found)
+        for turn in turns
+    )
+    yield from itertools.islice((cut for cut in cuts if cut is not None), clips)
 
 
-def cut_segment(clip: Clip, seen: Face, seed: int) -> Clip:
-    """The lower face of a sentence in square pictures whose size differs from clip to clip."""
-    share = float(np.random.default_rng((seed, 0x5E6)).uniform(1.3, 1.9))
-    half = round(share * seen.eye_to_mouth / 2)
-    x, y = round(seen.x), round(seen.y)
-    frames = []
-    for frame in clip.frames:
-        padded = cv2.copyMakeBorder(frame, half, half, half, half, cv2.BORDER_REPLICATE)
-        frames.append(padded[y : y + 2 * half, x : x + 2 * half])
-    return Clip(frames, clip.samples, clip.words)
-
-
-def make_lrw1000(
-    tree: raw_lrw1000.Tree, root: Path, clips: int, seed: int, rows: list[raw_lrw1000.Row]
-) -> Iterator[str]:
-    """Writes LRW-1000 from GRID but for its index; fills `rows`, yields the name of each word."""
-    reader, pattern = _Reader(), ("trn", "val", "tst", "trn", "trn", "trn")
-    each = min(6, max(1, clips // 3))
-    folder = 0
-    for video, align in find_clips(root, seed):
-        left = clips - len(rows)
+def segments(root: Path, clips: int, seed: int) -> Iterator[Segment]:
+    """Lower faces of sentences, in square pictures whose size differs from one to the other."""
+    left = clips
+    for index, (_, clip, seen) in enumerate(sentences(find_clips(root, seed))):
+        share = float(np.random.default_rng((seed + index, 0x5E6)).uniform(1.3, 1.9))
+        half = round(share * seen.eye_to_mouth / 2)
+        x, y = round(seen.x), round(seen.y)
+        frames = []
+        for frame in clip.frames:
+            padded = cv2.copyMakeBorder(frame, half, half, half, half, cv2.BORDER_REPLICATE)
+            frames.append(padded[y : y + 2 * half, x : x + 2 * half])
+        end_s = len(clip.frames) / FPS - 0.2
+        words = [word for word in clip.words if word[1] >= 0.2 and word[2] <= end_s]
+        words = words[: min(6, max(1, clips // 3), left)]
+        yield Clip(frames, clip.samples, words), [word.upper() for word, _, _ in words]
+        left -= len(words)
         if not left:
             return
-        if (got := reader.read(video, align)) is None:
-            continue
-        clip, seen = got
-        end_s = len(clip.frames) / FPS - 0.2
-        words = [w for w in clip.words if w[1] >= 0.2 and w[2] <= end_s][: min(each, left)]
-        cut = cut_segment(Clip(clip.frames, clip.samples, words), seen, seed + folder)
-        name = raw_lrw1000.folder_name(seed, folder)
-        split = pattern[folder % len(pattern)]
-        new = raw_lrw1000.save_segment(tree, cut, name, split, [w.upper() for w, _, _ in words])
-        rows += new
-        folder += 1
-        yield from (f"{row.folder}/{row.pinyin}" for row in new)

@@ -66,13 +66,10 @@ def lay_over(
     frame: np.ndarray, head: np.ndarray, mouth: tuple[float, float], tilt: float, unit: float
 ) -> None:
     """Lays the head over the frame in place, its origin at `mouth` px, turned by `tilt` degrees."""
-    x0, y0 = (
-        math.floor(m + b * unit - 0.1 * unit) for m, b in zip(mouth, HEAD_BOX[:2], strict=True)
-    )
-    x1, y1 = (
-        math.ceil(m + b * unit + 0.1 * unit) for m, b in zip(mouth, HEAD_BOX[2:], strict=True)
-    )
-    x0, y0, x1, y1 = max(x0, 0), max(y0, 0), min(x1, frame.shape[1]), min(y1, frame.shape[0])
+    margin, (height, width) = 0.1 * unit, frame.shape[:2]
+    left, top, right, bottom = np.array(HEAD_BOX) * unit + (*mouth, *mouth)
+    x0, y0 = max(0, math.floor(left - margin)), max(0, math.floor(top - margin))
+    x1, y1 = min(width, math.ceil(right + margin)), min(height, math.ceil(bottom + margin))
     origin = (-HEAD_BOX[0] * unit, -HEAD_BOX[1] * unit)
     matrix = np.asarray(cv2.getRotationMatrix2D(origin, tilt, 1.0), np.float64)
     matrix[:, 2] = matrix[:, 2] + np.array(mouth) - origin - (x0, y0)

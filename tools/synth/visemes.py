@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from avb.tools.synth.media import FPS
 from avb.tools.synth.voice import Span
 
 # Opening 0..1 and spread -1 (rounded) .. 1 (stretched) of each sound, by espeak mnemonic; stress
@@ -42,21 +43,17 @@ def viseme(mnemonic: str) -> tuple[float, float]:
     return (0.3, 0.0)
 
 
-def mouth_track(
-    phonemes: Sequence[Span], num_frames: int, fps: float = 25.0, smooth_s: float = 0.025
-) -> np.ndarray:
+def mouth_track(phonemes: Sequence[Span], num_frames: int) -> np.ndarray:
     """The mouth at the middle of each frame: float64 `[num_frames, 2]`, opening and spread.
 
-    Outside the phonemes, on the clip's own clock, it rests. `smooth_s` is the deviation of the
-    smoothing, since lips move slower than sounds change.
+    Outside the phonemes, on the clip's own clock, it rests.
     """
     step_s = 0.005
-    duration_s = num_frames / fps
-    steps = np.tile(np.array(_REST), (math.ceil(duration_s / step_s) + 1, 1))
+    steps = np.tile(np.array(_REST), (math.ceil(num_frames / FPS / step_s) + 1, 1))
     for name, start, end in phonemes:
         steps[max(0, round(start / step_s)) : max(0, round(end / step_s))] = viseme(name)
-    sigma = smooth_s / step_s
-    smooth = cv2.GaussianBlur(steps, (0, 0), sigmaX=1e-6, sigmaY=sigma)
-    middles = (np.arange(num_frames) + 0.5) / fps / step_s
+    # By 25 ms: lips move slower than sounds change.
+    smooth = cv2.GaussianBlur(steps, (0, 0), sigmaX=1e-6, sigmaY=0.025 / step_s)
+    middles = (np.arange(num_frames) + 0.5) / FPS / step_s
     grid = np.arange(len(smooth))
     return np.stack([np.interp(middles, grid, smooth[:, i]) for i in range(2)], axis=1)

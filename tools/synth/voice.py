@@ -7,7 +7,7 @@ and its voices, this is the small part of its C interface (speak_lib.h) that is 
 from __future__ import annotations
 
 import ctypes
-import functools
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -67,27 +67,13 @@ class Speech:
         return len(self.samples) / SAMPLE_RATE
 
 
-@functools.cache
-def _paths() -> tuple[str, str]:
-    """The library file and the folder of its voices."""
-    try:
-        import espeakng_loader
-    except ImportError as error:
-        raise ImportError(
-            "avb synth speaks with espeak-ng, which is not installed: pip install espeakng-loader"
-        ) from error
-    return espeakng_loader.get_library_path(), espeakng_loader.get_data_path()
-
-
-def speak(
-    text: str, voice: str = "en", pitch: int = 50, rate: int = 160, pitch_range: int = 50
-) -> Speech:
+def speak(text: str, voice: str = "en", pitch: int = 50, rate: int = 160) -> Speech:
     """Speaks one text; the same arguments always give the same samples.
 
     A part in double square brackets is read as espeak phonemes. `voice` may have a variant,
-    `en-us+f3`; `cmn` is Mandarin. `pitch` and `pitch_range` are 0 to 100, `rate` words a minute.
+    `en-us+f3`; `cmn` is Mandarin. `pitch` is 0 to 100, `rate` words a minute.
     """
-    settings = {_PARAMETER_RATE: rate, _PARAMETER_PITCH: pitch, _PARAMETER_RANGE: pitch_range}
+    settings = {_PARAMETER_RATE: rate, _PARAMETER_PITCH: pitch, _PARAMETER_RANGE: 50}
     chunks, events, rate_hz = _synthesise(text, voice, settings)
     if not chunks:
         raise ValueError(f"text {text!r}: voice {voice!r} gave no sound")
@@ -101,19 +87,22 @@ def _synthesise(
     text: str, voice: str, settings: dict[int, int]
 ) -> tuple[list[np.ndarray], list[_Start], int]:
     """Runs espeak-ng once: pieces of int16 sound, where things start, and the sampling rate."""
-    library_path, data_path = _paths()
+    try:
+        import espeakng_loader
+    except ImportError as error:
+        raise ImportError(
+            "avb synth speaks with espeak-ng, which is not installed: pip install espeakng-loader"
+        ) from error
+    data_path = espeakng_loader.get_data_path()
     chunks: list[np.ndarray] = []
     events: list[_Start] = []
 
     def collect(wave: ctypes._Pointer, count: int, event: ctypes._Pointer) -> int:
         if wave and count:
             chunks.append(np.ctypeslib.as_array(wave, (count,)).copy())
-        index = 0
-        while event[index].type:  # the list ends with type 0
-            e = event[index]
+        for e in itertools.takewhile(lambda e: e.type, event):  # the list ends with type 0
             name = e.id.string.decode("utf-8", "replace") if e.type == _EVENT_PHONEME else ""
             events.append((e.type, e.text_position, e.length, e.audio_position / 1000, name))
-            index += 1
         return 0
 
     # Two things make a second call sound different, even in length. The oscillators' phases live in
@@ -121,7 +110,7 @@ def _synthesise(
     # library anew for each text (1 ms) does. And the breath of some voices is random, seeded by
     # espeak_Initialize with the second of the day.
     libc = ctypes.CDLL(None)
-    library = ctypes.CDLL(library_path)
+    library = ctypes.CDLL(espeakng_loader.get_library_path())
     callback = _Callback(collect)
     try:
         options = _INIT_PHONEME_EVENTS | _INIT_DONT_EXIT
