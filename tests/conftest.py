@@ -65,28 +65,23 @@ class Synth:
         return self.importer(**flags).load(self.clip(case))
 
 
-def _draw(corpus: str, folder: Path) -> Synth:
-    pytest.importorskip("espeakng_loader", reason="drawn talkers speak with the extra prep")
-    from avb.tools.synth import make
+def _drawn(corpus: str) -> Any:
+    """The fixture `drawn_<corpus>`."""
 
-    make(corpus, folder, clips=4, odd=True)
-    with open(folder / "odd_cases.csv", encoding="utf-8", newline="") as table:
-        return Synth(folder, {row["case"]: row["what"] for row in csv.DictReader(table)})
+    @pytest.fixture(scope="session", name=f"drawn_{corpus}")
+    def draw(tmp_path_factory: pytest.TempPathFactory) -> Synth:
+        pytest.importorskip("espeakng_loader", reason="drawn talkers speak with the extra prep")
+        from avb.tools.synth import make
 
+        folder = tmp_path_factory.mktemp("drawn") / corpus
+        make(corpus, folder, clips=4, odd=True)
+        with open(folder / "odd_cases.csv", encoding="utf-8", newline="") as table:
+            return Synth(folder, {row["case"]: row["what"] for row in csv.DictReader(table)})
 
-@pytest.fixture(scope="session")
-def drawn_grid(tmp_path_factory: pytest.TempPathFactory) -> Synth:
-    return _draw("grid", tmp_path_factory.mktemp("drawn") / "grid")
-
-
-@pytest.fixture(scope="session")
-def drawn_lrw(tmp_path_factory: pytest.TempPathFactory) -> Synth:
-    return _draw("lrw", tmp_path_factory.mktemp("drawn") / "lrw")
+    return draw
 
 
-@pytest.fixture(scope="session")
-def drawn_lrw1000(tmp_path_factory: pytest.TempPathFactory) -> Synth:
-    return _draw("lrw1000", tmp_path_factory.mktemp("drawn") / "lrw1000")
+drawn_grid, drawn_lrw, drawn_lrw1000 = map(_drawn, ("grid", "lrw", "lrw1000"))
 
 
 @pytest.fixture(scope="session")
