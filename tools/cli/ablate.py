@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from typer import Argument, Option
@@ -14,13 +14,13 @@ from typer import Argument, Option
 from avb.pipeline.errors import UsageError
 from avb.pipeline.files import open_atomic, write_atomic
 from avb.tools.cli import options as o
-from avb.tools.cli.console import App, print_json, say, to_json
+from avb.tools.cli.console import App, say, show, to_json
 from avb.tools.cli.train import divided, train_one
 
 if TYPE_CHECKING:
     from avb.pipeline.config import Corpus
     from avb.pipeline.stream.index import Index
-    from avb.tools.ablate import Grid, Trial
+    from avb.tools.ablate import Trial
     from avb.train.recipe import Recipe
     from avb.train.split import Parts
 
@@ -56,7 +56,9 @@ def ablate(
     as_json: o.Json = False,
 ) -> None:
     """Train what is not trained yet, resume what was begun, then read the test part once."""
-    from avb.tools.ablate import Trial, arms, check_model, describe, parse_grid
+    from avb.tools.ablate import Trial, arms, check_model, describe, parse_grid, result, table
+    from avb.tools.report.ablation import ablation
+    from avb.tools.report.style import drawing
     from avb.train.checks import need
     from avb.train.data import open_shards, resolve
     from avb.train.tasks.task import find_task
@@ -79,16 +81,22 @@ def ablate(
         return
     need("matplotlib")
     divide = partial(divided, index=index, corpus=corpus, talkers=speakers, file=split_file)
-    found = _carry_out(points, trials, divide, corpus, device, compile_model)
-    _write(found, out, as_json)
+    _carry_out(trials, divide, corpus, device, compile_model)
+    found = result(points, trials)
+    write_atomic(out / "ablation.json", (to_json(found) + "\n").encode())
+    with drawing(), open_atomic(out / "ablation.png") as file:
+        ablation(found).savefig(file, format="png", dpi=200)
+    show(found, as_json, table(found))
+    if not as_json:
+        say(f"* best on validation; {out / 'ablation.json'} and ablation.png hold all of it")
 
 
 def _carry_out(
-    points: Grid, trials: list[Trial], divide: Callable[[Recipe], tuple[Index, Parts]],
-    corpus: Corpus, device: str | None, compile_model: bool,
-) -> dict[str, Any]:  # fmt: skip
-    """Train all, then read the test part with each, and set them side by side."""
-    from avb.tools.ablate import RECORD, describe, is_read, result, standing
+    trials: list[Trial], divide: Callable[[Recipe], tuple[Index, Parts]], corpus: Corpus,
+    device: str | None, compile_model: bool,
+) -> None:  # fmt: skip
+    """Train all, then read the test part with each."""
+    from avb.tools.ablate import RECORD, describe, is_read, standing
     from avb.train.device import choose_device
     from avb.train.evaluate.evaluate import evaluate
 
@@ -104,24 +112,6 @@ def _carry_out(
             index, _ = divide(trial.recipe)
             record = evaluate(task, best, index, corpus, "test", choose_device(device))
             write_atomic(trial.folder / RECORD, (to_json(record) + "\n").encode())
-    return result(points, trials)
-
-
-def _write(found: dict[str, Any], out: Path, as_json: bool) -> None:
-    """The figures and their picture, in the folder of the runs and on the terminal."""
-    from avb.tools.ablate import table
-    from avb.tools.report.ablation import ablation
-    from avb.tools.report.style import drawing
-
-    write_atomic(out / "ablation.json", (to_json(found) + "\n").encode())
-    with drawing(), open_atomic(out / "ablation.png") as file:
-        ablation(found).savefig(file, format="png", dpi=200)
-    if as_json:
-        print_json(found)
-        return
-    for line in table(found):
-        typer.echo(line)
-    say(f"* best on validation; {out / 'ablation.json'} and ablation.png hold all of it")
 
 
 app.variant("lip", ablate, "Lip reading: test accuracy of each.", task="lip")

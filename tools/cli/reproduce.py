@@ -27,10 +27,7 @@ def reproduce(
         Literal["table1", "table2", "table3", "table4", "table5", "ablation", "figures"],
         Argument(help="Of the paper."),
     ],
-    corpus: Annotated[
-        Literal["lrw", "lrw1000", "grid"] | None,
-        Option(help="On which.", show_default="the paper's"),
-    ] = None,
+    corpus: Annotated[o.Corpus | None, Option(help="On which.", show_default="the paper's")] = None,
     recipe: Annotated[
         str | None, Option(help="A name or a YAML file.", show_default="the paper's")
     ] = None,
@@ -39,7 +36,7 @@ def reproduce(
     data: Annotated[Path | None, Option(help="Its shards.", show_default="shards/<corpus>")] = None,
     unit: o.Unit = None,
     split: Annotated[str | None, Option(help="A named split.", show_default="the table's")] = None,
-    speakers: Annotated[str | None, Option(help="Only these talkers, s1,s2.")] = None,
+    speakers: o.Talkers = None,
     steps: o.Steps = None,
     device: o.Device = None,
     out: Annotated[
@@ -67,8 +64,8 @@ def reproduce(
     out = out or Path("runs") / f"{table}-{chosen}-{Path(own).stem}"
     wanted = plan.Wanted(
         asked, chosen, data or Path("shards") / chosen, out, own, seeds, root,
-        split or asked.split or None, speakers, unit or ("word" if chosen == "grid" else None),
-        steps, device,
+        split or asked.split or None, speakers and ",".join(speakers),
+        unit or ("word" if chosen == "grid" else None), steps, device,
     )  # fmt: skip
     todo = plan.steps(wanted)
     entry = load_corpora(context.obj)[chosen]

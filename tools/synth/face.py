@@ -66,17 +66,11 @@ class Identity:
 
 
 def draw(
-    identity: Identity,
-    opening: float,
-    spread: float = 0.0,
-    offset: tuple[float, float] = (0.0, 0.0),
-    tilt: float = 0.0,
-    *,
-    size: tuple[int, int] = (360, 288),
-    mouth: tuple[float, float] = (180.0, 210.0),
-    unit: float = 50.0,
-    lids: float = 0.0,
-) -> np.ndarray:
+    identity: Identity, opening: float, spread: float = 0.0,
+    offset: tuple[float, float] = (0.0, 0.0), tilt: float = 0.0, *,
+    size: tuple[int, int] = (360, 288), mouth: tuple[float, float] = (180.0, 210.0),
+    unit: float = 50.0, lids: float = 0.0,
+) -> np.ndarray:  # fmt: skip
     """Draws one picture of a talker, uint8 BGR `[height, width, 3]`.
 
     Args:
@@ -97,13 +91,9 @@ def draw(
 
 
 def film(
-    identity: Identity,
-    track: np.ndarray,
-    size: tuple[int, int],
-    mouth: tuple[float, float],
-    unit: float,
-    seed: int,
-) -> Iterator[np.ndarray]:
+    identity: Identity, track: np.ndarray, size: tuple[int, int], mouth: tuple[float, float],
+    unit: float, seed: int,
+) -> Iterator[np.ndarray]:  # fmt: skip
     """Films a talker: `draw` for each row of `track` [T, 2], with sway, blinking and noise."""
     rng = np.random.default_rng((seed, 0xF11))
     phases = rng.uniform(0, 2 * math.pi, 3)

@@ -5,7 +5,6 @@ Every encoder runs on one thread with bit-exact flags: equal input gives equal b
 
 from __future__ import annotations
 
-import wave
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import av
 import cv2
 import numpy as np
+from scipy.io import wavfile
 from scipy.signal import resample_poly
 
 from avb.tools.synth.voice import SAMPLE_RATE
@@ -75,18 +75,12 @@ def write_mp4(
 def write_wav(path: Path, samples: np.ndarray) -> None:
     """Writes float32 `[N]` as a 16-bit mono wav at 16 kHz."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with wave.open(str(path), "wb") as out:
-        out.setnchannels(1)
-        out.setsampwidth(2)
-        out.setframerate(SAMPLE_RATE)
-        out.writeframes(_to_int16(samples).tobytes())
+    wavfile.write(path, SAMPLE_RATE, _to_int16(samples))
 
 
 def read_wav(path: Path) -> np.ndarray:
     """Reads what `write_wav` wrote, float32 `[N]`."""
-    with wave.open(str(path), "rb") as source:
-        data = np.frombuffer(source.readframes(source.getnframes()), np.int16)
-    return data.astype(np.float32) / 32767
+    return wavfile.read(path)[1].astype(np.float32) / 32767
 
 
 def write_jpg(path: Path, frame: np.ndarray) -> None:

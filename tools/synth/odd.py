@@ -7,7 +7,6 @@ put down to that thing. The functions return (path or index row, case) for every
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,11 +26,18 @@ from avb.tools.synth.raw_lrw1000 import (
     save_segment,
     segment_clip,
 )
-from avb.tools.synth.voice import Span
 
 Odd = list[tuple[str, str]]
-_Breaker = Callable[[Path, Clip], object]
 _TEXT = b"<html><body>404 Not Found</body></html>\n"
+_GRID_CASES = (
+    "frames_74", "frames_70", "grey_start", "no_align", "crlf_align", "short_pause", "other_words",
+    "no_audio", "damaged", "large_twin", "empty", "text", "truncated", "no_face",
+    "wrong_talker_align",
+)  # fmt: skip
+_LRW_CASES = (
+    "no_text", "duration_zero", "duration_too_long", "duration_without_unit", "frames_28",
+    "truncated", "truncated_late", "empty", "text", "no_audio",
+)  # fmt: skip
 
 
 def _cut_file(path: Path, share: float) -> None:
@@ -40,33 +46,50 @@ def _cut_file(path: Path, share: float) -> None:
     path.write_bytes(data[: int(share * len(data))])
 
 
-def _align_of(video: Path) -> Path:
-    return video.parent.parent / "align" / f"{video.stem}.align"
+def _break_grid(case: str, video: Path, clip: Clip) -> None:
+    """Breaks one thing of a good clip and its alignment."""
+    align = video.parent.parent / "align" / f"{video.stem}.align"
+    match case:
+        case "frames_74" | "frames_70":
+            media.write_mpg(video, clip.frames[: int(case[-2:])], clip.samples)
+        case "grey_start":
+            grey = [np.full_like(clip.frames[0], 128)] * 12
+            media.write_mpg(video, grey + clip.frames[12:], clip.samples)
+        case "no_align":
+            align.unlink()
+        case "crlf_align":
+            align.write_text(raw.align_text(clip.words, "\r\n"), newline="")
+        case "short_pause":
+            lines = align.read_text().splitlines()
+            start, end, word = lines[3].split()
+            middle = (int(start) + int(end)) // 2
+            lines[3:4] = [f"{start} {middle} {word}", f"{middle} {end} sp"]
+            align.write_text("\n".join(lines) + "\n", newline="")
+        case "other_words":
+            wrong = {"bin": "lay", "lay": "place", "place": "set", "set": "bin"}
+            words = [(wrong.get(word, word), start, end) for word, start, end in clip.words]
+            align.write_text(raw.align_text(words), newline="")
+        case "no_audio":
+            media.write_mpg(video, clip.frames, None)
+        case "damaged":
+            _damage(video)
+        case "large_twin":
+            frames = [cv2.resize(f, (720, 576), interpolation=cv2.INTER_CUBIC) for f in clip.frames]
+            media.write_mpg(video.parent / "mpg_6000" / video.name, frames, clip.samples)
+        case "empty" | "text":
+            video.write_bytes(_TEXT if case == "text" else b"")
+        case "truncated":
+            _cut_file(video, 0.5)
+        case "no_face":
+            wall = face.backdrop(face.Identity.from_seed(1), raw.GRID_SIZE)
+            media.write_mpg(video, [wall] * raw.GRID_FRAMES, clip.samples)
+        case "wrong_talker_align":
+            other = video.parents[2] / "s1/align" / align.name
+            other.parent.mkdir(parents=True, exist_ok=True)
+            align.rename(other)
 
 
-def _write_align(video: Path, words: list[Span], end: str = "\n") -> None:
-    _align_of(video).write_text(raw.align_text(words, end), newline="")
-
-
-def _grey_start(video: Path, clip: Clip) -> None:
-    grey = [np.full_like(clip.frames[0], 128)] * 12
-    media.write_mpg(video, grey + clip.frames[12:], clip.samples)
-
-
-def _pause(video: Path, clip: Clip) -> None:
-    lines = _align_of(video).read_text().splitlines()
-    start, end, word = lines[3].split()
-    middle = (int(start) + int(end)) // 2
-    lines[3:4] = [f"{start} {middle} {word}", f"{middle} {end} sp"]
-    _align_of(video).write_text("\n".join(lines) + "\n", newline="")
-
-
-def _other_words(video: Path, clip: Clip) -> None:
-    wrong = {"bin": "lay", "lay": "place", "place": "set", "set": "bin"}
-    _write_align(video, [(wrong.get(word, word), start, end) for word, start, end in clip.words])
-
-
-def _damage(video: Path, clip: Clip) -> None:
+def _damage(video: Path) -> None:
     """Overwrites part of one predicted picture in the middle, which the decoder then conceals."""
     with av.open(str(video)) as container:
         packets = [p for p in container.demux(video=0) if p.size and p.pos is not None]
@@ -78,51 +101,16 @@ def _damage(video: Path, clip: Clip) -> None:
     video.write_bytes(bytes(data))
 
 
-def _large_twin(video: Path, clip: Clip) -> None:
-    frames = [cv2.resize(f, (720, 576), interpolation=cv2.INTER_CUBIC) for f in clip.frames]
-    media.write_mpg(video.parent / "mpg_6000" / video.name, frames, clip.samples)
-
-
-def _no_face(video: Path, clip: Clip) -> None:
-    wall = face.backdrop(face.Identity.from_seed(1), raw.GRID_SIZE)
-    media.write_mpg(video, [wall] * raw.GRID_FRAMES, clip.samples)
-
-
-def _wrong_talker_align(video: Path, clip: Clip) -> None:
-    other = video.parents[2] / "s1/align" / _align_of(video).name
-    other.parent.mkdir(parents=True, exist_ok=True)
-    _align_of(video).rename(other)
-
-
-_GRID_CASES: dict[str, _Breaker] = {
-    "frames_74": lambda video, clip: media.write_mpg(video, clip.frames[:74], clip.samples),
-    "frames_70": lambda video, clip: media.write_mpg(video, clip.frames[:70], clip.samples),
-    "grey_start": _grey_start,
-    "no_align": lambda video, clip: _align_of(video).unlink(),
-    "crlf_align": lambda video, clip: _write_align(video, clip.words, "\r\n"),
-    "short_pause": _pause,
-    "other_words": _other_words,
-    "no_audio": lambda video, clip: media.write_mpg(video, clip.frames, None),
-    "damaged": _damage,
-    "large_twin": _large_twin,
-    "empty": lambda video, clip: video.write_bytes(b""),
-    "text": lambda video, clip: video.write_bytes(_TEXT),
-    "truncated": lambda video, clip: _cut_file(video, 0.5),
-    "no_face": _no_face,
-    "wrong_talker_align": _wrong_talker_align,
-}
-
-
 def odd_grid(out: Path, seed: int) -> Odd:
     """Adds one clip for each case to a GRID tree, the litter of its archives and an empty s21."""
     taken = {path.stem for path in out.rglob("*.mpg")}
     names = (name for name in raw.grid_names(seed + 77) if name not in taken)
     listed: Odd = []
-    for index, (case, break_it) in enumerate(_GRID_CASES.items()):
+    for index, case in enumerate(_GRID_CASES):
         name, talker = next(names), raw.GRID_TALKERS[1 + index % (len(raw.GRID_TALKERS) - 1)]
         clip = raw.grid_clip(talker, name, seed)
         video = raw.save_grid(out, talker, name, clip)
-        break_it(video, clip)
+        _break_grid(case, video, clip)
         path = video.parent / "mpg_6000" / video.name if case == "large_twin" else video
         listed.append((path.relative_to(out).as_posix(), case))
     litter = out / "__MACOSX/s1/video/._bbaf2n.mpg"
@@ -132,39 +120,38 @@ def odd_grid(out: Path, seed: int) -> Odd:
     return [*listed, (litter.relative_to(out).as_posix(), "macosx"), ("s21", "empty_talker")]
 
 
-def _set_duration(video: Path, line: str) -> None:
+def _break_lrw(case: str, video: Path, clip: Clip) -> None:
+    """Breaks one thing of a good clip and its metadata."""
     text = video.with_suffix(".txt")
-    kept = [row for row in text.read_text().splitlines() if not row.startswith("Duration")]
-    text.write_text("\n".join([*kept, line]) + "\n", newline="")
-
-
-def _cut_indexed(video: Path, clip: Clip) -> None:
-    media.write_mp4(video, clip.frames, clip.samples, index_first=True)
-    _cut_file(video, 0.75)
-
-
-_LRW_CASES: dict[str, _Breaker] = {
-    "no_text": lambda video, clip: video.with_suffix(".txt").unlink(),
-    "duration_zero": lambda video, clip: _set_duration(video, "Duration: 0 seconds"),
-    "duration_too_long": lambda video, clip: _set_duration(video, "Duration: 9.9 seconds"),
-    "duration_without_unit": lambda video, clip: _set_duration(video, "Duration: 0.41"),
-    "frames_28": lambda video, clip: media.write_mp4(video, clip.frames[:28], clip.samples),
-    "truncated": lambda video, clip: _cut_file(video, 0.6),  # the index is at the end: unreadable
-    "truncated_late": _cut_indexed,
-    "empty": lambda video, clip: video.write_bytes(b""),
-    "text": lambda video, clip: video.write_bytes(_TEXT),
-    "no_audio": lambda video, clip: media.write_mp4(video, clip.frames, None),
-}
+    match case:
+        case "no_text":
+            text.unlink()
+        case "duration_zero" | "duration_too_long" | "duration_without_unit":
+            told = {"zero": "0 seconds", "too_long": "9.9 seconds", "without_unit": "0.41"}
+            kept = [row for row in text.read_text().splitlines() if not row.startswith("Duration")]
+            line = f"Duration: {told[case.removeprefix('duration_')]}\n"
+            text.write_text("\n".join([*kept, line]), newline="")
+        case "frames_28":
+            media.write_mp4(video, clip.frames[:28], clip.samples)
+        case "truncated":
+            _cut_file(video, 0.6)  # the index is at the end: unreadable
+        case "truncated_late":
+            media.write_mp4(video, clip.frames, clip.samples, index_first=True)
+            _cut_file(video, 0.75)
+        case "empty" | "text":
+            video.write_bytes(_TEXT if case == "text" else b"")
+        case "no_audio":
+            media.write_mp4(video, clip.frames, None)
 
 
 def odd_lrw(out: Path, seed: int) -> Odd:
     """Adds one training clip for each case to an LRW tree, and litter that is no word."""
     listed: Odd = []
-    for index, (case, break_it) in enumerate(_LRW_CASES.items()):
+    for index, case in enumerate(_LRW_CASES):
         word = raw.LRW_WORDS[index % len(raw.LRW_WORDS)]
         clip = raw.lrw_clip(word, 150 + index, seed)
         video = raw.save_lrw(out, word, "train", 900 + index, clip)
-        break_it(video, clip)
+        _break_lrw(case, video, clip)
         listed.append((video.relative_to(out).as_posix(), case))
     root = out / "lipread_mp4"
     litter = [root / ".DS_Store", root / raw.LRW_WORDS[0] / "train/.DS_Store"]

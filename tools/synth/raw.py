@@ -71,15 +71,9 @@ class Clip:
 
 
 def shoot(
-    talker: Talker,
-    speech: Speech,
-    start_s: float,
-    num_frames: int,
-    size: tuple[int, int],
-    mouth: tuple[float, float],
-    unit: float,
-    seed: int,
-) -> Clip:
+    talker: Talker, speech: Speech, start_s: float, num_frames: int, size: tuple[int, int],
+    mouth: tuple[float, float], unit: float, seed: int,
+) -> Clip:  # fmt: skip
     """Films a talker saying something that begins `start_s` into the clip (it may be negative)."""
     length = num_frames * SAMPLE_RATE // FPS
     # A room is never silent: without this hiss a log-mel would sit on its floor.

@@ -10,6 +10,7 @@ import ctypes
 import itertools
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.signal import resample_poly
@@ -97,7 +98,7 @@ def _synthesise(
     chunks: list[np.ndarray] = []
     events: list[_Start] = []
 
-    def collect(wave: ctypes._Pointer, count: int, event: ctypes._Pointer) -> int:
+    def collect(wave: ctypes._Pointer, count: int, event: Any) -> int:
         if wave and count:
             chunks.append(np.ctypeslib.as_array(wave, (count,)).copy())
         for e in itertools.takewhile(lambda e: e.type, event):  # the list ends with type 0
