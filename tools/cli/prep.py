@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
@@ -102,7 +102,7 @@ def prepare(
         shard_clips=shard_clips, max_seconds=max_seconds, audio=audio, limit=limit,
         sync=lags and lags.digest,
     )  # fmt: skip
-    tolerable = parse_limit(max_failures)
+    parse_limit(max_failures)  # a wrong one is said before the work
     share = parse_part(part)
     if address and engine != "ray":
         raise UsageError("--address is for --engine ray")
@@ -118,11 +118,7 @@ def prepare(
     )  # fmt: skip
     show_summary(summary, as_json)
     say(f"licence of the data: {entry.licence.name} ({entry.licence.apply})")
-    refused = tell_refused(summary, part)
-    if tolerable is not None and refused > tolerable(summary.listed):
-        say(f"avb: {refused} clips refused, more than --max-failures {max_failures}")
-        raise typer.Exit(FAILED)
-    raise typer.Exit(REFUSED if refused else 0)
+    tell_refused(summary, part, max_failures)
 
 
 def with_own_licence(entry: Corpus, root: Folder) -> Corpus:
@@ -176,8 +172,9 @@ def run_prep(
             bar.close()
 
 
-def tell_refused(summary: Summary, part: str | None) -> int:
-    """Say why clips were refused, and return how many; exit code 1 if none passed."""
+def tell_refused(summary: Summary, part: str | None, max_failures: str | None) -> NoReturn:
+    """End with the exit code that the refused clips make."""
+    tolerable = parse_limit(max_failures)
     refused = summary.listed - summary.ok
     if part is not None:
         say(f"part {part} is done; after all parts, run once without --part")
@@ -192,7 +189,10 @@ def tell_refused(summary: Summary, part: str | None) -> int:
             say(f"refused: {key}: {why}")
         if refused > 5:
             say(f"avb stats {summary.out} --refused names all {refused}")
-    return refused
+    if tolerable is not None and refused > tolerable(summary.listed):
+        say(f"avb: {refused} clips refused, more than --max-failures {max_failures}")
+        raise typer.Exit(FAILED)
+    raise typer.Exit(REFUSED if refused else 0)
 
 
 AGAIN = "\n\nRunning it again completes what is missing."
