@@ -96,13 +96,9 @@ evaluation.variant(
     task="lip", judge=None, vocoder=None, save_wavs=None, windows=None, griffin_lim="fast",
 )  # fmt: skip
 evaluation.variant(
-    "l2s",
-    evaluate,
-    "STOI, ESTOI, PESQ and word error beside ceiling and floors.",
-    task="l2s",
-    boundary="told",
-    grammar=None,
-)
+    "l2s", evaluate, "STOI, ESTOI, PESQ and word error beside ceiling and floors.",
+    task="l2s", boundary="told", grammar=None,
+)  # fmt: skip
 
 
 def checkpoints_in(path: Path) -> list[Path]:
