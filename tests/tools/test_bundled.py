@@ -111,8 +111,13 @@ def test_a_run_is_known_by_its_own_record_alone(tmp_path: Path) -> None:
     known: Any = ("lip", ["a", "b"], ["s1"], tmp_path / "best.pt")
     assert "not measured" in bundled.known(*known)
     sha256 = hashlib.sha256((tmp_path / "best.pt").read_bytes()).hexdigest()
-    for given, said in ((sha256, "on clips held out 50 % right"), ("0" * 64, "not measured")):
-        record = {"metrics": {"top1": {"value": 0.5}}, "floors": {"chance": 0.02}}
-        record["flags"] = {"checkpoint_sha256": given, "speakers": ["s1"]}
-        (tmp_path / "test.json").write_text(json.dumps(record))
-        assert said in bundled.known(*known)
+    right = {"metrics": {"top1": {"value": 0.5}}, "floors": {"chance": 0.02}}
+    wrong = {"metrics": {"wer_free": {"value": 0.25}}, "floors": {}}  # of a corpus without grammar
+    for task, figures, given, said in (
+        ("lip", right, sha256, "on clips held out 50 % right (2 % without looking)"),
+        ("lip", right, "0" * 64, "not measured"),
+        ("sentence", wrong, sha256, "on clips held out 25 % of the words wrong"),
+    ):
+        flags = {"checkpoint_sha256": given, "speakers": ["s1"]}
+        (tmp_path / "test.json").write_text(json.dumps(figures | {"flags": flags}))
+        assert said in bundled.known(task, *known[1:])

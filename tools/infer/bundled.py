@@ -12,6 +12,7 @@ from typing import Any
 
 from avb.pipeline.errors import UsageError
 from avb.pipeline.parse import read_json
+from avb.train.tasks.task import find_task
 
 FOLDER = Path(str(files("avb.models"))) / "bundled"
 TASKS = ("lip", "sentence", "l2s")
@@ -65,20 +66,20 @@ def known(task: str, labels: list[str], talkers: list[str] | None, path: Path) -
     count = "the talkers of its split" if talkers is None else f"{len(talkers)} talkers"
     whose = "one talker" if talkers is not None and len(talkers) == 1 else count
     what = "the speech" if task == "l2s" else f"{len(labels)} words"
-    said = [_figure(one, talkers) for one in measured(path)]
+    said = [_figure(task, one, talkers) for one in measured(path)]
     return f"knows {what} of {whose}; {'; '.join(said) or 'how well was not measured (avb eval)'}"
 
 
-def _figure(record: dict[str, Any], talkers: list[str] | None) -> str:
+def _figure(task: str, record: dict[str, Any], talkers: list[str] | None) -> str:
     """The main figure of a record beside its floor."""
     on = "clips held out" if record["speakers"] == talkers else "strangers"
-    metrics = record["metrics"]
-    if "top1" in metrics:
-        right, blind = metrics["top1"]["value"], floor([record])
-        return f"on {on} {100 * right:.0f} % right ({100 * blind:.0f} % without looking)"
-    if "wer_grammar" in metrics:
-        blind = record["floors"]["grammar"]["wer_grammar"]
-        wrong, blind = 100 * metrics["wer_grammar"]["value"], 100 * blind
-        return f"on {on} {wrong:.0f} % of the words wrong ({blind:.0f} % without looking)"
-    stoi, mean = record["metrics"]["stoi"]["value"], record["floors"]["mean_mel"]["stoi"]["value"]
-    return f"on {on} STOI {stoi:.2f} ({mean:.2f} one sound for all, 1 the real one)"
+    name, floors = find_task(task).main_figure(record["metrics"]), record["floors"]
+    value = record["metrics"][name]["value"]
+    if name == "stoi":
+        mean = floors["mean_mel"][name]["value"]
+        return f"on {on} STOI {value:.2f} ({mean:.2f} one sound for all, 1 the real one)"
+    what, blind = "% right", floor([record])
+    if name != "top1":
+        what, blind = "% of the words wrong", floors.get("grammar", {}).get(name)
+    beside = "" if blind is None else f" ({100 * blind:.0f} % without looking)"
+    return f"on {on} {100 * value:.0f} {what}{beside}"

@@ -14,8 +14,6 @@ from avb.tools.report.tables import interval, style
 from avb.train.evaluate.compare import compare
 from avb.train.tasks.task import find_task
 
-#: The figure that a task is named by, the first that a record has.
-MAIN = {"lip": ("top1",), "sentence": ("wer_grammar", "wer_free"), "l2s": ("stoi",)}
 _WIDTHS = ("width", "blocks", "hidden", "audio_dim", "audio_width")
 
 
@@ -50,7 +48,8 @@ def figure(run: Run) -> str:
     if not run.results:
         return f"{run.name}: not evaluated yet."
     record = run.results[0].record
-    name, metrics = _main(record), record["metrics"]
+    metrics = record["metrics"]
+    name = find_task(record["task"]).main_figure(metrics)
     flags, known = record["flags"], style(name)
     where = f"{flags['n']:,} samples of {flags.get('part')}"
     beside = []
@@ -77,7 +76,7 @@ def gains(found: Sequence[Pair]) -> list[str]:
         (run, result), (without, _) = pair.one, pair.other
         if pair.record is None or without.slots or not run.slots:
             continue
-        name = _main(result.record)
+        name = find_task(result.record["task"]).main_figure(result.record["metrics"])
         entry = pair.record["metrics"][name]
         if entry["a"] is None:
             continue
@@ -135,11 +134,6 @@ def headline(runs: Sequence[Run]) -> str:
     tasks = dict.fromkeys(find_task(run.task).title for run in runs)
     corpora = dict.fromkeys(str(run.recipe["corpus"]) for run in runs)
     return f"{' and '.join(tasks).capitalize()}: {', '.join(corpora)}"
-
-
-def _main(record: dict[str, Any]) -> str:
-    names = MAIN[record["task"]]
-    return next((n for n in names if _value(record["metrics"].get(n)) is not None), names[-1])
 
 
 def _value(entry: Any) -> float | None:

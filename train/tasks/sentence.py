@@ -35,6 +35,7 @@ class SentenceReading(LipReading):
     classifies = False  # its output are words, but by frame
     output = ("logits", "logits [batch x frames x tokens + 1], the last is blank")
     loss, score_name = "CTC (nats by token)", "tokens right"
+    figures = ("wer_grammar", "wer_free")
 
     def network(self, recipe: Recipe, scaling: Scaling, side: int) -> nn.Module:
         return SentenceReader(scaling.classes, LipConfig(**recipe.model))

@@ -38,6 +38,7 @@ class LipToSpeech(Task):
     output = ("mel", "mel, natural log [batch x bins x columns]")
     any_length = False  # the exporter forgets that an LSTM's frames are any number
     loss, score_name = "mel L1, both outputs", "minus mel L1"
+    figures = ("stoi",)
 
     def network(self, recipe: Recipe, scaling: Scaling, side: int) -> nn.Module:
         return SpeechReconstructor(SpeechConfig(**recipe.model), side, channels=1)

@@ -90,11 +90,7 @@ class Scaling:
 
 
 def scaling_of(index: Index, recipe: Recipe) -> Scaling:
-    """The scaling that the shards call for.
-
-    Raises:
-        UsageError: the recipe shifts crops by more than the margin they were stored with.
-    """
+    """The scaling that the shards call for; UsageError: their margin is too small for shifts."""
     dataset = index.dataset
     crop, pixels = dataset["crops"][recipe.crop], dataset["pixels"][recipe.crop]
     if recipe.augment.jitter > crop["margin"]:
@@ -128,6 +124,7 @@ class Task(ABC):
         output: name of the graph's output, and what it holds.
         any_length: whether the graph takes clips of any number of frames.
         loss, score_name: what its task loss and its score of validation are, in words.
+        figures: of its records, that they are named by: the first that one has.
     """
 
     name: str
@@ -146,6 +143,7 @@ class Task(ABC):
     any_length: bool
     loss: str
     score_name: str
+    figures: tuple[str, ...] = ()
 
     @abstractmethod
     def network(self, recipe: Recipe, scaling: Scaling, side: int) -> nn.Module:
@@ -208,6 +206,12 @@ class Task(ABC):
     def shift_logits(self, model: nn.Module, inputs: Inputs, scaling: Scaling) -> Tensor:
         """How well each frame fits the sound at every shift, [B x T x K], for `avb sync`."""
         raise UsageError(f"{self.title} tells no lag; give a network of avb train sync or l2s")
+
+    def main_figure(self, metrics: dict[str, Any]) -> str:
+        """The name of the figure that says most of these of a record."""
+        values = {n: v.get("value") if isinstance(v, dict) else v for n, v in metrics.items()}
+        known = (name for name in self.figures if values.get(name) is not None)
+        return next(known, self.figures[-1])
 
     def score_text(self, value: float) -> str:
         """A score of validation for people."""
@@ -336,11 +340,7 @@ def command_of(name: str) -> str:
 
 
 def find_task(name: str) -> Task:
-    """The task of that name.
-
-    Raises:
-        UsageError: there is none.
-    """
+    """The task of that name; UsageError: there is none."""
     tasks = all_tasks()
     if name not in tasks:
         raise UsageError(f"no task {name!r}; one of {', '.join(tasks)}")
