@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from networks import save_model
 from avb.tools.infer import live
 from avb.tools.infer.crops import Piece
 from avb.tools.infer.live import AHEAD, SETTLED, Listener
+from avb.tools.infer.model import Trained
 
 LABELS = ["bin", "blue", "now", "set"]
 CHUNK = 3
@@ -40,16 +42,17 @@ def listener(monkeypatch: pytest.MonkeyPatch) -> Listener:
         return np.log(script[crops[:, 0, 0]])
 
     monkeypatch.setattr(live, "frame_log_probs", scripted)
-    trained: Any = SimpleNamespace(labels=LABELS, recipe=SimpleNamespace(unit="sentence"))
-    return Listener(trained)
+    return Listener(reader(None))
+
+
+def reader(grammar: Any) -> Any:
+    return SimpleNamespace(reading=partial(Trained.reading, SimpleNamespace(
+        labels=LABELS, recipe=SimpleNamespace(unit="sentence"), grammar=grammar)))  # fmt: skip
 
 
 def pieces(count: int) -> list[Piece]:
     numbers = np.arange(count, dtype=np.uint8)[:, None, None].repeat(2, axis=1).repeat(2, axis=2)
-    return [
-        Piece(numbers[i : i + CHUNK], np.zeros((CHUNK, 4)), np.ones(CHUNK, bool))
-        for i in range(0, count, CHUNK)
-    ]
+    return [Piece(numbers[i : i + CHUNK], np.ones(CHUNK, bool)) for i in range(0, count, CHUNK)]
 
 
 def test_every_word_is_told_once_and_soon_after_its_end(listener: Listener) -> None:
@@ -64,9 +67,7 @@ def test_every_word_is_told_once_and_soon_after_its_end(listener: Listener) -> N
 def test_what_is_spoken_at_the_end_is_told_at_the_end(listener: Listener) -> None:
     told = [word for piece in pieces(30) for word in listener.push(piece)]
     assert [word.word for word in told] == ["bin"]
-    empty = Piece(np.empty((0, 2, 2), np.uint8), np.empty((0, 4)), np.empty(0, bool))
-    rest = listener.push(empty, last=True)
-    assert [(word.word, word.first, word.stop) for word in rest] == [
+    assert [(word.word, word.first, word.stop) for word in listener.end()] == [
         ("blue", 17, 25),
         ("now", 25, 30),
     ]
@@ -82,7 +83,7 @@ def test_speech_without_a_pause_is_cut_between_words(
 
 
 def test_a_grammar_holds_from_sentence_to_sentence(listener: Listener) -> None:
-    bound = Listener(listener.trained, [["bin", "set"], ["blue"], ["now"]])
+    bound = Listener(reader([["bin", "set"], ["blue"], ["now"]]))
     told = [word for piece in pieces(147) for word in bound.push(piece)]
     assert [word.word for word in told] == ["bin", "blue", "now", "set", "blue", "now"]
 
@@ -94,10 +95,11 @@ def test_a_camera_gives_its_newest_picture_until_it_is_gone(
     drawn = "color=c=white:size=64x48:rate=50:duration=0.4,realtime"
     monkeypatch.setattr(live, "device", lambda number: (drawn, "lavfi"))
     camera = live.Camera(0)
-    picture = camera()
-    assert picture is not None and picture.shape == (48, 64) and picture.min() > 200
+    pictures = iter(camera)
+    picture = next(pictures)
+    assert picture.shape == (48, 64) and picture.min() > 200
     camera._thread.join()  # the source ends
-    assert camera() is None
+    assert next(pictures, None) is None
     camera.close()
 
 

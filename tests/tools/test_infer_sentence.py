@@ -59,7 +59,7 @@ def test_frames_in_which_nobody_is_seen_say_nothing(reader: Path) -> None:
     crops = rng.integers(0, 255, (120, 120, 120), np.uint8)
 
     def pieces(seen: np.ndarray) -> Iterator[Piece]:
-        yield Piece(crops, np.zeros((120, 4)), seen)
+        yield Piece(crops, seen)
 
     everywhere = sentence.read_sentences(pieces(np.ones(120, bool)), trained, Clock())
     assert [(word.word, word.first, word.stop) for word in everywhere] == [("at", 0, 120)]

@@ -31,7 +31,7 @@ def pieces(num_frames: int, lengths: int) -> Iterator[Piece]:
     for start in range(0, num_frames, lengths):
         at = np.arange(start, min(start + lengths, num_frames))
         crops_THW = np.broadcast_to(at[:, None, None] % 256, (len(at), 8, 8)).astype(np.uint8)
-        yield Piece(crops_THW, np.zeros((len(at), 4)), np.ones(len(at), bool))
+        yield Piece(crops_THW, np.ones(len(at), bool))
 
 
 @pytest.mark.parametrize("lengths", [1, 7, 25, 400])
@@ -139,7 +139,7 @@ def test_a_vocoder_makes_the_sound_and_one_of_other_mels_is_refused(
 
 def test_where_nobody_is_seen_speech_is_silent(tmp_path: Path, models: dict[str, Trained]) -> None:
     seen = np.arange(60) < 30
-    piece = Piece(np.full((60, 120, 120), 128, np.uint8), np.zeros((60, 4)), seen)
+    piece = Piece(np.full((60, 120, 120), 128, np.uint8), seen)
     [mel] = speech.make_mels(iter([piece]), models["l2s"], Clock())
     silence = models["l2s"].scaling.mel_low
     assert np.allclose(mel[:, 120:], silence) and not np.allclose(mel[:, :120], silence)

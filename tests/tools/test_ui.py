@@ -60,7 +60,7 @@ def test_addresses_are_the_windows(
     trained = load_trained(kind, tiny_models[kind])
     rng = np.random.default_rng(0)
     stored = rng.integers(0, 256, (num_frames, 120, 120), dtype=np.uint8)
-    piece = Piece(stored, np.zeros((num_frames, 4)), np.ones(num_frames, bool))
+    piece = Piece(stored, np.ones(num_frames, bool))
     addresses, clock = Addresses(), lip.Clock()
     make: Any = lip.read_words if kind == "lip" else speech.make_mels
     list(make(iter([piece]), trained, clock, addresses))

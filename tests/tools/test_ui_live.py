@@ -73,7 +73,7 @@ def test_a_camera_is_read_as_a_film_is_followed(
     film = list(pictures(probe(str(talker_clip))))
     assert film[0].shape == (HEIGHT, WIDTH)
     trained = load_trained("lip", paths[0])
-    expected = [record([word])["words"][0] for word in hear(film, trained, trained.grammar)]
+    expected = [record([word])["words"][0] for word in hear(film, trained)]
     assert len(expected) > 2
     size = f"width={WIDTH}&height={HEIGHT}"
     with serving(paths, tmp_path) as port:

@@ -152,12 +152,11 @@ def read_live(
     try:
         if camera is not None:
             eye = Camera(camera)
-            shown = Paced(eye)
+            shown = Paced(iter(eye))
         else:
-            frames = pictures(probe(str(follow)))
-            shown = Paced(lambda: next(frames, None))
+            shown = Paced(pictures(probe(str(follow))))
         say("Ctrl-C ends it")
-        for word in hear(shown, trained, trained.grammar, face):
+        for word in hear(shown, trained, face):
             delay = shown.seconds - word.stop / FPS
             words.append(record([word])["words"][0] | {"delay": round(delay, 3)})
             if not as_json:

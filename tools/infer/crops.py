@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -38,12 +39,10 @@ CROP = "crop"
 BOXES = ("auto", "fixed", "tracked", "whole")
 
 
-@dataclass
-class Piece:
-    """Crops of pictures that follow each other: uint8 [n, stored, stored]."""
+class Piece(NamedTuple):
+    """Crops of pictures that follow each other."""
 
-    crops: np.ndarray
-    boxes: np.ndarray  # float [n, 4], x0 y0 x1 y1 in the pixels of the pictures
+    crops: np.ndarray  # uint8 [n, stored, stored]
     seen: np.ndarray  # bool [n], whether somebody is there
 
 
@@ -60,20 +59,9 @@ class Cutter:
     size: tuple[int, int] = (0, 0)  # height and width of the pictures
     faces: int = 0  # the most seen at a time
     turns: int = 0  # quarter turns that the pictures needed
-
-    def __post_init__(self) -> None:
-        self._boxes: list[np.ndarray] = []
-        self._seen: list[np.ndarray] = []
-
-    @property
-    def boxes(self) -> np.ndarray:
-        """What was cut, float [T, 4]."""
-        return np.concatenate(self._boxes)
-
-    @property
-    def seen(self) -> np.ndarray:
-        """Where somebody is, bool [T]."""
-        return np.concatenate(self._seen)
+    # What was cut, float [T, 4], x0 y0 x1 y1 in the pixels of the pictures; where somebody is, [T].
+    boxes: np.ndarray = field(default_factory=lambda: np.empty((0, 4)))
+    seen: np.ndarray = field(default_factory=lambda: np.empty(0, bool))
 
     def pieces(self) -> Iterator[Piece]:
         """The crops of the whole film, in order; BadVideo: it is none, or nobody is in it."""
@@ -82,12 +70,15 @@ class Cutter:
         if self.box == "auto":
             lay = self.trained.settings.box
             self.box = "tracked" if lay == "tracked" or not own else lay
-        made = self._tracked(frames, own) if self.box == "tracked" else self._fixed(frames)
-        for piece in made:
-            self._boxes.append(piece.boxes)
-            self._seen.append(piece.seen)
-            yield piece
-        if not any(seen.any() for seen in self._seen):
+        blocks = self._tracked(frames, own) if self.box == "tracked" else self._fixed(frames)
+        for block in blocks:
+            self.size = block.frames[0].shape  # type: ignore[assignment]
+            self.boxes = np.concatenate([self.boxes, block.boxes[CROP]])
+            self.seen = np.concatenate([self.seen, block.seen])
+            with self.clock("crop"):
+                crops = crop.cut(block.frames, block.boxes[CROP], self.trained.crop)
+            yield Piece(crops, block.seen)
+        if not self.seen.any():
             what = "no face was found (is it a crop already? then --box whole)"
             if self.faces:
                 what = f"no face number {self.which}; {self.faces} found (--face)"
@@ -106,40 +97,40 @@ class Cutter:
         """Whether the film is like a clip of the corpus: its picture, and its length."""
         wanted, length = self.trained.settings.picture, self.trained.settings.frames
         held = list(itertools.islice(frames, (length or 0) + 1))
-        if held:
-            self.size = held[0].shape  # type: ignore[assignment]
         own = bool(held) and wanted is not None and list(held[0].shape[::-1]) == wanted
         if self.trained.settings.box != "tracked":
             own = own and (length is None or len(held) == length)
         return own or wanted is None, itertools.chain(held, frames)
 
-    def _tracked(self, frames: Iterator[np.ndarray], own: bool) -> Iterator[Piece]:
+    def _tracked(self, frames: Iterator[np.ndarray], own: bool) -> Iterator[Block]:
         every = self.every or (self.trained.settings.face_every if own else FPS // LOOKS_A_SECOND)
         follower = Follower(every, {CROP: frame_of(self.trained)}, self.which, self.clock)
         for block in follower.follow(frames):
             self.faces, self.turns = follower.most, follower.turns
-            yield self._piece(block)
+            yield block
 
-    def _fixed(self, frames: Iterator[np.ndarray]) -> Iterator[Piece]:
+    def _fixed(self, frames: Iterator[np.ndarray]) -> Iterator[Block]:
         """Boxes that do not follow anybody."""
         fixed, wanted = self.trained.settings.fixed_box, self.trained.settings.picture
         if self.box == "fixed" and (fixed is None or wanted is None):
             raise UsageError("--box fixed: this model was not trained with a fixed box; tracked?")
 
         def boxes(height: int, width: int) -> dict[str, np.ndarray]:
-            box = crop.whole_boxes(height, width)
-            if self.box == "fixed" and fixed is not None and wanted is not None:
-                box = crop.fixed_boxes(fixed, wanted, height, width)
-            return {CROP: box}
+            if self.box == "whole":
+                return {CROP: crop.whole_boxes(height, width)}
+            assert fixed is not None and wanted is not None
+            return {CROP: crop.fixed_boxes(fixed, wanted, height, width)}
 
-        for block in still(frames, boxes):
-            yield self._piece(block)
+        return still(frames, boxes)
 
-    def _piece(self, block: Block) -> Piece:
-        self.size = block.frames[0].shape  # type: ignore[assignment]
-        with self.clock("crop"):
-            crops = crop.cut(block.frames, block.boxes[CROP], self.trained.crop)
-        return Piece(crops, block.boxes[CROP], block.seen)
+    def facts(self) -> dict[str, Any]:
+        """What a record says of how the film was cut."""
+        return {
+            "box": self.box,
+            "faces": self.faces,
+            "turned": -90 * self.turns % 360,
+            "absent": absent_spans(self.seen),
+        }
 
 
 def frame_of(trained: Trained) -> Frame:
@@ -157,12 +148,10 @@ def live_pieces(frames: Iterator[np.ndarray], trained: Trained, which: int = 1) 
     """The crops of pictures as they come, 0.2 s after them at the latest."""
     follower = Follower(LIVE_EVERY, {CROP: frame_of(trained)}, which, held=LIVE_HELD)
     for block in follower.follow(frames):
-        crops = crop.cut(block.frames, block.boxes[CROP], trained.crop)
-        yield Piece(crops, block.boxes[CROP], block.seen)
+        yield Piece(crop.cut(block.frames, block.boxes[CROP], trained.crop), block.seen)
 
 
-@dataclass
-class Window:
+class Window(NamedTuple):
     """A span of the film: its first picture, crops [n, stored, stored] and seen [n]."""
 
     start: int

@@ -61,7 +61,7 @@ def infer(
     made: dict[str, Any] = {}
     captions = []
     if trained.task.name == "sentence":
-        spoken = sentence.read_sentences(cutter.pieces(), trained, clock, trained.grammar)
+        spoken = sentence.read_sentences(cutter.pieces(), trained, clock)
         made = sentence.record(spoken)
         captions = sentence.subtitles(spoken)
         if "srt" in paths:
@@ -83,10 +83,7 @@ def infer(
     return {
         "video": video,
         "duration": len(cutter.seen) / FPS,
-        "box": cutter.box,
-        "faces": cutter.faces,
-        "turned": -90 * cutter.turns % 360,
-        "absent": crops.absent_spans(cutter.seen),
+        **cutter.facts(),
         **made,
         **{name: str(path) for name, path in paths.items()},
         "seconds": {stage: round(clock.ms.get(stage, 0.0) / 1e3, 3) for stage in STAGES},

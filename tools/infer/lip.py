@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from avb.models.lip import LipOutput
 from avb.models.masks import boundary_as
 from avb.pipeline.clip.stopwatch import Clock
 from avb.pipeline.stream.assemble import WORD_FRAMES
@@ -72,8 +71,12 @@ def _read(
     probabilities: dict[int, np.ndarray] = {}
     if there:
         with clock("network"):
+            boundary = None
+            if trained.recipe.model.get("word_boundary"):
+                frames = torch.empty(len(there), WORD_FRAMES, device=trained.device)
+                boundary = boundary_as("guessed", frames)
             stored = np.stack([_whole(window.crops) for window in there])
-            output = _forward(torch.from_numpy(stored).to(trained.device), trained)
+            output = trained.output(stored, None, None, boundary)
             rows = finite(output.logits.float().softmax(1)).cpu().numpy()
             if addresses is not None and output.bridge.source_addressing is not None:
                 for window, weights in zip(there, output.bridge.source_addressing, strict=True):
@@ -95,15 +98,6 @@ def _whole(crops: np.ndarray) -> np.ndarray:
 def _lack(crops: np.ndarray) -> int:
     """Pictures that a window has too few."""
     return WORD_FRAMES - len(crops)
-
-
-@torch.no_grad()
-def _forward(stored_BTHW: torch.Tensor, trained: Trained) -> LipOutput:
-    video = trained.network_video(stored_BTHW)
-    boundary = None
-    if trained.recipe.model.get("word_boundary"):
-        boundary = boundary_as("guessed", torch.empty(*video.shape[:1], video.shape[2]).to(video))
-    return trained.model(video, None, None, boundary)
 
 
 def overall(readings: list[Reading]) -> Reading | None:

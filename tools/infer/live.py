@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
@@ -27,7 +27,7 @@ from avb.tools.infer.crops import Piece, live_pieces
 from avb.tools.infer.model import Trained
 from avb.tools.infer.sentence import Floats, frame_log_probs
 from avb.tools.infer.video import FPS, BadVideo
-from avb.train.evaluate.words.reading import Reading, Slots, Spoken
+from avb.train.evaluate.words.reading import Spoken
 
 WINDOW = 75  # frames that the network looks at again
 AHEAD = 6  # frames at its end that are not decoded yet: what follows may still change them
@@ -37,16 +37,12 @@ SETTLED = 2  # frames of something else after which a word is over
 PAUSE = 50  # frames without a word that end a sentence, half of which may yet become one
 LONGEST = 10 * FPS  # of what is decoded together, unless it is one word
 
-#: The next picture, luma [H, W], or None at the end.
-Source = Callable[[], np.ndarray | None]
-
 
 @dataclass
 class Listener:
     """Reads crops as they come; words are told once, with their frames since the beginning."""
 
     trained: Trained
-    slots: Slots | None = None
 
     def __post_init__(self) -> None:
         self._crops = np.empty((0, 0, 0), np.uint8)  # of the last window
@@ -55,23 +51,26 @@ class Listener:
         self._first = 0  # number of its first frame
         self._frames = 0  # all that have come
         self._told = 0  # words of these rows
-        reading = Reading(self.trained.labels, self.trained.recipe.unit)
-        if self.slots is not None:
-            reading = reading.within(self.slots, repeated=True)
-            assert reading.grammar is not None
-            anywhere = np.ones_like(reading.grammar.final)  # it is read while it is spoken
-            grammar = dataclasses.replace(reading.grammar, final=anywhere)
-            reading = dataclasses.replace(reading, grammar=grammar)
-        self._reading = reading
+        self._reading = self.trained.reading(repeated=True)
+        if grammar := self._reading.grammar:
+            anywhere = np.ones_like(grammar.final)  # it is read while it is spoken
+            grammar = dataclasses.replace(grammar, final=anywhere)
+            self._reading = dataclasses.replace(self._reading, grammar=grammar)
 
-    def push(self, piece: Piece, last: bool = False) -> list[Spoken]:
-        """Take the next crops; what is certain now. `last`: nothing follows."""
-        if len(piece.crops):
-            crops = [self._crops, piece.crops] if self._frames else [piece.crops]
-            self._crops = np.concatenate(crops)[-WINDOW:]
-            self._seen = np.concatenate([self._seen, piece.seen])[-WINDOW:]
-            self._frames += len(piece.crops)
-            self._look(self._frames - len(self._crops))
+    def push(self, piece: Piece) -> list[Spoken]:
+        """Take the next crops; the words that are certain now."""
+        crops = [self._crops, piece.crops] if self._frames else [piece.crops]
+        self._crops = np.concatenate(crops)[-WINDOW:]
+        self._seen = np.concatenate([self._seen, piece.seen])[-WINDOW:]
+        self._frames += len(piece.crops)
+        self._look(self._frames - len(self._crops))
+        return self._certain(last=False)
+
+    def end(self) -> list[Spoken]:
+        """Nothing follows: the words that are left."""
+        return self._certain(last=True)
+
+    def _certain(self, last: bool) -> list[Spoken]:
         if self._rows is None:
             return []
         known = len(self._rows) - (0 if last else AHEAD)
@@ -110,20 +109,20 @@ class Listener:
         self._rows, self._first, self._told = self._rows[frames:], self._first + frames, told
 
 
+@dataclass
 class Paced:
     """Pictures 25 a second, none before its time."""
 
-    def __init__(self, source: Source) -> None:
-        self._source = source
-        self.taken = 0
-        self.began = 0.0
+    source: Iterator[np.ndarray]
+    taken: int = 0
+    began: float = 0.0
 
     def __iter__(self) -> Iterator[np.ndarray]:
         self.began = time.perf_counter()
         while True:
             due = self.began + (self.taken + 1) / FPS
             time.sleep(max(0.0, due - time.perf_counter()))
-            picture = self._source()
+            picture = next(self.source, None)
             if picture is None:
                 return
             self.taken += 1
@@ -166,9 +165,10 @@ class Camera:
                     return
         self._open = False
 
-    def __call__(self) -> np.ndarray | None:
-        """Its luma, uint8 [H, W]; None once it has gone."""
-        return self._picture if self._open else None
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Its luma, uint8 [H, W], until it has gone."""
+        while self._open:
+            yield self._picture
 
     def close(self) -> None:
         """Let go of it."""
@@ -194,14 +194,11 @@ def leave_a_core() -> None:
         torch.set_num_threads(max(1, cores() - 1))
 
 
-def hear(
-    pictures: Iterable[np.ndarray], trained: Trained, slots: Slots | None, face: int = 1
-) -> Iterator[Spoken]:
+def hear(pictures: Iterable[np.ndarray], trained: Trained, face: int = 1) -> Iterator[Spoken]:
     """Words of pictures, luma [H, W], as they come; none is asked for before all is ready."""
-    listener = Listener(trained, slots)
+    listener = Listener(trained)
     nobody = np.zeros((WINDOW, trained.crop.stored, trained.crop.stored), np.uint8)
     frame_log_probs(nobody, np.ones(WINDOW, bool), trained)  # the first pass takes .3 s longer
     for piece in live_pieces(iter(pictures), trained, face):
         yield from listener.push(piece)
-    nothing = Piece(np.empty((0, 0, 0), np.uint8), np.empty((0, 4)), np.empty(0, bool))
-    yield from listener.push(nothing, last=True)
+    yield from listener.end()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch import nn
 from avb.pipeline.config import Crop, load_corpora
 from avb.pipeline.parse import checked
 from avb.pipeline.settings import Settings, settings_for
-from avb.train.evaluate.words.reading import Slots, own_grammar
+from avb.train.evaluate.words.reading import Reading, Slots, own_grammar
 from avb.train.network import load_network
 from avb.train.recipe import Recipe
 from avb.train.tasks.task import Scaling, Task, find_task
@@ -42,6 +43,17 @@ class Trained:
     def network_video(self, stored_BTHW: torch.Tensor) -> torch.Tensor:
         """Stored crops, uint8 on the model's device, as it takes them: [B x 1 x T x H x W]."""
         return self.task.network_video(stored_BTHW, self.recipe, self.scaling)
+
+    @torch.no_grad()
+    def output(self, stored_BTHW: np.ndarray, *more: Any) -> Any:
+        """What the model makes of stored crops, uint8, and of what else it takes."""
+        stored = torch.from_numpy(np.ascontiguousarray(stored_BTHW)).to(self.device)
+        return self.model(self.network_video(stored), *more)
+
+    def reading(self, repeated: bool) -> Reading:
+        """What a reader of sentences may say; `repeated`: several of its grammar, in a row."""
+        free = Reading(self.labels, self.recipe.unit)
+        return free if self.grammar is None else free.within(self.grammar, repeated)
 
 
 def load_trained(

@@ -6,14 +6,13 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from avb.pipeline.clip.stopwatch import Clock
-from avb.tools.infer.crops import Piece, Window, slide
+from avb.tools.infer.crops import Piece, slide
 from avb.tools.infer.model import Addresses, Trained
 from avb.tools.infer.video import FPS
-from avb.train.evaluate.words.reading import Reading, Slots, Spoken
+from avb.train.evaluate.words.reading import Spoken
 from avb.train.network import finite
 
 #: Frames of a window, some more than a sentence of GRID, and from one to the next. Each frame is
@@ -28,22 +27,20 @@ Floats = NDArray[np.float32]
 
 
 def read_sentences(
-    pieces: Iterator[Piece], trained: Trained, clock: Clock, slots: Slots | None = None,
-    addresses: Addresses | None = None,
-) -> list[Spoken]:  # fmt: skip
+    pieces: Iterator[Piece], trained: Trained, clock: Clock, addresses: Addresses | None = None
+) -> list[Spoken]:
     """The words of a film with their frames.
 
-    Args:
-        slots: a grammar. A film of one window is one sentence of it, as in `avb eval`; in a longer
-            one, sentences follow each other.
+    With a grammar a film of one window is one sentence of it, as in `avb eval`; in a longer one,
+    sentences follow each other.
     """
-    windows = list(_windows(slide(pieces, WINDOW, STRIDE), trained, clock, addresses))
-    log_probs = joined(windows)
-    reading = Reading(trained.labels, trained.recipe.unit)
-    if slots is not None:
-        reading = reading.within(slots, repeated=len(windows) > 1)
+    windows = []
+    for window in slide(pieces, WINDOW, STRIDE):
+        with clock("network"):
+            rows = frame_log_probs(window.crops, window.seen, trained, window.start, addresses)
+        windows.append((window.start, rows))
     with clock("network"):
-        return reading.words(log_probs)
+        return trained.reading(repeated=len(windows) > 1).words(joined(windows))
 
 
 def joined(windows: Iterable[tuple[int, Floats]]) -> Floats:
@@ -60,23 +57,12 @@ def joined(windows: Iterable[tuple[int, Floats]]) -> Floats:
     return np.concatenate(whole)
 
 
-def _windows(
-    windows: Iterator[Window], trained: Trained, clock: Clock, addresses: Addresses | None
-) -> Iterator[tuple[int, Floats]]:
-    for window in windows:
-        with clock("network"):
-            rows = frame_log_probs(window.crops, window.seen, trained, window.start, addresses)
-        yield window.start, rows
-
-
-@torch.no_grad()
 def frame_log_probs(
     crops: NDArray[np.uint8], seen: NDArray[np.bool_], trained: Trained, start: int = 0,
     addresses: Addresses | None = None,
 ) -> Floats:  # fmt: skip
     """Log-probabilities of each frame's token, [n x K + 1], of crops [n x S x S]."""
-    stored = torch.from_numpy(np.ascontiguousarray(crops))[None].to(trained.device)
-    output = trained.model(trained.network_video(stored))
+    output = trained.output(crops[None])
     if addresses is not None and output.bridge.source_addressing is not None:
         addresses.add(start, output.bridge.source_addressing[0])
     rows: Floats = finite(output.logits[0].float()).log_softmax(dim=-1).cpu().numpy()

@@ -68,12 +68,10 @@ def _ramp(length: int, fade: int) -> np.ndarray:
     return np.minimum(1, np.minimum(rise, rise[::-1]))
 
 
-@torch.no_grad()
 def _mel(window: Window, trained: Trained, clock: Clock, addresses: Addresses | None) -> np.ndarray:
     """Log-mel [F, 4 n] of one window."""
     with clock("network"):
-        stored = torch.from_numpy(window.crops).to(trained.device)[None]
-        output = trained.model(trained.network_video(stored))
+        output = trained.output(window.crops[None])
         if addresses is not None and output.bridge.source_addressing is not None:
             addresses.add(window.start, output.bridge.source_addressing[0])
         mel = trained.scaling.from_speech_range(finite(output.mels.after.float()))

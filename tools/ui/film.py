@@ -122,7 +122,7 @@ def listen(pipe: str, model: Event, face: int, width: int, height: int) -> Itera
                 while len(data := file.read(size)) == size:
                     yield np.frombuffer(data, np.uint8).reshape(height, width)
 
-            for word in hear(pictures(), trained, trained.grammar, face):
+            for word in hear(pictures(), trained, face):
                 yield sentence.record([word])["words"][0]
     except (UsageError, OSError) as error:
         yield {"error": str(error)}
@@ -146,7 +146,7 @@ def _read(cutter: Cutter, film: Path, max_seconds: float) -> Iterator[Event]:
     sounds: dict[str, str] = {}
     if trained.task.name == "sentence":
         yield {"doing": "Reading the sentence"}
-        words = sentence.read_sentences(pieces, trained, cutter.clock, trained.grammar, addresses)
+        words = sentence.read_sentences(pieces, trained, cutter.clock, addresses)
         result["windows"] = [
             {"start": one["start"], "end": one["end"]}
             | {"words": [{"word": one["word"], "probability": one["confidence"]}]}
@@ -174,10 +174,7 @@ def _read(cutter: Cutter, film: Path, max_seconds: float) -> Iterator[Event]:
     result |= {
         "seconds": num_frames / FPS,
         "fps": FPS,
-        "box": cutter.box,
-        "faces": cutter.faces,
-        "turned": -90 * cutter.turns % 360,
-        "absent": crops.absent_spans(cutter.seen),
+        **cutter.facts(),
         "film": _base64(boxed.read_bytes()),
         "crops": _mosaic(np.concatenate(stored), trained),
         "sounds": sounds,
