@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
 from avb.pipeline.clip.container import Head
-from avb.pipeline.clip.ffmpeg import input_options, running
+from avb.pipeline.clip.ffmpeg import Process, input_options, running
 from avb.tools.infer.crops import Cutter
 from avb.tools.infer.video import FPS, BadVideo, named, pictures
 
@@ -22,11 +23,19 @@ EVEN = "ceil(iw/2)*2"
 
 
 @contextmanager
-def in_place_of(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`, with its ending, that becomes `path` when all went well."""
+def encoder(
+    path: Path, streams: Sequence[Any], feed: bool = False, **options: Any
+) -> Iterator[Process]:
+    """What writes a film that becomes `path` when all went well; BadVideo: it did not."""
+    import ffmpeg
+
     temporary = path.with_name(f"{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    output = ffmpeg.output(*streams, f"file:{temporary.resolve()}", **options)
     try:
-        yield temporary
+        with named(), running(output, str(path), feed) as (process, said):
+            yield process
+            if process.wait():
+                raise BadVideo(f"{path}: cannot be written ({said()})")
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -44,31 +53,19 @@ def draw_boxes(cutter: Cutter, path: Path, captions: Sequence[tuple[int, int, st
     thick = max(1, min(height, width) // 180)
     source = ffmpeg.input("pipe:", format="rawvideo", pix_fmt="bgr24", s=f"{width}x{height}", r=FPS)
     source = source.filter("pad", EVEN, EVEN.replace("iw", "ih"))
-    with in_place_of(path) as temporary:
-        output = source.output(
-            f"file:{temporary.resolve()}",
-            vcodec="libx264",
-            pix_fmt="yuv420p",
-            crf=20,
-            preset="veryfast",
-        )
-        with named(), running(output, str(path), feed=True) as (process, said):
-            assert process.stdin is not None
-            text_of = {f: text for first, stop, text in captions for f in range(first, stop)}
-            films = zip(pictures(cutter.video, colour=True), boxes, seen, strict=False)
-            try:
-                for number, (picture, (x0, y0, x1, y1), there) in enumerate(films):
-                    upright = np.ascontiguousarray(np.rot90(picture, cutter.turns))
-                    colour = GREEN if there else RED
-                    cv2.rectangle(upright, (x0, y0), (x1 - 1, y1 - 1), colour, thick)
-                    _write(upright, text_of.get(number, ""))
-                    process.stdin.write(upright.data)
-                process.stdin.close()
-                process.wait()
-            except BrokenPipeError:
-                pass
-            if process.wait():
-                raise BadVideo(f"{path}: cannot be written ({said()})")
+    text_of = {f: text for first, stop, text in captions for f in range(first, stop)}
+    films = zip(pictures(cutter.video, colour=True), boxes, seen, strict=False)
+    options = {"vcodec": "libx264", "pix_fmt": "yuv420p", "crf": 20, "preset": "veryfast"}
+    with encoder(path, [source], feed=True, **options) as process:
+        assert process.stdin is not None
+        with suppress(BrokenPipeError):  # its exit code says more
+            for number, (picture, (x0, y0, x1, y1), there) in enumerate(films):
+                upright = np.ascontiguousarray(np.rot90(picture, cutter.turns))
+                colour = GREEN if there else RED
+                cv2.rectangle(upright, (x0, y0), (x1 - 1, y1 - 1), colour, thick)
+                _write(upright, text_of.get(number, ""))
+                process.stdin.write(upright.data)
+            process.stdin.close()
 
 
 def _write(picture: np.ndarray, text: str) -> None:
@@ -108,8 +105,5 @@ def mux(video: Head, speech: Path, path: Path) -> None:
     else:
         picture = source[str(video.video)].filter("pad", EVEN, EVEN.replace("iw", "ih"))
         options |= {"vcodec": "libx264", "pix_fmt": "yuv420p", "crf": "18"}
-    with in_place_of(path) as temporary:
-        output = ffmpeg.output(picture, *tracks, f"file:{temporary.resolve()}", **options)
-        with named(), running(output, str(path)) as (process, said):
-            if process.wait():
-                raise BadVideo(f"{path}: cannot be written ({said()})")
+    with encoder(path, [picture, *tracks], **options):
+        pass
