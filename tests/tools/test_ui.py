@@ -237,7 +237,7 @@ def test_idle_connections_and_parallel_uploads_do_not_shut_out_the_next_visitor(
         await asyncio.sleep(0.001)
         yield json.dumps({"error": f"{Path(film).stat().st_size} bytes"}).encode() + b"\n"
 
-    monkeypatch.setattr(server_module, "lines", look)  # whose work takes a second and a core
+    monkeypatch.setattr(server_module, "events", look)  # whose work takes a second and a core
 
     def visit() -> int:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)

@@ -17,7 +17,7 @@ import pkgutil
 import resource
 import signal
 from collections.abc import AsyncGenerator
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -75,6 +75,16 @@ async def lines(function: str, limits: Limits, *given: Any) -> AsyncGenerator[by
             os.killpg(process.pid, signal.SIGKILL)
         process.kill()  # where it did not come to make its group
         process.join()
+
+
+async def events(function: str, limits: Limits, *given: Any) -> AsyncGenerator[bytes, None]:
+    """As `lines`; that it did not come to its end is the last line, an `error`."""
+    async with aclosing(lines(function, limits, *given)) as told:
+        try:
+            async for one in told:
+                yield one
+        except Stopped as reason:
+            yield line(error=str(reason))
 
 
 async def _line(stream: asyncio.StreamReader, timeout_s: float, limits: Limits) -> bytes:

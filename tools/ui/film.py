@@ -57,13 +57,15 @@ def describe(
             if kind not in TASKS:
                 raise UsageError(f"{path}: a checkpoint for {kind}; the page takes lip and l2s")
             kind = command_of(kind)
-            made_by = vocoder if kind == "l2s" else None
-            trained = load_trained(kind, path, "cpu", _path(datasets), _path(made_by))
-            model: Any = trained.model
-            yield {
+            told = {
                 "ckpt": str(path), "name": f"{path.parent.name}/{path.name}", "task": kind,
+                "datasets": datasets, "vocoder": vocoder if kind == "l2s" else None,
+            }  # fmt: skip
+            trained = _load(told | {"device": "cpu"})
+            model: Any = trained.model
+            yield told | {
                 "device": device, "corpus": trained.recipe.corpus, "words": len(trained.labels),
-                "slots": model.memory.slots, "datasets": datasets, "vocoder": made_by,
+                "slots": model.memory.slots,
                 "known": bundled.known(trained.task.name, trained.labels, trained.talkers, path),
                 "sentences": trained.task.name == "sentence",
                 "floor": bundled.floor(bundled.measured(path)),
@@ -92,13 +94,9 @@ def read(film: str, model: Event, box: str, face: int, max_seconds: float) -> It
         yield {"doing": "Loading the model"}
         if box not in crops.BOXES:
             raise UsageError(f"no such box: {box}")
-        trained = load_trained(
-            model["task"], Path(model["ckpt"]), model["device"], _path(model["datasets"]),
-            _path(model["vocoder"]),
-        )  # fmt: skip
+        trained = _load(model)
         video = probe(film)
-        if (video.duration_s or 0) > max_seconds:
-            raise BadVideo(_too_long(video.duration_s or 0, max_seconds))
+        check_length(video.duration_s or 0, max_seconds)
         yield {"doing": "Looking for the face"}
         yield from _read(Cutter(video, trained, box, None, face), Path(film), max_seconds)
     except (BadVideo, UsageError, OSError) as error:
@@ -108,9 +106,7 @@ def read(film: str, model: Event, box: str, face: int, max_seconds: float) -> It
 def listen(pipe: str, model: Event, face: int, width: int, height: int) -> Iterator[Event]:
     """Words of luma pictures [height, width] as they come through a pipe, until it is closed."""
     try:
-        trained = load_trained(
-            model["task"], Path(model["ckpt"]), model["device"], _path(model["datasets"])
-        )
+        trained = _load(model)
         if trained.task.name != "sentence":
             raise UsageError("this model reads single words, no sentences")
         leave_a_core()
@@ -128,12 +124,16 @@ def listen(pipe: str, model: Event, face: int, width: int, height: int) -> Itera
         yield {"error": str(error)}
 
 
-def _path(given: str | None) -> Path | None:
-    return None if given is None else Path(given)
+def _load(model: Event) -> Trained:
+    """The model that `describe` has told of."""
+    datasets, vocoder = (model[name] and Path(model[name]) for name in ("datasets", "vocoder"))
+    return load_trained(model["task"], Path(model["ckpt"]), model["device"], datasets, vocoder)
 
 
-def _too_long(seconds: float, most: float) -> str:
-    return f"{seconds:.1f} s long; at most {most:g} s are taken (avb ui --max-seconds)"
+def check_length(seconds: float, most: float) -> None:
+    """Refuse a film of more seconds; BadVideo."""
+    if seconds > most:
+        raise BadVideo(f"{seconds:.1f} s long; at most {most:g} s are taken (avb ui --max-seconds)")
 
 
 def _read(cutter: Cutter, film: Path, max_seconds: float) -> Iterator[Event]:
@@ -190,7 +190,7 @@ def _kept(pieces: Iterator[Piece], stored: list[np.ndarray], max_seconds: float)
     for piece in pieces:
         count += len(piece.crops)
         if count > max_seconds * FPS + 1:
-            raise BadVideo(_too_long(count / FPS, max_seconds))
+            check_length(count / FPS, max_seconds)
         stored.append(piece.crops)
         yield piece
 

@@ -20,12 +20,31 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from avb.tools.ui.child import FILM, Limits, Stopped, line, lines
+from avb.tools.ui.child import FILM, Limits, events, line
 
 #: Most and least pixels a side, and most bytes of pictures that come together.
 SIDES, MOST_BYTES = (64, 1280), 1 << 24
 #: A child that takes no pictures for so long is given up.
 STUCK_S = 10.0
+
+
+class Events(StreamingResponse):
+    """Lines of JSON; what makes them is over when the page is gone."""
+
+    media_type = "application/x-ndjson"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send them."""
+        async with aclosing(self.body_iterator):  # type: ignore[type-var]
+            await super().__call__(scope, receive, send)
+
+
+def model_and_face(models: list[dict[str, Any]], request: Request) -> tuple[dict[str, Any], int]:
+    """Those that the page has chosen; KeyError, ValueError or IndexError: it has not."""
+    number, face = (int(request.query_params[name]) for name in ("model", "face"))
+    if number < 0 or face < 1:
+        raise ValueError
+    return models[number], face
 
 
 class Live:
@@ -45,25 +64,25 @@ class Live:
     def routes(self) -> list[Route]:
         """Both addresses."""
         return [
-            Route("/live", _Words(self), methods=["POST"]),
+            Route("/live", self.begin, methods=["POST"]),
             Route("/live/{name}", self.take, methods=["POST"]),
         ]
 
-    def options(self, request: Request) -> tuple[Any, ...]:
-        """What `film.listen` is given beside the pipe."""
-        query = request.query_params
+    async def begin(self, request: Request) -> Response:
+        """Answer with words."""
+        if request.headers.get("content-type") != FILM:  # pages of other sites cannot send it
+            raise HTTPException(415, f"asked for as {FILM}")
         try:
-            model, face = self.models[int(query["model"])], int(query["face"])
-            sides = [int(query[name]) for name in ("width", "height")]
-            low, high = SIDES
-            if face < 1 or int(query["model"]) < 0 or not all(low <= s <= high for s in sides):
+            model, face = model_and_face(self.models, request)
+            sides = [int(request.query_params[name]) for name in ("width", "height")]
+            if not all(SIDES[0] <= side <= SIDES[1] for side in sides):
                 raise ValueError
         except (KeyError, ValueError, IndexError):
             raise HTTPException(400, "no such model, face or size of pictures") from None
-        return model, face, *sides
+        return Events(self.words(model, face, *sides))
 
-    async def words(self, given: tuple[Any, ...]) -> AsyncGenerator[bytes, None]:
-        """The name, then what the child says."""
+    async def words(self, *given: Any) -> AsyncGenerator[bytes, None]:
+        """The name, then what `film.listen` says, which is given the pipe and this."""
         if self.turn.locked():
             yield line(error="another clip or camera is being read; try again")
             return
@@ -74,13 +93,11 @@ class Live:
                 # For both, so that neither waits for the other end.
                 self._pipes[name] = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)
                 yield line(live=name)
-                events = lines("avb.tools.ui.film:listen", self.limits, str(pipe), *given)
+                work = events("avb.tools.ui.film:listen", self.limits, str(pipe), *given)
                 try:
-                    async with aclosing(events):
-                        async for event in events:
+                    async with aclosing(work):
+                        async for event in work:
                             yield event
-                except Stopped as reason:
-                    yield line(error=str(reason))
                 finally:
                     self._end(name)
 
@@ -114,18 +131,3 @@ class Live:
         with suppress(KeyError):
             os.close(self._pipes.pop(name))
             self._last = name
-
-
-class _Words:
-    """Answers with words; the child is gone when the page is."""
-
-    def __init__(self, live: Live) -> None:
-        self.live = live
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive)
-        if request.headers.get("content-type") != FILM:  # pages of other sites cannot send it
-            raise HTTPException(415, f"asked for as {FILM}")
-        async with aclosing(self.live.words(self.live.options(request))) as words:
-            answer = StreamingResponse(words, media_type="application/x-ndjson")
-            await answer(scope, receive, send)

@@ -37,7 +37,7 @@ def quick(out: Path, clip: Path | None, datasets: Path | None = None) -> Path:
     paths = [str(path) for path in bundled.checkpoints()]
     models = list(one_film.describe(paths, "cpu", *own))
     models = [model for model in models if not model.get("sentences")]  # words, with their chances
-    found = {model["task"]: _last(_read(clip, model)) for model in models if "task" in model}
+    found = {model["task"]: _read(clip, model) for model in models if "task" in model}
     if any("error" in one for one in (*models, *found.values())):
         raise RunError(next(x["error"] for x in (*models, *found.values()) if "error" in x))
     known = {model["task"]: f"The network {model['known']}." for model in models}
@@ -47,7 +47,7 @@ def quick(out: Path, clip: Path | None, datasets: Path | None = None) -> Path:
         "honest": DRAWN if drawn else STRANGER,
         "film": next(iter(parts.values()))["film"],
         "sounds": _sounds(parts.get("l2s"), known.get("l2s")),
-        "reading": _reading(parts["lip"], known["lip"], words, _floor(models)),
+        "reading": _reading(parts["lip"], known["lip"], words, max(m["floor"] for m in models)),
     }
     raw = ("film", "sounds", "reading")  # are HTML
     fields = {name: text if name in raw else escape(text) for name, text in fields.items()}
@@ -58,8 +58,8 @@ def quick(out: Path, clip: Path | None, datasets: Path | None = None) -> Path:
     return target
 
 
-def _read(clip: Path, model: dict[str, Any]) -> Any:
-    """Events of a film; what is made beside it goes."""
+def _read(clip: Path, model: dict[str, Any]) -> dict[str, Any]:
+    """What is found in a film; what is made beside it goes."""
     with TemporaryDirectory() as folder:
         copy = Path(folder) / f"film{clip.suffix}"
         try:
@@ -67,16 +67,8 @@ def _read(clip: Path, model: dict[str, Any]) -> Any:
         except OSError as error:
             raise RunError(f"{clip}: {error.strerror}") from None
         log.info(f"{model['task']}: the network {model['known']}")
-        yield from one_film.read(str(copy), model, "auto", 1, 60.0)
-
-
-def _last(events: Any) -> dict[str, Any]:
-    *_, last = events
-    return dict(last)
-
-
-def _floor(models: list[dict[str, Any]]) -> float:
-    return max(model["floor"] for model in models)
+        *_, last = one_film.read(str(copy), model, "auto", 1, 60.0)
+        return last
 
 
 def _sounds(result: dict[str, Any] | None, known: str | None) -> str:

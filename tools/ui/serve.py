@@ -36,16 +36,37 @@ def run(
     """Serve the page until Ctrl-C or SIGTERM; nothing is left behind."""
     if not all(importlib.util.find_spec(name) for name in ("starlette", "uvicorn")):
         raise UsageError("starlette and uvicorn not installed: pip install starlette uvicorn")
+    import uvicorn
+
+    from avb.tools.ui.server import Service
+
     listening = _listen(host, port)
     models = asyncio.run(describe(ckpt, device, datasets, vocoder))
     sweep(Path(gettempdir()))
+    wall_s = 60 + 10 * max_seconds
+    limits = Limits(wall_s, wall_s * cores())
+    open_to_all = not _is_loopback(host)
+    hosts = ["*"] if open_to_all else ["localhost", "127.0.0.1", "::1", host]
     with TemporaryDirectory(prefix=PREFIX) as folder, listening:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: all is tidied up
         if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # the terminal was closed
             signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
         with (Path(folder) / LOCK).open("w") as lock:
             fcntl.lockf(lock, fcntl.LOCK_EX)  # goes with this process, whatever ends it
-            serve(models, Path(folder), listening, host, max_mb, max_seconds)
+            service = Service(models, Path(folder), int(max_mb * 1e6), max_seconds, limits)
+            server = uvicorn.Server(server_config(service.app(hosts)))
+            if open_to_all:
+                log.info(
+                    f"warning: --host {host}: whoever reaches this machine can use the page, and"
+                    " its processor; there is no password and no encryption"
+                )
+            size = f"{max_seconds:g} s and {max_mb:g} MB"
+            log.info(f"on {models[0]['device']}, clips of up to {size}; Ctrl-C ends it")
+            address, port = listening.getsockname()[:2]
+            typer.echo(f"http://{f'[{address}]' if ':' in address else address}:{port}")
+            # Requests that are cut off when it ends are no faults.
+            logging.getLogger("uvicorn.error").addFilter(lambda _: not server.should_exit)
+            server.run(sockets=[listening])
 
 
 def sweep(place: Path) -> None:
@@ -54,36 +75,6 @@ def sweep(place: Path) -> None:
         with suppress(OSError), path.open("r+") as lock:  # held, gone meanwhile, or another user's
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(path.parent)
-
-
-def serve(
-    models: list[dict[str, Any]], folder: Path, listening: socket.socket, host: str,
-    max_mb: float, max_seconds: float,
-) -> None:  # fmt: skip
-    """Answer on a listening socket."""
-    import uvicorn
-
-    from avb.tools.ui.server import Service
-
-    wall_s = 60 + 10 * max_seconds
-    limits = Limits(wall_s, wall_s * cores())
-    service = Service(models, folder, int(max_mb * 1e6), max_seconds, limits)
-    open_to_all = not _is_loopback(host)
-    hosts = ["*"] if open_to_all else ["localhost", "127.0.0.1", "::1", host]
-    config = server_config(service.app(hosts))
-    address, port = listening.getsockname()[:2]
-    if open_to_all:
-        log.info(
-            f"warning: --host {host}: whoever reaches this machine can use the page, and its"
-            " processor; there is no password and no encryption"
-        )
-    size = f"{max_seconds:g} s and {max_mb:g} MB"
-    log.info(f"on {models[0]['device']}, clips of up to {size}; Ctrl-C ends it")
-    typer.echo(f"http://{f'[{address}]' if ':' in address else address}:{port}")
-    server = uvicorn.Server(config)
-    # Requests that are cut off when it ends are no faults.
-    logging.getLogger("uvicorn.error").addFilter(lambda _: not server.should_exit)
-    server.run(sockets=[listening])
 
 
 def server_config(app: Any) -> Any:

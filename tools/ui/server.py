@@ -15,13 +15,13 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from avb.tools.ui.child import FILM, Limits, Stopped, line, lines
-from avb.tools.ui.live import Live
+from avb.tools.ui.child import FILM, Limits, Stopped, events, line, lines
+from avb.tools.ui.live import Events, Live, model_and_face
 
 PAGE = Path(__file__).parent / "page"
 #: Films on the disk at a time; further ones wait to be sent.
@@ -97,29 +97,15 @@ class Service:
         except TimeoutError:
             raise HTTPException(408, "the clip came too slowly") from None
 
-    async def read(self, film: Path, options: tuple[Any, ...]) -> AsyncGenerator[bytes, None]:
+    async def read(self, film: Path, *given: Any) -> AsyncGenerator[bytes, None]:
         """Events about one film as lines of JSON; one film is worked on at a time."""
         if self.turn.locked():
             yield line(doing="Waiting for another clip")
         async with self.turn:
-            events = lines("avb.tools.ui.film:read", self.limits, str(film), *options)
-            async with aclosing(events):
-                try:
-                    async for event in events:
-                        yield event
-                except Stopped as reason:
-                    yield line(error=str(reason))
-
-    def options(self, request: Request) -> tuple[Any, ...]:
-        """What `film.read` is given beside the film."""
-        query = request.query_params
-        try:
-            number, face = int(query["model"]), int(query["face"])
-            if number < 0 or face < 1:
-                raise ValueError
-            return self.models[number], query["box"], face, self.max_seconds
-        except (KeyError, ValueError, IndexError):
-            raise HTTPException(400, "no such model, box or face") from None
+            work = events("avb.tools.ui.film:read", self.limits, str(film), *given)
+            async with aclosing(work):
+                async for event in work:
+                    yield event
 
 
 class _Read:
@@ -130,18 +116,21 @@ class _Read:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer with events; nothing of the film is left, whichever way it ends."""
-        request = Request(scope, receive)
-        options = self.service.options(request)
-        async with self.service.room:
-            with TemporaryDirectory(dir=self.service.folder) as folder:
+        request, service = Request(scope, receive), self.service
+        try:
+            model, face = model_and_face(service.models, request)
+            box = request.query_params["box"]
+        except (KeyError, ValueError, IndexError):
+            raise HTTPException(400, "no such model, box or face") from None
+        async with service.room:
+            with TemporaryDirectory(dir=service.folder) as folder:
                 film = Path(folder) / "film"
                 try:
-                    await self.service.receive(request, film)
+                    await service.receive(request, film)
                 except ClientDisconnect:
                     return
-                async with aclosing(self.service.read(film, options)) as events:
-                    answer = StreamingResponse(events, media_type="application/x-ndjson")
-                    await answer(scope, receive, send)
+                work = service.read(film, model, box, face, service.max_seconds)
+                await Events(work)(scope, receive, send)
 
 
 class _Guard:
