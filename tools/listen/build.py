@@ -8,7 +8,6 @@ import html
 import json
 import wave
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -30,40 +29,33 @@ from avb.train.vocoder.file import Vocoder
 #: What every test has beside the systems it is about.
 REAL, CEILING, FLOOR = "real", "griffin_lim", "floor"
 VOCODER = "vocoder"
-CLIPS, PRACTICE = 24, 3
+PRACTICE = 3
 #: Orders in a page; a rater's seed is the number of one.
 ORDERS = 200
 _FULL_SCALE = 32768
 
 
-@dataclass(frozen=True)
-class System:
-    """Sounds of one model: `FOLDER/KEY.model.wav`, as `avb eval l2s --save-wavs` writes them."""
+def parse(texts: Sequence[str], taken: Sequence[str]) -> dict[str, Path]:
+    """Folders by system, from `name=FOLDER` or a folder called as the system; no name `taken`.
 
-    name: str
-    folder: Path
-
-
-def parse(texts: Sequence[str], taken: Sequence[str] = (REAL, CEILING, FLOOR)) -> list[System]:
-    """Systems from `name=FOLDER`, or a folder that is called as the system; no name `taken`."""
-    systems = []
+    They hold `KEY.model.wav`, as `avb eval l2s --save-wavs` writes them.
+    """
+    pairs = []
     for text in texts:
         name, sign, folder = text.partition("=")
         path = Path(folder if sign else text)
-        systems.append(System(name if sign else path.resolve().name, path))
+        pairs.append((name if sign else path.resolve().name, path))
         if not path.is_dir():
             raise UsageError(f"{path}: no such folder (avb eval l2s --save-wavs makes one)")
-    names = [one.name for one in systems]
+    names = [name for name, _ in pairs]
     for name in names:
         if not name or name in taken or names.count(name) > 1:
             raise UsageError(f"system {name!r}: give each its own name, name=FOLDER")
-    if not systems:
-        raise UsageError("no system to listen to; give name=FOLDER")
-    return systems
+    return dict(pairs)
 
 
 def build(
-    systems: Sequence[System], out: Path, clips: int = CLIPS, seed: int = 0,
+    systems: dict[str, Path], out: Path, clips: int, seed: int,
     vocoder: Vocoder | None = None,
 ) -> Path:  # fmt: skip
     """Write the page to `out` and its key beside it; returns the key's path.
@@ -74,9 +66,9 @@ def build(
     length and 16 kHz. Sentences are drawn from all talkers alike; those of the practice are not in
     the test. `seed` decides what is drawn, and the ids.
     """
-    keys = choose(common_keys(systems), clips + PRACTICE, seed)
+    keys = choose(common_keys([*systems.values()]), clips + PRACTICE, seed)
     practice, tested = keys[:PRACTICE], keys[PRACTICE:]
-    names = [*(one.name for one in systems), REAL, CEILING, FLOOR, *([VOCODER] if vocoder else [])]
+    names = [*systems, REAL, CEILING, FLOOR, *([VOCODER] if vocoder else [])]
     try:
         orders = [rating_order(len(names), len(tested), s) for s in range(ORDERS)]
     except ValueError as error:
@@ -85,14 +77,14 @@ def build(
     rng = np.random.default_rng([seed, len(keys)])
     heard = [(name, key) for key in tested for name in names]
     # The best, a model and the worst: raters hear the range before they rate.
-    heard += list(zip((REAL, systems[0].name, FLOOR), practice, strict=True))
+    heard += list(zip((REAL, names[0], FLOOR), practice, strict=True))
     # Names that say nothing: eight hexadecimal digits each.
     numbers = rng.choice(2**32, len(heard), replace=False)
     ids = {clip: f"{number:08x}" for clip, number in zip(heard, numbers, strict=True)}
     test = {
         "clips": {
             one: {
-                "words": words_of(_sentence(key)),
+                "words": spoken(key),
                 "wav": base64.b64encode(wav_bytes(sounds[name, key])).decode(),
             }
             for (name, key), one in sorted(ids.items(), key=lambda item: item[1])
@@ -108,7 +100,7 @@ def build(
     key = {
         "page_hash": page_hash,
         "systems": names,
-        "folders": {one.name: str(one.folder) for one in systems},
+        "folders": {name: str(folder) for name, folder in systems.items()},
         "clips": {one: {"system": name, "key": key} for (name, key), one in ids.items()},
         "practice": test["practice"],
         "orders": test["orders"],
@@ -132,7 +124,7 @@ def render(test: dict[str, Any]) -> tuple[str, str]:
     return page.replace("@HASH@", html.escape(digest)), digest
 
 
-def common_keys(systems: Sequence[System]) -> list[str]:
+def common_keys(folders: Sequence[Path]) -> list[str]:
     """Keys whose sound each system has, with the real one and the ceiling in the first folder."""
 
     def keys(folder: Path, signal: str) -> set[str]:
@@ -140,9 +132,8 @@ def common_keys(systems: Sequence[System]) -> list[str]:
         paths = folder.rglob(f"*{ending}")
         return {path.relative_to(folder).as_posix().removesuffix(ending) for path in paths}
 
-    first = systems[0].folder
-    own = (keys(one.folder, "model") for one in systems)
-    return sorted(keys(first, "real").intersection(keys(first, "griffin_lim"), *own))
+    common = keys(folders[0], "real") & keys(folders[0], "griffin_lim")
+    return sorted(common.intersection(*(keys(folder, "model") for folder in folders)))
 
 
 def choose(keys: Sequence[str], count: int, seed: int) -> list[str]:
@@ -160,27 +151,29 @@ def choose(keys: Sequence[str], count: int, seed: int) -> list[str]:
     return [key for _, key in sorted(turns, key=lambda turn: turn[0])][:count]
 
 
-def _sentence(key: str) -> str:
-    return key.rpartition("/")[2]
+def spoken(key: str) -> list[str]:
+    """The six words of a clip; KeyError or ValueError: it is no sentence of GRID."""
+    return words_of(key.rpartition("/")[2])
 
 
 def load(
-    systems: Sequence[System], keys: Sequence[str], vocoder: Vocoder | None = None
+    systems: dict[str, Path], keys: Sequence[str], vocoder: Vocoder | None
 ) -> dict[tuple[str, str], Sound]:
     """Sounds by (system, key), at one level and of one length."""
     sounds: dict[tuple[str, str], Sound] = {}
+    first = next(iter(systems.values()))
     for key in keys:
         try:
-            words_of(_sentence(key))
+            spoken(key)
         except (KeyError, ValueError):
             raise UsageError(f"{key}: no GRID sentence; the six drop-downs need one") from None
-        real = [read_wav(one.folder / f"{key}.real.wav") for one in systems]
+        real = [read_wav(folder / f"{key}.real.wav") for folder in systems.values()]
         if any(not np.array_equal(real[0], other) for other in real[1:]):
             raise UsageError(f"{key}: the folders differ in the real sound; are they of one test?")
         sounds[REAL, key] = real[0]
-        sounds[CEILING, key] = read_wav(systems[0].folder / f"{key}.griffin_lim.wav")
-        for one in systems:
-            sounds[one.name, key] = read_wav(one.folder / f"{key}.model.wav")
+        sounds[CEILING, key] = read_wav(first / f"{key}.griffin_lim.wav")
+        for name, folder in systems.items():
+            sounds[name, key] = read_wav(folder / f"{key}.model.wav")
     if vocoder is not None:
         made = vocoder.copies([sounds[REAL, key] for key in keys])
         sounds |= {(VOCODER, key): sound for key, sound in zip(keys, made, strict=True)}

@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from avb.pipeline.corpora.grid import words_of
 from avb.pipeline.errors import UsageError
 from avb.pipeline.parse import read_json
-from avb.tools.listen.build import FLOOR, REAL
+from avb.tools.listen.build import FLOOR, REAL, spoken
 from avb.train.evaluate.metrics.intervals import DRAWS, percentiles, resample_counts
 from avb.train.evaluate.words.grammar import SLOT_NAMES
 
@@ -27,7 +26,8 @@ SCALES = ("intelligibility", "naturalness")
 _TOLERATED = 1
 RATERS, SENTENCES = 20, 24  # evaluation.md section 6: fewer prove little
 
-Row = dict[str, str]
+#: Texts of a rater's file but for the ratings, with `wer`, and `system` and `key` of the clip.
+Row = dict[str, Any]
 Floats = NDArray[np.float64]
 
 
@@ -57,7 +57,8 @@ def score(files: Sequence[Path], key_file: Path, draws: int = DRAWS) -> dict[str
     }
     if not kept:
         raise UsageError(f"no rater is left: {record['excluded']}")
-    tables = {m: _table(kept, key, m) for m in (*SCALES, "wer")}
+    systems = key["systems"]
+    tables = {measure: _table(kept, systems, measure) for measure in (*SCALES, "wer")}
     num_sentences = tables["wer"].shape[2]
     by_rater, by_sentence = (
         np.concatenate(list(resample_counts(count, draws=draws, seed=i))) / count
@@ -67,15 +68,15 @@ def score(files: Sequence[Path], key_file: Path, draws: int = DRAWS) -> dict[str
         measure: np.einsum("dsn,dn->ds", np.einsum("dr,srn->dsn", by_rater, table), by_sentence)
         for measure, table in tables.items()
     }
-    first = _first_hearing(kept, key)
+    first = _first_hearing(kept)
     record["systems"] = {
         name: {
             **{m: _figure(tables[m][i], drawn[m][:, i]) for m in tables},
-            "wer_first": first[name],
+            "wer_first": float(np.mean(first[name])) if name in first else None,
         }
-        for i, name in enumerate(key["systems"])
+        for i, name in enumerate(systems)
     }
-    record["differences"] = [d for m in tables for d in _pairs(m, key, tables[m], drawn[m])]
+    record["differences"] = [d for m in tables for d in _pairs(m, systems, tables[m], drawn[m])]
     if len(kept) < RATERS or num_sentences < SENTENCES:
         record["notes"].append(
             f"{len(kept)} raters and {num_sentences} sentences a system; {RATERS} and {SENTENCES}"
@@ -119,6 +120,11 @@ def _read_session(path: Path, key: dict[str, Any]) -> list[Row]:
         raise UsageError(f"{path}: {missing}") from None
     except (OSError, ValueError, TypeError, IndexError, csv.Error) as error:
         raise UsageError(f"{path}: {error}") from None
+    for row in heard:
+        row |= key["clips"][row["clip"]] | {scale: float(row[scale]) for scale in SCALES}
+        heard_words = [row[slot] for slot in SLOT_NAMES]  # no word stands in two slots
+        wrong = [a != b for a, b in zip(heard_words, spoken(row["key"]), strict=True)]
+        row["wer"] = sum(wrong) / len(wrong)
     return heard
 
 
@@ -135,14 +141,14 @@ def exclude(rows: Sequence[Row], key: dict[str, Any]) -> list[str]:
     tested = [row for row in rows if row["kind"] == "test"]
     for scale in SCALES:
         real, floor = (
-            np.mean([int(r[scale]) for r in tested if key["clips"][r["clip"]]["system"] == name])
+            np.mean([row[scale] for row in tested if row["system"] == name])
             for name in (REAL, FLOOR)
         )
         if floor > real:
             reasons.append(f"{scale} of the floor {floor:.2f}, above real speech {real:.2f}")
     before = {row["clip"]: row for row in tested}
     off = [
-        any(abs(int(row[scale]) - int(before[row["clip"]][scale])) > 1 for scale in SCALES)
+        any(abs(row[scale] - before[row["clip"]][scale]) > 1 for scale in SCALES)
         for row in rows
         if row["kind"] == "repeat"
     ]
@@ -152,33 +158,21 @@ def exclude(rows: Sequence[Row], key: dict[str, Any]) -> list[str]:
 
 
 def _facts(rows: Sequence[Row]) -> dict[str, Any]:
-    first = rows[0]
-    plays = float(np.mean([int(row["plays"]) for row in rows]))
-    seconds = float(np.median([float(row["play_to_answer_s"]) for row in rows]))
-    return {k: first[k] for k in ("rater", "seed", "headphones", "native")} | {
-        "mean_plays": plays,
-        "median_play_to_answer_s": seconds,
+    return {k: rows[0][k] for k in ("rater", "seed", "headphones", "native")} | {
+        "mean_plays": float(np.mean([int(row["plays"]) for row in rows])),
+        "median_play_to_answer_s": float(np.median([float(r["play_to_answer_s"]) for r in rows])),
     }
 
 
-def _wrong(row: Row, key: dict[str, Any]) -> float:
-    """Share of the six words that were not heard; no word stands in two slots."""
-    truth = words_of(key["clips"][row["clip"]]["key"].rpartition("/")[2])
-    heard = [row[slot] for slot in SLOT_NAMES]
-    return sum(a != b for a, b in zip(truth, heard, strict=True)) / len(truth)
-
-
-def _table(sessions: Sequence[Sequence[Row]], key: dict[str, Any], measure: str) -> Floats:
+def _table(sessions: Sequence[Sequence[Row]], systems: list[str], measure: str) -> Floats:
     """One measure [systems x raters x sentences], first hearings alone: no repeats."""
-    clips = key["clips"]
-    keys = sorted({clips[row["clip"]]["key"] for row in sessions[0]})
-    places = {name: i for i, name in enumerate(key["systems"])}
-    table = np.full((len(places), len(sessions), len(keys)), np.nan)
+    keys = sorted({row["key"] for row in sessions[0]})
+    table = np.full((len(systems), len(sessions), len(keys)), np.nan)
     for rater, rows in enumerate(sessions):
-        for row in (row for row in rows if row["kind"] == "test"):
-            clip = clips[row["clip"]]
-            value = _wrong(row, key) if measure == "wer" else float(row[measure])
-            table[places[clip["system"]], rater, keys.index(clip["key"])] = value
+        for row in rows:
+            if row["kind"] == "test":
+                place = systems.index(row["system"]), rater, keys.index(row["key"])
+                table[place] = row[measure]
     return table
 
 
@@ -192,28 +186,27 @@ def _figure(table: Floats, draws: Floats) -> dict[str, Any]:
     return {**percentiles(float(table.mean()), draws), "rater_mean": rater_mean}
 
 
-def _first_hearing(sessions: Sequence[Sequence[Row]], key: dict[str, Any]) -> dict[str, Any]:
-    """Word error by system where the rater met the sentence for the first time; None: never."""
-    errors: dict[str, list[float]] = {name: [] for name in key["systems"]}
+def _first_hearing(sessions: Sequence[Sequence[Row]]) -> dict[str, list[float]]:
+    """Word errors by system, of clips whose sentence the rater met for the first time."""
+    errors: dict[str, list[float]] = {}
     for rows in sessions:
         met: set[str] = set()
         for row in rows:
-            clip = key["clips"][row["clip"]]
-            if clip["key"] not in met:
-                errors[clip["system"]].append(_wrong(row, key))
-            met.add(clip["key"])
-    return {name: float(np.mean(all_)) if all_ else None for name, all_ in errors.items()}
+            if row["key"] not in met:
+                errors.setdefault(row["system"], []).append(row["wer"])
+            met.add(row["key"])
+    return errors
 
 
-def _pairs(measure: str, key: dict[str, Any], table: Floats, draws: Floats) -> list[dict[str, Any]]:
+def _pairs(measure: str, systems: list[str], table: Floats, draws: Floats) -> list[dict[str, Any]]:
     """Each pair of systems: difference, interval, two-sided p, and p by Holm over the pairs."""
     differences = []
-    for i, j in itertools.combinations(range(len(key["systems"])), 2):
+    for i, j in itertools.combinations(range(len(systems)), 2):
         gap = draws[:, i] - draws[:, j]
         # One more, so that no p is 0: so many draws cannot show less.
         tail = min(int((gap <= 0).sum()), int((gap >= 0).sum())) + 1
         differences.append(
-            {"a": key["systems"][i], "b": key["systems"][j], "measure": measure}
+            {"a": systems[i], "b": systems[j], "measure": measure}
             | percentiles(float((table[i] - table[j]).mean()), gap)
             | {"p": min(1.0, 2 * tail / (len(gap) + 1))}
         )
