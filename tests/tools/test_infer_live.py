@@ -46,8 +46,11 @@ def listener(monkeypatch: pytest.MonkeyPatch) -> Listener:
 
 
 def reader(grammar: Any) -> Any:
-    return SimpleNamespace(reading=partial(Trained.reading, SimpleNamespace(
-        labels=LABELS, recipe=SimpleNamespace(unit="sentence"), grammar=grammar)))  # fmt: skip
+    said: Any = SimpleNamespace(
+        labels=LABELS, recipe=SimpleNamespace(unit="sentence"), grammar=grammar
+    )
+    said.reading = partial(Trained.reading, said)
+    return said
 
 
 def pieces(count: int) -> list[Piece]:
@@ -79,7 +82,7 @@ def test_speech_without_a_pause_is_cut_between_words(
     monkeypatch.setattr(live, "LONGEST", 30)
     told = [(w.word, w.first, w.stop) for piece in pieces(198) for w in listener.push(piece)]
     assert told == SPOKEN
-    assert listener._rows is not None and len(listener._rows) < 100
+    assert len(listener._rows) < 100
 
 
 def test_a_grammar_holds_from_sentence_to_sentence(listener: Listener) -> None:

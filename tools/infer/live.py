@@ -47,7 +47,8 @@ class Listener:
     def __post_init__(self) -> None:
         self._crops = np.empty((0, 0, 0), np.uint8)  # of the last window
         self._seen = np.empty(0, bool)
-        self._rows: Floats | None = None  # log-probabilities since the last pause
+        # Log-probabilities since the last pause, [n x K + 1].
+        self._rows: Floats = np.empty((0, len(self.trained.labels) + 1), np.float32)
         self._first = 0  # number of its first frame
         self._frames = 0  # all that have come
         self._told = 0  # words of these rows
@@ -71,8 +72,6 @@ class Listener:
         return self._certain(last=True)
 
     def _certain(self, last: bool) -> list[Spoken]:
-        if self._rows is None:
-            return []
         known = len(self._rows) - (0 if last else AHEAD)
         if known <= 0:
             return []
@@ -96,16 +95,12 @@ class Listener:
     def _look(self, start: int) -> None:
         """The network's word on the last window, which begins with frame `start`."""
         rows = frame_log_probs(self._crops, self._seen, self.trained)
-        if self._rows is None:
-            self._rows, self._first = rows, start
-            return
         # Frames keep what was said of them when they had more before them.
         begin = max(start + (BEHIND if start else 0), self._first)
         self._rows = np.concatenate([self._rows[: begin - self._first], rows[begin - start :]])
 
     def _forget(self, frames: int, told: int) -> None:
         """Decode the rest alone from now on, of which so many words are told."""
-        assert self._rows is not None
         self._rows, self._first, self._told = self._rows[frames:], self._first + frames, told
 
 

@@ -31,24 +31,20 @@ function describe() {
 
 function refuse(text) {
   $("busy").hidden = true;
-  $("error").hidden = false;
+  $("work").hidden = $("error").hidden = false;
   $("error").textContent = text;
 }
 
-function take(data, name) {
+async function give(data, name) {
   clip = { data, name };
-  give();
-}
-
-async function give() {
   sent?.abort();
   const stop = sent = new AbortController();
   forget();
   $("work").hidden = $("busy").hidden = false;
   $("error").hidden = true;
-  $("clip").textContent = clip.name;
-  if (clip.data.size > limits.max_bytes) {
-    return refuse(`${(clip.data.size / 1e6).toFixed(0)} MB: larger than ${limits.max_bytes / 1e6} MB (avb ui --max-mb)`);
+  $("clip").textContent = name;
+  if (data.size > limits.max_bytes) {
+    return refuse(`${(data.size / 1e6).toFixed(0)} MB: larger than ${limits.max_bytes / 1e6} MB (avb ui --max-mb)`);
   }
   const model = chosen();
   const began = performance.now();
@@ -61,7 +57,7 @@ async function give() {
   try {
     const query = new URLSearchParams({ model: $("model").value, box: $("box").value, face: $("face").value });
     let last = {};
-    for await (const event of ask(`read?${query}`, clip.data, stop.signal)) {
+    for await (const event of ask(`read?${query}`, data, stop.signal)) {
       last = event;
       doing = event.doing ?? doing;
       tick();
@@ -102,7 +98,6 @@ async function openCamera() {
       .catch(() => navigator.mediaDevices.getUserMedia({ video: { width: 640, height: 480 } }));
     recording = { stream };
   } catch (problem) {
-    $("work").hidden = $("busy").hidden = false;
     $("clip").textContent = "Camera";
     return refuse(`cannot be used: ${problem.message}`);
   }
@@ -133,7 +128,7 @@ function record() {
   recorder.onstop = () => {
     if (!recording) return; // cancelled
     closeCamera();
-    take(new Blob(parts), "Recording");
+    give(new Blob(parts), "Recording");
   };
   recorder.start();
   $("record").textContent = "Stop";
@@ -274,20 +269,20 @@ function keepTime() { // the sound starts, stops and jumps as the film does
 
 function showTracks(result, model) {
   const seconds = result.seconds;
-  const rows = Object.entries(result.mels).map(([title, picture]) => strip(
-    [make("strong", { textContent: title }), make("br"), "mel, 80 dB, low bins at the bottom"], picture, ""));
+  const rows = Object.entries(result.mels).map(([title, picture]) =>
+    track(title, ["mel, 80 dB, low bins at the bottom"], strip(picture)));
   if (result.slots) {
     const { count, top, picture } = result.slots;
-    rows.push(strip([
-      make("strong", { textContent: "Memory slots" }), make("br"), `A_src, slot 0 at the bottom, ${count - 1} at the top`,
+    rows.push(track("Memory slots", [
+      `A_src, slot 0 at the bottom, ${count - 1} at the top`,
       make("span", { className: "scale" }),
       make("span", { className: "ends" }, make("span", { textContent: "0" }), make("span", { textContent: top.toFixed(2) })),
-    ], picture, "slots"));
+    ], strip(picture, "slots")));
   } else {
-    rows.push([make("div", { className: "title" }, make("strong", { textContent: "Memory slots" })), make("div", {
+    rows.push(track("Memory slots", [], make("div", {
       textContent: model.slots ? "Nobody was seen for long enough to address any."
         : "This model has no memory (0 slots): there is nothing to address.",
-    })]);
+    })));
   }
   const axis = make("div", { className: "strip axis" });
   const step = [0.2, 0.5, 1, 2, 5, 10, 20, 60].find(size => seconds / size <= 8) ?? 300;
@@ -306,20 +301,23 @@ function showTracks(result, model) {
   }
 }
 
-function strip(title, picture, kind) {
-  const image = make("img", { src: picture, alt: "", draggable: false });
-  return [make("div", { className: "title" }, ...title), make("div", { className: `strip ${kind}` }, image)];
-}
+const strip = (picture, kind = "") => make("div", { className: `strip ${kind}` },
+  make("img", { src: picture, alt: "", draggable: false }));
 
-const sure = ({ probability }) => probability >= chosen().floor; // less is right as often without looking
+const track = (title, told, shown) => [
+  make("div", { className: "title" }, make("strong", { textContent: title }), make("br"), ...told),
+  shown,
+];
+
+// As often right without looking.
+const guessed = words => words.length && words[0].probability < chosen().floor;
 
 function showWindows(windows) {
   $("windows").hidden ||= windows.length < 2;
   $("windows").lastElementChild.replaceChildren(...windows.map(({ start, end, words }) => {
     const [first, ...others] = words.map(({ word, probability }) => `${word} ${percent(probability)}`);
-    const guess = words.length && !sure(words[0]) ? "a guess: " : "";
     const row = make("button", { type: "button" }, `${start.toFixed(2)} to ${end.toFixed(2)} s`, make("span", {},
-      guess, make("em", { textContent: first ?? "nobody is seen" }), others.length ? `, ${others.join(", ")}` : ""));
+      guessed(words) ? "a guess: " : "", make("em", { textContent: first ?? "nobody is seen" }), others.length ? `, ${others.join(", ")}` : ""));
     row.onclick = () => { $("film").currentTime = (start + end) / 2; };
     return make("li", {}, row);
   }));
@@ -349,8 +347,7 @@ function showWords(windows, time) {
   if (shown.now === now) return;
   shown.now = now;
   const { start, end, words } = windows[now];
-  const guess = words.length && !sure(words[0]) ? ", a guess" : "";
-  $("words").firstElementChild.textContent = `Read from ${start.toFixed(2)} to ${end.toFixed(2)} s${guess}`;
+  $("words").firstElementChild.textContent = `Read from ${start.toFixed(2)} to ${end.toFixed(2)} s${guessed(words) ? ", a guess" : ""}`;
   $("words").lastElementChild.replaceChildren(...words.map(({ word, probability }) => {
     const row = make("li", {}, make("span", { textContent: word }), make("span", { textContent: percent(probability) }));
     row.style.setProperty("--share", probability);
@@ -372,12 +369,12 @@ function everyFrame() {
 
 describe();
 for (const name of ["model", "box", "face"]) {
-  $(name).onchange = () => { describe(); if (clip) give(); };
+  $(name).onchange = () => { describe(); if (clip) give(clip.data, clip.name); };
 }
 $("limits").textContent = `Up to ${limits.max_seconds} s and ${limits.max_bytes / 1e6} MB, any format that ffmpeg reads.`;
 $("file").onchange = () => {
   const [file] = $("file").files;
-  if (file) take(file, file.name);
+  if (file) give(file, file.name);
   $("file").value = ""; // so that the same one can be chosen again
 };
 // Anywhere on the page: beside the field, the browser would open the clip in place of the page.
@@ -387,7 +384,7 @@ document.ondrop = event => {
   event.preventDefault();
   $("drop").classList.remove("over");
   const [file] = event.dataTransfer.files;
-  if (file) take(file, file.name);
+  if (file) give(file, file.name);
 };
 if (!navigator.mediaDevices) { // browsers give cameras to pages of this machine, or over https, alone
   $("camera").disabled = true;
@@ -396,8 +393,7 @@ if (!navigator.mediaDevices) { // browsers give cameras to pages of this machine
 $("camera").onclick = openCamera;
 $("sample").onclick = async () => {
   const answer = await fetch("sample");
-  if (answer.ok) return take(await answer.blob(), "Drawn talker");
-  $("work").hidden = false;
+  if (answer.ok) return give(await answer.blob(), "Drawn talker");
   refuse(await answer.text());
 };
 $("record").onclick = record;
