@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,3 +48,29 @@ def encode(streams: list[Any], path: Path, data: bytes | None = None, **options:
 def cut(path: Path | str, trained: Trained, **options: Any) -> tuple[Cutter, np.ndarray]:
     cutter = Cutter(probe(str(path)), trained, **options)
     return cutter, np.concatenate([piece.crops for piece in cutter.pieces()])
+
+
+VARIABLE = "select='mod(n+1,3)+gt(n,30)*mod(n,2)',settb=1/90000"  # two of three, then most
+#: The same film in other forms: (the film, where to) -> the file.
+VERSIONS: dict[str, Callable[[Path, Path], Path]] = {
+    "29.97": lambda b, p: encode([ffmpeg.input(b).video.filter("fps", "30000/1001")], p),
+    "30": lambda b, p: encode([ffmpeg.input(b).video.filter("fps", 30)], p),
+    "50": lambda b, p: encode([ffmpeg.input(b).video.filter("fps", 50)], p),
+    "60": lambda b, p: encode([ffmpeg.input(b).video.filter("fps", 60)], p),
+    "variable": lambda b, p: encode([ffmpeg.input(b).video], p, vf=VARIABLE, fps_mode="vfr"),
+    "mute": lambda b, p: encode([ffmpeg.input(b).video], p, vcodec="copy"),
+    "odd": lambda b, p: encode(
+        [ffmpeg.input(b).video.filter("scale", 361, 289)], p, pix_fmt="yuv444p"
+    ),
+    "turned": lambda b, p: encode([ffmpeg.input(b).video.filter("transpose", 1)], p),
+    "upside": lambda b, p: encode([ffmpeg.input(b).video.filter("vflip").filter("hflip")], p),
+    "160x120": lambda b, p: encode([ffmpeg.input(b).video.filter("scale", 160, 120)], p),
+    "mirrored": lambda b, p: encode([ffmpeg.input(b).video.filter("hflip")], p),
+    "late": lambda b, p: encode([ffmpeg.input(b).video], p, output_ts_offset=3.2),
+    "far": lambda b, p: encode([ffmpeg.input(b).video.filter("pad", 1280, 720, 800, 400)], p),
+    "turned by metadata": lambda b, p: encode(
+        [ffmpeg.input(VERSIONS["turned"](b, p.with_name("flat.mp4")), display_rotation=90).video],
+        p,
+        vcodec="copy",
+    ),
+}

@@ -11,7 +11,6 @@ from films import write_film
 from networks import save_model
 
 from avb.tools.infer.model import Trained, load_trained
-from avb.tools.synth import face
 from avb.train import checkpoint
 
 NAMES = ("lip", "l2s", "none")
@@ -31,22 +30,23 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def talker_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A drawn talker of 1.6 s, with a tone."""
-    opening = 0.5 - 0.5 * np.cos(2 * math.pi * 2 * np.arange(40) / 25)
-    track = np.stack([opening, np.zeros(40)], axis=1)
-    drawn = face.film(face.Identity.from_seed(3), track, (360, 288), (184, 202), 50, 3)
+    from talkers import talker
+
     tone = 0.2 * np.sin(np.arange(25600) * 2 * math.pi * 300 / 16000)
+    drawn = talker(3, 40, (360, 288), 50)
     pictures = [np.ascontiguousarray(picture[..., 1]) for picture in drawn]
     path = tmp_path_factory.mktemp("films") / "talker.mp4"
     return write_film(path, pictures, np.arange(40) / 25, tone)
 
 
 @pytest.fixture(scope="session")
-def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("checkpoints")
-    wanted = {"lip": ("lip", "lrw"), "sentences": ("lip", "grid"), "l2s": ("l2s", "grid")}
-    for name, how in wanted.items():
-        save_model(folder / f"{name}.pt", *how)
-    return {name: folder / f"{name}.pt" for name in wanted}
+def checkpoints(
+    tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """Such of words of LRW, and of words and speech of GRID."""
+    path = tmp_path_factory.mktemp("checkpoints") / "lrw.pt"
+    save_model(path, "lip", "lrw")
+    return {"lip": path, "sentences": tiny_models["lip"], "l2s": tiny_models["l2s"]}
 
 
 @pytest.fixture

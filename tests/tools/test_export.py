@@ -14,6 +14,7 @@ import pytest
 import torch
 from commands import avb
 from networks import LABELS, save_model, save_vocoder
+from safetensors.torch import load_file
 from safetensors.torch import save_file as to_file
 
 from avb.pipeline.errors import UsageError
@@ -116,7 +117,6 @@ def test_the_onnx_speech_model_makes_the_same_mels(tmp_path: Path) -> None:
 
 
 def test_safetensors_and_config_rebuild_the_model(tmp_path: Path) -> None:
-    safetensors = pytest.importorskip("safetensors.torch", reason="the extra export")
     recipe, model = save_model(tmp_path / "best.pt", "lip")
     out = tmp_path / "out"
     words = ["--ckpt", tmp_path / "best.pt", "--to", "safetensors", "--out", out]
@@ -124,7 +124,7 @@ def test_safetensors_and_config_rebuild_the_model(tmp_path: Path) -> None:
     config = json.loads((out / "config.json").read_text())
     again = make_recipe("lip", config["recipe"], "config.json")
     rebuilt = find_task(again.task).build(again, Scaling(**config["scaling"])).eval()
-    rebuilt.load_state_dict(safetensors.load_file(out / "model.safetensors"))
+    rebuilt.load_state_dict(load_file(out / "model.safetensors"))
     given = prepare(batch(), recipe).video_BCTHW
     with torch.no_grad():
         assert torch.equal(rebuilt(given).logits, model(given).logits)
@@ -132,7 +132,6 @@ def test_safetensors_and_config_rebuild_the_model(tmp_path: Path) -> None:
 
 
 def test_the_card_has_figures_flags_and_what_is_not_known(tmp_path: Path) -> None:
-    pytest.importorskip("safetensors", reason="the extra export")
     ckpt, out, record = tmp_path / "best.pt", tmp_path / "out", tmp_path / "record.json"
     save_model(ckpt, "lip", "lrw")
     flags = {"n": 400, "part": "test", "split": "official", "unit": "clip"}
@@ -179,14 +178,12 @@ def test_what_cannot_be_is_one_line_and_leaves_nothing(
 
 
 def test_no_judge_is_exported_nor_into_a_folder_of_something_else(tmp_path: Path) -> None:
-    pytest.importorskip("safetensors", reason="the extra export")
     save_model(tmp_path / "best.pt", "lip")
     (tmp_path / "config.json").write_text('{"mine": 1}')
     words = ["--ckpt", tmp_path / "best.pt", "--to", "safetensors", "--out", tmp_path]
     code, _, text = avb("export", *words)
     assert code == 2 and "another --out" in text
     assert (tmp_path / "config.json").read_text() == '{"mine": 1}'
-    pytest.importorskip("safetensors", reason="the extra export")
     checkpoint.save(tmp_path / "judge.pt", {"task": "judge"})
     words = ["--ckpt", tmp_path / "judge.pt", "--to", "safetensors", "--out", tmp_path / "out"]
     code, _, text = avb("export", *words)

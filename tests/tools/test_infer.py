@@ -5,7 +5,7 @@ The films are drawn talkers, re-encoded by the ffmpeg program; the networks are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -33,7 +33,7 @@ from avb.train.tasks.task import Scaling, find_task
 pytest.importorskip("ai_edge_litert", reason="faces are tracked with the extra prep")
 ffmpeg = pytest.importorskip("ffmpeg")
 
-from talkers import cut, encode, talker, write  # noqa: E402
+from talkers import VERSIONS, cut, encode, talker, write  # noqa: E402
 
 # Films
 
@@ -50,31 +50,6 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     left, right = talker(3, 30, (320, 288), 42), talker(5, 30, (320, 288), 56)
     frames = [np.hstack(pair) for pair in zip(left, right, strict=True)]
     return write(tmp_path_factory.mktemp("films") / "two.mp4", frames)
-
-
-VARIABLE = "select='mod(n+1,3)+gt(n,30)*mod(n,2)',settb=1/90000"  # two of three, then most
-VERSIONS: dict[str, Callable[[Path, Path], Path]] = {
-    "29.97": lambda b, p: encode([ffmpeg.input(b).video.filter("fps", "30000/1001")], p),
-    "30": lambda b, p: encode([ffmpeg.input(b).video.filter("fps", 30)], p),
-    "50": lambda b, p: encode([ffmpeg.input(b).video.filter("fps", 50)], p),
-    "60": lambda b, p: encode([ffmpeg.input(b).video.filter("fps", 60)], p),
-    "variable": lambda b, p: encode([ffmpeg.input(b).video], p, vf=VARIABLE, fps_mode="vfr"),
-    "mute": lambda b, p: encode([ffmpeg.input(b).video], p, vcodec="copy"),
-    "odd": lambda b, p: encode(
-        [ffmpeg.input(b).video.filter("scale", 361, 289)], p, pix_fmt="yuv444p"
-    ),
-    "turned": lambda b, p: encode([ffmpeg.input(b).video.filter("transpose", 1)], p),
-    "upside": lambda b, p: encode([ffmpeg.input(b).video.filter("vflip").filter("hflip")], p),
-    "160x120": lambda b, p: encode([ffmpeg.input(b).video.filter("scale", 160, 120)], p),
-    "mirrored": lambda b, p: encode([ffmpeg.input(b).video.filter("hflip")], p),
-    "late": lambda b, p: encode([ffmpeg.input(b).video], p, output_ts_offset=3.2),
-    "far": lambda b, p: encode([ffmpeg.input(b).video.filter("pad", 1280, 720, 800, 400)], p),
-    "turned by metadata": lambda b, p: encode(
-        [ffmpeg.input(VERSIONS["turned"](b, p.with_name("flat.mp4")), display_rotation=90).video],
-        p,
-        vcodec="copy",
-    ),
-}
 
 
 @pytest.mark.parametrize("version", VERSIONS)

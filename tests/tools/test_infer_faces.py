@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
 from avb.pipeline.clip.facemesh import NEAR, Detector
-from avb.pipeline.clip.ffmpeg import ffmpeg_program
 from avb.tools.infer.crops import Cutter
 from avb.tools.infer.model import Trained, load_trained
 from avb.tools.infer.video import BadVideo, probe
@@ -24,18 +22,10 @@ from avb.tools.infer.video import BadVideo, probe
 pytest.importorskip("ai_edge_litert", reason="faces are tracked with the extra prep")
 ffmpeg = pytest.importorskip("ffmpeg")
 
-#: Filters of ffmpeg, and options of the output.
-VERSIONS: dict[str, tuple[list[tuple[Any, ...]], dict[str, Any]]] = {
-    "29.97 a second": ([("fps", "30000/1001")], {}),
-    "30 a second": ([("fps", 30)], {}),
-    "50 a second": ([("fps", 50)], {}),
-    "60 a second": ([("fps", 60)], {}),
-    "variable rate": ([("select", "not(between(mod(n,10),3,5))")], {"fps_mode": "vfr"}),
-    "turned": ([("transpose", 1)], {}),
-    "mirrored": ([("hflip",)], {}),
-    "4K": ([("scale", 3840, 2160)], {}),
-    "160 x 120": ([("scale", 160, 120)], {}),
-}
+from talkers import VERSIONS, encode  # noqa: E402
+
+OF_A_FILM = "29.97", "30", "50", "60", "variable", "turned", "mirrored", "160x120"
+OF_A_FILM += ("turned by metadata",)
 #: Farthest that BlazeFace's mouth may be from the middle of the box, in sides of the box. It was
 #: 0.09 at most, and 0.23 in a clip whose first second is grey but for what moves.
 FARTHEST = 0.25
@@ -112,7 +102,7 @@ def test_the_box_is_on_the_mouth_of_every_real_clip(original: list[Path], model:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("version", [*VERSIONS, "turned by metadata", "two side by side"])
+@pytest.mark.parametrize("version", [*OF_A_FILM, "4K", "two side by side"])
 def test_the_box_is_on_the_mouth_in_every_version_of_a_film(
     original: list[Path], model: Trained, tmp_path: Path, version: str
 ) -> None:
@@ -120,21 +110,12 @@ def test_the_box_is_on_the_mouth_in_every_version_of_a_film(
     for path in films:
         film = tmp_path / f"{path.stem}.mp4"
         source = ffmpeg.input(str(path)).video
-        options: dict[str, Any] = {"vcodec": "libx264", "preset": "veryfast", "crf": 16}
-        if version == "two side by side":
+        if version == "4K":
+            encode([source.filter("scale", 3840, 2160)], film)
+        elif version == "two side by side":
             other = ffmpeg.input(str(films[0])).video.filter("scale", 300, 240)
             other = other.filter("pad", 300, 288, 0, 24)
-            source = ffmpeg.filter([source, other], "hstack")
-        elif version != "turned by metadata":
-            filters, more = VERSIONS[version]
-            options |= more
-            for name, *words in filters:
-                source = source.filter(name, *words)
-        output = source.output(str(film), pix_fmt="yuv420p", **options)
-        output.run(cmd=ffmpeg_program(), quiet=True)
-        if version == "turned by metadata":
-            turned = tmp_path / f"{path.stem}-turned.mp4"
-            marked = ffmpeg.input(str(film), display_rotation=90).output(str(turned), c="copy")
-            marked.run(cmd=ffmpeg_program(), quiet=True)
-            film = turned
+            encode([ffmpeg.filter([source, other], "hstack")], film)
+        else:
+            VERSIONS[version](path, film)
         check(film, model)

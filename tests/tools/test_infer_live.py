@@ -122,6 +122,7 @@ def test_a_film_is_followed_as_typed(talker_clip: Path, tmp_path: Path) -> None:
         (["--follow", tmp_path / "none.mp4", "--ckpt", reader], "no such file"),
         (["--follow", talker_clip, talker_clip, "--ckpt", reader], "name VIDEO files, or"),
         (["--follow", talker_clip, "--srt", "x.srt", "--ckpt", reader], "write no --srt"),
+        ([talker_clip, "--srt", "x.srt", "--ckpt", words], "subtitles are of sentences"),
         (["--camera", 99, "--ckpt", reader], "no picture comes from it"),
     ):
         run = avb("infer", "lip", *wrong, "--device", "cpu")

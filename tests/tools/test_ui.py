@@ -16,11 +16,9 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -38,8 +36,7 @@ from avb.tools.infer.model import Addresses, load_trained
 
 pytest.importorskip("ai_edge_litert", reason="faces are tracked with the extra prep")
 ffmpeg = pytest.importorskip("ffmpeg", reason="films are read with the extra prep")
-uvicorn = pytest.importorskip("uvicorn", reason="the page is served with the extra ui")
-pytest.importorskip("starlette", reason="the page is served with the extra ui")
+from pages import serving  # noqa: E402
 
 from avb.tools.ui import serve  # noqa: E402
 from avb.tools.ui import server as server_module  # noqa: E402
@@ -91,22 +88,6 @@ def models(tiny_models: dict[str, Path]) -> list[dict[str, Any]]:
 @pytest.fixture
 def service(models: list[dict[str, Any]], tmp_path: Path) -> Service:
     return Service(models, tmp_path, 4_000_000, 2.0, Limits(60, 60))
-
-
-@contextmanager
-def serving(service: Service, host: str = "127.0.0.1") -> Iterator[int]:
-    """The service on a port of this machine."""
-    server = uvicorn.Server(serve.server_config(service.app([host])))
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.create_server((host, 0), family=family) as listening:
-        port = listening.getsockname()[1]
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        try:
-            yield port
-        finally:
-            server.should_exit = True
-            thread.join()
 
 
 def begin(
@@ -161,22 +142,16 @@ def test_a_drawn_clip_is_there_to_try(service: Service) -> None:
 
 
 def bad_films(talker_clip: Path, folder: Path) -> dict[str, tuple[bytes, str]]:
-    """{name: (the film, what is said of it)}."""
+    """{name: (the film, what is said of it)}; more of them are in test_infer_commands.py."""
     grey = [np.full((96, 128), 90, np.uint8)] * 80
-    times = np.arange(80) / 25
-    long = write_film(folder / "long.mp4", grey, times)
+    long = write_film(folder / "long.mp4", grey, np.arange(80) / 25)
     twice = ffmpeg.input(str(talker_clip), stream_loop=1).video
     unsaid, _ = twice.output("pipe:", format="matroska", vcodec="copy").run(
         cmd=ffmpeg_program(), capture_stdout=True, quiet=True
     )  # into a pipe, where its length cannot be written
-    nobody = write_film(folder / "nobody.mp4", grey[:30], times[:30])
-    whole = talker_clip.read_bytes()
     return {
-        "empty": (b"", "0 bytes"),
         "text": (b"no film at all\n" * 50, "not a video"),
-        "cut": (whole[: len(whole) // 3], "not a video"),
-        "unknown": (whole.replace(b"avc1", b"zzzz"), "no decoder here knows"),
-        "nobody": (nobody.read_bytes(), "no face was found"),
+        "unknown": (talker_clip.read_bytes().replace(b"avc1", b"zzzz"), "no decoder here knows"),
         "long": (long.read_bytes(), "3.2 s long; at most 2 s"),
         "unsaid": (unsaid, "3.2 s long; at most 2 s"),
     }

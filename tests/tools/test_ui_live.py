@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
-import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +15,7 @@ from networks import save_model
 from avb.train.evaluate.words.grammar import SLOT_WORDS
 
 pytest.importorskip("ai_edge_litert", reason="faces are tracked with the extra prep")
-uvicorn = pytest.importorskip("uvicorn", reason="the page is served with the extra ui")
-pytest.importorskip("starlette", reason="the page is served with the extra ui")
+from pages import serving  # noqa: E402
 
 from avb.tools.infer.live import hear  # noqa: E402
 from avb.tools.infer.model import load_trained  # noqa: E402
@@ -41,20 +37,11 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [folder / "sentence.pt", folder / "words.pt"]
 
 
-@contextmanager
-def serving(paths: list[Path], folder: Path) -> Iterator[int]:
+@pytest.fixture
+def service(paths: list[Path], tmp_path: Path) -> Service:
     models = asyncio.run(serve.describe(paths, "cpu", None))
     assert [model["sentences"] for model in models] == [True, False]
-    service = Service(models, folder, 4_000_000, 2.0, Limits(60, 60))
-    server = uvicorn.Server(serve.server_config(service.app(["127.0.0.1"])))
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        try:
-            yield listening.getsockname()[1]
-        finally:
-            server.should_exit = True
-            thread.join()
+    return Service(models, tmp_path, 4_000_000, 2.0, Limits(60, 60))
 
 
 def post(port: int, address: str, data: bytes = b"", kind: str = FILM) -> http.client.HTTPResponse:
@@ -68,7 +55,7 @@ def event(answer: http.client.HTTPResponse) -> Any:
 
 
 def test_a_camera_is_read_as_a_film_is_followed(
-    paths: list[Path], talker_clip: Path, tmp_path: Path
+    service: Service, paths: list[Path], talker_clip: Path, tmp_path: Path
 ) -> None:
     film = list(pictures(probe(str(talker_clip))))
     assert film[0].shape == (HEIGHT, WIDTH)
@@ -76,7 +63,7 @@ def test_a_camera_is_read_as_a_film_is_followed(
     expected = [record([word])["words"][0] for word in hear(film, trained)]
     assert len(expected) > 2
     size = f"width={WIDTH}&height={HEIGHT}"
-    with serving(paths, tmp_path) as port:
+    with serving(service) as port:
         answer = post(port, f"/live?model=0&face=1&{size}")
         name = event(answer)["live"]
         assert event(answer) == {"doing": "Reading"}
@@ -105,16 +92,16 @@ def test_a_camera_is_read_as_a_film_is_followed(
     ],
 )
 def test_what_the_page_would_not_send_is_refused(
-    paths: list[Path], tmp_path: Path, address: str, kind: str, status: int
+    service: Service, address: str, kind: str, status: int
 ) -> None:
-    with serving(paths, tmp_path) as port:
+    with serving(service) as port:
         assert post(port, address, b"x", kind).status == status
 
 
 def test_a_page_that_is_closed_leaves_no_child_and_no_file(
-    paths: list[Path], tmp_path: Path
+    service: Service, tmp_path: Path
 ) -> None:
-    with serving(paths, tmp_path) as port:
+    with serving(service) as port:
         address = "/live?model=0&face=1&width=320&height=240"
         first = post(port, address)
         assert "live" in event(first) and event(first) == {"doing": "Reading"}
