@@ -89,7 +89,7 @@ def mux(video: Head, speech: Path, path: Path) -> None:
     import ffmpeg
 
     source = ffmpeg.input(f"{video.source}", **input_options(video))
-    options = {
+    options: dict[str, Any] = {
         "acodec": "aac",
         "metadata:s:a:0": "handler_name=from the lips",
         "disposition:a:0": "default",

@@ -200,7 +200,7 @@ def _first_hearing(sessions: Sequence[Sequence[Row]]) -> dict[str, list[float]]:
 
 def _pairs(measure: str, systems: list[str], table: Floats, draws: Floats) -> list[dict[str, Any]]:
     """Each pair of systems: difference, interval, two-sided p, and p by Holm over the pairs."""
-    differences = []
+    differences: list[dict[str, Any]] = []
     for i, j in itertools.combinations(range(len(systems)), 2):
         gap = draws[:, i] - draws[:, j]
         # One more, so that no p is 0: so many draws cannot show less.

@@ -41,7 +41,7 @@ class LipReading(Task):
     output = ("logits", "logits [batch x words]")
     any_length = True
     loss, score_name = "cross entropy (nats)", "accuracy"
-    figures = ("top1",)
+    figures: tuple[str, ...] = ("top1",)
 
     def network(self, recipe: Recipe, scaling: Scaling, side: int) -> nn.Module:
         return LipReader(scaling.classes, LipConfig(**recipe.model))
