@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +21,13 @@ from avb.pipeline.clip.sound_track import Sound
 from avb.pipeline.clip.status import Refused
 from avb.pipeline.clip.timeline import (
     CODED_ORDER,
-    CodedOrder,
     Rate,
-    Recordings,
-    RisingOrder,
     Timed,
     Timeline,
+    coded_order,
+    rising_order,
 )
 from avb.pipeline.files import ABSENT
-
-#: Behind the last event of a film.
-END: Event = ("end", None, 0.0, None)
 
 
 def stream_video(
@@ -99,8 +95,6 @@ class Film(Media):
         self._track = Sound()
         self._first_s = 0.0  # when the first picture stands, in seconds of the span
         self._shape: tuple[int, ...] | None = None
-        self._before: Callable[[], np.ndarray] | None = None  # the last picture before the span
-        self._over = False  # the pictures' span
         self._through: set[str] = set()  # kinds whose span is over
 
     def _frames(self) -> Iterator[np.ndarray]:
@@ -116,13 +110,8 @@ class Film(Media):
             first = next(timed, None)
         if first is None:
             raise Refused("bad_decode", f"{self.head.name}: no picture came out of the decoder")
-        rate, shown = Rate(self.fps), first[1]
-        for time, picture in itertools.chain([first], timed):
-            for _ in range(rate.add(time)):
-                yield shown
-            shown = picture
-        for _ in range(rate.end()):
-            yield shown
+        rate = Rate(self.fps)
+        yield from rate.lay(itertools.chain([first], timed))
         self._first_s = rate.first_s
         if not rate.kept:
             self.flags.add("resampled_rate")
@@ -152,36 +141,32 @@ class Film(Media):
     def _span(self, seek_s: float) -> Iterator[Timed]:
         """Pictures of the span with their times in it, from one pass; the sound is collected."""
         self._through.clear()
-        self._before, self._over = None, False
-        joined = Recordings()
-        lines = {"picture": Timeline(joined), "sound": Timeline(joined)}
+        ordered = coded_order if self.head.form in CODED_ORDER else rising_order
+        for time, make in self._inside(ordered(self._timed(seek_s))):
+            picture = fitted(make(), self._shape)
+            self._shape = picture.shape
+            yield time, picture
+
+    def _timed(self, seek_s: float) -> Iterator[Timed]:
+        """What makes each picture of one pass, with its time in the film."""
+        shifts = [0.0]
+        lines = {"picture": Timeline(shifts), "sound": Timeline(shifts)}
         beyond = dict.fromkeys(lines, 0)
-        order = CodedOrder() if self.head.form in CODED_ORDER else RisingOrder()
         low, high = self._low - self._edge, min(self._high, self._limit)
-        for kind, stamp, duration, content in itertools.chain(self._events(seek_s), [END]):
+        for kind, stamp, duration, content in self._events(seek_s):
             if kind == "damage":  # behind a seek pictures are missing that others rest on
                 if self._low == 0.0 or self._shape is not None:
                     self.flags.add("damaged")
                 continue
-            ready = order.end() if kind == "end" else []
-            if kind in lines:
-                zero = self.head.start_s
-                time = lines[kind].time(None if stamp is None else stamp - zero, duration)
-                if time <= high + 1:
-                    beyond[kind] = 0
-                else:
-                    beyond[kind] += 1
-                    if beyond[kind] > 1:  # a single one may be damaged
-                        self._through.add(kind)
-                if kind == "picture":
-                    ready = order.add(time, content)
-                elif time + duration > low and time < high:
-                    block, rate, names = content
-                    self._track.add(block, rate, names, time - self._low)
-            for time, make in self._inside(ready):
-                picture = fitted(make(), self._shape)
-                self._shape = picture.shape
-                yield time, picture
+            stamp = None if stamp is None else stamp - self.head.start_s
+            time = lines[kind].time(stamp, duration)
+            beyond[kind] = 0 if time <= high + 1 else beyond[kind] + 1
+            if beyond[kind] > 1:  # a single one may be damaged
+                self._through.add(kind)
+            if kind == "picture":
+                yield time, content
+            elif time + duration > low and time < high:
+                self._track.add(*content, time - self._low)
 
     def _events(self, seek_s: float) -> Iterator[Event]:
         if self._decoder == "pyav":
@@ -193,13 +178,14 @@ class Film(Media):
 
         return program_events(self.head, seek_s, self._through, self._colour)
 
-    def _inside(self, pictures: list[Timed]) -> list[Timed]:
+    def _inside(self, pictures: Iterable[Timed]) -> Iterator[Timed]:
         """Those of the pictures that belong to the span, with their times in it."""
-        inside: list[Timed] = []
+        before: Any = None  # the last one before the span
+        over = False
         for time, make in pictures:
-            self._over = self._over or time >= self._high - self._edge
-            if self._over:
-                break
+            over = over or time >= self._high - self._edge
+            if over:  # but sound may follow
+                continue
             if time >= self._limit:
                 raise Refused(
                     "long",
@@ -207,10 +193,9 @@ class Film(Media):
                     " columns start and end of a table, or raise --max-seconds",
                 )
             if time < self._low - self._edge:
-                self._before = make
+                before = make
                 continue
-            if self._low > 0 and self._before is not None and time > self._low + self._edge:
-                inside.append((0.0, self._before))  # the one that stands when the span begins
-            self._before = None
-            inside.append((time - self._low, make))
-        return inside
+            if self._low > 0 and before is not None and time > self._low + self._edge:
+                yield 0.0, before  # the one that stands when the span begins
+            before = None
+            yield time - self._low, make

@@ -22,7 +22,7 @@ from avb.pipeline.clip.container import (
 from avb.pipeline.clip.picture import first_plane
 from avb.pipeline.clip.sound_track import Sound
 from avb.pipeline.clip.status import Refused
-from avb.pipeline.clip.timeline import CODED_ORDER, Recordings, Timeline
+from avb.pipeline.clip.timeline import CODED_ORDER, Timeline
 
 #: Types of samples by FFmpeg's names of them, which end in p where each channel has its plane.
 NUMBERS = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}
@@ -102,7 +102,7 @@ def samples_of(frame: Any) -> np.ndarray:
 
 def read_sound(path: Path) -> tuple[np.ndarray, int]:
     """A sound file as mono float32 [n] and its rate; Refused: `missing_audio`."""
-    sound, timeline = Sound(), Timeline(Recordings())
+    sound, timeline = Sound(), Timeline()
     try:
         with open_container(str(path)) as container:
             for frame in container.decode(audio=0):

@@ -8,8 +8,10 @@ become times that run on, in seconds, and pictures are laid at an exact rate by 
 from __future__ import annotations
 
 import heapq
+import itertools
+import math
 from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -30,22 +32,16 @@ CODED_ORDER = {"avi"}
 Timed = tuple[float, Any]
 
 
-@dataclass
-class Recordings:
-    """Seconds to add to the stamps of each recording joined into one film, so that they run on.
+class Timeline:
+    """The times of one stream, from its stamps in the order of delivery.
 
-    All streams of the film share it: where one crosses into the next recording first, the others
-    follow by the same amount and stay in step.
+    `shifts` are the seconds to add to the stamps of each recording joined into one film, so that
+    they run on. All streams of the film share the list: where one crosses into the next recording
+    first, the others follow by the same amount and stay in step.
     """
 
-    shifts: list[float] = field(default_factory=lambda: [0.0])
-
-
-class Timeline:
-    """The times of one stream, from its stamps in the order of delivery."""
-
-    def __init__(self, recordings: Recordings) -> None:
-        self._shifts = recordings.shifts
+    def __init__(self, shifts: list[float] | None = None) -> None:
+        self._shifts = [0.0] if shifts is None else shifts
         self._at = 0  # number of the recording
         self._end: float | None = None  # of what came last
         self._before: float | None = None  # of what came before it
@@ -61,7 +57,7 @@ class Timeline:
             start = end or 0.0
         else:
             start = stamp + self._shifts[self._at]
-            if end is not None and not -BACK_S <= start - end <= TOGETHER_S:
+            if end is not None and not _follows(start, end):
                 self._at = self._recording(stamp, end)
                 start = stamp + self._shifts[self._at]
         if not duration:
@@ -88,102 +84,70 @@ def _follows(time: float, end: float) -> bool:
     return -BACK_S <= time - end <= TOGETHER_S
 
 
-class CodedOrder:
-    """Gives pictures, which come as they are shown, the stamps of their coding in that order.
+def coded_order(pictures: Iterable[Timed]) -> Iterator[Timed]:
+    """Give pictures, which come as they are shown, the stamps of their coding in that order.
 
     The n-th gets the n-th smallest of them. They count from when the decoder could begin, up to
     DEPTH periods before it gave the first one; that one stands at 0.
     """
-
-    def __init__(self) -> None:
-        self._times: list[float] = []
-        self._waiting: deque[Any] = deque()
-        self._shift: float | None = None
-
-    def add(self, time: float, picture: Any) -> list[Timed]:
-        """Take one picture; those whose times are known now."""
-        heapq.heappush(self._times, time)
-        self._waiting.append(picture)
-        return [self._next()] if len(self._waiting) > DEPTH else []
-
-    def end(self) -> list[Timed]:
-        """The pictures that are left."""
-        return [self._next() for _ in range(len(self._waiting))]
-
-    def _next(self) -> Timed:
-        first = heapq.heappop(self._times)
-        self._shift = -first if self._shift is None else self._shift
-        return first + self._shift, self._waiting.popleft()
+    times: list[float] = []
+    waiting: deque[Any] = deque()
+    zero: float | None = None
+    for time, picture in itertools.chain(pictures, [(math.inf, None)] * DEPTH):
+        heapq.heappush(times, time)
+        waiting.append(picture)
+        if len(waiting) > DEPTH:
+            first = heapq.heappop(times)
+            zero = first if zero is None else zero
+            yield first - zero, waiting.popleft()
 
 
-class RisingOrder:
-    """Makes the stamps of pictures rise, which come in the order in which they are shown.
+def rising_order(pictures: Iterable[Timed]) -> Iterator[Timed]:
+    """Make the stamps of pictures rise, which come in the order in which they are shown.
 
     Of two that do not, the one that does not fit its neighbours is wrong; it is put halfway
     between them.
     """
-
-    def __init__(self) -> None:
-        self._before: float | None = None  # time of the last one given
-        self._held: Timed | None = None
-
-    def add(self, time: float, picture: Any) -> list[Timed]:
-        """Take one picture; the one before it, whose time is known now."""
-        ready = self._fit(time)
-        self._held = (time, picture)
-        return ready
-
-    def end(self) -> list[Timed]:
-        """The picture that is left."""
-        return self._fit(None)
-
-    def _fit(self, coming: float | None) -> list[Timed]:
-        if self._held is None:
-            return []
-        time, picture = self._held
-        before, self._held = self._before, None
+    before: float | None = None  # time of the last one given
+    end = -math.inf, None
+    for (time, picture), (coming, _) in itertools.pairwise(itertools.chain(pictures, [end])):
         if before is not None:
-            high = coming is not None and time >= coming > before
-            if (time <= before or high) and coming is not None and coming > before:
+            if before < coming and not before < time < coming:
                 time = (before + coming) / 2
-            elif time <= before:
-                time = before
-        self._before = time
-        return [(time, picture)]
+            time = max(time, before)
+        before = time
+        yield time, picture
 
 
 class Rate:
     """Lays pictures at an exact rate; those that tremble by less than half a period as they are."""
 
     def __init__(self, fps: int) -> None:
-        self.first_s = 0.0
-        self.kept = True
+        self.first_s = 0.0  # the time of the first picture
+        self.kept = True  # whether each picture was given once
         self._fps = fps
-        self._steps: list[float] = []
-        self._last_s: float | None = None
-        self._given = self._met = 0  # pictures
 
-    def add(self, time: float) -> int:
-        """Take the time of the next picture; how often the one before it is given."""
-        count, last = 0, self._last_s
-        if last is None:
-            self.first_s = time
-        else:
-            self._steps.append(time - last)
-            until = max((time + last) / 2, time - EARLY_S) - self.first_s
-            while (self._given + count) / self._fps <= until + 1e-9:
-                count += 1
-            self.kept = self.kept and count == 1
-        self._given += count
-        self._met += 1
-        self._last_s = time
-        return count
-
-    def end(self) -> int:
-        """How often the last picture is given: until it has stood."""
-        if self._last_s is None:
-            return 0
-        period = float(np.median(self._steps)) if self._steps else 1 / self._fps
-        total = max(1, round((self._last_s - self.first_s + period) * self._fps))
-        self.kept = self.kept and (total == self._met or not self._steps)
-        return max(0, total - self._given)
+    def lay(self, timed: Iterable[Timed]) -> Iterator[Any]:
+        """Each picture as often as it is shown, the last one until it has stood."""
+        steps: list[float] = []
+        met = given = 0  # pictures
+        last_s, shown = 0.0, None
+        for time, picture in timed:
+            if met == 0:
+                self.first_s = time
+            else:
+                steps.append(time - last_s)
+                until = max((time + last_s) / 2, time - EARLY_S) - self.first_s
+                before = given
+                while given / self._fps <= until + 1e-9:
+                    given += 1
+                    yield shown
+                self.kept = self.kept and given == before + 1
+            last_s, shown, met = time, picture, met + 1
+        if met == 0:
+            return
+        period = float(np.median(steps)) if steps else 1 / self._fps
+        total = max(1, round((last_s - self.first_s + period) * self._fps))
+        self.kept = self.kept and (total == met or not steps)
+        for _ in range(total - given):
+            yield shown

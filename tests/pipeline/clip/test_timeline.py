@@ -6,51 +6,24 @@ end run on, with their streams in step.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any
-
 import numpy as np
 import pytest
 
 from avb.pipeline.clip.sound_track import Sound
-from avb.pipeline.clip.timeline import (
-    LONGEST_S,
-    CodedOrder,
-    Rate,
-    Recordings,
-    RisingOrder,
-    Timed,
-    Timeline,
-)
+from avb.pipeline.clip.timeline import LONGEST_S, Rate, Timeline, coded_order, rising_order
 
 PERIOD = 0.04
 
 
 def times(stamps: list[float | None]) -> list[float]:
-    line = Timeline(Recordings())
+    line = Timeline()
     return [line.time(stamp, PERIOD) for stamp in stamps]
-
-
-def ordered(order: CodedOrder | RisingOrder, pictures: Iterable[Timed]) -> Iterator[Timed]:
-    for picture in pictures:
-        yield from order.add(*picture)
-    yield from order.end()
-
-
-def laid(rate: Rate, pictures: Iterable[Timed]) -> list[Any]:
-    """What stands at each time of the rate."""
-    found: list[Any] = []
-    last = None
-    for time, picture in pictures:
-        found += [last] * rate.add(time)
-        last = picture
-    return found + [last] * rate.end()
 
 
 def shown(stamps: list[float | None]) -> list[int]:
     """Which picture stands at each 1 / 25 s."""
     timed = zip(times(stamps), range(len(stamps)), strict=True)
-    return laid(Rate(25), ordered(RisingOrder(), timed))
+    return list(Rate(25).lay(rising_order(timed)))
 
 
 def regular(count: int, start: float = 0.0, step: float = PERIOD) -> list[float | None]:
@@ -64,8 +37,8 @@ def test_joined_recordings_run_on(second: float) -> None:
 
 
 def test_streams_of_joined_recordings_stay_in_step() -> None:
-    joined = Recordings()
-    pictures, sound = Timeline(joined), Timeline(joined)
+    shifts = [0.0]
+    pictures, sound = Timeline(shifts), Timeline(shifts)
     for i in range(50):
         pictures.time(PERIOD * i, PERIOD)
     for i in range(99):
@@ -97,7 +70,7 @@ def test_a_stamp_that_is_missing_or_repeated_takes_the_next_place() -> None:
 @pytest.mark.parametrize("delay", [0, 1, 2])
 def test_stamps_of_the_order_of_coding_are_dealt_out_in_the_order_of_showing(delay: int) -> None:
     stamps = [s + delay for s in (0, 2, 1, 5, 3, 4, 6, 9, 7, 8)]
-    found = list(ordered(CodedOrder(), ((PERIOD * s, i) for i, s in enumerate(stamps))))
+    found = list(coded_order((PERIOD * s, i) for i, s in enumerate(stamps)))
     assert [time for time, _ in found] == pytest.approx(regular(10))
     assert [picture for _, picture in found] == list(range(10))
 
@@ -106,7 +79,7 @@ def test_stamps_of_the_order_of_coding_are_dealt_out_in_the_order_of_showing(del
 def test_no_rate_drifts_from_the_clock(rate: float) -> None:
     count = round(60 * rate)
     lay = Rate(25)
-    found = laid(lay, ((i / rate, i) for i in range(count)))
+    found = list(lay.lay((i / rate, i) for i in range(count)))
     inside = np.array(found) < count - 1  # the last one stands for as long as the others
     away = np.abs(np.array(found) / rate - np.arange(len(found)) / 25)[inside]
     assert away.max() <= 0.5 / min(rate, 25) + 1e-6
@@ -117,13 +90,13 @@ def test_stamps_that_tremble_about_the_rate_keep_every_picture() -> None:
     trembling = np.arange(1500) * PERIOD + np.random.default_rng(0).uniform(-0.0195, 0.0195, 1500)
     trembling[0] = 0.0
     lay = Rate(25)
-    assert laid(lay, ((t, i) for i, t in enumerate(trembling))) == list(range(1500))
+    assert list(lay.lay((t, i) for i, t in enumerate(trembling))) == list(range(1500))
     assert lay.kept
 
 
 @pytest.mark.parametrize("start", [0.0, 0.6, 0.95, 40.0])
 def test_what_says_no_duration_lasts_as_long_as_what_came_before(start: float) -> None:
-    line = Timeline(Recordings())
+    line = Timeline()
     stamps = [start + s for s in (0.0, 0.04, 0.08)]
     assert [line.time(s, 0.0) for s in stamps] == stamps
     assert line.time(0.0 - 9.0, 0.0) == pytest.approx(start + 0.12)  # another recording
