@@ -20,15 +20,11 @@ FARTHEST_MS = 1000.0
 
 @dataclass(frozen=True)
 class Lags:
-    """A table of lags.
-
-    Attributes:
-        digest: SHA-256 of the file.
-        ms: by the key of a clip, how much later than the lips its sound is; None: not sure.
-    """
+    """A table of lags."""
 
     path: Path
-    digest: str
+    digest: str  # SHA-256 of the file
+    # By the key of a clip, how much later than the lips its sound is; None: not sure.
     ms: Mapping[str, float | None]
 
 

@@ -97,21 +97,14 @@ def _find_bases(root: Path) -> list[Path]:
     for _ in range(3):
         below: list[Path] = []
         for folder in level:
-            children = _folders(folder)
-            if any(map(_splits, children)):
+            inside = [Path(entry.path) for entry in os.scandir(folder) if entry.is_dir()]
+            inside = [p for p in sorted(inside) if p.name not in LITTER and p.name[0] != "."]
+            if any(map(_splits, inside)):
                 bases.append(folder)
             else:
-                below += children
+                below += inside
         level = below
     return bases
-
-
-def _folders(folder: Path) -> list[Path]:
-    return sorted(
-        Path(entry.path)
-        for entry in os.scandir(folder)
-        if entry.is_dir() and entry.name not in LITTER and not entry.name.startswith(".")
-    )
 
 
 def _clips(root: Path, words: list[Path]) -> Iterator[Clip]:

@@ -130,7 +130,9 @@ def _read(clip: Clip, root: Path) -> None:
     """Read what was there of a clip when it was listed; SourceFault where that is not possible."""
     for name, *_ in clip.sources or ():
         try:
-            for path in _files(root / name):
+            where = root / name
+            inside = where.is_dir()
+            for path in filter(Path.is_file, where.iterdir()) if inside else (where,):
                 with path.open("rb") as file:
                     while file.read(1 << 20):
                         left = os.fstat(file.fileno()).st_size - file.tell()
@@ -143,13 +145,6 @@ def _read(clip: Clip, root: Path) -> None:
             raise SourceFault(
                 f"{where}: {error.strerror}, though it was there when it was listed"
             ) from None
-
-
-def _files(path: Path) -> Iterator[Path]:
-    if path.is_dir():
-        yield from (child for child in path.iterdir() if child.is_file())
-    else:
-        yield path
 
 
 @contextmanager

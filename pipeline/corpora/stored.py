@@ -99,7 +99,4 @@ def _bring(root: Store, name: str, top: Path) -> None:
         if members:
             path.mkdir()
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            for _ in pool.map(
-                lambda m: (root / name).get(m, path / m, size=entries[m].size), members
-            ):
-                pass
+            list(pool.map(lambda m: (root / name).get(m, path / m, size=entries[m].size), members))

@@ -18,7 +18,6 @@ import json
 import math
 import os
 import re
-import reprlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -28,7 +27,7 @@ from avb.pipeline.config import LONGEST_NAME, MOST_SECONDS, Corpus
 from avb.pipeline.corpora import table_file
 from avb.pipeline.corpora.clip import Clip, Listing, Word
 from avb.pipeline.corpora.loading import load_film
-from avb.pipeline.errors import UsageError
+from avb.pipeline.errors import UsageError, shown
 from avb.pipeline.settings import Settings
 
 #: What other programs write into a column of numbers where there is none.
@@ -52,7 +51,7 @@ def discover(root: Path, corpus: Corpus) -> Listing:
     for row in table_file.rows(root, [name for name in ("video", "label") if name in names]):
         num_rows += 1
         try:
-            label = _name(row.get("label"))
+            label = _read("label", row)
         except ValueError:  # that row is refused
             continue
         if label is not None and label not in labels:
@@ -82,9 +81,9 @@ def _check_columns(root: Path, names: list[str]) -> None:
         parted = {";": "semicolons", "\t": "tabs", "|": "bars"}
         how = [word for mark, word in parted.items() if len(names) == 1 and mark in names[0]]
         hint = f" (parted by {how[0]}; a CSV has commas, and points in numbers)" if how else ""
-        shown = ", ".join(names)
+        found = _clean(", ".join(names))[:300]
         raise UsageError(
-            f"{root}: the column 'video' is missing; found {_clean(shown)[:300]}{hint};"
+            f"{root}: the column 'video' is missing; found {found}{hint};"
             f" known columns: {', '.join(COLUMNS)}"
         )
     if twice := [name for name in COLUMNS if names.count(name) > 1]:
@@ -94,9 +93,9 @@ def _check_columns(root: Path, names: list[str]) -> None:
 def _clips(rows: Iterator[dict[str, Any]]) -> Iterator[Clip]:
     for number, row in enumerate(rows, 1):
         clip = Clip(name="", group="", source="")
-        for column, read in READERS.items():
+        for column in COLUMNS:
             try:
-                setattr(clip, "source" if column == "video" else column, read(row.get(column)))
+                setattr(clip, "source" if column == "video" else column, _read(column, row))
             except ValueError as problem:
                 if not clip.status:
                     clip.status = "unreadable" if column == "video" else "bad_name"
@@ -118,16 +117,15 @@ def _path(value: Any) -> str:
     if value in (None, ""):
         raise ValueError("no video named")
     if not isinstance(value, str):
-        raise ValueError(f"video {_shown(value)} is no path")
+        raise ValueError(f"video {shown(value)} is no path")
     size = max(len(os.fsencode(part)) for part in value.split("/"))
     if "\0" in value or size > LONGEST_FILE or len(os.fsencode(value)) > LONGEST_PATH:
-        raise ValueError(f"video {_shown(value)}, {len(value)} letters, is no path of a file")
+        raise ValueError(f"video {shown(value)}, {len(value)} letters, is no path of a file")
     return value
 
 
 def parse_words(value: Any) -> list[Word]:
     """Words of a cell: None, text, or a list of words, [word, start, end], or objects."""
-    _raise_bad(value)
     if value is None:
         return []
     if isinstance(value, str):
@@ -138,9 +136,9 @@ def parse_words(value: Any) -> list[Word]:
         except (ValueError, RecursionError):
             if TAGGED.match(value):
                 return [(word, None, None) for word in _clean(value).split()]
-            raise ValueError(f"words {_shown(value)} are not valid JSON") from None
+            raise ValueError(f"words {shown(value)} are not valid JSON") from None
     if not isinstance(value, list):
-        raise ValueError(f"words: {_shown(value)} is no text and no list")
+        raise ValueError(f"words: {shown(value)} is no text and no list")
     return [_word(item) for item in value]
 
 
@@ -155,17 +153,16 @@ def _word(item: Any) -> Word:
     elif isinstance(item, dict) and "word" in item:  # recognisers add scores
         item = [item["word"], item.get("start"), item.get("end")]
     if not (isinstance(item, list) and len(item) == 3):
-        raise ValueError(f"words: {_shown(item)} is not [word, start, end]")
+        raise ValueError(f"words: {shown(item)} is not [word, start, end]")
     text, start, end = item[0], _seconds(item[1]), _seconds(item[2])
     if type(text) not in (str, int) or not (word := _clean(str(text))):
-        raise ValueError(f"words: {_shown(text)} is no word")
+        raise ValueError(f"words: {shown(text)} is no word")
     if start is not None and end is not None and end < start:
-        raise ValueError(f"words: {_shown(word)} starts at {start} s and ends at {end} s")
+        raise ValueError(f"words: {shown(word)} starts at {start} s and ends at {end} s")
     return word, start, end
 
 
 def _seconds(value: Any) -> float | None:
-    _raise_bad(value)
     if value is None or (isinstance(value, str) and value.strip() in NO_NUMBER):
         return None
     if isinstance(value, datetime.timedelta):
@@ -175,43 +172,31 @@ def _seconds(value: Any) -> float | None:
             raise TypeError
         number = float(value)
     except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"{_shown(value)} is no number of seconds") from None
+        raise ValueError(f"{shown(value)} is no number of seconds") from None
     if math.isnan(number):
         return None
     if not 0 <= number <= MOST_SECONDS:
-        raise ValueError(f"{_shown(value)} is no time in a film, in seconds")
+        raise ValueError(f"{shown(value)} is no time in a film, in seconds")
     return number
 
 
 def _name(value: Any) -> str | None:
     """A label, talker or part as readers take it, cleaned; None where there is none."""
-    _raise_bad(value)
     if value is None:
         return None
     if not isinstance(value, str | int):
         kind = type(value).__name__
-        raise ValueError(f"{_shown(value)} ({kind}) names nothing; text and whole numbers do")
+        raise ValueError(f"{shown(value)} ({kind}) names nothing; text and whole numbers do")
     text = _clean(str(value))
     if len(text) >= LONGEST_NAME:
-        raise ValueError(f"{_shown(text)}, {len(text)} letters, is no name; of another column?")
+        raise ValueError(f"{shown(text)}, {len(text)} letters, is no name; of another column?")
     return text or None
-
-
-def _raise_bad(value: Any) -> None:
-    """A cell that could not be read is the fault itself."""
-    if isinstance(value, ValueError):
-        raise value
 
 
 def _clean(text: str) -> str:
     """In letters that print, with single spaces for all kinds of blanks: readers refuse others."""
     seen = "".join(letter for letter in text if letter.isprintable() or letter.isspace())
     return " ".join(seen.split())
-
-
-def _shown(value: Any) -> str:
-    """As Python writes it, short, in one line that can be read."""
-    return " ".join(reprlib.repr(value).split())
 
 
 def _safe(text: str) -> str:
@@ -233,6 +218,14 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "start": _seconds, "end": _seconds, "words": parse_words,
 }  # fmt: skip
 COLUMNS = tuple(READERS)
+
+
+def _read(column: str, row: dict[str, Any]) -> Any:
+    """What a cell of a row says; ValueError: it cannot be, or could not be read."""
+    cell = row.get(column)
+    if isinstance(cell, ValueError):
+        raise cell
+    return READERS[column](cell)
 
 
 def load(root: Path, clip: Clip, settings: Settings) -> Media:

@@ -18,6 +18,8 @@ from avb.pipeline.errors import UsageError, one_line
 LONGEST_CELL = 1 << 20
 _BATCH_ROWS = 8192
 _PARTS_OF_A_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+#: What Arrow says of a cell that no Python value stands for.
+_NO_VALUE = (ValueError, LookupError, OverflowError, pa.ArrowException)
 _FILES = {b"PK\x03\x04": "a spreadsheet (xlsx) or another zip archive", b"\x1f\x8b": "gzip data"}
 _MARKS = {
     codecs.BOM_UTF32_LE: "UTF-32",  # before UTF-16, whose mark it begins with
@@ -32,9 +34,7 @@ def column_names(path: Path) -> list[str]:
     with _faults_named(path):
         if _is_parquet(path):
             return pyarrow.parquet.read_schema(path).names
-        _check_text(path)
-        with _opened(path) as file:
-            return next(_records(path, file), [])
+        return next(_records(path), [])
 
 
 def rows(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
@@ -44,11 +44,8 @@ def rows(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
     durations and times of day are seconds, and a cell that cannot be read is a ValueError.
     """
     with _faults_named(path):
-        if _is_parquet(path):
-            yield from _of_parquet(path, columns)
-        else:
-            _check_text(path)
-            yield from _of_csv(path, columns)
+        for record in (_of_parquet if _is_parquet(path) else _of_csv)(path, columns):
+            yield dict(zip(columns, record, strict=True))
 
 
 def _is_parquet(path: Path) -> bool:
@@ -92,34 +89,33 @@ def _check_text(path: Path) -> None:
         raise UsageError(f"{path}: {kind} text; save it as UTF-8 (in Excel: CSV UTF-8)")
 
 
-def _opened(path: Path) -> TextIO:
-    return path.open(encoding="utf-8-sig", newline="")  # line ends in quotes stay as they are
+def _of_csv(path: Path, columns: list[str]) -> Iterator[list[str]]:
+    records = _records(path)
+    header = next(records, [])
+    places = [header.index(name) for name in columns]
+    for number, record in enumerate(records, 1):
+        if len(record) != len(header):
+            raise UsageError(
+                f"{path}: a CSV whose row {number} has {len(record)} cells and its header"
+                f" {len(header)}; a comma or a quote too many or too few?"
+            )
+        yield [record[place] for place in places]
 
 
-def _of_csv(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
-    with _opened(path) as file:
-        records = _records(path, file)
-        header = next(records, [])
-        places = [header.index(name) for name in columns]
-        for number, record in enumerate(records, 1):
-            if len(record) != len(header):
-                raise UsageError(
-                    f"{path}: a CSV whose row {number} has {len(record)} cells and its header"
-                    f" {len(header)}; a comma or a quote too many or too few?"
-                )
-            yield {name: record[place] for name, place in zip(columns, places, strict=True)}
-
-
-def _records(path: Path, file: TextIO) -> Iterator[list[str]]:
+def _records(path: Path) -> Iterator[list[str]]:
     """The header, then every row; empty lines are none."""
+    _check_text(path)
     csv.field_size_limit(LONGEST_CELL)
-    reader = csv.reader(_lines(file), strict=True)
-    try:
-        yield from filter(None, reader)
-    except csv.Error as error:
-        raise UsageError(
-            f"{path}: no valid CSV up to line {reader.line_num} ({error}); is a quote not closed?"
-        ) from None
+    # Line ends in quotes stay as they are.
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(_lines(file), strict=True)
+        try:
+            yield from filter(None, reader)
+        except csv.Error as error:
+            raise UsageError(
+                f"{path}: no valid CSV up to line {reader.line_num} ({error}); is a quote not"
+                " closed?"
+            ) from None
 
 
 def _lines(file: TextIO) -> Iterator[str]:
@@ -129,12 +125,10 @@ def _lines(file: TextIO) -> Iterator[str]:
         yield line
 
 
-def _of_parquet(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
+def _of_parquet(path: Path, columns: list[str]) -> Iterator[tuple[Any, ...]]:
     with pyarrow.parquet.ParquetFile(path) as file:
         for batch in file.iter_batches(_BATCH_ROWS, columns=columns):
-            cells = [_cells(batch[name]) for name in columns]
-            for record in zip(*cells, strict=True):
-                yield dict(zip(columns, record, strict=True))
+            yield from zip(*(_cells(batch[name]) for name in columns), strict=True)
 
 
 def _cells(column: pa.Array) -> list[Any]:
@@ -145,7 +139,7 @@ def _cells(column: pa.Array) -> list[Any]:
         return [None if count is None else count / parts for count in whole]
     try:
         cells = column.to_pylist()
-    except (ValueError, LookupError, OverflowError, pa.ArrowException):
+    except _NO_VALUE:
         cells = [_cell(value) for value in column]
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         return [_decoded(cell) for cell in cells]
@@ -155,7 +149,7 @@ def _cells(column: pa.Array) -> list[Any]:
 def _cell(value: pa.Scalar) -> Any:
     try:
         return value.as_py()
-    except (ValueError, LookupError, OverflowError, pa.ArrowException) as error:
+    except _NO_VALUE as error:
         return ValueError(f"a cell of {value.type} that cannot be read ({one_line(error)})")
 
 
