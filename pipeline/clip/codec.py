@@ -14,7 +14,6 @@ time.
 
 from __future__ import annotations
 
-import functools
 import io
 import struct
 from collections.abc import Iterator
@@ -26,8 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avb.pipeline.clip.image_folder import grey_picture
+from avb.pipeline.clip.media import first_plane
 from avb.pipeline.clip.mp4 import START_CODE, check_counts, read_own_mp4
-from avb.pipeline.clip.picture import first_plane
 
 Frames = NDArray[np.uint8]
 
@@ -57,6 +56,8 @@ _JPEG_MAX_PIXELS = 1 << 26  # all frames; a decoder takes up to nine bytes for e
 _MOST_PIXELS = 1 << 24  # of one picture where nothing else is known of it
 _BLOCK = 64  # of pixels in which FFmpeg makes room
 _NAL_SEI = 6
+# Decoders of this process, by the most pixels of a picture: opening one costs 0.3 ms.
+_contexts: dict[int, Any] = {}
 _LUMA_FORMATS = ("yuv420p", "yuvj420p", "yuv422p", "yuv444p", "gray")  # 8 bits, luma first
 
 
@@ -76,11 +77,12 @@ def encode_video(
             f"frames to encode are {frames_THW.dtype} {frames_THW.shape}, expected uint8 [T, H, W]"
         )
     crf = DEFAULT_CRF[codec] if crf is None else crf
-    encode = _encode_jpeg if codec == "jpeg" else _encode_x264
-    return EXTENSIONS[codec], encode(frames_THW, codec, crf, fps)
+    if codec == "jpeg":
+        return EXTENSIONS[codec], _encode_jpeg(frames_THW, 100 - crf)
+    return EXTENSIONS[codec], _encode_x264(frames_THW, codec, crf, fps)
 
 
-def _encode_jpeg(frames_THW: Frames, codec: str, crf: int, fps: int) -> bytes:
+def _encode_jpeg(frames_THW: Frames, quality: int) -> bytes:
     import cv2
 
     num_frames, height, width = frames_THW.shape
@@ -90,9 +92,9 @@ def _encode_jpeg(frames_THW: Frames, codec: str, crf: int, fps: int) -> bytes:
             "picture; use codec mp4"
         )
     picture = np.ascontiguousarray(frames_THW).reshape(-1, width)
-    ok, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 100 - crf])
+    ok, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not ok:
-        raise ValueError(f"OpenCV could not write a {picture.shape} JPEG at quality {100 - crf}")
+        raise ValueError(f"OpenCV could not write a {picture.shape} JPEG at quality {quality}")
     return data.tobytes()
 
 
@@ -135,83 +137,68 @@ def _without_sei(packet: av.Packet) -> av.Packet:
     return kept
 
 
-class VideoDecoder:
-    """Decodes clip after clip in one thread, with one context (opening one costs 0.3 ms)."""
-
-    def __init__(self) -> None:
-        self._contexts: dict[int, Any] = {}  # by the most pixels of a picture
-
-    def decode(self, data: bytes | memoryview, extension: str, out: Frames | None = None) -> Frames:
-        """Decode one clip; see `decode_video`."""
-        if extension not in EXTENSIONS.values():
-            raise ValueError(f"video of type .{extension} is unknown; expected mp4, h264 or jpg")
-        if extension == "jpg":
-            return _decode_jpeg(data, out)
-        try:
-            return _fill(self._frames(data, extension, _pixels(out)), out)
-        except av.FFmpegError as error:
-            wanted = "" if out is None else f", expected {_size(out.shape)}"
-            raise ValueError(
-                f"{len(data)} bytes are not a whole .{extension} video ({error.strerror}{wanted})"
-            ) from None
-
-    def _frames(
-        self, data: bytes | memoryview, extension: str, most_pixels: int
-    ) -> Iterator[Frames]:
-        """The frames, each to be used before the next is asked for."""
-        if extension == "mp4":
-            units = read_own_mp4(data)
-            if units is None:
-                yield from self._container_frames(data, most_pixels)
-                return
-            packets = [av.Packet(unit) for unit in units]
-        context = self._context(most_pixels)
-        if extension == "h264":
-            packets = context.parse(bytes(data)) + context.parse(None)
-        count = 0
-        for packet in (*packets, None):
-            for frame in context.decode(packet):
-                count += 1
-                yield _luma(frame)
-        context.flush_buffers()
-        if extension == "mp4" and count != len(packets):
-            raise ValueError(f"mp4 video holds {len(packets)} frames, {count} decode")
-        self._contexts[most_pixels] = context
-
-    def _container_frames(self, data: bytes | memoryview, most_pixels: int) -> Iterator[Frames]:
-        """Any mp4: what another encoder wrote."""
-        check_counts(data)
-        limit = {"max_pixels": str(most_pixels)}
-        with av.open(io.BytesIO(data), "r", format="mp4", options=limit) as container:
-            if not container.streams.video:
-                raise ValueError(f"{len(data)} bytes of mp4 hold no video stream")
-            stream = container.streams.video[0]
-            stream.thread_type = "NONE"
-            for frame in container.decode(stream):
-                yield _luma(frame)
-
-    def _context(self, most_pixels: int) -> Any:
-        """A decoder, put back after a good clip: it may hold half a picture of a broken one."""
-        context = self._contexts.pop(most_pixels, None)
-        if context is None:
-            context = av.CodecContext.create("h264", "r")
-            context.thread_type, context.thread_count = "NONE", 1
-            # A damaged clip must be an error here, not a picture patched up by guesses; and a
-            # stream of a few bytes may ask for room for sixteen pictures of any size.
-            context.options = {"err_detect": "explode", "max_pixels": str(most_pixels)}
-        return context
-
-
-_decoder = functools.cache(VideoDecoder)
-
-
 def decode_video(data: bytes | memoryview, extension: str, out: Frames | None = None) -> Frames:
     """Frames uint8 [T, H, W] of a stored `mp4`, `h264` or `jpg`, in `out` if it is given.
 
     The clip must have exactly its shape; without it a `jpg` is taken as square frames. ValueError
     where the bytes are no such video, or are damaged.
     """
-    return _decoder().decode(data, extension, out)
+    if extension not in EXTENSIONS.values():
+        raise ValueError(f"video of type .{extension} is unknown; expected mp4, h264 or jpg")
+    if extension == "jpg":
+        return _decode_jpeg(data, out)
+    try:
+        return _fill(_decoded(data, extension, _most_pixels(out)), out)
+    except av.FFmpegError as error:
+        wanted = "" if out is None else f", expected {_size(out.shape)}"
+        raise ValueError(
+            f"{len(data)} bytes are not a whole .{extension} video ({error.strerror}{wanted})"
+        ) from None
+
+
+def _decoded(data: bytes | memoryview, extension: str, most_pixels: int) -> Iterator[Frames]:
+    """The frames of an mp4 or h264, each to be used before the next is asked for."""
+    if extension == "mp4":
+        units = read_own_mp4(data)
+        if units is None:
+            yield from _container_frames(data, most_pixels)
+            return
+        packets = [av.Packet(unit) for unit in units]
+    # It may hold half a picture of a broken clip: put back after a good one alone.
+    context = _contexts.pop(most_pixels, None) or _new_context(most_pixels)
+    if extension == "h264":
+        packets = context.parse(bytes(data)) + context.parse(None)
+    count = 0
+    for packet in (*packets, None):
+        for frame in context.decode(packet):
+            count += 1
+            yield _luma(frame)
+    context.flush_buffers()
+    if extension == "mp4" and count != len(packets):
+        raise ValueError(f"mp4 video holds {len(packets)} frames, {count} decode")
+    _contexts[most_pixels] = context
+
+
+def _container_frames(data: bytes | memoryview, most_pixels: int) -> Iterator[Frames]:
+    """Any mp4: what another encoder wrote."""
+    check_counts(data)
+    limit = {"max_pixels": str(most_pixels)}
+    with av.open(io.BytesIO(data), "r", format="mp4", options=limit) as container:
+        if not container.streams.video:
+            raise ValueError(f"{len(data)} bytes of mp4 hold no video stream")
+        stream = container.streams.video[0]
+        stream.thread_type = "NONE"
+        for frame in container.decode(stream):
+            yield _luma(frame)
+
+
+def _new_context(most_pixels: int) -> Any:
+    context: Any = av.CodecContext.create("h264", "r")
+    context.thread_type, context.thread_count = "NONE", 1
+    # A damaged clip must be an error here, not a picture patched up by guesses; and a stream of a
+    # few bytes may ask for room for sixteen pictures of any size.
+    context.options = {"err_detect": "explode", "max_pixels": str(most_pixels)}
+    return context
 
 
 def _luma(frame: av.VideoFrame) -> Frames:
@@ -221,7 +208,7 @@ def _luma(frame: av.VideoFrame) -> Frames:
     return first_plane(frame)
 
 
-def _pixels(out: Frames | None) -> int:
+def _most_pixels(out: Frames | None) -> int:
     """The most that a picture may have, in whole blocks."""
     if out is None:
         return _MOST_PIXELS

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import av
+from av.stream import Disposition
 
-from avb.pipeline.clip.picture import MAX_PIXELS
+from avb.pipeline.clip.media import MAX_PIXELS
 from avb.pipeline.clip.status import Refused
 from avb.pipeline.clip.timeline import CODED_ORDER
 
@@ -26,8 +27,6 @@ NAMING = set(
 )
 #: How files begin that name others, in whatever format they are taken for.
 PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"<?xml", b"<MPD", b"v=0", b"[playlist]")
-#: Dispositions of a stream, of libavformat.
-DEFAULT, ATTACHED_PIC = 0x1, 0x400
 #: What is read of a film whose sound nobody asked for, or that may have none.
 Track = Literal["required", "optional", "none"]
 
@@ -109,7 +108,7 @@ def open_head(
 
 
 def _head_of(container: Any, source: str, name: str, sound: Track, remote: bool) -> Head:
-    films = [s for s in container.streams.video if not _has(s, ATTACHED_PIC)]
+    films = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not films:
         cover = " but a cover picture" if container.streams.video else ""
         raise Refused("bad_decode", f"{name}: no video stream{cover}")
@@ -147,14 +146,10 @@ def _head_of(container: Any, source: str, name: str, sound: Track, remote: bool)
     )
 
 
-def _has(stream: Any, disposition: int) -> bool:
-    return bool(stream.disposition.value & disposition)
-
-
 def _chosen(streams: Any) -> Any:
     """The stream that a player takes: the default one, else the first."""
     known = [stream for stream in streams if stream.codec_context is not None] or list(streams)
-    return next((stream for stream in known if _has(stream, DEFAULT)), known[0])
+    return next((s for s in known if s.disposition & Disposition.default), known[0])
 
 
 def _pixel_width(stream: Any) -> float:

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 
 from avb.pipeline.clip.container import UNINDEXED, Event, Head, Track, open_head
-from avb.pipeline.clip.media import Media
-from avb.pipeline.clip.picture import fitted
+from avb.pipeline.clip.media import Media, fitted
 from avb.pipeline.clip.sound_track import Sound
 from avb.pipeline.clip.status import Refused
 from avb.pipeline.clip.timeline import (
@@ -166,7 +165,8 @@ class Film(Media):
             if kind == "picture":
                 yield time, content
             elif time + duration > low and time < high:
-                self._track.add(*content, time - self._low)
+                block, rate, names = content
+                self._track.add(block, rate, names, time - self._low)
 
     def _events(self, seek_s: float) -> Iterator[Event]:
         if self._decoder == "pyav":

@@ -11,15 +11,20 @@ shards. Of a grey picture, whose three channels are equal, only one is cut out.
 
 from __future__ import annotations
 
+import ctypes
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
-from avb.pipeline.clip.litert import F, atan2_32, cos32, network, pixel_values, score_of, sin32
+from avb.pipeline.clip.facemodels import NO_LITERT, model
+from avb.pipeline.errors import UsageError
 
+F = np.float32
 #: Side of the square picture that the mesh sees, and the pixels' values in it.
 MESH_SIDE, MESH_RANGE = 192, (0.0, 1.0)
 DETECTOR_RANGE = (-1.0, 1.0)
@@ -46,6 +51,63 @@ class Reach(NamedTuple):
 #: Faces within 2 m of the camera, and smaller ones.
 NEAR = Reach("face_detection_short_range", 128, 0.5, ((8, 2), (16, 6)))
 FAR = Reach("face_detection_full_range_sparse", 192, 0.6, ((4, 1),))
+
+
+@cache
+def pixel_values(span: tuple[float, float]) -> np.ndarray:
+    """What a network sees for each value of a pixel: float32 [256]."""
+    low, high = map(F, span)
+    return (np.arange(256) * float((high - low) / F(255)) + float(low)).astype(F)
+
+
+def score_of(logit: np.ndarray) -> np.ndarray:
+    """0 to 1; the exponential is rounded from 64 bits, as the C library's is."""
+    return F(1) / (F(1) + np.exp(-np.clip(logit, -80, 80).astype(np.float64)).astype(F))
+
+
+def _float_of(name: str, otherwise: Callable[..., float]) -> Callable[..., np.floating[Any]]:
+    """A function of the C library in 32-bit floats, as mediapipe calls it.
+
+    Rounded from 64 bits, as where there is none of that name, it is another float now and then.
+    """
+    function: Any = getattr(ctypes.CDLL(None), f"{name}f", otherwise)
+    if function is not otherwise:
+        count = 2 if name == "atan2" else 1
+        function.restype, function.argtypes = ctypes.c_float, [ctypes.c_float] * count
+    return lambda *values: F(function(*map(float, values)))
+
+
+cos32, sin32 = _float_of("cos", math.cos), _float_of("sin", math.sin)
+atan2_32 = _float_of("atan2", math.atan2)
+
+
+class Network:
+    """A model that LiteRT runs on one core."""
+
+    def __init__(self, name: str):
+        try:
+            from ai_edge_litert.interpreter import Interpreter
+        except ImportError as error:
+            raise UsageError(f"{NO_LITERT} ({error})") from None
+        self._runtime = Interpreter(model_content=model(name), num_threads=1)
+        self._runtime.allocate_tensors()
+        (source,) = self._runtime.get_input_details()
+        self._source = self._runtime.tensor(source["index"])
+        # The larger one is what it says, the smaller how certain it is.
+        outputs = self._runtime.get_output_details()
+        self._outputs = [o["index"] for o in sorted(outputs, key=lambda o: -np.prod(o["shape"]))]
+
+    def run(self, picture: np.ndarray) -> list[np.ndarray]:
+        """What it makes of a picture [side, side(, 3)] of float32, in its range."""
+        self._source()[0] = picture if picture.ndim == 3 else picture[:, :, None]
+        self._runtime.invoke()
+        return [self._runtime.get_tensor(index) for index in self._outputs]
+
+
+@cache
+def network(name: str) -> Network:
+    """A model of this process, loaded once: all that use it share it."""
+    return Network(name)
 
 
 @dataclass(frozen=True)
@@ -82,11 +144,6 @@ class Part:
         cosine, sine = cos32(self.turn), sin32(self.turn)
         turned = np.stack([cosine * x - sine * y, sine * x + cosine * y], axis=1)
         return turned * self.sides + self.middle
-
-    def box(self) -> np.ndarray:
-        """Left, top, right and bottom [4] as if it were not turned."""
-        half = self.sides / 2
-        return np.concatenate([self.middle - half, self.middle + half])
 
 
 class FaceMesh:
@@ -134,7 +191,14 @@ class Detector:
     """Finds the faces of one picture."""
 
     def __init__(self, reach: Reach):
-        self._network, self._reach, self._anchors = network(reach.model), reach, _anchors(reach)
+        self._network, self._reach = network(reach.model), reach
+        # Where its finds are counted from: float [n, 2], x and y in shares of its picture.
+        layers = []
+        for cell, count in reach.cells:
+            centres = (np.arange(reach.side // cell, dtype=F) + F(0.5)) / F(reach.side // cell)
+            places = np.stack(np.meshgrid(centres, centres), axis=-1).reshape(-1, 2)
+            layers.append(np.repeat(places, count, axis=0))
+        self._anchors = np.concatenate(layers)
 
     def find(self, picture: np.ndarray) -> list[Detection]:
         """The faces of a picture [H, W] or [H, W, RGB], the most certain first."""
@@ -199,12 +263,13 @@ def shared(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 
 def _apart(parts: list[Part]) -> list[Part]:
     """One part for each face: of two on the same one the later, which is the one followed."""
-    kept: list[Part] = []
-    for part in parts:
-        box = part.box()
-        kept = [other for other in kept if shared(box, other.box()[None])[0] <= SAME_FACE]
-        kept.append(part)
-    return kept
+    # Left, top, right and bottom as if they were not turned.
+    boxes = [np.concatenate([p.middle - p.sides / 2, p.middle + p.sides / 2]) for p in parts]
+    return [
+        part
+        for i, part in enumerate(parts)
+        if not any(shared(later, boxes[i][None])[0] > SAME_FACE for later in boxes[i + 1 :])
+    ]
 
 
 def _cut(
@@ -231,14 +296,3 @@ def _cut(
     # without distortion has the same places.
     places = cv2.initUndistortRectifyMap(np.eye(3), None, None, matrix, (side, side), cv2.CV_16SC2)
     return cv2.remap(picture, *places, cv2.INTER_LINEAR, borderMode=border)
-
-
-def _anchors(reach: Reach) -> np.ndarray:
-    """Where a detector's finds are counted from: float [n, 2], x and y in shares of its picture."""
-    layers = []
-    for cell, count in reach.cells:
-        cells = reach.side // cell
-        centres = (np.arange(cells, dtype=F) + F(0.5)) / F(cells)
-        y, x = np.meshgrid(centres, centres, indexing="ij")
-        layers.append(np.repeat(np.stack([x.ravel(), y.ravel()], axis=1), count, axis=0))
-    return np.concatenate(layers)

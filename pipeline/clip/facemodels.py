@@ -95,17 +95,12 @@ def version_of(distribution: str) -> str | None:
 
 
 def _places(name: str, named: str | None) -> Iterator[Path]:
-    """Where one may be, best last."""
-    file = f"{name}.tflite"
-    if named:
-        # As they lie in a folder of their own, or in mediapipe's.
-        folder = Path(named).expanduser()
-        yield from (folder / file, *sorted(folder.glob(f"modules/*/{file}")))
-        return
-    yield cache_folder() / file
-    package = _installed()
-    if package is not None:
-        yield from sorted(package.glob(f"modules/*/{file}"))
+    """Where one may be: in a folder of their own, or as they lie in mediapipe's."""
+    installed = None if named else _installed()
+    for folder in (Path(named).expanduser() if named else cache_folder(), installed):
+        if folder is not None:
+            yield folder / f"{name}.tflite"
+            yield from sorted(folder.glob(f"modules/*/{name}.tflite"))
 
 
 def _installed() -> Path | None:

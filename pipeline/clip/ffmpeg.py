@@ -19,7 +19,7 @@ import av
 import numpy as np
 
 from avb.pipeline.clip.container import PREROLL_S, Event, Head, film_formats, text_options
-from avb.pipeline.clip.picture import MAX_PIXELS
+from avb.pipeline.clip.media import MAX_PIXELS
 from avb.pipeline.clip.status import Refused
 
 Process = subprocess.Popen[bytes]

@@ -15,11 +15,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from avb.pipeline.clip import track
 from avb.pipeline.clip.crop import SIDE, SMOOTH_S, places, square_boxes
-from avb.pipeline.clip.faces import MOST_FACES, faces_of, height, middle, turns_upright
 from avb.pipeline.clip.status import Refused
 from avb.pipeline.clip.stopwatch import Clock
+from avb.pipeline.clip.track import (
+    MOST_FACES,
+    faces_of,
+    forget_faces,
+    height,
+    interpolate,
+    middle,
+    turns_upright,
+)
 
 #: Pictures a second; all networks are trained on so many.
 FPS = 25
@@ -131,9 +138,9 @@ class Follower:
 
     def follow(self, frames: Iterable[np.ndarray]) -> Iterator[Block]:
         """The pictures again, upright, in blocks with boxes; the last block may be any size."""
-        track.forget_faces()  # makes the graphs, which is not counted: once in a process, seconds
+        forget_faces()  # makes the graphs, which is not counted: once in a process, seconds
         if self._others:
-            track.forget_faces(MOST_FACES)
+            forget_faces(MOST_FACES)
         count = 0
         for picture in frames:
             with self.clock("track"):
@@ -165,8 +172,9 @@ class Follower:
 
     def _look(self, number: int) -> None:
         """Look at the picture held last, and give each face to its person."""
-        if self._turn and not self._met:
-            self._turn_upright()
+        if self._turn and not self._met and (turns := turns_upright(self._held[-1])):
+            self.turns = (self.turns + turns) % 4
+            self._held = deque(np.rot90(picture, turns) for picture in self._held)
         # Where one person is alone, a look for others once a second will do: it costs more.
         present = [p for p in self._people if p.last >= number - self._gap]
         others = len(present) > 1 or number % FPS < self.every
@@ -193,13 +201,6 @@ class Follower:
             near = Person()
             self._people.append(near)
         return near
-
-    def _turn_upright(self) -> None:
-        """Before anybody is met: try the other ways up, and keep the one that shows a face."""
-        turns = turns_upright(self._held[-1])
-        if turns:
-            self.turns = (self.turns + turns) % 4
-            self._held = deque(np.rot90(picture, turns) for picture in self._held)
 
     def _leave(self, count: int, around: int) -> Iterator[Block]:
         """The first `count` pictures held, with their boxes; a block for each one followed."""
@@ -247,7 +248,7 @@ class Follower:
             return boxes, np.zeros(num_frames, bool)
         marks_at = {at: m for at, m in self._chosen.marks.items() if at >= self._since}
         low, high = max(self._since, start - around), min(known, stop + around)
-        points = track.interpolate(marks_at, low, high)
+        points = interpolate(marks_at, low, high)
         boxes = {}
         for kind, frame in self.frames.items():
             centre, unit = places(points, frame.kind)
@@ -264,14 +265,11 @@ class Follower:
 
     def _seen(self, at: np.ndarray, start: int, stop: int) -> np.ndarray:
         """Whether each picture lies in no long gap between looks that found the chosen one."""
+        half = self._gap // 2
+        edges = np.array([-np.inf, at[0] - half, *at, at[-1] + half, np.inf])
         numbers = np.arange(start, stop)
-        after = np.searchsorted(at, numbers)
-        before = np.searchsorted(at, numbers, side="right") - 1
-        last, coming = at[before.clip(0)], at[after.clip(max=len(at) - 1)]
-        inside = (before >= 0) & (after < len(at)) & (coming - last <= self._gap)
-        edge = np.where(before < 0, coming - numbers, numbers - last)
-        ends = ((before < 0) | (after == len(at))) & (edge <= self._gap // 2)
-        return inside | ends
+        before = edges[np.searchsorted(edges, numbers, side="right") - 1]
+        return edges[np.searchsorted(edges, numbers)] - before <= self._gap
 
     def _forget(self, before: int) -> None:
         """Drop people that no box depends on any more, and the old looks at the others."""

@@ -11,7 +11,7 @@ from typing import Any
 import av
 import numpy as np
 
-from avb.pipeline.clip.picture import MAX_PIXELS, first_plane, fitted
+from avb.pipeline.clip.media import MAX_PIXELS, Media, first_plane, fitted
 from avb.pipeline.clip.status import Refused
 
 #: Decoders of FFmpeg, by how a file of theirs begins.
@@ -34,8 +34,11 @@ def numbered_pictures(folder: Path) -> list[Path]:
     return [paths.get(n, folder / f"picture {n}") for n in range(min(paths), max(paths) + 1)]
 
 
-def read_pictures(paths: Sequence[Path]) -> tuple[list[np.ndarray], list[int]]:
-    """Grey pictures, uint8 [H, W] of one size, and the indices (to a fifth) that were filled."""
+def read_pictures(paths: Sequence[Path]) -> Media:
+    """Picture files as grey ones of one size, up to a fifth filled and flagged; no sound yet.
+
+    Refused as `missing_frames`.
+    """
     have: dict[int, np.ndarray] = {}
     shape: tuple[int, ...] | None = None
     for i, path in enumerate(paths):
@@ -57,7 +60,7 @@ def read_pictures(paths: Sequence[Path]) -> tuple[list[np.ndarray], list[int]]:
     known = np.array(sorted(have))
     between = (known[1:] + known[:-1]) / 2
     nearest = known[np.searchsorted(between, np.arange(len(paths)))]
-    return [have[int(i)] for i in nearest], filled
+    return Media([have[i] for i in nearest], flags={"filled_frames"} if filled else set())
 
 
 def grey_picture(data: bytes) -> np.ndarray | None:

@@ -19,7 +19,7 @@ from avb.pipeline.clip.container import (
     check_readable,
     open_container,
 )
-from avb.pipeline.clip.picture import first_plane
+from avb.pipeline.clip.media import first_plane
 from avb.pipeline.clip.sound_track import Sound
 from avb.pipeline.clip.status import Refused
 from avb.pipeline.clip.timeline import CODED_ORDER, Timeline

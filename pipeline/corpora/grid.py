@@ -21,14 +21,14 @@ from pathlib import Path, PurePosixPath
 import av
 
 from avb.pipeline.clip.container import check_readable, open_container
-from avb.pipeline.clip.image_folder import numbered_pictures
+from avb.pipeline.clip.image_folder import numbered_pictures, read_pictures
 from avb.pipeline.clip.media import Expected, Media
 from avb.pipeline.clip.pyav import read_sound
 from avb.pipeline.clip.status import Refused
 from avb.pipeline.config import Corpus
 from avb.pipeline.corpora.clip import Clip, Listing, Word
 from avb.pipeline.corpora.leftover import VIDEOS, left_out, walk, with_leftovers
-from avb.pipeline.corpora.loading import load_film, load_pictures
+from avb.pipeline.corpora.loading import load_film
 from avb.pipeline.errors import UsageError
 from avb.pipeline.settings import Settings
 
@@ -75,9 +75,8 @@ def discover(root: Path, corpus: Corpus) -> Listing:
 def _shape(video: str) -> str:
     path = PurePosixPath(video)
     folders = [TALKER.sub("sN", part) for part in path.parts[:-1]]
-    return "/".join(
-        [*folders, ("idN_vcd_" if path.stem.startswith("id") else "") + "NAME" + path.suffix]
-    )
+    disc = "idN_vcd_" if path.stem.startswith("id") else ""
+    return "/".join([*folders, f"{disc}NAME{path.suffix}"])
 
 
 def _companion(path: PurePosixPath) -> bool:
@@ -117,11 +116,10 @@ def _walk(root: Path) -> tuple[list[str], list[str], dict[str, str], dict[str, s
 def _talker(path: PurePosixPath, root: Path) -> str | None:
     """Such as "s1": from the nearest folder called so, the disc name, or the root's own name."""
     disc = NAME.match(path.stem)
-    folders = [TALKER.match(part) for part in (root.resolve().name, *path.parts[:-1])]
-    numbers = [int(m[1]) for m in folders if m]
-    if numbers or (disc and disc[1]):
-        return f"s{numbers[-1]}" if numbers else f"s{int(disc[1])}"  # type: ignore[index]
-    return None
+    numbers = [disc[1]] if disc and disc[1] else []
+    parts = root.resolve().name, *path.parts[:-1]
+    numbers += [match[1] for part in parts if (match := TALKER.match(part))]
+    return f"s{int(numbers[-1])}" if numbers else None
 
 
 def _clips(
@@ -196,7 +194,7 @@ def _load_pictures(root: Path, clip: Clip, settings: Settings) -> Media:
     paths = numbered_pictures(root / clip.source)
     if len(paths) > settings.max_seconds * settings.fps:
         raise Refused("long", f"{clip.source}: {len(paths)} pictures")
-    media = load_pictures(paths)
+    media = read_pictures(paths)
     if clip.audio is None:
         if settings.audio == "required":
             raise Refused("no_audio", f"{clip.source}: pictures only, and no {clip.name}.wav")

@@ -18,13 +18,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from avb.pipeline.clip.image_folder import read_pictures
 from avb.pipeline.clip.media import Media
 from avb.pipeline.clip.pyav import read_sound
 from avb.pipeline.clip.status import Refused
 from avb.pipeline.config import Corpus
 from avb.pipeline.corpora.clip import Clip, Listing, Word
 from avb.pipeline.corpora.leftover import LITTER, with_leftovers
-from avb.pipeline.corpora.loading import load_pictures
 from avb.pipeline.errors import UsageError
 from avb.pipeline.settings import Settings
 
@@ -38,15 +38,8 @@ MARGIN = 20  # hundredths of a second that picture and sound reach beyond the wo
 
 def discover(root: Path, corpus: Corpus) -> Listing:
     """Every row of the three index files (else UsageError); pictures and wavs are not looked at."""
-    bases = _find_base(root)
-    if bases is None:
-        raise UsageError(
-            f"{root}: no LRW-1000 found; looked for {', '.join(INDEX.values())} in"
-            f" {', '.join(INDEX_FOLDERS)} of it and of its folders (give --root)"
-        )
-    base, index = bases
-    images = _first(base, IMAGE_FOLDERS)
-    audio = _first(base, AUDIO_FOLDERS)
+    base, index = _find_base(root)
+    images, audio = _first(base, IMAGE_FOLDERS), _first(base, AUDIO_FOLDERS)
     notices = []
     if images is None:
         notices.append(f"no picture folder; looked for {', '.join(IMAGE_FOLDERS)} in {base.name}")
@@ -59,16 +52,12 @@ def discover(root: Path, corpus: Corpus) -> Listing:
     if not ids:
         notices.append(f"{JOIN} is missing or empty: rows without an audio id have no sound")
     labels: list[str] = []
-    rel = [
-        (path or base / default).relative_to(root).as_posix()
-        for path, default in ((images, "images"), (audio, "audio"))
-    ]
-    layout = (
-        f"pictures in {rel[0]}, sound in {rel[1]}, index in {index.relative_to(root).as_posix()}"
-    )
-    clips = _with_folders_left(_clips(index, rel[0], rel[1], ids, labels), images, notices)
+    places = images or base / "images", audio or base / "audio", index
+    pictures, sound, where = (path.relative_to(root).as_posix() for path in places)
+    layout = f"pictures in {pictures}, sound in {sound}, index in {where}"
+    clips = _with_folders_left(_clips(index, pictures, sound, ids, labels), images, notices)
     # Too many files lie in the two folders to look at them.
-    clips = with_leftovers(clips, root, notices, skip=rel)
+    clips = with_leftovers(clips, root, notices, skip=(pictures, sound))
     return Listing(root, layout, clips, labels, notices)
 
 
@@ -86,7 +75,7 @@ def _with_folders_left(
         notices.append(f"{len(left):,} folders of pictures without a row, such as {left[0]}")
 
 
-def _find_base(root: Path) -> tuple[Path, Path] | None:
+def _find_base(root: Path) -> tuple[Path, Path]:
     """The folder that holds pictures and sound, and the one that holds the index files."""
     for base in (root, *_children(root)):
         for name in INDEX_FOLDERS:
@@ -96,7 +85,10 @@ def _find_base(root: Path) -> tuple[Path, Path] | None:
                 holders = [base, *_children(base)]
                 here = next((b for b in holders if _first(b, IMAGE_FOLDERS)), base)
                 return here, Path(os.path.normpath(index))
-    return None
+    raise UsageError(
+        f"{root}: no LRW-1000 found; looked for {', '.join(INDEX.values())} in"
+        f" {', '.join(INDEX_FOLDERS)} of it and of its folders (give --root)"
+    )
 
 
 def _children(folder: Path) -> list[Path]:
@@ -108,10 +100,6 @@ def _children(folder: Path) -> list[Path]:
 
 def _first(base: Path, names: tuple[str, ...]) -> Path | None:
     return next((base / name for name in names if (base / name).is_dir()), None)
-
-
-def _hundredths(text: str) -> int:
-    return round(float(text) * 100)
 
 
 def _lines(path: Path) -> Iterator[tuple[str, bool]]:
@@ -126,21 +114,23 @@ def _lines(path: Path) -> Iterator[tuple[str, bool]]:
                 yield raw.decode("gb18030", "replace").strip(), True
 
 
-def _row_name(folder: str, start: int, end: int) -> str:
-    """`<hash>_<start>_<end>` in hundredths: equal however an index file prints its numbers."""
-    return f"{folder}_{start}_{end}"
+def _times(folder: str, start: str, end: str) -> tuple[str, int, int]:
+    """A row's name, `<hash>_<start>_<end>`, and its times, all in hundredths of a second.
+
+    Equal however an index file prints its numbers.
+    """
+    first, last = round(float(start) * 100), round(float(end) * 100)
+    return f"{folder}_{first}_{last}", first, last
 
 
 def _audio_ids(path: Path) -> dict[str, str]:
     """Audio id by row name and pinyin."""
     ids: dict[str, str] = {}
-    if path.is_file():
-        for line, _ in _lines(path):
-            parts = line.split(",")
-            if len(parts) == 6:
-                folder, audio, _, pinyin, start, end = parts
-                name = _row_name(folder, _hundredths(start), _hundredths(end))
-                ids[f"{name} {pinyin}"] = audio
+    for line, _ in _lines(path) if path.is_file() else ():
+        parts = line.split(",")
+        if len(parts) == 6:
+            folder, audio, _, pinyin, start, end = parts
+            ids[f"{_times(folder, start, end)[0]} {pinyin}"] = audio
     return ids
 
 
@@ -166,7 +156,7 @@ def _row(line: str, where: str, split: str, images: str, audio: str, ids: dict[s
     parts = line.split(",")
     try:
         folder, pinyin = parts[0], parts[-3]
-        start, end = _hundredths(parts[-2]), _hundredths(parts[-1])
+        name, start, end = _times(folder, parts[-2], parts[-1])
         if len(parts) not in (5, 6):
             raise ValueError
     except (ValueError, IndexError, OverflowError):
@@ -178,7 +168,6 @@ def _row(line: str, where: str, split: str, images: str, audio: str, ids: dict[s
             status="bad_name",
             error=f"{where}: expected hash,[id,]word,pinyin,start,end; found {line[:80]!r}",
         )
-    name = _row_name(folder, start, end)
     sound = parts[1] if len(parts) == 6 else ids.get(f"{name} {pinyin}")
     clip = Clip(
         name=name,
@@ -208,12 +197,11 @@ def frame_span(start: int, end: int) -> tuple[int, int]:
 
 def load(root: Path, clip: Clip, settings: Settings) -> Media:
     """Pictures from 0.2 s before the word to 0.2 s after it, and the wav at its own place."""
-    start, end = _span(clip)
-    first, last = frame_span(start, end)
+    start, end, first, last, zero = _span(clip)
     if last - first >= settings.max_seconds * settings.fps:
         raise Refused("long", f"{clip.source}: a word of {(end - start) / 100:g} s")
     folder = root / clip.source
-    media = load_pictures([folder / f"{n}.jpg" for n in range(first, last + 1)])
+    media = read_pictures([folder / f"{n}.jpg" for n in range(first, last + 1)])
     if start < MARGIN:
         media.flags.add("short_margin")
     try:
@@ -230,7 +218,7 @@ def load(root: Path, clip: Clip, settings: Settings) -> Media:
         full, cut = end - start + 2 * MARGIN, end + MARGIN
         length = len(media.sound) / media.rate * 100
         sound_start = start - MARGIN if abs(length - full) < abs(length - cut) else 0
-    media.sound_start_s = (sound_start - _zero(first)) / 100
+    media.sound_start_s = (sound_start - zero) / 100
     return media
 
 
@@ -238,16 +226,15 @@ def words(
     root: Path, clip: Clip, num_frames: int, settings: Settings, flags: set[str]
 ) -> list[Word]:
     """The word with its time."""
-    start, end = _span(clip)
-    zero = _zero(frame_span(start, end)[0])
+    start, end, *_, zero = _span(clip)
     return [(clip.label or "", round((start - zero) / 100, 2), round((end - zero) / 100, 2))]
 
 
-def _span(clip: Clip) -> tuple[int, int]:
-    """Start and end of the word in hundredths of a second."""
-    return round((clip.start or 0) * 100), round((clip.end or 0) * 100)
+def _span(clip: Clip) -> tuple[int, int, int, int, int]:
+    """Start and end of a word, its first and last picture, and when the first begins.
 
-
-def _zero(first: int) -> int:
-    """When picture `first`, from 1, begins, in hundredths of a second."""
-    return (first - 1) * 4
+    Times are in hundredths of a second.
+    """
+    start, end = round((clip.start or 0) * 100), round((clip.end or 0) * 100)
+    first, last = frame_span(start, end)
+    return start, end, first, last, (first - 1) * 4

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from avb.pipeline.clip.facemesh import FaceMesh
-from avb.pipeline.clip.facemesh_mediapipe import quiet
+from avb.pipeline.clip.track import quiet
 from avb.pipeline.corpora.grid import parse_align, words_of
 from avb.tools.synth import raw
 from avb.tools.synth.media import FPS

@@ -20,8 +20,7 @@ from avb.pipeline.clip.container import open_container
 from avb.pipeline.clip.decode import read_video
 from avb.pipeline.clip.ffmpeg import ffmpeg_program
 from avb.pipeline.clip.image_folder import numbered_pictures, read_pictures
-from avb.pipeline.clip.media import Media
-from avb.pipeline.clip.picture import is_blank
+from avb.pipeline.clip.media import Media, is_blank
 from avb.pipeline.clip.pyav import read_sound
 from avb.pipeline.clip.status import Refused
 from avb.pipeline.config import load_corpora
@@ -310,9 +309,9 @@ def test_up_to_a_fifth_of_the_pictures_is_filled_with_the_nearest(tmp_path: Path
         cv2.imwrite(str(path), np.full((8, 8), 20 * i, np.uint8))
     paths[0].unlink()
     paths[5].write_bytes(b"broken")
-    pictures, filled = read_pictures(paths)
-    assert filled == [0, 5] and int(pictures[0][0, 0]) == 20
-    assert int(pictures[5][0, 0]) in (80, 120)
+    levels = [int(picture[0, 0]) for picture in read_pictures(paths).frames]
+    assert levels[0] == 20 and levels[5] in (80, 120)
+    assert levels[1:5] + levels[6:] == [20, 40, 60, 80, 120, 140, 160, 180]
     paths[7].unlink()
     with pytest.raises(Refused, match="3 of 10 pictures are missing") as refusal:
         read_pictures(paths)

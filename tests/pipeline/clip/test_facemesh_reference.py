@@ -17,9 +17,9 @@ import pytest
 from avb.pipeline.clip import track as tracking
 from avb.pipeline.clip.decode import read_video
 from avb.pipeline.clip.facemesh import FAR, NEAR, Detector, FaceMesh
-from avb.pipeline.clip.facemesh_mediapipe import MediapipeMesh
 from avb.pipeline.clip.follow import Follower, Frame
 from avb.pipeline.clip.status import Refused
+from avb.pipeline.clip.track import MediapipeMesh
 
 mediapipe = pytest.importorskip("mediapipe", reason="the reference: make reference")
 pytest.importorskip("ai_edge_litert", reason="faces are found with the extra prep")
