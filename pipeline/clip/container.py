@@ -27,8 +27,8 @@ NAMING = set(
 )
 #: How files begin that name others, in whatever format they are taken for.
 PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"<?xml", b"<MPD", b"v=0", b"[playlist]")
-#: What is read of a film whose sound nobody asked for, or that may have none.
-Track = Literal["required", "optional", "none"]
+#: Whether a film without sound is refused.
+Track = Literal["required", "optional"]
 
 #: What a reader gives: kind ("picture", "sound" or "damage"), stamp and duration in seconds, and
 #: what makes the picture, or (block [channels, n], rate, channel names).
@@ -71,16 +71,17 @@ def text_options() -> dict[str, Any]:
 
 def open_container(source: str, remote: bool = False, **options: Any) -> Any:
     """An opened film, which opens no other file; OSError where FFmpeg does not know or get it."""
-    limits = {"format_whitelist": film_formats()} | (
-        {} if remote else {"protocol_whitelist": "file"}
-    )
-    return av.open(source, options=limits, **text_options(), **options)
+    return av.open(source, options=limits(remote), **text_options(), **options)
 
 
 @functools.cache
-def film_formats() -> str:
-    """All formats that FFmpeg reads but those that name other files, as its options want them."""
-    return ",".join(sorted(av.formats_available - NAMING))
+def limits(remote: bool = False) -> dict[str, str]:
+    """Options of FFmpeg: all formats but those that name other files, and no address but its own.
+
+    Not to be changed: it is made once.
+    """
+    formats = {"format_whitelist": ",".join(sorted(av.formats_available - NAMING))}
+    return formats if remote else formats | {"protocol_whitelist": "file"}
 
 
 def read_head(
@@ -127,6 +128,8 @@ def _head_of(container: Any, source: str, name: str, sound: Track, remote: bool)
         raise Refused("no_audio", f"{name}: {lacks}")
     if audio is not None and audio.codec_context is None:
         audio = None
+    sar = float(video.sample_aspect_ratio or 1)
+    nearly = abs(sar - 1) < SQUARE
     duration_s = container.duration / 1e6 if container.duration else None
     if video.duration and video.time_base:
         duration_s = float(video.duration * video.time_base)
@@ -135,12 +138,12 @@ def _head_of(container: Any, source: str, name: str, sound: Track, remote: bool)
         name=name,
         form=container.format.name,
         video=video.index,
-        audio=None if audio is None or sound == "none" else audio.index,
+        audio=None if audio is None else audio.index,
         start_s=float(video.start_time * video.time_base) if video.start_time else 0.0,
         zero_s=(container.start_time or 0) / 1e6,
         duration_s=duration_s,
         codec=video.codec_context.name,
-        sar=_pixel_width(video),
+        sar=1.0 if nearly or not 1 / MAX_SAR <= sar <= MAX_SAR else sar,
         channels=tuple(c.name for c in audio.codec_context.layout.channels) if audio else (),
         remote=remote,
     )
@@ -150,12 +153,6 @@ def _chosen(streams: Any) -> Any:
     """The stream that a player takes: the default one, else the first."""
     known = [stream for stream in streams if stream.codec_context is not None] or list(streams)
     return next((s for s in known if s.disposition & Disposition.default), known[0])
-
-
-def _pixel_width(stream: Any) -> float:
-    """Width of a pixel in heights; 1 where it is nearly so, or the film says nonsense."""
-    sar = float(stream.sample_aspect_ratio or 1)
-    return 1.0 if abs(sar - 1) < SQUARE or not 1 / MAX_SAR <= sar <= MAX_SAR else sar
 
 
 def check_readable(source: str) -> None:

@@ -18,7 +18,7 @@ from typing import IO, Any
 import av
 import numpy as np
 
-from avb.pipeline.clip.container import PREROLL_S, Event, Head, film_formats, text_options
+from avb.pipeline.clip.container import PREROLL_S, Event, Head, limits, text_options
 from avb.pipeline.clip.media import MAX_PIXELS
 from avb.pipeline.clip.status import Refused
 
@@ -125,8 +125,7 @@ def _block(packet: Any, stamp: float, head: Head) -> Event:
 
 def input_options(head: Head) -> dict[str, Any]:
     """What the program is told of its input: how large pictures may be, and what may be opened."""
-    options: dict[str, Any] = {"max_pixels": MAX_PIXELS, "format_whitelist": film_formats()}
-    return options if head.remote else options | {"protocol_whitelist": "file"}
+    return {"max_pixels": MAX_PIXELS, **limits(head.remote)}
 
 
 class _Pipe:

@@ -54,10 +54,10 @@ def discover(root: Path, corpus: Corpus) -> Listing:
             label = _read("label", row)
         except ValueError:  # that row is refused
             continue
-        if label is not None and label not in labels:
+        if label is not None:
             labels.add(label)
-        if label is not None and label != str(row["label"]):
-            cleaned.add(label)
+            if label != str(row["label"]):
+                cleaned.add(label)
     if num_rows == 0:
         raise UsageError(f"{root}: no rows")
     notices = []

@@ -21,12 +21,6 @@ _PARTS_OF_A_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 #: What Arrow says of a cell that no Python value stands for.
 _NO_VALUE = (ValueError, LookupError, OverflowError, pa.ArrowException)
 _FILES = {b"PK\x03\x04": "a spreadsheet (xlsx) or another zip archive", b"\x1f\x8b": "gzip data"}
-_MARKS = {
-    codecs.BOM_UTF32_LE: "UTF-32",  # before UTF-16, whose mark it begins with
-    codecs.BOM_UTF32_BE: "UTF-32",
-    codecs.BOM_UTF16_LE: "UTF-16",
-    codecs.BOM_UTF16_BE: "UTF-16",
-}
 
 
 def column_names(path: Path) -> list[str]:
@@ -82,11 +76,16 @@ def _check_text(path: Path) -> None:
     for start, kind in _FILES.items():
         if head.startswith(start):
             raise UsageError(f"{path}: {kind}, neither CSV nor Parquet; save it as CSV in UTF-8")
-    kind = next((name for mark, name in _MARKS.items() if head.startswith(mark)), "")
-    if not kind and head.count(0) > len(head) // 3:  # every second byte, without a mark
+    if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        kind = "UTF-32"
+    elif (
+        head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        or head.count(0) > len(head) // 3  # every second byte, without a mark
+    ):
         kind = "UTF-16"
-    if kind:
-        raise UsageError(f"{path}: {kind} text; save it as UTF-8 (in Excel: CSV UTF-8)")
+    else:
+        return
+    raise UsageError(f"{path}: {kind} text; save it as UTF-8 (in Excel: CSV UTF-8)")
 
 
 def _of_csv(path: Path, columns: list[str]) -> Iterator[list[str]]:

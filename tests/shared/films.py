@@ -1,13 +1,22 @@
-"""Films written with PyAV alone, so that they owe nothing to the code under test."""
+"""Films written with PyAV or ffmpeg alone, so that they owe nothing to the code under test."""
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+
+def ffmpeg(*words: str | Path, feed: bytes = b"") -> None:
+    """Run the ffmpeg program, which must not complain."""
+    from avb.pipeline.clip.ffmpeg import ffmpeg_program
+
+    command = [ffmpeg_program(), "-v", "error", "-y", *map(str, words)]
+    subprocess.run(command, input=feed, check=True)
 
 
 def write_film(

@@ -17,8 +17,8 @@ import pytest
 from importers import importer
 
 from avb.pipeline.build.prep import prep
-from avb.pipeline.clip import facemesh, facemodels
-from avb.pipeline.clip.facemesh import FAR, NEAR, Detector, FaceMesh, Part, Reach
+from avb.pipeline.clip import facemodels
+from avb.pipeline.clip.facemesh import FAR, NEAR, Detector, FaceMesh, Reach
 from avb.tools.synth import face
 
 pytest.importorskip("ai_edge_litert", reason="faces are found with the extra prep")
@@ -182,29 +182,6 @@ def test_pictures_of_any_size_without_a_face_have_none(shape: tuple[int, int]) -
     noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     assert FaceMesh(2).landmarks(noise) == []
     assert Detector(NEAR).find(noise) == []
-
-
-# Parts of a picture
-
-
-def cut(picture: np.ndarray, turn: float) -> np.ndarray:
-    middle, sides = np.array([50, 40], np.float32), np.array([20, 20], np.float32)
-    return facemesh._cut(picture, middle, sides, np.float32(turn), 10, cv2.BORDER_CONSTANT)
-
-
-def test_a_square_is_cut_out_as_it_lies_and_points_come_back() -> None:
-    picture = np.add.outer(np.arange(100.0) * 1.5, np.arange(100.0)).astype(np.uint8)
-    upright = cut(picture, 0.0)
-    # The corner of the square lies on that of the first pixel, and a step is two pixels.
-    assert upright[0, 0] == picture[30, 40] and upright[4, 5] == picture[38, 50]
-    turned = cut(picture, np.pi / 2)
-    assert turned[0, 0] == picture[30, 60] and turned[0, 5] == picture[40, 60]
-    part = Part(*np.array([(0.5, 0.25), (0.2, 0.4)], np.float32), np.float32(np.pi / 2))
-    middle, right = part.back(np.array([(0.5, 0.5), (1.0, 0.5)], np.float32))
-    assert np.allclose(middle, (0.5, 0.25))
-    assert np.allclose(right, (0.5, 0.25 + 0.4 / 2), atol=1e-6)  # what was right is below
-    boxes = np.array([(0, 0, 2, 2), (1, 0, 3, 2), (5, 5, 6, 6), (0, 0, 0, 0), (2, 0, 4, 2)], float)
-    assert np.allclose(facemesh.shared(boxes[0], boxes), [1, 1 / 3, 0, 0, 0])
 
 
 def test_dataset_json_says_who_looked(drawn_grid: Any, tmp_path: Path) -> None:

@@ -6,17 +6,16 @@ where they are. Whatever container and codec they came in, and whichever reader 
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from films import ffmpeg
 from scipy.signal import correlate
 
 from avb.pipeline.clip import audio, decode
 from avb.pipeline.clip.decode import read_video
-from avb.pipeline.clip.ffmpeg import ffmpeg_program
 from avb.pipeline.clip.media import Media
 from avb.pipeline.clip.status import Refused
 
@@ -51,11 +50,6 @@ def noise(seconds: float) -> np.ndarray:
 
 
 NOISE = noise(30)
-
-
-def ffmpeg(*words: str | Path, feed: bytes = b"") -> None:
-    command = [ffmpeg_program(), "-v", "error", "-y", *map(str, words)]
-    subprocess.run(command, input=feed, check=True)
 
 
 def write(path: Path, options: str, rate: float = 25, first: int = 0, count: int = 75) -> Path:

@@ -10,19 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from films import ffmpeg
 from importers import importer
 
 from avb.pipeline.build import process
 from avb.pipeline.build.prep import prep
 from avb.pipeline.clip.codec import decode_video
-from avb.pipeline.clip.ffmpeg import ffmpeg_program
 from avb.pipeline.shards.tar import read_members
 from avb.pipeline.shards.verify import verify
 from avb.pipeline.stream.index import load_index
-
-
-def ffmpeg(*words: str | Path) -> None:
-    subprocess.run([ffmpeg_program(), "-v", "error", "-y", *map(str, words)], check=True)
 
 
 def prepared(films: list[Path], **flags: Any) -> tuple[Any, dict[str, Any]]:

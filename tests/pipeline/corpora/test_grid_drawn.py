@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 import pytest
 
-from avb.pipeline.build.plan import make_plan
 from avb.pipeline.clip.status import Refused
 from avb.pipeline.corpora.grid import words_of
 from avb.tools.synth import raw
@@ -53,12 +52,6 @@ def test_odd_or_no_alignments_leave_the_words_of_the_name(
     assert got.flags == {flag}
 
 
-def test_74_frames_are_kept_with_296_columns(drawn_grid: Any) -> None:
-    short = drawn_grid.load("frames_74")
-    assert len(short.media.frames) == 74 and short.flags == {"one_frame_short"}
-    assert short.log_mel().shape == (80, 296)
-
-
 def test_a_grey_start_is_refused_though_75_frames_decode(drawn_grid: Any) -> None:
     source = drawn_grid.odd["grey_start"]
     capture, naive = cv2.VideoCapture(str(drawn_grid.root / source)), []
@@ -76,14 +69,6 @@ def test_the_sound_is_22_ms_short_and_padded_to_48000_samples(drawn_grid: Any) -
     sound, pad = got.fitted()
     assert (len(sound), pad) == (48_000, 352) and not sound[-352:].any()
     assert got.log_mel().shape == (80, 300)
-
-
-def test_of_two_files_the_larger_is_the_duplicate(drawn_grid: Any, tmp_path: Path) -> None:
-    source, grid = drawn_grid.odd["large_twin"], drawn_grid.importer()
-    twins = {c.source: c.status for c in grid.clips() if c.name == Path(source).stem}
-    assert twins == {source: "duplicate", source.replace("mpg_6000/", ""): ""}
-    plan = make_plan(grid.corpus, grid.settings, grid.root, tmp_path / "plan.arrow")
-    assert plan.statuses["duplicate"] == 1
 
 
 @pytest.mark.parametrize("decoder", ["pyav", "ffmpeg"])

@@ -15,7 +15,6 @@ from avb.pipeline.errors import UsageError
 from avb.tools.synth import media
 
 HASH = "57f7d1d11ca308f3f24728cb5c930574"
-OTHER = "0123456789abcdef0123456789abcdef"
 STEP = 160  # samples in a hundredth of a second
 
 
@@ -202,14 +201,6 @@ def test_the_index_is_utf8_and_gb18030_is_flagged(tmp_path: Path) -> None:
         [clip] = importer("lrw1000", tmp_path).clips()
         assert clip.flags == flags
         assert (clip.label, clip.name, clip.status) == ("sao miao", f"{HASH}_80_140", "")
-
-
-def test_windows_line_ends_do_not_end_up_in_the_times(tmp_path: Path) -> None:
-    root = write_tree(tmp_path, ONE)
-    for path in (root / "LRW1000_Public/info").iterdir():
-        path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
-    [clip] = importer("lrw1000", root).clips()
-    assert (clip.end, clip.audio) == (1.4, "LRW1000_Public/audio/0.wav")
 
 
 @pytest.mark.parametrize(

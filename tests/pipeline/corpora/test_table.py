@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
@@ -17,8 +16,6 @@ from importers import importer
 
 from avb.pipeline.build.plan import make_plan
 from avb.pipeline.clip import audio, decode
-from avb.pipeline.corpora.table import parse_words
-from avb.pipeline.errors import UsageError
 from avb.tools.synth import media
 
 FRAMES = 150  # 6 s
@@ -88,28 +85,6 @@ def test_only_the_column_video_is_needed_and_others_are_named(tmp_path: Path) ->
     assert listing.notices == ["columns not used: Label, age"]
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "parts"),
-    [
-        ("mine.csv", "path,start\na.mp4,0\n", ["'video' is missing", "path, start"]),
-        ("mine.csv", "video;start\na.mp4;0\n", ["'video' is missing", "video;start"]),
-        ("mine.csv", "video,start\n", ["no rows"]),
-        ("mine.csv", "", ["neither CSV nor Parquet"]),
-        ("mine.parquet", "video\na.mp4\n", ["neither CSV nor Parquet"]),
-        ("mine.csv", None, ["mine.csv: no such file"]),
-        ("mine.csv", "video,start\na.mp4,0,9,9\n", ["CSV whose row 1 has 4 cells", "header 2"]),
-    ],
-)
-def test_a_table_that_cannot_be_used_is_one_line_that_says_why(
-    tmp_path: Path, name: str, text: str | None, parts: list[str]
-) -> None:
-    path = tmp_path / name if text is None else table(tmp_path, text, name)
-    with pytest.raises(UsageError) as error:
-        importer("table", path).listing()
-    assert [part for part in (name, *parts) if part not in str(error.value)] == []
-    assert "\n" not in str(error.value)
-
-
 # Cells
 
 
@@ -120,20 +95,6 @@ def test_no_label_word_or_talker_is_guessed_to_be_a_number_or_nothing(tmp_path: 
     assert listing.labels == ["001", "002"]
     assert [(c.label, c.speaker) for c in clips] == [("002", "010"), ("001", "007")]
     assert [c.words for c in clips] == [[("true", None, None)], [("null", None, None)]]
-
-
-@pytest.mark.parametrize(
-    ("cell", "words"),
-    [
-        (None, []),
-        ("", []),
-        ("bin blue", [("bin", None, None), ("blue", None, None)]),
-        ('["bin", "blue"]', [("bin", None, None), ("blue", None, None)]),
-        ('[["bin", 0.5, 1], ["blue", null, null]]', [("bin", 0.5, 1.0), ("blue", None, None)]),
-    ],
-)
-def test_words_are_text_or_json(cell: Any, words: list[Any]) -> None:
-    assert parse_words(cell) == words
 
 
 def test_every_row_has_its_own_dotless_key(tmp_path: Path) -> None:

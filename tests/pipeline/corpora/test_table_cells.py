@@ -189,9 +189,14 @@ def test_durations_and_times_of_day_are_seconds(tmp_path: Path, kind: Any) -> No
         ("[[inaudible]] so", ["[[inaudible]]", "so"]),
         ("{cough} no", ["{cough}", "no"]),
         ("New\u00a0York\u200b now", ["New", "York", "now"]),
+        (None, []),
+        ("", []),
+        ("bin blue", ["bin", "blue"]),
+        ('["bin", "blue"]', ["bin", "blue"]),
+        ('[["bin", null, null], "blue"]', ["bin", "blue"]),
     ],
 )
-def test_text_may_begin_with_a_bracket(cell: str, words: list[str]) -> None:
+def test_text_may_begin_with_a_bracket(cell: str | None, words: list[str]) -> None:
     assert parse_words(cell) == [(word, None, None) for word in words]
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,12 +11,6 @@ import pytest
 from importers import importer
 
 from avb.pipeline.errors import UsageError
-
-
-def parquet(folder: Path, **columns: Any) -> Path:
-    pq.write_table(pa.table(columns), folder / "mine.parquet")
-    return folder / "mine.parquet"
-
 
 TEXT = "video,label\na.mp4,Müller\nb.mp4,Jürgen\n"
 
@@ -43,8 +37,12 @@ TEXT = "video,label\na.mp4,Müller\nb.mp4,Jürgen\n"
         (b"\xef\xbb\xbf", "'video' is missing"),
         (b"\n\n", "it is empty"),
         (b"PAR1" + bytes(100), "neither CSV nor Parquet"),
+        (b"path,start\na.mp4,0\n", "'video' is missing; found path, start"),
+        (b"video,start\n", "no rows"),
+        (b"", "neither CSV nor Parquet"),
+        (b"video,start\na.mp4,0,9,9\n", "a CSV whose row 1 has 4 cells and its header 2"),
     ],
-    ids=range(19),
+    ids=range(23),
 )
 def test_what_is_no_table_in_utf_8_is_called_what_it_is(
     tmp_path: Path, data: bytes, says: str
@@ -62,7 +60,13 @@ def test_other_systems_marks_and_a_wrong_name_are_read(tmp_path: Path) -> None:
     for end in ("\r\n", "\r", "\n"):
         path.write_bytes(("\ufeff" + TEXT).replace("\n", end).encode())
         assert importer("table", path).listing().labels == ["Jürgen", "Müller"]
-    parquet(tmp_path, video=["a.mp4"]).rename(path)
+    pq.write_table(pa.table({"video": ["a.mp4"]}), path)
     assert [clip.source for clip in importer("table", path).clips()] == ["a.mp4"]
-    with pytest.raises(UsageError, match=r"cannot be read \(Is a directory\)"):
-        importer("table", tmp_path).listing()
+    path.rename(tmp_path / "csv.parquet").write_text(TEXT)
+    for name, says in (
+        (".", "cannot be read (Is a directory)"),
+        ("none.csv", "none.csv: no such file"),
+        ("csv.parquet", "neither CSV nor Parquet"),
+    ):
+        with pytest.raises(UsageError, match=re.escape(says)):
+            importer("table", tmp_path / name).listing()
