@@ -85,11 +85,10 @@ def fit(
     if shift < 0:
         placed, shift = placed[-shift:], 0
     pad = wanted - shift - len(placed)
-    silence = np.zeros(min(shift, wanted), np.float32)  # a damaged start may be years away
-    placed = np.concatenate([silence, placed])
-    if pad > 0:
-        return np.concatenate([placed, np.zeros(pad, np.float32)]), pad
-    return placed[:wanted], pad
+    placed = placed[: max(0, wanted - shift)]  # a damaged start may be years away
+    whole = np.zeros(wanted, np.float32)
+    whole[shift : shift + len(placed)] = placed
+    return whole, pad
 
 
 def is_silent(sound: np.ndarray, rate: int) -> bool:

@@ -13,16 +13,13 @@ from pathlib import Path, PurePosixPath
 
 from avb.pipeline.corpora.clip import Clip
 
-VIDEOS = {
-    f".{name}"
-    for name in (
-        "3gp asf avi divx dv f4v flv m1v m2ts m2v m4v mkv mov mp4 mpeg mpg mts mxf ogm ogv qt rm"
-        " rmvb ts vob webm wmv"
-    ).split()
-}
-SOUNDS = {f".{name}" for name in "aac aif aiff flac m4a mp2 mp3 oga ogg opus wav wma".split()}
-PICTURES = {f".{name}" for name in "bmp gif jpeg jpg pgm png ppm tif tiff webp".split()}
-ARCHIVES = {f".{name}" for name in "7z bz2 gz rar tar tbz tgz txz xz z zip zst".split()}
+VIDEOS = set(
+    ".3gp .asf .avi .divx .dv .f4v .flv .m1v .m2ts .m2v .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf"
+    " .ogm .ogv .qt .rm .rmvb .ts .vob .webm .wmv".split()
+)
+SOUNDS = set(".aac .aif .aiff .flac .m4a .mp2 .mp3 .oga .ogg .opus .wav .wma".split())
+PICTURES = set(".bmp .gif .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split())
+ARCHIVES = set(".7z .bz2 .gz .rar .tar .tbz .tgz .txz .xz .z .zip .zst".split())
 #: A piece of an archive that was cut: lrw-v1-partaa, corpus.zip.001, s1.z01.
 PIECE = re.compile(r"(?:[-_.]part[-_.]?(?:[a-z]{2}|\d+)|\.z?\d{2,3})$", re.I)
 #: Folders of archivers and systems, some of which nobody may open; so are those with a dot.
