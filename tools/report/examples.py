@@ -70,13 +70,27 @@ class Said:
     last: int
 
 
-@dataclass(frozen=True)
-class Features:
-    """Frames inside words, as many of each kind: f_src, f_tgt and v_tgt, [n x width]."""
+def stored_clip(
+    index: Index, batch: Batch, i: int, crop: str, margin: int, title: str, **more: Any
+) -> Clip:
+    """Sample `i` of a batch; `more` are other fields of `Clip`."""
+    assert batch.mel is not None
+    crops = batch.video[crop][i, : int(batch.lengths[i])].numpy()
+    mel = batch.mel[i, :, : int(batch.mel_lengths[i])].numpy()
+    return Clip(
+        key=batch.keys[i],
+        title=title,
+        fps=float(index.dataset["settings"]["fps"]),
+        frames=crops[:, margin : -margin or None, margin : -margin or None],
+        words=batch.words[i],
+        mel_db=to_db(mel, index),
+        **more,
+    )
 
-    visual: Array
-    real: Array
-    recalled: Array
+
+def to_db(mel: Array, index: Index) -> Array:
+    """A natural-log mel in dB, whichever power it is of."""
+    return mel.astype(np.float32) * DB / front_end(index).power
 
 
 class Examples:
@@ -88,6 +102,8 @@ class Examples:
         if path is None:
             raise UsageError(f"{run.folder}: holds no best.pt; without it leave out --data")
         self._evaluation, loaded = open_part(run.task, path, index, corpus, "test", device)
+        self._index, self._recipe = self._evaluation.index, self._evaluation.recipe
+        self._model: Any = self._evaluation.model
         self.notes: list[str] = []
         if loaded.data["fingerprint"] != index.dataset["fingerprint"]:
             self.notes.append(f"{index.folder} is not the data it was trained on")
@@ -98,34 +114,34 @@ class Examples:
     def clips(self, number: int, seed: int = 0) -> list[Clip]:
         """A seeded choice of the test part; of a sentence of words, one word."""
         rng = np.random.default_rng(seed)
-        index, recipe = self._evaluation.index, self._evaluation.recipe
         every = self._evaluation.rows
         rows = rng.permutation(every)[:number]  # more of them begin with the same ones
         places = rng.integers(0, 6, len(every)).tolist()
         wanted = [
-            f"{index.key(row)}#{place}" if recipe.unit == "word" else index.key(row)
+            self._index.key(row) + (f"#{place}" if self._recipe.unit == "word" else "")
             for row, place in zip(rows, places, strict=False)
         ]
-        clips = self._spoken(rows) if self._evaluation.task.name == "l2s" else self._read(rows)
+        clips = self._spoken(rows) if self._recipe.task == "l2s" else self._read(rows)
         by_key = {clip.key: clip for clip in clips}
         return [by_key[key] for key in wanted]
 
     @property
     def num_talkers(self) -> int:
         """Known talkers of the test part."""
-        return len(set(self._evaluation.index.speaker.codes[self._evaluation.rows]) - {-1})
+        return len(set(self._index.speaker.codes[self._evaluation.rows]) - {-1})
 
     @torch.no_grad()
     def words(self, wanted: str | None = None) -> Iterator[Said]:
         """Every word that has its times, or only one; ValueError: there are no addresses."""
-        index, unit = self._evaluation.index, self._evaluation.recipe.unit
-        if not self._evaluation.model.memory.slots:  # type: ignore[union-attr]
+        if not self._model.memory.slots:
             raise ValueError("a model with 0 slots has no addresses")
         for batch, inputs in self._evaluation.batches():
             spans = [
                 (i, word, first, last)
                 for i in range(len(batch))
-                for word, _, first, last in addressing.spoken(batch, i, index, unit)
+                for word, _, first, last in addressing.spoken(
+                    batch, i, self._index, self._recipe.unit
+                )
                 if wanted in (None, word)
             ]
             sides = self._addresses(inputs) if spans else {}
@@ -133,72 +149,51 @@ class Examples:
                 clip = self._clip(batch, i, "", sides)
                 yield Said(word, batch.speakers[i] or "", clip, first, last)
 
-    def _addresses(self, inputs: Inputs) -> dict[str, Array]:
-        batched = addressing.addresses(self._evaluation.model, inputs)
-        return {name: side.cpu().numpy() for name, side in batched.items()}
-
     @torch.no_grad()
     def _read(self, rows: Ints) -> list[Clip]:
         """All samples of these rows; of a lip reader, with what it read."""
         clips: list[Clip] = []
-        model: Any = self._evaluation.model
         for batch, inputs in self._of(rows).batches():
-            said = [""] * len(batch)
-            given = (inputs.video_BCTHW, None, inputs.ragged_lengths, inputs.boundary_BT)
-            if self._evaluation.task.classifies:
-                pairs = zip(model(*given).logits, inputs.labels, strict=True)
-                said = [self._said(*pair) for pair in pairs]
-            elif self._evaluation.task.name == "sentence":
-                rows_of = model(*given).logits.float().log_softmax(dim=-1).cpu().numpy()
-                said = [self._heard(row[: batch.lengths[i]]) for i, row in enumerate(rows_of)]
-            sides: dict[str, Array] = {}
-            if model.memory.slots:
-                sides = self._addresses(inputs)
-            clips += [self._clip(batch, i, said[i], sides) for i in range(len(batch))]
+            read = self._captions(batch, inputs)
+            sides = self._addresses(inputs) if self._model.memory.slots else {}
+            clips += [self._clip(batch, i, text, sides) for i, text in enumerate(read)]
         return clips
 
-    def _clip(self, batch: Batch, i: int, said: str, sides: dict[str, Array]) -> Clip:
-        """One sample of a batch."""
-        assert batch.mel is not None
-        frames, margin = int(batch.lengths[i]), self._evaluation.scaling.margin
-        crops = batch.video[self._evaluation.recipe.crop][i, :frames].numpy()
-        mel = batch.mel[i, :, : int(batch.mel_lengths[i])].numpy()
-        own = {name: side[i, :frames] for name, side in sides.items()}
-        return Clip(
-            key=batch.keys[i],
-            title=f"{batch.keys[i]}{said}",
-            fps=float(self._evaluation.index.dataset["settings"]["fps"]),
-            frames=crops[:, margin : -margin or None, margin : -margin or None],
-            words=batch.words[i],
-            mel_db=self._to_db(mel),
-            source=own.get("source"),
-            target=own.get("target"),
-        )
+    def _addresses(self, inputs: Inputs) -> dict[str, Array]:
+        batched = addressing.addresses(self._model, inputs)
+        return {name: side.cpu().numpy() for name, side in batched.items()}
 
-    def _said(self, logits: torch.Tensor, label: torch.Tensor) -> str:
-        """The three likeliest words behind what was spoken."""
-        chances, numbers = logits.float().softmax(0).topk(min(3, len(logits)))
-        labels = self._evaluation.index.labels
-        words = [
-            f"{labels[int(n)]} {100 * float(p):.0f} %"
-            for p, n in zip(chances, numbers, strict=True)
-        ]
-        return f": said {labels[int(label)]}, read {', '.join(words)}"
+    def _clip(self, batch: Batch, i: int, read: str, sides: dict[str, Array]) -> Clip:
+        own = {name: side[i, : int(batch.lengths[i])] for name, side in sides.items()}
+        crop, margin = self._recipe.crop, self._evaluation.scaling.margin
+        return stored_clip(self._index, batch, i, crop, margin, f"{batch.keys[i]}{read}", **own)
 
-    def _heard(self, log_probs: Array) -> str:
-        """The sentence that was read, of any words."""
-        recipe, index = self._evaluation.recipe, self._evaluation.index
-        words = Reading(index.labels, recipe.unit).words(log_probs)
-        return f": read {' '.join(one.word for one in words) or 'nothing'}"
-
-    def _to_db(self, mel: Array) -> Array:
-        """A natural-log mel in dB, whichever power it is of."""
-        return mel.astype(np.float32) * DB / front_end(self._evaluation.index).power
+    def _captions(self, batch: Batch, inputs: Inputs) -> list[str]:
+        """What was read of each sample: the three likeliest words, or a sentence of any words."""
+        if self._recipe.task == "l2s":
+            return [""] * len(batch)
+        labels = self._index.labels
+        given = (inputs.video_BCTHW, None, inputs.ragged_lengths, inputs.boundary_BT)
+        logits = self._model(*given).logits.float()
+        read = []
+        if not self._evaluation.task.classifies:
+            reading = Reading(labels, self._recipe.unit)
+            for row, length in zip(
+                logits.log_softmax(-1).cpu().numpy(), batch.lengths, strict=True
+            ):
+                words = " ".join(one.word for one in reading.words(row[:length]))
+                read.append(f": read {words or 'nothing'}")
+            return read
+        for chances, label in zip(logits.softmax(-1), inputs.labels, strict=True):
+            likeliest = zip(*chances.topk(min(3, len(chances))), strict=True)
+            words = ", ".join(f"{labels[int(n)]} {100 * float(p):.0f} %" for p, n in likeliest)
+            read.append(f": said {labels[int(label)]}, read {words}")
+        return read
 
     @torch.no_grad()
     def _spoken(self, rows: Ints) -> list[Clip]:
         """Clips with the model's mel, and sounds."""
-        index = self._evaluation.index
+        index = self._index
         if not index.dataset["settings"].get("keep_audio", True):
             raise UsageError(f"{index.folder}: holds no sound (avb prep --keep-audio)")
         clips = {clip.key: clip for clip in self._read(rows)}
@@ -215,28 +210,30 @@ class Examples:
             dataclasses.replace(
                 clips[facts["key"]],
                 title=f"{facts['key']}: {' '.join(facts['words'])}",
-                made_db=self._to_db(made.made[i].cpu().numpy()),
+                made_db=to_db(made.made[i].cpu().numpy(), index),
                 sounds={"real": made.sounds[i], "griffin_lim": ceilings[i], "model": models[i]},
             )
             for i, facts in enumerate(made.facts)
         ]
 
     @torch.no_grad()
-    def features(self, seed: int = 0) -> Features:
-        """Equal numbers of frames of each kind, a seeded choice; ValueError: there is no map."""
-        model: Any = self._evaluation.model
-        if not model.memory.slots:
+    def features(self, seed: int = 0) -> dict[str, Array]:
+        """As many frames inside words of each kind, a seeded choice; ValueError: there is no map.
+
+        f_src `source_features`, f_tgt `target_features` and v_tgt `recalled`, [n x width].
+        """
+        if not self._model.memory.slots:
             raise ValueError("a model with 0 slots recalls nothing")
-        index, unit = self._evaluation.index, self._evaluation.recipe.unit
-        rows = addressing.choose(index, unit, self._evaluation.rows, _FEATURE_CLIPS)
-        collected = addressing.collect(self._of(rows), {"": model})
+        every = self._evaluation.rows
+        rows = addressing.choose(self._index, self._recipe.unit, every, _FEATURE_CLIPS)
+        collected = addressing.collect(self._of(rows), {"": self._model})
         if collected is None:
             raise ValueError("no word of these clips has its times")
         total = len(collected.clip_of_frame)
         rng = np.random.default_rng(seed)
         picked = np.sort(rng.choice(total, min(total, _POINTS), replace=False))
         kinds = ("source_features", "target_features", "recalled")
-        return Features(*(collected.frames[kind][picked] for kind in kinds))
+        return {kind: collected.frames[kind][picked] for kind in kinds}
 
 
 def open_examples(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from avb.tools.report.examples import Clip, Features
+    from avb.tools.report.examples import Clip
 
 #: Above, a matrix can no longer be read.
 MOST_CLASSES = 60
@@ -115,7 +115,7 @@ def confusion(record: dict[str, Any]) -> Figure:
         understood_at.setdefault(word, []).append(place)
     places = understood_at | said_at
     if len(places) > MOST_CLASSES:
-        return _mistakes(words)
+        return _mistakes(mistakes(words))
     columns = sorted(places, key=lambda word: (np.mean(places[word]), word))
     rows = [word for word in columns if word in said_at]
     counts = np.zeros((len(rows), len(columns)))
@@ -144,9 +144,13 @@ def _colour_bar(figure: Figure, picture: Any, **options: Any) -> None:
     bar.outline.set_visible(False)
 
 
-def _mistakes(words: list[tuple[str, str, int]]) -> Figure:
+def mistakes(words: list[tuple[str, str, int]]) -> list[tuple[tuple[str, str], int]]:
+    """The most frequent pairs of a word said and another understood, with their counts."""
     pairs = Counter((said, word) for said, word, _ in words if said != word)
-    top = pairs.most_common(_PAIRS_SHOWN)
+    return pairs.most_common(_PAIRS_SHOWN)
+
+
+def _mistakes(top: list[tuple[tuple[str, str], int]]) -> Figure:
     figure, axes = new(0.8 + 0.2 * max(len(top), 3))
     names = [f"{said} taken for {word}" for (said, word), _ in top]
     bars = axes.barh(range(len(top)), [n for _, n in top], color=COLOURS[0], height=0.7)
@@ -200,16 +204,7 @@ def addressing(clip: Clip) -> Figure:
     """Addresses over time under the frames and sound they belong to, a row a slot (Figure 3)."""
     if clip.source is None or clip.target is None:
         raise ValueError("a model with 0 slots has no addresses")
-    step = -(-len(clip.frames) // _MOST_PICTURES)
-    side = _ROW * step / len(clip.frames)  # inches: pictures stay square
-    heights = (side, 0.8, 1.4, 1.4)
-    figure, (strip, sound, *maps) = new(
-        sum(heights) + 1.2, nrows=4, sharex=True, height_ratios=heights
-    )
-    _strip(strip, clip, step)
-    _mel(sound, clip.mel_db, clip.seconds, float(clip.mel_db.max()))
-    sound.set(ylabel="mel bin")
-    _words(sound, clip)
+    figure, maps = _over_time(clip, 1.2, 1.4, 1.4)
     titles = ("A_src, from video alone", "A_tgt, from the real audio")
     for axes, weights, title in zip(maps, (clip.source, clip.target), titles, strict=True):
         picture = axes.imshow(
@@ -219,9 +214,25 @@ def addressing(clip: Clip) -> Figure:
         axes.set(title=title, ylabel="slot")
         # Of its own: video's weights are spread over more slots.
         _colour_bar(figure, picture, ax=axes, aspect=15, label="weight")
-    maps[-1].set_xlabel("time (s)")
-    maps[-1].set_xlim(0, clip.seconds)
     return figure
+
+
+def seen(clip: Clip) -> Figure:
+    """The frames over the log-mel of their sound, with the words."""
+    return _over_time(clip, 0.8)[0]
+
+
+def _over_time(clip: Clip, room: float, *below: float) -> tuple[Figure, Any]:
+    """Frames over the log-mel of their sound, with the words, and rows so high `below` (inches)."""
+    step = -(-len(clip.frames) // _MOST_PICTURES)
+    heights = (_ROW * step / len(clip.frames), 0.8, *below)  # pictures stay square
+    figure, axes = new(sum(heights) + room, nrows=len(heights), sharex=True, height_ratios=heights)
+    _strip(axes[0], clip, step)
+    _mel(axes[1], clip.mel_db, clip.seconds, float(clip.mel_db.max()))
+    axes[1].set(ylabel="mel bin")
+    _words(axes[1], clip)
+    axes[-1].set(xlabel="time (s)", xlim=(0, clip.seconds))
+    return figure, axes[2:]
 
 
 def _strip(axes: Axes, clip: Clip, step: int) -> None:
@@ -262,18 +273,6 @@ def _words(axes: Axes, clip: Clip) -> None:
             axes.text(*where, word, ha="center", fontsize=7.5, transform=axes.get_xaxis_transform())
 
 
-def seen(clip: Clip) -> Figure:
-    """The frames over the log-mel of their sound, with the words."""
-    step = -(-len(clip.frames) // _MOST_PICTURES)
-    side = _ROW * step / len(clip.frames)
-    figure, (strip, sound) = new(side + 1.6, nrows=2, sharex=True, height_ratios=(side, 0.8))
-    _strip(strip, clip, step)
-    _mel(sound, clip.mel_db, clip.seconds, float(clip.mel_db.max()))
-    _words(sound, clip)
-    sound.set(ylabel="mel bin", xlabel="time (s)", xlim=(0, clip.seconds))
-    return figure
-
-
 def mels(clip: Clip) -> Figure:
     """The true log-mel above the model's, in one scale."""
     if clip.made_db is None:
@@ -292,15 +291,15 @@ def mels(clip: Clip) -> Figure:
     return figure
 
 
-def tsne(features: Features, probes: dict[str, Any] | None) -> Figure:
+def tsne(features: dict[str, Any], probes: dict[str, Any] | None) -> Figure:
     """Visual and audio features, and recalled and real audio, as points (Figure 5): no measure."""
     maps = {
-        "visual_vs_audio": (features.visual, features.real, ("visual", "audio")),
-        "recalled_vs_real": (features.recalled, features.real, ("recalled audio", "real audio")),
+        "visual_vs_audio": ("source_features", ("visual", "audio")),
+        "recalled_vs_real": ("recalled", ("recalled audio", "real audio")),
     }
     figure, axes = new(WIDTH * 0.52, ncols=len(maps), squeeze=False)
-    for place, (name, (first, second, titles)) in zip(axes[0], maps.items(), strict=True):
-        points = embed(_of_one_width(first, second))
+    for place, (name, (first, titles)) in zip(axes[0], maps.items(), strict=True):
+        points = embed(_of_one_width(features[first], features["target_features"]))
         for number, (part, title) in enumerate(zip(np.split(points, 2), titles, strict=True)):
             place.scatter(
                 *part.T, s=9, color=COLOURS[number], marker="os"[number], alpha=0.6,

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from avb.pipeline.shards.dataset import manifest_lags
 from avb.tools.report import figures
-from avb.tools.report.examples import DB, Clip
-from avb.tools.report.page import Section, Sounds, Text, data_uri
+from avb.tools.report.examples import Clip, stored_clip
+from avb.tools.report.page import Section, Sounds, data_uri
 from avb.tools.report.style import COLOURS, new
 from avb.train.batches import open_stream, readable
-from avb.train.evaluate.stored_mels import front_end
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,12 +35,13 @@ def section(index: Index) -> Section | None:
     out = Section("Sound and lips")
     unsure = len(index) - len(moved)
     table = f"table {index.dataset['settings']['sync'][:12]}"
-    out.blocks.append(Text(
+    out.blocks.append(
         f"The sound of {len(moved)} clips was moved by their lags ({table}); of {unsure} the lag"
         " is not sure, and they are as recorded."
-    ))  # fmt: skip
-    if moved:
-        out.draw(histogram, "Lags that were taken out, by talker", by_talker)
+    )
+    if not moved:
+        return out
+    out.draw(histogram, "Lags that were taken out, by talker", by_talker)
     farthest = sorted(moved, key=lambda key: -abs(moved[key]))[:_FARTHEST]
     row_of = {index.key(row): row for row in range(len(index))}
     for clip in _clips(index, np.array([row_of[key] for key in farthest], np.int64)):
@@ -70,27 +71,14 @@ def histogram(by_talker: dict[str, list[float]]) -> Figure:
     return figure
 
 
-def _clips(index: Index, rows: Any) -> list[Clip]:
+def _clips(index: Index, rows: Any) -> Iterator[Clip]:
     """Stored clips with their sound, if it is stored."""
-    if not len(rows):
-        return []
-    dataset = index.dataset
-    crop = next(iter(dataset["crops"]))
-    margin, fps = dataset["crops"][crop]["margin"], dataset["settings"]["fps"]
-    keeps = dataset["settings"]["keep_audio"]
-    stream = open_stream(index, rows=rows, batch_size=1, once=True, workers=0, crops=(crop,),
-                         audio=keeps)  # fmt: skip
-    clips = []
+    crop, spec = next(iter(index.dataset["crops"].items()))
+    keeps = index.dataset["settings"]["keep_audio"]
+    stream = open_stream(
+        index, rows=rows, batch_size=1, once=True, workers=0, crops=(crop,), audio=keeps
+    )
     for batch in readable(stream):
-        assert batch.mel is not None
-        frames = batch.video[crop][0].numpy()
-        clips.append(Clip(
-            key=batch.keys[0],
-            title=" ".join([batch.keys[0], *(word for word, _, _ in batch.words[0])]),
-            fps=float(fps),
-            frames=frames[:, margin : -margin or None, margin : -margin or None],
-            words=batch.words[0],
-            mel_db=batch.mel[0].numpy() * DB / front_end(index).power,
-            sounds={} if batch.audio is None else {"real": batch.audio[0].numpy()},
-        ))  # fmt: skip
-    return clips
+        title = " ".join([batch.keys[0], *(word for word, _, _ in batch.words[0])])
+        sounds = {} if batch.audio is None else {"real": batch.audio[0].numpy()}
+        yield stored_clip(index, batch, 0, crop, spec["margin"], title, sounds=sounds)

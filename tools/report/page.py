@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import logging
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,33 +16,16 @@ from avb.tools.report import figures, published, tables, verdict
 from avb.tools.report.runs import Result, Run
 from avb.tools.report.style import drawing, svg
 from avb.tools.report.tables import Table
-from avb.train.tasks.task import command_of
+from avb.train.tasks.task import command_of, find_task
 
 log = logging.getLogger(__name__)
 TEMPLATE = Path(__file__).with_name("page.html")
-TASKS = {"lip": "Lip reading", "sentence": "Lip reading of sentences", "l2s": "Lip to speech"}
+TASKS = ("lip", "sentence", "l2s")
 SOUNDS = {
     "real": "real",
     "griffin_lim": "Griffin-Lim of the true mel (the ceiling)",
     "model": "the model, from video alone",
 }
-_CONFUSIONS = 20
-
-
-@dataclass(frozen=True)
-class Text:
-    """A paragraph."""
-
-    text: str
-    kind: str = "text"
-
-
-@dataclass(frozen=True)
-class Points:
-    """A list, a sentence each."""
-
-    points: list[str]
-    kind: str = "points"
 
 
 @dataclass(frozen=True)
@@ -52,7 +34,6 @@ class Picture:
 
     svg: str
     caption: str
-    kind: str = "picture"
 
 
 @dataclass(frozen=True)
@@ -61,7 +42,6 @@ class Sounds:
 
     players: list[tuple[str, str]]
     film: str = ""
-    kind: str = "sounds"
 
 
 @dataclass(frozen=True)
@@ -70,12 +50,11 @@ class Fold:
 
     title: str
     blocks: list[Any]
-    kind: str = "fold"
 
 
 @dataclass
 class Section:
-    """A heading and what stands below."""
+    """A heading and what stands below: a text is a paragraph, a list of texts one with bullets."""
 
     title: str
     blocks: list[Any] = field(default_factory=list)
@@ -86,7 +65,7 @@ class Section:
             with drawing():
                 figure = make(*given)
         except ValueError as reason:
-            self.blocks.append(Text(f"{caption}: left out, {reason}."))
+            self.blocks.append(f"{caption}: left out, {reason}.")
             return
         self.blocks.append(Picture(svg(figure), caption))
 
@@ -108,8 +87,7 @@ def build(runs: Sequence[Run], examples: dict[str, Any], clips: int) -> list[Sec
 
 def _verdict(runs: Sequence[Run], pairs: Sequence[verdict.Pair]) -> Section:
     found = [verdict.figure(run) for run in runs] + verdict.gains(pairs)
-    doubts = [Text("What to distrust:"), Points(verdict.doubts(runs))]
-    return Section("In short", [Points(found), *doubts])
+    return Section("In short", [found, "What to distrust:", verdict.doubts(runs)])
 
 
 def _trained(runs: Sequence[Run]) -> Section:
@@ -124,23 +102,25 @@ def _trained(runs: Sequence[Run]) -> Section:
 
 def _curves(runs: Sequence[Run]) -> Section:
     section = Section("Training")
-    for task, title in TASKS.items():
+    for task in TASKS:
         own = [run for run in runs if run.task == task and run.log]
         if own:
-            section.draw(figures.curves, f"{title}: loss terms and validation over the steps", own)
-    for run in runs:
-        if not run.log:
-            section.blocks.append(Text(f"{run.name}: metrics.jsonl is missing or empty."))
+            caption = f"{find_task(task).title}: loss terms and validation over the steps"
+            section.draw(figures.curves, caption, own)
+    section.blocks += [
+        f"{run.name}: metrics.jsonl is missing or empty." for run in runs if not run.log
+    ]
     return section
 
 
 def _numbers(task: str, runs: Sequence[Run]) -> Section:
-    section = Section(f"{TASKS[task]}: numbers")
-    for run in runs:
-        if not run.results:
-            command = f"avb eval {command_of(task)} --ckpt {run.folder}/best.pt"
-            text = f"{run.name}: not evaluated. {command}"
-            section.blocks.append(Text(f"{text} --data SHARDS --out {run.folder}/test.json"))
+    section = Section(f"{find_task(task).title}: numbers")
+    section.blocks += [
+        f"{run.name}: not evaluated. avb eval {command_of(task)} --ckpt {run.folder}/best.pt"
+        f" --data SHARDS --out {run.folder}/test.json"
+        for run in runs
+        if not run.results
+    ]
     for result in _results(runs):
         fold = Fold(f"{result.title}: every flag", [tables.flags_table(result)])
         section.blocks += [tables.metrics_table(result), fold]
@@ -150,17 +130,13 @@ def _numbers(task: str, runs: Sequence[Run]) -> Section:
             continue
         table, fits = tables.published_table(of_corpus, corpus)
         marks = "; ".join(f"{mark}: {text}" for mark, text in published.load().marks.items())
-        blocks: list[Any] = [Text(f"Rows with other flags are not ranked. Marks: {marks}.")]
+        blocks: list[Any] = [f"Rows with other flags are not ranked. Marks: {marks}."]
         for result in of_corpus:
-            why = published.own_reasons(result.record)
-            if why:
-                text = f"{result.title} is comparable with no row: {'; '.join(why)}."
-                blocks.append(Text(text))
+            if why := published.own_reasons(result.record):
+                blocks.append(f"{result.title} is comparable with no row: {'; '.join(why)}.")
         blocks.append(table)
-        if fits:
-            section.blocks += blocks
-        else:
-            section.blocks.append(Fold("Published rows; none of them is comparable", blocks))
+        none = "Published rows; none of them is comparable"
+        section.blocks += blocks if fits else [Fold(none, blocks)]
     return section
 
 
@@ -169,33 +145,28 @@ def _results(runs: Sequence[Run]) -> list[Result]:
 
 
 def _words(task: str, runs: Sequence[Run]) -> Section:
-    section = Section(f"{TASKS[task]}: words")
+    section = Section(f"{find_task(task).title}: words")
     for result in _results(runs):
-        by_slot = tables.slots_table(result)
-        if by_slot is not None:
+        if by_slot := tables.slots_table(result):
             section.blocks.append(by_slot)
         section.draw(figures.confusion, f"{result.title}: words taken for others", result.record)
-        words = figures.heard(result.record)
-        pairs = Counter((said, word) for said, word, _ in words if said != word)
-        if pairs:
-            table = tables.confusions_table(result, pairs.most_common(_CONFUSIONS))
-            section.blocks.append(Fold(table.caption, [table]))
+        if mistakes := figures.mistakes(figures.heard(result.record)):
+            rows = [[said, word, str(count)] for (said, word), count in mistakes]
+            caption = f"{result.title}: most confused"
+            table = Table(caption, ["said", "understood", "times"], rows)
+            section.blocks.append(Fold(caption, [table]))
     return section
 
 
 def _memory(runs: Sequence[Run]) -> Section:
     section = Section("The memory: what its addresses mean")
     for result in _results(runs):
-        addressing = result.record.get("addressing") or {"reason": "the record has no such part"}
-        if "source" not in addressing:
-            section.blocks.append(Text(f"{result.title}: left out, {addressing['reason']}."))
+        if "source" not in result.addressing:
+            section.blocks.append(f"{result.title}: left out, {result.addressing['reason']}.")
             continue
-        section.draw(
-            figures.similarity,
-            f"{result.title}: addresses of the same word and of others, beside null models",
-            addressing,
-        )
-        section.blocks.append(Text(tables.verdict(result)))
+        caption = f"{result.title}: addresses of the same word and of others, beside null models"
+        section.draw(figures.similarity, caption, result.addressing)
+        section.blocks.append(tables.verdict(result))
         first, *rest = tables.addressing_tables(result)
         section.blocks += [Fold(first.caption, [first]), *rest]
     return section
@@ -207,8 +178,7 @@ def _paired(pairs: Sequence[verdict.Pair]) -> Section:
     for pair in pairs:
         one, other, record = pair.one[1], pair.other[1], pair.record
         if record is None:
-            text = f"{one.title} and {other.title} not compared: {pair.reason}"
-            section.blocks.append(Text(text))
+            section.blocks.append(f"{one.title} and {other.title} not compared: {pair.reason}")
             continue
         section.blocks.append(tables.paired_table(record, one.title, other.title))
         notes = list(record["notes"])
@@ -216,7 +186,7 @@ def _paired(pairs: Sequence[verdict.Pair]) -> Section:
             exact = record["mcnemar"]
             better = f"A better on {exact['a_better']}, B on {exact['b_better']}"
             notes.insert(0, f"exact McNemar: {better}, p {exact['p']:.2g}")
-        section.blocks.append(Text("; ".join(notes) + "."))
+        section.blocks.append("; ".join(notes) + ".")
     return section
 
 
@@ -224,13 +194,15 @@ def _seen(run: Run, examples: Any, clips: int) -> Section:
     """Clips with their addresses, mels and sounds, and the map of features."""
     section = Section(f"{run.name}: {'seen and heard' if run.task == 'l2s' else 'words seen'}")
     if examples is None:
-        text = "Clips, sounds and the map of features need the shards: avb report --data SHARDS."
-        section.blocks.append(Text(text))
+        section.blocks.append(
+            "Clips, sounds and the map of features need the shards: avb report --data SHARDS."
+        )
         return section
-    section.blocks += [Text(f"{note}.") for note in examples.notes]
+    section.blocks += [f"{note}." for note in examples.notes]
     if not run.slots:
-        text = "A model with 0 slots has no addresses and recalls nothing: both are left out."
-        section.blocks.append(Text(text))
+        section.blocks.append(
+            "A model with 0 slots has no addresses and recalls nothing: both are left out."
+        )
     for number, clip in enumerate(examples.clips(clips)):
         said = (": addresses under the frames and the sound they belong to", ": the mels")
         about = [clip.key + (text if number == 0 else "") for text in said]  # told once
@@ -241,25 +213,30 @@ def _seen(run: Run, examples: Any, clips: int) -> Section:
         players = [(SOUNDS[name], data_uri(sound)) for name, sound in clip.sounds.items()]
         section.blocks.append(Sounds(players, film_uri(clip.frames, clip.fps)))
     if run.slots:
-        addressing = (run.results[0].record if run.results else {}).get("addressing") or {}
-        caption = (
-            "t-SNE of frames inside words: a picture; the number is the probe's accuracy, 50 %"
-            " where the two cannot be told apart"
-        )
-        try:
-            features = examples.features()
-        except ValueError as reason:
-            section.blocks.append(Text(f"Map of features: left out, {reason}."))
-            return section
-        section.draw(figures.tsne, caption, features, addressing.get("probes"))
-        widths = features.visual.shape[1], features.real.shape[1]
-        if widths[0] != widths[1]:
-            text = (
-                "Visual features have {} numbers and audio features {}: in the map each lies by its"
-                " own principal components, and where they lie to each other says nothing."
-            )
-            section.blocks.append(Text(text.format(*widths)))
+        _add_map(section, run, examples)
     return section
+
+
+def _add_map(section: Section, run: Run, examples: Any) -> None:
+    """The map of features, or why there is none."""
+    try:
+        features = examples.features()
+    except ValueError as reason:
+        section.blocks.append(f"Map of features: left out, {reason}.")
+        return
+    caption = (
+        "t-SNE of frames inside words: a picture; the number is the probe's accuracy, 50 %"
+        " where the two cannot be told apart"
+    )
+    section.draw(figures.tsne, caption, features, run.probes)
+    widths = [features[kind].shape[1] for kind in ("source_features", "target_features")]
+    if widths[0] != widths[1]:
+        section.blocks.append(
+            "Visual features have {} numbers and audio features {}: in the map each lies by its"
+            " own principal components, and where they lie to each other says nothing.".format(
+                *widths
+            )
+        )
 
 
 def data_uri(sound: Any) -> str:

@@ -28,6 +28,11 @@ class Result:
     title: str
     record: dict[str, Any]
 
+    @property
+    def addressing(self) -> dict[str, Any]:
+        """That part of the record; without a `source` it has the `reason` why."""
+        return self.record.get("addressing") or {"reason": "the record has no such part"}
+
 
 @dataclass(frozen=True)
 class _Saved:
@@ -59,6 +64,16 @@ class Run:
         """Slots of the memory; 0 is the baseline."""
         return int(self.recipe["model"].get("slots", model_defaults(self.task)["slots"]))
 
+    @property
+    def step(self) -> int:
+        """How far its log goes."""
+        return max((line["step"] for line in self.log), default=0)
+
+    @property
+    def probes(self) -> dict[str, Any] | None:
+        """Accuracies of the linear probes, as far as they were measured."""
+        return self.results[0].addressing.get("probes") if self.results else None
+
     def series(self, name: str) -> tuple[list[int], list[float]]:
         """Steps and values of one figure of the log."""
         lines = [line for line in self.log if line.get(name) is not None]
@@ -67,10 +82,9 @@ class Run:
     def facts(self) -> dict[str, str]:
         """What was trained on what, by name."""
         data, recipe = self.data, self.recipe
-        steps = max((line["step"] for line in self.log), default=0)
         counts = ", ".join(f"{name} {n:,}" for name, n in (data.get("counts") or {}).items())
         talkers = data.get("speakers")
-        best = max((line["val_score"] for line in self.log if "val_score" in line), default=None)
+        scores = self.series("val_score")[1]
         return {
             "task": find_task(self.task).title,
             "corpus": f"{recipe['corpus']}, {len(data.get('labels') or [])} words in its label map",
@@ -82,8 +96,8 @@ class Run:
             "memory": self._memory(),
             "began with": describe(data["init"]) if data.get("init") else "drawn weights",
             "teacher": describe(data.get("teacher")),
-            "steps": f"{steps:,} of {recipe['steps']:,}, batches of {recipe['batch_size']}",
-            "best validation": NOT_RECORDED if best is None else f"{best:.4f}",
+            "steps": f"{self.step:,} of {recipe['steps']:,}, batches of {recipe['batch_size']}",
+            "best validation": f"{max(scores):.4f}" if scores else NOT_RECORDED,
             "seed": str(recipe["seed"]),
             "device": str(data.get("device", NOT_RECORDED)),
             "revision": f"{data.get('revision') or NOT_RECORDED}, torch {data.get('torch', '?')}",
@@ -185,11 +199,6 @@ def _results(run: Run) -> list[Result]:
     return sorted(results, key=lambda result: result.record["flags"].get("part") != "test")
 
 
-@cache
-def _hash(path: Path, modified_ns: int) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def _check_own(run: Run, path: Path, record: dict[str, Any]) -> None:
     """Refuse a record of another model: its numbers would stand under this run's name."""
     flags = record["flags"]
@@ -203,7 +212,11 @@ def _check_own(run: Run, path: Path, record: dict[str, Any]) -> None:
             raise UsageError(f"{path}: a record of another run ({name} {theirs}, here {ours})")
     measured = flags.get("checkpoint_sha256")
     files = [run.folder / name for name in CHECKPOINTS if (run.folder / name).is_file()]
-    if files and measured and measured not in [_hash(f, f.stat().st_mtime_ns) for f in files]:
+    if (
+        files
+        and measured
+        and all(hashlib.sha256(file.read_bytes()).hexdigest() != measured for file in files)
+    ):
         raise UsageError(
             f"{path}: measured on a checkpoint that is neither"
             f" {' nor '.join(file.name for file in files)} of {run.folder} (another run, or it was"

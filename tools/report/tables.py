@@ -116,7 +116,6 @@ class Table:
     rows: list[list[str]]  # cells
     strong: set[int] = field(default_factory=set)  # numbers of the rows that are this report's own
     breaks: bool = False  # whether long cells, such as hashes, may break anywhere
-    kind: str = "table"
 
 
 def facts_table(runs: Sequence[Run]) -> Table:
@@ -215,12 +214,6 @@ def slots_table(result: Result) -> Table | None:
     rows = [[p, *(interval(name, slots.get(p)) for slots in columns.values())] for p in places]
     what = "right" if name == "top1" else "word error (%)"
     return Table(f"{result.title}: {what} by place in the sentence", ["", *columns], rows)
-
-
-def confusions_table(result: Result, pairs: list[tuple[tuple[str, str], int]]) -> Table:
-    """The most frequent mistakes."""
-    rows = [[said, word, str(count)] for (said, word), count in pairs]
-    return Table(f"{result.title}: most confused", ["said", "understood", "times"], rows)
 
 
 def published_table(results: Sequence[Result], corpus: str) -> tuple[Table, bool]:

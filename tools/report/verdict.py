@@ -106,14 +106,13 @@ def doubts(runs: Sequence[Run]) -> list[str]:
 
 
 def _of_run(run: Run) -> list[str]:
-    steps = max((line["step"] for line in run.log), default=0)
     reasons = []
-    if steps < run.recipe["steps"]:
-        reasons.append(f"training stands at step {steps:,} of {run.recipe['steps']:,}")
+    if run.step < run.recipe["steps"]:
+        reasons.append(f"training stands at step {run.step:,} of {run.recipe['steps']:,}")
     usual = model_defaults(run.task)
     if any(run.recipe["model"].get(n, usual.get(n)) != usual.get(n) for n in _WIDTHS):
         reasons.append("the network is not of the paper's size")
-    scores = [line["val_score"] for line in run.log if "val_score" in line]
+    scores = run.series("val_score")[1]
     if len(scores) > 2 and scores[-1] == max(scores):
         reasons.append("validation was best at the end: longer training may bring more")
     for result in run.results[:1]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ from avb.pipeline.errors import UsageError
 from avb.pipeline.files import open_atomic, write_atomic
 from avb.pipeline.storage.store import Folder
 from avb.tools.report import figures, lags, page, sounds
-from avb.tools.report.examples import open_examples
-from avb.tools.report.runs import Run, load_run, load_runs
+from avb.tools.report.examples import Examples, open_examples
+from avb.tools.report.runs import Result, Run, load_run, load_runs
 from avb.tools.report.style import drawing
 from avb.train.checks import make_folder, need
 from avb.train.data import open_shards
@@ -34,16 +35,16 @@ def report(
     """Write the report of these runs to one file."""
     need("matplotlib", "jinja2", *(["sklearn"] if data else []))
     runs = load_runs(folders)
-    examples = {run.name: _open(run, data, device, datasets) for run in runs} if data else {}
+    examples: dict[str, Examples] = {}
+    if data:
+        where = choose_device(device)
+        examples = {run.name: open_examples(run, data, where, datasets) for run in runs}
     sections = page.build(runs, examples, clips)
     if data and (about := lags.section(open_shards(data, datasets)[0])):
         sections.append(about)
     text = page.render(runs, sections)
-    make_folder(out.parent)
-    try:
+    with _writing(out):
         write_atomic(out, text.encode())
-    except OSError as error:
-        raise UsageError(f"{out}: cannot be written ({error.strerror})") from None
     evaluated = sum(len(run.results) for run in runs)
     log.info(f"{out}: {len(runs)} runs, {evaluated} evaluations, {len(text) / 1e6:.1f} MB")
 
@@ -63,38 +64,46 @@ def plot(
         raise UsageError(f"{out}: give a name that ends in {' or '.join(SUFFIXES)}")
     need("matplotlib", *(["sklearn"] if figure == "tsne" else []))
     run = load_run(folder)
-    make_folder(out.parent)
+
+    def examples() -> Examples:
+        if data is None:
+            raise UsageError(f"--figure {figure} runs the network on clips: give --data SHARDS")
+        return open_examples(run, data, choose_device(device), datasets)
+
     try:
-        with drawing():
-            drawn = _draw(
-                run, figure, lambda: _open(run, data, device, datasets, figure), clip, named
-            )
+        with _writing(out), drawing():
+            drawn = _draw(run, figure, examples, clip, named)
             with open_atomic(out) as file:
                 drawn.savefig(file, format=out.suffix[1:].lower(), dpi=200)
     except ValueError as reason:
         raise UsageError(f"{folder}: no figure {figure}: {reason}") from None
-    except OSError as error:
-        raise UsageError(f"{out}: cannot be written ({error.strerror})") from None
     log.info(f"{figure} of {run.name} drawn to {out}")
 
 
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """Make the folder of a file; UsageError if it cannot be written."""
+    make_folder(out.parent)
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"{out}: cannot be written ({error.strerror})") from None
+
+
 def _draw(
-    run: Run, figure: str, examples: Callable[[], Any], clip: int, named: Sequence[str]
+    run: Run, figure: str, examples: Callable[[], Examples], clip: int, named: Sequence[str]
 ) -> Any:
-    probes = None
-    if run.results:
-        probes = (run.results[0].record.get("addressing") or {}).get("probes")
     if figure == "curves":
         return figures.curves([run])
     if figure == "confusion":
-        return figures.confusion(_record(run))
+        return figures.confusion(_result(run).record)
     if figure == "similarity":
-        addressing = _record(run).get("addressing") or {"reason": "the record has no such part"}
+        addressing = _result(run).addressing
         if "source" not in addressing:
             raise ValueError(addressing["reason"])
         return figures.similarity(addressing)
     if figure == "tsne":
-        return figures.tsne(examples().features(), probes)
+        return figures.tsne(examples().features(), run.probes)
     if figure in ("mouths", "pairs"):
         wanted = [sounds.Wanted.of(text) for text in named]
         if figure == "mouths" and len(wanted) < 2:
@@ -108,17 +117,9 @@ def _draw(
     return (figures.addressing if figure == "addressing" else figures.mels)(clips[clip - 1])
 
 
-def _record(run: Run) -> dict[str, Any]:
+def _result(run: Run) -> Result:
     if not run.results:
         raise ValueError(
             f"it holds no record; avb eval {command_of(run.task)} --out {run.folder}/test.json"
         )
-    return run.results[0].record
-
-
-def _open(
-    run: Run, data: Folder | None, device: str | None, datasets: Path | None, figure: str = ""
-) -> Any:
-    if data is None:
-        raise UsageError(f"--figure {figure} runs the network on clips: give --data SHARDS")
-    return open_examples(run, data, choose_device(device), datasets)
+    return run.results[0]

@@ -7,7 +7,7 @@ from typing import Any
 
 from avb.pipeline.files import write_atomic
 from avb.tools.report import published
-from avb.tools.report.page import Section, Text, build, render
+from avb.tools.report.page import Section, build, render
 from avb.tools.report.runs import load_runs
 from avb.tools.report.tables import Table, interval, number, titled
 from avb.tools.reproduce.plan import DONE, RECORD, Wanted
@@ -69,7 +69,7 @@ def write(found: dict[str, Any], wanted: Wanted) -> None:
     stem = wanted.out / found["table"]
     write_atomic(stem.with_suffix(".json"), (json.dumps(found, indent=2) + "\n").encode())
     runs = load_runs([wanted.folder(n, s) for n in wanted.measured() for s in wanted.seeds])
-    section = Section(found["title"], [Text(_about(found)), *tables(found)])
+    section = Section(found["title"], [_about(found), *tables(found)])
     page = render(runs, [section, *build(runs, {}, 0)])
     write_atomic(stem.with_suffix(".html"), page.encode())
 
