@@ -7,19 +7,23 @@ import itertools
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index
-from avb.tools.report.tables import interval, number, titled
+from avb.tools.report.style import COLOURS, new
+from avb.tools.report.tables import interval, number, style, titled
 from avb.train import checkpoint
 from avb.train.evaluate.compare import compare, draws_talkers, one_side
 from avb.train.evaluate.record import read_record
-from avb.train.network import saved
+from avb.train.network import Counters, saved
 from avb.train.recipe import Recipe
 from avb.train.tasks.task import find_task, scaling_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 RECORD = "test.json"
 #: The figure that arms are set side by side with.
@@ -90,13 +94,17 @@ def check_model(recipe: Recipe, index: Index) -> None:
 
 def standing(trial: Trial) -> tuple[int, bool]:
     """Steps that a trial has made, and whether it is trained."""
-    path = trial.folder / "last.pt"
-    if not path.exists():
+    if not (trial.folder / "last.pt").exists():
         return 0, False
-    counters = saved(checkpoint.load(path, trial.recipe.task), path).counters
+    counters = _counters(trial, "last.pt")
     patience = trial.recipe.patience
     early = patience > 0 and counters.waited >= patience
     return counters.step, early or counters.step >= trial.recipe.steps
+
+
+def _counters(trial: Trial, name: str) -> Counters:
+    path = trial.folder / name
+    return saved(checkpoint.load(path, trial.recipe.task), path).counters
 
 
 def describe(trial: Trial) -> str:
@@ -134,7 +142,7 @@ def result(grid: Grid, trials: list[Trial]) -> dict[str, Any]:
     by_talker = draws_talkers(read_record(trials[0].folder / RECORD))
     rows = []
     for name, own in by_arm.items():
-        scores = [_validation(trial) for trial in own]
+        scores = [_counters(trial, "best.pt").best for trial in own]
         row: dict[str, Any] = {"name": name, "values": own[0].arm.values}
         row["validation"] = {"value": sum(scores) / len(scores), "each": scores}
         row["test"] = one_side(sides[name], metric, by_talker=by_talker)
@@ -150,11 +158,6 @@ def result(grid: Grid, trials: list[Trial]) -> dict[str, Any]:
     return {"task": task, "metric": metric, "grid": grid, "seeds": seeds} | {
         "chosen": chosen, "arms": rows,
     }  # fmt: skip
-
-
-def _validation(trial: Trial) -> float:
-    path = trial.folder / "best.pt"
-    return saved(checkpoint.load(path, trial.recipe.task), path).counters.best
 
 
 def table(found: dict[str, Any]) -> list[str]:
@@ -174,3 +177,40 @@ def table(found: dict[str, Any]) -> list[str]:
             ahead = f"; not paired: {row['reason']}"
         lines.append(f"{row['name']:>{width}} {star} {shown}{ahead}")
     return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
+
+
+def figure(found: dict[str, Any]) -> Figure:
+    """The test figure of each arm with its interval, over the first key, a line for the others."""
+    metric, factor = found["metric"], style(found["metric"]).factor
+    first, *others = found["grid"] or {"recipe": []}
+    values = found["grid"].get(first, [""])
+    numbers = _numbers(values)
+    drawn, axes = new(3.6)
+    lines: dict[str, list[dict[str, Any]]] = {}
+    for row in found["arms"]:
+        label = ", ".join(f"{key.removeprefix('model.')} {row['values'][key]}" for key in others)
+        lines.setdefault(label, []).append(row)
+    for colour, (label, rows) in zip(itertools.cycle(COLOURS), lines.items(), strict=False):
+        x = [numbers[row["values"].get(first, "")] for row in rows]
+        test = [row["test"] for row in rows]
+        y = [factor * one["value"] for one in test]
+        spread = [[factor * (one["value"] - one["low"]) for one in test],
+                  [factor * (one["high"] - one["value"]) for one in test]]  # fmt: skip
+        axes.errorbar(x, y, spread, color=colour, marker="o", capsize=3, label=label or None)
+        for place, one in zip(x, test, strict=True):
+            each = [factor * value for value in one["each"]]
+            axes.plot([place] * len(each), each, ".", color=colour, alpha=0.5, markersize=4)
+    axes.set_xticks([numbers[value] for value in values], values)
+    name = "N, slots of the memory" if first == "model.slots" else first
+    axes.set(xlabel=name, ylabel=f"{titled(metric)}, test")
+    if others:
+        axes.legend()
+    return drawn
+
+
+def _numbers(values: list[str]) -> dict[str, float]:
+    """Where each value stands: at itself where all are numbers, else in order."""
+    try:
+        return {value: float(value) for value in values}
+    except ValueError:
+        return {value: float(place) for place, value in enumerate(values)}

@@ -1,10 +1,12 @@
-"""`avb bench prep`: what preparing costs beside what decoding alone costs, in one run, one core."""
+"""`avb bench prep|hours`: what preparing costs beside decoding alone, and for whole corpora.
+
+All in one run on one core.
+"""
 
 from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ from avb.pipeline.machine import settle_process
 from avb.pipeline.settings import Settings, settings_for
 from avb.pipeline.shards.metadata import STAGES
 from avb.pipeline.shards.tar import ShardWriter
+
+CORES = (1, 16, 64, 256)
 
 
 def bench_prep(
@@ -59,8 +63,8 @@ def bench_prep(
     kept = [m for m in measured if m is not None]
     if not kept:
         raise UsageError(f"{root}: none of {len(rows)} clips can be prepared; see avb prep")
-    decode = float(np.mean([m["decode_alone"] for m in kept]))
-    total = float(np.mean([m["prep"] for m in kept]))
+    mean = {name: float(np.mean([m[name] for m in kept])) for name in kept[0]}
+    decode, total = mean["decode_alone"], mean["prep"]
     return {
         "corpus": name,
         "codec": codec,
@@ -70,9 +74,9 @@ def bench_prep(
         "prep_ms": round(total, 2),
         "ratio": round(total / decode, 2),
         "clips_per_s": round(1e3 / total, 1),
-        "bytes_per_clip": round(float(np.mean([m["bytes"] for m in kept]))),
-        "psnr_db": round(float(np.mean([m["psnr"] for m in kept])), 2),
-        "stages_ms": {s: round(float(np.mean([m[s] for m in kept])), 2) for s in STAGES},
+        "bytes_per_clip": round(mean["bytes"]),
+        "psnr_db": round(mean["psnr"], 2),
+        "stages_ms": {s: round(mean[s], 2) for s in STAGES},
     }
 
 
@@ -86,7 +90,8 @@ def _measure(
     for turn in range(rounds):
         clock = Clock(time.process_time)
         try:
-            alone = _timed(lambda: decode_alone(root, clip, settings))
+            first = time.process_time()
+            decode_alone(root, clip, settings)
             start = time.process_time()
             done = prepare_clip(clip, root, settings, clock)
         except Refused:
@@ -96,19 +101,13 @@ def _measure(
             sums(done)
         with clock("shard"):
             _, nbytes = writer.write(f"{key}-{turn}", members)
-        prepared = (time.process_time() - start) * 1e3
-        times = {"decode_alone": alone, "prep": prepared} | {
-            s: clock.ms.get(s, 0.0) for s in STAGES
+        times = {s: clock.ms.get(s, 0.0) for s in STAGES} | {
+            "decode_alone": (start - first) * 1e3,
+            "prep": (time.process_time() - start) * 1e3,
         }
         best = {k: min(v, best.get(k, v)) for k, v in times.items()}
     psnr = float(np.mean([_psnr(members, done, kind) for kind in done.crops]))
     return best | {"bytes": float(nbytes), "psnr": psnr}
-
-
-def _timed(function: Callable[[], object]) -> float:
-    start = time.process_time()
-    function()
-    return (time.process_time() - start) * 1e3
 
 
 def _psnr(members: dict[str, bytes], done: Prepared, kind: str) -> float:
@@ -140,3 +139,37 @@ def decode_alone(root: Path, clip: Clip, settings: Settings) -> int:
                     memoryview(frame.planes[0])  # type: ignore[arg-type]
                     pictures += 1
     return pictures
+
+
+def bench_hours(roots: list[Path], clips: int = 40, datasets: Path | None = None) -> dict[str, Any]:
+    """Hours by cores of `avb prep` for the published number of clips of each corpus.
+
+    A core is as fast as this one, measured by `bench_prep` in processor time, and cores do not get
+    into each other's way: reading from a disk that many share comes on top. Ray's driver adds some
+    milliseconds a shard, whatever the number of cores (tests/scale/ray_driver.py).
+    """
+    corpora = load_corpora(datasets)
+    hours: dict[str, Any] = {}
+    for root in roots:
+        measured = bench_prep(root, clips=clips, datasets=datasets)
+        corpus = corpora[measured["corpus"]]
+        total = corpus.expected.get("clips")
+        if not total:
+            raise UsageError(f"{root}: nobody published how many clips {corpus.title} has")
+        rate = measured["clips_per_s"]
+        hours[measured["corpus"]] = {
+            "clips": total,
+            "clips_per_s": rate,
+            "hours": {cores: round(total / rate / cores / 3600, 2) for cores in CORES},
+        }
+    return {"corpora": hours}
+
+
+def lines(record: dict[str, Any]) -> list[str]:
+    """The record as a table in Markdown."""
+    head = ["corpus", "clips", "clips/s a core", *(f"h on {n}" for n in CORES)]
+    rows = [head, ["---"] * len(head)]
+    for name, one in record["corpora"].items():
+        hours = [f"{value:.2f}" for value in one["hours"].values()]
+        rows.append([name, f"{one['clips']:,}", f"{one['clips_per_s']:.1f}", *hours])
+    return [f"| {' | '.join(row)} |" for row in rows]

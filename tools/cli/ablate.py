@@ -56,8 +56,16 @@ def ablate(
     as_json: o.Json = False,
 ) -> None:
     """Train what is not trained yet, resume what was begun, then read the test part once."""
-    from avb.tools.ablate import Trial, arms, check_model, describe, parse_grid, result, table
-    from avb.tools.report.ablation import ablation
+    from avb.tools.ablate import (
+        Trial,
+        arms,
+        check_model,
+        describe,
+        figure,
+        parse_grid,
+        result,
+        table,
+    )
     from avb.tools.report.style import drawing
     from avb.train.checks import need
     from avb.train.data import open_shards, resolve
@@ -85,7 +93,7 @@ def ablate(
     found = result(points, trials)
     write_atomic(out / "ablation.json", (to_json(found) + "\n").encode())
     with drawing(), open_atomic(out / "ablation.png") as file:
-        ablation(found).savefig(file, format="png", dpi=200)
+        figure(found).savefig(file, format="png", dpi=200)
     show(found, as_json, table(found))
     if not as_json:
         say(f"* best on validation; {out / 'ablation.json'} and ablation.png hold all of it")

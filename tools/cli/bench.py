@@ -54,7 +54,7 @@ def bench_hours(
     as_json: o.Json = False,
 ) -> None:
     """Hours that whole corpora take on 1 to 256 cores, as a table."""
-    from avb.tools.bench.hours import bench_hours, lines
+    from avb.tools.bench.prep import bench_hours, lines
 
     record = bench_hours(roots, clips, context.obj)
     show(record, as_json, lines(record))

@@ -15,7 +15,7 @@ from avb.tools.cli import bench
 COMMANDS = {
     "prep": ("prep", "bench_prep", ["raw"]),
     "read": ("read", "bench_read", ["shards"]),
-    "hours": ("hours", "bench_hours", ["raw"]),
+    "hours": ("prep", "bench_hours", ["raw"]),
     "train": ("train", "bench_train", ["lip"]),
 }
 
