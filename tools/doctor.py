@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import typer
@@ -22,6 +23,7 @@ import typer
 from avb.pipeline.machine import cores
 from avb.tools.fits import refusal
 
+log = logging.getLogger(__name__)
 #: Distributions and the module of each, as `pyproject.toml` has them; "" is the base.
 MODULES: dict[str, dict[str, str]] = {
     "": {
@@ -54,12 +56,14 @@ except importlib.metadata.PackageNotFoundError:
 """
 # The wheels are CUDA builds; avb knows how to import them beside a CPU-only torch.
 _TORCHAUDIO = "from avb.pipeline.clip.audio import torchaudio; print(torchaudio().__version__)"
-_CODECS = """
+#: Of each look: what to do, and code whose last line is what was found.
+_PROBES = {
+    "codecs": ("pip install --force-reinstall av", """
 import av
 av.codec.Codec("h264", "r"), av.codec.Codec("flac", "r")
 print("FFmpeg", ".".join(map(str, av.library_versions["libavcodec"])), "decodes H.264 and FLAC")
-"""
-_CLIP = """
+"""),
+    "a clip": ("avb prep fails like this; pip install --upgrade av", """
 import pathlib, tempfile
 import numpy
 from avb.pipeline.clip.decode import read_video
@@ -69,13 +73,13 @@ with tempfile.TemporaryDirectory() as folder:
     media.write_mpg(path, [numpy.zeros((48, 64, 3), numpy.uint8)] * 9, numpy.zeros(5760, "f4"))
     got = read_video(path, 25)
 print(len(got.frames), "pictures and", len(got.sound), "samples of sound read back")
-"""
-_ENCODER = """
+"""),
+    "encoder": ("avb prep needs it; pip install --force-reinstall av", """
 import av
 av.codec.Codec("libx264", "w")
 print("PyAV has libx264")
-"""
-_FFMPEG = """
+"""),
+    "ffmpeg": ("odd films need it; pip install imageio-ffmpeg", """
 import subprocess
 from avb.pipeline.clip.ffmpeg import ffmpeg_program
 program = ffmpeg_program()
@@ -83,14 +87,14 @@ source = ["-f", "lavfi", "-i", "color=size=16x16:duration=0.1"]
 subprocess.run([program, "-v", "error", *source, "-f", "null", "-"], check=True)
 version = subprocess.run([program, "-version"], check=True, capture_output=True, text=True)
 print(version.stdout.split()[2], "at", program)
-"""
-_FACES = """
+"""),
+    "face models": ("avb models fetch", """
 import numpy
 from avb.pipeline.clip.track import landmarks
 landmarks(numpy.zeros((64, 64), numpy.uint8))
 print("the face mesh loads and looks at a picture")
-"""
-_GPU = """
+"""),
+    "GPU": ("all runs on the CPU; with a card, install a CUDA build of torch", """
 import torch
 names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
 if not names:
@@ -98,7 +102,8 @@ if not names:
 float(torch.ones(8, 8, device="cuda").sum())
 gib = torch.cuda.get_device_properties(0).total_memory / 2**30
 print(f"{len(names)} x {names[0]}, {gib:.0f} GiB")
-"""
+"""),
+}  # fmt: skip
 _CORPUS = """
 from avb.pipeline.config import corpus_root, load_corpora
 from avb.pipeline.corpora.inspect import inspect
@@ -176,22 +181,14 @@ def _checks(datasets: Path | None) -> Iterator[Callable[[], Line]]:
             code = _IMPORT.format(module=module, name=distribution)
             if module == "torchaudio":
                 code = _TORCHAUDIO
-            yield _later(distribution, code, f"pip install {distribution}", not extra)
-    yield _later("codecs", _CODECS, "pip install --force-reinstall av", True)
-    yield _later("a clip", _CLIP, "avb prep fails like this; pip install --upgrade av")
-    yield _later("encoder", _ENCODER, "avb prep needs it; pip install --force-reinstall av")
-    yield _later("ffmpeg", _FFMPEG, "odd films need it; pip install imageio-ffmpeg")
-    yield _later("face models", _FACES, "avb models fetch")
-    yield _later("GPU", _GPU, "all runs on the CPU; with a card, install a CUDA build of torch")
+            yield partial(probe, distribution, code, f"pip install {distribution}", not extra)
+    for name, (todo, code) in _PROBES.items():
+        yield partial(probe, name, code, todo, needed=name == "codecs")
     for name in ("lrw", "lrw1000", "grid"):
         code = _CORPUS.format(name=name, datasets=None if datasets is None else str(datasets))
-        place = f"set AVB_{name.upper()}_ROOT, or its root in datasets.yaml, or try avb synth"
-        yield _later(f"corpus {name}", code, place)
+        todo = f"set AVB_{name.upper()}_ROOT, or its root in datasets.yaml, or try avb synth"
+        yield partial(probe, f"corpus {name}", code, todo)
     yield from (_cores, _memory, _disk, _shared_memory)
-
-
-def _later(name: str, code: str, todo: str, needed: bool = False) -> Callable[[], Line]:
-    return lambda: probe(name, code, todo, needed)
 
 
 def _python() -> Line:
@@ -245,12 +242,10 @@ def run(datasets: Path | None, as_json: bool) -> int:
     broken = [line for line in lines if line.needed and not line.ok]
     if as_json:
         typer.echo(json.dumps({"ok": not broken, "lines": [asdict(line) for line in lines]}))
-        return int(bool(broken))
-    for line in lines:
-        typer.echo(line)
-    missing = sum(not line.ok for line in lines)
-    base = f"broken ({', '.join(line.name for line in broken)})" if broken else "works"
-    logging.getLogger(__name__).info(
-        f"the base {base}; {missing} of {len(lines)} looks want something"
-    )
+    else:
+        for line in lines:
+            typer.echo(line)
+        missing = sum(not line.ok for line in lines)
+        base = f"broken ({', '.join(line.name for line in broken)})" if broken else "works"
+        log.info(f"the base {base}; {missing} of {len(lines)} looks want something")
     return int(bool(broken))

@@ -113,11 +113,11 @@ def _strip(folder: Folder, row: dict[str, Any], record: dict[str, Any]) -> np.nd
     _text(strip, title, 10, 16, INK)
     _text(strip, ", ".join(facts["flags"]), 10 + 8 * len(title), 16, MOUTH)
     x = 10
+    crops = record["crops"]
     for kind, shown in (("lips", LIPS_SHOWN), ("face", FACES_SHOWN)):
-        if kind in record["crops"] and (kind != "face" or "lips" in record["crops"]):
-            x = _crops(strip, kind, shown, x, parts, facts, record) + 6
-        elif kind in record["crops"]:
-            x = _crops(strip, kind, LIPS_SHOWN, x, parts, facts, record) + 6
+        if kind in crops:
+            shown = shown if "lips" in crops else LIPS_SHOWN
+            x = _crops(strip, kind, shown, x, parts, facts, crops[kind]) + 6
     if "mel.npy" in parts:
         mel = parse_npy(parts["mel.npy"]).astype(np.float32)
         _mel(strip, mel, facts, x)
@@ -132,16 +132,14 @@ def _crops(
     x: int,
     parts: dict[str, memoryview],
     facts: dict[str, Any],
-    record: dict[str, Any],
+    spec: dict[str, Any],
 ) -> int:
     """Paste frames of one crop from `x` on; returns where they end."""
-    spec = record["crops"][kind]
     side, margin = spec["stored"], spec["margin"]
     extension = next(e for e in parts if e.startswith(f"{kind}."))
     frames = np.empty((facts["n_frames"], side, side), np.uint8)
     decode_video(parts[extension], extension.split(".")[1], frames)
-    scale = 0.75
-    small = round(side * scale)
+    small = round(0.75 * side)
     for i in np.linspace(0, len(frames) - 1, shown).round().astype(int):
         picture = cv2.cvtColor(frames[i], cv2.COLOR_GRAY2BGR)
         cv2.rectangle(picture, (margin, margin), (side - margin - 1,) * 2, BOX, 1)

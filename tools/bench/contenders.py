@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import gc
 import math
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -17,8 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from avb.pipeline.errors import UsageError
+from avb.pipeline.machine import cores
 from avb.pipeline.stream.batch import Batch
 from avb.tools.bench.batches import Feed
+from avb.train.device import choose_device
 from avb.train.optimizer import make_optimizer
 from avb.train.recipe import Recipe
 from avb.train.run import Run, seed_step, start
@@ -43,6 +46,14 @@ class Contender:
     def batch_size(self) -> int:
         """Clips a step: fewer than asked for where those did not fit."""
         return self.run.recipe.batch_size
+
+
+def open_device(wanted: str | None) -> torch.device:
+    """The device to time on; a CPU with as many threads as it has cores, if none are asked for."""
+    where = torch.device(choose_device(wanted))
+    if where.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(cores())
+    return where
 
 
 def as_trained(plan: Recipe, index: Any, where: torch.device, compile_model: bool) -> Contender:

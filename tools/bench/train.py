@@ -13,7 +13,6 @@ All do everything that a step does: to the device, augmentation, forward, backwa
 
 from __future__ import annotations
 
-import os
 import platform
 import statistics
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Any
 import torch
 
 from avb.pipeline.errors import UsageError
-from avb.pipeline.machine import cores, revision
+from avb.pipeline.machine import revision
 from avb.pipeline.storage.store import Folder
 from avb.tools.bench.batches import Feed, blank_index, typical_frames
 from avb.tools.bench.contenders import (
@@ -30,13 +29,14 @@ from avb.tools.bench.contenders import (
     as_eager,
     as_trained,
     clock_of,
+    open_device,
     parts_ms,
     take_steps,
     while_it_fits,
     with_batch,
 )
 from avb.train.data import open_shards, resolve
-from avb.train.device import choose_device, free_bytes, peak_gib
+from avb.train.device import free_bytes, peak_gib
 from avb.train.flops import Cost, clip_cost, peak_flops
 from avb.train.recipe import Recipe
 from avb.train.recipe_file import load_recipe
@@ -68,10 +68,8 @@ def bench_train(
         The circumstances and `summary`; for speech that of the recipe's own decoder, and that of
         each under `decoders`.
     """
-    where = torch.device(choose_device(device))
+    where = open_device(device)
     cpu = where.type == "cpu"
-    if cpu and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(cores())
     kind = find_task(task)
     wanted, index = open_recipe(task, recipe, overrides or [], data, datasets)
     asked = batch_size or (kind.cpu_batch if cpu else wanted.batch_size)
@@ -192,14 +190,16 @@ def summary(group: list[Contender], cost: Cost, feed: Feed, steps: int) -> dict[
             f"{name}_batch": by_name[name].batch_size if there else None,
         }
 
-    figures = {
+    return {
         "clips_per_s": round(speed["avb"], 3),
         "data_wait": round(statistics.median(ours.waits), 4) if feed.streams else None,
         "mfu": None if peak is None else round(speed["avb"] * cost.step / peak, 4),
         **against("eager_fp32"),
         **against("eager_tf32"),
         "ratio": round(speed["avb"] / speed["eager_fp32"], 3),
-        "ratio_tf32": None,
+        "ratio_tf32": (
+            round(speed["avb"] / speed["eager_tf32"], 3) if "eager_tf32" in speed else None
+        ),
         "batch_size": ours.batch_size,
         "step_ms": round(1e3 * ours.batch_size / speed["avb"], 2),
         "parts_ms": {part: round(ms, 2) for part, ms in parts_ms(ours, feed, steps).items()},
@@ -211,9 +211,6 @@ def summary(group: list[Contender], cost: Cost, feed: Feed, steps: int) -> dict[
         },
         "rounds_clips_per_s": {n: [round(r, 3) for r in o.rates] for n, o in by_name.items()},
     }
-    if "eager_tf32" in by_name:
-        figures["ratio_tf32"] = round(speed["avb"] / speed["eager_tf32"], 3)
-    return figures
 
 
 def circumstances(where: torch.device, feed: Feed) -> dict[str, Any]:

@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avb.tools.report.runs import Run
-from avb.tools.report.style import COLOURS, HEAT, INK, WIDTH, new, quiet
+from avb.tools.report.style import COLOURS, HEAT, INK, WIDTH, new
 from avb.tools.report.tables import NULLS, SIDES, interval
-from avb.train.checks import need
 from avb.train.tasks.task import find_task
 
 if TYPE_CHECKING:
@@ -309,7 +308,7 @@ def tsne(features: dict[str, Any], probes: dict[str, Any] | None) -> Figure:
         place.set_title(f"linear probe (%): {interval('top1', accuracy)}" if accuracy else " ")
         place.legend(loc="upper center", bbox_to_anchor=(0.5, 0), ncols=2)
         place.set_aspect("equal", "datalim")
-        quiet(place)
+        place.set(xticks=[], yticks=[])
         for spine in place.spines.values():
             spine.set(visible=True, color=INK, alpha=0.3)
     return figure
@@ -328,13 +327,12 @@ def _of_one_width(first: Any, second: Any) -> Any:
     return np.concatenate([first, second])
 
 
-def embed(rows: Any, seed: int = 0) -> Any:
+def embed(rows: Any) -> Any:
     """t-SNE of features [n x C] to [n x 2], after PCA to at most 50 numbers."""
-    need("sklearn")
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
     dim = min(_PRINCIPAL, *rows.shape)
-    reduced = PCA(dim, random_state=seed).fit_transform(np.asarray(rows, np.float64))
+    reduced = PCA(dim, random_state=0).fit_transform(np.asarray(rows, np.float64))
     perplexity = min(_PERPLEXITY, (len(rows) - 1) / 3)
-    return TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(reduced)
+    return TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(reduced)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,7 +16,6 @@ from avb.tools.report.examples import Array, Examples, Said
 from avb.tools.report.style import HEAT, new
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 #: Frames of a sound where none are named.
@@ -122,7 +121,9 @@ def mouths(sounds: Sequence[Sound]) -> Figure:
     figure, axes = new(5.2, nrows=3, ncols=len(sounds), height_ratios=(1, 2, 2), squeeze=False)
     top = max(max(one.source.max(), one.target.max()) for one in sounds)
     for column, one in zip(axes.T, sounds, strict=True):
-        _strip(column[0], one)
+        column[0].imshow(np.concatenate(list(one.frames), axis=1), cmap="gray", vmin=0, vmax=255)
+        column[0].set(xticks=[], yticks=[])
+        column[0].set_title(one.title)
         for place, weights in zip(column[1:], (one.source, one.target), strict=True):
             picture = place.imshow(
                 weights.T, cmap=HEAT, vmin=0, vmax=top, aspect="auto", interpolation="nearest",
@@ -161,10 +162,3 @@ def pairs(sounds: Sequence[Sound]) -> Figure:
     for place in axes:
         place.tick_params(length=0)
     return figure
-
-
-def _strip(axes: Axes, sound: Sound) -> None:
-    picture: Any = np.concatenate(list(sound.frames), axis=1)
-    axes.imshow(picture, cmap="gray", vmin=0, vmax=255)
-    axes.set(xticks=[], yticks=[])
-    axes.set_title(sound.title)

@@ -14,7 +14,6 @@ import numpy as np
 from avb.train.checks import need
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 #: After Okabe and Ito, told apart by all kinds of colour vision; the blue is lighter than theirs,
@@ -102,10 +101,3 @@ def _palette(png: str) -> str:
     out = io.BytesIO()
     table.save(out, "png", optimize=True)
     return base64.b64encode(out.getvalue()).decode()
-
-
-def quiet(axes: Axes) -> None:
-    """No frame and no ticks."""
-    axes.set(xticks=[], yticks=[])
-    for spine in axes.spines.values():
-        spine.set_visible(False)

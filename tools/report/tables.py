@@ -128,19 +128,18 @@ def facts_table(runs: Sequence[Run]) -> Table:
 def signals(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Everything that was measured on the clips of a record: {signal: {metric: entry}}."""
     by_signal = {"model": record["metrics"]}
+    ceiling, floors = record.get("ceiling") or {}, record.get("floors") or {}
     if find_task(record["task"]).classifies:
-        audio = (record.get("ceiling") or {}).get("top1_audio")
-        by_signal |= {"ceiling: real audio in place of recalled": {"top1": audio}} if audio else {}
-        floors = {name: {"top1": value} for name, value in (record.get("floors") or {}).items()}
+        if audio := ceiling.get("top1_audio"):
+            by_signal["ceiling: real audio in place of recalled"] = {"top1": audio}
+        floors = {name: {"top1": value} for name, value in floors.items()}
     elif record["task"] == "sentence":
-        by_signal |= {"ceiling: real audio in place of recalled": record.get("ceiling") or {}}
-        by_signal |= {"video and real audio": record.get("both") or {}}
-        floors = record.get("floors") or {}
+        by_signal["ceiling: real audio in place of recalled"] = ceiling
+        by_signal["video and real audio"] = record.get("both") or {}
     else:
         how = "the vocoder" if record["flags"].get("vocoder") else "Griffin-Lim"
-        by_signal |= {f"ceiling: {how} of the true mel": record.get("ceiling") or {}}
-        by_signal |= {"real audio": record.get("real") or {}}
-        floors = record.get("floors") or {}
+        by_signal[f"ceiling: {how} of the true mel"] = ceiling
+        by_signal["real audio"] = record.get("real") or {}
     return by_signal | {f"floor: {name.replace('_', ' ')}": v for name, v in floors.items()}
 
 
@@ -198,21 +197,18 @@ def slots_table(result: Result) -> Table | None:
     """Words by their place in the sentence: right (words), or wrong by each judge (speech)."""
     per_slot = result.record.get("per_slot") or {}
     if find_task(result.record["task"]).classifies:
-        columns, name = {"top-1 (%)": per_slot} if per_slot else {}, "top1"
+        name, what, columns = "top1", "right", {"top-1 (%)": per_slot} if per_slot else {}
     else:
-        columns, name = (
-            {
-                f"{signal.replace('_', ' ')}, {judge}": slots
-                for signal, judges in per_slot.items()
-                for judge, slots in judges.items()
-            },
-            "wer",
-        )
+        name, what = "wer", "word error (%)"
+        columns = {
+            f"{signal.replace('_', ' ')}, {judge}": slots
+            for signal, judges in per_slot.items()
+            for judge, slots in judges.items()
+        }
     if not columns:
         return None
     places = list(next(iter(columns.values())))
     rows = [[p, *(interval(name, slots.get(p)) for slots in columns.values())] for p in places]
-    what = "right" if name == "top1" else "word error (%)"
     return Table(f"{result.title}: {what} by place in the sentence", ["", *columns], rows)
 
 

@@ -53,11 +53,10 @@ def figure(run: Run) -> str:
     flags, known = record["flags"], style(name)
     where = f"{flags['n']:,} samples of {flags.get('part')}"
     beside = []
-    floors = [one.get(name) if isinstance(one, dict) else one
-              for one in (record.get("floors") or {}).values()]  # fmt: skip
-    values = [v for v in map(_value, floors) if v is not None]
-    if values:
-        best = min(values) if name.startswith("wer") else max(values)
+    floors = (record.get("floors") or {}).values()
+    values = [_value(one.get(name) if isinstance(one, dict) else one) for one in floors]
+    if known_floors := [value for value in values if value is not None]:
+        best = min(known_floors) if name.startswith("wer") else max(known_floors)
         beside.append(f"{interval(name, best)} without looking")
     ceiling = record.get("ceiling") or {}
     most = ceiling.get("top1_audio" if name == "top1" else name)
@@ -97,12 +96,12 @@ def doubts(runs: Sequence[Run]) -> list[str]:
     for run in runs:
         for reason in _of_run(run):
             said.setdefault(reason, []).append(run.name)
-    every = len(runs)
-    told = [
-        reason if len(names) == every > 1 or every == 1 else f"{', '.join(names)}: {reason}"
+    return [
+        f"{', '.join(names)}: {reason}."
+        if len(names) < len(runs)
+        else f"{reason[0].upper()}{reason[1:]}."
         for reason, names in said.items()
     ]
-    return [f"{one[0].upper()}{one[1:]}." if one in said else f"{one}." for one in told]
 
 
 def _of_run(run: Run) -> list[str]:

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from avb.pipeline.config import Corpus
 from avb.pipeline.errors import UsageError
@@ -85,12 +85,15 @@ class Step:
 
     def is_done(self) -> bool:
         """Whether it need not run."""
-        if self.recipe is None:
-            return self.done.exists()
+        return self.done.exists() if self.recipe is None else bool(self.trained().get("done"))
+
+    def trained(self) -> dict[str, Any]:
+        """What is known of a training: `done`, `seconds` of all its calls; or nothing yet."""
         try:
-            return bool(json.loads(self.done.read_text())["done"])
-        except (OSError, ValueError, KeyError):
-            return False
+            known: dict[str, Any] = json.loads(self.done.read_text())
+        except (OSError, ValueError):
+            return {}
+        return known
 
 
 @cache

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import signal
 import subprocess
@@ -13,12 +12,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from avb.pipeline.files import write_atomic
-from avb.pipeline.machine import cores
-from avb.tools.bench.batches import blank_index, typical_frames
+from avb.tools.bench.batches import Feed, blank_index, typical_frames
+from avb.tools.bench.contenders import as_trained, open_device, take_steps, with_batch
 from avb.tools.reproduce.plan import Step
 from avb.train.flops import clip_cost, named_peak
 from avb.train.recipe import Recipe
-from avb.train.tasks.task import scaling_of
+from avb.train.tasks.task import find_task, scaling_of
 
 #: Share of its peak at which a card is taken to train: what an H200 reached (the median `mfu` of
 #: results/gpu, `paper` and `l2s`).
@@ -43,7 +42,7 @@ def carry_out(step: Step, top: Sequence[str] = ()) -> None:
     code = call([*top, *step.words])
     done = code in step.accepted
     if step.recipe is not None and step.done.parent.is_dir():
-        seconds = _seconds_so_far(step) + time.monotonic() - began
+        seconds = step.trained().get("seconds", 0.0) + time.monotonic() - began
         record = {"done": done, "seconds": round(seconds, 1), "command": step.words}
         write_atomic(step.done, (json.dumps(record) + "\n").encode())
     if not done:
@@ -72,43 +71,21 @@ def wait_for(words: Sequence[str]) -> int:
                 signal.signal(number, handler)
 
 
-def _seconds_so_far(step: Step) -> float:
-    try:
-        return float(json.loads(step.done.read_text())["seconds"])
-    except (OSError, ValueError, KeyError):
-        return 0.0
-
-
 def clips_per_s(recipe: Recipe, card: str | None) -> float:
     """How many clips a second a training takes: measured on this machine, or of a named card.
 
     Of a card it is the FLOP of a clip at the usual share of the peak of its data sheet; KeyError:
     none is known.
     """
+    index: Any = blank_index(recipe)
     if card is not None:
         if (peak := named_peak(card)) is None:
             raise KeyError(card)
-        index: Any = blank_index(recipe)
         cost = clip_cost(recipe, scaling_of(index, recipe), typical_frames(index, recipe))
         return SHARES.get(recipe.task, SHARES["lip"]) * peak / cost.step
-    return _measured(recipe)
-
-
-def _measured(recipe: Recipe) -> float:
-    """Of a few steps on drawn batches."""
-    import torch
-
-    from avb.tools.bench.batches import Feed
-    from avb.tools.bench.contenders import as_trained, take_steps, with_batch
-    from avb.train.device import choose_device
-    from avb.train.tasks.task import find_task
-
-    where = torch.device(choose_device(None))
+    where = open_device(None)
     size = recipe.batch_size if where.type == "cuda" else find_task(recipe.task).cpu_batch
-    if where.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(cores())
-    plan: Any = with_batch(recipe, size)
-    index = blank_index(plan)
+    plan = with_batch(recipe, size)
     feed = Feed(plan, index, pin_memory=where.type == "cuda")
     one = as_trained(plan, index, where, False)
     take_steps(one, feed, 1)
