@@ -10,9 +10,30 @@ from glob import glob
 from pathlib import Path
 
 log = logging.getLogger(__name__)
-CORPORA = ("lrw", "lrw1000", "grid")
-SENTENCES = 96  # of GRID: enough that words not seen in training are read better than by chance
-STEPS = {"lip": 300, "l2s": 120}
+#: What a user would type after `avb`, with OUT for the folder of all. 96 sentences of GRID are
+#: enough that words not seen in training are read better than by chance.
+SCRIPT = """\
+synth lrw --out OUT/raw/lrw
+synth lrw1000 --out OUT/raw/lrw1000
+synth grid --out OUT/raw/grid --clips 96
+prep lrw --root OUT/raw/lrw --out OUT/shards
+prep lrw1000 --root OUT/raw/lrw1000 --out OUT/shards
+prep grid --root OUT/raw/grid --out OUT/shards
+verify OUT/shards
+preview OUT/shards/lrw --out OUT/lrw.png
+preview OUT/shards/lrw1000 --out OUT/lrw1000.png
+preview OUT/shards/grid --out OUT/grid.png
+train lip --data OUT/shards/grid --recipe tiny --steps 300 --set warmup=10 \
+    --set validate_every=100 --out OUT/runs/lip --resume
+eval lip --data OUT/shards/grid --ckpt OUT/runs/lip
+train l2s --data OUT/shards/grid --recipe tiny --steps 120 --set warmup=10 \
+    --set validate_every=40 --out OUT/runs/l2s --resume
+eval l2s --data OUT/shards/grid --ckpt OUT/runs/l2s
+synth grid --clips 1 --seed 7 --out OUT/raw/unseen
+infer lip OUT/raw/unseen/**/*.mpg --ckpt OUT/runs/lip --track OUT/unseen-box.mp4
+infer l2s OUT/raw/unseen/**/*.mpg --ckpt OUT/runs/l2s --out OUT/unseen.wav --mux OUT/unseen.mp4
+report OUT/runs/lip OUT/runs/l2s --data OUT/shards/grid --out OUT/report.html
+"""
 #: Seconds of each command on two cores, for the time left; all others take about 6.
 SECONDS = {"train": 70, "eval": 35, "report": 30}
 OTHERS = 6
@@ -20,8 +41,8 @@ OTHERS = 6
 
 def demo(out: Path) -> int:
     """Run the demo into `out`; returns the exit code of the first command that fails, or 0."""
-    steps = prepare_steps(out) + [step for task in STEPS for step in train_steps(out, task)]
-    steps += use_steps(out)
+    lines = SCRIPT.splitlines()
+    steps = [[word.replace("OUT", str(out)) for word in line.split()] for line in lines]
     start = time.perf_counter()
     for number, step in enumerate(steps, 1):
         left = minutes_left(steps, number - 1, time.perf_counter() - start)
@@ -34,7 +55,7 @@ def demo(out: Path) -> int:
             return code
     log.info(
         f"\ndone in {time.perf_counter() - start:.0f} s; now open {out}/report.html, look at"
-        f" {', '.join(f'{out}/{name}.png' for name in CORPORA)}, and play {out}/unseen.mp4"
+        f" {out}/lrw.png, {out}/lrw1000.png, {out}/grid.png, and play {out}/unseen.mp4"
     )
     return 0
 
@@ -44,40 +65,3 @@ def minutes_left(steps: list[list[str]], done: int, elapsed_s: float) -> float:
     expected = [SECONDS.get(step[0], OTHERS) for step in steps]
     pace = elapsed_s / sum(expected[:done]) if done else 1.0
     return pace * sum(expected[done:]) / 60
-
-
-def prepare_steps(out: Path) -> list[list[str]]:
-    """From nothing to verified shards and a picture of each."""
-    clips = {"grid": ["--clips", str(SENTENCES)]}
-    steps = [
-        ["synth", name, "--out", f"{out}/raw/{name}", *clips.get(name, [])] for name in CORPORA
-    ]
-    for name in CORPORA:
-        steps.append(["prep", name, "--root", f"{out}/raw/{name}", "--out", f"{out}/shards"])
-    steps.append(["verify", f"{out}/shards"])
-    for name in CORPORA:
-        steps.append(["preview", f"{out}/shards/{name}", "--out", f"{out}/{name}.png"])
-    return steps
-
-
-def train_steps(out: Path, task: str) -> list[list[str]]:
-    """A short training on the drawn sentences, and its measures on those it has not seen."""
-    data, run = ["--data", f"{out}/shards/grid"], out / "runs" / task
-    steps = STEPS[task]
-    length = ["--steps", str(steps), "--set", "warmup=10", "--set", f"validate_every={steps // 3}"]
-    train = ["train", task, *data, "--recipe", "tiny", *length, "--out", str(run), "--resume"]
-    return [train, ["eval", task, *data, "--ckpt", str(run)]]
-
-
-def use_steps(out: Path) -> list[list[str]]:
-    """Words and speech of a film that no shard holds, and the report."""
-    film = f"{out}/raw/unseen/**/*.mpg"
-    ckpt = {task: ["--ckpt", f"{out}/runs/{task}"] for task in STEPS}
-    sound = ["--out", f"{out}/unseen.wav", "--mux", f"{out}/unseen.mp4"]
-    return [
-        ["synth", "grid", "--clips", "1", "--seed", "7", "--out", f"{out}/raw/unseen"],
-        ["infer", "lip", film, *ckpt["lip"], "--track", f"{out}/unseen-box.mp4"],
-        ["infer", "l2s", film, *ckpt["l2s"], *sound],
-        ["report", *(f"{out}/runs/{task}" for task in STEPS), "--data", f"{out}/shards/grid",
-         "--out", f"{out}/report.html"],
-    ]  # fmt: skip

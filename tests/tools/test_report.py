@@ -24,11 +24,10 @@ from commands import avb
 
 from avb.pipeline.build.prep import prep
 from avb.pipeline.config import load_corpora
-from avb.pipeline.errors import UsageError
 from avb.pipeline.settings import settings_for
 from avb.pipeline.stream.index import Index, load_index
 from avb.tools.report import page, published, tables
-from avb.tools.report.runs import load_run, load_runs
+from avb.tools.report.runs import load_runs
 from avb.train import trainer
 from avb.train.evaluate import speech as eval_l2s
 from avb.train.evaluate.evaluate import evaluate
@@ -299,15 +298,6 @@ def test_bad_input_is_one_clear_line(
     assert "another run (task l2s, here lip)" in refused("report", other)
     (other / "val.json").write_text("{")
     assert "cannot be read as JSON" in refused("report", other)
-
-
-def test_shards_of_another_label_map_are_refused(runs: dict[str, Path], spoken: Index) -> None:
-    from avb.tools.report.examples import Examples
-
-    renamed = {**spoken.dataset, "labels": ["other", "words"]}
-    index = dataclasses.replace(spoken, dataset=renamed)
-    with pytest.raises(UsageError, match="label map"):
-        Examples(load_run(runs["words"]), index, load_corpora()["lrw"])
 
 
 def test_names_on_a_page_are_text_and_no_markup(runs: dict[str, Path]) -> None:

@@ -25,11 +25,11 @@ _ROW = 0.75  # inches
 
 @dataclass(frozen=True)
 class Wanted:
-    """Frames of a word, counted from its first; `last` is the one behind. None: the middle ones."""
+    """Frames of a word, counted from its first; `last` is the one behind."""
 
     word: str
-    first: int | None = None
-    last: int | None = None
+    first: int
+    last: int
 
     @classmethod
     def of(cls, text: str) -> Wanted:
@@ -55,13 +55,11 @@ class Sound:
     target: Array
 
 
-def _cut(said: Said, wanted: Wanted) -> Sound | None:
-    """The frames of a spoken word; None if it has fewer."""
+def _cut(said: Said, wanted: Wanted | None) -> Sound | None:
+    """The frames of a spoken word, if none are named its middle ones; None if it has fewer."""
     clip, length = said.clip, said.last - said.first
-    first, last = wanted.first, wanted.last
-    if first is None or last is None:
-        first = max(0, (length - FRAMES) // 2)
-        last = first + FRAMES
+    first = wanted.first if wanted else max(0, (length - FRAMES) // 2)
+    last = wanted.last if wanted else first + FRAMES
     if last > length or clip.source is None or clip.target is None:
         return None
     part = slice(said.first + first, said.first + last)
@@ -78,7 +76,7 @@ def in_two_mouths(examples: Examples, wanted: Wanted | None) -> list[Sound]:
     alone = examples.num_talkers < 2
     before: dict[str, tuple[str, Sound]] = {}
     for said in examples.words(wanted.word if wanted else None):
-        sound = _cut(said, wanted or Wanted(said.word))
+        sound = _cut(said, wanted)
         who = said.clip.key.split("#")[0] if alone else said.talker
         if sound is None or not who:
             continue
