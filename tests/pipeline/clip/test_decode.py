@@ -120,6 +120,25 @@ def test_a_file_without_pictures_or_sound_is_refused(tmp_path: Path, decoder: st
 # Frame rates
 
 
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("rate", [24, 30, 50, 60])
+def test_other_frame_rates_come_out_at_25(tmp_path: Path, rate: int, decoder: str) -> None:
+    count = 3 * rate
+    pictures = [np.full((48, 64), 30 + i, np.uint8) for i in range(count)]
+    sound = np.zeros(48000, np.float32)
+    sound[40000] = 0.9
+    path = write_film(tmp_path / "clip.mp4", pictures, np.arange(count) / rate, sound)
+    got = read_video(path, 25, decoder=decoder)
+    assert len(got.frames) == 75
+    shown = np.array([round(float(frame.mean())) - 30 for frame in got.frames])
+    # The picture nearest to k / 25 s: never more than half a period away.
+    away = np.abs(shown / rate - np.arange(75) / 25)
+    assert away.max() <= 0.5 / rate + 1e-4
+    heard, _ = fitted(got)
+    assert len(heard) == 48000 and abs(int(np.abs(heard).argmax()) - 40000) <= 80
+    assert got.flags == {"resampled_rate"}
+
+
 def test_a_variable_rate_comes_out_at_25_with_the_right_duration(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     steps = rng.choice([0.02, 0.04, 0.1, 0.16], 44)
