@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -10,12 +10,9 @@ from avb.models.asr import AudioReader, AudioReaderConfig
 from avb.models.lip import word_loss
 from avb.models.memory import Losses
 from avb.pipeline.errors import UsageError
+from avb.train.recipe import Recipe
 from avb.train.tasks.lip import LipReading
-from avb.train.tasks.task import Inputs, Scaling
-
-if TYPE_CHECKING:
-    from avb.train.recipe import Recipe
-    from avb.train.tasks.task import Evaluation
+from avb.train.tasks.task import Evaluation, Inputs, Scaling
 
 
 class SpeechRecognition(LipReading):
@@ -36,7 +33,6 @@ class SpeechRecognition(LipReading):
         return Losses(recalled=word_loss(logits, inputs.labels, recipe.label_smoothing)), logits
 
     def score(self, output: Any, inputs: Inputs) -> Tensor:
-        """Right or wrong."""
         return (output.argmax(dim=1) == inputs.labels).float()
 
     def needs_sound(self, recipe: Recipe) -> bool:

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from avb.models.frontends import normalise_clip
 from avb.models.lip import LipConfig, LipReader, distillation_loss, lip_losses
 from avb.models.masks import frame_mask
 from avb.models.memory import Losses
 from avb.pipeline.stream.batch import Batch
 from avb.pipeline.stream.index import Index, Ints
 from avb.train import augment
-from avb.train.tasks.task import Inputs, Scaling, Task
-
-if TYPE_CHECKING:
-    from avb.train.recipe import Recipe
-    from avb.train.tasks.task import Evaluation
+from avb.train.recipe import Recipe
+from avb.train.tasks.task import Evaluation, Inputs, Scaling, Task
 
 
 class LipReading(Task):
@@ -33,24 +29,14 @@ class LipReading(Task):
     summary = "Reads one word from silent pictures of a mouth; speech is recalled from its memory."
     config: type = LipConfig
     data = Path("shards/lrw")
-    cpu_batch = 8
     classifies = True
     needs_target_sound = False
-    pixels = "(x - pixel_mean) / pixel_std"
-    tolerance = 1e-3  # logits
     output = ("logits", "logits [batch x words]")
-    any_length = True
     loss, score_name = "cross entropy (nats)", "accuracy"
     figures: tuple[str, ...] = ("top1",)
 
     def network(self, recipe: Recipe, scaling: Scaling, side: int) -> nn.Module:
         return LipReader(scaling.classes, LipConfig(**recipe.model))
-
-    def scale_pixels(self, video: Tensor, scaling: Scaling) -> Tensor:
-        return (video.float() - scaling.pixel_mean) / scaling.pixel_std
-
-    def scale_mel(self, mel_BFM: Tensor, lengths_B: Tensor, scaling: Scaling) -> Tensor:
-        return normalise_clip(mel_BFM, lengths_B)
 
     def augment_mel(self, mel_BFM: Tensor, draws: augment.Draws) -> Tensor:
         mel_BFM = augment.mask_span(mel_BFM, draws.first_bin, draws.num_bins, 1)

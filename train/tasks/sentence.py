@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,12 +16,9 @@ from avb.models.memory import Losses
 from avb.models.sentence import SentenceReader, sentence_losses
 from avb.pipeline.stream.batch import Batch
 from avb.pipeline.stream.index import Index, Ints
+from avb.train.recipe import Recipe
 from avb.train.tasks.lip import LipReading
-from avb.train.tasks.task import Inputs, Scaling
-
-if TYPE_CHECKING:
-    from avb.train.recipe import Recipe
-    from avb.train.tasks.task import Evaluation
+from avb.train.tasks.task import Evaluation, Inputs, Scaling
 
 
 class SentenceReading(LipReading):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +14,8 @@ from avb.models.speech import DECODERS, SpeechConfig, SpeechReconstructor, speec
 from avb.models.sync import envelope_logits
 from avb.models.tacotron import TacotronDecoder
 from avb.pipeline.errors import UsageError
-from avb.train.recipe import check_arguments
-from avb.train.tasks.task import Inputs, Scaling, Task
-
-if TYPE_CHECKING:
-    from avb.train.recipe import Recipe
-    from avb.train.tasks.task import Evaluation
+from avb.train.recipe import Recipe, check_arguments
+from avb.train.tasks.task import Evaluation, Inputs, Scaling, Task
 
 
 class LipToSpeech(Task):
@@ -31,8 +27,6 @@ class LipToSpeech(Task):
     config = SpeechConfig
     data = Path("shards/grid")
     cpu_batch = 2  # it keeps 0.33 GiB a clip for the backward pass
-    classifies = False
-    needs_target_sound = True
     pixels = "x / 255"
     tolerance = 5e-3  # natural-log mels
     output = ("mel", "mel, natural log [batch x bins x columns]")
@@ -77,9 +71,6 @@ class LipToSpeech(Task):
             for mel in (made_BFM, inputs.mel_BFM)
         )
         return envelope_logits(made_BFM, true_BFM)
-
-    def needs_sound(self, recipe: Recipe) -> bool:
-        return True
 
     def measure(self, evaluation: Evaluation, extras: Any) -> dict[str, Any]:
         from avb.train.evaluate import speech

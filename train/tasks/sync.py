@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from avb.models.frontends import COLUMNS_PER_FRAME, normalise_clip
+from avb.models.frontends import COLUMNS_PER_FRAME
 from avb.models.memory import Losses
 from avb.models.sync import SyncConfig, SyncNetwork, mean_over, sync_loss
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index, Ints
-from avb.train.tasks.task import Inputs, Scaling, Task
-
-if TYPE_CHECKING:
-    from avb.train.recipe import Recipe
-    from avb.train.tasks.task import Evaluation
+from avb.train.recipe import Recipe
+from avb.train.tasks.task import Evaluation, Inputs, Scaling, Task
 
 #: Most frames of a clip that a step looks at.
 EXCERPT = 46
@@ -38,23 +35,11 @@ class Sync(Task):
     summary = "Tells by how much a clip's sound comes before or after its lips."
     config = SyncConfig
     data = Path("shards/grid")
-    cpu_batch = 8
-    classifies = False
-    needs_target_sound = True
-    pixels = "(x - pixel_mean) / pixel_std"
-    tolerance = 1e-3
     output = ("logits", "logits [batch x shifts]")
-    any_length = True
     loss, score_name = "log-likelihood of one shift (nats)", "log-likelihood of the shift"
 
     def network(self, recipe: Recipe, scaling: Scaling, side: int) -> nn.Module:
         return SyncNetwork(SyncConfig(**recipe.model))
-
-    def scale_pixels(self, video: Tensor, scaling: Scaling) -> Tensor:
-        return (video.float() - scaling.pixel_mean) / scaling.pixel_std
-
-    def scale_mel(self, mel_BFM: Tensor, lengths_B: Tensor, scaling: Scaling) -> Tensor:
-        return normalise_clip(mel_BFM, lengths_B)
 
     def losses(self, model: nn.Module, inputs: Inputs, recipe: Recipe) -> tuple[Losses, Any]:
         """In training the loss of short windows of a random excerpt, else of whole clips.
@@ -93,9 +78,6 @@ class Sync(Task):
     def usable_rows(self, index: Index, rows: Ints, recipe: Recipe) -> Ints:
         """Those that are long enough to be shifted."""
         return rows[index.num_frames[rows] >= shortest_clip(recipe)]
-
-    def needs_sound(self, recipe: Recipe) -> bool:
-        return True
 
     def measure(self, evaluation: Evaluation, extras: Any) -> dict[str, Any]:
         raise UsageError("a sync network is measured by what it measures: avb sync --model")

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from avb.models.frontends import normalise_clip
 from avb.models.memory import Losses
 from avb.pipeline.config import Crop
 from avb.pipeline.errors import UsageError, one_line
@@ -133,14 +134,14 @@ class Task(ABC):
     summary: str
     config: type
     data: Path
-    cpu_batch: int
-    classifies: bool
+    cpu_batch: int = 8
+    classifies: bool = False
     sees: bool = True
-    needs_target_sound: bool
-    pixels: str
-    tolerance: float
+    needs_target_sound: bool = True
+    pixels: str = "(x - pixel_mean) / pixel_std"
+    tolerance: float = 1e-3
     output: tuple[str, str]
-    any_length: bool
+    any_length: bool = True
     loss: str
     score_name: str
     figures: tuple[str, ...] = ()
@@ -148,14 +149,6 @@ class Task(ABC):
     @abstractmethod
     def network(self, recipe: Recipe, scaling: Scaling, side: int) -> nn.Module:
         """The model of a recipe for pictures of `side` pixels."""
-
-    @abstractmethod
-    def scale_pixels(self, video: Tensor, scaling: Scaling) -> Tensor:
-        """Stored grey levels, 0 to 255 in any shape, as the network takes them."""
-
-    @abstractmethod
-    def scale_mel(self, mel_BFM: Tensor, lengths_B: Tensor, scaling: Scaling) -> Tensor:
-        """Stored log-mels as the network takes them; `lengths_B` in columns."""
 
     @abstractmethod
     def losses(self, model: nn.Module, inputs: Inputs, recipe: Recipe) -> tuple[Losses, Any]:
@@ -166,10 +159,6 @@ class Task(ABC):
         """Per clip, the higher the better."""
 
     @abstractmethod
-    def needs_sound(self, recipe: Recipe) -> bool:
-        """Whether clips without a mel teach the recipe nothing."""
-
-    @abstractmethod
     def measure(self, evaluation: Evaluation, extras: Any) -> dict[str, Any]:
         """The task's part of an evaluation record."""
 
@@ -177,17 +166,24 @@ class Task(ABC):
     def graph(self, model: nn.Module, recipe: Recipe, scaling: Scaling) -> nn.Module:
         """From uint8 pictures [B x T x S x S], and what else `graph_inputs` gives, to the output.
 
-        Raises:
-            UsageError: the model is no single graph.
+        A model that is no single graph is a `UsageError`.
         """
 
     def check_model(self, arguments: dict[str, Any], where: str) -> None:
-        """Refuse what the model does not take: keys and values of a recipe's `model`.
-
-        Raises:
-            UsageError: it names the nearest right key, or what was expected.
-        """
+        """A `UsageError` for keys or values of a recipe's `model` that the model does not take."""
         check_arguments(self.config, arguments, "model", where)
+
+    def scale_pixels(self, video: Tensor, scaling: Scaling) -> Tensor:
+        """Stored grey levels, 0 to 255 in any shape, as the network takes them."""
+        return (video.float() - scaling.pixel_mean) / scaling.pixel_std
+
+    def scale_mel(self, mel_BFM: Tensor, lengths_B: Tensor, scaling: Scaling) -> Tensor:
+        """Stored log-mels as the network takes them; `lengths_B` in columns."""
+        return normalise_clip(mel_BFM, lengths_B)
+
+    def needs_sound(self, recipe: Recipe) -> bool:
+        """Whether clips without a mel teach the recipe nothing."""
+        return True
 
     def augment_mel(self, mel_BFM: Tensor, draws: augment.Draws) -> Tensor:
         """The mel of a training batch; the same where it is the target."""
@@ -234,11 +230,7 @@ class Task(ABC):
         return {"": recipe}
 
     def build(self, recipe: Recipe, scaling: Scaling) -> nn.Module:
-        """The model of a recipe, with freshly drawn weights.
-
-        Raises:
-            UsageError: its arguments do not go together, or not with the crops.
-        """
+        """The model of a recipe, freshly drawn; UsageError: it cannot be, or not of these crops."""
         side = scaling.size // recipe.shrink
         if not side:
             raise UsageError(f"shrink {recipe.shrink}: the crops have {scaling.size} pixels a side")
@@ -312,9 +304,7 @@ class Evaluation:
     ) -> Iterator[tuple[Batch, Inputs]]:
         """Every row once, in a fixed order, as stored and as the model takes it.
 
-        Args:
-            audio: whether the stored batches hold sound.
-            rank: number of this process, of `world` that have a share each.
+        `audio`: with the stored sound. Each of `world` processes has a share.
         """
         stream = open_stream(
             self.index, rows=self.rows, batch_size=self.recipe.batch_size, once=True, workers=0,
