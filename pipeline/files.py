@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
@@ -26,6 +27,12 @@ def write_atomic(path: str | Path, data: bytes | bytearray | memoryview) -> None
     """Write a file that is either the old one or all of `data`, whatever happens meanwhile."""
     with open_atomic(path) as file:
         file.write(data)
+
+
+def write_json(path: Path, record: Mapping[str, Any]) -> None:
+    """Write a record as JSON for people and programs, whole or not at all."""
+    text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+    write_atomic(path, text.encode())
 
 
 @contextmanager
@@ -62,6 +69,15 @@ def publish(temporary: Path, path: Path) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+@contextmanager
+def waited_for(path: Path) -> Iterator[None]:
+    """Hold a lock file alone, as soon as nobody else does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager

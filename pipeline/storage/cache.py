@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from avb.pipeline.errors import StorageError, UsageError
+from avb.pipeline.files import waited_for
 from avb.pipeline.storage.store import Folder, Store
 
 DEFAULT_GB = 20.0
@@ -94,13 +95,8 @@ class Cache:
                 break
             total -= nbytes * _remove_if_free(path)
 
-    @contextlib.contextmanager
-    def _lock(self, name: str) -> Iterator[None]:
-        folder = self.folder / "locks"
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / name).open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+    def _lock(self, name: str) -> contextlib.AbstractContextManager[None]:
+        return waited_for(self.folder / "locks" / name)
 
 
 def _hold(path: Path) -> int | None:

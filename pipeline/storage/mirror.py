@@ -7,7 +7,6 @@ is made there by the code that makes it anywhere, then its shard is uploaded, th
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import shutil
@@ -16,6 +15,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from avb.pipeline.files import waited_for
 from avb.pipeline.storage.store import Entry, Folder, Store
 
 DATASET = "dataset.json"
@@ -132,9 +132,7 @@ def fetch_plan(store: Store, plan: Path) -> None:
     """Bring the plan to a machine that has not got it, once for all its processes."""
     if plan.is_file():
         return
-    plan.parent.mkdir(parents=True, exist_ok=True)
-    with plan.with_name("plan.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with waited_for(plan.with_name("plan.lock")):
         if not plan.is_file():
             part = plan.with_suffix(f".{os.getpid()}.tmp")
             store.get(f".avb/{plan.name}", part)
