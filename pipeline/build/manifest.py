@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -19,8 +20,7 @@ from avb.pipeline.build.unit import row_schema, rows_path
 from avb.pipeline.clip import audio
 from avb.pipeline.clip.facemodels import describe, version_of
 from avb.pipeline.config import Corpus
-from avb.pipeline.files import open_atomic, write_atomic
-from avb.pipeline.settings import Settings
+from avb.pipeline.files import open_atomic, write_json
 from avb.pipeline.shards.metadata import FORMAT
 
 MANIFEST_ROWS = 1 << 15  # in a row group; the index of a file with one a unit outgrows its rows
@@ -61,16 +61,23 @@ def write_dataset(folder: Path, plan: Plan, corpus: Corpus, seconds: float) -> d
     settings = plan.settings
     status, flags = Counter[str](), Counter[str]()
     shards = []
-    tally = _Tally(settings)
+    frames = columns = 0
+    sums = [0.0] * (2 * len(settings.crops) + 2)
     for unit in plan.units:
         table = _read(folder, unit, ["status", "flags", "n_frames", "n_mel", "sums"])
         _count(table, status, flags)
         kept = table.filter(pc.equal(table["status"], "ok"))
-        tally.add(kept)
+        frames += sum(kept["n_frames"].to_pylist())
+        columns += sum(kept["n_mel"].to_pylist())
+        for row in kept["sums"].to_pylist():  # in plan order, whatever the number of processes
+            sums = [a + b for a, b in zip(sums, row, strict=True)]
         if kept.num_rows:
-            head = {k.decode(): v.decode() for k, v in table.schema.metadata.items()}
-            facts = {"bytes": int(head["bytes"]), "sha256": head["sha256"]}
+            head = table.schema.metadata
+            facts = {"bytes": int(head[b"bytes"]), "sha256": head[b"sha256"].decode()}
             shards.append({"name": unit.name, "samples": kept.num_rows} | facts)
+    numbers = [frames * crop.stored**2 for crop in settings.crops.values()]
+    numbers.append(columns * settings.mel.n_mels)
+    *pixels, mel = map(mean_and_std, numbers, sums[::2], sums[1::2])
     scale, offset = audio.mel_scale_offset(settings.mel)
     plain = settings.as_dict()
     record = {
@@ -85,8 +92,8 @@ def write_dataset(folder: Path, plan: Plan, corpus: Corpus, seconds: float) -> d
             for name, c in settings.crops.items()
         },
         "mel": plain["mel"]
-        | {"dtype": settings.mel_dtype, "scale": scale, "offset": offset, **tally.mel()},
-        "pixels": tally.pixels(),
+        | {"dtype": settings.mel_dtype, "scale": scale, "offset": offset, **mel},
+        "pixels": dict(zip(settings.crops, pixels, strict=True)),  # 0 to 255, as stored
         "counts": _as_counts(status, flags),
         "tracker": describe(settings.tracker) if settings.box == "tracked" else None,
         "labels": plan.labels,
@@ -96,8 +103,7 @@ def write_dataset(folder: Path, plan: Plan, corpus: Corpus, seconds: float) -> d
         "licence": {"name": corpus.licence.name, "apply": corpus.licence.apply},
         "timings": {"seconds": round(seconds, 3)},
     }
-    text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
-    write_atomic(folder / "dataset.json", text.encode())
+    write_json(folder / "dataset.json", record)
     return record
 
 
@@ -129,47 +135,17 @@ def _read(folder: Path, unit: Unit, columns: list[str]) -> pa.Table:
         return table.select(columns)
 
 
-class _Tally:
-    """Adds up the sums of kept clips, in plan order, so that the result never depends on jobs."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.sides = {kind: crop.stored for kind, crop in settings.crops.items()}
-        self.n_mels = settings.mel.n_mels
-        self.sums = [0.0] * (2 * len(self.sides) + 2)
-        self.frames = self.columns = 0
-
-    def add(self, kept: pa.Table) -> None:
-        """Add the kept rows of one unit."""
-        self.frames += sum(kept["n_frames"].to_pylist())
-        self.columns += sum(kept["n_mel"].to_pylist())
-        for row in kept["sums"].to_pylist():
-            self.sums = [a + b for a, b in zip(self.sums, row, strict=True)]
-
-    def _moments(self, at: int, count: int) -> dict[str, float]:
-        if count == 0:
-            return {"mean": 0.0, "std": 0.0}
-        mean = self.sums[at] / count
-        variance = max(0.0, self.sums[at + 1] / count - mean * mean)
-        return {"mean": round(mean, 5), "std": round(math.sqrt(variance), 5)}
-
-    def pixels(self) -> dict[str, dict[str, float]]:
-        """Mean and deviation of the stored pixels (0 to 255) of each crop."""
-        return {
-            kind: self._moments(2 * i, self.frames * side**2)
-            for i, (kind, side) in enumerate(self.sides.items())
-        }
-
-    def mel(self) -> dict[str, float]:
-        """Mean and deviation of the log-mels."""
-        return self._moments(2 * len(self.sides), self.columns * self.n_mels)
+def mean_and_std(count: float, total: float, squares: float) -> dict[str, float]:
+    """Of so many numbers, by their sum and the sum of their squares; 0 of none."""
+    mean = total / max(1, count)
+    variance = max(0.0, squares / max(1, count) - mean * mean)
+    return {"mean": round(mean, 5), "std": round(math.sqrt(variance), 5)}
 
 
 def _versions() -> dict[str, str]:
     versions = {name: version for name in LIBRARIES if (version := version_of(name))}
-    try:
+    with contextlib.suppress(ImportError, KeyError):
         import av
 
         versions["ffmpeg"] = ".".join(map(str, av.library_versions["libavcodec"]))
-    except (ImportError, KeyError):
-        pass
     return versions

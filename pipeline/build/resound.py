@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from avb.pipeline.build.manifest import fingerprint, gathered_schema
+from avb.pipeline.build.manifest import fingerprint, gathered_schema, mean_and_std
 from avb.pipeline.build.process import PICTURE_S, encode_sound, moved_words, sync_flags
+from avb.pipeline.build.unit import sample_members, word_rows
 from avb.pipeline.clip import audio
 from avb.pipeline.clip.flac import decode_flac
 from avb.pipeline.corpora.lags import Lags
 from avb.pipeline.errors import UsageError
-from avb.pipeline.files import open_atomic, write_atomic
+from avb.pipeline.files import open_atomic, write_json
 from avb.pipeline.parse import checked
 from avb.pipeline.settings import Settings
 from avb.pipeline.shards.dataset import open_manifest, read_dataset
 from avb.pipeline.shards.metadata import FORMAT, read_facts, write_facts
-from avb.pipeline.shards.tar import ShardWriter, read_members
+from avb.pipeline.shards.tar import ShardWriter
 
 
 def apply_lags(
@@ -38,9 +40,6 @@ def apply_lags(
     Raises:
         UsageError: the shards hold no sound, are of other clips, or were moved already.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     record = read_dataset(folder)
     settings: Settings = checked(Settings, record["settings"], f"{folder}: settings")
     if settings.sync or not settings.keep_audio:
@@ -63,9 +62,7 @@ def apply_lags(
         with (folder / f"{name}.tar").open("rb") as tar, ShardWriter(out / f"{name}.tar") as shard:
             for row in own:
                 tar.seek(row["offset"])
-                prefix = f"{row['key']}."
-                block = read_members(tar.read(row["nbytes"])).items()
-                members = {n.removeprefix(prefix): bytes(content) for n, content in block}
+                members = sample_members(tar.read(row["nbytes"]), row["key"])
                 moments += _moved(row, members, lags.ms.get(row["key"]), settings)
                 row["offset"], row["nbytes"] = shard.write(row["key"], members)
                 if progress is not None:
@@ -74,20 +71,17 @@ def apply_lags(
         shards.append(made)
     with open_atomic(out / "manifest.parquet") as file:
         pq.write_table(pa.Table.from_pylist(rows, gathered_schema()), file, compression="zstd")
-    count, mean = max(1.0, moments[0]), moments[1] / max(1.0, moments[0])
-    deviation = max(0.0, moments[2] / count - mean**2) ** 0.5
     plain = settings.as_dict() | {"sync": lags.digest}
     flags = Counter(flag for row in rows for flag in row["flags"] or ())
     record |= {
         "schema": FORMAT,
         "settings": plain,
         "shards": shards,
-        "mel": record["mel"] | {"mean": round(mean, 5), "std": round(deviation, 5)},
+        "mel": record["mel"] | mean_and_std(*moments.tolist()),
         "counts": record["counts"] | {"flags": dict(sorted(flags.items()))},
         "fingerprint": fingerprint(plain, record["labels"], shards),
     }
-    text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
-    write_atomic(out / "dataset.json", text.encode())
+    write_json(out / "dataset.json", record)
     return record
 
 
@@ -107,8 +101,7 @@ def _moved(
     short = {"audio_short"} if pad > PICTURE_S * rate else set()
     words, clamped = moved_words(facts["words"], -lag_s, frames / fps)
     flags = sorted({*(row["flags"] or ())} | sync_flags(lag_ms) | short | clamped)
-    row |= {"flags": flags, "sync_ms": lag_ms or 0.0}
-    row["words"] = [{"word": w, "start": s, "end": e} for w, s, e in words]
+    row |= {"flags": flags, "sync_ms": lag_ms or 0.0, "words": word_rows(words)}
     boundary = facts["boundary"]
     if len(words) == 1 and facts["label"] and words[0][1] is not None:
         boundary = words[0][1:]

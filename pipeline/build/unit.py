@@ -26,7 +26,7 @@ from avb.pipeline.build.plan import schema as plan_schema
 from avb.pipeline.build.process import encode_sample, prepare_clip, sums
 from avb.pipeline.clip.status import STATUSES, Refused
 from avb.pipeline.clip.stopwatch import Clock
-from avb.pipeline.corpora.clip import Clip, Source
+from avb.pipeline.corpora.clip import Clip, Source, Word
 from avb.pipeline.corpora.source_files import SourceFault, attempts
 from avb.pipeline.corpora.stored import clip_files
 from avb.pipeline.errors import RunError
@@ -70,13 +70,12 @@ class Task:
 
 def row_schema() -> Any:
     """Columns of the manifest."""
-    word = pa.struct([("word", pa.string()), ("start", pa.float64()), ("end", pa.float64())])
     text = ("key", "source", "group", "split", "speaker", "label", "status", "error")
     return pa.schema(
         [(name, pa.string()) for name in text]
         + [("flags", pa.list_(pa.string())), ("shard", pa.string())]
         + [("n_frames", pa.int32()), ("n_mel", pa.int32()), ("face_misses", pa.int32())]
-        + [("words", pa.list_(word)), ("offset", pa.int64()), ("nbytes", pa.int64())]
+        + [plan_schema().field("words"), ("offset", pa.int64()), ("nbytes", pa.int64())]
         + [("sync_ms", pa.float32())]
         + [(f"{stage}_ms", pa.float32()) for stage in STAGES]
         + [("sums", pa.list_(pa.float64())), plan_schema().field("sources")]
@@ -132,7 +131,11 @@ def run_unit(task: Task) -> Iterator[bool | None]:
     and then whether it passed; SourceFault where a file of the corpus cannot be read for longer
     than `WAITS_S`.
     """
-    plan, folder, store = _plan_of(task.plan, task.store), task.folder, task.store
+    folder, store = task.folder, task.store
+    for wait_s in (*WAITS_S, None):
+        with _patient(wait_s):
+            plan = _open_plan(task.plan, store)
+            break
     unit = plan.units[task.number]
     if task.clips is not None:
         others = frozenset(range(unit.clips)) - frozenset(task.clips)
@@ -176,10 +179,11 @@ def _take(
         if kept is not None and kept[0].get("sources") == sources:
             yield kept[0], _numbered(kept[1], labels)
         else:
-            for attempt in _while_disks_fail():
+            for wait_s in (*WAITS_S, None):
                 yield None
-                with attempt:
+                with _patient(wait_s):
                     taken = _try_clip(key, clip, plan, labels)
+                    break
             yield taken
 
 
@@ -192,34 +196,15 @@ def _numbered(members: dict[str, bytes], labels: dict[str, int]) -> dict[str, by
     return members | {"json": write_facts(facts | {"label_id": number})}
 
 
-def _while_disks_fail() -> Iterator[contextlib.AbstractContextManager[None]]:
-    """Contexts to try in, with growing waits in between, until no `SourceFault` is raised."""
-    failed = True
-
-    @contextlib.contextmanager
-    def attempt(wait_s: float | None) -> Iterator[None]:
-        nonlocal failed
-        failed = False
-        try:
-            yield
-        except SourceFault:
-            if wait_s is None:
-                raise
-            failed = True
-            time.sleep(wait_s)
-
-    for wait_s in (*WAITS_S, None):
-        yield attempt(wait_s)
-        if not failed:
-            return
-
-
-def _plan_of(path: Path, store: Store | None) -> Plan:
-    """The plan, as soon as it and its corpus are there."""
-    for attempt in _while_disks_fail():
-        with attempt:
-            plan = _open_plan(path, store)
-    return plan
+@contextlib.contextmanager
+def _patient(wait_s: float | None) -> Iterator[None]:
+    """Wait so long where a disk or the network fails in the block; None: give up."""
+    try:
+        yield
+    except SourceFault:
+        if wait_s is None:
+            raise
+        time.sleep(wait_s)
 
 
 def _open_plan(path: Path, store: Store | None) -> Plan:
@@ -277,12 +262,17 @@ def _try_clip(key: str, clip: Clip, plan: Plan, labels: dict[str, int]) -> Taken
             "n_frames": done.num_frames,
             "n_mel": done.num_columns,
             "face_misses": done.face_misses,
-            "words": [{"word": w, "start": s, "end": e} for w, s, e in done.words],
+            "words": word_rows(done.words),
             "sums": sums(done),
             "sync_ms": done.sync_ms if plan.settings.sync else None,
         }
     row |= {f"{stage}_ms": ms for stage, ms in clock.ms.items()}
     return row, members
+
+
+def word_rows(words: list[Word]) -> list[dict[str, Any]]:
+    """Words as they stand in the manifest."""
+    return [{"word": word, "start": start, "end": end} for word, start, end in words]
 
 
 def _as_rows(sources: list[Source] | None) -> list[dict[str, Any]] | None:
@@ -297,15 +287,18 @@ def _earlier_rows(folder: Path, unit: Unit) -> dict[str, tuple[dict[str, Any], d
         return {}
     rows = pq.read_table(rows_path(folder, unit)).to_pylist()
     tar = folder / f"{unit.name}.tar"
-    data = tar.read_bytes() if tar.is_file() else b""
+    data = memoryview(tar.read_bytes() if tar.is_file() else b"")
     kept = {}
     for row in rows:
         if row["status"] == "ok":
-            block = memoryview(data)[row["offset"] : row["offset"] + row["nbytes"]]
-            prefix = f"{row['key']}."
-            members = {n.removeprefix(prefix): bytes(m) for n, m in read_members(block).items()}
-            kept[row["key"]] = (row, members)
+            block = data[row["offset"] : row["offset"] + row["nbytes"]]
+            kept[row["key"]] = (row, sample_members(block, row["key"]))
     return kept
+
+
+def sample_members(block: bytes | memoryview, key: str) -> dict[str, bytes]:
+    """The members of the one sample in a block of a shard, by extension."""
+    return {n.removeprefix(f"{key}."): bytes(data) for n, data in read_members(block).items()}
 
 
 def _write_rows(
