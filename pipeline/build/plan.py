@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.ipc as ipc
@@ -81,6 +82,11 @@ class Plan:
             return pa.Table.from_batches([ipc.open_file(file).get_batch(unit)])
 
 
+def plan_path(folder: Path) -> Path:
+    """Where the plan of a dataset folder lies."""
+    return folder / ".avb" / "plan.arrow"
+
+
 def schema() -> pa.Schema:
     """Columns of a plan file."""
     word = pa.struct([("word", pa.string()), ("start", pa.float64()), ("end", pa.float64())])
@@ -118,8 +124,6 @@ def _laid_out(clips: pa.Table, twins_kept: bool) -> pa.Table:
 
     A key met again is a `duplicate` under another key, or another clip where the listing says so.
     """
-    import numpy as np
-
     clips = clips.append_column("number", pa.array(np.arange(len(clips))))
     while True:
         clips = clips.sort_by([(name, "ascending") for name in ("group", "hash", "number")])
@@ -142,8 +146,6 @@ def _laid_out(clips: pa.Table, twins_kept: bool) -> pa.Table:
 
 def _chosen(clips: pa.Table, settings: Settings) -> pa.Table:
     """Of the clips those of the talkers, and of them the `limit` lowest hashes."""
-    import numpy as np
-
     if settings.speakers is not None:
         clips = clips.filter(pc.is_in(clips["speaker"], pa.array(settings.speakers, pa.string())))
     if settings.limit is not None:
@@ -158,8 +160,6 @@ def _lagged(clips: pa.Table, lags: Lags, plan: Plan) -> pa.Table:
     Raises:
         UsageError: the table has none of them.
     """
-    import pyarrow as pa
-
     keys = clips["key"].to_pylist()
     if len(keys) == (unknown := sum(key not in lags.ms for key in keys)):
         raise UsageError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import json
 import os
@@ -17,19 +16,17 @@ from typing import Any
 from avb.pipeline.build.executor_ray import cluster
 from avb.pipeline.build.executors import Executor, local
 from avb.pipeline.build.manifest import count_rows, write_dataset, write_manifest
-from avb.pipeline.build.plan import Plan, Unit, make_plan, read_plan
+from avb.pipeline.build.plan import Plan, Unit, make_plan, plan_path, read_plan
 from avb.pipeline.build.prune import lost_clips, stale_rows
-from avb.pipeline.build.scheduler import run_units
+from avb.pipeline.build.scheduler import Progress, run_units
 from avb.pipeline.build.unit import changed_sources, finished, rows_folder, rows_path
 from avb.pipeline.config import Corpus
 from avb.pipeline.corpora.lags import Lags
 from avb.pipeline.errors import RunError, UsageError
-from avb.pipeline.files import DISK_FAULTS, locked, publish
+from avb.pipeline.files import DISK_FAULTS, locked, publish, waited_for
 from avb.pipeline.settings import Settings
 from avb.pipeline.storage.mirror import Mirror, mirrored, sweep_scratch
 from avb.pipeline.storage.store import Folder
-
-Progress = Callable[[int, int, int], None]
 
 # A store has no lock: there the first plan is the only one and refuses what other settings would
 # make, and equal runs make equal bytes.
@@ -94,7 +91,6 @@ def prep(
         clip_timeout_s: a clip that takes longer is refused as `timeout`, where there are workers
             to stop: with `jobs` or on `ray`, and not in this process. None: never.
         lags: the sound of clips is moved by these; their digest is in `settings`.
-        progress: called with (clips done, refused, to do).
 
     Raises UsageError for what cannot be asked of this folder; RunError where another run holds it,
     workers die of no single clip, or the disk refused: what is finished is kept.
@@ -112,20 +108,21 @@ def prep(
         _disk_faults_named(),
     ):
         folder = mirror.folder
-        make = functools.partial(_make, run, mirror, jobs, clip_timeout_s, progress)
         if part is None:
             _sweep(folder)  # nobody else is at work here
-        given = (corpus, settings, root, mirror, overwrite, prune, part is not None, lags)
+        given = (corpus, settings, root, mirror, overwrite, prune, lags, part is not None)
         plan = _published(functools.partial(_settle, *given), mirror)
         units = plan.units if part is None else plan.units[part.index - 1 :: part.count]
         todo = _missing(folder, units, retry_failed)
         plan.notices += changed_sources(folder, plan, todo)
+        made = sum(plan.units[number].clips for number in todo)
+        if todo or (part is None and not _complete(folder, plan)):
+            _make(run, mirror, plan, todo, jobs, clip_timeout_s, progress)
+            if part is None:
+                _account(folder, plan, corpus, start)
+        counts = count_rows(folder, units) if part else _recorded_counts(folder)
         if part is None:
-            made, counts = _complete(make, plan, todo, folder, corpus, start)
             mirror.push()
-        else:
-            made = make(plan, todo) if todo else 0
-            counts = count_rows(folder, units)
     seconds = time.perf_counter() - start
     return Summary(
         corpus=settings.corpus,
@@ -138,47 +135,54 @@ def prep(
     )
 
 
-def _complete(
-    make: Callable[[Plan, list[int]], int],
-    plan: Plan,
-    todo: list[int],
-    folder: Path,
-    corpus: Corpus,
-    start: float,
-) -> tuple[int, dict[str, Any]]:
-    """Make what is missing and account for all; returns clips made and the counts of all."""
-    complete = (folder / "dataset.json").is_file()
-    if not todo and complete and not stale_rows(folder, plan):
-        return 0, json.loads((folder / "dataset.json").read_text())["counts"]
-    made = make(plan, todo)
-    _clean(folder, plan)  # last: what takes the place of these shards is finished
-    write_manifest(folder, plan)
-    return made, write_dataset(folder, plan, corpus, time.perf_counter() - start)["counts"]
-
-
 def _make(
     run: Executor,
     mirror: Mirror,
+    plan: Plan,
+    todo: list[int],
     jobs: int | None,
     clip_timeout_s: float | None,
     progress: Progress | None,
-    plan: Plan,
-    todo: list[int],
-) -> int:
-    """Make the units `todo`; returns how many clips they have."""
-    clips = sum(plan.units[number].clips for number in todo)
-
-    def report(done: int, refused: int) -> None:
-        if progress is not None:
-            progress(done, refused, clips)
-
+) -> None:
+    """Make the units `todo`."""
     # dataset.json says "complete", so it goes first and comes back last.
     (mirror.folder / "dataset.json").unlink(missing_ok=True)
     mirror.push()
-    run_units(run, plan, mirror.folder, todo, jobs, report, mirror.store, clip_timeout_s)
+    run_units(run, plan, mirror.folder, todo, jobs, progress, mirror.store, clip_timeout_s)
     mirror.pull()
     _await_rows(mirror.folder, [plan.units[number] for number in todo])
-    return clips
+
+
+def _published(settle: Callable[[], Plan], mirror: Mirror) -> Plan:
+    """The plan that was settled on, also by others who write to the same store."""
+    plan = settle()
+    try:
+        mirror.push_plan(plan.path)
+    except FileExistsError:  # theirs came first
+        mirror.pull()
+        plan = settle()
+    return plan
+
+
+def _complete(folder: Path, plan: Plan) -> bool:
+    return (folder / "dataset.json").is_file() and not stale_rows(folder, plan)
+
+
+def _recorded_counts(folder: Path) -> dict[str, Any]:
+    counts: dict[str, Any] = json.loads((folder / "dataset.json").read_text())["counts"]
+    return counts
+
+
+def _account(folder: Path, plan: Plan, corpus: Corpus, start: float) -> None:
+    """Leave what the plan has and nothing else, and say that it is complete."""
+    names = {unit.name for unit in plan.units}
+    _sweep(folder)
+    # Only now: what takes the place of these shards is finished.
+    for path in (*folder.glob("*.tar"), *rows_folder(folder).glob("*.parquet")):
+        if path.stem not in names:
+            path.unlink()
+    write_manifest(folder, plan)
+    write_dataset(folder, plan, corpus, time.perf_counter() - start)
 
 
 def _await_rows(folder: Path, units: list[Unit], patience_s: float = 90.0) -> None:
@@ -193,30 +197,15 @@ def _await_rows(folder: Path, units: list[Unit], patience_s: float = 90.0) -> No
             time.sleep(1.0)
 
 
-def _plan_path(folder: Path) -> Path:
-    return folder / ".avb" / "plan.arrow"
-
-
-def _published(settle: Callable[[], Plan], mirror: Mirror) -> Plan:
-    """The plan that was settled on, also by others who write to the same store."""
-    plan = settle()
-    try:
-        mirror.push_plan(plan.path)
-    except FileExistsError:  # theirs came first
-        mirror.pull()
-        plan = settle()
-    return plan
-
-
 def _settle(
     corpus: Corpus,
     settings: Settings,
     root: Folder,
     mirror: Mirror,
-    overwrite: bool = False,
-    prune: bool = False,
-    part: bool = False,
-    lags: Lags | None = None,
+    overwrite: bool,
+    prune: bool,
+    lags: Lags | None,
+    part: bool,
 ) -> Plan:
     """A fresh plan for the folder, refused if that was made with other settings or would lose.
 
@@ -224,12 +213,11 @@ def _settle(
     the plan of the first one that came, but where the folder is complete.
     """
     folder = mirror.folder
-    path = _plan_path(folder)
+    path = plan_path(folder)
     if part:
-        with (folder / ".avb" / "plan.lock").open("a+") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # the first one lists, the others wait for it
+        with waited_for(path.with_name("plan.lock")):  # the first one lists, the others wait
             if (folder / "dataset.json").is_file() or not path.is_file():
-                return _settle(corpus, settings, root, mirror, overwrite, prune, lags=lags)
+                return _settle(corpus, settings, root, mirror, overwrite, prune, lags, False)
     plan = read_plan(path) if path.is_file() and not overwrite else None
     if plan is not None and (difference := settings.difference(plan.settings)):
         raise UsageError(
@@ -268,7 +256,7 @@ def _empty(folder: Path) -> None:
     for tar in folder.glob("*.tar"):
         tar.unlink()
     shutil.rmtree(rows_folder(folder), ignore_errors=True)
-    _plan_path(folder).unlink(missing_ok=True)
+    plan_path(folder).unlink(missing_ok=True)
 
 
 def _missing(folder: Path, units: list[Unit], retry_failed: bool) -> list[int]:
@@ -280,15 +268,6 @@ def _missing(folder: Path, units: list[Unit], retry_failed: bool) -> list[int]:
         if not same or (retry_failed and set(done["statuses"]) - {"ok", "duplicate"}):
             todo.append(unit.number)
     return todo
-
-
-def _clean(folder: Path, plan: Plan) -> None:
-    """Clear what workers that died left, and shards and rows that the plan does not have."""
-    names = {unit.name for unit in plan.units}
-    _sweep(folder)
-    for path in (*folder.glob("*.tar"), *rows_folder(folder).glob("*.parquet")):
-        if path.stem not in names:
-            path.unlink()
 
 
 def _sweep(folder: Path) -> None:

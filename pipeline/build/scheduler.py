@@ -12,7 +12,7 @@ A unit that cannot read the corpus is left, and the run ends when the others are
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,8 +30,8 @@ MOST_FAULTS = 10
 
 KEPT = "finished shards are kept: run the same command again"
 
-#: Called with the clips done and refused so far.
-Progress = Callable[[int, int], None]
+#: Called with the clips done, how many of them were refused, and how many there are to do.
+Progress = Callable[[int, int, int], None]
 
 
 def run_units(
@@ -40,7 +40,7 @@ def run_units(
     folder: Path,
     todo: list[int],
     jobs: int | None,
-    progress: Progress,
+    progress: Progress | None = None,
     store: Store | None = None,
     clip_timeout_s: float | None = None,
 ) -> None:
@@ -50,14 +50,21 @@ def run_units(
     RunError where workers die of no single clip, or the corpus cannot be read; what is finished is
     kept.
     """
-    counter = _Counter(progress)
+    counter = _Counter(progress, sum(plan.units[number].clips for number in todo))
     faults = _Faults()
+
+    def counted(waiting: deque[Task], jobs: int | None) -> Iterator[Report]:
+        for report in executor(waiting, jobs):
+            counter.add(report)
+            faults.add(report)
+            yield report
+
     # Absolute, since a worker elsewhere has its own working directory.
     plan_path, folder = plan.path.absolute(), folder.absolute()
     lost = [Task(plan_path, folder, n, store=store, limit_s=clip_timeout_s) for n in todo]
     # What is lost again goes with fewer at once, and then one by one: memory may be short.
     for width in (jobs, jobs and max(1, jobs // 4), 1):
-        lost, crashes = _one_pass(executor, plan, lost, width, counter, faults)
+        lost, crashes = _one_pass(counted, plan, lost, width)
         if not lost:
             faults.end()
             return
@@ -71,12 +78,7 @@ def run_units(
 
 
 def _one_pass(
-    executor: Executor,
-    plan: Plan,
-    tasks: list[Task],
-    jobs: int | None,
-    counter: _Counter,
-    faults: _Faults,
+    executor: Executor, plan: Plan, tasks: list[Task], jobs: int | None
 ) -> tuple[list[Task], list[Task]]:
     """Units that were lost, and probes of single clips of theirs of which a worker died."""
     waiting = deque(tasks)
@@ -85,8 +87,6 @@ def _one_pass(
     crashes: list[Task] = []
     hung: set[tuple[int, int]] = set()  # unit and position
     for report in executor(waiting, jobs):
-        counter.add(report)
-        faults.add(report)
         task = report.task
         if report.state == "hung":
             hung.add((task.number, report.clips))
@@ -163,13 +163,13 @@ class _Faults:
 class _Counter:
     """Counts clips of the units that are done and of those at work; a lost one starts again."""
 
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self._progress, self._total = progress, total
         self._clips = self._refused = 0
         self._running: dict[Task, Report] = {}
 
     def add(self, report: Report) -> None:
-        if report.task.clips is not None:
+        if report.task.clips is not None or self._progress is None:
             return
         self._running.pop(report.task, None)
         if report.state == "running":
@@ -181,4 +181,5 @@ class _Counter:
         self._progress(
             self._clips + sum(r.clips for r in running),
             self._refused + sum(r.refused for r in running),
+            self._total,
         )

@@ -5,6 +5,8 @@ Both come in the order of a plan, so that memory does not grow with the clips.
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from avb.pipeline.build.plan import Plan, make_plan, read_plan
+from avb.pipeline.build.plan import Plan, make_plan, plan_path, read_plan
 from avb.pipeline.build.unit import rows_path
 from avb.pipeline.config import Corpus, stable_hash
 from avb.pipeline.errors import UsageError
@@ -28,7 +30,7 @@ _Files = tuple[str, dict[str, tuple[int, int]]]
 def source_faults(folder: Folder, corpora: Mapping[str, Corpus]) -> list[str]:
     """What differs between a dataset folder and its corpus as it is now, a line a clip."""
     with mirrored(folder) as mirror, tempfile.TemporaryDirectory() as scratch:
-        path = mirror.folder / ".avb" / "plan.arrow"
+        path = plan_path(mirror.folder)
         if not path.is_file():
             raise UsageError(f"{mirror}: .avb/plan.arrow is not there to say where its corpus lies")
         plan = read_plan(path)
@@ -67,21 +69,13 @@ def _pairs(
 ) -> Iterator[tuple[str, _Files | None, _Files | None]]:
     """Each key of two streams in the order of plans, with what either has of it."""
 
-    def place(item: tuple[str, _Files]) -> tuple[bytes, int, str]:
+    def place(item: tuple[str, _Files, str]) -> tuple[bytes, int, str]:
         return item[0].partition("/")[0].encode(), stable_hash(item[0]), item[0]
 
-    left, right = next(made, None), next(listed, None)
-    while left is not None or right is not None:
-        if right is None or (left is not None and place(left) < place(right)):
-            assert left is not None
-            yield left[0], left[1], None
-            left = next(made, None)
-        elif left is None or place(right) < place(left):
-            yield right[0], None, right[1]
-            right = next(listed, None)
-        else:
-            yield left[0], left[1], right[1]
-            left, right = next(made, None), next(listed, None)
+    sides = ((*item, "made") for item in made), ((*item, "listed") for item in listed)
+    for (_, _, key), items in itertools.groupby(heapq.merge(*sides, key=place), place):
+        found = {side: files for _, files, side in items}
+        yield key, found.get("made"), found.get("listed")
 
 
 def _difference(made: _Files | None, listed: _Files | None) -> str:

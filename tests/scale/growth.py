@@ -19,7 +19,7 @@ from typing import Any
 
 import typer
 
-from avb.pipeline.build.plan import Plan, Unit, lay_out, read_plan
+from avb.pipeline.build.plan import Plan, Unit, lay_out, plan_path, read_plan
 from avb.pipeline.config import load_corpora
 from avb.pipeline.corpora.clip import Clip, Listing, Word
 from avb.pipeline.machine import peak_bytes
@@ -49,8 +49,8 @@ def growth(rows: int, kind: str = "lrw", folder: Path | None = None) -> dict[str
         with ProcessPoolExecutor(1, spawn, max_tasks_per_child=1) as apart:
             for name in STEPS:
                 measured[name] = apart.submit(_measure, name, out, kind, rows).result()
-        record["shards"] = len(read_plan(_plan_path(out)).units)
-        record["plan_mb"] = round(_plan_path(out).stat().st_size / 1e6, 1)
+        record["shards"] = len(read_plan(plan_path(out)).units)
+        record["plan_mb"] = round(plan_path(out).stat().st_size / 1e6, 1)
         record["manifest_mb"] = round((out / "manifest.parquet").stat().st_size / 1e6, 1)
     del measured["rows"]  # what fabricates them is no part of avb prep
     record["start_mb"] = max(start_mb for _, start_mb, _ in measured.values())
@@ -75,10 +75,6 @@ def _measure(name: str, out: Path, kind: str, rows: int) -> tuple[float, int, in
 
 def _peak_mb() -> int:
     return peak_bytes() >> 20
-
-
-def _plan_path(out: Path) -> Path:
-    return out / ".avb" / "plan.arrow"
 
 
 def _settings(kind: str) -> Settings:
@@ -108,17 +104,17 @@ def _clips(kind: str, rows: int) -> Iterator[Clip]:
 
 def _plan(out: Path, kind: str, rows: int) -> Plan:
     listing = Listing(out, "fabricated", _clips(kind, rows), LABELS)
-    return lay_out(listing, _settings(kind), _plan_path(out))
+    return lay_out(listing, _settings(kind), plan_path(out))
 
 
 def _read_plan(out: Path, kind: str, rows: int) -> object:
-    plan = read_plan(_plan_path(out))
+    plan = read_plan(plan_path(out))
     return plan.rows(len(plan.units) // 2)
 
 
 def _rows(out: Path, kind: str, rows: int) -> None:
     """The rows that units would leave, had they made their shards."""
-    plan = read_plan(_plan_path(out))
+    plan = read_plan(plan_path(out))
     (out / ".avb" / "rows").mkdir()
     for unit in plan.units:
         _fabricate(out, plan, unit)
@@ -154,14 +150,14 @@ def _fabricate(out: Path, plan: Plan, unit: Unit) -> None:
 def _missing(out: Path, kind: str, rows: int) -> None:
     from avb.pipeline.build.unit import finished
 
-    if not all(finished(out, unit) for unit in read_plan(_plan_path(out)).units):
+    if not all(finished(out, unit) for unit in read_plan(plan_path(out)).units):
         raise AssertionError("the fabricated rows are not those of the plan")
 
 
 def _manifest(out: Path, kind: str, rows: int) -> None:
     from avb.pipeline.build.manifest import write_dataset, write_manifest
 
-    plan = read_plan(_plan_path(out))
+    plan = read_plan(plan_path(out))
     write_manifest(out, plan)
     write_dataset(out, plan, load_corpora()[kind], 0.0)
 
@@ -170,7 +166,7 @@ def _verify(out: Path, kind: str, rows: int) -> None:
     from avb.pipeline.shards.verify import verify
 
     # Each shard is missing, which is one fault; the rest of the book-keeping is as ever.
-    assert len(verify(out).faults) == len(read_plan(_plan_path(out)).units)
+    assert len(verify(out).faults) == len(read_plan(plan_path(out)).units)
 
 
 def _stats(out: Path, kind: str, rows: int) -> None:

@@ -123,7 +123,7 @@ def driver(workers: int = 1000, units: int = 2000, unit_s: float = 60.0) -> dict
             return run_tasks(ray, lambda task: next(turn).sleep.remote(task), waiting, jobs)
 
         begun, busy = time.perf_counter(), time.process_time()
-        run_units(run, _plan(units), Path(), list(range(units)), AHEAD * workers, _ignore)
+        run_units(run, _plan(units), Path(), list(range(units)), AHEAD * workers)
         wall, busy = time.perf_counter() - begun, time.process_time() - busy
     finally:
         ray.shutdown()
@@ -165,10 +165,6 @@ class _Units:
 
 def _plan(units: int) -> Any:
     return _Units(Path("plan"), [Unit(n, f"unit-{n:06d}", 512, "") for n in range(units)])
-
-
-def _ignore(clips: int, refused: int) -> None:
-    """The driver's bar is not drawn."""
 
 
 def _as_nice_as_the_driver() -> None:

@@ -18,7 +18,7 @@ import pytest
 
 from avb.pipeline.build import manifest as account
 from avb.pipeline.build import plan as plan_module
-from avb.pipeline.build.plan import Plan, lay_out, read_plan
+from avb.pipeline.build.plan import Plan, lay_out, plan_path, read_plan
 from avb.pipeline.config import Crop, Mel
 from avb.pipeline.corpora.clip import Clip, Listing
 from avb.pipeline.errors import UsageError
@@ -167,7 +167,7 @@ def made_up(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def test_the_manifest_has_all_rows_in_the_order_of_the_plan_in_few_groups(made_up: Path) -> None:
-    plan = read_plan(made_up / ".avb" / "plan.arrow")
+    plan = read_plan(plan_path(made_up))
     manifest = pq.ParquetFile(made_up / "manifest.parquet")
     assert manifest.num_row_groups == 1 < len(plan.units)
     keys = manifest.read(["key"])["key"].to_pylist()
@@ -182,7 +182,7 @@ def test_the_manifest_has_all_rows_in_the_order_of_the_plan_in_few_groups(made_u
 def test_a_manifest_is_written_in_groups_and_read_in_pieces(
     made_up: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = read_plan(made_up / ".avb" / "plan.arrow")
+    plan = read_plan(plan_path(made_up))
     whole = pq.read_table(made_up / "manifest.parquet")
     monkeypatch.setattr(account, "MANIFEST_ROWS", 1000)
     account.write_manifest(made_up, plan)

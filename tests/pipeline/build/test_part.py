@@ -53,9 +53,8 @@ def plan(raw: Path, out: Path, **settings: Any) -> Any:
     folder = out / "lrw"
     (folder / ".avb").mkdir(parents=True, exist_ok=True)
     mirror = Mirror(folder)
-    return prep_module._settle(
-        corpus, settings_for("lrw", corpus, **settings), raw, mirror, part=True
-    )
+    made = settings_for("lrw", corpus, **settings)
+    return prep_module._settle(corpus, made, raw, mirror, False, False, None, part=True)
 
 
 def test_parts_and_a_last_run_are_one_run(raw: Path, whole: Path, tmp_path: Path) -> None:

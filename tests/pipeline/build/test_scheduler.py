@@ -57,7 +57,7 @@ def run(workers: Workers, jobs: int = 4) -> list[int]:
     run_units(
         workers,
         SimpleNamespace(path=Path("plan"), units=units),  # type: ignore[arg-type]
-        Path("out"), [0, 1, 2], jobs, lambda clips, refused: told.append(clips),
+        Path("out"), [0, 1, 2], jobs, lambda clips, *_: told.append(clips),
         clip_timeout_s=300,
     )  # fmt: skip
     return told
