@@ -12,7 +12,7 @@ from avb.tools.report import figures
 from avb.tools.report.examples import Clip, stored_clip
 from avb.tools.report.page import Section, Sounds, data_uri
 from avb.tools.report.style import COLOURS, new
-from avb.train.batches import open_stream, readable
+from avb.train.batches import open_stream
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -78,7 +78,7 @@ def _clips(index: Index, rows: Any) -> Iterator[Clip]:
     stream = open_stream(
         index, rows=rows, batch_size=1, once=True, workers=0, crops=(crop,), audio=keeps
     )
-    for batch in readable(stream):
+    for batch in stream:
         title = " ".join([batch.keys[0], *(word for word, _, _ in batch.words[0])])
         sounds = {} if batch.audio is None else {"real": batch.audio[0].numpy()}
         yield stored_clip(index, batch, 0, crop, spec["margin"], title, sounds=sounds)

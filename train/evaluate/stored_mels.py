@@ -13,7 +13,7 @@ from avb.pipeline.config import Mel
 from avb.pipeline.errors import shown
 from avb.pipeline.parse import checked
 from avb.pipeline.stream.index import Index, Ints
-from avb.train.batches import open_stream, readable
+from avb.train.batches import open_stream
 from avb.train.evaluate.metrics.bounds import mean_log_mel
 
 #: Clips read at once.
@@ -40,7 +40,7 @@ def other_mels(mel: Any, sample_rate: Any, wanted: Mel, rate: int) -> str:
 def read_mels(index: Index, rows: Ints) -> Iterator[list[Tensor]]:
     """Stored log-mels in the order of `rows`, up to `BATCH` at once: float32 [n_mels x M] each."""
     stream = open_stream(index, rows=rows, batch_size=BATCH, crops=(), once=True, workers=0)
-    for batch in readable(stream):
+    for batch in stream:
         assert batch.mel is not None
         columns = batch.mel_lengths.tolist()
         yield [one[:, :n].float() for one, n in zip(batch.mel, columns, strict=True)]

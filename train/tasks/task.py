@@ -23,7 +23,7 @@ from avb.pipeline.errors import UsageError, one_line
 from avb.pipeline.stream.batch import Batch
 from avb.pipeline.stream.index import Index, Ints
 from avb.train import augment
-from avb.train.batches import open_stream, readable
+from avb.train.batches import open_stream
 from avb.train.recipe import Recipe, check_arguments
 
 #: Fixed range to which the speech mel is mapped, as in the published speech samples.
@@ -311,7 +311,7 @@ class Evaluation:
             crops=self.task.crops(self.recipe), unit=self.recipe.unit, audio=audio,
             rank=rank, world=world,
         )  # fmt: skip
-        for batch in readable(stream):
+        for batch in stream:
             inputs = self.task.prepare(batch, self.recipe, self.scaling, self.device, train=False)
             yield batch, inputs
 

@@ -23,7 +23,7 @@ from avb.pipeline.config import Mel
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.batch import Batch
 from avb.pipeline.stream.index import Index, Ints
-from avb.train.batches import open_stream, readable
+from avb.train.batches import open_stream
 from avb.train.checks import need
 from avb.train.evaluate import stored_mels
 from avb.train.evaluate.metrics.griffin_lim import invert_all, linear_magnitude
@@ -54,7 +54,7 @@ def train(index: Index, parts: Parts, training: Training, device: torch.device) 
         index, rows=rows["train"], batch_size=min(training.batch_size, len(rows["train"])),
         crops=(), audio=True, seed=training.seed,
     )  # fmt: skip
-    taught = (list(pairs_of(batch, mel)) for batch in readable(stream))
+    taught = (list(pairs_of(batch, mel)) for batch in stream)
     held = [pair for batch in stored_sounds(index, rows["val"], VALIDATED)
             for pair in pairs_of(batch, mel)]  # fmt: skip
     network, step = fit(taught, held, mel, sample_rate(index), training, device)
@@ -118,10 +118,10 @@ def distance(network: Refiner, pair: Pair, mel: Mel, rate: int) -> Tensor:
 def stored_sounds(index: Index, rows: Ints, most: int) -> Iterator[Batch]:
     """Stored mels and sounds of up to so many of the rows, from first to last."""
     places = np.linspace(0, len(rows) - 1, min(len(rows), most)).round().astype(np.int64)
-    return readable(open_stream(
+    return open_stream(
         index, rows=rows[places], batch_size=stored_mels.BATCH, crops=(), audio=True, once=True,
         workers=0,
-    ))  # fmt: skip
+    )  # fmt: skip
 
 
 def pairs_of(batch: Batch, mel: Mel) -> Iterator[Pair]:
