@@ -7,10 +7,10 @@ for optimiser, augmentation or recomputing. MFU is that, per second, over the de
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
@@ -46,19 +46,12 @@ PEAKS: list[tuple[str, float | None]] = [
 
 @dataclass(frozen=True)
 class Cost:
-    """What one clip asks of a training step.
+    """What one clip asks of a training step."""
 
-    Attributes:
-        forward: FLOP of the forward pass, audio and both terms of the task loss included.
-        step: FLOP of forward and backward pass.
-        saved_bytes: what the forward pass keeps for the backward pass, in float32.
-        weight_bytes: of the model, whatever the batch.
-    """
-
-    forward: int
-    step: int
-    saved_bytes: int
-    weight_bytes: int
+    forward: int  # FLOP of the forward pass, audio and both terms of the task loss included
+    step: int  # FLOP of forward and backward pass
+    saved_bytes: int  # what the forward pass keeps for the backward pass, in float32
+    weight_bytes: int  # of the model, whatever the batch
 
 
 def step_flops(loss: Callable[[], Tensor]) -> tuple[int, int]:
@@ -74,24 +67,12 @@ def step_flops(loss: Callable[[], Tensor]) -> tuple[int, int]:
         return forward, counter.get_total_flops()
 
 
-def clip_cost(recipe: Recipe, scaling: Scaling, frames: int) -> Cost:
-    """The cost of one clip of `frames` frames under a recipe."""
-    (forward, step), saved, weights = _try_out(recipe, scaling, frames, step_flops)
-    return Cost(forward, step, saved, weights)
-
-
-def clip_bytes(recipe: Recipe, scaling: Scaling, frames: int) -> tuple[int, int]:
-    """`saved_bytes` and `weight_bytes` alone: a quarter of the time that counting FLOP takes."""
-    return _try_out(recipe, scaling, frames, lambda loss: loss())[1:]
-
-
-def _try_out(
-    recipe: Recipe, scaling: Scaling, frames: int, work: Callable[[Callable[[], Tensor]], Any]
-) -> tuple[Any, int, int]:
-    """What `work` makes of one clip's loss, the bytes kept for its backward pass, and of weights.
+def clip_cost(recipe: Recipe, scaling: Scaling, frames: int, count: bool = True) -> Cost:
+    """The cost of one clip of `frames` frames under a recipe.
 
     On a second model that has shapes but no values (device `meta`): nothing is computed, the
-    result is the same on every machine, and no random number of the run is used up.
+    result is the same on every machine, and no random number of the run is used up. Bytes alone,
+    with no FLOP counted, take a quarter of the time.
     """
     kept: dict[int, Tensor] = {}  # by storage; holding the tensors keeps the addresses unique
 
@@ -99,7 +80,11 @@ def _try_out(
         kept[tensor.untyped_storage()._cdata] = tensor
         return tensor
 
+    def loss() -> Tensor:
+        return task.losses(model, inputs, recipe)[0].total()
+
     task, side = find_task(recipe.task), scaling.size // recipe.shrink
+    forward = step = 0
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         model = task.build(recipe, scaling).train()
         inputs = Inputs(
@@ -110,14 +95,17 @@ def _try_out(
             boundary_BT=torch.empty(1, frames) if recipe.model.get("word_boundary") else None,
         )
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            found = work(lambda: task.losses(model, inputs, recipe)[0].total())
+            if count:
+                forward, step = step_flops(loss)
+            else:
+                loss()
     weights = {p.untyped_storage()._cdata: p for p in model.parameters()}
-    saved = (t for address, t in kept.items() if address not in weights)
-    return (
-        found,
-        sum(tensor.untyped_storage().nbytes() for tensor in saved),
-        sum(weight.untyped_storage().nbytes() for weight in weights.values()),
-    )
+    saved = [tensor for address, tensor in kept.items() if address not in weights]
+    return Cost(forward, step, _bytes(saved), _bytes(weights.values()))
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.untyped_storage().nbytes() for tensor in tensors)
 
 
 def peak_flops(device: torch.device) -> float | None:
@@ -133,44 +121,34 @@ def named_peak(name: str) -> float | None:
 
 
 def seconds_at_peak(
-    recipe: Recipe, scaling: Scaling, lengths: Ints, device: torch.device, world: int = 1
+    recipe: Recipe, scaling: Scaling, frames: int, device: torch.device, world: int = 1
 ) -> float | None:
-    """How long a clip's step would take `world` devices at their peak; None if that is not known.
+    """How long a clip's step would take `world` such devices at their peak; None if not known.
 
     Times clips/s this is the MFU. Where no peak is known nothing is counted either.
-
-    Args:
-        recipe: what is trained.
-        scaling: of the shards it is trained on.
-        lengths: frames of the clips; their mean counts.
-        device: one of `world` that are alike.
-        world: number of processes.
     """
     peak = peak_flops(device)
-    if peak is None:
-        return None
-    return clip_cost(recipe, scaling, usual_frames(recipe, lengths)).step / (peak * world)
+    return None if peak is None else clip_cost(recipe, scaling, frames).step / (peak * world)
 
 
 def usual_frames(recipe: Recipe, lengths: Ints) -> int:
-    """Frames of a sample: a word's window, or the mean of the clips."""
-    return WORD_FRAMES if recipe.unit == "word" else round(float(lengths.mean()))
+    """Frames of a sample: a word's window, or the mean of what a step sees of each clip."""
+    if recipe.unit == "word":
+        return WORD_FRAMES
+    return round(float(np.minimum(lengths, recipe.window or lengths).mean()))
 
 
 def check_room(
-    recipe: Recipe, scaling: Scaling, lengths: Ints, device: torch.device, world: int = 1
+    recipe: Recipe, scaling: Scaling, frames: int, device: torch.device, world: int = 1
 ) -> None:
     """Refuse a batch that cannot fit, before the kernel or the driver kills the run.
 
     A lower bound: what the forward pass keeps, half of it under autocast, and the weights with
-    their gradients and two moments. Arguments as in `seconds_at_peak`.
-
-    Raises:
-        UsageError: it needs more than is free; the recipe's `accumulate` that would fit is named.
+    their gradients and two moments. The `UsageError` names the `accumulate` that would fit.
     """
-    saved, weights = clip_bytes(recipe, scaling, usual_frames(recipe, lengths))
-    a_clip = saved // (2 if device.type == "cuda" else 1)
-    clips, weights, free = recipe.batch_size // world, 4 * weights, free_bytes(device)
+    cost, free = clip_cost(recipe, scaling, frames, count=False), free_bytes(device)
+    a_clip = cost.saved_bytes // (2 if device.type == "cuda" else 1)
+    clips, weights = recipe.batch_size // world, 4 * cost.weight_bytes
     if weights + a_clip * clips // recipe.accumulate <= free:
         return
     fits = [n for n in range(1, clips + 1) if weights + a_clip * -(-clips // n) <= free]

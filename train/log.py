@@ -19,12 +19,10 @@ from avb.pipeline.parse import parse_json
 
 @contextlib.contextmanager
 def held(out: Path) -> Iterator[None]:
-    """Hold the folder of a run against a second training; the lock goes with the process.
+    """Hold the folder of a run against a second training; RunError, which names who holds it.
 
-    A lock of POSIX, which children that decode do not inherit and network file systems pass on.
-
-    Raises:
-        RunError: another training holds it, or there can be no lock; the line names who.
+    A lock of POSIX, which goes with the process, children that decode do not inherit, and network
+    file systems pass on.
     """
     busy = "another training writes here ({holder}); wait for it, or choose another --out"
     with locked(out / ".lock", out, busy, fcntl.lockf) as lock:
@@ -54,11 +52,7 @@ class Metrics:
             self._hook, threading.excepthook = threading.excepthook, self._tell
 
     def write(self, step: int, values: dict[str, Any]) -> None:
-        """One line: the step and its values.
-
-        Raises:
-            RunError: the file was removed, and perhaps the lock with it.
-        """
+        """One line: the step and its values; RunError: the file is gone, perhaps the lock too."""
         if not os.fstat(self._file.fileno()).st_nlink and self._path.parent.is_dir():
             gone = "is gone, removed while it was trained; start again in another --out"
             raise RunError(f"{self._path}: {gone}")
@@ -102,9 +96,7 @@ class Pace:
         """Start the clock at `step`; `seconds_at_peak` is what a clip would take at best."""
         self._steps, self._batch_size, self._step = steps, batch_size, step
         self._seconds_at_peak = seconds_at_peak
-        self._start = self._last = time.perf_counter()
-        self._waited = 0.0
-        self._done = 0
+        self._last, self._waited = time.perf_counter(), 0.0
 
     def waited(self, seconds: float) -> None:
         """Count time in which the device had no batch."""

@@ -12,7 +12,6 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,11 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from avb.pipeline.errors import UsageError
-from avb.pipeline.stream.batch import Batch
-from avb.pipeline.stream.index import Index, Ints
-from avb.train.batches import open_stream, readable
+from avb.pipeline.stream.index import Index
+from avb.train.batches import open_stream
 from avb.train.device import autocast, peak_gib
 from avb.train.distributed import global_sum, join_processes
-from avb.train.flops import check_room, seconds_at_peak
+from avb.train.flops import check_room, seconds_at_peak, usual_frames
 from avb.train.log import Pace, held
 from avb.train.origin import open_origin
 from avb.train.recipe import Recipe
@@ -93,25 +91,25 @@ def train(
         begun = (out / "last.pt").exists()
         run = start(recipe, index, out, device, rank, world, None if begun else origin)
         run.teacher = None if teacher is None else teacher.on(run.device)
-        check_room(recipe, run.scaling, frames_seen(recipe, index, parts), run.device, world)
+        frames = usual_frames(recipe, index.num_frames[parts.rows["train"]])
+        check_room(recipe, run.scaling, frames, run.device, world)
         if begun:
             if not resume:
                 raise UsageError(f"{out}: holds a run; --resume it, or choose another --out")
             identity = restore(run, out / "last.pt", identity)
-        return _Training(run, index, parts, out, identity).steps(compile_model)
+        return _Training(run, index, parts, out, identity, frames).steps(compile_model)
 
 
 class _Training:
     """A run on its way through its steps; the first process writes and says what comes of them."""
 
     def __init__(
-        self, run: Run, index: Index, parts: Parts, out: Path, identity: dict[str, Any]
+        self, run: Run, index: Index, parts: Parts, out: Path, identity: dict[str, Any], frames: int
     ) -> None:
-        self.run, self.index, self.parts, self.out = run, index, parts, out
+        self.run, self.index, self.rows, self.out = run, index, parts.rows, out
         self.identity = identity
         self.metrics = open_log(run, out, identity) if run.rank == 0 else None
-        lengths = frames_seen(run.recipe, index, parts)
-        at_peak = seconds_at_peak(run.recipe, run.scaling, lengths, run.device, run.world)
+        at_peak = seconds_at_peak(run.recipe, run.scaling, frames, run.device, run.world)
         self.pace = Pace(run.recipe.steps, run.recipe.batch_size, at_peak, run.step)
 
     def steps(self, compile_model: bool) -> dict[str, Any]:
@@ -124,7 +122,12 @@ class _Training:
         before: Before | None = None
         with stop_signals() as stopped:
             leave = Leave(stopped, run.world, run.device)
-            batches = self.batches()
+            batches = open_stream(
+                self.index, rows=self.rows["train"], batch_size=recipe.batch_size,
+                crops=run.task.crops(recipe), unit=recipe.unit, seed=recipe.seed,
+                buffer=recipe.buffer, rank=run.rank, world=run.world,
+                pin_memory=run.device.type == "cuda", position=run.step,
+            )  # fmt: skip
             while run.step < recipe.steps and not run.stopped_early:
                 asked = time.perf_counter()
                 batch = next(batches)
@@ -150,16 +153,6 @@ class _Training:
             self.metrics.close()
         return {"step": run.step, "best": run.best} | record
 
-    def batches(self) -> Iterator[Batch]:
-        """The batches of the coming steps, this process's share of each."""
-        run, recipe = self.run, self.run.recipe
-        return readable(open_stream(
-            self.index, rows=self.parts.rows["train"], batch_size=recipe.batch_size,
-            crops=run.task.crops(recipe), unit=recipe.unit, seed=recipe.seed, buffer=recipe.buffer,
-            rank=run.rank, world=run.world, pin_memory=run.device.type == "cuda",
-            position=run.step,
-        ))  # fmt: skip
-
     def log(self, values: dict[str, Tensor]) -> None:
         """Write what the last step found, and how fast steps are, and say it."""
         run = self.run
@@ -175,7 +168,7 @@ class _Training:
     def validate_and_save(self) -> dict[str, Any]:
         """The record of a validation; `best.pt` is of the best so far."""
         run = self.run
-        record = validate(run, self.index, self.parts.rows["val"])
+        record = validate(run, self.index, self.rows["val"])
         better = progress(run, record["score"])
         if self.metrics is not None:
             self.metrics.write(run.step, {"val_" + k: v for k, v in record.items()})
@@ -192,12 +185,6 @@ class _Training:
             save(run, self.out, self.identity, better=False)
         global_sum(torch.zeros((), device=run.device), run.world)  # until it is saved
         raise Preempted(f"saved at step {run.step} in {self.out}; go on with --resume", by)
-
-
-def frames_seen(recipe: Recipe, index: Index, parts: Parts) -> Ints:
-    """Frames that a step sees of each clip of training."""
-    frames = index.num_frames[parts.rows["train"]]
-    return np.minimum(frames, recipe.window) if recipe.window else frames
 
 
 def one_step(run: Run, network: nn.Module, batch: Any) -> dict[str, Tensor]:
@@ -243,14 +230,8 @@ def one_step(run: Run, network: nn.Module, batch: Any) -> dict[str, Tensor]:
 
 def split_inputs(inputs: Inputs, parts: int) -> list[Inputs]:
     """The same batch in equal parts."""
-    if parts == 1:
-        return [inputs]
-    tensors = {
-        f.name: v.chunk(parts)
-        for f in dataclasses.fields(inputs)
-        if isinstance(v := getattr(inputs, f.name), Tensor)
-    }
-    pieces: list[dict[str, Any]] = [{n: c[i] for n, c in tensors.items()} for i in range(parts)]
+    chunks = {n: v.chunk(parts) for n, v in vars(inputs).items() if isinstance(v, Tensor)}
+    pieces: list[dict[str, Any]] = [{n: c[i] for n, c in chunks.items()} for i in range(parts)]
     return [dataclasses.replace(inputs, **piece) for piece in pieces]
 
 

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from avb.pipeline.config import load_corpora
@@ -16,7 +17,7 @@ from avb.train import checkpoint, trainer
 from avb.train.kept import fingerprint
 from avb.train.recipe import Recipe
 from avb.train.recipe_file import make_recipe
-from avb.train.split import split_rows
+from avb.train.split import Parts, split_rows
 from avb.train.tasks.task import Scaling, find_task
 from avb.train.vocoder.file import Training, new_refiner
 
@@ -91,3 +92,35 @@ def trained(kind: str, index: Index, out: Path, **changes: Any) -> Path:
     parts = split_rows(index, corpus, plan.split, need=("train", "val"))
     trainer.train(plan, index, parts, out)
     return out / "best.pt"
+
+
+def all_parts(index: Index, val: int | None = 3) -> Parts:
+    """Every clip to train on and to test, and the first ones to validate with."""
+    rows = np.arange(len(index))
+    return Parts("all", "test", {"train": rows, "val": rows[:val], "test": rows})
+
+
+def learn(plan: Recipe, index: Index, out: Path, **options: Any) -> dict[str, Any]:
+    """The record of a training on every clip."""
+    return trainer.train(plan, index, all_parts(index), out, **options)
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    """Those that a run goes on with."""
+    return checkpoint.load(out / "last.pt")["model"]
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    """Whether weights are equal bit for bit."""
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def still(model: torch.nn.Module) -> None:
+    """Keep dropout and batch norm out of it, also after `.train()`."""
+    for module in model.modules():
+        if isinstance(getattr(module, "dropout", None), float):
+            module.dropout = 0.0  # of a recurrent network
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    model.eval()
+    model.train = lambda mode=True: model  # type: ignore[method-assign, assignment]

@@ -5,20 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from networks import recipe
+from networks import learn, recipe
 from torch import nn
 
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index
 from avb.train import flops, trainer
-from avb.train.log import Pace
 from avb.train.recipe_file import load_recipe
-from avb.train.split import Parts
 from avb.train.tasks.task import Scaling
 
 CPU = torch.device("cpu")
@@ -106,33 +103,26 @@ def test_a_peak_is_known_by_the_device_s_name_or_not_at_all(name: str, peak: flo
     assert flops.named_peak(name) == peak
 
 
-def test_nothing_is_counted_where_no_peak_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_seconds_at_peak_are_shared_by_the_processes_and_not_counted_without_a_peak(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recipe = load_recipe("lip", "tiny")
     monkeypatch.setattr(flops, "clip_cost", lambda *_: pytest.fail("counted"))
-    recipe = load_recipe("lip", "paper")
-    assert flops.peak_flops(CPU) is None
-    assert flops.seconds_at_peak(recipe, scaling(), np.array([29]), CPU) is None
-
-
-def test_seconds_at_peak_are_shared_by_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-
-    def cost(plan: Any, scaling: Any, frames: int) -> flops.Cost:
-        asked.append(frames)
-        return flops.Cost(10, 30, 0, 0)
-
-    monkeypatch.setattr(flops, "clip_cost", cost)
+    assert flops.seconds_at_peak(recipe, scaling(), 29, CPU) is None
+    monkeypatch.setattr(flops, "clip_cost", lambda *_: flops.Cost(10, 30, 0, 0))
     monkeypatch.setattr(flops, "peak_flops", lambda device: 100.0)
-    lengths = np.array([20, 40])
-    clips, words = (load_recipe("lip", "tiny", [f"unit={unit}"]) for unit in ("clip", "word"))
-    assert flops.seconds_at_peak(clips, scaling(), lengths, CPU) == pytest.approx(0.3)
-    assert flops.seconds_at_peak(words, scaling(), lengths, CPU, world=2) == pytest.approx(0.15)
-    assert asked == [30, 29]  # their mean; the window of a word
+    assert flops.seconds_at_peak(recipe, scaling(), 29, CPU) == pytest.approx(0.3)
+    assert flops.seconds_at_peak(recipe, scaling(), 29, CPU, world=2) == pytest.approx(0.15)
 
 
-def test_mfu_is_speed_times_seconds_at_peak() -> None:
-    seen = Pace(10, 4, seconds_at_peak=0.25).look(2)
-    assert seen["mfu"] == pytest.approx(0.25 * seen["clips_per_s"])
-    assert Pace(10, 4).look(2)["mfu"] is None
+@pytest.mark.parametrize(("sets", "frames"), [("unit=clip", 30), ("unit=word", 29)])
+def test_a_sample_is_as_long_as_a_step_sees_of_it(sets: str, frames: int) -> None:
+    assert flops.usual_frames(load_recipe("lip", "tiny", [sets]), np.array([20, 40])) == frames
+
+
+def test_a_window_cuts_what_a_step_sees() -> None:
+    speech = load_recipe("l2s", "tiny", ["window=30"])
+    assert flops.usual_frames(speech, np.array([20, 40])) == 25
 
 
 @pytest.mark.parametrize("at_peak", [None, 0.001])
@@ -146,9 +136,7 @@ def test_a_run_writes_and_says_its_mfu(
     caplog.set_level("INFO", logger="avb")
     if at_peak is not None:
         monkeypatch.setattr(trainer, "seconds_at_peak", lambda *_: at_peak)
-    everything = np.arange(len(lrw))
-    parts = Parts("all", "test", {"train": everything, "val": everything[:3], "test": everything})
-    trainer.train(recipe("lip", steps=1), lrw, parts, tmp_path)
+    learn(recipe("lip", steps=1), lrw, tmp_path)
     line = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
     expected = None if at_peak is None else pytest.approx(at_peak * line["clips_per_s"])
     assert line["mfu"] == expected
@@ -158,16 +146,18 @@ def test_a_run_writes_and_says_its_mfu(
 def test_bytes_alone_are_those_of_the_whole_cost() -> None:
     recipe = load_recipe("lip", "tiny")
     cost = flops.clip_cost(recipe, scaling(), 8)
-    assert flops.clip_bytes(recipe, scaling(), 8) == (cost.saved_bytes, cost.weight_bytes)
+    bytes_alone = dataclasses.replace(cost, forward=0, step=0)
+    assert flops.clip_cost(recipe, scaling(), 8, count=False) == bytes_alone
 
 
 def test_a_batch_that_cannot_fit_is_refused_with_what_would(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(flops, "clip_bytes", lambda *_: (100 << 20, 10 << 20))
+    cost = flops.Cost(0, 0, saved_bytes=100 << 20, weight_bytes=10 << 20)
+    monkeypatch.setattr(flops, "clip_cost", lambda *_, count: cost)
     monkeypatch.setattr(flops, "free_bytes", lambda _: 1 << 30)
-    recipe, lengths = load_recipe("l2s", "paper"), np.array([75])  # 64 clips: 6.3 GiB
+    recipe = load_recipe("l2s", "paper")  # 64 clips: 6.3 GiB
     with pytest.raises(UsageError, match=r"64 clips needs about 6 GiB, and 1 .* accumulate=8 "):
-        flops.check_room(recipe, scaling(96), lengths, CPU)
-    flops.check_room(dataclasses.replace(recipe, accumulate=8), scaling(96), lengths, CPU)
-    flops.check_room(recipe, scaling(96), lengths, CPU, world=8)  # eight clips a process
+        flops.check_room(recipe, scaling(96), 75, CPU)
+    flops.check_room(dataclasses.replace(recipe, accumulate=8), scaling(96), 75, CPU)
+    flops.check_room(recipe, scaling(96), 75, CPU, world=8)  # eight clips a process
