@@ -48,7 +48,6 @@ class AudioReader(nn.Module):
 
     def features(self, mel_BFM: Tensor, lengths_B: Tensor | None = None) -> Tensor:
         """What a lip reader can be taught: f_a of every video frame, [B x T x D]."""
-        num_frames = mel_BFM.shape[2] // COLUMNS_PER_FRAME
-        mask_BT = None if lengths_B is None else frame_mask(lengths_B, num_frames)
+        mask_BT = frame_mask(lengths_B, mel_BFM.shape[2] // COLUMNS_PER_FRAME)
         feature_BTD: Tensor = self.audio(mel_BFM, mask_BT)
         return feature_BTD

@@ -30,7 +30,7 @@ class BackEnd(nn.Module, ABC):
         boundary_BT: Tensor | None = None,
     ) -> Tensor:
         """Logits [B x K]; with `boundary_BT`, 1 inside the word, of the mean over it alone."""
-        mask_BT = None if lengths_B is None else frame_mask(lengths_B, feature_BTE.shape[1])
+        mask_BT = frame_mask(lengths_B, feature_BTE.shape[1])
         states_BTS = self.run(feature_BTE, lengths_B, mask_BT)
         if boundary_BT is not None:
             mask_BT = word_mask(boundary_BT, mask_BT)
@@ -40,18 +40,11 @@ class BackEnd(nn.Module, ABC):
 class GRUBackEnd(BackEnd):
     """A bidirectional GRU, the mean of its states over time, and a linear classifier."""
 
-    def __init__(
-        self, dim: int, classes: int, hidden: int = 512, layers: int = 2, dropout: float = 0.3
-    ) -> None:
-        """Build `layers` layers of `hidden` units a direction, with dropout between them."""
+    def __init__(self, dim: int, classes: int, hidden: int = 512, dropout: float = 0.3) -> None:
+        """Build two layers of `hidden` units a direction, with dropout between them."""
         super().__init__()
         self.gru = nn.GRU(
-            dim,
-            hidden,
-            layers,
-            batch_first=True,
-            bidirectional=True,
-            dropout=dropout if layers > 1 else 0.0,
+            dim, hidden, num_layers=2, batch_first=True, bidirectional=True, dropout=dropout
         )
         self.classifier = nn.Linear(2 * hidden, classes)
 

@@ -88,7 +88,7 @@ class LipReader(nn.Module):
         Grey pictures (C = 1); normalised mels, M = 4 T, to learn from; real frames of each clip;
         and 1 inside the word, 0 outside, for a model with `word_boundary`.
         """
-        mask_BT = None if lengths_B is None else frame_mask(lengths_B, video_BCTHW.shape[2])
+        mask_BT = frame_mask(lengths_B, video_BCTHW.shape[2])
         source_BTC, target_BTD = self.features(video_BCTHW, mel_BFM, lengths_B)
         bridge = self.memory(source_BTC, target_BTD, mask_BT)
         return LipOutput(
@@ -105,7 +105,7 @@ class LipReader(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """What the memory is given: f_src [B x T x C], and f_tgt [B x T x D] where there is one."""
         num_frames = video_BCTHW.shape[2]
-        mask_BT = None if lengths_B is None else frame_mask(lengths_B, num_frames)
+        mask_BT = frame_mask(lengths_B, num_frames)
         source_BTC = self.visual(video_BCTHW, mask_BT)
         if mel_BFM is None or self.audio is None:
             return source_BTC, None

@@ -14,8 +14,10 @@ Boundary = Literal["told", "guessed", "none"]
 GUESSED_WORD = 7
 
 
-def frame_mask(lengths_B: Tensor, num_frames: int) -> Tensor:
-    """Which frames are real: bool [B x num_frames]."""
+def frame_mask(lengths_B: Tensor | None, num_frames: int) -> Tensor | None:
+    """Which frames are real: bool [B x num_frames]; None, as for lengths, where all are."""
+    if lengths_B is None:
+        return None
     return torch.arange(num_frames, device=lengths_B.device) < lengths_B[:, None]
 
 

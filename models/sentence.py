@@ -22,11 +22,8 @@ class SentenceReader(LipReader):
     def _classify(
         self, feature_BTE: Tensor, lengths_B: Tensor | None, boundary_BT: Tensor | None
     ) -> Tensor:
-        mask_BT = None if lengths_B is None else frame_mask(lengths_B, feature_BTE.shape[1])
-        logits_BTK: Tensor = self.back_end.classifier(
-            self.back_end.run(feature_BTE, lengths_B, mask_BT)
-        )
-        return logits_BTK
+        mask_BT = frame_mask(lengths_B, feature_BTE.shape[1])
+        return self.back_end.classifier(self.back_end.run(feature_BTE, lengths_B, mask_BT))
 
 
 def sentence_losses(

@@ -111,7 +111,7 @@ class SpeechReconstructor(nn.Module):
         """
         if teacher_ratio is None:
             teacher_ratio = 1.0 if self.training else 0.0
-        mask_BT = None if lengths_B is None else frame_mask(lengths_B, video_BCTHW.shape[2])
+        mask_BT = frame_mask(lengths_B, video_BCTHW.shape[2])
         source_BTC, target_BTD = self.features(video_BCTHW, mel_BFM, lengths_B)
         bridge = self.memory(source_BTC, target_BTD, mask_BT)
         mels, real_mels = self._decode(bridge, mask_BT, mel_BFM, teacher_ratio)
@@ -122,7 +122,7 @@ class SpeechReconstructor(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """What the memory is given: f_src [B x T x C], and f_tgt [B x T x D] where there is one."""
         num_frames = video_BCTHW.shape[2]
-        mask_BT = None if lengths_B is None else frame_mask(lengths_B, num_frames)
+        mask_BT = frame_mask(lengths_B, num_frames)
         if self.lstm_late:
             source_BTC = self.encoder.convolve(video_BCTHW, mask_BT)
         else:

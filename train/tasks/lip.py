@@ -66,8 +66,7 @@ class LipReading(Task):
         )
         losses = lip_losses(output, inputs.labels, recipe.label_smoothing)
         if inputs.taught_BTD is not None:
-            lengths, frames = inputs.ragged_lengths, inputs.taught_BTD.shape[1]
-            mask_BT = None if lengths is None else frame_mask(lengths, frames)
+            mask_BT = frame_mask(inputs.ragged_lengths, inputs.taught_BTD.shape[1])
             distilled = distillation_loss(output.led, inputs.taught_BTD, mask_BT)
             losses = dataclasses.replace(losses, distilled=distilled)
         return losses, output
