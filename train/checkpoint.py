@@ -7,6 +7,7 @@ import pickle
 import struct
 import warnings
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,7 @@ class Hostile(Exception):
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint under a temporary name, sync, rename; the previous one stays until then.
-
-    Raises:
-        OSError: the disk refused; the previous checkpoint is untouched.
-    """
+    """Write a checkpoint, whole or, with an OSError of the disk, not at all: the last one stays."""
     try:
         with open_atomic(path) as file:
             torch.save({"format": FORMAT} | state, file)
@@ -62,12 +59,8 @@ def best_of(path: Path) -> Path:
 def load(path: Path, *tasks: str) -> dict[str, Any]:
     """Read a checkpoint on the CPU; only tensors and plain values are accepted.
 
-    Args:
-        path: the file.
-        tasks: `lip`, `l2s`, `judge` and so on, whichever are wanted; none: any.
-
-    Raises:
-        UsageError: it is missing, damaged, pickled code, or another task's; one line says which.
+    `tasks` are `lip`, `l2s`, `judge` and so on, whichever are wanted; none: any. A file that is
+    missing, damaged, pickled code, or another task's is a `UsageError`, which says which.
     """
     try:
         state = read_packed(path) if path.suffix == PACKED else read_tensors(path)
@@ -105,8 +98,7 @@ def pack(state: dict[str, Any], dtype: torch.dtype) -> bytes:
 def read_packed(path: Path) -> Any:
     """What `pack` made of a checkpoint, its weights as float32.
 
-    Raises:
-        OSError, SafetensorError, and what is in `TORN`: it cannot be read.
+    OSError, SafetensorError, and what is in `TORN`: it cannot be read.
     """
     with safe_open(path, "pt") as file:
         state = parse_json((file.metadata() or {}).get(HEAD, "null"))
@@ -147,38 +139,29 @@ def read_tensors(path: Path) -> Any:
         check_tree(state)
     except ValueError as error:
         raise Hostile(str(error)) from None
-    if (wanted := _tensor_bytes(state)) > room:
+    tensors = [leaf for leaf in _leaves(state) if isinstance(leaf, torch.Tensor)]
+    if (wanted := sum(each.numel() * each.element_size() for each in tensors)) > room:
         raise Hostile(f"{path.stat().st_size >> 10} KB for tensors of {wanted >> 20} MB")
     return state
 
 
-def _tensor_bytes(state: Any) -> int:
-    """What all tensors in nested mappings and lists take, each with its own numbers."""
-    rest, total = [state], 0
-    while rest:
-        value = rest.pop()
-        if isinstance(value, torch.Tensor):
-            total += value.numel() * value.element_size()
-        elif isinstance(value, dict):
-            rest += value.values()
-        elif isinstance(value, list | tuple):
-            rest += value
-    return total
-
-
-def _is_plain(state: dict[Any, Any]) -> bool:
-    """Whether tensors are only where they belong, and all keys are text."""
-    rest: list[Any] = [value for key, value in state.items() if key not in TENSORS]
-    rest += state
+def _leaves(tree: Any) -> Iterator[Any]:
+    """All keys and values in nested mappings and lists that are neither."""
+    rest = [tree]
     while rest:
         value = rest.pop()
         if isinstance(value, dict):
             rest += [*value, *value.values()]
         elif isinstance(value, list | tuple):
             rest += value
-        elif not isinstance(value, str | int | float | None):
-            return False
-    return True
+        else:
+            yield value
+
+
+def _is_plain(state: dict[Any, Any]) -> bool:
+    """Whether tensors are only where they belong, and all keys are plain values too."""
+    plain = [*state, *(value for key, value in state.items() if key not in TENSORS)]
+    return all(isinstance(leaf, str | int | float | None) for leaf in _leaves(plain))
 
 
 def task_of(state: Any) -> str | None:

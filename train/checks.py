@@ -21,11 +21,7 @@ def need(*modules: str) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder for results, with those above it.
-
-    Raises:
-        UsageError: it cannot be made.
-    """
+    """Make a folder for results, with those above it; UsageError: it cannot be made."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -35,8 +31,7 @@ def make_folder(folder: Path) -> None:
 def check_writable(path: Path) -> None:
     """See that a result can be written, before the minutes it takes: its folder is made, and room.
 
-    Raises:
-        UsageError: it cannot; the line says what the disk says.
+    If not, the `UsageError` says what the disk says.
     """
     if path.is_dir():
         raise UsageError(f"{path}: is a folder; give the name of a file")

@@ -20,11 +20,7 @@ from avb.train.tasks.task import find_task
 
 
 def open_shards(folder: Folder, datasets: Path | None = None) -> tuple[Index, Corpus]:
-    """The index of a folder of shards, and the entry of its corpus.
-
-    Raises:
-        UsageError: there are no finished shards; it names `prep` and `synth`.
-    """
+    """The index of finished shards, and the entry of their corpus; UsageError: there are none."""
     try:
         index = load_index(folder)
     except UsageError as error:
@@ -41,13 +37,13 @@ def resolve(
 ) -> Recipe:  # fmt: skip
     """The named recipe with flags over it, fitted to the corpus that is there.
 
-    Raises:
-        UsageError: no such recipe, value or split, or the shards have not the recipe's crop.
+    UsageError: no such recipe, value or split, or the shards have not the recipe's crop.
     """
     wanted = load_recipe(task, recipe, overrides)
+    labelled = bool((index.label_id >= 0).any())
     changes: dict[str, Any] = {
         "corpus": index.dataset["corpus"],
-        "unit": unit or fitting_unit(wanted, index),
+        "unit": unit or find_task(wanted.task).fitting_unit(wanted, labelled, timed(index)),
         "split": split or default_split(index, corpus, wanted.split),
         "steps": steps,
         "seed": seed,
@@ -62,23 +58,13 @@ def resolve(
     return resolved
 
 
-def fitting_unit(recipe: Recipe, index: Index) -> str:
-    """The recipe's unit, or the other one of a lip reader where the clips have only that."""
-    labelled = bool((index.label_id >= 0).any())
-    return find_task(recipe.task).fitting_unit(recipe, labelled, timed(index))
-
-
 def timed(index: Index) -> bool:
     """Whether any clip has a word with times."""
     return bool(len(index.of_unit("word").timed_words(np.arange(len(index)))[1]))
 
 
 def talkers_of(index: Index, parts: Parts) -> list[str]:
-    """Talkers with clips to train on.
-
-    Raises:
-        UsageError: the shards do not say who speaks.
-    """
+    """Talkers with clips to train on; UsageError: the shards do not say who speaks."""
     found = {index.row(i).speaker for i in parts.rows["train"]} - {None}
     if not found:
         raise UsageError(f"{index.folder}: no clip has a talker; --per-talker needs them")
@@ -88,8 +74,7 @@ def talkers_of(index: Index, parts: Parts) -> list[str]:
 def fitted(parts: Parts, index: Index, recipe: Recipe) -> tuple[Parts, int]:
     """The parts less the clips without what the recipe learns, and how many these are.
 
-    Raises:
-        UsageError: none is left to train on, or to validate with.
+    UsageError: none is left to train on, or to validate with.
     """
     rows = {part: usable_rows(index, found, recipe) for part, found in parts.rows.items()}
     for part in ("train", "val"):

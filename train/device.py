@@ -14,11 +14,7 @@ from avb.pipeline.machine import peak_bytes
 
 
 def choose_device(wanted: str | None) -> str:
-    """The device asked for, or the accelerator if there is one.
-
-    Raises:
-        UsageError: an accelerator was asked for and there is none.
-    """
+    """The device asked for, else the accelerator if there is one; UsageError: it is not there."""
     there = torch.cuda.is_available()
     if wanted is None:
         return "cuda" if there else "cpu"

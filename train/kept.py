@@ -112,13 +112,12 @@ def restore(
 ) -> tuple[nn.Module, dict[str, Any]]:  # fmt: skip
     """The network of a file, frozen, on the CPU, and everything else in it.
 
+    UsageError: it is missing, damaged, another task's, of another version or of other log-mels.
+
     Args:
         shape: the dataclass of what the file must hold.
         build: the network without its weights, of the file's `mel`.
         mel, rate: what it is to hear, of `whose` sound, for people; None: what it is made for.
-
-    Raises:
-        UsageError: it is missing, damaged, another task's, of another version or of other log-mels.
     """
     state = checkpoint.load(path, task)
     checked(shape, state, str(path), strict=False)

@@ -91,24 +91,18 @@ class Saved:
 
 
 def saved(state: dict[str, Any], path: Path) -> Saved:
-    """The parts of a checkpoint, each of its type.
-
-    Raises:
-        UsageError: one is missing or is something else.
-    """
+    """The parts of a checkpoint; UsageError: one is missing, or is not of its type."""
     found: Saved = checked(Saved, state, str(path), strict=False)
     return found
 
 
 def load_network(path: Path, kind: str | None = None) -> Loaded:
-    """The network of a checkpoint of a task (`lip` or `l2s`; None: either).
+    """The network of a checkpoint of a task, such as `lip` or `l2s`; None: of any.
 
-    Raises:
-        UsageError: it is missing, damaged, or another task's; one line says which.
+    One that is missing, damaged, or another task's is a `UsageError`, which says which.
     """
-    state = checkpoint.load(
-        path, *(name for name in all_tasks() if kind in (name, command_of(name)))
-    )
+    tasks = (name for name in all_tasks() if kind in (name, command_of(name)))
+    state = checkpoint.load(path, *tasks)
     if "recipe" not in state:
         what = "a vocoder" if state["task"] == "vocoder" else "a judge of words"
         raise UsageError(f"{path}: {what}, no lip reader or speech model")
@@ -117,9 +111,8 @@ def load_network(path: Path, kind: str | None = None) -> Loaded:
     weights = state["ema"] or state["model"]
     model = _fitted(recipe, parts.scaling, weights, path)
     data = {"fingerprint": "", "split": "", "split_source": ""} | state["data"]
-    return Loaded(
-        model.eval(), recipe, parts.scaling, data, parts.counters.step, bool(state["ema"])
-    )
+    step, averaged = parts.counters.step, bool(state["ema"])
+    return Loaded(model.eval(), recipe, parts.scaling, data, step, averaged)
 
 
 def _fitted(recipe: Recipe, scaling: Scaling, weights: dict[str, Tensor], path: Path) -> nn.Module:
@@ -141,11 +134,7 @@ def _fitted(recipe: Recipe, scaling: Scaling, weights: dict[str, Tensor], path: 
 
 
 def finite(found: Tensor) -> Tensor:
-    """What a network makes, as it is.
-
-    Raises:
-        UsageError: some of it is no number.
-    """
+    """What a network makes, as it is; UsageError: some of it is no number."""
     if not bool(found.isfinite().all()):
         raise UsageError("what this network makes is not finite; its training diverged")
     return found

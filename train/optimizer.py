@@ -37,8 +37,7 @@ def learning_rate(recipe: Recipe, step: int, factor: float) -> float:
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Its state as saved; torch itself does not look at its settings and shapes.
 
-    Raises:
-        ValueError: another optimizer's; torch raises what else is in `BAD_STATE`.
+    Another optimizer's is a ValueError; torch raises what else is in `BAD_STATE`.
     """
     usual = [set(group) for group in optimizer.param_groups]
     optimizer.load_state_dict(state)

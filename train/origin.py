@@ -38,10 +38,8 @@ class Origin:
 
     def facts(self) -> dict[str, Any]:
         """What the run's checkpoints say of it; no path, for files are moved."""
-        fingerprint = self.loaded.data["fingerprint"]
-        return {"task": self.task, "sha256": self.sha256, "step": self.loaded.step} | {
-            "fingerprint": fingerprint
-        }
+        return {"task": self.task, "sha256": self.sha256, "step": self.loaded.step,
+                "fingerprint": self.loaded.data["fingerprint"]}  # fmt: skip
 
     def __str__(self) -> str:
         return describe(self.facts())
@@ -51,16 +49,12 @@ def describe(facts: dict[str, Any] | None) -> str:
     """The facts of an origin for a person, as they stand in a checkpoint."""
     if not facts:
         return "none"
-    found = f"{facts.get('task')} {str(facts.get('sha256'))[:12]} of step {facts.get('step')}"
-    return one_line(found)
+    sha256 = str(facts.get("sha256"))
+    return one_line(f"{facts.get('task')} {sha256[:12]} of step {facts.get('step')}")
 
 
 def open_origin(path: Path, kind: str | None = None) -> Origin:
-    """The checkpoint of that path, or the best one of a run; `kind` is the task it must be of.
-
-    Raises:
-        UsageError: it is missing, damaged, or another task's.
-    """
+    """The checkpoint of that path, or the best one of a run, as `load_network` has it."""
     path = best_of(path)
     loaded = load_network(path, kind)
     return Origin(path, loaded, hashlib.sha256(path.read_bytes()).hexdigest())
@@ -71,10 +65,8 @@ def take_over(model: nn.Module, origin: Origin, task: str, labels: list[str]) ->
 
     Of a run of the same task (words and sentences are one) these are all parts with the same names
     and shapes, the classifier only where the words are the same; of another task the visual front
-    end alone. A part, such as the memory, is taken whole or not at all.
-
-    Raises:
-        UsageError: there is no front end in common, or it has other shapes.
+    end alone. A part, such as the memory, is taken whole or not at all. UsageError: there is no
+    front end in common, or it has other shapes.
     """
     mine, theirs = _parts(model), _parts(origin.loaded.model)
     if command_of(origin.task) == command_of(task):

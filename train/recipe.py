@@ -162,8 +162,7 @@ def _check_limits(values: Any) -> None:
 def check_arguments(kind: Any, values: Mapping[str, Any], name: str, where: str) -> Any:
     """The config of a model, made of values of a recipe; `name` is where they stand in it.
 
-    Raises:
-        UsageError: a key, a type or a size is wrong.
+    UsageError: a key, a type or a size is wrong.
     """
     fields = [f"{name}.{field.name}" for field in dataclasses.fields(kind)]
     expect_keys([f"{name}.{key}" for key in values], fields, where)

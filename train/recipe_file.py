@@ -25,8 +25,7 @@ def names(task: str) -> list[str]:
 def load_recipe(task: str, name: str, overrides: list[str] | None = None) -> Recipe:
     """The recipe `name` of a task, or the file of that name, with `key=value` overrides.
 
-    Raises:
-        UsageError: no such recipe, or a key or value is wrong; the nearest right one is named.
+    UsageError: no such recipe, or a key or value is wrong; the nearest right one is named.
     """
     path = FOLDER / task / f"{name}.yaml"
     if not path.is_file():
@@ -65,11 +64,7 @@ def _blamed(task: str, path: Path, overrides: list[str]) -> UsageError | None:
 
 
 def make_recipe(task: str, raw: dict[str, Any], where: str) -> Recipe:
-    """A checked recipe from a plain mapping.
-
-    Raises:
-        UsageError: a key or value is wrong, or the recipe is another task's.
-    """
+    """A recipe of a plain mapping; UsageError: a key or value is wrong, or it is another task's."""
     if task == "lip" and raw.get("unit") in SENTENCES:
         task, raw = "sentence", raw | {"task": "sentence"}
     recipe: Recipe = checked(Recipe, {"task": task} | raw, where)

@@ -21,7 +21,7 @@ from avb.pipeline.stream.index import Index
 from avb.train import checkpoint
 from avb.train.device import keep_freed_memory
 from avb.train.log import Metrics
-from avb.train.network import BAD_STATE, saved
+from avb.train.network import BAD_STATE, Counters, saved
 from avb.train.optimizer import learning_rate, load_optimizer, make_optimizer
 from avb.train.origin import Origin, describe, take_over
 from avb.train.recipe import Recipe
@@ -91,9 +91,7 @@ def start(
         torch.backends.cudnn.benchmark = True
     else:
         keep_freed_memory()
-    ema = None
-    if recipe.ema:
-        ema = AveragedModel(model, use_buffers=True)
+    ema = AveragedModel(model, use_buffers=True) if recipe.ema else None
     return Run(recipe, scaling, model, make_optimizer(recipe, model), ema, where, rank, world)
 
 
@@ -108,9 +106,6 @@ def progress(run: Run, score: float) -> bool:
     return better
 
 
-COUNTERS = ("step", "best", "waited", "factor", "bad")
-
-
 def save(run: Run, out: Path, identity: dict[str, Any], better: bool) -> None:
     """Write `best.pt` if this is the best, and `last.pt`.
 
@@ -123,7 +118,7 @@ def save(run: Run, out: Path, identity: dict[str, Any], better: bool) -> None:
         "model": run.model.state_dict(),
         "ema": None if run.ema is None else run.ema.module.state_dict(),
         "optimizer": run.optimizer.state_dict(),
-        "counters": {name: getattr(run, name) for name in COUNTERS},
+        "counters": {f.name: getattr(run, f.name) for f in dataclasses.fields(Counters)},
         "data": identity,
     }
     if better:
@@ -134,11 +129,8 @@ def save(run: Run, out: Path, identity: dict[str, Any], better: bool) -> None:
 def restore(run: Run, path: Path, identity: dict[str, Any]) -> dict[str, Any]:
     """Go on from a checkpoint as if nothing had happened.
 
-    Returns:
-        `identity`, with what the run began with, which need not be told again.
-
-    Raises:
-        UsageError: it is damaged, or was made with another recipe or on other shards.
+    Returns `identity`, with what the run began with, which need not be told again. UsageError: the
+    checkpoint is damaged, or was made with another recipe or on other shards.
     """
     state = checkpoint.load(path, run.recipe.task)
     parts = saved(state, path)
@@ -155,9 +147,8 @@ def restore(run: Run, path: Path, identity: dict[str, Any]) -> dict[str, Any]:
     theirs, mine = state["data"], identity
     differ = [k for k in ("split", "speakers", "listed") if theirs.get(k) != mine[k]]
     if differ:
-        raise UsageError(
-            f"the run to resume was trained on other clips ({', '.join(differ)} differ)"
-        )
+        names = ", ".join(differ)
+        raise UsageError(f"the run to resume was trained on other clips ({names} differ)")
     try:
         run.model.load_state_dict(state["model"])
         load_optimizer(run.optimizer, state["optimizer"])
@@ -166,8 +157,8 @@ def restore(run: Run, path: Path, identity: dict[str, Any]) -> dict[str, Any]:
             run.ema.n_averaged.fill_(1)
     except BAD_STATE as error:
         raise UsageError(f"{path}: not a whole checkpoint ({one_line(error)})") from None
-    for name in COUNTERS:
-        setattr(run, name, getattr(parts.counters, name))
+    for name, value in vars(parts.counters).items():
+        setattr(run, name, value)
     return identity | began
 
 

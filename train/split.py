@@ -41,16 +41,13 @@ class Parts:
 
 
 def split_rows(
-    index: Index,
-    corpus: Corpus,
-    name: str,
-    speakers: list[str] | None = None,
-    file: Path | None = None,
-    need: tuple[str, ...] = ("train", "val"),
-    listed: dict[str, str] | None = None,
-    among: Ints | None = None,
-) -> Parts:
+    index: Index, corpus: Corpus, name: str, speakers: list[str] | None = None,
+    file: Path | None = None, need: tuple[str, ...] = ("train", "val"),
+    listed: dict[str, str] | None = None, among: Ints | None = None,
+) -> Parts:  # fmt: skip
     """The rows of each part of a named split, or of a list.
+
+    UsageError: an unknown split or line, or an empty part; missing talkers are named.
 
     Args:
         index: the stored clips.
@@ -62,9 +59,6 @@ def split_rows(
         need: parts that must not be empty.
         listed: `{key: part}` as such a file was read once; `name` is then what it was called.
         among: rows that can be used, where so few clips are dealt that every one counts.
-
-    Raises:
-        UsageError: an unknown split or line, or an empty part; missing talkers are named.
     """
     if file is not None:
         if not file.name.isprintable():
@@ -88,9 +82,8 @@ def split_rows(
         good = {p: r if among is None else np.intersect1d(r, among) for p, r in rows.items()}
         if not all(map(len, good.values())):
             listed = _deal_few(index, np.concatenate(list(good.values())), split)
-    if split.few and listed is not None:
-        rows = {p: np.flatnonzero([listed.get(index.key(i)) == p for i in range(len(index))])
-                for p in PARTS}  # fmt: skip
+            dealt = [listed.get(index.key(i)) for i in range(len(index))]
+            rows = {p: np.flatnonzero([d == p for d in dealt]) for p in PARTS}
     members = split_talkers(split)
     empty = [p for p in need if not len(rows[p])]
     if empty:
@@ -142,10 +135,8 @@ def teachable(index: Index, parts: Parts, recipe: Recipe) -> Parts:
     """The parts without clips that teach a recipe nothing; one line says how many of which kind.
 
     Silent ones are left out of training, those without a sound track (flag `no_audio`) of both
-    parts where a mel is needed, those without a label where it is what is learnt.
-
-    Raises:
-        UsageError: nothing is left of a part.
+    parts where a mel is needed, those without a label where it is what is learnt. UsageError:
+    nothing is left of a part.
     """
     kept, task = dict(parts.rows), find_task(recipe.task)
     for part in ("train", "val"):
@@ -183,11 +174,7 @@ def absent_talkers(index: Index, talkers: Iterable[str]) -> tuple[str, ...]:
 
 
 def read_split_file(path: Path) -> dict[str, str]:
-    """`{key: part}` from a list of clips.
-
-    Raises:
-        UsageError: the file cannot be read, or a line names no part or no talker.
-    """
+    """`{key: part}` from a list; UsageError: it cannot be read, or a line has no part or talker."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:

@@ -63,12 +63,8 @@ def measure_corpus(
 ) -> list[dict[str, Any]]:
     """Train a network a fold, measure what it has not seen, and write the table `out`.
 
-    Runs lie beside it, in `<out>.runs`: a call that was stopped goes on there.
-
-    Raises:
-        UsageError: the shards have no clip that can be measured.
-        RunError: the process of a fold died.
-        Preempted, Diverged: as in a training.
+    Runs lie beside it, in `<out>.runs`: a call that was stopped goes on there. UsageError: no clip
+    can be measured. RunError: the process of a fold died. Preempted, Diverged: as in a training.
     """
     index = load_index(folder)
     runs = out.with_suffix(".runs")
@@ -122,8 +118,7 @@ def pieces_of(network: Path, index: Index, runs: Path) -> Path:
 
 def _run_fold_told(fold: Fold) -> Lagged:
     """`run_fold` in a process of its own, whose lines say which fold speaks."""
-    style = f"fold {fold.number}: %(message)s"
-    logging.basicConfig(level=logging.INFO, format=style)
+    logging.basicConfig(level=logging.INFO, format=f"fold {fold.number}: %(message)s")
     return run_fold(fold)
 
 
@@ -239,8 +234,7 @@ def facts_of(index: Index, recipe: Recipe, folds: int) -> dict[str, str]:
 def agreement(path: Path, other: Path) -> dict[str, Any]:
     """How far two tables agree on the clips that both are sure of, whatever their zeros.
 
-    Raises:
-        UsageError: they have fewer than two such clips in common.
+    UsageError: they have fewer than two such clips in common.
     """
     first, second = read_lags(path).ms, read_lags(other).ms
     pairs = [(a, b) for key, a in first.items()

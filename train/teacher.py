@@ -51,8 +51,7 @@ class Teacher:
 def open_teacher(path: Path, index: Index) -> Teacher:
     """The teacher of a run or checkpoint, for clips of `index`.
 
-    Raises:
-        UsageError: it is of another task, reads other words, or hears other mels.
+    UsageError: it is of another task, reads other words, or hears other mels.
     """
     origin = open_origin(path, TASK)
     data, network = origin.loaded.data, origin.loaded.model
@@ -75,14 +74,13 @@ def open_teacher(path: Path, index: Index) -> Teacher:
 def taught(recipe: Recipe, teacher: Teacher | None) -> Recipe:
     """The recipe of a lip reader with a teacher of that width, or with none.
 
-    Raises:
-        UsageError: a lip reader is to have a teacher, and there is none.
+    UsageError: it is to have a teacher, and there is none; or it is no reader of words.
     """
-    if teacher is not None and recipe.task != "lip":
+    if teacher is None:
+        if recipe.model.get("teacher_dim"):
+            raise UsageError("model.teacher_dim is of a run with a teacher: give it with --teacher")
+        return recipe
+    if recipe.task != "lip":
         raise UsageError("--teacher leads a reader of words; sentences: --init with such a reader")
-    if teacher is not None:
-        model = recipe.model | {"teacher_dim": teacher.network.audio.dim}
-        return dataclasses.replace(recipe, model=model)
-    if recipe.model.get("teacher_dim"):
-        raise UsageError("model.teacher_dim is of a run with a teacher: give it with --teacher")
-    return recipe
+    model = recipe.model | {"teacher_dim": teacher.network.audio.dim}
+    return dataclasses.replace(recipe, model=model)

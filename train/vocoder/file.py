@@ -72,8 +72,7 @@ def load(
 ) -> Vocoder:  # fmt: skip
     """The vocoder of a file, for log-mels of `whose` sound at `rate` Hz; None: those it is for.
 
-    Raises:
-        UsageError: it is none, or one for other log-mels.
+    UsageError: it is none, or one for other log-mels.
     """
     network, facts = restore(path, TASK, _File, new_refiner, mel, rate, whose)
     return Vocoder(network.to(device), facts)
