@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 from commands import avb
+from networks import same, weights
 
 from avb.pipeline import files
 from avb.pipeline.stream.index import Index
@@ -29,10 +29,6 @@ def words(index: Index, out: Path, *more: object) -> list[str]:
     chosen = [word for text in SETS for word in ("--set", text)]
     return ["train", "lip", "--data", str(index.folder), "--device", "cpu", "--recipe", "tiny",
             *chosen, "--out", str(out), *map(str, more)]  # fmt: skip
-
-
-def weights(out: Path) -> dict[str, torch.Tensor]:
-    return checkpoint.load(out / "last.pt")["model"]
 
 
 def at_step(patch: pytest.MonkeyPatch, number: int, *signals: int) -> None:
@@ -63,8 +59,7 @@ def test_stopped_by_any_signal_it_is_saved_and_resumes_to_the_unbroken_weights(
     assert found == code and "saved at step 2" in last and str(out) in last and "--resume" in last
     assert avb(*words(lrw, out, "--steps", 3, "--resume"))[0] == 0
     assert avb(*words(lrw, tmp_path / "whole", "--steps", 3))[0] == 0
-    whole = weights(tmp_path / "whole")
-    assert all(torch.equal(value, whole[name]) for name, value in weights(out).items())
+    assert same(weights(out), weights(tmp_path / "whole"))
 
 
 def test_a_later_second_ctrl_c_stops_at_once_and_says_what_is_left(
@@ -72,15 +67,12 @@ def test_a_later_second_ctrl_c_stops_at_once_and_says_what_is_left(
 ) -> None:
     out = tmp_path / "run"
     monkeypatch.setattr(signals, "_AGAIN_S", 0.0)
-    for steps, left in ((["--steps", 3], "nothing was saved yet"), ([], "--resume")):
+    for more, left in (([], "nothing was saved yet"), (["--resume"], "--resume")):
+        if more:
+            assert avb(*words(lrw, out, "--steps", 1))[0] == 0
         with monkeypatch.context() as patch:
-            at_step(patch, 2, signal.SIGINT)
-            if steps:
-                at_step(patch, 1, signal.SIGINT, signal.SIGINT)
-            else:
-                assert avb(*words(lrw, out, "--steps", 1))[0] == 0
-                at_step(patch, 1, signal.SIGINT, signal.SIGINT)
-            code, _, text = avb(*words(lrw, out, *(steps or ["--steps", 3, "--resume"])))
+            at_step(patch, 1, signal.SIGINT, signal.SIGINT)
+            code, _, text = avb(*words(lrw, out, "--steps", 3, *more))
         assert code == 130 and left in text.splitlines()[-1]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from networks import LIP, SPEECH, same
 
 from avb.pipeline.errors import UsageError
 from avb.train import checkpoint
@@ -18,14 +19,12 @@ from avb.train.optimizer import load_optimizer
 from avb.train.recipe_file import make_recipe
 from avb.train.tasks.task import Scaling, find_task
 
-MODEL = {"slots": 4, "width": 8, "blocks": 0, "audio_dim": 16, "audio_width": 8, "hidden": 16}
-SPEECH = {"decoder": "synchronous", "decoder_sizes": {"width": 16, "units": 1, "post_width": 16}}
 State = dict[str, Any]
 
 
 def whole(kind: str = "lip") -> State:
     """A small random checkpoint as training saves it."""
-    model = MODEL | (SPEECH if kind == "l2s" else {})
+    model = LIP | (SPEECH if kind == "l2s" else {})
     recipe = make_recipe(kind, {"shrink": 4, "model": model}, "test")  # type: ignore[arg-type]
     scaling = Scaling(130.0, 30.0, -11.5, 3.5, 4, 112, 2)
     return {
@@ -43,8 +42,7 @@ def test_a_whole_one_is_a_network(tmp_path: Path, kind: str) -> None:
     loaded = load_network(tmp_path / "x.pt", kind)
     assert not loaded.model.training and loaded.step == 3 and not loaded.averaged
     assert loaded.recipe.task == kind and loaded.data == state["data"]
-    for name, value in loaded.model.state_dict().items():
-        assert torch.equal(value, state["model"][name])
+    assert same(loaded.model.state_dict(), state["model"])
 
 
 def changed(state: State, *path: str, to: Any = None) -> None:
@@ -54,13 +52,6 @@ def changed(state: State, *path: str, to: Any = None) -> None:
         del state[path[-1]]
     else:
         state[path[-1]] = to
-
-
-def nested(depth: int) -> Any:
-    tree: Any = []
-    for _ in range(depth):
-        tree = [tree]
-    return tree
 
 
 WEIGHT = "visual.stages.1.0.conv1.weight"
@@ -82,8 +73,6 @@ WEIGHT = "visual.stages.1.0.conv1.weight"
         (lambda s: changed(s, "recipe", "model", "hidden", to=10**7), "not a whole checkpoint"),
         (lambda s: changed(s, "model", WEIGHT), f"Missing key.*{WEIGHT}"),
         (lambda s: changed(s, "model", WEIGHT, to=1.0), "expected Tensor, found 1.0"),
-        (lambda s: changed(s, "model", WEIGHT, to=torch.zeros(1).expand(2**20, 2**20)),
-         r"\d KB for tensors of \d+ MB"),
         (lambda s: changed(s, "model", WEIGHT, to=torch.zeros(1).expand(3, 5)),
          f"size mismatch for {WEIGHT}"),
         (lambda s: changed(s, "scaling", "size", to=10**6), "no picture of 1000000 pixels"),
@@ -91,7 +80,6 @@ WEIGHT = "visual.stages.1.0.conv1.weight"
         (lambda s: changed(s, "recipe", "shrink", to=10**6), "shrink 1000000: the crops have 112"),
         (lambda s: changed(s, "recipe", "model", "blocks", to=10**6), "10+: expected 0 to 100"),
         (lambda s: changed(s, "recipe", "steps", to=10**500), r"steps 10+\.\.\.0+: expected"),
-        (lambda s: changed(s, "recipe", "model", "slots", to=nested(400)), "nested too deeply"),
         (lambda s: changed(s, "recipe", "split", to="\x1b[2J"), "that cannot be printed"),
         (lambda s: changed(s, "data", "split", to="\x1b[2J"), "that cannot be printed"),
         (lambda s: changed(s, "data", "labels", to=["a", "x" * 10**6]), "that cannot be printed"),

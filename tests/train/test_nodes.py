@@ -12,28 +12,25 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import networks
 import pytest
 
 from avb.pipeline.stream.index import Index
 from avb.train import checkpoint
 
 # Dropout 0 and batch norm as in evaluation: those alone look at a process's share of the batch.
-SCRIPT = """
+SCRIPT = f"""
 import json, os, signal, sys
+sys.path.append({str(Path(networks.__file__).parent)!r})
 import torch
+from networks import still
 from avb.train import trainer
 torch.set_num_threads(1)
 trainer.LOG_EVERY = 1
 begin, step = trainer.start, trainer.one_step
 def start(*given):
     run = begin(*given)
-    for module in run.model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-        if isinstance(getattr(module, "dropout", None), float):
-            module.dropout = 0.0
-    run.model.eval()
-    run.model.train = lambda mode=True: run.model
+    still(run.model)
     return run
 def one_step(run, *rest):
     at, rank, number = json.loads(os.environ.get("DIES", "[-1, 0, 0]"))

@@ -7,19 +7,17 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import yaml
 from commands import avb
-from networks import LIP, READER, recipe, save_model
+from networks import LIP, READER, learn, recipe, same, save_model
 
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index
-from avb.train import checkpoint, trainer
+from avb.train import checkpoint
 from avb.train.origin import open_origin, take_over
 from avb.train.run import start
-from avb.train.split import Parts
 from avb.train.tasks.task import Scaling, find_task
 
 
@@ -106,12 +104,9 @@ def test_other_widths_are_one_line(lrw: Index, tmp_path: Path) -> None:
 def test_a_run_says_where_it_began_and_goes_on_from_nowhere_else(
     lrw: Index, tmp_path: Path
 ) -> None:
-    rows = np.arange(len(lrw))
-    parts = Parts("all", "test", {"train": rows, "val": rows[:2], "test": rows})
-
     def run(out: str, steps: int, **options: Any) -> dict[str, Any]:
         plan = recipe("lip", shrink=4, model=LIP, steps=steps, validate_every=1)
-        trainer.train(plan, lrw, parts, tmp_path / out, **options)
+        learn(plan, lrw, tmp_path / out, **options)
         return checkpoint.load(tmp_path / out / "last.pt")
 
     first, other, out = tmp_path / "first", tmp_path / "other", tmp_path / "out"
@@ -127,8 +122,7 @@ def test_a_run_says_where_it_began_and_goes_on_from_nowhere_else(
         run("out", 2, init=other, resume=True)
     broken = run("out", 2, resume=True)  # once said is said
     assert broken["data"]["init"] == told
-    whole = run("whole", 2, init=first)["model"]
-    assert all(torch.equal(whole[key], broken["model"][key]) for key in whole)
+    assert same(run("whole", 2, init=first)["model"], broken["model"])
     with pytest.raises(UsageError, match="--init: none there"):
         run("first", 2, init=other, resume=True)
 

@@ -7,29 +7,23 @@ import subprocess
 import sys
 from pathlib import Path
 
+import networks
 import pytest
 import torch
-from networks import recipe
+from networks import recipe, weights
 
 from avb.pipeline.stream.index import Index
-from avb.train import checkpoint
-
-
-def weights(out: Path) -> dict[str, torch.Tensor]:
-    return checkpoint.load(out / "last.pt")["model"]
-
 
 # With "l2s", clips are cut to lengths of their own, so that processes have unlike shares of frames.
-SCRIPT = """
-import dataclasses, sys, torch
+SCRIPT = f"""
+import dataclasses, json, sys, torch
 from pathlib import Path
-import numpy as np
+sys.path.append({str(Path(networks.__file__).parent)!r})
+from networks import all_parts, still
 from avb.pipeline.stream.index import load_index
 from avb.pipeline.config import stable_hash
 from avb.train import trainer
 from avb.train.recipe_file import make_recipe
-from avb.train.split import Parts
-import json
 torch.set_num_threads(1)
 index, out = load_index(sys.argv[1]), Path(sys.argv[2])
 plan = json.loads(sys.argv[3])
@@ -37,10 +31,7 @@ recipe = make_recipe(plan["task"], plan, "test")
 real = trainer.start
 def start(*a):
     run = real(*a)
-    for m in run.model.modules():
-        if isinstance(m, torch.nn.Dropout): m.p = 0.0
-        if hasattr(m, "dropout") and isinstance(m.dropout, float): m.dropout = 0.0
-    run.model.eval(); run.model.train = lambda mode=True: run.model
+    still(run.model)
     return run
 trainer.start = start
 from avb.train.tasks.task import Task
@@ -51,8 +42,7 @@ def ragged(self, batch, *a, **k):
     return dataclasses.replace(inputs, lengths_B=lengths, ragged=True)
 if recipe.task == "l2s":
     Task.prepare = ragged
-everything = np.arange(len(index))
-trainer.train(recipe, index, Parts("all", "t", {k: everything for k in ("train", "val")}), out)
+trainer.train(recipe, index, all_parts(index, None), out)
 """
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from commands import avb
-from networks import LIP
+from networks import LIP, all_parts
 
 from avb.models import ctc
 from avb.models.lip import LipConfig
@@ -28,7 +28,6 @@ from avb.train.evaluate.evaluate import evaluate
 from avb.train.evaluate.words.grammar import SLOT_WORDS
 from avb.train.evaluate.words.reading import Reading, own_grammar, read_grammar
 from avb.train.recipe_file import load_recipe, make_recipe
-from avb.train.split import Parts
 from avb.train.tasks.sentence import TASK
 from avb.train.tasks.task import Scaling, find_task
 
@@ -39,11 +38,6 @@ SIZES = LIP | {"slots": 0, "blocks": 1, "hidden": 48}
 def recipe(unit: str = "sentence", **changes: Any) -> Any:
     raw = {"corpus": "grid", "unit": unit, "shrink": 4, "model": SIZES} | changes
     return make_recipe("lip", raw, "test")
-
-
-def everything(index: Index) -> Parts:
-    rows = np.arange(len(index))
-    return Parts("grid-hash", "test", {"train": rows, "val": rows, "test": rows})
 
 
 def test_the_tokens_of_a_clip_are_its_words_or_its_letters(grid: Index) -> None:
@@ -247,7 +241,7 @@ def test_eight_sentences_are_learnt_by_heart(grid: Index, tmp_path: Path, unit: 
         validate_every=40, patience=8,
     )  # fmt: skip
     index = grid.of_unit(unit)
-    trainer.train(plan, index, everything(index), tmp_path)
+    trainer.train(plan, index, all_parts(index, None), tmp_path)
     record = evaluate("lip", tmp_path / "best.pt", grid, GRID, "all")
     assert record["metrics"]["wer_free"]["value"] == 0
     assert record["metrics"]["sentences_free"]["value"] == 1

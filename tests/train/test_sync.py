@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from typer.testing import CliRunner
+from commands import avb
 
 import avb.models as avb_models
 from avb.pipeline.corpora.lags import read_lags, write_lags
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index
-from avb.tools.cli import app
 from avb.tools.cli.sync import GOES_ON
 from avb.train import sync, trainer
 from avb.train.recipe import Recipe
@@ -27,22 +28,34 @@ from avb.train.recipe_file import load_recipe
 QUICK = ["steps=2", "batch_size=2", "warmup=0", "validate_every=2", "model.width=4"]
 
 
-def avb(*words: object) -> tuple[int, str, str]:
-    run = CliRunner().invoke(app, [str(word) for word in words])
-    if run.exception is not None and not isinstance(run.exception, SystemExit):
-        raise run.exception
-    return run.exit_code, run.stdout, run.stderr
-
-
 def quick(*more: str) -> Recipe:
     return load_recipe("sync", "tiny", [*QUICK, *more])
+
+
+def measure(index: Index, out: Path, *more: str) -> pa.Table:
+    sync.measure_corpus(index.folder, quick(*more), out, 2, "cpu", 1, 1)
+    return pq.read_table(out)
+
+
+@pytest.fixture(scope="module")
+def once(grid: Index, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("once")
+    measure(grid, folder / "sync.parquet")
+    return folder
+
+
+@pytest.fixture
+def measured(once: Path, tmp_path: Path) -> Path:
+    """The table of a corpus whose two networks lie beside it."""
+    shutil.copytree(once, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "sync.parquet"
 
 
 def test_no_clip_is_measured_by_a_network_that_learnt_from_it(
     grid: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learnt, heard = [], []
-    train, measure = trainer.train, sync.measure
+    train, listen = trainer.train, sync.measure
 
     def watched_train(recipe: Any, index: Index, parts: Any, *rest: Any, **more: Any) -> Any:
         learnt.append({*parts.rows["train"].tolist(), *parts.rows["val"].tolist()})
@@ -50,66 +63,54 @@ def test_no_clip_is_measured_by_a_network_that_learnt_from_it(
 
     def watched_measure(index: Index, rows: Any, *rest: Any) -> Any:
         heard.append({*rows.tolist()})
-        return measure(index, rows, *rest)
+        return listen(index, rows, *rest)
 
     monkeypatch.setattr(trainer, "train", watched_train)
     monkeypatch.setattr(sync, "measure", watched_measure)
-    out = tmp_path / "sync.parquet"
-    sync.measure_corpus(grid.folder, quick(), out, 2, "cpu", 1, 1)
+    table = measure(grid, tmp_path / "sync.parquet")
     assert all(not a & b for a, b in zip(learnt, heard, strict=True))
     assert set.union(*heard) == {*range(len(grid))}
-    table = pq.read_table(out)
     assert table["key"].to_pylist() == [grid.key(row) for row in range(len(grid))]
     assert np.isfinite(table["lag_ms"].to_numpy()).all()
     assert abs(np.median(table["lag_ms"].to_numpy())) < 5
 
 
 def test_a_call_that_was_stopped_goes_on(
-    grid: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    grid: Index, measured: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = tmp_path / "sync.parquet"
-    sync.measure_corpus(grid.folder, quick(), out, 2, "cpu", 1, 1)
-    first = out.read_bytes()
+    first = measured.read_bytes()
 
     def again(*_: Any) -> Any:
         raise AssertionError("measured or trained a second time")
 
     monkeypatch.setattr(sync, "_lags_of", again)
     monkeypatch.setattr(trainer, "one_step", again)
-    sync.measure_corpus(grid.folder, quick(), out, 2, "cpu", 1, 1)
-    assert out.read_bytes() == first
+    measure(grid, measured)
+    assert measured.read_bytes() == first
 
 
 def test_a_network_measures_other_clips_from_the_zero_of_its_own(
-    grid: Index, tmp_path: Path
+    grid: Index, measured: Path
 ) -> None:
-    out, by = tmp_path / "sync.parquet", tmp_path / "by.parquet"
-    sync.measure_corpus(grid.folder, quick(), out, 2, "cpu", 1, 1)
-    network = tmp_path / "sync.runs" / "fold0" / "sync.pt"
+    by, network = measured.with_name("by.parquet"), measured.parent / "sync.runs/fold0/sync.pt"
     assert avb("sync", grid.folder, "--model", network, "--out", by)[0] == 0
-    first, second = pq.read_table(out).to_pylist(), pq.read_table(by).to_pylist()
+    first, second = pq.read_table(measured).to_pylist(), pq.read_table(by).to_pylist()
     own = [(a, b) for a, b in zip(first, second, strict=True) if a["how"] == "fold 0 of 2"]
     assert len(own) == 4
     for a, b in own:
         assert b["lag_ms"] == pytest.approx(a["lag_ms"], abs=1e-3) and b["how"][:6] == "model "
 
 
-def test_what_another_network_or_other_shards_gave_is_not_taken_again(
-    grid: Index, tmp_path: Path
-) -> None:
-    out = tmp_path / "sync.parquet"
-    sync.measure_corpus(grid.folder, quick(), out, 2, "cpu", 1, 1)
-    first = pq.read_table(out)["lag_ms"]
-    sync.measure_corpus(grid.folder, quick("steps=6"), out, 2, "cpu", 1, 1)  # goes on to step 6
-    assert pq.read_table(out)["lag_ms"] != first
+def test_what_another_network_gave_is_not_taken_again(grid: Index, measured: Path) -> None:
+    first = pq.read_table(measured)["lag_ms"]
+    assert measure(grid, measured, "steps=6")["lag_ms"] != first  # it goes on to step 6
 
 
 def test_measuring_by_a_network_of_the_same_name_leaves_the_networks(
-    grid: Index, tmp_path: Path
+    grid: Index, measured: Path
 ) -> None:
-    out, network = tmp_path / "sync.parquet", tmp_path / "sync.runs" / "fold0" / "sync.pt"
-    sync.measure_corpus(grid.folder, quick(), out, 2, "cpu", 1, 1)
-    assert avb("sync", grid.folder, "--model", network, "--out", out)[0] == 0
+    network = measured.parent / "sync.runs/fold0/sync.pt"
+    assert avb("sync", grid.folder, "--model", network, "--out", measured)[0] == 0
     assert network.exists() and not [*network.parents[1].glob("pieces-*")]
 
 
@@ -170,7 +171,7 @@ def test_two_tables_agree_whatever_their_zeros(tmp_path: Path) -> None:
         sync.agreement(tmp_path / "a", tmp_path / "c")
 
 
-def test_what_cannot_be_measured_is_said(grid: Index, tmp_path: Path) -> None:
+def test_what_cannot_be_measured_is_said(grid: Index) -> None:
     with pytest.raises(UsageError, match="no clip of 8 has sound and is long enough"):
         sync.usable(grid, quick("model.reach=200"))
 

@@ -7,19 +7,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import yaml
 from commands import avb
-from networks import LIP, recipe, save_model
+from networks import LIP, learn, recipe, same, save_model
 
 from avb.models.frontends import normalise_clip
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index
 from avb.pipeline.stream.stream import Stream
 from avb.train import checkpoint, trainer
-from avb.train.split import Parts
 from avb.train.teacher import Teacher, open_teacher, taught
 
 CPU = torch.device("cpu")
@@ -41,9 +39,7 @@ def plan(teacher: Teacher | None, **changes: Any) -> Any:
 
 
 def run(index: Index, out: Path, plan: Any, **options: Any) -> dict[str, Any]:
-    rows = np.arange(len(index))
-    parts = Parts("all", "test", {"train": rows, "val": rows[:2], "test": rows})
-    trainer.train(plan, index, parts, out, **options)
+    learn(plan, index, out, **options)
     return checkpoint.load(out / "last.pt")
 
 
@@ -63,7 +59,7 @@ def test_the_teacher_hears_mels_unmasked_and_mixed_and_learns_nothing(
     state = trainer.start(masked, lrw, tmp_path, "cpu", 0, 1)
     state.teacher = teacher
     values = trainer.one_step(state, state.model, batch)
-    assert all(torch.equal(v, before[k]) for k, v in teacher.network.state_dict().items())
+    assert same(teacher.network.state_dict(), before)
     assert all(p.grad is None for p in teacher.network.parameters())
     total = values["recalled"] + values["distilled"]
     torch.testing.assert_close(values["loss"], total, check_dtype=False)
@@ -90,7 +86,7 @@ def test_a_taught_run_resumes_with_its_teacher_alone(
     run(lrw, out, plan(teacher, steps=1), teacher=teacher)
     broken = run(lrw, out, plan(teacher, steps=2), teacher=teacher, resume=True)
     whole = run(lrw, tmp_path / "whole", plan(teacher, steps=2), teacher=teacher)
-    assert all(torch.equal(broken["model"][key], whole["model"][key]) for key in whole["model"])
+    assert same(broken["model"], whole["model"])
     facts = teacher.origin.facts()
     assert facts["task"] == "asr" and facts["step"] == 7 and len(facts["sha256"]) == 64
     assert yaml.safe_load((out / "recipe.yaml").read_text())["data"]["teacher"] == facts
