@@ -15,8 +15,8 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import typer
@@ -155,16 +155,10 @@ class _Sleepers:
         return 512, 0
 
 
-@dataclass
-class _Units:
-    """As much of a plan as the driver looks at."""
-
-    path: Path
-    units: list[Unit]
-
-
 def _plan(units: int) -> Any:
-    return _Units(Path("plan"), [Unit(n, f"unit-{n:06d}", 512, "") for n in range(units)])
+    """As much of a plan as the driver looks at."""
+    made = [Unit(n, f"unit-{n:06d}", 512, "") for n in range(units)]
+    return SimpleNamespace(path=Path("plan"), units=made)
 
 
 def _as_nice_as_the_driver() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from typer.testing import CliRunner
+from commands import avb
 
 from avb.pipeline.build.process import moved_words
 from avb.pipeline.clip.audio import log_mel
@@ -22,17 +22,9 @@ from avb.pipeline.errors import UsageError
 from avb.pipeline.shards.metadata import read_facts
 from avb.pipeline.stream.assemble import Assembler
 from avb.pipeline.stream.index import load_index
-from avb.tools.cli import app
 from avb.tools.synth import make
 
 LAGS = (23.0, -31.0, 62.5, None)  # late, early, more than a frame, not known
-
-
-def avb(*words: object) -> tuple[int, str, str]:
-    run = CliRunner().invoke(app, [str(word) for word in words])
-    if run.exception is not None and not isinstance(run.exception, SystemExit):
-        raise run.exception
-    return run.exit_code, run.stdout, run.stderr
 
 
 def samples(folder: Path) -> dict[str, dict[str, bytes]]:
