@@ -1,4 +1,4 @@
-"""The authors' published lip-reading checkpoints for LRW, as weights of `LipReader` and back.
+"""The authors' published lip-reading checkpoints for LRW, as weights of `LipReader`.
 
 A published file is a dictionary of four state dicts. It does not name the radius (16), and its
 pooling and its memory are those of the authors' code; `published_settings` adds both.
@@ -52,31 +52,19 @@ def lip_reader(settings: dict[str, Any]) -> LipReader:
 def from_published(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """State dict of the `LipReader` of `published_settings(checkpoint)`, or ValueError."""
     settings = published_settings(checkpoint)
-    given = _flat(_unwrapped(checkpoint))
-    expected = _published_shapes(settings)
+    parts = _unwrapped(checkpoint).items()
+    given = {f"{part}/{name}": value for part, tensors in parts for name, value in tensors.items()}
+    expected = published_shapes(settings)
     _compare({name: tuple(value.shape) for name, value in given.items()}, expected)
     return {_rename(name, _to_ours(settings["back_end"])): given[name] for name in expected}
 
 
-def to_published(state: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """A published checkpoint with the weights of a `LipReader` of the released kind and sizes."""
-    recurrent = any(name.startswith("back_end.gru.") for name in state)
-    for name in ("memory.key_memory", "back_end.classifier.weight"):
-        if name not in state:
-            raise ValueError(f"not the weights of a lip reader with a memory: no {name}")
-    settings: dict[str, Any] = {
-        "classes": len(state["back_end.classifier.weight"]),
-        "slots": len(state["memory.key_memory"]),
-        "variant": "released",
-        "back_end": "gru" if recurrent else "mstcn",
-    }
-    _compare({name: tuple(value.shape) for name, value in state.items()}, _our_shapes(settings))
+def published_shapes(settings: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Shapes in the published checkpoint of these settings, by part, a slash and name."""
     to_theirs = {ours: theirs for theirs, ours in _to_ours(settings["back_end"]).items()}
-    checkpoint: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS}
-    for name, value in state.items():
-        part, theirs = _rename(name, to_theirs).split("/")
-        checkpoint[part][theirs] = value
-    return checkpoint
+    with torch.device("meta"):  # without memory for its weights
+        state = lip_reader(settings).state_dict()
+    return {_rename(name, to_theirs): tuple(value.shape) for name, value in state.items()}
 
 
 def _unwrapped(checkpoint: Checkpoint) -> dict[str, dict[str, Tensor]]:
@@ -94,22 +82,6 @@ def _unwrapped(checkpoint: Checkpoint) -> dict[str, dict[str, Tensor]]:
         part: {name.removeprefix("module."): value for name, value in checkpoint[part].items()}
         for part in PARTS
     }
-
-
-def _flat(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    return {f"{part}/{name}": value for part in PARTS for name, value in checkpoint[part].items()}
-
-
-def _our_shapes(settings: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the model with these settings, built without memory for its weights."""
-    with torch.device("meta"):
-        state = lip_reader(settings).state_dict()
-    return {name: tuple(value.shape) for name, value in state.items()}
-
-
-def _published_shapes(settings: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    to_theirs = {ours: theirs for theirs, ours in _to_ours(settings["back_end"]).items()}
-    return {_rename(name, to_theirs): shape for name, shape in _our_shapes(settings).items()}
 
 
 def _compare(

@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -87,35 +88,30 @@ def _step_of(line: str) -> float:
         return float("inf")
 
 
+@dataclass
 class Pace:
     """Clips a second, MFU, share of time spent waiting for data, and time left, since last look."""
 
-    def __init__(
-        self, steps: int, batch_size: int, seconds_at_peak: float | None = None, step: int = 0
-    ) -> None:
-        """Start the clock at `step`; `seconds_at_peak` is what a clip would take at best."""
-        self._steps, self._batch_size, self._step = steps, batch_size, step
-        self._seconds_at_peak = seconds_at_peak
-        self._last, self._waited = time.perf_counter(), 0.0
-
-    def waited(self, seconds: float) -> None:
-        """Count time in which the device had no batch."""
-        self._waited += seconds
+    steps: int
+    batch_size: int
+    seconds_at_peak: float | None  # that a clip would take at best
+    step: int  # of the last look
+    waited: float = 0.0  # seconds since then in which the device had no batch
+    looked: float = field(default_factory=time.perf_counter)
 
     def look(self, step: int) -> dict[str, float | None]:
         """`clips_per_s`, `mfu` (0 to 1, None where no peak is known), `data_wait` and `left_s`.
 
         All are over the steps since the last look; `data_wait` is 0 to 1 too.
         """
-        done, self._step = step - self._step, step
-        now = time.perf_counter()
-        passed = max(now - self._last, 1e-9)
-        speed = done * self._batch_size / passed
+        done, now = step - self.step, time.perf_counter()
+        passed = max(now - self.looked, 1e-9)
+        speed = done * self.batch_size / passed
         found = {
             "clips_per_s": speed,
-            "mfu": None if self._seconds_at_peak is None else speed * self._seconds_at_peak,
-            "data_wait": min(1.0, self._waited / passed),
-            "left_s": (self._steps - step) * passed / max(done, 1),
+            "mfu": None if self.seconds_at_peak is None else speed * self.seconds_at_peak,
+            "data_wait": min(1.0, self.waited / passed),
+            "left_s": (self.steps - step) * passed / max(done, 1),
         }
-        self._last, self._waited = now, 0.0
+        self.step, self.looked, self.waited = step, now, 0.0
         return found

@@ -131,7 +131,7 @@ class _Training:
             while run.step < recipe.steps and not run.stopped_early:
                 asked = time.perf_counter()
                 batch = next(batches)
-                self.pace.waited(time.perf_counter() - asked)
+                self.pace.waited += time.perf_counter() - asked
                 seed_step(run)
                 values = one_step(run, network, batch)
                 # What the step before found is known by now: looking at it makes nothing wait.

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from avb.models.lip import LipConfig, LipReader
-from avb.models.published import from_published, lip_reader, published_settings, to_published
+from avb.models.published import from_published, lip_reader, published_settings
 
 LAYOUT = Path(__file__).resolve().parents[3] / "shared/reference/published_checkpoint_layout.json"
 SLOTS = {"gru": 88, "mstcn": 168}
@@ -262,14 +261,10 @@ def test_lip_reader_says_what_the_published_tensors_say(published) -> None:
     assert expected["logits"].std() > 0.05  # not all biases
 
 
-def test_every_tensor_goes_there_and_back(published) -> None:
-    state = from_published(published)
-    assert len(state) == sum(map(len, published.values()))
-    back = to_published(state)
-    assert back.keys() == published.keys()
-    for part, tensors in published.items():
-        assert back[part].keys() == tensors.keys()
-        assert all(torch.equal(back[part][name], value) for name, value in tensors.items())
+def test_every_tensor_is_taken_once_and_as_it_is(published) -> None:
+    taken = [value.data_ptr() for value in from_published(published).values()]
+    given = [value.data_ptr() for part in published.values() for value in part.values()]
+    assert sorted(taken) == sorted(given)
 
 
 def test_settings_are_read_from_the_tensors(published) -> None:
@@ -319,10 +314,3 @@ def test_what_does_not_fit_is_named() -> None:
     del whole["back_state_dict"]
     with pytest.raises(ValueError, match="no back_state_dict"):
         from_published(whole)
-
-
-def test_only_the_released_kind_can_be_written_as_published() -> None:
-    with pytest.raises(ValueError, match="4 missing: memory.query.weight"):
-        to_published(LipReader(500, LipConfig(slots=3)).state_dict())
-    with pytest.raises(ValueError, match="no memory.key_memory"):
-        to_published(LipReader(5, LipConfig(width=2, slots=0)).state_dict())

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from avb.models.published import lip_reader, to_published
+from avb.models.published import PARTS, published_shapes
 from fuzzing.mutate import ODD, Rng, mutate, mutate_tree
 
 PUBLISHED = {"classes": 2, "slots": 4, "variant": "released", "back_end": "gru"}
@@ -18,10 +18,12 @@ PUBLISHED = {"classes": 2, "slots": 4, "variant": "released", "back_end": "gru"}
 
 def make_published(path: Path) -> Path:
     """A checkpoint of the authors' layout and sizes; one number stands for all of a tensor."""
-    with torch.device("meta"):
-        state = lip_reader(PUBLISHED).state_dict()
-    small = {name: torch.zeros((), dtype=t.dtype).expand(t.shape) for name, t in state.items()}
-    torch.save(to_published(small), path)
+    checkpoint: dict[str, dict[str, torch.Tensor]] = {part: {} for part in PARTS}
+    for place, shape in published_shapes(PUBLISHED).items():
+        part, name = place.split("/")
+        dtype = torch.int64 if name.endswith("num_batches_tracked") else torch.float32
+        checkpoint[part][name] = torch.zeros((), dtype=dtype).expand(shape)
+    torch.save(checkpoint, path)
     return path
 
 
