@@ -88,10 +88,7 @@ def to_keep(
         "data": {
             "corpus": index.dataset["corpus"],
             "fingerprint": index.dataset["fingerprint"],
-            "split": parts.name,
-            "split_source": parts.source,
-            "speakers": parts.speakers,
-            "listed": parts.listed,
+            **parts.facts(),
             "keys": [index.key(row) for row in rows],
         },
         "training": dataclasses.asdict(training),

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
@@ -38,6 +39,11 @@ class Parts:
     speakers: list[str] | None = None
     listed: dict[str, str] | None = None
     absent: tuple[str, ...] = ()
+
+    def facts(self) -> dict[str, Any]:
+        """What a checkpoint says of them."""
+        facts = {"split": self.name, "split_source": self.source}
+        return facts | {"speakers": self.speakers, "listed": self.listed}
 
 
 def split_rows(

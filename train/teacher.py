@@ -31,10 +31,6 @@ class Teacher:
     origin: Origin
     network: AudioReader
 
-    def on(self, device: torch.device) -> Teacher:
-        """The same on a device."""
-        return Teacher(self.origin, self.network.to(device))
-
     def features(self, batch: Batch, recipe: Recipe, device: torch.device) -> Tensor:
         """f_a [B x T x D] of a training batch: its mels unmasked, and mixed where clips are."""
         assert batch.mel is not None

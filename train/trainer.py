@@ -74,14 +74,10 @@ def train(
     """
     index.check_shards(np.concatenate([parts.rows["train"], parts.rows["val"]]))
     rank, world = join_processes(device)
-    identity = {
-        "labels": index.labels,
-        "fingerprint": index.dataset["fingerprint"],
-        "split": parts.name,
-        "split_source": parts.source,
-        "speakers": parts.speakers,
-        "listed": parts.listed,
-    } | (facts or {})
+    identity: dict[str, Any] = {
+        "labels": index.labels, "fingerprint": index.dataset["fingerprint"],
+        **parts.facts(), **(facts or {}),
+    }  # fmt: skip
     origin = None if init is None else open_origin(init)
     if origin is not None:
         identity["init"] = origin.facts()
@@ -90,7 +86,9 @@ def train(
     with held(out) if rank == 0 else contextlib.nullcontext():
         begun = (out / "last.pt").exists()
         run = start(recipe, index, out, device, rank, world, None if begun else origin)
-        run.teacher = None if teacher is None else teacher.on(run.device)
+        run.teacher = teacher
+        if teacher is not None:
+            teacher.network.to(run.device)
         frames = usual_frames(recipe, index.num_frames[parts.rows["train"]])
         check_room(recipe, run.scaling, frames, run.device, world)
         if begun:

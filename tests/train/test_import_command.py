@@ -23,8 +23,9 @@ from avb.pipeline.stream.assemble import Assembler
 from avb.pipeline.stream.index import Index
 from avb.train import checkpoint
 from avb.train.evaluate.evaluate import evaluate
+from avb.train.network import load_network
 from avb.train.tasks.lip import LipReading
-from avb.train.tasks.task import Evaluation, Scaling
+from avb.train.tasks.task import Evaluation
 
 CLASSIFIER = {"gru": "fc", "mstcn": "tcn.tcn_output"}
 Published = dict[str, dict[str, Tensor]]
@@ -88,16 +89,10 @@ def test_an_imported_checkpoint_says_what_its_tensors_say(
     for name in ("logits", "real_logits"):
         torch.testing.assert_close(getattr(found, name).double(), expected[name], rtol=0, atol=2e-3)
     assert record["clips"][0]["said"] == lrw.labels[int(expected["logits"].argmax())]
-    scaling = Scaling(**checkpoint.load(tmp_path / "ours.pt")["scaling"])
-    given = (small_batch(tmp_path), scaling, lrw, np.array([row]), torch.device("cpu"))
-    _, ours = next(Evaluation(built[1], *given).batches())
+    loaded = load_network(tmp_path / "ours.pt", "lip")
+    given = (loaded.recipe, loaded.scaling, lrw, np.array([row]), torch.device("cpu"))
+    _, ours = next(Evaluation(loaded.model, *given).batches())
     torch.testing.assert_close(ours.video_BCTHW.double(), video, rtol=0, atol=1e-5)
-
-
-def small_batch(folder: Path) -> Any:
-    from avb.train.recipe_file import make_recipe
-
-    return make_recipe("lip", checkpoint.load(folder / "ours.pt", "lip")["recipe"], "ours.pt")
 
 
 def test_what_does_not_fit_is_one_line_with_it(independent: ModuleType, tmp_path: Path) -> None:
