@@ -23,8 +23,7 @@ def sync(
     model: Annotated[
         Path | None,
         Option(
-            help="Measure by this network, OUT.runs/fold0/sync.pt of an earlier call or a run of"
-            " avb train sync or l2s.",
+            help="Network to measure by: OUT.runs/fold0/sync.pt, a run of avb train sync or l2s.",
             show_default="train what it needs",
         ),
     ] = None,
@@ -52,8 +51,7 @@ def sync(
     """The lag between lips and sound of every clip, for `avb prep --sync`.
 
     No labels and no weights from elsewhere are needed. Zero is where the corpus lies in the middle.
-    On shards whose sound was moved already, what it was moved by counts. Running it again goes on
-    with what was stopped.
+    What sound was moved by already counts. Running it again goes on with what was stopped.
     """
     if apply is not None:
         show(move_sound(folder, apply, out), as_json)
