@@ -200,7 +200,8 @@ def _notes(sides: list[Side]) -> list[str]:
     if first != second:
         pair = f"{', '.join(first)} against {', '.join(second)}"
         notes.append(f"sound is made in two ways, which is part of the difference: {pair}")
-    if sides[0].flag("sync") != sides[1].flag("sync"):
+    moved_a, moved_b = (side.flag("sync")[0] for side in sides)  # one a side, as read_side saw to
+    if moved_a != moved_b:
         notes.append("the sound of one side was moved (avb sync): both are judged by their own")
     return notes
 

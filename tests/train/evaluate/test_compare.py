@@ -304,6 +304,11 @@ def test_before_and_after_sync_are_paired_and_said(tmp_path: Path) -> None:
     found = compare(after, before, draws=100)
     assert found["metrics"]["stoi"]["difference"]["value"] == pytest.approx(0.15)
     assert any("was moved" in note for note in found["notes"])
+    again = speech(
+        tmp_path / "d", [0.6, 0.7], ["s1"] * 2, sync="e" * 64, fingerprint="2" * 64, seed=1
+    )
+    notes = compare(f"{after},{again}", after, draws=100)["notes"]
+    assert any("seeds differ" in note for note in notes) and "was moved" not in str(notes)
     other = speech(tmp_path / "c", [0.7, 0.7], ["s1"] * 2, sync=None, fingerprint="2" * 64)
     with pytest.raises(UsageError, match="flag fingerprint"):
         compare(other, before)
