@@ -118,7 +118,9 @@ def pieces_of(network: Path, index: Index, runs: Path) -> Path:
 
 def _run_fold_told(fold: Fold) -> Lagged:
     """`run_fold` in a process of its own, whose lines say which fold speaks."""
-    logging.basicConfig(level=logging.INFO, format=f"fold {fold.number}: %(message)s")
+    # A process measures several folds, one after the other: each is told under its own number.
+    told = f"fold {fold.number}: %(message)s"
+    logging.basicConfig(level=logging.INFO, format=told, force=True)
     return run_fold(fold)
 
 
