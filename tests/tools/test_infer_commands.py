@@ -126,7 +126,7 @@ def test_a_checkpoint_of_the_other_task_is_refused(
     for kind, path in (("lip", checkpoints["l2s"]), ("l2s", checkpoints["lip"]),
                        ("lip", tmp_path / "no.pt")):  # fmt: skip
         code, out, text = avb("infer", kind, base, "--ckpt", path, "--device", "cpu")
-        assert code == 1 and len(text.strip().splitlines()) == 1 and not out
+        assert code == 2 and len(text.strip().splitlines()) == 1 and not out
         assert str(path) in text
 
 

@@ -82,11 +82,8 @@ def infer(
         "track": film.targets(videos, track, ".mp4"),
         "srt": film.targets(videos, srt, ".srt"),
     }
-    try:
-        trained = load_trained(task, best_of(ckpt), device, context.obj, vocoder,
-                               None if grammar is None else read_grammar(grammar))  # fmt: skip
-    except UsageError as error:
-        fail(str(error), FAILED)
+    words = None if grammar is None else read_grammar(grammar)
+    trained = load_trained(task, best_of(ckpt), device, context.obj, vocoder, words)
     if live:
         read_live(trained, camera, follow, face, as_json)
         return
