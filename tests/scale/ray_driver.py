@@ -22,7 +22,7 @@ from typing import Any
 import typer
 
 from avb.pipeline.build.executor_ray import AHEAD, connect, run_tasks
-from avb.pipeline.build.executors import Executor
+from avb.pipeline.build.executors import Executor, Report
 from avb.pipeline.build.plan import Plan, Unit, make_plan
 from avb.pipeline.build.prep import EXECUTORS
 from avb.pipeline.build.scheduler import run_units
@@ -148,11 +148,11 @@ class _Sleepers:
     async def ready(self) -> None:
         """Return when there is something to return to."""
 
-    async def sleep(self, task: Task) -> tuple[int, int]:
+    async def sleep(self, task: Task) -> Report:
         """A unit."""
         async with self.slots:
             await asyncio.sleep(self.unit_s)
-        return 512, 0
+        return Report(task, 512, 0, "done")
 
 
 def _plan(units: int) -> Any:
