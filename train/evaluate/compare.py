@@ -7,7 +7,6 @@ draw clips, so every seed's own figure stands beside them (evaluation.md section
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,10 @@ from numpy.typing import NDArray
 from avb.pipeline.errors import UsageError, one_line
 from avb.train.evaluate.metrics.intervals import (
     DRAWS,
+    Interval,
     mcnemar,
     mean_interval,
-    paired_difference,
+    ratio_interval,
     sign_flips,
 )
 from avb.train.evaluate.metrics.lip import HITS
@@ -39,21 +39,20 @@ FREE = frozenset(
 NUM_SEEDS = 3
 
 
-@dataclass(frozen=True)
-class Side:
-    """Records of one model, a seed each: their files, and per record the clips by their key."""
+class Record:
+    """One seed of a side: its file, task and flags, and its clips by their key."""
 
-    paths: list[Path]
-    records: list[dict[str, Any]]
-    clips: list[dict[str, Clip]]
+    def __init__(self, path: Path) -> None:
+        record = read_record(path)
+        self.path, self.task, self.flags = path, record["task"], record["flags"]
+        self.clips: dict[str, Clip] = {clip["key"]: clip for clip in record["clips"]}
+        if not self.clips or len(self.clips) < len(record["clips"]):
+            raise UsageError(
+                f"{path}: {len(self.clips)} different clips in {len(record['clips'])} entries"
+            )
 
-    def flag(self, name: str) -> list[Any]:
-        """A flag of each record."""
-        return [record["flags"].get(name) for record in self.records]
 
-    def table(self, value: Callable[[Clip], float], keys: list[str]) -> Floats:
-        """A number of each clip in each record, [records x clips]; NaN where it has none."""
-        return np.array([[value(clips[key]) for key in keys] for clips in self.clips], np.float64)
+Side = list[Record]
 
 
 def compare(
@@ -71,23 +70,21 @@ def compare(
     """
     sides = [read_side(first), read_side(second)]
     keys = _check_comparable(sides)
-    record = sides[0].records[0]
+    record = sides[0][0]
     test = _Test(sides, keys, by_talker, draws, seed)
-    result = _words(test) if record["task"] == "lip" else _speech(test)
+    result = _words(test) if record.task == "lip" else _speech(test)
     named = ("seed", "step", "slots", "checkpoint_sha256")
-    described = [
-        [
-            {"path": str(path)} | {name: one["flags"].get(name) for name in named}
-            for path, one in zip(side.paths, side.records, strict=True)
-        ]
+    a, b = (
+        [{"path": str(r.path)} | {name: r.flags.get(name) for name in named} for r in side]
         for side in sides
-    ]
+    )
     return {
-        "task": record["task"],
-        **dict(zip("ab", described, strict=True)),
+        "task": record.task,
+        "a": a,
+        "b": b,
         "clips": len(keys),
         "by_talker": by_talker,
-        "flags": {k: v for k, v in record["flags"].items() if k not in FREE},
+        "flags": {k: v for k, v in record.flags.items() if k not in FREE},
         **result,
         "notes": _notes(sides) + result.get("notes", []),
     }
@@ -103,11 +100,11 @@ def one_side(
     side = read_side(text)
     keys = _check_comparable([side])
     test = _Test([side, side], keys, by_talker, draws, seed)
-    if side.records[0]["task"] == "lip":
-        values = side.table(lambda clip: float(clip[HITS[metric]]), keys)
-        entry = test.word_entry(values, np.zeros_like(values), np.arange(len(keys)))
+    if side[0].task == "lip":
+        values, _ = test.tables(lambda clip: float(clip[HITS[metric]]))
+        entry = test.word_entry(values, np.zeros_like(values))
     else:
-        values = side.table(partial(_value, metric), keys)
+        values, _ = test.tables(partial(_value, metric))
         entry = test.speech_entry(values, np.zeros_like(values))
     return entry["difference"] | {"each": entry["a_each"]}
 
@@ -127,57 +124,57 @@ def read_side(text: str) -> Side:
         if not inside:
             raise UsageError(f"{part}: holds no record (*.json); avb eval --out writes one")
         paths += inside
-    records = [read_record(path) for path in paths]
-    clips = [{clip["key"]: clip for clip in record["clips"]} for record in records]
-    for path, record, by_key in zip(paths, records, clips, strict=True):
-        if not by_key or len(by_key) < len(record["clips"]):
-            raise UsageError(
-                f"{path}: {len(by_key)} different clips in {len(record['clips'])} entries"
-            )
-    side = Side(paths, records, clips)
-    hashes = side.flag("checkpoint_sha256")
-    twice = [str(p) for p, h in zip(paths, hashes, strict=True) if h and hashes.count(h) > 1]
+    side = [Record(path) for path in paths]
+    hashes = _flag(side, "checkpoint_sha256")
+    twice = [str(r.path) for r, h in zip(side, hashes, strict=True) if h and hashes.count(h) > 1]
     if twice:
         raise UsageError(f"{', '.join(twice)}: records of one checkpoint; a seed counts once")
     for name in ("slots", "model", "init", "sync"):  # models that differ in more than the seed
-        known = [(p, r["flags"][name]) for p, r in zip(paths, records, strict=True)
-                 if name in r["flags"]]  # fmt: skip
-        for path, value in known:
-            if value != known[0][1]:
-                here, first = one_line(value), f"{one_line(known[0][1])} in {known[0][0]}"
-                raise UsageError(f"{path}: {name} {here}, and {first}; one side is one model")
+        known = [record for record in side if name in record.flags]
+        for record in known:
+            if record.flags[name] != known[0].flags[name]:
+                here, there = (one_line(r.flags[name]) for r in (record, known[0]))
+                raise UsageError(
+                    f"{record.path}: {name} {here}, and {there} in {known[0].path}; one side is one"
+                    " model"
+                )
     return side
+
+
+def _flag(side: Side, name: str) -> list[Any]:
+    return [record.flags.get(name) for record in side]
 
 
 def _check_comparable(sides: list[Side]) -> list[str]:
     """The keys that all records share; refuse other tasks, other ways of measuring, other clips."""
-    here, first = sides[0].paths[0], sides[0].records[0]
-    keys = set(sides[0].clips[0])
-    every = [(p, r) for side in sides for p, r in zip(side.paths, side.records, strict=True)]
-    for there, record in every:
-        if record["task"] != first["task"]:
+    first = sides[0][0]
+    here, keys = first.path, first.clips.keys()
+    every = [record for side in sides for record in side]
+    for record in every:
+        there = record.path
+        if record.task != first.task:
             raise UsageError(
-                f"{there}: of {record['task']}, and {here} of {first['task']}; not comparable"
+                f"{there}: of {record.task}, and {here} of {first.task}; not comparable"
             )
         # Sound that was moved is other shards; which is said, for it is part of the difference.
-        moved = record["flags"].get("sync") != first["flags"].get("sync")
+        moved = record.flags.get("sync") != first.flags.get("sync")
         free = FREE | {"sync", "fingerprint"} if moved else FREE
-        for name in sorted({*first["flags"], *record["flags"]} - free):
-            one, two = (_meaning(r["flags"].get(name)) for r in (first, record))
+        for name in sorted({*first.flags, *record.flags} - free):
+            one, two = (_meaning(r.flags.get(name)) for r in (first, record))
             if one != two and not (name == "wer_judge" and None in (one, two)):
                 raise UsageError(
                     f"{there}: flag {name} is {one_line(two)}, and {one_line(one)} in {here};"
                     " not comparable"
                 )
-    for there, record in every:
-        own = {clip["key"] for clip in record["clips"]}
+    for record in every:
+        own = record.clips.keys()
         more, less = sorted(own - keys), sorted(keys - own)
         if more or less:
             raise UsageError(
-                f"{there}: other clips than {here}: {len(more)} only here,"
+                f"{record.path}: other clips than {here}: {len(more)} only here,"
                 f" {len(less)} only there, such as {(more + less)[0]}"
             )
-    return list(sides[0].clips[0])
+    return list(keys)
 
 
 def _meaning(flag: Any) -> Any:
@@ -191,16 +188,16 @@ def _made_by(flag: Any) -> str:
 
 def _notes(sides: list[Side]) -> list[str]:
     notes = []
-    a, b = (list(map(str, side.flag("seed"))) for side in sides)
+    a, b = (list(map(str, _flag(side, "seed"))) for side in sides)
     if sorted(a) != sorted(b):
         notes.append(f"seeds differ: {', '.join(a)} against {', '.join(b)}")
     if min(len(a), len(b)) < NUM_SEEDS:
         notes.append(f"fewer than {NUM_SEEDS} seeds: their spread, on top of the interval, is open")
-    first, second = (sorted(set(map(_made_by, side.flag("vocoder")))) for side in sides)
+    first, second = (sorted(set(map(_made_by, _flag(side, "vocoder")))) for side in sides)
     if first != second:
         pair = f"{', '.join(first)} against {', '.join(second)}"
         notes.append(f"sound is made in two ways, which is part of the difference: {pair}")
-    moved_a, moved_b = (side.flag("sync")[0] for side in sides)  # one a side, as read_side saw to
+    moved_a, moved_b = (_flag(side, "sync")[0] for side in sides)  # one a side, as read_side saw to
     if moved_a != moved_b:
         notes.append("the sound of one side was moved (avb sync): both are judged by their own")
     return notes
@@ -218,13 +215,26 @@ class _Test:
         self, sides: list[Side], keys: list[str], by_talker: bool, draws: int, seed: int
     ) -> None:
         self.sides, self.keys, self.by_talker = sides, keys, by_talker
-        self.talkers = [talker_of(sides[0].clips[0][key]) for key in keys]
+        self.sentences = np.array([key.split("#")[0] for key in keys])
+        self.talkers = [talker_of(sides[0][0].clips[key]) for key in keys]
         if by_talker and len(set(self.talkers)) < 2:
             raise UsageError(f"--by-talker: all {len(keys)} clips are of {self.talkers[0]}")
         self.drawing: dict[str, Any] = {"draws": draws, "seed": seed}
 
+    def keys_with(self, field: str) -> list[str]:
+        """The clips that have this field in every record."""
+        records = [record for side in self.sides for record in side]
+        return [key for key in self.keys if all(field in r.clips[key] for r in records)]
+
+    def tables(self, value: Callable[[Clip], float]) -> list[Floats]:
+        """A number of each clip of either side, [records x clips] each; NaN where it has none."""
+        return [
+            np.array([[value(record.clips[key]) for key in self.keys] for record in side])
+            for side in self.sides
+        ]
+
     def entry(
-        self, a: Floats, b: Floats, mean: Callable[[Floats], float], difference: Any
+        self, a: Floats, b: Floats, mean: Callable[[Floats], float], difference: Interval
     ) -> dict[str, Any]:
         """Both sides' figures from [records x clips]; clips that any record lacks count nowhere."""
         known = np.isfinite(a).all(axis=0) & np.isfinite(b).all(axis=0)
@@ -237,30 +247,18 @@ class _Test:
             each = [float(mean(np.where(known, row, np.nan))) for row in values]
             entry[name], entry[f"{name}_each"] = float(np.mean(each)), each
             entry[f"{name}_sd"] = float(np.std(each, ddof=1)) if len(each) > 1 else None
-            by_seed.append(dict(zip(map(str, side.flag("seed")), each, strict=True)))
+            by_seed.append(dict(zip(map(str, _flag(side, "seed")), each, strict=True)))
         if by_seed[0].keys() == by_seed[1].keys() and len(by_seed[0]) == len(a) == len(b) > 1:
             entry["each_difference"] = {s: v - by_seed[1][s] for s, v in by_seed[0].items()}
         return entry | {"difference": difference}
 
-    def keys_with(self, field: str) -> list[str]:
-        """The clips that have this field in every record."""
-        return [
-            key for key in self.keys if all(field in r[key] for s in self.sides for r in s.clips)
-        ]
-
-    def tables(self, value: Callable[..., float]) -> list[Floats]:
-        """A number of each clip of either side, [records x clips] each."""
-        return [side.table(value, self.keys) for side in self.sides]
-
-    def word_entry(self, a: Floats, b: Floats, rows: NDArray[np.int64]) -> dict[str, Any]:
+    def word_entry(self, a: Floats, b: Floats, rows: Any = slice(None)) -> dict[str, Any]:
         """Right or wrong on the words of `rows`; those of one sentence are drawn together."""
-        unit, of = np.unique([self.keys[i].split("#")[0] for i in rows], return_inverse=True)
+        unit, of = np.unique(self.sentences[rows], return_inverse=True)
         talkers = [name.split("/")[0] for name in unit] if self.by_talker else None
         a, b = a[:, rows], b[:, rows]
         first, second = (np.bincount(of, weights=values.mean(axis=0)) for values in (a, b))
-        difference = paired_difference(
-            first, second, talkers, denominator=np.bincount(of), **self.drawing
-        )
+        difference = ratio_interval(first - second, np.bincount(of), talkers, **self.drawing)
         return self.entry(a, b, np.mean, difference)
 
     def speech_entry(self, a: Floats, b: Floats) -> dict[str, Any]:
@@ -269,8 +267,8 @@ class _Test:
 
         def mean(values: Floats) -> float:
             known = np.isfinite(values)
-            count = np.bincount(codes[known], minlength=codes.max() + 1)
-            total = np.bincount(codes[known], weights=values[known], minlength=codes.max() + 1)
+            count = np.bincount(codes[known])
+            total = np.bincount(codes[known], weights=values[known])
             return float((total[count > 0] / count[count > 0]).mean())
 
         difference = mean_interval(
@@ -282,11 +280,10 @@ class _Test:
 
 def _words(test: _Test) -> dict[str, Any]:
     """Right or wrong on each word."""
-    every = np.arange(len(test.keys))
     tables = {
-        name: test.tables(lambda clip, hit=hit: float(clip[hit]))
+        name: test.tables(lambda clip, hit=hit: float(clip[hit]))  # type: ignore[misc]
         for name, hit in HITS.items()
-        if len(test.keys_with(hit)) == len(every)
+        if len(test.keys_with(hit)) == len(test.keys)
     }
     a, b = tables["top1"]
     mean_a, mean_b = a.mean(axis=0), b.mean(axis=0)
@@ -297,21 +294,19 @@ def _words(test: _Test) -> dict[str, Any]:
         "only_b": (1 - mean_a) * mean_b,
         "neither": (1 - mean_a) * (1 - mean_b),
     }
-    # Of several seeds: clips that A reads more often than B, and the other way round.
-    exact = mcnemar(mean_a > mean_b, mean_b > mean_a)
     result: dict[str, Any] = {
-        "metrics": {name: test.word_entry(a, b, every) for name, (a, b) in tables.items()},
+        "metrics": {name: test.word_entry(*sides) for name, sides in tables.items()},
         "counts": {name: float(values.sum()) for name, values in counts.items()},
-        "mcnemar": {"a_better": exact["first_only"], "b_better": exact["second_only"]}
-        | {"p": exact["p"]},
+        # Of several seeds: clips that A reads more often than B, and the other way round.
+        "mcnemar": mcnemar(mean_a > mean_b, mean_b > mean_a),
     }
     if all("#" in key for key in test.keys):
         places = np.array([int(key.split("#")[1]) for key in test.keys])
         result["per_slot"] = {
-            SLOT_NAMES[place]: test.word_entry(a, b, np.flatnonzero(places == place))
+            SLOT_NAMES[place]: test.word_entry(a, b, places == place)
             for place in np.unique(places).tolist()
         }
-        sentence = np.unique([key.split("#")[0] for key in test.keys], return_inverse=True)[1]
+        sentence = np.unique(test.sentences, return_inverse=True)[1]
         result["mcnemar"]["p_by_sentence"] = sign_flips(np.bincount(sentence, mean_a - mean_b))
         result["notes"] = ["McNemar's p takes words for independent, p_by_sentence does not"]
     return result
@@ -319,11 +314,12 @@ def _words(test: _Test) -> dict[str, Any]:
 
 def _speech(test: _Test) -> dict[str, Any]:
     """Each metric's mean by talker, then over talkers, as records have it; word errors pooled."""
-    metrics: dict[str, Any] = {}
-    for name in test.sides[0].records[0]["clips"][0]["values"]:
-        metrics[name] = test.speech_entry(*test.tables(partial(_value, name)))
-    read = test.sides[0].records[0]["task"] == "sentence"
-    for name, field in (READ if read else HEARD).items():
+    first = test.sides[0][0]
+    metrics = {
+        name: test.speech_entry(*test.tables(partial(_value, name)))
+        for name in first.clips[test.keys[0]]["values"]
+    }
+    for name, field in (READ if first.task == "sentence" else HEARD).items():
         if own := test.keys_with(field):
             part = _Test(test.sides, own, test.by_talker, **test.drawing)
             metrics[f"wer_{name}"] = _word_errors(part, field)
@@ -337,14 +333,12 @@ def _value(name: str, clip: Clip) -> float:
 
 def _word_errors(test: _Test, field: str) -> dict[str, Any]:
     """Word errors over words, pooled over the clips (evaluation.md 3.2)."""
-    spoken = [test.sides[0].clips[0][key]["words"] for key in test.keys]
-    words = np.array([len(sentence) for sentence in spoken], np.float64)
+    clips = test.sides[0][0].clips
+    words = np.array([len(clips[key]["words"]) for key in test.keys], np.float64)
     try:
         a, b = test.tables(lambda clip: float(word_errors(clip["words"], clip[field])[0]))
     except ImportError:
         return {"a": None, "b": None, "n": 0, "reason": "pip install jiwer"}
-    difference = paired_difference(
-        a.mean(axis=0), b.mean(axis=0), test.talkers if test.by_talker else None,
-        denominator=words, **test.drawing,
-    )  # fmt: skip
+    talkers = test.talkers if test.by_talker else None
+    difference = ratio_interval(a.mean(axis=0) - b.mean(axis=0), words, talkers, **test.drawing)
     return test.entry(a, b, lambda row: float(row.sum() / words.sum()), difference)

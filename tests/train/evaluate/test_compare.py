@@ -248,7 +248,7 @@ def test_other_clips_tasks_and_files_are_named(tmp_path: Path) -> None:
     assert "audio_term" in refused(f"{plain},{control}")
     assert "init sync, and None in" in refused(f"{plain},{adapted}")
     old = words(tmp_path / "old", [1, 0, 1], seed=9, slots=0)  # of before it was told
-    assert len(read_side(f"{old},{control}").records) == 2
+    assert len(read_side(f"{old},{control}")) == 2
     assert "a seed counts once" in refused(f"{first},{first}")
     assert "cannot be read" in refused(str(tmp_path / "nobody"))
     (tmp_path / "e").write_text("[]")
@@ -277,9 +277,7 @@ def test_records_of_avb_eval_are_compared_as_typed(lrw: Index, tmp_path: Path) -
     assert record["clips"] == 12 and record["flags"]["split"] == "official"
     assert sum(record["counts"].values()) == 12
     for name, hit in HITS.items():  # every path of the reader, from the values of each clip
-        own = [
-            np.mean([clip[hit] for clip in read_side(side).records[0]["clips"]]) for side in sides
-        ]
+        own = [np.mean([c[hit] for c in read_side(side)[0].clips.values()]) for side in sides]
         entry = record["metrics"][name]
         assert (entry["a"], entry["b"]) == pytest.approx(tuple(own))
         assert entry["difference"]["value"] == pytest.approx(own[0] - own[1])

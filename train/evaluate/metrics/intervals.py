@@ -19,6 +19,7 @@ Floats = NDArray[np.float64]
 Interval = dict[str, float | None]
 
 DRAWS = 10_000
+NO_FIGURE: Interval = {"value": None, "low": None, "high": None}
 #: Numbers held at once while drawing; 2,000 clips are then drawn some 500 times in one go.
 _CHUNK = 1_000_000
 
@@ -67,9 +68,13 @@ def ratio_draws(
     """Ratios [draws x k] of column sums of resampled [clips x k] (or sparse); NaN over nothing."""
     ratios = []
     for counts in resample_counts(numerator.shape[0], talkers, draws, seed):
-        above, below = counts @ numerator, counts @ denominator
-        ratios.append(np.divide(above, below, out=np.full(above.shape, np.nan), where=below > 0))
+        ratios.append(ratio(counts @ numerator, counts @ denominator))
     return np.concatenate(ratios)
+
+
+def ratio(above: Floats, below: Floats) -> Floats:
+    """The quotient; NaN over nothing."""
+    return np.divide(above, below, out=np.full(above.shape, np.nan), where=below > 0)
 
 
 def percentiles(value: float, draws: ArrayLike) -> Interval:
@@ -77,7 +82,7 @@ def percentiles(value: float, draws: ArrayLike) -> Interval:
     finite = np.asarray(draws, np.float64)
     finite = finite[np.isfinite(finite)]
     if not np.isfinite(value) or not finite.size:
-        return {"value": None, "low": None, "high": None}
+        return dict(NO_FIGURE)
     low, high = np.percentile(finite, [2.5, 97.5])
     return {"value": float(value), "low": float(low), "high": float(high)}
 
@@ -110,30 +115,14 @@ def mean_interval(
     return ratio_interval(known * weights, weights, talkers if two_stage else None, draws, seed)
 
 
-def paired_difference(
-    first: ArrayLike, second: ArrayLike, talkers: Sequence[Any] | None = None, *,
-    denominator: ArrayLike | None = None, draws: int = DRAWS, seed: int = 0,
-) -> Interval:  # fmt: skip
-    """First minus second on the same [clips]; `denominator` [clips] is for a pooled ratio."""
-    a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
-    if a.shape != b.shape:
-        raise ValueError(f"paired test of {a.size} and {b.size} clips; expected the same clips")
-    below = np.ones(a.shape) if denominator is None else np.asarray(denominator, np.float64)
-    both = np.isfinite(a - b)
-    above = np.where(both, a - b, 0.0)
-    return ratio_interval(above, np.where(both, below, 0.0), talkers, draws, seed)
-
-
 def mcnemar(first: ArrayLike, second: ArrayLike) -> dict[str, float]:
     """Exact two-sided McNemar test of two systems, bool [clips]: who is right on the same clips."""
     from scipy.stats import binomtest
 
     a, b = np.asarray(first, bool), np.asarray(second, bool)
-    if a.shape != b.shape:
-        raise ValueError(f"McNemar of {a.size} and {b.size} clips; expected the same clips")
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
     p = float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
-    return {"first_only": only_a, "second_only": only_b, "p": p}
+    return {"a_better": only_a, "b_better": only_b, "p": p}
 
 
 def sign_flips(differences: ArrayLike, draws: int = DRAWS, seed: int = 0) -> float:
