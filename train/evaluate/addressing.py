@@ -25,6 +25,7 @@ from avb.pipeline.stream.batch import Batch
 from avb.pipeline.stream.index import Index, Ints
 from avb.train.evaluate.metrics import addressing
 from avb.train.evaluate.metrics.addressing import Across, Discrimination, Pairs, Segments
+from avb.train.evaluate.metrics.intervals import NO_FIGURE
 from avb.train.evaluate.metrics.probes import CANDIDATES, probe, retrieval
 from avb.train.tasks.task import Evaluation, Inputs
 
@@ -47,13 +48,13 @@ class Collected:
     # `source_features` and `target_features` (f_src, f_tgt), `recalled` (v_tgt), and the addresses
     # of the same network at initialisation, `initial_source` and `initial_target`.
     frames: dict[str, Floats]
-    spans: list[tuple[int, int]]  # first frame and the one after the last, of each of S segments
+    lengths: Ints  # frames of each of S segments
     segments: Segments  # their words, places, clips and talkers (-1: not known)
 
     @property
     def clip_of_frame(self) -> Ints:
         """Clip of each of the F frames."""
-        return np.repeat(self.segments.clips, [last - first for first, last in self.spans])
+        return np.repeat(self.segments.clips, self.lengths)
 
     def by_clip(self, name: str) -> list[Floats]:
         """The frames of each clip."""
@@ -144,8 +145,7 @@ def collect(evaluation: Evaluation, networks: dict[str, nn.Module]) -> Collected
     index, unit = evaluation.index, evaluation.recipe.unit
     frames: dict[str, list[Floats]] = {}
     words: list[str] = []
-    facts: list[tuple[int, int, int]] = []
-    lengths: list[int] = []
+    facts: list[tuple[int, int, int, int]] = []  # place, clip, talker and length of each segment
     clips: dict[str, int] = {}
     talkers: dict[str | None, int] = {None: -1}
     for batch, inputs in evaluation.batches():
@@ -159,19 +159,15 @@ def collect(evaluation: Evaluation, networks: dict[str, nn.Module]) -> Collected
                 clip = clips.setdefault(key.split("#")[0], len(clips))
                 talker = talkers.setdefault(batch.speakers[i], len(talkers) - 1)
                 words.append(word)
-                facts.append((place, clip, talker))
-                lengths.append(last - first)
+                facts.append((place, clip, talker, last - first))
                 for name, value in looked.items():
                     frames.setdefault(name, []).append(value[i, first:last])
     if not words:
         return None
-    ends = np.cumsum(lengths).tolist()
-    numbers = np.unique(words, return_inverse=True)[1].astype(np.int64)
-    return Collected(
-        {name: np.concatenate(parts) for name, parts in frames.items()},
-        list(zip([0, *ends[:-1]], ends, strict=True)),
-        Segments(numbers, *np.array(facts, np.int64).T),
-    )
+    *facts_of, lengths = np.array(facts, np.int64).T
+    segments = Segments(np.unique(words, return_inverse=True)[1].astype(np.int64), *facts_of)
+    every = {name: np.concatenate(parts) for name, parts in frames.items()}
+    return Collected(every, lengths, segments)
 
 
 def addresses(network: Any, inputs: Inputs, features: bool = False) -> dict[str, Tensor]:
@@ -231,7 +227,7 @@ def _side(
         "random_slots": random,
         "features": features,
     }
-    vectors = {n: addressing.segment_vectors(v, collected.spans) for n, v in values.items()}
+    vectors = {n: addressing.segment_vectors(v, collected.lengths) for n, v in values.items()}
     measured = {n: Discrimination(v, collected.segments, pairs, draws) for n, v in vectors.items()}
     trained = measured.pop("trained")
     # Its words are others, and so are its pairs; the resampled clips are the same.
@@ -259,7 +255,7 @@ def _probes(collected: Collected, draws: int) -> dict[str, Any]:
                 raise ValueError(f"features of {first.shape[1]} and {second.shape[1]} numbers")
             return function(first, second, clips[picked], draws=draws)
         except ValueError as error:
-            return {"value": None, "low": None, "high": None, "reason": str(error)}
+            return NO_FIGURE | {"reason": str(error)}
 
     return {
         "visual_vs_audio": attempt(probe, video, real),

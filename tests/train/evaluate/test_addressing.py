@@ -203,7 +203,7 @@ def test_frames_are_gathered_by_clip() -> None:
     facts = ([0, 1, 2, 3], [0, 0, 1, 1], [7, 8, 7, 8], [0, 0, 0, 0])
     segments = Segments(*(np.array(column) for column in facts))
     frames = np.arange(7.0)[:, None]
-    found = Collected({"source": frames}, [(0, 2), (2, 3), (3, 4), (4, 7)], segments)
+    found = Collected({"source": frames}, np.array([2, 1, 1, 3]), segments)
     assert found.clip_of_frame.tolist() == [7, 7, 8, 7, 8, 8, 8]
     assert [part[:, 0].tolist() for part in found.by_clip("source")] == [[0, 1, 3], [2, 4, 5, 6]]
 

@@ -11,6 +11,7 @@ Shapes: T frames, N slots of the memory, S segments.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -22,6 +23,7 @@ from avb.train.evaluate.metrics.intervals import (
     DRAWS,
     Interval,
     percentiles,
+    ratio,
     ratio_interval,
     resample_counts,
 )
@@ -57,13 +59,10 @@ class Pairs:
     within: Ints  # another word at the same place
 
 
-def segment_vectors(frames: ArrayLike, spans: Sequence[tuple[int, int]]) -> Floats:
-    """Mean vector of each span of [T x N] frames, [spans x N]; of addresses a distribution."""
-    rows = np.asarray(frames, np.float64)
-    for start, end in spans:
-        if not 0 <= start < end <= len(rows):
-            raise ValueError(f"segment of frames {start} to {end} in a clip of {len(rows)}")
-    return np.stack([rows[start:end].mean(axis=0) for start, end in spans])
+def segment_vectors(frames: ArrayLike, lengths: Ints) -> Floats:
+    """Mean vector of each segment [S x N], of frames side by side; of addresses a distribution."""
+    parts = np.split(np.asarray(frames, np.float64), np.cumsum(lengths)[:-1])
+    return np.stack([part.mean(axis=0) for part in parts])
 
 
 def permute_within_places(segments: Segments, seed: int = 0) -> Segments:
@@ -73,7 +72,7 @@ def permute_within_places(segments: Segments, seed: int = 0) -> Segments:
     for place in np.unique(segments.places):
         rows = np.flatnonzero(segments.places == place)
         words[rows] = words[rng.permutation(rows)]
-    return Segments(words, segments.places, segments.clips, segments.talkers)
+    return dataclasses.replace(segments, words=words)
 
 
 def random_addresses(
@@ -180,7 +179,7 @@ class Discrimination:
             won, total = np.zeros((2, counts_CD.shape[1]))
             for value, weight in (contrast.auc(counts_CD) for contrast in at_place):
                 won, total = won + value * weight, total + weight
-            figures["within_slot_auc"] = _ratio(won, total)  # NaN if no place has both kinds
+            figures["within_slot_auc"] = ratio(won, total)  # NaN if no place has both kinds
             return figures
 
         once = measure(np.ones((len(clips), 1)))
@@ -196,11 +195,11 @@ class Discrimination:
         """Each figure as {"value", "low", "high"}."""
         return {name: percentiles(self.values[name], self.draws[name]) for name in self.values}
 
-    def ahead_of(self, null: Discrimination, name: str = "within_slot_auc") -> Interval:
-        """How far a figure is ahead of the null model's, paired."""
-        return percentiles(
-            self.values[name] - null.values[name], self.draws[name] - null.draws[name]
-        )
+    def ahead_of(self, null: Discrimination) -> Interval:
+        """How far the within-slot AUC is ahead of the null model's, paired."""
+        name = "within_slot_auc"
+        draws = self.draws[name] - null.draws[name]
+        return percentiles(self.values[name] - null.values[name], draws)
 
 
 @dataclass(frozen=True)
@@ -226,7 +225,7 @@ class _Scored:
         # Cosines of a new memory differ in their seventh digit, which float32 would lose.
         middle = self.score.mean() if self.score.size else 0.0
         apart = (self.score - middle).astype(weights_PD.dtype)
-        return middle + _ratio(apart @ weights_PD, weights_PD.sum(axis=0)).astype(np.float64)
+        return middle + ratio(apart @ weights_PD, weights_PD.sum(axis=0)).astype(np.float64)
 
 
 class _Contrast:
@@ -247,13 +246,9 @@ class _Contrast:
         if (self._below != self._not_above).any():
             won = (won + passed[self._not_above]) / 2
         total = weights_PD.sum(axis=0)
-        value = _ratio((weights_PD * won).sum(axis=0), total * passed[-1])
+        value = ratio((weights_PD * won).sum(axis=0), total * passed[-1])
         known = np.isfinite(value)
         return np.where(known, value, 0.0), np.where(known, total, 0.0)
-
-
-def _ratio(above: Floats, below: Floats) -> Floats:
-    return np.divide(above, below, out=np.full(above.shape, np.nan), where=below > 0)
 
 
 def agreement(

@@ -43,11 +43,8 @@ def meaningful(segments: Segments, noise: float, seed: int = 0) -> np.ndarray:
 
 def test_segments_are_means_of_their_frames() -> None:
     frames = np.array([[1, 0], [0, 1], [0, 1], [0.5, 0.5]])
-    found = segment_vectors(frames, [(0, 2), (2, 4)])
-    assert found.tolist() == [[0.5, 0.5], [0.25, 0.75]]
-    for span in ((2, 2), (3, 5), (-1, 2)):
-        with pytest.raises(ValueError, match="in a clip of 4"):
-            segment_vectors(frames, [span])
+    found = segment_vectors(frames, np.array([1, 3]))
+    assert found.tolist() == [[1, 0], [pytest.approx(1 / 6), pytest.approx(5 / 6)]]
 
 
 @pytest.mark.parametrize("across", ["clips", "talkers"])
@@ -263,9 +260,11 @@ def test_real_mels_give_figures_of_the_reference(talker_one: list[Any], real_gri
     trained = weights / weights.sum(axis=-1, keepdims=True)
 
     def measure(addresses: np.ndarray, known: Segments) -> dict[str, float]:
-        vectors = np.concatenate(
-            [segment_vectors(a, s) for a, s in zip(addresses, spans, strict=True)]
-        )
+        vectors = np.stack([
+            clip[first:last].mean(axis=0)
+            for clip, words_here in zip(addresses, spans, strict=True)
+            for first, last in words_here
+        ])  # fmt: skip
         return Discrimination(vectors, known, draw_pairs(known), draws=10).values
 
     found = measure(trained, segments)
