@@ -64,7 +64,6 @@ def evaluate(
     rows = rows[:limit]
     evaluation = dataclasses.replace(evaluation, rows=rows)
     known_rows = part_rows(index, corpus, data, "train", need=False)
-    heard_rows = known_rows[~index.no_audio[known_rows]]
     strangers = unseen_talkers(index, rows, known_rows, data.get("speakers"))
     torch.manual_seed(0)  # the pre-net's dropout stays on
     # float32 as on a CPU: by default a GPU's convolutions round to TF32.
@@ -76,7 +75,7 @@ def evaluate(
             mel, rate = front_end(index), sample_rate(index)
             made_by = load_vocoder(vocoder, mel, rate, index.folder, device)
         extras = Extras(
-            heard_by, wavs, heard_rows, strangers, known_rows, boundary, windows,
+            heard_by, wavs, strangers, known_rows, boundary, windows,
             grammar or own_grammar(corpus.grammar, index.labels, recipe.unit), made_by, griffin_lim
         )  # fmt: skip
         record = task.measure(evaluation, extras)

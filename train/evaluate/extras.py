@@ -17,20 +17,17 @@ from avb.train.vocoder.file import Vocoder
 class Extras:
     """What a pass may be given beside the model."""
 
-    # Recognises words; without it `wer_judge` is null, with the reason.
-    judge: TrainedRecogniser | None = None
-    wavs: Path | None = None  # where the sounds are written
-    # Training clips, whose mean log-mel is a floor; none: the evaluated ones'.
-    mean_rows: Ints | None = None
-    unseen_talkers: bool = False  # whether intervals draw talkers
-    known_rows: Ints | None = None  # clips of training
-    boundary: Boundary = "told"  # what a lip reader is told of where the word is
+    judge: TrainedRecogniser | None  # None: `wer_judge` is null, with the reason
+    wavs: Path | None  # where the sounds are written
+    unseen_talkers: bool  # whether intervals draw talkers
+    known_rows: Ints  # clips of training, for the floors; there may be none
+    boundary: Boundary  # what a lip reader with `word_boundary` is told of where the word is
     # The model sees 40 frames at a time, 30 apart, as the paper's samples were made (paper.md 5.4).
     # `cut` leaves out the frames after the last whole window, 5 of 75, as they do; `covered` adds a
     # window that ends with the clip. None: whole clips.
-    windows: str | None = None
+    windows: str | None
     # Words of each place of a sentence, or a list of words: what a reader of sentences may say.
-    grammar: Slots | None = None
-    vocoder: Vocoder | None = None  # makes the sounds; None: plain Griffin-Lim
+    grammar: Slots | None
+    vocoder: Vocoder | None  # makes the sounds; None: plain Griffin-Lim
     # As published rows have it: no momentum, magnitudes to the power of 1.5.
-    griffin_lim: Literal["fast", "published"] = "fast"
+    griffin_lim: Literal["fast", "published"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,54 +11,47 @@ from torch import Tensor
 
 from avb.models.masks import Boundary, boundary_as
 from avb.pipeline.stream.index import Index, Ints
+from avb.train.evaluate.extras import Extras
 from avb.train.evaluate.metrics import lip
+from avb.train.evaluate.metrics.intervals import ratio_interval
 from avb.train.network import finite
 from avb.train.tasks.task import Evaluation
 
 
-def measure(
-    evaluation: Evaluation, unseen_talkers: bool, boundary: Boundary, known_rows: Ints | None
-) -> dict[str, Any]:
-    """Words: from video alone, with the mirrored clip added, with real audio, with both.
-
-    Args:
-        boundary: what a model with `word_boundary` is told.
-        known_rows: clips of training, for the floors.
-    """
-    recipe, index = evaluation.recipe, evaluation.index
-    logits, labels, keys, talkers = _one_pass(evaluation, boundary)
+def measure(evaluation: Evaluation, extras: Extras) -> dict[str, Any]:
+    """Words: from video alone, with the mirrored clip added, with real audio, with both."""
+    recipe, index, boundary = evaluation.recipe, evaluation.index, extras.boundary
+    logits, labels, keys, speakers = _one_pass(evaluation, boundary)
+    sentences = [key.split("#")[0] for key in keys]
     mute = {index.key(row) for row in evaluation.rows if index.no_audio[row]}
-    heard = np.array([key.split("#")[0] not in mute for key in keys])
+    heard = np.array([sentence not in mute for sentence in sentences])
     if not heard.any():
         logits.pop("audio", None)
     if "audio" in logits:
         logits["both"] = logits["video"] + logits["audio"]
-    options: dict[str, Any] = {}
+    places: list[int] | None = None
+    talkers: Sequence[str | None] | None = None
     if recipe.unit == "word":  # words of a sentence share light and talker: sentences are drawn
-        options["talkers"] = [key.split("#")[0] for key in keys]
+        talkers = sentences
         if index.dataset["corpus"] == "grid":  # only its sentences have the same slots
-            options["places"] = [int(key.split("#")[1]) for key in keys]
-    if unseen_talkers:
-        options["talkers"] = talkers
-    video = lip.score(logits.pop("video"), labels, index.labels, **options)
+            places = [int(key.split("#")[1]) for key in keys]
+    if extras.unseen_talkers:
+        talkers = speakers
+    video = lip.score(logits.pop("video"), labels, index.labels, talkers=talkers, places=places)
+    clips = [{"key": key} | clip for key, clip in zip(keys, video["clips"], strict=True)]
     metrics = dict(video["metrics"])
-    hits = {"top5": dict(enumerate(video["clips"]["top5"]))}
-    hits["right"] = dict(enumerate(video["clips"]["top1"]))
     for name, values in logits.items():
-        own = np.arange(len(keys)) if name == "mirrored" else np.flatnonzero(heard)
-        given: dict[str, Any] = {
-            option: [chosen[i] for i in own] for option, chosen in options.items()
-        }
-        scored = lip.score(values[own], [labels[i] for i in own], index.labels, **given)
-        metrics[f"top1_{name}"] = scored["metrics"]["top1"]
-        hits[lip.HITS[f"top1_{name}"]] = dict(
-            zip(own.tolist(), scored["clips"]["top1"], strict=True)
-        )
+        own = np.flatnonzero(heard | (name == "mirrored")).tolist()
+        right = lip.label_ranks(values[own], labels[own]) == 0
+        drawn = None if talkers is None else [talkers[i] for i in own]
+        metrics[f"top1_{name}"] = ratio_interval(right, np.ones(len(own)), drawn)
+        for i, hit in zip(own, right.tolist(), strict=True):
+            clips[i][lip.HITS[f"top1_{name}"]] = hit
     # Accuracy of always saying the word that is most frequent in these clips.
     most_frequent = float(np.bincount(labels).max() / len(labels))
     floors = {"chance": 1 / len(index.labels), "most_frequent": most_frequent}
-    if "places" in options and known_rows is not None and known_rows.size:
-        floors |= lip.blind(*_spoken(index, known_rows), *_spoken(index, evaluation.rows))
+    if places is not None and extras.known_rows.size:
+        floors |= lip.blind(*_spoken(index, extras.known_rows), *_spoken(index, evaluation.rows))
     return {
         "task": "lip",
         "metrics": metrics,
@@ -66,19 +60,12 @@ def measure(
         "flags": {
             "n": len(labels),
             "unit": recipe.unit,
-            "boundary": (boundary == "told" or boundary)
-            if recipe.model.get("word_boundary", False)
-            else False,
+            "boundary": recipe.model.get("word_boundary", False)
+            and (boundary == "told" or boundary),
             "flip": "top1 without; top1_mirrored adds the mirrored clip's logits",
         },
         **{k: video[k] for k in ("per_class", "per_slot", "per_length", "confusions")},
-        "clips": [
-            {"key": key, "label": index.labels[label], "said": said}
-            | {name: values[i] for name, values in hits.items() if i in values}
-            for i, (key, label, said) in enumerate(
-                zip(keys, labels, video["clips"]["predicted"], strict=True)
-            )
-        ],
+        "clips": clips,
     }
 
 
@@ -94,7 +81,7 @@ def _spoken(index: Index, rows: Ints) -> tuple[Ints, Ints]:
 
 def _one_pass(
     evaluation: Evaluation, boundary: Boundary
-) -> tuple[dict[str, Any], list[int], list[str], list[str | None]]:
+) -> tuple[dict[str, Any], Ints, list[str], list[str | None]]:
     """Logits by what was looked at, [clips, classes]; labels, keys and talkers of the clips."""
     model = evaluation.model
     logits: dict[str, list[Tensor]] = {"video": [], "mirrored": [], "audio": []}
@@ -114,4 +101,4 @@ def _one_pass(
         keys += batch.keys
         talkers += batch.speakers
     arrays = {name: torch.cat(parts).numpy() for name, parts in logits.items() if parts}
-    return arrays, labels, keys, talkers
+    return arrays, np.array(labels), keys, talkers

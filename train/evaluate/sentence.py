@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avb.models.ctc import edit_distance
-from avb.pipeline.stream.index import Index, Ints
 from avb.train.checks import need
 from avb.train.evaluate.extras import Extras
 from avb.train.evaluate.metrics.intervals import ratio_interval
@@ -33,27 +32,27 @@ def measure(evaluation: Evaluation, extras: Extras) -> dict[str, Any]:
     ways = {"free": Reading(index.labels, unit)}
     if extras.grammar is not None:
         ways["grammar"] = ways["free"].within(extras.grammar)
-    log_probs, keys, talkers = _one_pass(evaluation)
-    rows = {index.key(row): row for row in evaluation.rows}
-    spoken = [index.words(rows[key]) for key in keys]
+    log_probs, rows = _one_pass(evaluation), evaluation.rows
+    spoken = [index.words(row) for row in rows]
     references = [[word for word, _, _ in words] for words in spoken]
-    drawn = talkers if extras.unseen_talkers else None
-    heard = {
-        way: {s: [reading.words(one) for one in clips] for s, clips in log_probs.items()}
-        for way, reading in ways.items()
-    }
+    drawn = [index.speaker[row] for row in rows] if extras.unseen_talkers else None
     figures: dict[str, dict[str, Any]] = {signal: {} for signal in log_probs}
     per_slot: dict[str, dict[str, Any]] = {signal: {} for signal in log_probs}
-    for way, signals in heard.items():
-        for signal, clips in signals.items():
-            found, slots = errors(references, [[w.word for w in words] for words in clips], drawn)
+    texts: dict[str, list[list[str]]] = {}
+    edges: dict[str, Any] = {}
+    for way, reading in ways.items():
+        for signal, clips in log_probs.items():
+            read = [reading.words(one) for one in clips]
+            heard = [[word.word for word in words] for words in read]
+            found, slots = errors(references, heard, drawn)
             figures[signal] |= {f"{name}_{way}": value for name, value in found.items()}
             if index.dataset["corpus"] == "grid":  # only its sentences have these places
                 per_slot[signal][way] = slots
-    texts = {way: [[w.word for w in words] for words in found["video"]]
-             for way, found in heard.items()}  # fmt: skip
-    known = () if extras.known_rows is None else extras.known_rows
-    said = [[word for word, _, _ in index.words(row)] for row in known]
+            if signal == "video":
+                texts[way] = heard
+                if measured := times(read, spoken, index.dataset["settings"]["fps"]):
+                    edges[way] = measured
+    said = [[word for word, _, _ in index.words(row)] for row in extras.known_rows]
     return {
         "task": "sentence",
         "metrics": figures["video"],
@@ -61,17 +60,13 @@ def measure(evaluation: Evaluation, extras: Extras) -> dict[str, Any]:
         "both": figures.get("both", {}),
         "floors": floors(said, references, extras.grammar, list(ways), drawn),
         "per_slot": {s: slots for s, slots in per_slot.items() if any(slots.values())},
-        "times": times(
-            {way: found["video"] for way, found in heard.items()},
-            spoken,
-            index.dataset["settings"]["fps"],
-        ),  # fmt: skip
-        "flags": {"n": len(keys), "unit": unit, "grammar": extras.grammar},
+        "times": edges,
+        "flags": {"n": len(rows), "unit": unit, "grammar": extras.grammar},
         "clips": [
-            {"key": key, "words": said_here}
+            {"key": index.key(row), "words": said_here}
             | {f"heard_{w}": texts[w][i] for w in ways}
             | {"values": {f"sentences_{w}": float(texts[w][i] == said_here) for w in ways}}
-            for i, (key, said_here) in enumerate(zip(keys, references, strict=True))
+            for i, (row, said_here) in enumerate(zip(rows, references, strict=True))
         ],
     }
 
@@ -116,40 +111,36 @@ def floors(
     return found
 
 
-def times(heard: dict[str, list[list[Spoken]]], spoken: Any, fps: float) -> dict[str, Any]:
-    """By way, how far the edges of words lie from their alignment, in frames.
+def times(heard: list[list[Spoken]], spoken: Any, fps: float) -> dict[str, Any]:
+    """How far the edges of words lie from their alignment, in frames; empty: none is known.
 
     Of sentences that were read without an error and whose words have times: median and 90th
     percentile of the distance, of `start` and `end`, and how many words.
     """
-    found: dict[str, Any] = {}
-    for way, clips in heard.items():
-        edges: list[tuple[float, float]] = []
-        for words, said in zip(clips, spoken, strict=True):
-            if [w.word for w in words] != [word for word, _, _ in said]:
-                continue
-            edges += [
-                (abs(w.first - start * fps), abs(w.stop - end * fps))
-                for w, (_, start, end) in zip(words, said, strict=True)
-                if start is not None and end is not None
-            ]
-        if edges:
-            middle, most = np.percentile(np.array(edges), [50, 90], axis=0)
-            found[way] = {
-                edge: {"median": float(middle[i]), "p90": float(most[i])}
-                for i, edge in enumerate(("start", "end"))
-            } | {"words": len(edges)}
-    return found
+    edges = [
+        (abs(w.first - start * fps), abs(w.stop - end * fps))
+        for words, said in zip(heard, spoken, strict=True)
+        if [w.word for w in words] == [word for word, _, _ in said]
+        for w, (_, start, end) in zip(words, said, strict=True)
+        if start is not None and end is not None
+    ]
+    if not edges:
+        return {}
+    middle, most = np.percentile(np.array(edges), [50, 90], axis=0)
+    return {
+        "start": {"median": float(middle[0]), "p90": float(most[0])},
+        "end": {"median": float(middle[1]), "p90": float(most[1])},
+        "words": len(edges),
+    }
 
 
-def _one_pass(
-    evaluation: Evaluation,
-) -> tuple[dict[str, list[NDArray[np.float32]]], list[str], list[str | None]]:
-    """By signal the log-probabilities of each clip's frames, [T x K + 1]; keys and talkers."""
-    found: dict[str, list[NDArray[np.float32]]] = {}
-    keys: list[str] = []
-    talkers: list[str | None] = []
-    mute = set(mute_keys(evaluation.index, evaluation.rows))
+def _one_pass(evaluation: Evaluation) -> dict[str, list[NDArray[np.float32]]]:
+    """By signal the log-probabilities of each clip's frames, [T x K + 1].
+
+    With one clip without sound among them, real audio is not looked at.
+    """
+    found: dict[str, list[NDArray[np.float32]]] = defaultdict(list)
+    mute = evaluation.index.no_audio[evaluation.rows].any()
     for batch, inputs in evaluation.batches():
         output = evaluation.model(inputs.video_BCTHW, inputs.mel_BFM, inputs.ragged_lengths)
         logits = {"video": finite(output.logits).float()}
@@ -158,15 +149,5 @@ def _one_pass(
             logits["both"] = logits["video"] + logits["audio"]
         for name, values in logits.items():
             rows = values.log_softmax(dim=-1).cpu().numpy()
-            lengths = batch.lengths.tolist()
-            found.setdefault(name, []).extend(
-                row[:length] for row, length in zip(rows, lengths, strict=True)
-            )
-        keys += batch.keys
-        talkers += batch.speakers
-    return found, keys, talkers
-
-
-def mute_keys(index: Index, rows: Ints) -> list[str]:
-    """Clips without sound; with one of them, real audio is not looked at."""
-    return [index.key(row) for row in rows if index.no_audio[row]]
+            found[name] += [row[:n] for row, n in zip(rows, batch.lengths.tolist(), strict=True)]
+    return found

@@ -44,12 +44,11 @@ class Clips:
         return [facts[fact] for facts in self.facts]
 
 
-def measure(evaluation: Evaluation, extras: Extras | None = None) -> dict[str, Any]:
+def measure(evaluation: Evaluation, extras: Extras) -> dict[str, Any]:
     """Speech: the model's, beside the ceiling (sound of the true mel, alike) and the floors.
 
     With a vocoder all three are by it, and Griffin-Lim alone of the true mel is one more floor.
     """
-    extras = extras or Extras()
     need("pystoi", "jiwer")
     wavs = None if extras.wavs is None else WavFolder(extras.wavs)
     say = _timed()
@@ -60,11 +59,15 @@ def measure(evaluation: Evaluation, extras: Extras | None = None) -> dict[str, A
     signals, mean_of = _signals(clips, index, extras, mel)
     say("Griffin-Lim of the model, of the true mel, and the floors")
     unseen = extras.unseen_talkers
-    rules: dict[str, speech.LengthRule] = {"model": length_rule(extras)}
-    scored = {
-        name: _score(clips, outputs, mel, unseen, rules.get(name, "min"), name == "model")
-        for name, outputs in signals.items()
-    }
+    scored = {}
+    for name, outputs in signals.items():
+        rule = _length_rule(extras) if name == "model" else "min"
+        each = [
+            fact | speech.score_clip(sound, output, mel, rule, name == "model")
+            for fact, sound, output in zip(clips.facts, clips.sounds, outputs, strict=True)
+            if output is not None  # a lone clip of its talker has no other sentence
+        ]
+        scored[name] = speech.summarise(each, unseen_talkers=unseen) | {"clips": each}
     say("STOI, ESTOI, PESQ and mel distance")
     available = recognisers.available(extras.judge, mel)
     heard = recognisers.recognise_all(
@@ -74,25 +77,23 @@ def measure(evaluation: Evaluation, extras: Extras | None = None) -> dict[str, A
     say("words heard")
     for name, score in scored.items():
         score["metrics"] |= heard[name]["metrics"]
-    model_score = scored["model"]
-    for number, clip in enumerate(model_score["clips"]):
+    model = scored["model"]
+    for number, clip in enumerate(model["clips"]):
         by_signal = {name: words_heard["heard"][number] for name, words_heard in heard.items()}
         clip |= {HEARD[judge]: words for judge, words in by_signal.pop("model").items()}
         clip["heard_in"] = by_signal
     files = {} if wavs is None else {"wavs": _write(wavs, clips, signals)}
     return {
         "task": "l2s",
-        "metrics": model_score["metrics"],
+        "metrics": model["metrics"],
         "ceiling": scored["ceiling"]["metrics"],
         "real": heard["real"]["metrics"],
         "floors": {k: v["metrics"] for k, v in scored.items() if k not in ("model", "ceiling")},
         "per_slot": {name: words_heard["per_slot"] for name, words_heard in heard.items()},
-        "plain": model_score["plain"],
-        "talkers": model_score["talkers"],
-        "failures": model_score["failures"],
+        **{part: model[part] for part in ("plain", "talkers", "failures")},
         "flags": _flags(clips, extras, mean_of, index.dataset["corpus"]),
         **files,
-        "clips": model_score["clips"],
+        "clips": model["clips"],
     }
 
 
@@ -134,8 +135,9 @@ def _signals(
     vocoder = extras.vocoder
     options = plain if vocoder is None else plain | {"refiner": vocoder.network}
     mean, mean_of = None, {"part": "evaluated", "clips": len(clips.facts)}
-    if extras.mean_rows is not None and len(extras.mean_rows):
-        mean, count = mean_mel(index, extras.mean_rows)
+    heard_rows = extras.known_rows[~index.no_audio[extras.known_rows]]
+    if heard_rows.size:
+        mean, count = mean_mel(index, heard_rows)
         mean = mean.to(clips.true[0].device)
         mean_of = {"part": "train", "clips": count}
     signals: dict[str, Sequence[Any]] = {
@@ -154,26 +156,9 @@ def _griffin_lim(extras: Extras) -> dict[str, Any]:
     return {"momentum": GL_MOMENTUM}
 
 
-def length_rule(extras: Extras) -> speech.LengthRule:
+def _length_rule(extras: Extras) -> speech.LengthRule:
     """How the lengths of the model's sounds and the originals are made one."""
     return "70of75" if extras.windows == "cut" else "min"
-
-
-def _score(
-    clips: Clips,
-    outputs: Sequence[Any],
-    mel: Mel,
-    unseen: bool,
-    rule: speech.LengthRule,
-    aligned: bool,
-) -> dict[str, Any]:
-    """Per-clip scores of one signal, and what they sum up to."""
-    scored = [
-        fact | speech.score_clip(sound, output, mel, rule, aligned)
-        for sound, output, fact in zip(clips.sounds, outputs, clips.facts, strict=True)
-        if output is not None  # a lone clip of its talker has no other sentence
-    ]
-    return speech.summarise(scored, unseen_talkers=unseen) | {"clips": scored}
 
 
 def _flags(clips: Clips, extras: Extras, mean_of: dict[str, Any], corpus: str) -> dict[str, Any]:
@@ -187,7 +172,7 @@ def _flags(clips: Clips, extras: Extras, mean_of: dict[str, Any], corpus: str) -
         "pesq_mode": "pesq_nb8 is the headline: narrow band at 8 kHz",
         "gl_iters": GL_ITERATIONS,
         **{f"gl_{name}": value for name, value in _griffin_lim(extras).items()},
-        "length_rule": length_rule(extras),
+        "length_rule": _length_rule(extras),
         "windows": extras.windows,
         "mean_mel": mean_of,
         "wer_judge": judge,

@@ -94,7 +94,7 @@ class LipReading(Task):
     def measure(self, evaluation: Evaluation, extras: Any) -> dict[str, Any]:
         from avb.train.evaluate import lip
 
-        return lip.measure(evaluation, extras.unseen_talkers, extras.boundary, extras.known_rows)
+        return lip.measure(evaluation, extras)
 
     def graph(self, model: nn.Module, recipe: Recipe, scaling: Scaling) -> nn.Module:
         return _Graph(model, recipe.shrink, scaling)

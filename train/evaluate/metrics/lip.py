@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -57,30 +58,39 @@ def score(
         `metrics` (`top1`, `top5`, `macro`: the mean over classes that occur), `per_class`,
         `per_slot` and `per_length` (by letters of the word), all as {"value", "low", "high"}, the
         last three with `n`; `confusions`: the 20 most frequent, `said` read as `heard`; `clips`:
-        `top1`, `top5` and `predicted` of each sample.
+        `label`, `said`, `top5` and `right` of each sample.
     """
     right = np.asarray(labels, np.int64)
     ranks = label_ranks(logits, right)
     predicted = np.asarray(logits).argmax(axis=1)  # the first of equals, so the lower index
-    drawing: dict[str, Any] = {"talkers": talkers, "draws": draws}
-    ones = np.ones(len(right))
+    hits, ones = ranks == 0, np.ones(len(right))
     lengths = np.array([len(name) for name in classes])[right]
-    per_class, macro = _by_group(ranks == 0, right, classes, **drawing)
+    per_class, macro = _by_group(hits, right, classes, talkers, draws)
+    per_length, _ = _by_group(hits, lengths, range(lengths.max() + 1), talkers, draws)
+    per_slot: dict[str, Any] = {}
+    if places is not None:
+        if not 0 <= min(places) <= max(places) < len(SLOT_NAMES):
+            raise ValueError(
+                f"{len(places)} places from {min(places)} to {max(places)} for {len(hits)} words; "
+                f"expected one of 0 to {len(SLOT_NAMES) - 1} for each"
+            )
+        per_slot, _ = _by_group(hits, np.array(places), SLOT_NAMES, talkers, draws)
     return {
         "metrics": {
-            "top1": ratio_interval(ranks == 0, ones, **drawing),
-            "top5": ratio_interval(ranks < 5, ones, **drawing),
+            "top1": ratio_interval(hits, ones, talkers, draws),
+            "top5": ratio_interval(ranks < 5, ones, talkers, draws),
             "macro": macro,
         },
         "per_class": per_class,
-        "per_slot": {} if places is None else _by_slot(ranks == 0, places, **drawing),
-        "per_length": _by_group(ranks == 0, lengths, range(lengths.max() + 1), **drawing)[0],
-        "confusions": confusions(predicted, right, classes),
-        "clips": {
-            "top1": (ranks == 0).tolist(),
-            "top5": (ranks < 5).tolist(),
-            "predicted": [classes[i] for i in predicted.tolist()],
-        },
+        "per_slot": per_slot,
+        "per_length": per_length,
+        "confusions": confusions(predicted.tolist(), right.tolist(), classes),
+        "clips": [
+            {"label": classes[label], "said": classes[said], "top5": rank < 5, "right": rank == 0}
+            for label, said, rank in zip(
+                right.tolist(), predicted.tolist(), ranks.tolist(), strict=True
+            )
+        ],
     }
 
 
@@ -105,17 +115,14 @@ def blind(
 
 
 def confusions(
-    predicted: ArrayLike, labels: ArrayLike, classes: Sequence[str], most: int = NUM_CONFUSIONS
+    predicted: Sequence[int], labels: Sequence[int], classes: Sequence[str]
 ) -> list[dict[str, Any]]:
     """The most frequent mistakes, `said` read as `heard`; of equals the lower indices first."""
-    heard, said = np.asarray(predicted, np.int64), np.asarray(labels, np.int64)
-    wrong = heard != said
-    pairs, counts = np.unique(said[wrong] * len(classes) + heard[wrong], return_counts=True)
-    order = np.argsort(-counts, kind="stable")[:most]
+    wrong = sorted((said, heard) for said, heard in zip(labels, predicted, strict=True)
+                   if said != heard)  # fmt: skip
     return [
-        {"said": classes[i], "heard": classes[j], "count": int(counts[k])}
-        for k in order.tolist()
-        for i, j in [divmod(int(pairs[k]), len(classes))]
+        {"said": classes[said], "heard": classes[heard], "count": count}
+        for (said, heard), count in Counter(wrong).most_common(NUM_CONFUSIONS)
     ]
 
 
@@ -140,15 +147,3 @@ def _by_group(
     }
     # A draw may miss a group; its mean is then over the others.
     return groups, percentiles(values.mean(), np.nanmean(ratios, axis=1))
-
-
-def _by_slot(
-    hits: NDArray[np.bool_], places: Sequence[int], **drawing: Any
-) -> dict[str, dict[str, Any]]:
-    place = np.asarray(places, np.int64)
-    if place.shape != hits.shape or not 0 <= place.min() <= place.max() < len(SLOT_NAMES):
-        raise ValueError(
-            f"{place.size} places from {place.min()} to {place.max()} for {hits.size} words; "
-            f"expected one of 0 to {len(SLOT_NAMES) - 1} for each"
-        )
-    return _by_group(hits, place, SLOT_NAMES, **drawing)[0]
