@@ -47,9 +47,8 @@ def word_errors(reference: Sequence[str], hypothesis: Sequence[str]) -> tuple[in
     wrong = [False] * len(reference)
     for chunk in alignment.alignments[0]:
         if chunk.type in ("substitute", "delete"):
-            wrong[chunk.ref_start_idx : chunk.ref_end_idx] = [True] * (
-                chunk.ref_end_idx - chunk.ref_start_idx
-            )
+            for i in range(chunk.ref_start_idx, chunk.ref_end_idx):
+                wrong[i] = True
     return alignment.substitutions + alignment.deletions + alignment.insertions, wrong
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from avb.pipeline.config import Mel
+from avb.train.evaluate.metrics.intervals import NO_FIGURE
 from avb.train.evaluate.metrics.speech import RATE, Sound
 from avb.train.evaluate.words.grammar import SLOT_NAMES, SLOT_WORDS, is_sentence, word_error_rate
 from avb.train.evaluate.words.trained import TrainedRecogniser
@@ -77,9 +78,7 @@ def recognise_all(
         for name, recogniser in recognisers.items():
             if isinstance(recogniser, str) or missing:
                 reason = recogniser if isinstance(recogniser, str) else missing
-                metrics[f"wer_{name}"] = {
-                    "value": None, "low": None, "high": None, "reason": reason
-                }  # fmt: skip
+                metrics[f"wer_{name}"] = NO_FIGURE | {"reason": reason}
                 continue
             # A sound that stands for many clips, as that of the mean does, is recognised once.
             known: dict[int, list[str]] = {}

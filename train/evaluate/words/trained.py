@@ -11,7 +11,9 @@ Shapes: B clips, F mel bins, M columns, T = M / 4 steps, C features.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ from avb.train.evaluate.metrics.speech import RATE, Sound
 from avb.train.evaluate.words.grammar import SLOT_WORDS
 from avb.train.kept import Kept, KeptFile, restore, sample_rate
 
+log = logging.getLogger(__name__)
 TASK = "judge"  # of the file
 _EPSILON = 1e-5
 
@@ -107,20 +110,18 @@ def augment(mel_BFM: Tensor, training: Training, generator: torch.Generator) -> 
     return moved
 
 
-def fit(
-    mels: Tensor, words: Tensor, training: Training,
-    report: Callable[[int, float], None] = lambda epoch, loss: None,
-) -> SlotReader:  # fmt: skip
+def fit(mels: Tensor, words: Tensor, training: Training) -> SlotReader:
     """A network, frozen, trained by the cross-entropy of the six slots in one learning-rate cycle.
 
     `mels` [n x F x M] are natural logs of training clips alone, on the device to train on; `words`
-    int64 [n x 6], see `slot_targets`. `report` gets the number of each epoch from 1, and its loss.
+    int64 [n x 6], see `slot_targets`.
     """
     if mels.ndim != 3 or words.shape != (len(mels), len(SLOT_WORDS)) or len(mels) < 2:
         raise ValueError(
             f"mels {tuple(mels.shape)} with words {tuple(words.shape)}; "
             f"expected [n x bins x columns] and [n x {len(SLOT_WORDS)}], n at least 2"
         )
+    start = time.perf_counter()
     device, words = mels.device, words.to(mels.device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(training.seed)
@@ -148,7 +149,11 @@ def fit(
                 optimiser.step()
                 schedule.step()
                 total += loss.detach()
-            report(epoch, float(total) / steps)
+            left = (time.perf_counter() - start) / epoch * (training.epochs - epoch)
+            log.info(
+                f"epoch {epoch}/{training.epochs} loss {float(total) / steps:.3f}"
+                f" | {left / 60:.1f} min left"
+            )
     return network.eval().requires_grad_(False)
 
 

@@ -7,7 +7,6 @@ It learns real log-mels and Griffin-Lim copies of them, which generated speech c
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,15 +22,10 @@ from avb.train import checks
 from avb.train.evaluate import stored_mels
 from avb.train.evaluate.metrics.bounds import fit_columns, other_clips
 from avb.train.evaluate.metrics.griffin_lim import invert_all
+from avb.train.evaluate.metrics.intervals import NO_FIGURE
 from avb.train.evaluate.metrics.speech import RATE
 from avb.train.evaluate.words.grammar import slot_targets, word_error_rate
-from avb.train.evaluate.words.trained import (
-    TASK,
-    SlotReader,
-    Training,
-    fit,
-    transcribe,
-)
+from avb.train.evaluate.words.trained import TASK, SlotReader, Training, fit, transcribe
 from avb.train.kept import to_keep
 from avb.train.split import Parts
 
@@ -43,9 +37,7 @@ EPOCHS = 30
 log = logging.getLogger(__name__)
 
 
-def train(
-    index: Index, parts: Parts, training: Training, device: torch.device,
-) -> dict[str, Any]:  # fmt: skip
+def train(index: Index, parts: Parts, training: Training, device: torch.device) -> dict[str, Any]:
     """Train on clips of `train` with the six words of GRID; what `checkpoint.save` takes."""
     checks.need("jiwer")  # before the minutes of training
     mel = stored_mels.front_end(index)
@@ -55,13 +47,7 @@ def train(
         raise UsageError(f"{index.folder}: one training clip is not enough to train a judge")
     mels = with_copies(index, rows["train"], mel, device)
     targets = torch.tensor([slot_targets(sentence) for sentence in words["train"]])
-    start = time.perf_counter()
-
-    def report(epoch: int, loss: float) -> None:
-        left = (time.perf_counter() - start) / epoch * (training.epochs - epoch)
-        log.info(f"epoch {epoch}/{training.epochs} loss {loss:.3f} | {left / 60:.1f} min left")
-
-    network = fit(mels, targets.repeat(2, 1), training, report)
+    network = fit(mels, targets.repeat(2, 1), training)
     val = own_errors(network, index, rows["val"], words["val"], mel, device)
     return to_keep(TASK, network, index, parts, rows["train"], training, val)
 
@@ -123,7 +109,8 @@ def own_errors(
     errors: dict[str, Any] = {name: word_error_rate(words, said) for name, said in heard.items()}
     others = other_clips([index.speaker[row] for row in rows])
     pairs = [(words[i], heard["real"][o]) for i, o in enumerate(others) if o is not None]
-    floor: dict[str, Any] = {"value": None, "low": None, "high": None}
+    floor: dict[str, Any] = dict(NO_FIGURE)
     if pairs:
-        floor = word_error_rate([p[0] for p in pairs], [p[1] for p in pairs])["wer"]
+        spoken, said = zip(*pairs, strict=True)
+        floor = word_error_rate(spoken, said)["wer"]
     return errors | {"other_sentence": {"wer": floor}, "clips": len(rows)}

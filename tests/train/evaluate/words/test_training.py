@@ -65,7 +65,7 @@ def test_only_training_clips_are_learnt_from_and_only_validation_clips_measured(
         read.append(keys(index, rows))
         return real_read(index, rows)
 
-    def fit(mels: Any, words: Any, plan: Any, report: Any) -> SlotReader:
+    def fit(mels: Any, words: Any, plan: Any) -> SlotReader:
         taught.extend((mels.clone(), words.clone(), plan))
         return SlotReader().eval()
 
