@@ -31,18 +31,13 @@ def join(records: list[dict[str, Any]]) -> dict[str, Any]:
         raise UsageError("two of these checkpoints are evaluated on the same clips: not per talker")
     names = [", ".join(record["flags"]["speakers"] or ["?"]) for record in records]
     metrics = _speech(clips) if records[0]["task"] == "l2s" else _words(clips)
-    by_talker = dict(zip(names, records, strict=True))
     return {
         "task": records[0]["task"],
         "metrics": metrics,
-        **{
-            part: mean([record[part] for record in records]) for part in PARTS if part in records[0]
-        },
+        **{part: mean([r[part] for r in records]) for part in PARTS if part in records[0]},
         "models": {
-            name: {
-                part: record[part] for part in ("metrics", *PARTS, "addressing") if part in record
-            }
-            for name, record in by_talker.items()
+            name: {part: r[part] for part in ("metrics", *PARTS, "addressing") if part in r}
+            for name, r in zip(names, records, strict=True)
         },
         "flags": records[0]["flags"]
         | {

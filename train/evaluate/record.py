@@ -8,6 +8,8 @@ from typing import Any
 
 from avb.pipeline.errors import UsageError, one_line, shown
 from avb.pipeline.parse import read_json
+from avb.train.evaluate.metrics.lip import HITS
+from avb.train.evaluate.words.grammar import HEARD, READ
 
 #: Parts that hold figures, nested to any depth; those of the first row are always there.
 _FIGURES = ("metrics", "ceiling", "floors") + ("real", "per_slot", "per_class", "per_length")
@@ -15,12 +17,8 @@ _FIGURES = ("metrics", "ceiling", "floors") + ("real", "per_slot", "per_class", 
 _DEPTH = {(task, part): depth for task in ("l2s", "sentence")
           for part, depth in (("floors", 1), ("per_slot", 2))}  # fmt: skip
 _BOUNDS = ("value", "low", "high")
-#: Of a clip: text, lists of words, right or wrong.
-_TEXTS, _WORDS = (
-    ("key", "label", "said", "talker"),
-    ("words", "heard", "heard_judge", "heard_free", "heard_grammar"),
-)
-_HITS = ("right", "top5", "right_mirrored", "right_audio", "right_both")
+#: Of a clip: text, and lists of words.
+_TEXTS, _WORDS = ("key", "label", "said", "talker"), ("words", *HEARD.values(), *READ.values())
 _NEEDED = {"lip": ("key", "right"), "l2s": ("key", "words", "values")}
 _NEEDED["sentence"] = _NEEDED["l2s"]
 
@@ -80,18 +78,18 @@ def _check_clip(clip: Any, needed: tuple[str, ...], where: str) -> None:
     if absent := [name for name in needed if name not in clip]:
         raise ValueError(f"{where} has no {absent[0]}")
     for name, value in clip.items():
+        good = True
         if name in _TEXTS:
-            _expect(_is_text(value), f"{where}.{name}", value)
+            good = _is_text(value)
         elif name in _WORDS:
             good = isinstance(value, list) and all(map(_is_text, value))
-            _expect(good, f"{where}.{name}", value)
-        elif name in _HITS:
-            _expect(isinstance(value, bool), f"{where}.{name}", value)
+        elif name in HITS.values():
+            good = isinstance(value, bool)
         elif name == "values":
             good = isinstance(value, dict) and all(
                 v is None or is_number(v) for v in value.values()
             )
-            _expect(good, f"{where}.{name}", value)
+        _expect(good, f"{where}.{name}", value)
 
 
 def _check_figures(values: dict[str, Any], where: str, depth: int = 0) -> None:

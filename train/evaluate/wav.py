@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avb.pipeline.errors import UsageError
-from avb.pipeline.files import open_atomic
+from avb.pipeline.files import write_atomic
 from avb.train.checks import make_folder
 from avb.train.evaluate.metrics.speech import RATE, Sound
 
@@ -38,9 +38,7 @@ class WavFolder:
             make_folder(path.parent)
             samples, quieter = to_int16(sound)
             try:
-                with open_atomic(path) as file, wave.open(file, "wb") as out:
-                    out.setparams((1, 2, RATE, len(samples), "NONE", "not compressed"))
-                    out.writeframes(samples.tobytes())
+                write_atomic(path, _wav(samples))
             except OSError as error:
                 raise UsageError(f"{path}: cannot be written ({error.strerror})") from None
             self.written += 1
@@ -49,8 +47,11 @@ class WavFolder:
 
 def wav_bytes(sound: Sound) -> bytes:
     """A WAV file of float [n] at 16 kHz: 16 bit, mono."""
+    return _wav(to_int16(sound)[0])
+
+
+def _wav(samples: NDArray[np.int16]) -> bytes:
     out = io.BytesIO()
-    samples = to_int16(sound)[0]
     with wave.open(out, "wb") as file:
         file.setparams((1, 2, RATE, len(samples), "NONE", "not compressed"))
         file.writeframes(samples.tobytes())

@@ -195,13 +195,9 @@ def test_no_vocoder_for_these_mels_is_one_line(
     assert "a checkpoint for lip, not for vocoder; make one with avb train vocoder" in refused(lip)
     found = refused(path, other_front_end(grid, window=400, power=2.0))
     assert "window 800, there 400; power 1.0, there 2.0" in found and "avb train vocoder" in found
-    load(path, other_front_end(grid, uint8_max=2.0))  # only says how mels are stored
     state = torch.load(path, weights_only=True)
     checkpoint.save(tmp_path / "odd.pt", state | {"val": {}})
     assert "val: the key" in refused(tmp_path / "odd.pt")
-    state["weights"]["last.bias"][0] += 1e-3
-    checkpoint.save(tmp_path / "bent.pt", state)
-    assert "not those of its hash" in refused(tmp_path / "bent.pt")
 
 
 def test_a_wrong_word_is_one_line_and_nothing_is_overwritten(
