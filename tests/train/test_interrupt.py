@@ -254,5 +254,5 @@ def test_of_two_trainings_started_together_one_trains_alone(lrw: Index, tmp_path
         for name in ("last", "best"):
             assert checkpoint.load(out / f"{name}.pt")["recipe"]["seed"] == seed
         lines = [json.loads(line) for line in (out / "metrics.jsonl").open()]
-        assert [line["step"] for line in lines] == [2, 2]
+        assert [line["step"] for line in lines] == [1, 2, 2]  # the first, the last, validation
         assert not list(out.glob("*.tmp"))

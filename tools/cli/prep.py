@@ -125,10 +125,12 @@ def with_own_licence(entry: Corpus, root: Folder) -> Corpus:
     """The entry of a corpus; of one that avb synth made, with the licence that is written there."""
     from avb.pipeline.config import Licence
 
-    marker = root / ".avb_synth" if isinstance(root, Path) else None
-    if marker is None or not marker.is_file():
+    name = ".avb_synth"
+    try:
+        marker = (root / name).read_bytes() if isinstance(root, Path) else root.read(name)
+    except (FileNotFoundError, NotADirectoryError):  # the latter: a table
         return entry
-    _, _, licence = marker.read_text().partition("licence: ")
+    _, _, licence = marker.decode().partition("licence: ")
     return dataclasses.replace(entry, licence=Licence(licence.strip() or "none", "avb synth"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from avb.pipeline.clip import facemodels
 from avb.pipeline.storage import store
 from avb.pipeline.storage.store import Store
 
@@ -210,6 +212,7 @@ def bucket(door: Door, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Itera
         "AWS_SECRET_ACCESS_KEY": "hidden-secret",
         "AWS_DEFAULT_REGION": "us-east-1",
         "AVB_CACHE": str(tmp_path / "cache"),
+        facemodels.VARIABLE: os.environ.get(facemodels.VARIABLE, str(facemodels.cache_folder())),
     }
     for name, value in values.items():
         monkeypatch.setenv(name, value)
