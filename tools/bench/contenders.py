@@ -37,7 +37,9 @@ class Contender:
     run: Run
     network: nn.Module
     step: Callable[[Contender, Batch], Tensor]
-    tf32: tuple[bool, bool]  # in matrix products, in convolutions
+    # Of the device: TF32 in matrix products, in convolutions, and whether cuDNN tries all of its
+    # algorithms for each shape. In float32 that takes minutes and is not PyTorch's own choice.
+    modes: tuple[bool, bool, bool]
     peak_gib: float | None = None
     rates: list[float] = field(default_factory=list)
     waits: list[float] = field(default_factory=list)
@@ -62,7 +64,7 @@ def as_trained(plan: Recipe, index: Any, where: torch.device, compile_model: boo
         run = start(plan, index, Path(unused), str(where), 0, 1)
     network = cast(nn.Module, torch.compile(run.model)) if compile_model else run.model
     # As in the loop: TF32 in convolutions that autocast leaves alone, not in matrix products.
-    return Contender("avb", run, network, trained_step, tf32=(False, True))
+    return Contender("avb", run, network, trained_step, modes=(False, True, True))
 
 
 def as_eager(name: str, plan: Recipe, index: Any, where: torch.device) -> Contender:
@@ -75,7 +77,7 @@ def as_eager(name: str, plan: Recipe, index: Any, where: torch.device) -> Conten
         group["fused"] = None  # PyTorch's own choice, which is not the fused one
     run = Run(plan, scaling, model, optimizer, None, where, rank=0, world=1)
     tf32 = name == "eager_tf32"
-    return Contender(name, run, model, eager_step, tf32=(tf32, tf32))
+    return Contender(name, run, model, eager_step, modes=(tf32, tf32, False))
 
 
 def trained_step(one: Contender, batch: Batch) -> Tensor:
@@ -126,7 +128,7 @@ def while_it_fits(one: Contender, action: Callable[..., None], *given: Any) -> N
 def take_steps(one: Contender, feed: Feed, steps: int) -> None:
     """Train for `steps` steps, and wait for the last to end."""
     before: Tensor | None = None
-    with precision(*one.tf32):
+    with device_modes(*one.modes):
         for _ in range(steps):
             loss = one.step(one, feed.next(one.batch_size))
             if before is not None:
@@ -143,12 +145,11 @@ def finish(device: torch.device) -> None:
 
 
 @contextlib.contextmanager
-def precision(matrix: bool, convolution: bool) -> Iterator[None]:
-    """TF32 in matrix products and in convolutions as said; afterwards as before."""
+def device_modes(matrix: bool, convolution: bool, tuned: bool) -> Iterator[None]:
+    """What `Contender.modes` says; afterwards as before."""
     product, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = product.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
-    # Convolutions are tuned for all alike: the public code does it too.
-    product.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = matrix, convolution, True
+    product.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = matrix, convolution, tuned
     try:
         yield
     finally:
@@ -183,7 +184,7 @@ def parts_ms(one: Contender, feed: Feed, steps: int) -> dict[str, float]:
         one.network.register_forward_hook(lambda *_: mark("forward")),
         one.run.optimizer.register_step_pre_hook(lambda *_: mark("backward")),
     ]
-    with precision(*one.tf32):
+    with device_modes(*one.modes):
         for _ in range(steps):
             batch = feed.next(one.batch_size)
             finish(one.run.device)

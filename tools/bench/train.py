@@ -4,8 +4,8 @@ Up to three ways to train the same model take turns, round by round, so that wha
 machine does hits all alike:
 
     avb          the step of `avb train`: bfloat16 under autocast and a fused optimiser on a GPU,
-                 weights channels last, torch.compile if asked for
-    eager_fp32   float32 throughout, TF32 off, weights and optimiser as PyTorch makes them
+                 weights channels last, convolutions tuned, torch.compile if asked for
+    eager_fp32   float32 throughout, TF32 off, the rest as PyTorch makes and chooses it
     eager_tf32   the same with TF32 in convolutions and matrix products (GPU only)
 
 All do everything that a step does: to the device, augmentation, forward, backward, update.

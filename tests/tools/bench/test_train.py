@@ -91,8 +91,11 @@ def test_contenders_take_turns_and_reverse(cheap: None, monkeypatch: pytest.Monk
     assert seen == [*a, *b, *a, *a, *b, *b, *b, *b, *a, *a, *a, *a]  # warm-up, rounds, parts
 
 
-def test_each_contender_has_its_own_precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where autocast says bfloat16 for `avb`, as on a GPU, the plain ones must not see it."""
+def test_each_contender_has_its_own_modes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where autocast says bfloat16 for `avb`, as on a GPU, the plain ones must not see it.
+
+    Nor are their convolutions tuned: PyTorch does not do so unasked.
+    """
     half = torch.autocast("cpu", torch.bfloat16)
     monkeypatch.setattr(trainer, "autocast", lambda device: half)
     seen: dict[str, tuple[bool, ...]] = {}
@@ -102,7 +105,8 @@ def test_each_contender_has_its_own_precision(monkeypatch: pytest.MonkeyPatch) -
     def watched(*given: Any) -> Any:
         product, convolution = torch.backends.cuda.matmul, torch.backends.cudnn
         halved = torch.is_autocast_enabled("cpu")
-        seen[current] = (product.allow_tf32, convolution.allow_tf32, halved)
+        tuned = convolution.benchmark
+        seen[current] = (product.allow_tf32, convolution.allow_tf32, tuned, halved)
         return losses(*given)
 
     monkeypatch.setattr(LipReading, "losses", watched)
@@ -112,9 +116,9 @@ def test_each_contender_has_its_own_precision(monkeypatch: pytest.MonkeyPatch) -
         current = name
         bench_contenders.take_steps(one, feed, 1)
     assert seen == {
-        "eager_fp32": (False, False, False),
-        "eager_tf32": (True, True, False),
-        "avb": (False, True, True),
+        "eager_fp32": (False, False, False, False),
+        "eager_tf32": (True, True, False, False),
+        "avb": (False, True, True, True),
     }
     assert before == (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
 
