@@ -13,7 +13,7 @@ TORCH  ?= torch==2.13.0
 TORCH_INDEX ?=
 EXTRAS := prep,dev,eval,export,report,ui,cloud
 
-.PHONY: env test lint types quick other slow kills scale fuzz ray demo docs ends reference audit clean
+.PHONY: env test lint types quick other slow kills scale same fuzz ray demo docs ends reference audit clean
 
 env: $(VENV)/installed
 
@@ -67,6 +67,13 @@ scale: env
 	$(BIN)/python tests/scale/growth.py 1000000
 	$(BIN)/pip install --quiet -e '.[ray]'
 	$(BIN)/python tests/scale/ray_driver.py driver
+
+# Does this checkout make and say what a revision does? On real clips: AVB_TEST_GRID and its like.
+same: env
+	rm -rf build/before && git worktree prune && git worktree add --detach build/before $(BEFORE)
+	for one in build/before .; do $(BIN)/python tests/scale/same.py record --checkout $$one \
+	    --grid $(AVB_TEST_GRID) --grid-original $(AVB_TEST_GRID_ORIGINAL) --out build/$$(basename $$one)-same.json; done
+	$(BIN)/python tests/scale/same.py compare build/before-same.json build/.-same.json
 
 # Damaged films, checkpoints and shards through the commands, in a pool of warm children; what a
 # user should not see is kept in build/fuzz/findings. Again: make fuzz FUZZ='--only checkpoint:17'
