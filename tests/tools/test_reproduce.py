@@ -108,6 +108,11 @@ def test_a_table_is_made_resumed_where_it_stopped_and_not_made_twice(
     line += ["--data", shards, "--seeds", "0", "--device", "cpu", "--out", tmp_path / "out"]
     told = avb(*line, "--dry-run")
     assert told.exit_code == 0 and not ran and "trainings that are left" in told.output
+    assert "too long" not in told.output
+    with monkeypatch.context() as slow:
+        slow.setattr(run, "clips_per_s", lambda *_: 1e-6)
+        told = avb(*line, "--dry-run")
+    assert "too long for this machine: --recipe tiny" in told.output
     code = 137  # as if killed when the first is measured
     stopped = avb(*line)
     assert stopped.exit_code == 137 and "the same command goes on there" in stopped.stderr

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from avb.tools.reproduce.plan import Step, Wanted
 
 app = App()
+A_WEEK = 24 * 7.0  # hours
 
 
 @app.command()
@@ -131,5 +132,7 @@ def _tell(todo: list[Step], wanted: Wanted, lack: str | None, card: str | None) 
         else "by two steps on this machine"
     )
     say(f"trainings that are left: {total:.1f} h one after the other, {by}")
+    if total > A_WEEK and card is None:
+        say("that is too long for this machine: --recipe tiny is made for one without a GPU")
     if lack:
         say(f"missing: {lack}")
