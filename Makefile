@@ -69,11 +69,13 @@ scale: env
 	$(BIN)/python tests/scale/ray_driver.py driver
 
 # Does this checkout make and say what a revision does? On real clips: AVB_TEST_GRID and its like.
+same: SAME = $(BIN)/python tests/scale/same.py
+same: CLIPS = --grid $(AVB_TEST_GRID) --grid-original $(AVB_TEST_GRID_ORIGINAL)
 same: env
 	rm -rf build/before && git worktree prune && git worktree add --detach build/before $(BEFORE)
-	for one in build/before .; do $(BIN)/python tests/scale/same.py record --checkout $$one \
-	    --grid $(AVB_TEST_GRID) --grid-original $(AVB_TEST_GRID_ORIGINAL) --out build/$$(basename $$one)-same.json; done
-	$(BIN)/python tests/scale/same.py compare build/before-same.json build/.-same.json
+	$(SAME) record --checkout build/before $(CLIPS) --out build/before.json
+	$(SAME) record --checkout . $(CLIPS) --out build/after.json
+	$(SAME) compare build/before.json build/after.json
 
 # Damaged films, checkpoints and shards through the commands, in a pool of warm children; what a
 # user should not see is kept in build/fuzz/findings. Again: make fuzz FUZZ='--only checkpoint:17'

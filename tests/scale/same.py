@@ -92,9 +92,11 @@ MORE = {  # arguments that all these have
     "infer": "--device cpu",
 }
 NO_JSON = {"train", "preview", "listen", "report"}
-# Of a clock, or of the allocator (peak_gib): no two runs of one revision have the same.
+# Of a clock, or of the allocator (peak_gib): no two runs of one revision have the same. Checkpoints
+# hold the revision, and so their hashes differ.
 VOLATILE = {"seconds", "clips_per_s", "mean_ms", "data_wait", "left_s", "mfu", "peak_gib"}
-ROUNDED = {"estoi": 9}  # pystoi adds noise of 1e-16 that has no seed
+VOLATILE |= {"revision", "checkpoint_sha256"}
+ROUNDED = {"estoi": 9, "estoi_aligned": 9}  # pystoi adds noise of 1e-16 that has no seed
 # Run once on all shards' rows and checkpoints, by the libraries that wrote them.
 READ = """if True:
     import hashlib, json, sys, pyarrow.parquet, torch
@@ -283,8 +285,9 @@ class User:
                 lines = self.hide(path.read_text())
                 lines = lines.splitlines() if path.suffix == ".jsonl" else [lines]
                 found[str(path)] = [stable(json.loads(line)) for line in lines]
-            elif path.suffix in (".html", ".md"):
-                found[str(path)] = hashlib.sha256(self.hide(path.read_text()).encode()).hexdigest()
+            elif path.suffix in (".html", ".md", ".yaml"):
+                text = re.sub("revision: .*", "", self.hide(path.read_text()))
+                found[str(path)] = hashlib.sha256(text.encode()).hexdigest()
         return {self.hide(name): one for name, one in found.items()}
 
 
