@@ -122,7 +122,8 @@ def _listed(listing: Listing, settings: Settings, root: Path) -> pa.Table:
 def _laid_out(clips: pa.Table, twins_kept: bool) -> pa.Table:
     """The clips by group and stable hash, each under a key of its own.
 
-    A key met again is a `duplicate` under another key, or another clip where the listing says so.
+    A key met again is a `duplicate` under another key, or another clip where the listing says so
+    and no clip of that key says all the same.
     """
     clips = clips.append_column("number", pa.array(np.arange(len(clips))))
     while True:
@@ -132,16 +133,26 @@ def _laid_out(clips: pa.Table, twins_kept: bool) -> pa.Table:
         again = np.append(False, pc.and_(*same).to_numpy()) if len(clips) else np.zeros(0, bool)
         if not again.any():
             return clips
-        rows = clips.filter(pa.array(again)).to_pylist()
-        count, last = 1, -1
-        for row, at in zip(rows, np.flatnonzero(again).tolist(), strict=True):
-            count, last = count + 1 if at == last + 1 else 2, at
-            if not (twins_kept or row["status"]):
+        places = np.flatnonzero(again)
+        rows, earlier = clips.take(places).to_pylist(), clips.take(places - 1).to_pylist()
+        count, last, met = 1, -1, set[str]()
+        for row, one, at in zip(rows, earlier, places.tolist(), strict=True):
+            count, met = (count + 1, met) if at == last + 1 else (2, set())
+            last = at
+            met.add(_content(one))
+            kept = twins_kept and _content(row) not in met
+            if not (kept or row["status"]):
                 row |= {"status": "duplicate", "error": f"{row['key']} was listed before"}
-            row["key"] += f"{'-' if twins_kept else '~'}{count}"
+            row["key"] += f"{'-' if kept else '~'}{count}"
             row["hash"] = stable_hash(row["key"])
         first = clips.filter(pa.array(~again))
         clips = pa.concat_tables([first, pa.Table.from_pylist(rows, clips.schema)])
+
+
+def _content(row: dict[str, Any]) -> str:
+    """All that a listing says of a clip but its place; not its files, which may change meanwhile."""
+    place = {"key", "hash", "number", "sources"}
+    return repr([value for name, value in row.items() if name not in place])
 
 
 def _chosen(clips: pa.Table, settings: Settings) -> pa.Table:

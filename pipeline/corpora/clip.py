@@ -46,7 +46,8 @@ class Listing:
     """What discovery found; `clips` is consumed once, and only then `labels` is complete.
 
     Of several clips of one group and name all but the first are refused as `duplicate`, unless
-    `twins_kept`: then they are clips like any other and get numbers, `name-2`, `name-3`.
+    `twins_kept`: then those that differ in anything are clips like any other and get numbers,
+    `name-2`, `name-3`.
     """
 
     root: Folder

@@ -98,7 +98,7 @@ def test_no_label_word_or_talker_is_guessed_to_be_a_number_or_nothing(tmp_path: 
 
 
 def test_every_row_has_its_own_dotless_key(tmp_path: Path) -> None:
-    videos = ["x/a.b.mp4", "y/a.b.mp4", "x/a.b.mp4", "ä ö.mp4", "...mp4"]
+    videos = ["x/a.b.mp4", "y/a.b.mp4", "z/a.b.mp4", "ä ö.mp4", "...mp4"]
     mine = importer("table", table(tmp_path, "video\n" + "\n".join(videos) + "\n"))
     plan = make_plan(mine.corpus, mine.settings, mine.root, tmp_path / "plan.arrow")
     rows = [row for unit in plan.units for row in plan.rows(unit.number)]
@@ -111,6 +111,21 @@ def test_every_row_has_its_own_dotless_key(tmp_path: Path) -> None:
     text = "video,start,end\na.mp4,0,1\na.mp4,1,2\na.mp4,1,\n"
     names = [clip.name for clip in importer("table", table(tmp_path, text)).clips()]
     assert names == ["a_0_1000", "a_1000_2000", "a_1000_"]
+
+
+def test_a_row_given_twice_is_kept_once_and_no_other_is_lost(tmp_path: Path) -> None:
+    given = ["a.mp4,0,1,yes", "a.mp4,0,1,no", "x/a.mp4,0,1,yes", "a.mp4,1,2,yes"]
+    text = "\n".join(["video,start,end,words", *given, *given[:2], "a.mp4,0,1.0,yes"])
+    mine = importer("table", table(tmp_path, text))
+    plan = make_plan(mine.corpus, mine.settings, mine.root, tmp_path / "plan.arrow")
+    assert plan.statuses == {"ok": 4, "duplicate": 3}
+    rows = dict(row for unit in plan.units for row in plan.rows(unit.number))
+    good = {key: (clip.source, clip.words[0][0]) for key, clip in rows.items() if not clip.status}
+    assert good == {
+        "all/a_0_1000": ("a.mp4", "yes"), "all/a_0_1000-2": ("a.mp4", "no"),
+        "all/a_0_1000-3": ("x/a.mp4", "yes"), "all/a_1000_2000": ("a.mp4", "yes"),
+    }  # fmt: skip
+    assert rows["all/a_0_1000~4"].error == "all/a_0_1000 was listed before"
 
 
 # Spans
