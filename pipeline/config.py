@@ -15,9 +15,11 @@ from avb.pipeline.errors import UsageError
 from avb.pipeline.parse import checked, expect, expect_keys, read_yaml
 from avb.pipeline.storage.store import Folder, place
 
+#: What clips are for.
+PARTS = ("train", "val", "test")
 #: What can be cut from a picture, and what can be counted against the published numbers.
 CROPS = ("lips", "face")
-EXPECTED = ("clips", "classes", "speakers", "train", "val", "test")
+EXPECTED = ("clips", "classes", "speakers", *PARTS)
 
 #: Letters of a label, talker or part: what is as long as this is no name.
 LONGEST_NAME = 200

@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from avb.pipeline.config import HASH_PARTS, Corpus, Split, find_split, name_hash
+from avb.pipeline.config import HASH_PARTS, PARTS, Corpus, Split, find_split, name_hash
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index, Ints, Row
 from avb.train.recipe import Recipe
 from avb.train.tasks.task import find_task
 
-PARTS = ("train", "val", "test")
 TALKER = re.compile(r"^s(\d{1,2})$")
 
 log = logging.getLogger(__name__)

@@ -150,7 +150,7 @@ def _laid_out(clips: pa.Table, twins_kept: bool) -> pa.Table:
 
 
 def _content(row: dict[str, Any]) -> str:
-    """All that a listing says of a clip but its place; not its files, which may change meanwhile."""
+    """All that a listing says of a clip but its place; not its files, which may change."""
     place = {"key", "hash", "number", "sources"}
     return repr([value for name, value in row.items() if name not in place])
 

@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from avb.pipeline.clip.media import Media
-from avb.pipeline.config import LONGEST_NAME, MOST_SECONDS, Corpus
+from avb.pipeline.config import LONGEST_NAME, MOST_SECONDS, PARTS, Corpus
 from avb.pipeline.corpora import table_file
 from avb.pipeline.corpora.clip import Clip, Listing, Word
 from avb.pipeline.corpora.loading import load_film
@@ -193,6 +193,14 @@ def _name(value: Any) -> str | None:
     return text or None
 
 
+def _part(value: Any) -> str | None:
+    """The part of a row; with another name no training would ever take it."""
+    name = _name(value)
+    if name is not None and (name := name.casefold()) not in PARTS:
+        raise ValueError(f"split {shown(value)} is none of {', '.join(PARTS)}")
+    return name
+
+
 def _clean(text: str) -> str:
     """In letters that print, with single spaces for all kinds of blanks: readers refuse others."""
     seen = "".join(letter for letter in text if letter.isprintable() or letter.isspace())
@@ -214,7 +222,7 @@ def _fitting(name: str, most: int) -> str:
 
 #: How the cell of each column is read; a ValueError refuses the row.
 READERS: dict[str, Callable[[Any], Any]] = {
-    "video": _path, "split": _name, "speaker": _name, "label": _name,
+    "video": _path, "split": _part, "speaker": _name, "label": _name,
     "start": _seconds, "end": _seconds, "words": parse_words,
 }  # fmt: skip
 COLUMNS = tuple(READERS)

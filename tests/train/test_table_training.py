@@ -16,10 +16,10 @@ from films import write_film
 from importers import importer
 
 from avb.pipeline.build import prep as preparation
-from avb.pipeline.config import load_corpora
+from avb.pipeline.config import PARTS, load_corpora
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import load_index
-from avb.train.split import PARTS, default_split, split_rows
+from avb.train.split import default_split, split_rows
 
 TABLE = load_corpora()["table"]
 SMALL = "width=8 blocks=0 audio_dim=16 audio_width=8 hidden=16 slots=4".split()

@@ -87,6 +87,9 @@ CELLS = [
     ("label", "x" * LONGEST_NAME, "bad_name"),
     ("speaker", "x" * 300, "bad_name"),
     ("split", "every word of a sentence " * 12, "bad_name"),
+    ("split", "training", "bad_name", "split 'training' is none of train, val, test"),
+    ("split", "validation", "bad_name"),
+    ("split", "0", "bad_name"),
     ("video", "x" * 5000, "unreadable"),
     ("video", "x/" * 2500, "unreadable"),
     ("video", "口" * 90 + ".mp4", "unreadable"),
@@ -209,6 +212,15 @@ def test_words_may_be_objects_in_json_and_of_parquet(tmp_path: Path) -> None:
     timed = [[{"word": "oh", "start": datetime.timedelta(seconds=0.5), "end": None}]]
     [clip] = planned(tmp_path, parquet(tmp_path, video=["a"], words=timed))
     assert clip.words == [("oh", 0.5, None)]
+
+
+def test_a_split_is_train_val_or_test_whatever_its_case_and_blanks(tmp_path: Path) -> None:
+    cells = ["Train", " VAL", "test ", ""]
+    path = written(tmp_path, [GOOD | {"split": cell, "speaker": "ann"} for cell in cells])
+    clips = importer("table", path).clips()
+    assert [clip.split for clip in clips] == ["train", "val", "test", None]
+    assert [clip.group for clip in clips] == ["train", "val", "test", "ann"]
+    assert not any(clip.status for clip in clips)
 
 
 def test_labels_are_in_letters_that_readers_take(tmp_path: Path) -> None:
