@@ -93,6 +93,7 @@ class Film(Media):
         self._edge = 0.5 / fps + 1e-6  # a picture belongs to the span whose start it is nearest to
         self._track = Sound()
         self._first_s = 0.0  # when the first picture stands, in seconds of the span
+        self._last_s = 0.0  # when the last picture before the span ends
         self._shape: tuple[int, ...] | None = None
         self._through: set[str] = set()  # kinds whose span is over
 
@@ -108,7 +109,7 @@ class Film(Media):
             timed = self._span(0.0)
             first = next(timed, None)
         if first is None:
-            raise Refused("bad_decode", f"{self.head.name}: no picture came out of the decoder")
+            raise Refused("bad_decode", f"{self.head.name}: {self._why_nothing()}")
         rate = Rate(self.fps)
         yield from rate.lay(itertools.chain([first], timed))
         self._first_s = rate.first_s
@@ -122,6 +123,13 @@ class Film(Media):
                 raise
         if self.sound is None:
             self.flags.add("no_audio")
+
+    def _why_nothing(self) -> str:
+        """Why there is no picture; a film may end before or after the time that it says."""
+        ends_s = (self.head.duration_s or 0.0, self._last_s)
+        if end_s := max((end_s for end_s in ends_s if end_s <= self._low), default=0.0):
+            return f"starts at {self._low:g} s, the film ends at {end_s:.2f} s"
+        return "no picture came out of the decoder"
 
     def read_sound(self) -> None:
         """Set the span's sound once its pictures are through or not wanted; Refused: `no_audio`."""
@@ -193,7 +201,7 @@ class Film(Media):
                     " columns start and end of a table, or raise --max-seconds",
                 )
             if time < self._low - self._edge:
-                before = make
+                before, self._last_s = make, time + 1 / self.fps
                 continue
             if self._low > 0 and before is not None and time > self._low + self._edge:
                 yield 0.0, before  # the one that stands when the span begins

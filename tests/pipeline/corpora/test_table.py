@@ -207,12 +207,16 @@ def test_sound_that_lies_far_behind_its_pictures_in_the_file_is_not_lost(
 
 @pytest.mark.parametrize("decoder", ["pyav", "ffmpeg"])
 def test_a_span_behind_the_end_is_refused(films: Path, tmp_path: Path, decoder: str) -> None:
-    text = f"video,start,end\n{films / 'film.mp4'},9,10\ngone.mp4,1,2\n"
-    mine = importer("table", table(tmp_path, text), decoder=decoder)
-    for name, status, says in (("film", "bad_decode", "film.mp4: no picture"),
-                               ("gone", "unreadable", "gone.mp4: no such file")):  # fmt: skip
+    kinds = ("film.mp4", "film.ts", "film.mpg")
+    behind = "".join(f"{films / name},9,10\n" for name in kinds)
+    path = table(tmp_path, f"video,start,end\n{behind}gone.mp4,1,2\n")
+    mine = importer("table", path, decoder=decoder)
+    for name in kinds:
         refusal = mine.refusal(name)
-        assert refusal.status == status and says in refusal.error
+        assert refusal.status == "bad_decode"
+        assert refusal.error == f"{name}: starts at 9 s, the film ends at 6.00 s"
+    refusal = mine.refusal("gone")
+    assert (refusal.status, refusal.error) == ("unreadable", "gone.mp4: no such file")
 
 
 @pytest.mark.parametrize("decoder", ["pyav", "ffmpeg"])
