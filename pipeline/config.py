@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -113,6 +114,14 @@ class Split:
             member = key if self.by == "name" else name_hash(key) % HASH_PARTS
         other = "train" if self.by == "name" else None
         return next((part for part, members in self.parts.items() if member in members), other)
+
+
+def talkers_as_stored(corpus: str, names: Iterable[str]) -> list[str]:
+    """Talkers as shards have them: "1" and "s01" are GRID's s1; of other corpora as they are."""
+    found = [name.strip() for name in names]
+    if corpus != "grid":
+        return found
+    return [re.sub(r"^s?0*(\d+)$", r"s\1", name) for name in found]
 
 
 def name_hash(key: str) -> int:

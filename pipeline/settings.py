@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from avb.pipeline.clip.codec import DEFAULT_CRF
-from avb.pipeline.config import Corpus, Crop, Mel
+from avb.pipeline.config import Corpus, Crop, Mel, talkers_as_stored
 from avb.pipeline.errors import UsageError
 
 #: Settings that came after the first shards, and what they were before.
@@ -75,8 +75,8 @@ def settings_for(
 ) -> Settings:
     """What `datasets.yaml` says of a corpus, overridden by what is `given` and not None.
 
-    `crop` and `speakers` are lists with commas; talkers "1", "s01" and "s1" are one. UsageError:
-    the two do not go together.
+    `crop` and `speakers` are lists with commas; GRID's talkers "1", "s01" and "s1" are one.
+    UsageError: the two do not go together.
     """
     same = ("crops", "box", "keep_audio", "face_every", "shard_clips", "fps", "sample_rate")
     values = {key: getattr(corpus, key) for key in (*same, "mel", "picture", "frames", "fixed_box")}
@@ -85,7 +85,7 @@ def settings_for(
     if crop:
         values["crops"] = {kind: _crop(kind, corpus) for kind in crop.split(",")}
     if speakers:
-        values["speakers"] = [_talker(one) for one in speakers.split(",")]
+        values["speakers"] = talkers_as_stored(name, speakers.split(","))
     values.setdefault("crf", DEFAULT_CRF[values["codec"]])
     if values["box"] != "fixed":
         values["fixed_box"] = None
@@ -101,10 +101,3 @@ def _crop(kind: str, corpus: Corpus) -> Crop:
     if kind not in known:
         raise UsageError(f"--crop {kind}: one of {', '.join(known)}, or both with a comma")
     return known[kind]
-
-
-def _talker(text: str) -> str:
-    """A talker as in the shards."""
-    text = text.strip()
-    digits = text.removeprefix("s")
-    return f"s{int(digits)}" if digits.isdigit() else text

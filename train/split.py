@@ -12,13 +12,21 @@ from typing import Any
 
 import numpy as np
 
-from avb.pipeline.config import HASH_PARTS, PARTS, Corpus, Split, find_split, name_hash
+from avb.pipeline.config import (
+    HASH_PARTS,
+    PARTS,
+    Corpus,
+    Split,
+    find_split,
+    name_hash,
+    talkers_as_stored,
+)
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index, Ints, Row
 from avb.train.recipe import Recipe
 from avb.train.tasks.task import find_task
 
-TALKER = re.compile(r"^s(\d{1,2})$")
+GRID_TALKER = re.compile(r"s\d{1,2}")
 
 log = logging.getLogger(__name__)
 
@@ -65,10 +73,16 @@ def split_rows(
         listed: `{key: part}` as such a file was read once; `name` is then what it was called.
         among: rows that can be used, where so few clips are dealt that every one counts.
     """
+    corpus_name = index.dataset["corpus"]
+    if speakers is not None:
+        speakers = talkers_as_stored(corpus_name, speakers)
     if file is not None:
         if not file.name.isprintable():
             raise UsageError(f"--split-file {file.name!r}: a name that cannot be printed")
-        name, listed = file.name, read_split_file(file)
+        name, listed = file.name, read_split_file(file, corpus_name)
+        stored = {index.key(row) for row in range(len(index))}
+        if gone := len(listed.keys() - stored):
+            log.info(f"{file}: {gone} of {len(listed)} listed clips are not in {index.folder}")
     if listed is not None:
         own, split = name, Split("split", name)
     else:
@@ -178,23 +192,35 @@ def absent_talkers(index: Index, talkers: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(absent, key=lambda name: (len(name), name)))
 
 
-def read_split_file(path: Path) -> dict[str, str]:
-    """`{key: part}` from a list; UsageError: it cannot be read, or a line has no part or talker."""
+def read_split_file(path: Path, corpus: str = "grid") -> dict[str, str]:
+    """`{key: part}` from a list of clips of a corpus.
+
+    UsageError: it cannot be read, a line has no part or talker, or a clip is of two parts.
+    """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
-    found = {}
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: byte {error.start} is no UTF-8; save it as UTF-8") from None
+    found: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         words = [w for w in re.split(r"[/\s,]+", line.strip()) if w]
         if not words:
             continue
         part = next((w for w in words if w in PARTS), None)
-        talker = next((m for w in words if (m := TALKER.match(w))), None)
-        if part is None or talker is None:
+        if part is not None:
+            words.remove(part)  # once: of a table with parts, the talker's place has one as well
+        # In GRID's trees other folders may stand before the talker's.
+        named = [w for w in words[:-1] if corpus != "grid" or GRID_TALKER.fullmatch(w)]
+        if part is None or not named:
             raise UsageError(
                 f"{path}:{number}: {line[:60]!r} names no part and talker; expected a line such as"
                 " train/s1/bbaf2n"
             )
-        found[f"s{int(talker[1])}/{PurePosixPath(words[-1]).stem}"] = part
+        key = f"{talkers_as_stored(corpus, named)[0]}/{PurePosixPath(words[-1]).stem}"
+        if found.setdefault(key, part) != part:
+            raise UsageError(
+                f"{path}:{number}: {key} is in {part}, and in {found[key]} above; list it once"
+            )
     return found

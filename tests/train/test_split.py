@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import types
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
 
 from avb.pipeline.config import load_corpora
 from avb.pipeline.errors import UsageError
+from avb.pipeline.settings import settings_for
 from avb.pipeline.stream.index import Index
 from avb.train.split import read_split_file, split_rows
 
-GRID = load_corpora()["grid"]
+GRID, TABLE = (load_corpora()[name] for name in ("grid", "table"))
 
 
 def keys(index: Index, rows: object) -> set[str]:
@@ -75,3 +79,57 @@ def test_a_split_file_in_any_public_form(grid: Index, tmp_path: Path) -> None:
     file.write_text("\n")
     with pytest.raises(UsageError, match="mine.txt leaves nothing for train and val"):
         split_rows(grid, GRID, "", file=file)
+
+
+def table_of(*keys: str) -> Index:
+    """Clips of a corpus of one's own; their talkers are their groups."""
+    rows = [types.SimpleNamespace(key=key, speaker=key.split("/")[0], split=None) for key in keys]
+    names = sorted({row.speaker for row in rows})
+    fake: Any = mock.MagicMock(
+        dataset={"corpus": "mine"}, folder=Path("mine"), row=rows.__getitem__,
+        key=lambda i: rows[i].key, speaker=types.SimpleNamespace(names=names),
+    )  # fmt: skip
+    fake.__len__.return_value = len(rows)
+    return fake
+
+
+def test_talkers_of_a_table_are_chosen_by_their_exact_names() -> None:
+    mine = table_of("1/a", "02/a", "s01/a", "s1/a")
+    for name in ("1", "02", "s01", "s1"):
+        parts = split_rows(mine, TABLE, "hash", [name], need=())
+        assert parts.speakers == [name] and parts.absent == ()
+        assert settings_for("mine", TABLE, speakers=f"{name}, x").speakers == [name, "x"]
+    assert settings_for("grid", GRID, speakers="1,s02,s10").speakers == ["s1", "s2", "s10"]
+
+
+def test_talkers_of_grid_may_be_numbers_in_training_as_in_prep(grid: Index) -> None:
+    parts = split_rows(grid, GRID, "grid-hash", speakers=["1", " s09"], need=())
+    assert parts.speakers == ["s1", "s9"] and parts.absent == ()
+
+
+def test_a_split_file_lists_any_talker_and_what_is_not_stored_is_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "mine.txt"
+    file.write_text("train/ann/a\nval s01/a.mp4\ntest/train/c\nval/ann/gone\n")
+    mine = table_of("ann/a", "s01/a", "train/c")
+    with caplog.at_level("INFO"):
+        parts = split_rows(mine, TABLE, "", file=file)
+    assert {part: rows.tolist() for part, rows in parts.rows.items()} == {
+        "train": [0], "val": [1], "test": [2],
+    }  # fmt: skip
+    assert caplog.messages == [f"{file}: 1 of 4 listed clips are not in mine"]
+
+
+def test_a_split_file_that_contradicts_itself_or_is_no_text_is_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "mine.txt"
+    for data, says in (
+        (b"train/ann/a\nval/ann/a\n", "mine.txt:2: ann/a is in val, and in train above"),
+        (b"train/anna\n", "mine.txt:1: 'train/anna' names no part and talker"),
+        (b"train/\xff/a\n", "mine.txt: byte 6 is no UTF-8"),
+    ):
+        file.write_bytes(data)
+        with pytest.raises(UsageError, match=says):
+            read_split_file(file, "mine")
+    file.write_text("train/ann/a\ntrain/ann/a\n")
+    assert read_split_file(file, "mine") == {"ann/a": "train"}

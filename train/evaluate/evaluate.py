@@ -17,7 +17,7 @@ import torch
 
 from avb.models.masks import Boundary
 from avb.pipeline.clip.facemodels import version_of
-from avb.pipeline.config import Corpus
+from avb.pipeline.config import Corpus, talkers_as_stored
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index, Ints
 from avb.train.evaluate import addressing
@@ -50,6 +50,8 @@ def evaluate(
     file of `avb train vocoder`, that makes the sounds; `griffin_lim` as it is published. Of words:
     `boundary`, see `boundary_as`. Of sentences: `grammar`, by default the corpus's own.
     """
+    if speakers:
+        speakers = talkers_as_stored(index.dataset["corpus"], speakers)
     evaluation, loaded = open_part(kind, path, index, corpus, part, device, speakers)
     recipe, data, task = loaded.recipe, loaded.data, evaluation.task
     index, rows = evaluation.index, evaluation.rows
