@@ -172,6 +172,14 @@ class Corpus:
     lags: str = ""
     grammar: list[list[str]] | None = None
 
+    def __post_init__(self) -> None:
+        hop = self.mel.hop
+        if self.fps < 1 or self.sample_rate != 4 * self.fps * hop:
+            raise ValueError(
+                f"{self.sample_rate} Hz, {self.fps} pictures a second and a hop of {hop} samples;"
+                " networks take 4 mel columns a picture: sample_rate = 4 * fps * hop"
+            )
+
 
 def builtin_path() -> Path:
     """The `datasets.yaml` that came with the package."""

@@ -61,6 +61,8 @@ def read_lags(path: Path) -> Lags:
         ) from None
     ms: dict[str, float | None] = {}
     for key, lag, confidence in zip(keys, lags, sure, strict=True):
+        if key in ms:
+            raise UsageError(f"{path}: {one_line(key)} has two rows; a clip has one lag")
         try:
             believed = lag is not None and (confidence is None or confidence >= LEAST_CONFIDENCE)
             ms[key] = round(float(lag), 2) if believed else None
@@ -69,7 +71,8 @@ def read_lags(path: Path) -> Lags:
             wrong = True
         if wrong:
             raise UsageError(
-                f"{path}: the lag of {one_line(key)} is {one_line(lag)}; expected milliseconds,"
-                f" {FARTHEST_MS:.0f} at most"
+                f"{path}: the lag of {one_line(key)} is {one_line(lag)}, its confidence"
+                f" {one_line(confidence)}; expected milliseconds, {FARTHEST_MS:.0f} at most, and a"
+                " number"
             )
     return Lags(path, digest, ms)

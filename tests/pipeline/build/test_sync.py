@@ -165,6 +165,13 @@ def test_no_table_at_all_is_one_line(tmp_path: Path) -> None:
         read_lags(tmp_path / "t.parquet")
 
 
+def test_a_clip_with_two_lags_is_one_line(tmp_path: Path) -> None:
+    rows = [{"key": "s1/a", "lag_ms": ms, "confidence": 1.0} for ms in (500.0, -500.0)]
+    write_lags(tmp_path / "t.parquet", rows, {})
+    with pytest.raises(UsageError, match="s1/a has two rows"):
+        read_lags(tmp_path / "t.parquet")
+
+
 def test_shards_without_sound_or_moved_already_are_refused(
     moved: Path, table: Path, tmp_path: Path
 ) -> None:
