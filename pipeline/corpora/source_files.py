@@ -133,6 +133,8 @@ def _read(clip: Clip, root: Path) -> None:
             where = root / name
             inside = where.is_dir()
             for path in filter(Path.is_file, where.iterdir()) if inside else (where,):
+                if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
+                    continue
                 with path.open("rb") as file:
                     while file.read(1 << 20):
                         left = os.fstat(file.fileno()).st_size - file.tell()

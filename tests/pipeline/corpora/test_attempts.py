@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -82,6 +83,16 @@ def test_an_error_is_the_disk_s_until_all_files_were_read(tmp_path: Path, code: 
     with pytest.raises(Refused) as refused:
         surely(clip, tmp_path, fails)
     assert refused.value.status == "unreadable"
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.mp4")
+    clip = Clip("a", "g", "a.mp4")
+    clip.sources = sources_of(tmp_path, clip)
+    signal.alarm(10)  # without its own handler it ends the run, where a hang would not
+    with pytest.raises(Refused, match="a pipe"):
+        surely(clip, tmp_path, Mock(side_effect=Refused("unreadable", "a pipe")))
+    signal.alarm(0)
 
 
 def test_an_ending_that_does_not_come_again_is_not_believed(tmp_path: Path) -> None:
