@@ -33,3 +33,19 @@ def test_a_link_to_itself_and_names_with_a_colon(
     words = ["infer", "l2s", "a:b.mp4", "--ckpt", str(tiny_models["l2s"]), "--device", "cpu"]
     done = avb(*words, "--out", "s:t.wav", "--mux", "m:n.mp4")
     assert done.exit_code == 0 and Path("m:n.mp4").stat().st_size, done.stderr
+
+
+def test_two_options_that_would_write_one_file_are_refused_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "o")
+    for words, named in (
+        (["l2s", "a.mp4", "b.mp4", "--out", "o", "--mux", "o", "--track", "o"], ("mux", "track")),
+        (["l2s", "a.mp4", "--out", "o", "--mux", "o/a.mp4", "--track", "link"], ("mux", "track")),
+        (["l2s", "a.mp4", "--out", "o/x.mp4", "--mux", "o/x.mp4"], ("out", "mux")),
+        (["lip", "a.mp4", "--srt", "s.mp4", "--track", "s.mp4"], ("track", "srt")),
+    ):
+        places = [str(tmp_path / w) if w[0] != "-" else w for w in words[1:]]
+        done = avb("infer", words[0], *places, "--device", "cpu")
+        [line] = done.stderr.splitlines()
+        assert done.exit_code == 2 and "would both write it" in line, line
+        assert all(f"--{option}" in line for option in named) and ".mp4" in line, line
+    assert not (tmp_path / "o").exists()

@@ -82,6 +82,7 @@ def infer(
         "track": film.targets(videos, track, ".mp4"),
         "srt": film.targets(videos, srt, ".srt"),
     }
+    film.check_apart(targets)
     words = None if grammar is None else read_grammar(grammar)
     trained = load_trained(task, best_of(ckpt), device, context.obj, vocoder, words)
     if live:

@@ -49,6 +49,17 @@ def targets(videos: list[str], given: Path | None, suffix: str) -> list[Path]:
     return paths
 
 
+def check_apart(targets: dict[str, list[Path]]) -> None:
+    """Refuse two options that would write one file: the first one's would be lost."""
+    owners: dict[str, str] = {}
+    for option, paths in targets.items():
+        for path in paths:
+            other = owners.setdefault(os.path.realpath(path), option)
+            if other != option:
+                both = f"--{other} and --{option}"
+                raise UsageError(f"{path}: {both} would both write it; give them other places")
+
+
 def infer(
     video: str, trained: Trained, framing: Framing, paths: dict[str, Path], top: int = 5
 ) -> dict[str, Any]:
