@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from avb.pipeline.errors import UsageError
+from avb.pipeline.errors import UsageError, shown
 from avb.pipeline.stream.index import Index
 from avb.tools.report.style import COLOURS, new
 from avb.tools.report.tables import interval, number, style, titled
@@ -28,6 +28,15 @@ if TYPE_CHECKING:
 RECORD = "test.json"
 #: The figure that arms are set side by side with.
 METRIC = {"lip": "top1", "l2s": "estoi"}
+#: Keys that shards or flags overrule, and what to do.
+KEPT = {
+    "seed": "choose with --seeds",
+    "corpus": "it is that of the shards",
+    "unit": "these clips have no other, or leave out --unit",
+    "split": "these clips have no other, or leave out --split",
+    "steps": "leave out --steps",
+    "window": "these clips are seen whole",
+}
 Grid = dict[str, list[str]]
 
 
@@ -67,6 +76,7 @@ def parse_grid(texts: list[str]) -> Grid:
     grid: Grid = {}
     for text in texts:
         key, sign, values = text.partition("=")
+        key = key.strip()
         found = [value.strip() for value in values.split(",")]
         if not sign or not key or not all(found):
             raise UsageError(f"{text}: expected KEY=VALUE,VALUE,...")
@@ -84,6 +94,14 @@ def arms(grid: Grid) -> list[Arm]:
     if twice := [name for name in names if names.count(name) > 1]:
         raise UsageError(f"{twice[0]}: two points of the grid would have this folder")
     return found
+
+
+def check_kept(arm: Arm, asked: Recipe, recipe: Recipe) -> None:
+    """Refuse a key of the grid that shards or flags overrule: arms would be one training twice."""
+    for key, value in arm.values.items():
+        if "." not in key and (ruled := getattr(recipe, key)) != getattr(asked, key):
+            why = KEPT.get(key, "leave it out")
+            raise UsageError(f"{key}={value}: {key} would be {shown(ruled)} all the same; {why}")
 
 
 def check_model(recipe: Recipe, index: Index) -> None:

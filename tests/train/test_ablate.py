@@ -102,6 +102,29 @@ def test_a_mistake_is_one_line_before_anything_is_trained(
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["seed=7,8"], "seed=7: seed would be 0 all the same; choose with --seeds"),
+        (["corpus=lrw,mine"], "corpus=lrw: corpus would be 'grid' all the same; it is that of the"),
+        (["steps=1,2", "--steps", 3], "steps=1: steps would be 3 all the same; leave out --steps"),
+        (["unit=word,clip", "--unit", "word"], "unit=clip: unit would be 'word' all the same"),
+        (["unit=word,clip"], "unit=clip: unit would be 'word' all the same; these clips have no"),
+        (["split=official,hash"], "split=official: split would be"),
+    ],
+)
+def test_a_key_that_shards_or_flags_overrule_is_refused_before_anything_is_trained(
+    grid: Index, tmp_path: Path, given: list[object], said: str
+) -> None:
+    for more in ([], ["--dry-run"]):
+        words = ["--data", grid.folder, "--seeds", "0,1", *SMALL, "--out", tmp_path, *more]
+        code, out, text = avb("ablate", "lip", *given, *words)
+        assert code == 2 and said in text.splitlines()[-1] and not out, text
+    code, out, _ = avb("ablate", "lip", "steps=1,2", "seed=3", *words[:2], "--seeds", 3, *words[4:])
+    assert code == 0 and len(out.splitlines()) == 2  # what is not overruled is no fault
+    assert not any(tmp_path.iterdir())
+
+
 def test_arms_are_every_combination_in_folders_of_their_own() -> None:
     grid = parse_grid(["model.slots=0,44", "lr=1e-3,.01"])
     found = [arm.name for arm in arms(grid)]

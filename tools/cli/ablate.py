@@ -59,6 +59,7 @@ def ablate(
     from avb.tools.ablate import (
         Trial,
         arms,
+        check_kept,
         check_model,
         describe,
         figure,
@@ -69,6 +70,7 @@ def ablate(
     from avb.tools.report.style import drawing
     from avb.train.checks import need
     from avb.train.data import open_shards, resolve
+    from avb.train.recipe_file import load_recipe
     from avb.train.tasks.task import find_task
 
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
@@ -81,6 +83,7 @@ def ablate(
         for seed in seeds:
             sets = (overrides or []) + arm.sets
             wanted = resolve(task, index, corpus, recipe, sets, unit, split, steps, seed)
+            check_kept(arm, load_recipe(task, recipe, sets), wanted)
             trials.append(Trial(arm, wanted, out / arm.name / f"seed{seed}"))
         check_model(wanted, index)
     if dry_run:
