@@ -139,6 +139,16 @@ def test_a_table_is_made_resumed_where_it_stopped_and_not_made_twice(
     assert avb(*line).exit_code == 0 and not ran
 
 
+def test_shards_of_another_corpus_make_no_table(shards: Path, tmp_path: Path) -> None:
+    for more in ([], ["--dry-run"]):
+        words = ["--data", shards, "--out", tmp_path / "out", "--device", "cpu", *more]
+        odd = avb("reproduce", "table1", "--corpus", "lrw", *words)
+        [line] = odd.stderr.splitlines()
+        assert odd.exit_code == 2 and not odd.stdout, odd.output
+        assert "shards of grid, and this table is of lrw" in line and str(shards) in line
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     none = avb("reproduce", "table1", "--data", tmp_path / "none", "--root", tmp_path / "no")
     assert none.exit_code == 2 and "no raw corpus" in none.stderr and "BBC" in none.stderr

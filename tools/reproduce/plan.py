@@ -11,6 +11,7 @@ from typing import Any, Literal
 from avb.pipeline.config import Corpus
 from avb.pipeline.errors import UsageError
 from avb.pipeline.parse import checked, read_yaml
+from avb.pipeline.shards.dataset import read_dataset
 from avb.train.recipe import Recipe
 from avb.train.recipe_file import load_recipe, names
 from avb.train.tasks.task import find_task
@@ -142,8 +143,18 @@ def steps(wanted: Wanted) -> list[Step]:
 
 
 def missing(wanted: Wanted, corpus: Corpus, root: Path) -> str | None:
-    """What has to be had before the first step can run; None if it is there."""
-    if (wanted.data / "dataset.json").exists() or root.is_dir():
+    """What has to be had before the first step can run; None if it is there.
+
+    UsageError: the shards are damaged, or of another corpus, whose figures are not of this table.
+    """
+    if (wanted.data / "dataset.json").exists():
+        if (held := read_dataset(wanted.data)["corpus"]) != wanted.corpus:
+            raise UsageError(
+                f"{wanted.data}: shards of {held}, and this table is of {wanted.corpus}; give its"
+                " shards as --data, or choose with --corpus"
+            )
+        return None
+    if root.is_dir():
         return None
     licence = corpus.licence
     return (
