@@ -220,10 +220,16 @@ def load_corpora(path: str | Path | None = None) -> dict[str, Corpus]:
 
 
 def corpus_root(name: str, corpus: Corpus, flag: str | Folder | None = None) -> Folder:
-    """Where the raw corpus lies: the flag, else `AVB_<CORPUS>_ROOT`, else its entry."""
+    """Where the raw corpus lies: the flag, else `AVB_<CORPUS>_ROOT`, else its entry.
+
+    UsageError: it begins with the home of a user that there is not.
+    """
     variable = os.environ.get(f"AVB_{name.upper()}_ROOT")
     root = place(flag or variable or corpus.root)
-    return root.expanduser() if isinstance(root, Path) else root
+    try:
+        return root.expanduser() if isinstance(root, Path) else root
+    except RuntimeError:  # of ~name: there is no such user
+        raise UsageError(f"{root}: no such user on this machine; write the path out") from None
 
 
 def find_split(corpus: Corpus, name: str) -> tuple[str, Split]:

@@ -76,7 +76,7 @@ def settings_for(
     """What `datasets.yaml` says of a corpus, overridden by what is `given` and not None.
 
     `crop` and `speakers` are lists with commas; GRID's talkers "1", "s01" and "s1" are one.
-    UsageError: the two do not go together.
+    UsageError: the two do not go together, or no shards can be made so.
     """
     same = ("crops", "box", "keep_audio", "face_every", "shard_clips", "fps", "sample_rate")
     values = {key: getattr(corpus, key) for key in (*same, "mel", "picture", "frames", "fixed_box")}
@@ -93,7 +93,10 @@ def settings_for(
         raise UsageError(f"{name} has no fixed_box in datasets.yaml; use --box tracked or whole")
     if "face" in values["crops"] and values["box"] != "tracked":
         raise UsageError(f"a face crop needs --box tracked (box is {values['box']})")
-    return Settings(corpus=name, **values)
+    try:
+        return Settings(corpus=name, **values)
+    except ValueError as error:
+        raise UsageError(f"{name}: {error}; look into its entry in datasets.yaml") from None
 
 
 def _crop(kind: str, corpus: Corpus) -> Crop:

@@ -13,7 +13,7 @@ from avb.pipeline.config import Corpus, load_corpora
 from avb.pipeline.errors import UsageError
 from avb.pipeline.storage.store import Folder
 from avb.pipeline.stream.index import Index, load_index
-from avb.train.recipe import Recipe
+from avb.train.recipe import LIMITS, Recipe
 from avb.train.recipe_file import load_recipe, make_recipe
 from avb.train.split import Parts, default_split, usable_rows
 from avb.train.tasks.task import find_task
@@ -102,7 +102,13 @@ def target_name(recipe: Recipe) -> str:
 
 
 def steps_in(epochs: float, index: Index, parts: Parts, recipe: Recipe) -> int:
-    """Steps of the recipe's batch that pass so often over what is trained on."""
+    """Steps of the recipe's batch that pass so often over what is trained on.
+
+    UsageError: more than a recipe may have, or `epochs` is no number.
+    """
     rows = parts.rows["train"]
     samples = len(index.timed_words(rows)[1]) if recipe.unit == "word" else len(rows)
-    return math.ceil(epochs * samples / recipe.batch_size)
+    steps = epochs * samples / recipe.batch_size
+    if not steps <= LIMITS["steps"][1]:  # NaN is not
+        raise UsageError(f"--epochs {epochs:g}: no training has so many; give some, as 10 or 0.5")
+    return math.ceil(steps)

@@ -38,7 +38,8 @@ def apply_lags(
         The new `dataset.json`.
 
     Raises:
-        UsageError: the shards hold no sound, are of other clips, or were moved already.
+        UsageError: the shards hold no sound, are of other clips, or were moved already; `out` is
+            no folder.
     """
     record = read_dataset(folder)
     settings: Settings = checked(Settings, record["settings"], f"{folder}: settings")
@@ -51,7 +52,10 @@ def apply_lags(
         rows = file.read().to_pylist()
     if not any(row["key"] in lags.ms for row in rows):
         raise UsageError(f"{lags.path}: has the lag of no clip in {folder}")
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UsageError(f"{out}: is, or lies in, a file; give --out another folder") from None
     by_shard: dict[str, list[dict[str, Any]]] = {shard["name"]: [] for shard in record["shards"]}
     for row in rows:
         if row["status"] == "ok":

@@ -237,3 +237,18 @@ def test_a_variable_is_of_its_corpus_alone_and_a_tilde_is_the_home_folder(
     corpora = load_corpora()
     assert corpus_root("lrw", corpora["lrw"]) == Path("data/lrw")
     assert corpus_root("grid", corpora["grid"]) == tmp_path / "grid"
+
+
+def test_the_home_of_a_user_that_there_is_not_is_one_line() -> None:
+    run = avb("inspect", "grid", "--root", "~nosuchuser/grid")
+    [line] = run.stderr.splitlines()
+    assert run.exit_code == 2 and "~nosuchuser/grid: no such user" in line
+
+
+@pytest.mark.parametrize("key", ["face_every", "fps", "shard_clips", "sample_rate"])
+def test_a_value_that_no_shards_are_made_with_is_one_line(tmp_path: Path, key: str) -> None:
+    (tmp_path / "grid").mkdir()
+    words = ["prep", "grid", "--root", tmp_path / "grid", "--out", tmp_path, "--dry-run"]
+    run = avb("--datasets", write(tmp_path, f"grid: {{{key}: 0}}"), *words)
+    [line] = run.stderr.splitlines()
+    assert run.exit_code == 2 and "avb: grid: " in line and "datasets.yaml" in line

@@ -135,6 +135,14 @@ def test_wrong_words_are_one_line(
     assert len(text.strip().splitlines()) <= 2 and "Traceback" not in text
 
 
+@pytest.mark.parametrize("epochs", ["inf", "nan", "1e300", "1e12"])
+def test_epochs_without_an_end_are_one_line(lrw: Index, tmp_path: Path, epochs: str) -> None:
+    words = ["--data", lrw.folder, "--device", "cpu", "--out", tmp_path / "run", *TINY]
+    code, _, text = avb("train", "lip", *words, "--epochs", epochs)
+    [line] = text.splitlines()
+    assert code == 2 and "--epochs" in line and not (tmp_path / "run").exists()
+
+
 def test_each_talker_gets_a_model_of_its_own_clips(grid: Index, tmp_path: Path) -> None:
     keys = [grid.key(i) for i in range(len(grid))]
     of = {talker: [k for k in keys if k.startswith(talker + "/")] for talker in ("s1", "s2")}

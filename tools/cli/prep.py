@@ -237,7 +237,7 @@ def parse_limit(text: str | None) -> Callable[[int], float] | None:
         value = float(text.removesuffix("%"))
     except ValueError:
         value = -1.0
-    if value < 0:
+    if not value >= 0:  # nan neither
         raise UsageError(f"--max-failures {text}: a number of clips, or a percentage such as 5%")
     return (lambda listed: listed * value / 100) if text.endswith("%") else (lambda _: value)
 

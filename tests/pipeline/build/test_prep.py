@@ -141,7 +141,8 @@ def test_max_failures_decides_the_exit_code(raw: Path, done: Path) -> None:
     assert prep(raw, done, "--max-failures", refused - 1)[0] == 1
     assert prep(raw, done, "--max-failures", "90%")[0] == 3
     assert prep(raw, done, "--max-failures", "1%")[0] == 1
-    assert prep(raw, done, "--max-failures", "few")[0] == 2
+    for text in ("few", "nan", "nan%", "-1"):
+        assert prep(raw, done, "--max-failures", text)[0] == 2
 
 
 def test_nothing_passed_or_written_names_its_reasons(raw: Path, tmp_path: Path) -> None:

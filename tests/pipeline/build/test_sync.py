@@ -179,6 +179,16 @@ def test_shards_without_sound_or_moved_already_are_refused(
     assert code == 2 and "moved already" in text
 
 
+def test_an_out_that_is_or_lies_in_a_file_is_one_line(
+    plain: Path, table: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path / "file", tmp_path / "file" / "deep"):
+        code, _, text = avb("sync", plain, "--apply", table, "--out", out)
+        assert code == 2 and f"{out}: is, or lies in, a file" in text and "\n" not in text.strip()
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_words_that_leave_the_clip_are_cut_and_told_of() -> None:
     words, flags = moved_words([("a", 0.0, 0.5), ("b", 0.5, 1.0), ("c", None, None)], -0.1, 1.0)
     assert words == [("a", 0.0, 0.4), ("b", 0.4, 0.9), ("c", None, None)]
