@@ -22,13 +22,13 @@ from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index, Ints
 from avb.train.evaluate import addressing
 from avb.train.evaluate.extras import Extras
-from avb.train.evaluate.stored_mels import front_end
+from avb.train.evaluate.stored_mels import front_end, other_mels
 from avb.train.evaluate.words import trained
 from avb.train.evaluate.words.reading import Slots, own_grammar
 from avb.train.kept import sample_rate
 from avb.train.network import Loaded, load_network
 from avb.train.split import split_rows, usable_rows
-from avb.train.tasks.task import Evaluation
+from avb.train.tasks.task import Evaluation, find_task
 from avb.train.vocoder.file import load as load_vocoder
 
 log = logging.getLogger(__name__)
@@ -45,10 +45,11 @@ def evaluate(
     """Evaluate the checkpoint `path` of a task on one part (train, val, test or all) of its split.
 
     The clips are those of the checkpoint's own split, talkers (or `speakers`) or list, at most
-    `limit`. Of speech: `judge`, a file of `avb train judge`, for the word error; `wavs`, a folder
-    for the sounds that are scored; `windows` of 40 frames at a time, see `Extras`; `vocoder`, a
-    file of `avb train vocoder`, that makes the sounds; `griffin_lim` as it is published. Of words:
-    `boundary`, see `boundary_as`. Of sentences: `grammar`, by default the corpus's own.
+    `limit`; `all` of another corpus is all that it has (of `speakers`). Of speech: `judge`, a file
+    of `avb train judge`, for the word error; `wavs`, a folder for the sounds that are scored;
+    `windows` of 40 frames at a time, see `Extras`; `vocoder`, a file of `avb train vocoder`, that
+    makes the sounds; `griffin_lim` as it is published. Of words: `boundary`, see `boundary_as`. Of
+    sentences: `grammar`, by default the corpus's own.
     """
     if speakers:
         speakers = talkers_as_stored(index.dataset["corpus"], speakers)
@@ -65,7 +66,8 @@ def evaluate(
         raise UsageError(f"{index.folder}: no clip of {part} is left to be measured")
     rows = rows[:limit]
     evaluation = dataclasses.replace(evaluation, rows=rows)
-    known_rows = part_rows(index, corpus, data, "train", need=False)
+    away = elsewhere(loaded, index, part)
+    known_rows = np.arange(0) if away else part_rows(index, corpus, data, "train", need=False)
     strangers = unseen_talkers(index, rows, known_rows, data.get("speakers"))
     torch.manual_seed(0)  # the pre-net's dropout stays on
     # float32 as on a CPU: by default a GPU's convolutions round to TF32.
@@ -86,7 +88,7 @@ def evaluate(
         "part": part,
         "split": data["split"],
         "split_source": data["split_source"],
-        "speakers": speakers or data.get("speakers"),
+        "speakers": speakers or (None if away else data.get("speakers")),
         "limit": limit,
         "no_audio": mute,
         "silent": silent,
@@ -113,16 +115,32 @@ def open_part(
 ) -> tuple[Evaluation, Loaded]:  # fmt: skip
     """The network of a checkpoint with the clips of one part that it can be shown.
 
-    `speakers`, if given, are the talkers, not those of its training.
+    `speakers`, if given, are the talkers, not those of its training. UsageError: words or log-mels
+    of these shards are not those that it reads or makes.
     """
     loaded = load_network(path, kind)
     index = index.of_unit(loaded.recipe.unit)
-    if loaded.data["labels"] != index.labels:
-        raise UsageError(f"{index.folder}: its label map is not the one {path} was trained on")
+    if find_task(loaded.recipe.task).reads_words:
+        if loaded.data["labels"] != index.labels:
+            raise UsageError(f"{index.folder}: its label map is not the one {path} was trained on")
+    elif made := loaded.data.get("settings"):  # checkpoints of before do not say it
+        rate = made.get("sample_rate")
+        if differ := other_mels(made.get("mel"), rate, front_end(index), sample_rate(index)):
+            raise UsageError(f"{path}: makes other log-mels than those of {index.folder}: {differ}")
     data = loaded.data | ({"speakers": speakers} if speakers else {})
-    rows = usable_rows(index, part_rows(index, corpus, data, part), loaded.recipe)
+    if elsewhere(loaded, index, part):
+        every = range(len(index))
+        rows = np.array([i for i in every if not speakers or index.speaker[i] in speakers], int)
+    else:
+        rows = part_rows(index, corpus, data, part)
+    rows = usable_rows(index, rows, loaded.recipe)
     model, where = loaded.model.to(device), torch.device(device)
     return Evaluation(model, loaded.recipe, loaded.scaling, index, rows, where), loaded
+
+
+def elsewhere(loaded: Loaded, index: Index, part: str) -> bool:
+    """Whether all of another corpus is wanted, where the run's split and talkers say nothing."""
+    return part == "all" and loaded.recipe.corpus != index.dataset["corpus"]
 
 
 def unseen_talkers(

@@ -30,6 +30,7 @@ class LipReading(Task):
     config: type = LipConfig
     data = Path("shards/lrw")
     classifies = True
+    reads_words = True
     needs_target_sound = False
     output = ("logits", "logits [batch x words]")
     loss, score_name = "cross entropy (nats)", "accuracy"

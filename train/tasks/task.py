@@ -118,6 +118,7 @@ class Task(ABC):
         data: shards that are trained on where none are named.
         cpu_batch: clips a step that a CPU is timed with.
         classifies: whether its output are the words of the label map.
+        reads_words: whether words, whole or by frame, are what it learns: then shards need its map.
         sees: whether the model looks at pictures; if not, none are read.
         needs_target_sound: whether a clip without a sound track can neither teach nor be measured.
         pixels: how stored grey levels x are scaled, in words.
@@ -136,6 +137,7 @@ class Task(ABC):
     data: Path
     cpu_batch: int = 8
     classifies: bool = False
+    reads_words: bool = False
     sees: bool = True
     needs_target_sound: bool = True
     pixels: str = "(x - pixel_mean) / pixel_std"

@@ -12,7 +12,7 @@ from avb.pipeline.config import load_corpora
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index
 from avb.train import checkpoint
-from avb.train.evaluate.evaluate import evaluate, unseen_talkers
+from avb.train.evaluate.evaluate import evaluate, open_part, unseen_talkers
 
 
 def test_strangers_of_other_shards_are_measured(grid: Index, tmp_path: Path) -> None:
@@ -28,3 +28,28 @@ def test_strangers_of_other_shards_are_measured(grid: Index, tmp_path: Path) -> 
     assert {clip["key"].split("/")[0] for clip in record["clips"]} <= {"s1", "s2"}
     assert record["flags"]["speakers"] == ["s1", "s2"]
     assert record["flags"]["intervals"].startswith("of talkers")
+
+
+def test_speech_is_measured_on_shards_of_other_words_and_another_corpus(
+    grid: Index, tmp_path: Path
+) -> None:
+    state = checkpoint.load(trained("l2s", grid, tmp_path, split="vcagan-16-7-10"))
+    words = [f"word{i}" for i in range(len(grid.labels))]
+    settings = grid.dataset["settings"]
+
+    def save(**settings: object) -> Path:
+        data = {"labels": words, "split": "official", "speakers": ["s77"], "settings": settings}
+        plan = state["recipe"] | {"corpus": "elsewhere"}
+        checkpoint.save(tmp_path / "x.pt", state | {"recipe": plan, "data": state["data"] | data})
+        return tmp_path / "x.pt"
+
+    corpus = load_corpora()["grid"]  # which has no split called official
+    given = ("l2s", save(**settings), grid, corpus, "all", "cpu")
+    assert len(open_part(*given)[0].rows) == len(grid)
+    rows = open_part(*given, speakers=["s2"])[0].rows
+    assert len(rows) and {grid.speaker[row] for row in rows} == {"s2"}
+    record = evaluate(*given, limit=1)
+    assert len(record["clips"]) == 1 and record["flags"]["speakers"] is None
+    other = settings | {"mel": settings["mel"] | {"n_fft": 400}}
+    with pytest.raises(UsageError, match="makes other log-mels than those of .*: n_fft 400, there"):
+        open_part("l2s", save(**other), grid, corpus, "all", "cpu")
