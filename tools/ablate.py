@@ -96,16 +96,20 @@ def arms(grid: Grid) -> list[Arm]:
     return found
 
 
-def check_kept(arm: Arm, asked: Recipe, recipe: Recipe) -> None:
-    """Refuse a key of the grid that shards or flags overrule: arms would be one training twice."""
+def check_arm(arm: Arm, asked: Recipe, recipe: Recipe, index: Index) -> None:
+    """Refuse, before another arm has trained for hours, an arm that cannot be.
+
+    One whose key shards or flags overrule (`asked` is without these), and a model that is none.
+    """
     for key, value in arm.values.items():
         if "." not in key and (ruled := getattr(recipe, key)) != getattr(asked, key):
             why = KEPT.get(key, "leave it out")
             raise UsageError(f"{key}={value}: {key} would be {shown(ruled)} all the same; {why}")
+    check_model(recipe, index)
 
 
 def check_model(recipe: Recipe, index: Index) -> None:
-    """Refuse values that do not go together, before another arm has trained for hours."""
+    """Refuse values that do not go together."""
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         find_task(recipe.task).build(recipe, scaling_of(index, recipe))
 

@@ -251,4 +251,4 @@ def test_a_value_that_no_shards_are_made_with_is_one_line(tmp_path: Path, key: s
     words = ["prep", "grid", "--root", tmp_path / "grid", "--out", tmp_path, "--dry-run"]
     run = avb("--datasets", write(tmp_path, f"grid: {{{key}: 0}}"), *words)
     [line] = run.stderr.splitlines()
-    assert run.exit_code == 2 and "avb: grid: " in line and "datasets.yaml" in line
+    assert run.exit_code == 2 and "grid: " in line and ".yaml" in line

@@ -105,7 +105,7 @@ def test_a_mistake_is_one_line_before_anything_is_trained(
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (["seed=7,8"], "seed=7: seed would be 0 all the same; choose with --seeds"),
+        (["seed=7,8"], "seed=7: seed would be 1 all the same; choose with --seeds"),
         (["corpus=lrw,mine"], "corpus=lrw: corpus would be 'grid' all the same; it is that of the"),
         (["steps=1,2", "--steps", 3], "steps=1: steps would be 3 all the same; leave out --steps"),
         (["unit=word,clip", "--unit", "word"], "unit=clip: unit would be 'word' all the same"),

@@ -6,6 +6,7 @@ Labels or words with times are the target; without a column `split` the hash rul
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ QUICK += [f"--set=model.{word}" for word in SMALL]
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Prepares a table of rows of one film, each a dict of cells, and returns the shards."""
+    """Prepares a table of rows, each a dict of cells and a film, and returns the shards."""
     top = tmp_path_factory.mktemp("tables")
     rng = np.random.default_rng(0)
     pictures = [np.full((48, 64), level, np.uint8) for level in rng.integers(0, 255, 30)]
@@ -39,7 +40,10 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Any:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        table = pa.Table.from_pylist([{"video": "film.mp4"} | row for row in rows])
+        films = [shutil.copy(top / "film.mp4", top / f"{i}.mp4").name for i in range(len(rows))]
+        table = pa.Table.from_pylist(
+            [{"video": film} | row for film, row in zip(films, rows, strict=True)]
+        )
         pq.write_table(table, top / f"{name}.parquet")
         mine = importer("table", top / f"{name}.parquet", box="whole", crop="lips")
         preparation.prep(mine.corpus, mine.settings, mine.root, top / name)
@@ -118,9 +122,9 @@ def test_few_clips_are_dealt_so_that_training_can_begin(prepared: Any, count: in
         assert {more.key(i) for i in later.rows[part]} == {index.key(i) for i in rows}
 
 
-def test_parts_of_other_names_are_told(prepared: Any) -> None:
-    rows = [{"split": "training"}, {"split": "dev"}]
+def test_clips_of_another_part_alone_are_told(prepared: Any) -> None:
+    rows = [{"split": "test"}, {"split": "test"}]
     index = load_index(prepared("named", rows))
     assert default_split(index, TABLE) == "official"
-    with pytest.raises(UsageError, match=r"nothing for train and val \(the clips are of dev, tr"):
+    with pytest.raises(UsageError, match=r"nothing for train and val \(the clips are of test"):
         split_rows(index, TABLE, "official")

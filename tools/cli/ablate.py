@@ -59,8 +59,7 @@ def ablate(
     from avb.tools.ablate import (
         Trial,
         arms,
-        check_kept,
-        check_model,
+        check_arm,
         describe,
         figure,
         parse_grid,
@@ -83,12 +82,10 @@ def ablate(
         for seed in seeds:
             sets = (overrides or []) + arm.sets
             wanted = resolve(task, index, corpus, recipe, sets, unit, split, steps, seed)
-            check_kept(arm, load_recipe(task, recipe, sets), wanted)
             trials.append(Trial(arm, wanted, out / arm.name / f"seed{seed}"))
-        check_model(wanted, index)
+        check_arm(arm, load_recipe(task, recipe, sets), wanted, index)
     if dry_run:
-        for trial in trials:
-            typer.echo(describe(trial))
+        typer.echo("\n".join(map(describe, trials)))
         return
     need("matplotlib")
     divide = partial(divided, index=index, corpus=corpus, talkers=speakers, file=split_file)

@@ -45,14 +45,12 @@ def evaluate(
     """Evaluate the checkpoint `path` of a task on one part (train, val, test or all) of its split.
 
     The clips are those of the checkpoint's own split, talkers (or `speakers`) or list, at most
-    `limit`; `all` of another corpus is all that it has (of `speakers`). Of speech: `judge`, a file
-    of `avb train judge`, for the word error; `wavs`, a folder for the sounds that are scored;
-    `windows` of 40 frames at a time, see `Extras`; `vocoder`, a file of `avb train vocoder`, that
-    makes the sounds; `griffin_lim` as it is published. Of words: `boundary`, see `boundary_as`. Of
-    sentences: `grammar`, by default the corpus's own.
+    `limit`; `all` of another corpus is all that it has. Of speech: `judge`, a file of `avb train
+    judge`, for the word error; `wavs`, a folder for the sounds that are scored; `windows` of 40
+    frames, see `Extras`; `vocoder`, a file of `avb train vocoder`; `griffin_lim` as it is
+    published. Of words: `boundary`, see `boundary_as`. Of sentences: `grammar`, else the corpus's.
     """
-    if speakers:
-        speakers = talkers_as_stored(index.dataset["corpus"], speakers)
+    speakers = speakers and talkers_as_stored(index.dataset["corpus"], speakers)
     evaluation, loaded = open_part(kind, path, index, corpus, part, device, speakers)
     recipe, data, task = loaded.recipe, loaded.data, evaluation.task
     index, rows = evaluation.index, evaluation.rows

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import subprocess
 import tarfile
 from pathlib import Path
@@ -85,9 +86,11 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pictures = [np.full((48, 64), level, np.uint8) for level in range(30)]
     sound = np.random.default_rng(0).uniform(-0.1, 0.1, 19200)
     write_film(folder / "film.mp4", pictures, np.arange(30) / 25, sound)
+    films = [shutil.copy(folder / "film.mp4", folder / f"{n}.mp4").name for n in range(9)]
     words = '"[[""oh"", 0.1, 0.5], [""yes"", null, null]]"'
-    rows = ["video,label,speaker,split,words,end", *["film.mp4,,,,,"] * 6]
-    rows += [f"film.mp4,oh,s1,{split},{words},9" for split in ("", "", "train")]
+    rows = ["video,label,speaker,split,words,end", *[f"{film},,,,," for film in films[:6]]]
+    parts = zip(films[6:], ("", "", "train"), strict=True)
+    rows += [f"{film},oh,s1,{split},{words},9" for film, split in parts]
     (folder / "mine.csv").write_text("\n".join(rows))
     for keep_audio, out in ((True, "out"), (False, "mute")):
         mine = importer(
