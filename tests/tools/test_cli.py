@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from commands import avb
 from typer.testing import CliRunner
 
@@ -53,6 +54,21 @@ def test_choices_are_checked_named_and_completed() -> None:
     }
     done = CliRunner().invoke(app, prog_name="avb", env=asked)
     assert done.output.split() == ["mp4", "h264", "jpeg"]
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [(("prep", "lrw"), "--max-seconds"), (("prep", "lrw"), "--clip-timeout"), (("ui",), "--max-mb"),
+     (("train", "lip"), "--epochs")],
+)  # fmt: skip
+def test_a_number_without_an_end_is_one_line(
+    command: tuple[str, ...], option: str, value: str, tmp_path: Path
+) -> None:
+    place = ["--root", tmp_path] if command[0] == "prep" else []
+    done = avb(*command, *place, option, value)
+    [line] = done.stderr.splitlines()
+    assert done.exit_code == 2 and option in line
 
 
 def test_help_takes_less_than_300_ms_of_processor_time_and_is_in_panels_on_a_terminal() -> None:

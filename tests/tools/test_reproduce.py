@@ -150,8 +150,12 @@ def test_shards_of_another_corpus_make_no_table(shards: Path, tmp_path: Path) ->
 
 
 def test_what_cannot_be_made_is_one_line(tmp_path: Path) -> None:
-    none = avb("reproduce", "table1", "--data", tmp_path / "none", "--root", tmp_path / "no")
+    none = avb("reproduce", "table1", "--data", tmp_path / "lrw", "--root", tmp_path / "no")
     assert none.exit_code == 2 and "no raw corpus" in none.stderr and "BBC" in none.stderr
+    (tmp_path / "raw").mkdir()
+    words = ["--root", tmp_path / "raw", "--data", tmp_path / "none", "--dry-run"]
+    elsewhere = avb("reproduce", "table1", *words)  # avb prep would write beside it
+    assert elsewhere.exit_code == 2 and f"such as {tmp_path}/none/lrw" in elsewhere.stderr
     assert avb("reproduce", "table2", "--corpus", "lrw").exit_code == 2
     odd = avb("reproduce", "table1", "--seeds", "one", "--dry-run")
     assert odd.exit_code == 2 and "whole numbers" in odd.stderr

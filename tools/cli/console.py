@@ -11,6 +11,7 @@ import functools
 import inspect
 import json
 import logging
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -91,14 +92,18 @@ class App(typer.Typer):
         super().__init__(no_args_is_help=True, **given)
 
     def command(self, name: str | None = None, **given: Any) -> Any:
-        """As `typer.Typer.command`, of a command that first refuses addresses among its paths."""
+        """As `typer.Typer.command`; paths that are addresses and endless numbers are refused."""
         add = super().command(name, **given)
 
         def register(function: Callable[..., None]) -> Callable[..., None]:
             @functools.wraps(function)
-            def run(*args: Any, **options: Any) -> None:
-                refuse_addresses([*args, *options.values()])
-                function(*args, **options)
+            def run(*context: Any, **options: Any) -> None:
+                for option, value in options.items():
+                    refuse_addresses(value)
+                    if isinstance(value, float) and not math.isfinite(value):
+                        flag = "--" + option.replace("_", "-")
+                        raise UsageError(f"{flag} {value}: expected a number that has an end")
+                function(*context, **options)
 
             add(run)
             return function
@@ -117,18 +122,18 @@ class App(typer.Typer):
         self.command(name, help=text)(run)
 
 
-def refuse_addresses(given: Iterable[Any]) -> None:
-    """Refuse an address among the paths: it is one, not an absent file."""
-    for value in given:
-        if isinstance(value, list | tuple):
+def refuse_addresses(given: Any) -> None:
+    """Refuse a path, or paths in lists, that is an address: it is one, not an absent file."""
+    if isinstance(given, list | tuple):
+        for value in given:
             refuse_addresses(value)
-        # A path has lost one of the two slashes.
-        elif isinstance(value, Path) and re.match("[a-z][a-z0-9+.-]+:/", str(value)):
-            address = str(value).replace(":/", "://", 1)
-            raise UsageError(
-                f"{address}: an address, where a file or folder of this machine is wanted; copy it"
-                " here and give its path"
-            )
+    # A path has lost one of the two slashes.
+    elif isinstance(given, Path) and re.match("[a-z][a-z0-9+.-]+:/", str(given)):
+        address = str(given).replace(":/", "://", 1)
+        raise UsageError(
+            f"{address}: an address, where a file or folder of this machine is wanted; copy it"
+            " here and give its path"
+        )
 
 
 def to_json(record: dict[str, Any]) -> str:

@@ -145,7 +145,8 @@ def steps(wanted: Wanted) -> list[Step]:
 def missing(wanted: Wanted, corpus: Corpus, root: Path) -> str | None:
     """What has to be had before the first step can run; None if it is there.
 
-    UsageError: the shards are damaged, or of another corpus, whose figures are not of this table.
+    UsageError: the shards are damaged, or of another corpus, whose figures are not of this table;
+    or there are none, and the folder is not one that `avb prep` makes.
     """
     if (wanted.data / "dataset.json").exists():
         if (held := read_dataset(wanted.data)["corpus"]) != wanted.corpus:
@@ -154,6 +155,11 @@ def missing(wanted: Wanted, corpus: Corpus, root: Path) -> str | None:
                 " shards as --data, or choose with --corpus"
             )
         return None
+    if wanted.data.name != wanted.corpus:  # `avb prep` makes OUT/<corpus>
+        raise UsageError(
+            f"{wanted.data}: no shards; shards of {wanted.corpus} that are to be made go to a"
+            f" folder {wanted.corpus}, such as {wanted.data / wanted.corpus}"
+        )
     if root.is_dir():
         return None
     licence = corpus.licence

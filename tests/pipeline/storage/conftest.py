@@ -212,7 +212,7 @@ def bucket(door: Door, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Itera
         "AWS_SECRET_ACCESS_KEY": "hidden-secret",
         "AWS_DEFAULT_REGION": "us-east-1",
         "AVB_CACHE": str(tmp_path / "cache"),
-        facemodels.VARIABLE: os.environ.get(facemodels.VARIABLE, str(facemodels.cache_folder())),
+        facemodels.VARIABLE: os.environ.get(facemodels.VARIABLE, str(facemodels.models_folder())),
     }
     for name, value in values.items():
         monkeypatch.setenv(name, value)
