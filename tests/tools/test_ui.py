@@ -286,6 +286,7 @@ def test_films_are_worked_on_one_after_the_other(service: Service, talker_clip: 
 # The command
 
 
+@pytest.mark.usefixtures("hangup_heard")
 @pytest.mark.parametrize(
     "ending",
     [

@@ -44,6 +44,7 @@ def at_step(patch: pytest.MonkeyPatch, number: int, *signals: int) -> None:
     patch.setattr(trainer, "one_step", interrupted)
 
 
+@pytest.mark.usefixtures("hangup_heard")
 @pytest.mark.parametrize(
     ("sent", "code"),
     [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGHUP, 75)],

@@ -76,7 +76,7 @@ class Scaling:
         finite = all(map(math.isfinite, (self.pixel_mean, self.pixel_std)))
         ranges = self.pixel_std > 0 and -1e6 < self.mel_low < self.mel_high < 1e6
         if not (finite and ranges and self.classes >= 0 < self.size and self.margin >= 0):
-            raise ValueError("a scaling that cannot be")
+            raise ValueError("a scaling with a value that is not finite, or outside its range")
         Crop(self.size, self.margin)
 
     def to_speech_range(self, mel: Tensor) -> Tensor:
