@@ -63,7 +63,7 @@ WEIGHT = "visual.stages.1.0.conv1.weight"
         (lambda s: changed(s, "ema"), "the key 'ema' is missing"),
         (lambda s: changed(s, "ema", to=3), "ema: expected a mapping, found 3"),
         (lambda s: changed(s, "scaling", "mel_low"), "scaling: the key 'mel_low' is missing"),
-        (lambda s: changed(s, "scaling", "pixel_std", to=0), "a scaling that cannot be"),
+        (lambda s: changed(s, "scaling", "pixel_std", to=0), "a scaling with a value"),
         (lambda s: changed(s, "scaling", "margin", to=torch.zeros(0)), "where plain values belong"),
         (lambda s: changed(s, "data", "labels", to=["no"]), "1 labels, 2 classes"),
         (lambda s: changed(s, "data", "labels", to=["no", "\0"]), "cannot be printed"),
