@@ -63,13 +63,14 @@ def bridging_loss(
 
 @dataclass(frozen=True)
 class Losses:
-    """The terms of Eq. 8, scalars; the last three are None where no audio was used."""
+    """The terms of Eq. 8, scalars, and two more; all but the first are None where not used."""
 
     recalled: Tensor  # task loss of video and recalled audio
     real: Tensor | None = None  # task loss of video and real audio
     saving: Tensor | None = None  # Eq. 4.
     bridging: Tensor | None = None  # Eq. 5.
     distilled: Tensor | None = None  # distance to a teacher's features; not of the paper
+    critics: Tensor | None = None  # what a vocoder's critics have to lower; not of the paper
 
     @property
     def task(self) -> Tensor:
@@ -85,7 +86,7 @@ class Losses:
             total = total + saving_weight * self.saving + bridging_weight * self.bridging
         if self.distilled is not None:
             total = total + distill_weight * self.distilled
-        return total
+        return total if self.critics is None else total + self.critics
 
 
 @dataclass(frozen=True)

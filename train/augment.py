@@ -100,11 +100,17 @@ def window(batch: Batch, frames: int, seed: int, silence: int = 0) -> Batch:
                 for whole, start in zip(batch.frames, starts, strict=True)]  # fmt: skip
         sentences["frames"] = torch.stack([inside for inside, _ in cuts])
         sentences["tokens"] = pad_sequence([said for _, said in cuts], True, -1)
+    sounds: dict[str, Any] = {}
+    if batch.audio is not None and batch.audio_lengths is not None:
+        a_frame = batch.audio.shape[1] // int(batch.lengths.max())
+        sounds["audio"] = cut(batch.audio, 0, a_frame)
+        sounds["audio_lengths"] = batch.audio_lengths.clamp(max=a_frame * size)
     return dataclasses.replace(
         batch,
         **sentences,
         video={name: cut(video, 0, 1) for name, video in batch.video.items()},
         mel=cut(batch.mel, 1, per_frame),
+        **sounds,
         lengths=batch.lengths.clamp(max=size),
         mel_lengths=batch.mel_lengths.clamp(max=per_frame * size),
     )

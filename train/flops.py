@@ -93,6 +93,7 @@ def clip_cost(recipe: Recipe, scaling: Scaling, frames: int, count: bool = True)
             lengths_B=torch.empty(1, dtype=torch.int64),
             labels=torch.empty(1, dtype=torch.int64),
             boundary_BT=torch.empty(1, frames) if recipe.model.get("word_boundary") else None,
+            sound_BS=torch.empty(1, 640 * frames),
         )
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             if count:

@@ -125,10 +125,17 @@ def restore(
         raise UsageError(f"{path}: a {task} of another version; train it again") from None
     if fingerprint(network) != state["hash"]:
         raise UsageError(f"{path}: its weights are not those of its hash; train it again")
-    wanted = mel or checked(Mel, state["mel"], str(path), strict=False)
-    if differ := stored_mels.other_mels(state["mel"], state["sample_rate"], wanted, rate):
+    check_mels(path, task, state, mel, rate, whose)
+    return network.eval().requires_grad_(False), state
+
+
+def check_mels(
+    path: Path, task: str, facts: dict[str, Any], mel: Mel | None, rate: int, whose: object
+) -> None:
+    """UsageError: the network of a file hears other log-mels; see `restore`."""
+    wanted = mel or checked(Mel, facts["mel"], str(path), strict=False)
+    if differ := stored_mels.other_mels(facts["mel"], facts["sample_rate"], wanted, rate):
         raise UsageError(
             f"{path}: hears other log-mels than those of {whose}: {differ}; "
             f"train a {task} on these shards: avb train {task}"
         )
-    return network.eval().requires_grad_(False), state

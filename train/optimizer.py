@@ -19,7 +19,7 @@ def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
             model.parameters(), momentum=recipe.momentum, nesterov=recipe.momentum > 0, **common
         )
     kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
-    return kind(model.parameters(), **common)
+    return kind(model.parameters(), betas=(recipe.momentum, 0.999), **common)
 
 
 def learning_rate(recipe: Recipe, step: int, factor: float) -> float:

@@ -24,7 +24,7 @@ LIMITS["seed"] = (0, (1 << 23) - 1)  # beside the step, in the 64 bits of torch'
 #: Most of the sizes of a model, and of its layers: those are built before weights are looked at.
 MOST_OF_A_MODEL, MOST_LAYERS = 1 << 24, 100
 #: Arguments of the models that may be 0.
-NONE_AT_ALL = ("slots", "blocks", "units", "teacher_dim")
+NONE_AT_ALL = ("slots", "blocks", "units", "teacher_dim", "critic_width")
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,8 @@ class Recipe:
     """How a model is trained. Times are in optimiser steps, sizes in clips.
 
     Attributes:
-        task: `lip` (words), `sentence`, `l2s` (speech), `asr` (words from sound) or `sync`.
+        task: `lip` (words), `sentence`, `l2s` (speech), `asr` (words from sound), `sync`, or
+            `vocos` (sound of mels).
         corpus: whose shards it is meant for.
         unit: `clip`; `word`: 29 frames round each word of a sentence; or clips with the words of
             their `sentence`, or its `characters`.
@@ -76,6 +77,7 @@ class Recipe:
         accumulate: parts in which a global batch is worked off.
         steps: length of the training.
         lr: highest learning rate.
+        momentum: of SGD, or of Adam's first moment.
         schedule: `constant`, `cosine` to zero, `plateau` (halved when `patience_lr` validations
             bring nothing), or `released` (0.01 after `released_at` steps, then as `plateau`).
         warmup: steps of linear growth at the start.
@@ -87,7 +89,7 @@ class Recipe:
         frame_weight: of the cross entropy of frames whose word is known, beside CTC (sentences).
         teacher_ratio, teacher_end: share of decoder steps that see the true columns (Tacotron), at
             the first step and at the last, a cosine between.
-        window: frames of a clip that a step sees, begun at a drawn one (speech, words of
+        window: frames of a clip that a step sees, begun at a drawn one (speech, vocoder, words of
             sentences); 0 for all.
         keep_silent: train on clips with the flag `silent` too.
         seed: decides weights, order and augmentation.

@@ -187,7 +187,7 @@ def open_log(run: Run, out: Path, identity: dict[str, Any]) -> Metrics:
     for name in ("last.pt", "best.pt", "recipe.yaml", "metrics.jsonl"):
         for path in out.glob(f"{name}.*.tmp"):
             path.unlink(missing_ok=True)
-    data = {k: v for k, v in identity.items() if k != "listed"}  # may be as long as the corpus
+    data = {k: v for k, v in identity.items() if k not in ("listed", "keys")}  # long
     text = yaml.safe_dump({"recipe": run.recipe.as_dict(), "data": data}, sort_keys=False)
     write_atomic(out / "recipe.yaml", text.encode())
     return Metrics(out, run.step + 1)

@@ -32,7 +32,7 @@ from avb.train.recipe import Recipe
 from avb.train.run import Run, open_log, progress, restore, save, seed_step, start
 from avb.train.signals import Leave, Preempted, stop_signals
 from avb.train.split import Parts
-from avb.train.tasks.task import Evaluation, Inputs
+from avb.train.tasks.task import Evaluation, Inputs, find_task
 from avb.train.teacher import Teacher
 
 log = logging.getLogger(__name__)
@@ -83,6 +83,8 @@ def train(
         identity["init"] = origin.facts()
     if teacher is not None:
         identity["teacher"] = teacher.origin.facts()
+    if find_task(recipe.task).hears:  # what a vocoder makes sound of it may know
+        identity["keys"] = [index.key(row) for row in parts.rows["train"]]
     with held(out) if rank == 0 else contextlib.nullcontext():
         begun = (out / "last.pt").exists()
         run = start(recipe, index, out, device, rank, world, None if begun else origin)
@@ -122,8 +124,8 @@ class _Training:
             leave = Leave(stopped, run.world, run.device)
             batches = open_stream(
                 self.index, rows=self.rows["train"], batch_size=recipe.batch_size,
-                crops=run.task.crops(recipe), unit=recipe.unit, seed=recipe.seed,
-                buffer=recipe.buffer, rank=run.rank, world=run.world,
+                crops=run.task.crops(recipe), audio=run.task.hears, unit=recipe.unit,
+                seed=recipe.seed, buffer=recipe.buffer, rank=run.rank, world=run.world,
                 pin_memory=run.device.type == "cuda", position=run.step,
             )  # fmt: skip
             while run.step < recipe.steps and not run.stopped_early:
@@ -260,7 +262,7 @@ def check(step: Before | None) -> None:
 
 def progress_line(run: Run, line: dict[str, Any]) -> str:
     """One line for a person."""
-    shown = ("loss", "recalled", "real", "saving", "bridging", "distilled")
+    shown = ("loss", "recalled", "real", "saving", "bridging", "distilled", "critics")
     losses = " ".join(f"{name} {line[name]:.3f}" for name in shown if name in line)
     speed = f"{line['clips_per_s']:.1f} clips/s, wait {line['data_wait']:.0%}"
     if line["mfu"] is not None:

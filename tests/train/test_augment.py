@@ -103,6 +103,8 @@ def test_a_window_is_the_same_frames_of_pictures_and_sound_and_begins_anywhere()
     whole = dataclasses.replace(
         batch([f"s1/{i}" for i in range(num)]), video={"face": pictures}, mel=columns,
         lengths=lengths, mel_lengths=4 * lengths,
+        audio=(torch.arange(640 * frames) // 640).float().expand(num, -1),
+        audio_lengths=640 * lengths,
     )  # fmt: skip
     cut = augment.window(whole, 40, seed=0)
     assert cut.video["face"].shape == (num, 40, 2, 2) and cut.mel.shape == (num, 80, 160)
@@ -110,7 +112,9 @@ def test_a_window_is_the_same_frames_of_pictures_and_sound_and_begins_anywhere()
     assert torch.equal(seen.repeat_interleave(4, dim=1).float(), cut.mel[:, 0])
     starts = seen[:, 0].int()
     assert cut.lengths.tolist() == [40, 40, 30, 40] * (num // 4)
+    assert torch.equal(seen.repeat_interleave(640, dim=1).float(), cut.audio)
     assert torch.equal(cut.mel_lengths, 4 * cut.lengths)
+    assert torch.equal(cut.audio_lengths, 640 * cut.lengths)
     assert (starts + cut.lengths <= lengths).all() and (starts[lengths <= 40] == 0).all()
     assert starts.max() > 25 and len(set(starts.tolist())) > 10
     assert torch.equal(augment.window(whole, 40, seed=0).mel, cut.mel)

@@ -34,6 +34,8 @@ def cut(batch: Batch, frames: int) -> Batch:
         lengths=batch.lengths.clamp(max=frames),
         mel_lengths=batch.mel_lengths.clamp(max=4 * frames),
         frames=None if batch.frames is None else batch.frames[:, :frames],
+        audio=None if batch.audio is None else batch.audio[:, : 640 * frames],
+        audio_lengths=None if batch.audio is None else batch.audio_lengths.clamp(max=640 * frames),
     )
 
 
@@ -48,7 +50,8 @@ def take_steps(index: Index, out: Path, task: Any, name: str, steps: int, frames
     sets = ["batch_size=2", f"shrink={shrink}", f"unit={unit}"]
     recipe = load_recipe(task, name, sets)
     run = trainer.start(recipe, index, out, "cpu", 0, 1)
-    stream = Stream(index, batch_size=2, crops=(recipe.crop,), unit=recipe.unit, seed=0, workers=0)
+    stream = Stream(index, batch_size=2, crops=(recipe.crop,), audio=run.task.hears,
+                    unit=recipe.unit, seed=0, workers=0)  # fmt: skip
     for batch in itertools.islice(stream, steps):
         take_step(run, cut(batch, frames))
 
@@ -104,9 +107,9 @@ def test_a_shipped_recipe_learns_a_batch_of_real_clips(
         sets |= {"window": 25}
     recipe = load_recipe(task, name, [f"{k}={v}" for k, v in sets.items()])
     run = trainer.start(recipe, real_words, tmp_path, "cpu", 0, 1)
-    crops = run.task.crops(recipe)
+    options: dict[str, Any] = {"crops": run.task.crops(recipe), "audio": run.task.hears}
     index, unit = real_words.of_unit(recipe.unit), recipe.unit
-    batch = next(iter(Stream(index, batch_size=size, crops=crops, unit=unit, seed=0, workers=0)))
+    batch = next(iter(Stream(index, batch_size=size, unit=unit, seed=0, workers=0, **options)))
     terms: dict[str, list[float]] = {}
     for _ in range(24):
         values = take_step(run, batch)

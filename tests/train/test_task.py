@@ -52,7 +52,7 @@ def test_a_third_task_is_one_new_file(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(tasks, "__path__", [*tasks.__path__, str(tmp_path)])
     all_tasks.cache_clear()
     try:
-        assert set(all_tasks()) == {"lip", "sentence", "l2s", "sync", "asr", "mirrored"}
+        assert set(all_tasks()) == {"lip", "sentence", "l2s", "sync", "asr", "vocos", "mirrored"}
         recipe = make_recipe("mirrored", {"model": {"width": 4}}, "test")
         with torch.device("meta"):
             find_task(recipe.task).build(recipe, Scaling(128, 40, -11, 4, 4, 112, 5))

@@ -89,7 +89,11 @@ GrammarFile = Annotated[
 ]
 VocoderFile = Annotated[
     Path | None,
-    Option("--vocoder", help="Makes the sound; of avb train vocoder.", show_default="Griffin-Lim"),
+    Option(
+        "--vocoder",
+        help="Makes the sound; of avb train vocoder or vocos.",
+        show_default="Griffin-Lim",
+    ),
 ]
 Checkpoint = Annotated[Path, Option(help="best.pt, last.pt, or a run's folder.")]
 OwnCheckpoint = Annotated[

@@ -31,7 +31,7 @@ app = App(help="Train on shards, one GPU or many (torchrun -m avb train ...).")
 
 def train(
     context: typer.Context,
-    task: Literal["lip", "l2s", "sync", "asr"],
+    task: Literal["lip", "l2s", "sync", "asr", "vocos"],
     data: o.Shards = None,
     recipe: o.RecipeName = "paper",
     overrides: o.Overrides = None,
@@ -196,6 +196,11 @@ app.variant(
 app.variant(
     "asr", train, "Words from sound: a reader that can teach the lip reader.",
     task="asr", tokens="word", teacher=None,
+)  # fmt: skip
+app.variant(
+    "vocos", train,
+    "A vocoder that makes sound of mels by itself: hours of a GPU, from shards with --keep-audio.",
+    task="vocos", unit=None, tokens="word", teacher=None,
 )  # fmt: skip
 
 

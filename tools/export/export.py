@@ -142,7 +142,7 @@ def _config(
 ) -> dict[str, Any]:
     """All that it takes to use the weights, and where they come from."""
     recipe, scaling = loaded.recipe, loaded.scaling
-    facts = {k: v for k, v in loaded.data.items() if k not in ("labels", "listed")}
+    facts = {k: v for k, v in loaded.data.items() if k not in ("labels", "listed", "keys")}
     corpus = corpora.get(recipe.corpus)
     dataset: dict[str, Any] | None = None
     if data is not None:

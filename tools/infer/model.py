@@ -33,7 +33,7 @@ class Trained:
     device: torch.device
     talkers: list[str] | None  # of its training; None: all of its split
     grammar: Slots | None = None  # what a reader of sentences may say
-    refiner: nn.Module | None = None  # of a vocoder, which makes sound of mels; None: Griffin-Lim
+    vocoder: nn.Module | None = None  # makes sound of mels; None: Griffin-Lim
 
     @property
     def task(self) -> Task:
@@ -62,8 +62,8 @@ def load_trained(
 ) -> Trained:  # fmt: skip
     """Read a checkpoint of a task; settings that it has not are those of `datasets.yaml`.
 
-    `vocoder` is a file of `avb train vocoder`, of the mels that the checkpoint makes; `grammar`, by
-    default the corpus's own, is what a reader of sentences may say.
+    `vocoder`, of `avb train vocoder` or `avb train vocos`, is for the mels that the checkpoint
+    makes; `grammar`, by default the corpus's own, is what a reader of sentences may say.
     """
     loaded = load_network(path, kind)
     recipe, scaling = loaded.recipe, loaded.scaling
@@ -73,13 +73,13 @@ def load_trained(
     given = usual | (loaded.data.get("settings") or {})
     settings: Settings = checked(Settings, given, f"{path}: settings", strict=False)
     own = own_grammar(corpus.grammar, loaded.data["labels"], recipe.unit)
-    refiner = None
+    made_by = None
     if vocoder is not None:
-        refiner = load_vocoder(vocoder, settings.mel, settings.sample_rate, path, device).network
+        made_by = load_vocoder(vocoder, settings.mel, settings.sample_rate, path, device).network
     return Trained(
         loaded.model.to(device), recipe, scaling, Crop(scaling.size, scaling.margin), settings,
         loaded.data["labels"], torch.device(device), loaded.data.get("speakers"),
-        grammar or own, refiner,
+        grammar or own, made_by,
     )  # fmt: skip
 
 

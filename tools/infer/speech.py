@@ -98,7 +98,7 @@ def _invert(mel: np.ndarray, trained: Trained, clock: Clock) -> np.ndarray:
     with clock("vocoder"):
         on_device = torch.from_numpy(np.ascontiguousarray(mel)).to(trained.device)
         settings = trained.settings
-        made = invert_mel(on_device, settings.mel, settings.sample_rate, refiner=trained.refiner)
+        made = invert_mel(on_device, settings.mel, settings.sample_rate, vocoder=trained.vocoder)
         return made.cpu().numpy()
 
 

@@ -133,7 +133,7 @@ def _signals(
     """Sounds [n] at 16 kHz of every signal that is scored, and of which clips the mean is."""
     plain = {"iterations": GL_ITERATIONS, **_griffin_lim(extras)}
     vocoder = extras.vocoder
-    options = plain if vocoder is None else plain | {"refiner": vocoder.network}
+    options = plain if vocoder is None else plain | {"vocoder": vocoder.network}
     mean, mean_of = None, {"part": "evaluated", "clips": len(clips.facts)}
     heard_rows = extras.known_rows[~index.no_audio[extras.known_rows]]
     if heard_rows.size:

@@ -44,6 +44,7 @@ class Inputs:
     boundary_BT: Tensor | None = None
     frames_BT: Tensor | None = None  # class of each frame, -1 where it is not known
     taught_BTD: Tensor | None = None  # a teacher's features
+    sound_BS: Tensor | None = None  # of a task that hears, padding 0
     ragged: bool = False
 
     @property
@@ -120,6 +121,7 @@ class Task(ABC):
         classifies: whether its output are the words of the label map.
         reads_words: whether words, whole or by frame, are what it learns: then shards need its map.
         sees: whether the model looks at pictures; if not, none are read.
+        hears: whether it is taught by the stored sound itself.
         needs_target_sound: whether a clip without a sound track can neither teach nor be measured.
         pixels: how stored grey levels x are scaled, in words.
         tolerance: largest difference of an exported graph that is accepted.
@@ -139,6 +141,7 @@ class Task(ABC):
     classifies: bool = False
     reads_words: bool = False
     sees: bool = True
+    hears: bool = False
     needs_target_sound: bool = True
     pixels: str = "(x - pixel_mean) / pixel_std"
     tolerance: float = 1e-3
@@ -281,7 +284,9 @@ class Task(ABC):
                 still = pixels.mean(dim=1, keepdim=True)
                 pixels = augment.mask_span(pixels, draws.first_frame, draws.num_frames, 1, still)
             video_BCTHW = pixels[:, None]
-        inputs = Inputs(video_BCTHW, mel, batch.lengths, batch.label_id, ragged=ragged)
+        inputs = Inputs(
+            video_BCTHW, mel, batch.lengths, batch.label_id, sound_BS=batch.audio, ragged=ragged
+        )
         return self.complete(inputs, batch, recipe, scaling, train)
 
 
@@ -306,12 +311,13 @@ class Evaluation:
     ) -> Iterator[tuple[Batch, Inputs]]:
         """Every row once, in a fixed order, as stored and as the model takes it.
 
-        `audio`: with the stored sound. Each of `world` processes has a share.
+        `audio`: with the stored sound, as what hears always has. Each of `world` processes has a
+        share.
         """
         stream = open_stream(
             self.index, rows=self.rows, batch_size=self.recipe.batch_size, once=True, workers=0,
-            crops=self.task.crops(self.recipe), unit=self.recipe.unit, audio=audio,
-            rank=rank, world=world,
+            crops=self.task.crops(self.recipe), unit=self.recipe.unit,
+            audio=audio or self.task.hears, rank=rank, world=world,
         )  # fmt: skip
         for batch in stream:
             inputs = self.task.prepare(batch, self.recipe, self.scaling, self.device, train=False)

@@ -1,1 +1,1 @@
-"""The vocoder: a network that makes linear magnitudes of mels, for Griffin-Lim to make sound of."""
+"""Vocoders: a refiner before Griffin-Lim, which is trained here, and runs of `avb train vocos`."""

@@ -1,4 +1,4 @@
-"""The vocoder's file. How it is trained stands in `training.py`; then it is frozen."""
+"""A vocoder in use: a refiner's file, or a run of `avb train vocos`; both are frozen."""
 
 from __future__ import annotations
 
@@ -8,16 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from avb.models.refiner import Refiner
 from avb.pipeline.clip.audio import log_mel
 from avb.pipeline.config import Mel
 from avb.pipeline.parse import checked
+from avb.train import checkpoint
 from avb.train.evaluate.metrics.griffin_lim import invert_all
 from avb.train.evaluate.metrics.speech import RATE, Sound
-from avb.train.kept import Kept, KeptFile, restore
+from avb.train.kept import Kept, KeptFile, check_mels, fingerprint, restore
+from avb.train.network import load_network
 
-TASK = "vocoder"  # of the file
+TASK, VOCOS = "vocoder", "vocos"  # of a refiner's file, and of a run
+#: What figures are printed with of the shards that a run learnt from.
+SHOWN = ("fingerprint", "split", "split_source", "speakers")
 
 
 @dataclass(frozen=True)
@@ -47,8 +52,22 @@ class _File(KeptFile):
     val: _Figures
 
 
+@dataclass(frozen=True)
+class _Heard:
+    mel: dict[str, Any]
+    sample_rate: int
+
+
+@dataclass(frozen=True)
+class _OfRun:
+    """What a run must say of its shards."""
+
+    settings: _Heard
+    keys: list[str]
+
+
 class Vocoder(Kept):
-    """A refiner and its file."""
+    """A refiner or the generator of a `Vocos`, and what is known of it."""
 
     def flags(self) -> dict[str, Any]:
         """What a figure of sound by this vocoder has to be printed with."""
@@ -58,7 +77,7 @@ class Vocoder(Kept):
         """What it makes of the true mels of sounds, float32 [n] at 16 kHz."""
         mel: Mel = checked(Mel, self.facts["mel"], "the vocoder's mel")
         mels = [torch.from_numpy(log_mel(sound, mel, RATE)) for sound in sounds]
-        return invert_all(mels, mel, refiner=self.network)
+        return invert_all(mels, mel, vocoder=self.network)
 
 
 def new_refiner(mel: dict[str, Any]) -> Refiner:
@@ -70,9 +89,30 @@ def load(
     path: Path, mel: Mel | None = None, rate: int = RATE, whose: object = "any sound",
     device: str | torch.device = "cpu",
 ) -> Vocoder:  # fmt: skip
-    """The vocoder of a file, for log-mels of `whose` sound at `rate` Hz; None: those it is for.
+    """The vocoder of a file or run, for log-mels of `whose` sound at `rate` Hz; None: its own.
 
     UsageError: it is none, or one for other log-mels.
     """
-    network, facts = restore(path, TASK, _File, new_refiner, mel, rate, whose)
+    path = checkpoint.best_of(path)
+    if checkpoint.task_of(checkpoint.load(path)) == VOCOS:
+        network, facts = _of_run(path)
+        check_mels(path, VOCOS, facts, mel, rate, whose)
+    else:
+        network, facts = restore(path, TASK, _File, new_refiner, mel, rate, whose)
     return Vocoder(network.to(device), facts)
+
+
+def _of_run(path: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The generator of a run, frozen, on the CPU, and what a file of a refiner says of its own."""
+    loaded = load_network(path, VOCOS)
+    run: Any = loaded.model
+    of_run = checked(_OfRun, loaded.data, f"{path}: data", strict=False)
+    facts = {
+        **{"mel": of_run.settings.mel, "sample_rate": of_run.settings.sample_rate},
+        "data": {k: v for k, v in loaded.data.items() if k in SHOWN}
+        | {"corpus": loaded.recipe.corpus, "keys": of_run.keys},
+        "training": {"steps": loaded.step, "seed": loaded.recipe.seed},
+        "clips": len(of_run.keys),
+        "hash": fingerprint(run.generator),
+    }
+    return run.generator.requires_grad_(False), facts

@@ -172,7 +172,7 @@ def figures(
         sounds = sounds_of(batch)
         mels = [one.to(device) for one, _ in pairs_of(batch, mel)]
         for name, refiner in (("griffin_lim", None), ("refined", network)):
-            made = invert_all(mels, mel, refiner=refiner)
+            made = invert_all(mels, mel, vocoder=refiner)
             for i, (sound, output) in enumerate(zip(sounds, made, strict=True)):
                 who = {"key": batch.keys[i], "talker": batch.speakers[i] or ""}
                 scored[name].append(who | score_clip(sound, output, mel))

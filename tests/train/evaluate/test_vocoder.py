@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from commands import avb
+from networks import same, weights
 
 from avb.models.refiner import FLOOR, Refiner
 from avb.pipeline.clip.audio import log_mel, mel_matrix
@@ -23,11 +24,14 @@ from avb.pipeline.config import Mel, load_corpora
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index
 from avb.train import checkpoint
+from avb.train.evaluate.metrics import griffin_lim
 from avb.train.evaluate.metrics.griffin_lim import invert_all, invert_mel, linear_magnitude
 from avb.train.evaluate.metrics.speech import score_clip
 from avb.train.evaluate.stored_mels import front_end
 from avb.train.kept import fingerprint
+from avb.train.recipe_file import load_recipe
 from avb.train.split import split_rows
+from avb.train.tasks.task import find_task
 from avb.train.vocoder import file, training
 from avb.train.vocoder.file import Training, Vocoder
 from avb.train.vocoder.training import Pair, distance, excerpts, fit, magnitude
@@ -88,7 +92,7 @@ def test_a_new_one_changes_nothing_and_has_800_thousand_weights(
 def test_sound_is_made_of_what_the_refiner_says(mel: Mel, speechlike: list[np.ndarray]) -> None:
     mels = torch.from_numpy(log_mel(speechlike[0][:16_000], mel, RATE))
     plain = invert_mel(mels, mel, RATE, iterations=4)
-    halved = invert_mel(mels, mel, RATE, iterations=4, refiner=lambda _, found: found / 2)
+    halved = invert_mel(mels, mel, RATE, iterations=4, vocoder=lambda _, found: found / 2)
     torch.testing.assert_close(halved, plain / 2, rtol=1e-3, atol=1e-5)
 
 
@@ -122,7 +126,7 @@ def test_the_file_says_what_it_is_and_what_it_is_worth(grid: Index, said: tuple[
     batch = next(training.stored_sounds(grid, rows["val"], 10))
     sounds, mel = training.sounds_of(batch), front_end(grid)
     for name, refiner in (("griffin_lim", None), ("refined", vocoder.network)):
-        made = invert_all([one for one, _ in training.pairs_of(batch, mel)], mel, refiner=refiner)
+        made = invert_all([one for one, _ in training.pairs_of(batch, mel)], mel, vocoder=refiner)
         scored = [score_clip(*pair, mel)["values"] for pair in zip(sounds, made, strict=True)]
         figure, mean = state["val"][name]["estoi"], np.mean([one["estoi"] for one in scored])
         assert figure["value"] == pytest.approx(mean, abs=1e-6)
@@ -213,6 +217,71 @@ def test_a_wrong_word_is_one_line_and_nothing_is_overwritten(
     assert not out.exists() and said[0].read_bytes() == before
 
 
+# A run of avb train vocos
+
+VOCOS = ["train", "vocos", "--split", SPLIT, "--device", "cpu", "--recipe", "tiny"]
+for text in ("batch_size=2", "window=10", "validate_every=2", "model.width=16", "model.blocks=1"):
+    VOCOS += ["--set", text]
+
+
+@pytest.fixture(scope="module")
+def run(grid: Index, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of four steps."""
+    out = tmp_path_factory.mktemp("vocos") / "run"
+    code, _, text = avb(*VOCOS, "--data", grid.folder, "--steps", 4, "--out", out)
+    assert code == 0 and "minus the distance of log-mels" in text, text
+    return out
+
+
+def test_a_run_is_a_vocoder_whose_sound_needs_no_griffin_lim(
+    grid: Index, run: Path, monkeypatch: pytest.MonkeyPatch, speechlike: list[np.ndarray]
+) -> None:
+    state, rows = checkpoint.load(run / "best.pt"), rows_of(grid)
+    generator = {k: v for k, v in state["model"].items() if k.startswith("generator.")}
+    monkeypatch.setattr(griffin_lim, "griffin_lim", None)  # to call it would be an error
+    for path in (run, run / "best.pt"):
+        vocoder = load(path, grid)
+        held = {f"generator.{k}": v for k, v in vocoder.network.state_dict().items()}
+        assert held.keys() == generator.keys()
+        assert all(torch.equal(held[name], generator[name]) for name in held)
+        [made] = vocoder.copies(speechlike[:1])
+        assert len(made) == len(speechlike[0]) // 160 * 160
+        keys = [grid.key(row) for row in rows["train"]]
+        assert vocoder.saw([*keys[:2], "s2/other"], "grid") == 2
+        flags = vocoder.flags()
+        assert (
+            flags["hash"] == fingerprint(vocoder.network)
+            and flags["steps"] == state["counters"]["step"]
+        )
+        assert flags["split"] == SPLIT and flags["clips"] == len(keys) and "keys" not in flags
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_weights(
+    grid: Index, run: Path, tmp_path: Path
+) -> None:
+    for steps in (2, 4):
+        words = ["--data", grid.folder, "--steps", steps, "--out", tmp_path, "--resume"]
+        assert avb(*VOCOS, "--set", "schedule=constant", *words)[0] == 0
+    whole = tmp_path / "whole"
+    words = ["--data", grid.folder, "--steps", 4, "--out", whole]
+    assert avb(*VOCOS, "--set", "schedule=constant", *words)[0] == 0
+    assert same(weights(tmp_path), weights(whole))
+
+
+def test_a_run_s_shards_and_mels_are_looked_at(
+    lrw: Index, grid: Index, run: Path, tmp_path: Path
+) -> None:
+    code, _, text = avb(
+        *VOCOS, "--data", lrw.folder, "--split", "official", "--out", tmp_path / "a"
+    )
+    assert code == 2 and "holds no sound" in text and len(text.splitlines()) == 1
+    task, recipe = find_task("vocos"), load_recipe("vocos", "tiny")
+    with pytest.raises(UsageError, match="a column every 200 samples; this vocoder is for 80"):
+        task.usable_rows(other_front_end(grid, hop=200), np.arange(2), recipe)
+    with pytest.raises(UsageError, match="hears other log-mels.*avb train vocos"):
+        load(run, other_front_end(grid, window=400))
+
+
 @pytest.mark.slow
 def test_true_mels_of_real_speech_sound_better_with_it(sentences: list[Any], mel: Mel) -> None:
     """Three minutes of a busy core: 100 steps on 44 sentences of a talker, judged on six others."""
@@ -224,7 +293,7 @@ def test_true_mels_of_real_speech_sound_better_with_it(sentences: list[Any], mel
     network, _ = fit(batches, taught[:6], mel, RATE, plan, CPU)
     scores = []
     for refiner in (None, network):
-        made = invert_all([one for one, _ in test], mel, refiner=refiner)
+        made = invert_all([one for one, _ in test], mel, vocoder=refiner)
         values = [score_clip(s.sound, m, mel)["values"]
                   for s, m in zip(sentences[::9], made, strict=True)]  # fmt: skip
         scores.append({k: np.mean([v[k] for v in values]) for k in training.SHOWN})

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from avb.models.vocos import Generator
 from avb.pipeline.clip.audio import mel_matrix
 from avb.pipeline.config import Mel
 from avb.train.evaluate.metrics.speech import RATE, Sound
@@ -33,18 +34,16 @@ _BATCH, _CPU_BATCH = 64, 4
 #: What a sample leaves behind after de-emphasis is cut below this.
 _TAIL = 1e-9
 
-#: Log-mels [B x n_mels x M] and their magnitudes [B x F x M] by the filters, to better ones.
-Refine = Callable[[Tensor, Tensor], Tensor]
-
 
 def invert_mel(
     log_mel: Tensor, mel: Mel, sample_rate: int, *, iterations: int = ITERATIONS,
-    momentum: float = MOMENTUM, power: float = 1.0, seed: int = 0, refiner: Refine | None = None,
+    momentum: float = MOMENTUM, power: float = 1.0, seed: int = 0, vocoder: Any = None,
 ) -> Tensor:  # fmt: skip
     """Sound [M * hop] (or [B x M * hop]) whose log-mel is close to the one given, at any device.
 
-    The one place that decides how a mel becomes sound: with a `refiner`, of `avb train vocoder`,
-    from its magnitudes, else from those of the pseudo-inverse.
+    The one place that decides how a mel becomes sound: by a `Generator`, of `avb train vocos`, or
+    by Griffin-Lim of the magnitudes of a refiner (of `avb train vocoder`; log-mels and magnitudes
+    [B x F x M] in, better ones out), else of those of the pseudo-inverse.
     Magnitudes are raised to `power`, which takes away what lies low (Lip2Wav: 1.5).
     `log_mel` is natural log, [n_mels x M] or [B x n_mels x M]; `seed` is that of the first phase,
     the same for each clip, so the batch does not matter. ValueError: values that are not finite.
@@ -55,9 +54,11 @@ def invert_mel(
         raise ValueError("log-mel with values that are not finite; the model that made it diverged")
     mel_BNM = log_mel.float().reshape(-1, *log_mel.shape[-2:])
     with torch.no_grad(), torch.autocast(mel_BNM.device.type, enabled=False):
+        if isinstance(vocoder, Generator):
+            return vocoder(mel_BNM).reshape(*log_mel.shape[:-2], -1)
         magnitude_BFM = linear_magnitude(mel_BNM, mel, sample_rate)
-        if refiner is not None:
-            magnitude_BFM = refiner(mel_BNM, magnitude_BFM)
+        if vocoder is not None:
+            magnitude_BFM = vocoder(mel_BNM, magnitude_BFM)
         if power != 1:
             magnitude_BFM = magnitude_BFM**power
         # log_mel drops the last of its M + 1 centred columns, so the one before is held; longer
