@@ -3,7 +3,7 @@
 # make demo   the whole pipeline on drawn and spoken corpora
 # make ends   the quick tests with the newest and the oldest end of each declared range
 # make reference   mediapipe's own runtime beside LiteRT: tests that compare them, and its detector
-# make fuzz   2,000 damaged films, 500 checkpoints and shards, 1,000 tables and alignments, 500 records
+# make fuzz   2,000 damaged films, 500 checkpoints and shards, 1,000 tables and alignments, 600 others
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin

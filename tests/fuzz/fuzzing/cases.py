@@ -28,13 +28,14 @@ Record = dict[str, Any]
 #: Films in a table; a preparation starts processes of its own, so many go into one.
 BATCH = 25
 #: Cases of each kind: 2,000 films (of them 500 in tables), 500 checkpoints and shards, 500 tables
-#: of odd cells and 500 alignments, 400 records and runs for readers, and 100 judges.
+#: of odd cells and 500 alignments, 400 records and runs for readers, 100 judges and 100 vocoders.
 KINDS = {"film": 1500, "table": 500 // BATCH, "checkpoint": 250, "shard": 250, "cell": 500}
-KINDS |= {"align": 500 // BATCH, "record": 400, "judge": 100}
+KINDS |= {"align": 500 // BATCH, "record": 400, "judge": 100, "vocoder": 100}
 #: Kinds of which many files go into one preparation, and where it leaves its account.
 TOGETHER = {"table": "films", "align": "out/grid"}
 CPU = ["--device", "cpu"]
 SMALL = "width=8 blocks=0 audio_dim=16 audio_width=8 hidden=16 slots=4".split()
+SOUND = ["model.width=8", "model.blocks=1", "model.critic_width=1", "window=10"]
 SPEECH = ["decoder=synchronous", "decoder_sizes={width: 16, units: 1, post_width: 16}"]
 
 
@@ -62,6 +63,11 @@ class Seeds:
     def judge(self) -> Path:
         """A judge of words."""
         return self.film.with_name("judge.pt")
+
+    @property
+    def vocoders(self) -> list[Path]:
+        """One of each kind."""
+        return [self.film.with_name("vocos") / "best.pt", self.film.with_name("refiner.pt")]
 
     @property
     def recipe(self) -> Path:
@@ -93,6 +99,10 @@ def make_seeds(out: Path) -> Seeds:
             ["train", "lip", "--data", seeds.shards, "--out", seeds.lip, *small, *CPU],
             ["train", "l2s", "--data", seeds.shards, "--out", seeds.l2s, *small, *CPU]
             + [f"--set=model.{word}" for word in SPEECH] + ["--set=crop=lips"],
+            ["train", "vocos", "--data", seeds.shards, "--out", folder / "vocos", *small[:4], *CPU]
+            + [f"--set={word}" for word in SOUND],
+            ["train", "vocoder", "--data", seeds.shards, "--out", folder / "refiner.pt", *CPU]
+            + ["--steps=2"],
             *(["eval", task, "--ckpt", folder / task, "--data", seeds.shards, "--part", "all",
                *CPU, "--out", seeds.record(task)] for task in ("lip", "l2s")),
         ):  # fmt: skip
@@ -265,7 +275,16 @@ def _judge(rng: Rng, folder: Path, seeds: Seeds, number: int) -> tuple[str, list
     return done, [[*words, "--limit", 2, "--judge", path, "--out", folder / "r.json"]]
 
 
+def _vocoder(rng: Rng, folder: Path, seeds: Seeds, number: int) -> tuple[str, list[Words]]:
+    path = folder / "vocoder.pt"
+    source, other = seeds.vocoders[:: 1 if number % 2 else -1]
+    done = damaged_checkpoint(rng, source, path, [other, seeds.l2s / "best.pt"])
+    words = ["infer", "l2s", seeds.film, "--ckpt", seeds.l2s, "--box", "whole", *CPU]
+    return done, [[*words, "--vocoder", path, "--out", folder / "speech.wav"]]
+
+
 _MAKE: dict[str, Callable[[Rng, Path, Seeds, int], tuple[str, list[Words]]]] = {
     "film": _film, "table": _table, "checkpoint": _checkpoint, "shard": _shard,
     "cell": _cell, "align": _align, "record": _record_of_eval, "judge": _judge,
+    "vocoder": _vocoder,
 }  # fmt: skip
