@@ -42,7 +42,7 @@ def cut(batch: Batch, frames: int) -> Batch:
 def take_steps(index: Index, out: Path, task: Any, name: str, steps: int, frames: int) -> None:
     """Steps of the whole network as shipped, with small batches of small pictures."""
     shipped = load_recipe(task, name)
-    words, sentences = find_task(shipped.task).classifies, shipped.task == "sentence"
+    words, sentences = find_task(shipped.task).makes == "word", shipped.task == "sentence"
     shrink = 4 if words or sentences else 2
     shrink = 1 if name == "released" else shrink  # its pooling needs four pixels of the last map
     unit = "word" if words and index.dataset["corpus"] == "grid" else "clip"
@@ -73,7 +73,7 @@ def test_a_shipped_recipe_stays_finite(
     request: pytest.FixtureRequest, tmp_path: Path, task: str, name: str, steps: int, frames: int
 ) -> None:
     kind = load_recipe(task, name).task
-    index = request.getfixturevalue("lrw" if find_task(kind).classifies else "grid")
+    index = request.getfixturevalue("lrw" if find_task(kind).makes == "word" else "grid")
     # Of fewer there is nothing to shift, and no room for six words.
     frames = 29 if kind in ("sync", "sentence") else frames
     take_steps(index, tmp_path, task, name, steps, frames)
@@ -96,7 +96,7 @@ def test_a_shipped_recipe_learns_a_batch_of_real_clips(
 ) -> None:
     """As shipped, but for the size of pictures and of the batch, to which the rate is scaled."""
     shipped = load_recipe(task, name)
-    words = find_task(shipped.task).classifies
+    words = find_task(shipped.task).makes == "word"
     size = 8 if words else 4
     scale = size / shipped.batch_size
     rate = shipped.lr * (scale if shipped.optimizer == "sgd" else scale**0.5)

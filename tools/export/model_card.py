@@ -85,7 +85,7 @@ def unknown(config: dict[str, Any], records: list[dict[str, Any]]) -> list[str]:
         gaps.append("Whether the shards' own mel and licence are those above (`--data SHARDS`).")
     if "counts" not in data:
         gaps.append("How many clips it was trained on.")
-    if data.get("split") and not data.get("speakers") and not find_task(config["task"]).classifies:
+    if data.get("split") and not data.get("speakers") and find_task(config["task"]).makes != "word":
         gaps.append("Which talkers were in the shards, beyond what the split says.")
     gaps.append("Age, sex, origin and language background of the talkers; avb does not record it.")
     gaps.append("Whether the licence of the data lets these weights be passed on: ask its owner.")

@@ -71,13 +71,13 @@ def infer(
         path.parent.mkdir(parents=True, exist_ok=True)
     made: dict[str, Any] = {}
     captions = []
-    if trained.task.name == "sentence":
+    if trained.task.makes == "sentence":
         spoken = sentence.read_sentences(cutter.pieces(), trained, clock)
         made = sentence.record(spoken)
         captions = sentence.subtitles(spoken)
         if "srt" in paths:
             write_atomic(paths["srt"], sentence.srt(spoken).encode())
-    elif trained.task.classifies:
+    elif trained.task.makes == "word":
         readings = list(lip.read_words(cutter.pieces(), trained, clock))
         mean = lip.overall(readings)
         made["words"] = mean.ranked(trained.labels, top) if mean else []

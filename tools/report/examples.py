@@ -121,7 +121,7 @@ class Examples:
             self._index.key(row) + (f"#{place}" if self._recipe.unit == "word" else "")
             for row, place in zip(rows, places, strict=False)
         ]
-        clips = self._spoken(rows) if self._recipe.task == "l2s" else self._read(rows)
+        clips = self._spoken(rows) if self._evaluation.task.makes == "speech" else self._read(rows)
         by_key = {clip.key: clip for clip in clips}
         return [by_key[key] for key in wanted]
 
@@ -170,13 +170,13 @@ class Examples:
 
     def _captions(self, batch: Batch, inputs: Inputs) -> list[str]:
         """What was read of each sample: the three likeliest words, or a sentence of any words."""
-        if self._recipe.task == "l2s":
+        if self._evaluation.task.makes == "speech":
             return [""] * len(batch)
         labels = self._index.labels
         given = (inputs.video_BCTHW, None, inputs.ragged_lengths, inputs.boundary_BT)
         logits = self._model(*given).logits.float()
         read = []
-        if not self._evaluation.task.classifies:
+        if self._evaluation.task.makes == "sentence":
             reading = Reading(labels, self._recipe.unit)
             for row, length in zip(
                 logits.log_softmax(-1).cpu().numpy(), batch.lengths, strict=True

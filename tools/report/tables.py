@@ -129,7 +129,7 @@ def signals(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Everything that was measured on the clips of a record: {signal: {metric: entry}}."""
     by_signal = {"model": record["metrics"]}
     ceiling, floors = record.get("ceiling") or {}, record.get("floors") or {}
-    if find_task(record["task"]).classifies:
+    if find_task(record["task"]).makes == "word":
         if audio := ceiling.get("top1_audio"):
             by_signal["ceiling: real audio in place of recalled"] = {"top1": audio}
         floors = {name: {"top1": value} for name, value in floors.items()}
@@ -196,7 +196,7 @@ def _plain(value: Any) -> str:
 def slots_table(result: Result) -> Table | None:
     """Words by their place in the sentence: right (words), or wrong by each judge (speech)."""
     per_slot = result.record.get("per_slot") or {}
-    if find_task(result.record["task"]).classifies:
+    if find_task(result.record["task"]).makes == "word":
         name, what, columns = "top1", "right", {"top-1 (%)": per_slot} if per_slot else {}
     else:
         name, what = "wer", "word error (%)"

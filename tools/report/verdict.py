@@ -61,7 +61,7 @@ def figure(run: Run) -> str:
     ceiling = record.get("ceiling") or {}
     most = ceiling.get("top1_audio" if name == "top1" else name)
     if _value(most) is not None:
-        how = "of the true mel" if run.task == "l2s" else "with real audio"
+        how = "of the true mel" if find_task(run.task).makes == "speech" else "with real audio"
         beside.append(f"{interval(name, _value(most))} {how}")
     unit = f" {known.unit}" if known.unit else ""
     more = f"; {', '.join(beside)}" if beside else ""

@@ -192,7 +192,7 @@ def _training(wanted: Wanted, name: str, arm: Arm, seed: int, common: list[str])
     recipe = load_recipe(task, own, sets)
     words = ["train", task, *common, "--recipe", own, "--seed", str(seed)]
     words += [word for text in sets for word in ("--set", text)]
-    if wanted.unit and find_task(task).classifies:
+    if wanted.unit and find_task(task).makes == "word":
         words += ["--unit", wanted.unit]
     if wanted.steps:
         words += ["--steps", str(wanted.steps)]

@@ -67,7 +67,7 @@ def describe(
                 "device": device, "corpus": trained.recipe.corpus, "words": len(trained.labels),
                 "slots": model.memory.slots,
                 "known": bundled.known(trained.task.name, trained.labels, trained.talkers, path),
-                "sentences": trained.task.name == "sentence",
+                "sentences": trained.task.makes == "sentence",
                 "floor": bundled.floor(bundled.measured(path)),
             }  # fmt: skip
     except UsageError as error:
@@ -107,7 +107,7 @@ def listen(pipe: str, model: Event, face: int, width: int, height: int) -> Itera
     """Words of luma pictures [height, width] as they come through a pipe, until it is closed."""
     try:
         trained = _load(model)
-        if trained.task.name != "sentence":
+        if trained.task.makes != "sentence":
             raise UsageError("this model reads single words, no sentences")
         leave_a_core()
         with open(pipe, "rb") as file:
@@ -144,7 +144,7 @@ def _read(cutter: Cutter, film: Path, max_seconds: float) -> Iterator[Event]:
     result: Event = {}
     mels: dict[str, np.ndarray] = {}
     sounds: dict[str, str] = {}
-    if trained.task.name == "sentence":
+    if trained.task.makes == "sentence":
         yield {"doing": "Reading the sentence"}
         words = sentence.read_sentences(pieces, trained, cutter.clock, addresses)
         result["windows"] = [
@@ -152,7 +152,7 @@ def _read(cutter: Cutter, film: Path, max_seconds: float) -> Iterator[Event]:
             | {"words": [{"word": one["word"], "probability": one["confidence"]}]}
             for one in sentence.record(words)["words"]
         ]
-    elif trained.task.classifies:
+    elif trained.task.makes == "word":
         result["windows"] = []
         for reading in lip.read_words(pieces, trained, cutter.clock, addresses):
             result["windows"].append(reading.record(trained.labels, TOP))

@@ -118,7 +118,7 @@ def open_part(
     """
     loaded = load_network(path, kind)
     index = index.of_unit(loaded.recipe.unit)
-    if find_task(loaded.recipe.task).reads_words:
+    if find_task(loaded.recipe.task).makes in ("word", "sentence"):
         if loaded.data["labels"] != index.labels:
             raise UsageError(f"{index.folder}: its label map is not the one {path} was trained on")
     elif made := loaded.data.get("settings"):  # checkpoints of before do not say it

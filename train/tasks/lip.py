@@ -18,7 +18,7 @@ from avb.pipeline.stream.batch import Batch
 from avb.pipeline.stream.index import Index, Ints
 from avb.train import augment
 from avb.train.recipe import Recipe
-from avb.train.tasks.task import Evaluation, Inputs, Scaling, Task
+from avb.train.tasks.task import Evaluation, Inputs, Makes, Scaling, Task
 
 
 class LipReading(Task):
@@ -29,8 +29,7 @@ class LipReading(Task):
     summary = "Reads one word from silent pictures of a mouth; speech is recalled from its memory."
     config: type = LipConfig
     data = Path("shards/lrw")
-    classifies = True
-    reads_words = True
+    makes: Makes = "word"
     needs_target_sound = False
     output = ("logits", "logits [batch x words]")
     loss, score_name = "cross entropy (nats)", "accuracy"

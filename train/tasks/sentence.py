@@ -29,7 +29,7 @@ class SentenceReading(LipReading):
     data = Path("shards/grid")
     title = "Lip reading of sentences"
     summary = "Reads sentences from silent pictures of a mouth; speech is recalled from its memory."
-    classifies = False  # its output are words, but by frame
+    makes = "sentence"
     output = ("logits", "logits [batch x frames x tokens + 1], the last is blank")
     loss, score_name = "CTC (nats by token)", "tokens right"
     figures = ("wer_grammar", "wer_free")

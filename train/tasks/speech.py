@@ -22,6 +22,7 @@ class LipToSpeech(Task):
     """`SpeechReconstructor` on true mels: L1, scored by minus the L1 of the result."""
 
     name = "l2s"
+    makes = "speech"
     title = "Lip to speech"
     summary = "Makes the log-mel of the speech that belongs to silent pictures of a face."
     config = SpeechConfig

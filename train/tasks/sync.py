@@ -31,6 +31,7 @@ class Sync(Task):
     """`SyncNetwork` on clips and their own sound, scored by the log-likelihood of the shift."""
 
     name = "sync"
+    makes = "lag"
     title = "Sync"
     summary = "Tells by how much a clip's sound comes before or after its lips."
     config = SyncConfig

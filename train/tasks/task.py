@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,8 @@ from avb.pipeline.stream.index import Index, Ints
 from avb.train import augment
 from avb.train.batches import open_stream
 from avb.train.recipe import Recipe, check_arguments
+
+Makes = Literal["word", "sentence", "speech", "lag", "sound"]
 
 #: Fixed range to which the speech mel is mapped, as in the published speech samples.
 SPEECH_RANGE = 4.0
@@ -118,8 +120,7 @@ class Task(ABC):
         config: the dataclass of its model's arguments.
         data: shards that are trained on where none are named.
         cpu_batch: clips a step that a CPU is timed with.
-        classifies: whether its output are the words of the label map.
-        reads_words: whether words, whole or by frame, are what it learns: then shards need its map.
+        makes: what its output is; who reads words needs shards with its own label map.
         sees: whether the model looks at pictures; if not, none are read.
         hears: whether it is taught by the stored sound itself.
         needs_target_sound: whether a clip without a sound track can neither teach nor be measured.
@@ -138,8 +139,7 @@ class Task(ABC):
     config: type
     data: Path
     cpu_batch: int = 8
-    classifies: bool = False
-    reads_words: bool = False
+    makes: Makes
     sees: bool = True
     hears: bool = False
     needs_target_sound: bool = True
@@ -216,11 +216,11 @@ class Task(ABC):
 
     def score_text(self, value: float) -> str:
         """A score of validation for people."""
-        return f"{100 * value:.1f} %" if self.classifies else f"{value:.4f}"
+        return f"{100 * value:.1f} %" if self.makes == "word" else f"{value:.4f}"
 
     def needs_label(self, recipe: Recipe) -> bool:
         """Whether the label of a clip is what it learns, and not the words in it."""
-        return self.classifies and recipe.unit == "clip"
+        return self.makes == "word" and recipe.unit == "clip"
 
     def fitting_unit(self, recipe: Recipe, labelled: bool, timed: bool) -> str:
         """The recipe's unit, or the one that the clips have: labels, or words with times."""

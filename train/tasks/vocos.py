@@ -27,6 +27,7 @@ class Vocoding(Task):
     """`Vocos` on true mels and their sound, scored by minus the distance of log-mels."""
 
     name = "vocos"
+    makes = "sound"
     title = "Vocoder"
     summary = "Makes sound of log-mels."
     config = VocosConfig
