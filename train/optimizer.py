@@ -10,6 +10,9 @@ from torch import nn
 
 from avb.train.recipe import Recipe
 
+#: What Adam and AdamW keep of each weight.
+ADAM_KEEPS = {"step", "exp_avg", "exp_avg_sq"}
+
 
 def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
     """The recipe's optimiser."""
@@ -43,8 +46,13 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> N
     optimizer.load_state_dict(state)
     if [set(group) for group in optimizer.param_groups] != usual:
         raise ValueError("settings of another optimizer")
-    for weight, values in optimizer.state.items():
-        for name, value in values.items():
+    if not optimizer.state:  # of no step yet, or of none that is kept
+        return
+    kept = {"momentum_buffer"} if isinstance(optimizer, torch.optim.SGD) else ADAM_KEEPS
+    for weight in (weight for group in optimizer.param_groups for weight in group["params"]):
+        if set(optimizer.state.get(weight, {})) != kept:
+            raise ValueError("a state of another optimizer, or not of every weight")
+        for name, value in optimizer.state[weight].items():
             shape = () if name == "step" else weight.shape
-            if value is not None and value.shape != shape:
+            if value.shape != shape:
                 raise ValueError(f"{name} of shape {tuple(value.shape)} for {tuple(weight.shape)}")

@@ -46,7 +46,7 @@ def pyav_events(
             seek_s -= PREROLL_S if head.form in UNINDEXED else 0.0
             if seek_s > 0 and head.form not in CODED_ORDER:
                 opened.seek(int((head.start_s + seek_s) * 1e6), backward=True)
-            for packet in opened.demux(streams):
+            for packet in _packets(opened, streams):
                 kind = "picture" if packet.stream.index == head.video else "sound"
                 if kind in through:
                     if through >= head.kinds:
@@ -68,6 +68,18 @@ def pyav_events(
     except av.FFmpegError as error:
         check_readable(head.source)
         raise Refused("bad_decode", f"{head.name}: {error.strerror or error}") from None
+
+
+def _packets(container: Any, streams: list[Any]) -> Iterator[Any]:
+    """All packets of some streams.
+
+    Others may begin in the middle of a transport stream. PyAV (18) asks for the last packets of
+    these too, behind those of all that it knew at the start, and does not find them.
+    """
+    try:
+        yield from container.demux(streams)
+    except IndexError:
+        return
 
 
 def luma_of(frame: Any, sar: float, flags: set[str]) -> np.ndarray:

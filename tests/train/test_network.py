@@ -115,6 +115,14 @@ def test_an_optimizer_takes_only_its_own_state() -> None:
     wrong = state | {"state": {0: state["state"][0] | {"exp_avg": torch.zeros(2)}}}
     with pytest.raises(ValueError, match=r"exp_avg of shape \(2,\)"):
         load_optimizer(torch.optim.AdamW([weight]), wrong)
+    for one in ({}, {k: v for k, v in state["state"][0].items() if k != "exp_avg"}):
+        wrong = state | {"state": {0: one}}
+        with pytest.raises(ValueError, match="not of every weight"):
+            load_optimizer(torch.optim.AdamW([weight]), wrong)
+    both, other = torch.optim.SGD([weight, torch.ones(2)], momentum=0.9), torch.ones(3)
+    half = both.state_dict() | {"state": {0: {"momentum_buffer": other}}}
+    with pytest.raises(ValueError, match="not of every weight"):
+        load_optimizer(both, half)
     [group] = state["param_groups"]
     del group["eps"]
     with pytest.raises(ValueError, match="another optimizer"):

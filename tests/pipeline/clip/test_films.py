@@ -143,6 +143,24 @@ def test_recordings_joined_end_to_end_are_read_to_the_end(
     assert np.abs([*found[: seam - 1], *found[seam + 1 :]]).max() < STEP_S
 
 
+def test_a_sound_that_begins_in_the_middle_of_a_broadcast_is_passed_over(
+    tmp_path: Path, decoder: str
+) -> None:
+    first, middle, last = (
+        write(tmp_path / f"{i}.ts", FORMS["mpeg2.ts"], first=40 * i, count=40) for i in range(3)
+    )
+    two = tmp_path / "two.ts"
+    ffmpeg("-i", middle, "-map", "0", "-map", "0:a", "-c", "copy", two)
+    # Further than FFmpeg looks before it says what there is.
+    stuffing = (b"\x47\x1f\xff\x10" + bytes([255]) * 184) * 30_000
+    path = tmp_path / "film.ts"
+    path.write_bytes(stuffing.join(part.read_bytes() for part in (first, two, last)))
+    got = read_video(path, 25, decoder=decoder)
+    numbers = [number_of(frame) for frame in got.frames]
+    assert sorted(set(numbers)) == list(range(120)) and numbers == sorted(numbers)
+    assert got.sound is not None and len(got.sound) / got.rate > 4.5
+
+
 def test_lost_sound_is_silence_and_the_rest_stays_in_place(tmp_path: Path, decoder: str) -> None:
     whole = write(tmp_path / "whole.mkv", f"{H264} -c:a pcm_s16le")
     path = tmp_path / "gap.mkv"
