@@ -9,6 +9,7 @@ the median of what is held. Where nobody is seen for long, boxes stay and the pi
 from __future__ import annotations
 
 import itertools
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -225,7 +226,7 @@ class Follower:
         if self._chosen is None or self._chosen.last < start - self._gap // 2:
             coming = {id(p): p.next(start) for p in self._people if p.last >= start}
             first = min(coming.values(), default=known)
-            soon = [p for p in self._people if coming.get(id(p), known) <= first + self._gap]
+            soon = [p for p in self._people if coming.get(id(p), math.inf) <= first + self._gap]
             soon.sort(key=lambda p: p.size(start), reverse=True)
             self._chosen = soon[self.which - 1] if len(soon) >= self.which else None
             self._since = start

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from importers import importer
 
+from avb.pipeline.clip import follow
 from avb.pipeline.clip import track as tracking
 from avb.pipeline.clip.crop import (
     SIDE,
@@ -106,6 +108,24 @@ def track(frames: list[np.ndarray], every: int) -> Track:
     boxes = np.concatenate([block.boxes["lips"] for block in blocks])
     assert np.array_equal(boxes, tracked_boxes(points, "lips", 25))
     return Track(points, follower.looks, follower.misses)
+
+
+@pytest.mark.parametrize("every", [5, 8, 25])
+@pytest.mark.parametrize(("which", "looks"), [(1, 7), (2, 5)])
+def test_whenever_faces_are_seen_every_picture_comes_once_with_its_box(
+    monkeypatch: pytest.MonkeyPatch, every: int, which: int, looks: int
+) -> None:
+    """Any look may find anybody of those there are, or nobody."""
+    monkeypatch.setattr(follow, "forget_faces", lambda *_: None)
+    marks = [still_head(1)[0], still_head(1)[0] + 150]
+    frames = [np.full((288, 360), n, np.uint8) for n in range(looks * every - every // 2)]
+    for found in itertools.product(range(which + 1), repeat=looks):
+        coming = iter([*found, found[-1]])  # the last picture is looked at too
+        monkeypatch.setattr(follow, "faces_of", lambda *_, coming=coming: marks[: next(coming)])
+        kinds = {"lips": Frame.of("lips")}
+        blocks = list(Follower(every, kinds, which, turn=False).follow(frames))
+        assert [int(one[0, 0]) for b in blocks for one in b.frames] == [*range(len(frames))], found
+        assert all(len(block.boxes["lips"]) == len(block.frames) for block in blocks)
 
 
 @pytest.fixture(scope="module")
