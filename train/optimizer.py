@@ -38,20 +38,19 @@ def learning_rate(recipe: Recipe, step: int, factor: float) -> float:
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Its state as saved; torch itself does not look at its settings and shapes.
+    """What it keeps of each weight, as saved; its settings are the recipe's, whatever a file says.
 
-    Another optimizer's is a ValueError; torch raises what else is in `BAD_STATE`.
+    Another optimizer's, or that of other weights, is a ValueError; torch raises what else is in
+    `BAD_STATE`.
     """
-    usual = [set(group) for group in optimizer.param_groups]
-    optimizer.load_state_dict(state)
-    if [set(group) for group in optimizer.param_groups] != usual:
-        raise ValueError("settings of another optimizer")
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": state["state"]})
     if not optimizer.state:  # of no step yet, or of none that is kept
         return
     kept = {"momentum_buffer"} if isinstance(optimizer, torch.optim.SGD) else ADAM_KEEPS
-    for weight in (weight for group in optimizer.param_groups for weight in group["params"]):
-        if set(optimizer.state.get(weight, {})) != kept:
-            raise ValueError("a state of another optimizer, or not of every weight")
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    if [set(optimizer.state.get(weight, {})) for weight in weights] != [kept] * len(weights):
+        raise ValueError("a state of another optimizer, or not of every weight")
+    for weight in weights:
         for name, value in optimizer.state[weight].items():
             shape = () if name == "step" else weight.shape
             if value.shape != shape:

@@ -27,7 +27,7 @@ from avb.pipeline.clip.codec import decode_video
 from avb.pipeline.clip.flac import decode_flac
 from avb.pipeline.clip.npy import parse_npy
 from avb.pipeline.config import stable_hash
-from avb.pipeline.errors import UsageError
+from avb.pipeline.errors import UsageError, shown
 from avb.pipeline.machine import follow_parent
 from avb.pipeline.shards.dataset import can_hold, read_dataset, read_manifest
 from avb.pipeline.shards.metadata import read_facts
@@ -307,10 +307,11 @@ def _member_faults(
     facts = read_facts(by_extension.get("json", b""))
     for name in ("key", "speaker", "label", "n_frames", "n_mel"):
         if facts.get(name) != row[name]:
-            yield f"json says {name} {facts.get(name)!r}, the manifest {row[name]!r}"
+            yield f"json says {name} {shown(facts.get(name))}, the manifest {shown(row[name])}"
     number = record["labels"].get(row["label"])
     if facts.get("label_id") != number:
-        yield f"json says label_id {facts.get('label_id')!r}, the list of labels {number!r}"
+        said = shown(facts.get("label_id"))
+        yield f"json says label_id {said}, the list of labels {number}"
 
 
 def _sound_faults(

@@ -16,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from avb.pipeline.config import LONGEST_NAME, MOST_SECONDS
-from avb.pipeline.errors import UsageError
+from avb.pipeline.errors import UsageError, one_line, shown
 from avb.pipeline.shards.dataset import can_hold, open_manifest, read_dataset
 from avb.pipeline.storage.store import Folder, place
 from avb.pipeline.stream.columns import Columns, Ints, Names
@@ -230,11 +230,11 @@ def load_index(folder: str | Folder) -> Index:
     wrong[np.searchsorted(first_word, far, side="right") - 1] = True
     if wrong.any():
         key = index.key(int(np.argmax(wrong)))
-        raise UsageError(f"{path}: the row of clip {key!r} cannot be; prepare again")
+        raise UsageError(f"{path}: the row of clip {shown(key)} cannot be; prepare again")
     return index
 
 
 def _some(names: Collection[str], limit: int = 8) -> str:
     """The first few names, and how many more there are."""
-    shown = ", ".join(list(names)[:limit]) or "(none)"
-    return shown + (f" and {len(names) - limit} more" if len(names) > limit else "")
+    some = ", ".join(map(one_line, list(names)[:limit])) or "(none)"
+    return some + (f" and {len(names) - limit} more" if len(names) > limit else "")

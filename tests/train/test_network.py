@@ -123,10 +123,23 @@ def test_an_optimizer_takes_only_its_own_state() -> None:
     half = both.state_dict() | {"state": {0: {"momentum_buffer": other}}}
     with pytest.raises(ValueError, match="not of every weight"):
         load_optimizer(both, half)
-    [group] = state["param_groups"]
-    del group["eps"]
     with pytest.raises(ValueError, match="another optimizer"):
-        load_optimizer(torch.optim.AdamW([weight]), state)
+        load_optimizer(torch.optim.SGD([weight], momentum=0.9), state)
+
+
+def test_a_file_does_not_change_the_settings_of_an_optimizer() -> None:
+    weight = torch.nn.Parameter(torch.ones(3))
+    mine = torch.optim.AdamW([weight], betas=(0.8, 0.9))
+    weight.sum().backward()
+    mine.step()
+    state = mine.state_dict()
+    [group] = state["param_groups"]
+    group |= {"maximize": torch.zeros(3), "betas": (0.5, 2.0)}
+    del group["eps"]  # as of another version of torch
+    fresh = torch.optim.AdamW([weight], betas=(0.8, 0.9))
+    load_optimizer(fresh, state)
+    assert fresh.param_groups[0] == mine.param_groups[0]
+    torch.testing.assert_close(fresh.state_dict()["state"], mine.state_dict()["state"])
 
 
 def test_what_is_no_number_is_not_passed_on() -> None:

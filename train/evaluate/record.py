@@ -49,7 +49,7 @@ def check_record(record: Any, path: Path) -> None:
         raise UsageError(f"{path}: not a record of avb eval (no task, flags and clips)")
     try:
         task, clips = record["task"], record["clips"]
-        _expect(task in _NEEDED, "task", task)
+        _expect(isinstance(task, str) and task in _NEEDED, "task", task)
         _expect(isinstance(clips, list), "clips", clips)
         for number, clip in enumerate(clips):
             _check_clip(clip, _NEEDED[task], f"clips[{number}]")
