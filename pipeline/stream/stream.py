@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import itertools
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -168,6 +169,8 @@ class Stream:
 
         if not self._workers and not self._pin_memory:
             return map(self._assemble, jobs)
+        # Forked, they share the index, which is large; Python 3.14 would send it to each.
+        forked = self._workers and sys.platform == "linux"
         return iter(
             DataLoader(
                 _Jobs(self._assemble),  # type: ignore[arg-type]
@@ -177,6 +180,7 @@ class Stream:
                 collate_fn=_as_is,
                 pin_memory=self._pin_memory,
                 worker_init_fn=_leave_signals,
+                multiprocessing_context="fork" if forked else None,
             )
         )
 

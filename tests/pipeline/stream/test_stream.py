@@ -10,9 +10,11 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import multiprocessing
 import pickle
 import re
 import shutil
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -306,3 +308,19 @@ def test_streams_travel_to_spawned_workers_and_batches_move_as_a_whole(sentences
     moved = batches[0].to("meta")
     assert moved.video["lips"].is_meta and moved.mel.is_meta and moved.boundary.is_meta
     assert moved.keys == batches[0].keys and moved.audio is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere processes are not forked")
+def test_workers_share_the_index_whatever_python_does_by_default(
+    sentences: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sent(index: Index) -> Any:
+        raise AssertionError("an index was sent to a worker")
+
+    monkeypatch.setattr(Index, "__getstate__", sent, raising=False)
+    before = multiprocessing.get_start_method()
+    multiprocessing.set_start_method("forkserver", force=True)  # as it is from Python 3.14 on
+    try:
+        assert first(Stream(sentences, batch_size=2, seed=0, workers=1), 1)
+    finally:
+        multiprocessing.set_start_method(before, force=True)
