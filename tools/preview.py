@@ -38,7 +38,7 @@ def preview(folder: Folder, out: Path, clips: int = 8) -> str:
     if not chosen:
         raise UsageError(f"{folder}: no clip passed, nothing to show")
     try:
-        sheet = np.concatenate([_head(record), *(_strip(folder, row, record) for row in chosen)])
+        sheet = np.concatenate([_head(record), *[_strip(folder, row, record) for row in chosen]])
     except (ValueError, KeyError, StopIteration, OSError) as error:
         raise UsageError(
             f"{folder}: a clip cannot be read ({one_line(error)}); avb verify finds every fault"

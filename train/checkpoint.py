@@ -25,7 +25,7 @@ ROOM = 1 << 29
 #: What torch's reader of pickles trips over in a file that is none.
 TORN = (
     EOFError, LookupError, ValueError, TypeError, AttributeError, MemoryError, RecursionError,
-    OverflowError, struct.error,
+    OverflowError, struct.error, AssertionError,
 )  # fmt: skip
 #: The parts of a checkpoint that hold tensors; all others hold plain values.
 TENSORS = ("model", "ema", "optimizer", "weights")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import pickle
 import warnings
@@ -37,10 +38,20 @@ def test_a_failed_write_keeps_what_was(tmp_path: Path, monkeypatch: pytest.Monke
     assert path.read_bytes() == before and os.listdir(tmp_path) == ["last.pt"]
 
 
+def archive(pickled: bytes) -> bytes:
+    """A file of torch with this inside."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as out:
+        for name, data in {"data.pkl": pickled, "version": b"3", "byteorder": b"little"}.items():
+            out.writestr(f"archive/{name}", data)
+    return file.getvalue()
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (b"", "damaged or no checkpoint .not a file of torch"),
+        (archive(b"\x80\x02K\x01Q."), "damaged or no checkpoint"),  # a storage called 1
         (b"text of no use", "damaged or no checkpoint .not a file of torch"),
         (b"not a checkpoint at all", "refused|damaged"),
         (pickle.dumps(Evil()), "refused|damaged"),

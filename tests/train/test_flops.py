@@ -84,6 +84,16 @@ def test_a_cost_grows_with_the_clip_and_leaves_the_run_s_random_numbers_alone() 
     assert short.step > 2 * short.forward and long.weight_bytes == short.weight_bytes
 
 
+def test_a_long_clip_is_counted_by_a_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = load_recipe("lip", "tiny", SMALL)
+    monkeypatch.setattr(flops, "MOST_COUNTED", 4)
+    short, long = (flops.clip_cost(recipe, scaling(), frames) for frames in (4, 4000))
+    assert vars(long) == {
+        name: value if name == "weight_bytes" else 1000 * value
+        for name, value in vars(short).items()
+    }
+
+
 @pytest.mark.parametrize(
     ("name", "peak"),
     [

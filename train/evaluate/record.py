@@ -64,7 +64,8 @@ def check_figures(record: dict[str, Any], path: Path) -> None:
     """See that flags and figures of a record are such; UsageError names the place."""
     try:
         flags = record.get("flags")
-        _expect(isinstance(flags, dict) and all(map(str.isprintable, flags)), "flags", flags)
+        known = isinstance(flags, dict) and isinstance(flags.get("n", 0), int)
+        _expect(known and all(map(str.isprintable, flags or {})), "flags", flags)
         for name in _FIGURES:
             if record.get(name) is not None:
                 _expect(isinstance(record[name], dict), name, record[name])

@@ -268,3 +268,14 @@ def test_a_hostile_member_is_one_line_of_its_sample(
     if extension != "flac":  # the sheet has no sound
         with pytest.raises(UsageError, match="a clip cannot be read .*; avb verify finds"):
             preview(copy, copy / "sheet.png")
+
+
+def test_a_sample_without_its_pictures_is_one_line_of_preview(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without(block: bytes) -> dict[str, memoryview]:
+        return {name: data for name, data in read_members(block).items() if "lips" not in name}
+
+    monkeypatch.setattr("avb.tools.preview.read_members", without)
+    with pytest.raises(UsageError, match="a clip cannot be read .*; avb verify finds"):
+        preview(copy, copy / "sheet.png")

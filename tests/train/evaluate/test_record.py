@@ -56,6 +56,8 @@ def test_small_ones_pass_too() -> None:
     [
         (lip, lambda r: r.update(task="x" * 3000), "task is 'xxx"),
         (lip, lambda r: r.update(flags=[]), "flags is"),
+        (lip, lambda r: r["flags"].update(n="many"), "flags is"),
+        (lip, lambda r: r.update(task={"a": 1}), "task is {'a': 1}"),
         (lip, lambda r: r.update(clips={}), "clips is"),
         (lip, lambda r: r["clips"].append(None), r"clips\[1\] is None"),
         (lip, lambda r: r["clips"][0].pop("key"), r"clips\[0\] has no key"),
