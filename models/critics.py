@@ -8,6 +8,7 @@ Shapes: B clips, S samples.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from itertools import pairwise
 
 import torch
@@ -25,16 +26,16 @@ _SLOPE = 0.1
 Judged = list[Tensor]  # what each layer of a critic makes of a sound, at last its scores
 
 
-class Critic(nn.Module):
+class Critic(nn.Module, ABC):
     """Convolutions over a picture of the sound."""
 
     def __init__(self, layers: list[nn.Conv2d]) -> None:
         super().__init__()
         self.layers = nn.ModuleList(map(weight_norm, layers))
 
+    @abstractmethod
     def picture(self, sound_BS: Tensor) -> Tensor:
         """What the first layer sees, [B x 1 x H x W]."""
-        raise NotImplementedError
 
     def forward(self, sound_BS: Tensor) -> Judged:
         """The output of every layer; high scores are for true."""

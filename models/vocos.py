@@ -8,6 +8,7 @@ Shapes: B clips, N mel bins, M columns, C channels, F frequencies, S = M * HOP s
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -19,19 +20,19 @@ from avb.models.precision import without_autocast
 
 #: Samples at 16 kHz to a mel column.
 HOP = 160
-#: Largest magnitude of a frequency: what the first steps ask for has no bound.
-_LOUDEST = 1e2
+#: Largest log-magnitude of a frequency, 100: what the first steps ask for has no bound.
+_LOUDEST = math.log(1e2)
 
 
 @dataclass(frozen=True)
 class VocosConfig:
-    """Sizes of the network; the published ones by default, 13.5 M weights and the critics.
+    """Sizes of the network; the published ones by default, 13.3 M weights and the critics.
 
     Attributes:
         width: C, channels of every block; inside they are three times as many.
         blocks: ConvNeXt blocks.
         n_mels: N.
-        n_fft: of the inverse transform.
+        n_fft: of the inverse transform; even, and at least two hops, or samples are in no frame.
         critic_width: channels of the critics' first layers; 0 for none, and no adversary.
     """
 
@@ -40,6 +41,10 @@ class VocosConfig:
     n_mels: int = 80
     n_fft: int = 800
     critic_width: int = 32
+
+    def __post_init__(self) -> None:
+        if self.n_fft % 2 or self.n_fft < 2 * HOP:
+            raise ValueError(f"n_fft {self.n_fft}: expected an even number, {2 * HOP} or more")
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,9 @@ class Generator(nn.Module):
         x_BCM = self.first_norm(x_BCM.transpose(1, 2)).transpose(1, 2)
         x_BMC = self.last_norm(self.blocks(x_BCM).transpose(1, 2))
         log_magnitude_BMF, phase_BMF = self.head(x_BMC).float().chunk(2, dim=2)
-        magnitude_BMF = log_magnitude_BMF.exp().clamp_max(_LOUDEST)
+        magnitude_BMF = log_magnitude_BMF.clamp_max(
+            _LOUDEST
+        ).exp()  # an infinite one has no gradient
         with without_autocast(log_mel_BNM):
             frames_BML = torch.fft.irfft(torch.polar(magnitude_BMF, phase_BMF), dim=2)
             return overlap_add(frames_BML, self.window, HOP)

@@ -60,6 +60,20 @@ def test_the_generator_s_term_moves_no_critic_and_the_critics_no_generator() -> 
     assert not reached(output.critics, generator) and not reached(output.adversary, critics)
 
 
+def test_a_magnitude_without_bound_has_a_gradient_that_is_a_number() -> None:
+    network = Vocos(dataclasses.replace(SMALL, critic_width=0))
+    with torch.no_grad():
+        network.generator.head.bias.fill_(100)  # its exponential is infinite in float32
+    network(torch.randn(1, 80, 20)).sound.square().mean().backward()
+    assert all(bool(p.grad.isfinite().all()) for p in network.parameters())
+
+
+@pytest.mark.parametrize("n_fft", [160, 319, 801])
+def test_a_transform_that_leaves_samples_out_is_refused(n_fft: int) -> None:
+    with pytest.raises(ValueError, match=f"n_fft {n_fft}: expected an even number, 320 or more"):
+        VocosConfig(n_fft=n_fft)
+
+
 def test_critics_learn_to_tell_true_from_made() -> None:
     torch.manual_seed(0)
     critics = Critics(2)
