@@ -108,8 +108,8 @@ def test_children_share_the_work(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_some_of_each_kind_are_ok_or_a_line(tmp_path: Path) -> None:
     counts = {"film": 6, "table": 0, "checkpoint": 12, "shard": 4, "cell": 12, "align": 0}
-    counts |= {"record": 8, "judge": 4}
+    counts |= {"record": 8, "judge": 4, "vocoder": 4}
     assert fuzz(cases(counts, 7), make_seeds(tmp_path / "out"), tmp_path / "out", 1) == 0
     rows = [json.loads(line) for line in open(tmp_path / "out" / "results.jsonl")]
-    assert {row["kind"] for row in rows} == {*KINDS} - {"table", "align"} and len(rows) == 46
+    assert {row["kind"] for row in rows} == {*KINDS} - {"table", "align"} and len(rows) == 50
     assert not list((tmp_path / "out" / "work").iterdir())
