@@ -229,10 +229,12 @@ def one_step(run: Run, network: nn.Module, batch: Any) -> dict[str, Tensor]:
 
 
 def split_inputs(inputs: Inputs, parts: int) -> list[Inputs]:
-    """The same batch in equal parts."""
+    """The same batch in parts of one size, but for the last; fewer where its clips are few."""
     chunks = {n: v.chunk(parts) for n, v in vars(inputs).items() if isinstance(v, Tensor)}
-    pieces: list[dict[str, Any]] = [{n: c[i] for n, c in chunks.items()} for i in range(parts)]
-    return [dataclasses.replace(inputs, **piece) for piece in pieces]
+    pieces = zip(*chunks.values(), strict=True)
+    return [
+        dataclasses.replace(inputs, **dict(zip(chunks, piece, strict=True))) for piece in pieces
+    ]
 
 
 @torch.no_grad()

@@ -24,7 +24,7 @@ from avb.pipeline.stream.index import Index
 from avb.pipeline.stream.stream import Stream
 from avb.train import checkpoint, trainer
 from avb.train.run import progress
-from avb.train.tasks.task import Task
+from avb.train.tasks.task import Task, find_task, scaling_of
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
@@ -147,6 +147,17 @@ def test_accumulation_changes_no_gradient(lrw: Index, tmp_path: Path) -> None:
         grads.append([p.grad.clone() for p in state.model.parameters() if p.grad is not None])
     for a, b in zip(*grads, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_a_process_whose_share_is_not_a_multiple_sees_each_clip_once(lrw: Index) -> None:
+    """Twelve clips in four parts are six of each of two processes, in parts of two."""
+    plan = recipe("lip")
+    batch = next(iter(Stream(lrw, batch_size=6, seed=0, workers=0)))
+    task = find_task("lip")
+    whole = task.prepare(batch, plan, scaling_of(lrw, plan), torch.device("cpu"), train=False)
+    pieces = trainer.split_inputs(whole, 4)
+    assert [len(piece.labels) for piece in pieces] == [2, 2, 2]
+    assert torch.cat([piece.video_BCTHW for piece in pieces]).equal(whole.video_BCTHW)
 
 
 def test_what_stopped_early_is_over_also_when_resumed(lrw: Index, tmp_path: Path) -> None:
