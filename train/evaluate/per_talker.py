@@ -14,26 +14,27 @@ from avb.pipeline.errors import UsageError
 from avb.train.evaluate.metrics import speech
 from avb.train.evaluate.metrics.intervals import mean_interval
 from avb.train.evaluate.metrics.lip import HITS
+from avb.train.evaluate.sentence import errors
 from avb.train.evaluate.words.grammar import HEARD, word_error_rate
 
-PARTS = ("ceiling", "real", "floors", "per_slot")
+PARTS = ("ceiling", "real", "both", "floors", "per_slot")
 
 
 def join(records: list[dict[str, Any]]) -> dict[str, Any]:
     """Records of `evaluate`, one a talker, as one.
 
     `metrics` are over all clips, mean per talker and then over talkers; word errors pooled.
-    `ceiling`, `real`, `floors` and `per_slot`: means over talkers, without intervals. `models`: all
-    of these of each talker, with theirs, and its addressing.
+    The other `PARTS`: means over talkers, without intervals. `models`: all of these of each talker,
+    with theirs, and its addressing.
     """
     clips = [clip for record in records for clip in record["clips"]]
     if len({clip["key"] for clip in clips}) < len(clips):
         raise UsageError("two of these checkpoints are evaluated on the same clips: not per talker")
     names = [", ".join(record["flags"]["speakers"] or ["?"]) for record in records]
-    metrics = _speech(clips) if records[0]["task"] == "l2s" else _words(clips)
+    task = records[0]["task"]
     return {
-        "task": records[0]["task"],
-        "metrics": metrics,
+        "task": task,
+        "metrics": {"l2s": _speech, "lip": _words, "sentence": _sentences}[task](clips),
         **{part: mean([r[part] for r in records]) for part in PARTS if part in records[0]},
         "models": {
             name: {part: r[part] for part in ("metrics", *PARTS, "addressing") if part in r}
@@ -76,4 +77,14 @@ def _words(clips: list[dict[str, Any]]) -> dict[str, Any]:
         name: mean_interval([float(clip[hit]) for clip in clips], talkers, talker_mean=True)
         for name, hit in HITS.items()
         if all(hit in clip for clip in clips)
+    }
+
+
+def _sentences(clips: list[dict[str, Any]]) -> dict[str, Any]:
+    said = [clip["words"] for clip in clips]
+    ways = [name.removeprefix("heard_") for name in clips[0] if name.startswith("heard_")]
+    return {
+        f"{name}_{way}": value
+        for way in ways
+        for name, value in errors(said, [clip[f"heard_{way}"] for clip in clips], None)[0].items()
     }

@@ -74,6 +74,21 @@ def test_words_are_right_by_talker() -> None:
     assert joined["metrics"]["top5"]["value"] == 1
 
 
+def test_errors_of_sentences_are_pooled() -> None:
+    def read(talker: str, heard: list[str], count: int) -> dict[str, Any]:
+        clips = [{"key": f"{talker}/{i}", "words": SAID, "heard_free": heard} for i in range(count)]
+        parts = {"both": {"wer_free": {"value": count / 10, "low": 0, "high": 1}}}
+        return record(talker, [], SAID) | {"task": "sentence", "clips": clips} | parts
+
+    joined = join([read("s1", SAID, 3), read("s2", WRONG, 1)])
+    assert joined["metrics"]["wer_free"]["value"] == pytest.approx(2 / 24)
+    assert joined["metrics"]["sentences_free"]["value"] == pytest.approx(3 / 4)
+    letters = len(" ".join(SAID))
+    assert joined["metrics"]["cer_free"]["value"] == pytest.approx(4 / (4 * letters))  # f, two
+    assert joined["both"] == {"wer_free": pytest.approx(0.2)}
+    assert metrics_table(Result(Path("x.json"), "joined", joined))
+
+
 def test_one_clip_in_two_records_is_refused() -> None:
     with pytest.raises(UsageError, match="same clips"):
         join([record("s1", [0.2], SAID), record("s1", [0.3], SAID)])
