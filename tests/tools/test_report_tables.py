@@ -31,6 +31,18 @@ def test_why_figures_are_missing_is_said_once() -> None:
     assert "\n".join(shown.table(record)).count(reason) == 1
 
 
+def test_nulls_that_could_not_be_measured_are_neither_won_nor_lost() -> None:
+    def told(**lows: float | None) -> str:
+        ahead = {name: {"value": low, "low": low, "high": low} for name, low in lows.items()}
+        result: Any = SimpleNamespace(record={"addressing": {"source": {"ahead_of": ahead}}})
+        return tables.verdict(result)
+
+    both = told(**{name: [0.1, None][i % 2] for i, name in enumerate(tables.NULLS)})
+    first, second, *_ = tables.NULLS.values()
+    assert first in both and second not in both
+    assert told(**dict.fromkeys(tables.NULLS)).endswith("these clips do not tell.")
+
+
 def test_many_words_become_bars_and_judged_words_a_matrix() -> None:
     from avb.tools.report import figures
     from avb.tools.report.style import drawing, svg

@@ -6,6 +6,7 @@ Labels or words with times are the target; without a column `split` the hash rul
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,20 @@ def test_a_table_is_trained_and_some_evaluated_without_a_third_step(
         lambda row: row.get("label"))  # fmt: skip
     without = sum(not has(row) for row in rows)
     assert len({clip["key"].split("#")[0] for clip in record["clips"]}) == len(rows) - without
+
+
+def test_words_of_short_sentences_are_drawn_for_a_report(prepared: Any, tmp_path: Path) -> None:
+    """A sentence of GRID has six; here some have one."""
+    pytest.importorskip("matplotlib", reason="figures need the extra report")
+    pytest.importorskip("sklearn", reason="the map of features needs the extra report")
+    shards, run = prepared("short", WORDS), tmp_path / "run"
+    assert avb("train", "lip", "--data", shards, "--out", run, *QUICK).exit_code == 0
+    words = ["--ckpt", run, "--data", shards, "--device", "cpu"]
+    assert avb("eval", "lip", *words, "--out", run / "test.json").exit_code == 0
+    page = tmp_path / "page.html"
+    done = avb("report", run, "--data", shards, "--clips", 6, "--out", page)
+    assert done.exit_code == 0, done.output
+    assert re.search(r"#[01]: said ", page.read_text())
 
 
 @pytest.mark.parametrize("unit", ["word", "clip"])

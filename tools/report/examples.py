@@ -117,13 +117,13 @@ class Examples:
         every = self._evaluation.rows
         rows = rng.permutation(every)[:number]  # more of them begin with the same ones
         places = rng.integers(0, 6, len(every)).tolist()
-        wanted = [
-            self._index.key(row) + (f"#{place}" if self._recipe.unit == "word" else "")
-            for row, place in zip(rows, places, strict=False)
-        ]
         clips = self._spoken(rows) if self._evaluation.task.makes == "speech" else self._read(rows)
-        by_key = {clip.key: clip for clip in clips}
-        return [by_key[key] for key in wanted]
+        chosen = []
+        for row, place in zip(rows, places, strict=False):
+            key = self._index.key(row)
+            own = [c for c in clips if c.key == key or c.key.startswith(f"{key}#")]
+            chosen.append(own[place % len(own)])
+        return chosen
 
     @property
     def num_talkers(self) -> int:

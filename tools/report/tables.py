@@ -292,8 +292,11 @@ def _agreement(addressing: dict[str, Any]) -> list[list[str]]:
 def verdict(result: Result) -> str:
     """What the null models leave of the claim that addresses are bound to words."""
     ahead = result.record["addressing"]["source"]["ahead_of"]
-    won = [NULLS[n] for n in NULLS if n in ahead and ahead[n]["low"] > 0]
-    lost = [NULLS[n] for n in NULLS if n in ahead and not ahead[n]["low"] > 0]
+    measured = {n: ahead[n]["low"] for n in NULLS if n in ahead and ahead[n]["low"] is not None}
+    if not measured:
+        return "Whether A_src tells words apart better than a null model, these clips do not tell."
+    won = [NULLS[n] for n, low in measured.items() if low > 0]
+    lost = [NULLS[n] for n, low in measured.items() if not low > 0]
     text = f"A_src tells words apart better than: {', '.join(won) or 'none of the null models'}."
     return text + (
         f" Not better, as far as these clips tell, than: {', '.join(lost)}." * bool(lost)
