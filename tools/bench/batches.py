@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +19,7 @@ from avb.pipeline.config import load_corpora
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.assemble import WORD_FRAMES
 from avb.pipeline.stream.batch import Batch
+from avb.pipeline.stream.columns import Ints
 from avb.pipeline.stream.index import Index
 from avb.pipeline.stream.order import BATCHES_OF_BLOCK
 from avb.pipeline.stream.stream import Stream, default_workers
@@ -35,7 +37,7 @@ class Blank:
 
     dataset: dict[str, Any]
     labels: list[str]
-    frames: int
+    num_frames: Ints  # of one clip, [1]
 
 
 def blank_index(recipe: Recipe, datasets: Path | None = None) -> Blank:
@@ -55,13 +57,15 @@ def blank_index(recipe: Recipe, datasets: Path | None = None) -> Blank:
             "mel": {"scale": scale, "offset": offset, "n_mels": corpus.mel.n_mels},
         },
         labels=[str(number) for number in range(corpus.expected.get("classes", 500))],
-        frames=WORD_FRAMES if recipe.unit == "word" else corpus.frames or WORD_FRAMES,
+        num_frames=np.array(
+            [WORD_FRAMES if recipe.unit == "word" else corpus.frames or WORD_FRAMES]
+        ),
     )
 
 
 def draw_batch(recipe: Recipe, index: Blank, number: int) -> Batch:
     """Noise in the shapes and types of a batch of the stream: uint8 pictures, float32 mels."""
-    size, frames = recipe.batch_size, index.frames
+    size, frames = recipe.batch_size, int(index.num_frames[0])
     crop, mel = index.dataset["crops"][recipe.crop], index.dataset["mel"]
     side = crop["size"] + 2 * crop["margin"]
     generator = torch.Generator().manual_seed(number)
@@ -94,13 +98,6 @@ def first_clips(batch: Batch, count: int) -> Batch:
         if isinstance(value := getattr(batch, field.name), Tensor | list)
     }
     return dataclasses.replace(batch, **cut, video={k: v[:count] for k, v in batch.video.items()})
-
-
-def typical_frames(index: Index | Blank, recipe: Recipe) -> int:
-    """Frames of a clip, the mean where they differ."""
-    if recipe.unit == "word":
-        return WORD_FRAMES
-    return index.frames if isinstance(index, Blank) else round(float(index.num_frames.mean()))
 
 
 class Feed:

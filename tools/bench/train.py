@@ -23,7 +23,7 @@ import torch
 from avb.pipeline.errors import UsageError
 from avb.pipeline.machine import revision
 from avb.pipeline.storage.store import Folder
-from avb.tools.bench.batches import Feed, blank_index, typical_frames
+from avb.tools.bench.batches import Feed, blank_index
 from avb.tools.bench.contenders import (
     Contender,
     as_eager,
@@ -37,7 +37,7 @@ from avb.tools.bench.contenders import (
 )
 from avb.train.data import open_shards, resolve
 from avb.train.device import free_bytes, peak_gib
-from avb.train.flops import Cost, clip_cost, peak_flops
+from avb.train.flops import Cost, clip_cost, peak_flops, usual_frames
 from avb.train.recipe import Recipe
 from avb.train.recipe_file import load_recipe
 from avb.train.tasks.task import find_task, scaling_of
@@ -74,7 +74,7 @@ def bench_train(
     wanted, index = open_recipe(task, recipe, overrides or [], data, datasets)
     asked = batch_size or (kind.cpu_batch if cpu else wanted.batch_size)
     plans = kind.variants(with_batch(wanted, asked))
-    scaling, frames = scaling_of(index, wanted), typical_frames(index, wanted)
+    scaling, frames = scaling_of(index, wanted), usual_frames(wanted, index.num_frames)
     costs = {name: clip_cost(plan, scaling, frames) for name, plan in plans.items()}
     if cpu:
         size = affordable(asked, list(costs.values()), free_bytes(torch.device("cpu")))

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from avb.pipeline.files import write_atomic
-from avb.tools.bench.batches import Feed, blank_index, typical_frames
+from avb.tools.bench.batches import Feed, blank_index
 from avb.tools.bench.contenders import as_trained, open_device, take_steps, with_batch
 from avb.tools.reproduce.plan import Step
-from avb.train.flops import clip_cost, named_peak
+from avb.train.flops import clip_cost, named_peak, usual_frames
 from avb.train.recipe import Recipe
 from avb.train.tasks.task import find_task, scaling_of
 
@@ -81,7 +81,8 @@ def clips_per_s(recipe: Recipe, card: str | None) -> float:
     if card is not None:
         if (peak := named_peak(card)) is None:
             raise KeyError(card)
-        cost = clip_cost(recipe, scaling_of(index, recipe), typical_frames(index, recipe))
+        frames = usual_frames(recipe, index.num_frames)
+        cost = clip_cost(recipe, scaling_of(index, recipe), frames)
         return SHARES.get(recipe.task, SHARES["lip"]) * peak / cost.step
     where = open_device(None)
     size = recipe.batch_size if where.type == "cuda" else find_task(recipe.task).cpu_batch

@@ -168,6 +168,23 @@ def test_speech_is_measured_with_both_decoders_its_own_first(
     assert record["decoders"][own].items() <= record.items()
 
 
+def test_flop_are_of_what_a_step_sees_of_a_clip(
+    cheap: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GRID's clips have 75 frames; a recipe of windows trains on as many as it says."""
+    seen = []
+
+    def cost(recipe: Any, scaling: Any, frames: int) -> Cost:
+        seen.append(frames)
+        return Cost(1, 1, 1, 1)
+
+    monkeypatch.setattr(train, "clip_cost", cost)
+    for window in ("window=20", "window=0"):
+        flags = [*SPEECH, "model.decoder=synchronous", window]
+        train.bench_train("l2s", "tiny", flags, device="cpu", batch_size=1, steps=1, rounds=1)
+    assert {*seen[: len(seen) // 2]} == {20} and {*seen[len(seen) // 2 :]} == {75}
+
+
 def test_a_decoder_s_sizes_are_not_given_to_the_other() -> None:
     plan = load_recipe("l2s", "paper", ["model.decoder_sizes={rnn_dim: 16}"])
     plans = find_task("l2s").variants(plan)
