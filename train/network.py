@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
 from avb.pipeline.errors import UsageError, one_line
-from avb.pipeline.parse import checked
+from avb.pipeline.parse import Range, checked
 from avb.train import checkpoint
 from avb.train.recipe import Recipe
 from avb.train.recipe_file import make_recipe
@@ -52,6 +52,7 @@ class Data:
     settings: dict[str, Any] | None = None
     init: dict[str, Any] | None = None
     teacher: dict[str, Any] | None = None
+    zero_ms: Annotated[float, Range(-1e4, 1e4)] = 0.0  # the lag that a network of sync calls 0
 
     def __post_init__(self) -> None:
         texts = [*self.labels, self.fingerprint, self.split]

@@ -156,6 +156,15 @@ def test_a_network_that_tells_no_lag_is_refused(grid: Index, tmp_path: Path) -> 
     assert code == 2 and "tells no lag" in err and len(err.splitlines()) == 1
 
 
+def test_a_table_to_compare_with_is_read_before_anything_is_trained(
+    grid: Index, tmp_path: Path
+) -> None:
+    out, other = tmp_path / "out.parquet", tmp_path / "none.parquet"
+    network = "--model", tmp_path / "none.pt"  # is looked for later
+    code, _, err = avb("sync", grid.folder, *network, "--out", out, "--against", other)
+    assert code == 2 and str(other) in err and len(err.splitlines()) == 1
+
+
 def test_two_tables_agree_whatever_their_zeros(tmp_path: Path) -> None:
     lags = {"a": [0.0, 10.0, 20.0, None], "b": [5.0, 15.0, 31.0, 7.0]}
     for name, column in lags.items():

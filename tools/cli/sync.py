@@ -56,6 +56,7 @@ def sync(
     if apply is not None:
         show(move_sound(folder, apply, out), as_json)
         return
+    from avb.pipeline.corpora.lags import read_lags
     from avb.pipeline.machine import cores
     from avb.train import sync as measuring
     from avb.train import trainer
@@ -65,6 +66,8 @@ def sync(
     from avb.train.recipe_file import load_recipe, make_recipe
 
     check_writable(out)
+    if against is not None:
+        read_lags(against)  # before hours of training
     device = choose_device(device)
     if model is not None:
         path = model / "best.pt" if model.is_dir() else model

@@ -20,6 +20,7 @@ from avb.train.evaluate.stored_mels import front_end, mean_mel
 from avb.train.evaluate.wav import WavFolder
 from avb.train.evaluate.words import recognisers
 from avb.train.evaluate.words.grammar import HEARD
+from avb.train.network import finite
 from avb.train.tasks.task import Evaluation
 
 GL_ITERATIONS, GL_MOMENTUM = 60, 0.99
@@ -101,13 +102,14 @@ def reconstruct(evaluation: Evaluation, windows: str | None = None) -> Clips:
     """One pass of the model over the rows."""
     model: Any = evaluation.model
     scaling, device, clips = evaluation.scaling, evaluation.device, Clips()
+    covered = windows == "covered"
     for batch, inputs in evaluation.batches(audio=True):
         if windows is None:
             output = model(inputs.video_BCTHW, None, inputs.ragged_lengths)
-            outputs = list(output.mels.after.float())
+            outputs = list(finite(output.mels.after).float())
         else:
             outputs = [
-                model.windowed(video[None, :, :length], cover_tail=windows == "covered")[0].float()
+                finite(model.windowed(video[None, :, :length], cover_tail=covered)[0]).float()
                 for video, length in zip(inputs.video_BCTHW, inputs.lengths_B.tolist(), strict=True)
             ]
         mels = [scaling.from_speech_range(mel) for mel in outputs]
