@@ -1,7 +1,5 @@
 """Shared by all folders: the ffmpeg of the packages, drawn corpora and real clips."""
 
-from __future__ import annotations
-
 import csv
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Every command and example of the documentation runs, page after page, in one empty folder."""
 
-from __future__ import annotations
-
 import os
 import re
 import shlex

@@ -1,7 +1,5 @@
 """What is installed: every file of the four folders, once, under `avb` only, with its data."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import tarfile

@@ -1,7 +1,5 @@
 """The README's commands and Python run; tree, results and benches of the docs are what is there."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -3,8 +3,6 @@
 Imports inside functions and behind TYPE_CHECKING count like any other.
 """
 
-from __future__ import annotations
-
 import ast
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Promise: `make fuzz` sees a crash, a hang, too much memory, a traceback; and it still runs."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """One core and one seed."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

@@ -1,7 +1,5 @@
 """Words from sound, and what its features teach: by hand, and without what is padded."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from tiny import TINY_LIP, stir

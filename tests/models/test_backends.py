@@ -1,7 +1,5 @@
 """Back ends: published sizes, true lengths, batch statistics before the cut."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from tiny import count, stir

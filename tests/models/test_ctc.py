@@ -1,7 +1,5 @@
 """CTC against all paths of small cases; grammars; edit distance."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterable, Sequence
 

@@ -1,7 +1,5 @@
 """Dropout by bytes."""
 
-from __future__ import annotations
-
 import torch
 
 from avb.models.dropout import Dropout

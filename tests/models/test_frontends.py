@@ -1,7 +1,5 @@
 """The front ends have the published sizes, shapes and pooling."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from tiny import count, stir

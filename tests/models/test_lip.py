@@ -1,7 +1,5 @@
 """The lip reader: sizes, what it may and may not see, padding, and that it learns."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from tiny import TINY_LIP, count, stir

@@ -4,8 +4,6 @@ The loops below are written from equations 1 to 8 alone and use nothing but sums
 exponentials and logarithms of single numbers.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

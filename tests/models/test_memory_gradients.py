@@ -1,7 +1,5 @@
 """Which parts of a reader each loss moves, with the memory's variants."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from tiny import TINY_LIP

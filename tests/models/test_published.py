@@ -4,8 +4,6 @@
 calls on tensors under their published names. It shares no line with the networks it checks.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

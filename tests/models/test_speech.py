@@ -1,7 +1,5 @@
 """The speech model: sizes, lengths, what it may see, padding, windows, and that it learns."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """The sync network: features meet where they fit, shifts are exact, any lag near zero is right."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

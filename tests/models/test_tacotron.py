@@ -1,7 +1,5 @@
 """The Tacotron 2 decoder: published sizes, and step for step what torchaudio's decoder says."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from tiny import count, stir

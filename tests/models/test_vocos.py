@@ -1,7 +1,5 @@
 """Promise: the generator's sound lies where its columns do, and critics and generator part ways."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import pytest

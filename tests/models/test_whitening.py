@@ -1,7 +1,5 @@
 """Whitened features have no correlation, whatever the features were; padding does not count."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """Tiny shard folders, written with the package's own codec and writer in well under a second."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

@@ -1,7 +1,5 @@
 """Promise: every key of datasets.yaml is checked, and flag > variable > file > built-in."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Promise: cores and memory are counted where the system has other ways to say them."""
 
-from __future__ import annotations
-
 import os
 import resource
 import sys

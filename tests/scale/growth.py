@@ -6,8 +6,6 @@ Clips are listed by code and their rows made up; no file of a corpus is there. E
 process of its own, so that its memory is its own.
 """
 
-from __future__ import annotations
-
 import json
 import multiprocessing
 import tempfile

@@ -4,8 +4,6 @@ python tests/scale/ray_driver.py engines RAW --jobs 2
 python tests/scale/ray_driver.py driver --workers 1000 --units 2000
 """
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 import json

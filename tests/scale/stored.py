@@ -3,8 +3,6 @@
 python tests/scale/stored.py shards/grid s3://bucket/shards/grid
 """
 
-from __future__ import annotations
-
 import json
 import statistics
 import time

@@ -1,7 +1,5 @@
 """Commands of avb in this process."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from typer.testing import CliRunner

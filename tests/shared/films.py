@@ -1,7 +1,5 @@
 """Films written with PyAV or ffmpeg alone, so that they owe nothing to the code under test."""
 
-from __future__ import annotations
-
 import subprocess
 from collections.abc import Sequence
 from fractions import Fraction

@@ -1,7 +1,5 @@
 """An importer with its settings, and clips as their adapter reads them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Small random networks of all tasks, a vocoder, and their checkpoints as training saves them."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The server of `avb ui` in this process."""
 
-from __future__ import annotations
-
 import socket
 import threading
 from collections.abc import Iterator

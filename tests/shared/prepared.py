@@ -1,7 +1,5 @@
 """Drawn corpora, and what a run of `avb prep` over one left in its folder."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import sys

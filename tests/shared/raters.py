@@ -1,7 +1,5 @@
 """Files of raters of the listening test, as its page writes them."""
 
-from __future__ import annotations
-
 import csv
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Drawn talkers as films, written by the ffmpeg program, and what infer cuts of them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from pathlib import Path

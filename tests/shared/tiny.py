@@ -1,7 +1,5 @@
 """Tiny networks, and weights that make no two paths alike."""
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 

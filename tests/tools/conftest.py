@@ -1,7 +1,5 @@
 """Shared by the tests of `avb infer` and `avb ui`: small random models, drawn talkers."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

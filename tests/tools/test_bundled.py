@@ -1,7 +1,5 @@
 """Promise: avb reads a clip without a training, and says how good its own networks are."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

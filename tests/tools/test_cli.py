@@ -1,7 +1,5 @@
 """The command line as it is typed: lines and their log file, faults, help, completion."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """`avb doctor` says what is broken in one line each, whatever breaks, and never dies of it."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

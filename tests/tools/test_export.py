@@ -1,7 +1,5 @@
 """Promise: exported weights say of a stored clip what the checkpoint says of it."""
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import json

@@ -1,7 +1,5 @@
 """Promise: a wrong Python is told before anything is downloaded, and how much is."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

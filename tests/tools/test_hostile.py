@@ -1,7 +1,5 @@
 """Promise: files from outside that are made to break a command are one line of it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

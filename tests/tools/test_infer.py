@@ -3,8 +3,6 @@
 The films are drawn talkers, re-encoded by the ffmpeg program; the networks are small and random.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -5,8 +5,6 @@ without loss, so that here nothing is left that may differ. At the default crf t
 pictures a little changed; docs/using.md says what that does.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Promise: `avb infer` as it is typed: what it prints and writes, one line for each fault."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

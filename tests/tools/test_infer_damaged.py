@@ -1,7 +1,5 @@
 """Promise: damage that `make fuzz` once found is read round or named, without end or gigabytes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -4,8 +4,6 @@ The judge is BlazeFace (mediapipe's face detection), which the tracker does not 
 that OpenCV decodes; the films are real GRID clips and versions of some.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Promise: `avb infer` sees what `avb prep` stores, and made speech lies under the lips."""
 
-from __future__ import annotations
-
 import wave
 from collections.abc import Callable
 from pathlib import Path

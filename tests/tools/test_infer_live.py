@@ -1,7 +1,5 @@
 """Sentences while they are spoken: every word once, in order, soon, and never taken back."""
 
-from __future__ import annotations
-
 import json
 from functools import partial
 from pathlib import Path

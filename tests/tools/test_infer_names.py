@@ -1,7 +1,5 @@
 """Names that a shell and a file system allow, and ffmpeg or Python take for something else."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Sentences from films: windows joined without doubling, subtitles, and the words of `eval`."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path

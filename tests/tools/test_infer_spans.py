@@ -1,7 +1,5 @@
 """Promise: films longer than a model's window are read in parts that join without a seam."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The listening test: blind, in an order that keeps its rules, and scored as was fixed before."""
 
-from __future__ import annotations
-
 import base64
 import csv
 import io

@@ -1,7 +1,5 @@
 """The listening test by numbers: its order keeps its rules, its level leaves out pauses."""
 
-from __future__ import annotations
-
 import itertools
 from collections import Counter
 

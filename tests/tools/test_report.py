@@ -4,8 +4,6 @@ Runs are real, of two steps on drawn words of LRW with their sound kept, for bot
 without memory.
 """
 
-from __future__ import annotations
-
 import base64
 import dataclasses
 import html

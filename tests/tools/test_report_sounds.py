@@ -1,7 +1,5 @@
 """Sounds side by side: which are taken, and how alike their addresses are."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

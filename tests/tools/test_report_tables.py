@@ -1,7 +1,5 @@
 """Single tables and figures of a report, without a page round them."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """`avb reproduce`: a table of the paper as commands that can be typed, run, stopped and resumed."""
 
-from __future__ import annotations
-
 import json
 import os
 import shlex

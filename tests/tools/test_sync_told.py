@@ -1,7 +1,5 @@
 """Where moved sound is told: `avb stats`, `avb preview`, `avb report`."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

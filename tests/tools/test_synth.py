@@ -3,8 +3,6 @@
 mouth seen(t) ~ mouth drawn(t), sound heard(word) = align(word), same seed -> same bytes.
 """
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Callable

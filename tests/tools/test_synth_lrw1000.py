@@ -1,7 +1,5 @@
 """Promise: a drawn LRW-1000 has the layouts, prints and sounds of the real one."""
 
-from __future__ import annotations
-
 import re
 import wave
 from pathlib import Path

@@ -3,8 +3,6 @@
 Films and networks are those of conftest.py: drawn, small and random.
 """
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import contextlib

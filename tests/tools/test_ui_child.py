@@ -1,7 +1,5 @@
 """Promise: a child has no more than its limits, and is gone with all it started when it is over."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

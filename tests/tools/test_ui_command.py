@@ -1,7 +1,5 @@
 """Promise: what cannot be served is one line, and only this machine is served unless it is said."""
 
-from __future__ import annotations
-
 import asyncio
 import signal
 import socket

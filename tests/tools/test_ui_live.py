@@ -1,7 +1,5 @@
 """A camera on the page: luma goes in, the words of `infer --follow` come out, nothing is left."""
 
-from __future__ import annotations
-
 import asyncio
 import http.client
 import json

@@ -3,8 +3,6 @@
 The browser is headless Chromium; its camera shows the drawn talker.
 """
 
-from __future__ import annotations
-
 import base64
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Small drawn corpora as shards, and models that train in seconds."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

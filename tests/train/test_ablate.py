@@ -1,7 +1,5 @@
 """A grid of trainings: each once, also after a kill; the test part once, when all is trained."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Augmentation is a function of (seed, epoch, key), the same for all frames of a clip."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Checkpoints: whole or not at all; nothing in one is ever run."""
 
-from __future__ import annotations
-
 import errno
 import io
 import os

@@ -1,7 +1,5 @@
 """`avb train` and `avb eval` as they are typed: a run, its resume, its record, one line a fault."""
 
-from __future__ import annotations
-
 import errno
 import json
 import resource

@@ -1,7 +1,5 @@
 """FLOP = what a calculation by hand and the public figures say; MFU = FLOP/s over the peak."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from pathlib import Path

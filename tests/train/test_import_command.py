@@ -4,8 +4,6 @@ The published model is `straight_line` of `tests/models/test_published.py`; what
 scaled by is written here once more, from the authors' loader.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 from pathlib import Path

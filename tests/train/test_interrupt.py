@@ -1,7 +1,5 @@
 """Promise: a training that is stopped is saved, and no two trainings write into one folder."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Films without sound and silent ones: who needs sound leaves them out, and says how many."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

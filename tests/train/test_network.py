@@ -1,7 +1,5 @@
 """Promise: a checkpoint that does not hold together is one line, before it costs memory or time."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Several machines: a run outlives the loss of a process and a change of their number."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Weights of another run: which are taken, what is recorded, and what is refused."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 from pathlib import Path

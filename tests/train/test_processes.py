@@ -1,7 +1,5 @@
 """Several processes train as one: torchrun with gloo on this machine."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Recipes are checked key by key; those that come with the package load and build their models."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Promise: every recipe that is shipped trains: its losses stay finite, and fall (make slow)."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Sentences: what is learnt of a clip, padding, and a reader that learns eight of them by heart."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Splits: by talker, by the hash rule, from a file; what is missing is named."""
 
-from __future__ import annotations
-
 import hashlib
 import types
 from pathlib import Path

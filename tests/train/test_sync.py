@@ -1,7 +1,5 @@
 """Lags of a corpus: each clip by a network that did not learn from it, and nothing done twice."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

@@ -3,8 +3,6 @@
 Labels or words with times are the target; without a column `split` the hash rule deals the clips.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

@@ -1,7 +1,5 @@
 """How a batch reaches the network."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """A lip reader led to the features of a reader of sound: what the teacher hears, and who it is."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The loop: an interrupted run ends with the weights of an unbroken one; every promise on CPU."""
 
-from __future__ import annotations
-
 import dataclasses
 import errno
 import json

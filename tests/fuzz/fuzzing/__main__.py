@@ -4,8 +4,6 @@ A damaged file is allowed to be read all the same, or to be refused by one clear
 2 or 3. Whatever else happens is a finding: its files are kept, and its number makes it again.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -1,7 +1,5 @@
 """What is damaged, and which commands it is given to: one case is a folder and command lines."""
 
-from __future__ import annotations
-
 import shutil
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Damaged checkpoints: as bytes, inside the archive with its sums made right, and as values."""
 
-from __future__ import annotations
-
 import os
 import pickle
 import zipfile

@@ -4,8 +4,6 @@ What it answers on its first stdout: exit code, stdout, stderr, and the tracebac
 no command turned into a line. Whatever libraries write themselves goes to its stderr.
 """
 
-from __future__ import annotations
-
 import faulthandler
 import json
 import os

@@ -1,7 +1,5 @@
 """Films of a drawn talker in many containers, and what a damaged one is given to."""
 
-from __future__ import annotations
-
 import csv
 import math
 import subprocess

@@ -1,7 +1,5 @@
 """Damaged shard folders: the tars, their headers and members, the manifest, `dataset.json`."""
 
-from __future__ import annotations
-
 import json
 import tarfile
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Damage: bytes as disks, networks and attackers leave them, and values where others belong."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

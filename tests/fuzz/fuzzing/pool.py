@@ -6,8 +6,6 @@ count what torch and mediapipe only reserve; a limit on data would turn a comman
 much into a MemoryError, and hide how much it wanted.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Damaged records of evaluations, recipes and logs of runs, and judges of words."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import shutil

@@ -1,7 +1,5 @@
 """Tables with odd cells and damaged bytes, and GRID alignments that contradict themselves."""
 
-from __future__ import annotations
-
 import csv
 import datetime
 import decimal

@@ -1,7 +1,5 @@
 """Three Ray nodes, each with its own raylet, give what the processes of one machine give."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

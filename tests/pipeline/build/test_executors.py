@@ -1,7 +1,5 @@
 """Worker processes of this machine: what one of them dies of costs one row, and no byte beside."""
 
-from __future__ import annotations
-
 import signal
 import subprocess
 import time

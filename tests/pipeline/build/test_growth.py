@@ -3,8 +3,6 @@
 The memory of accounting and verifying does not grow with the clips.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import random

@@ -1,7 +1,5 @@
 """Killed at random moments: no half file under a final name, and in the end the same bytes."""
 
-from __future__ import annotations
-
 import json
 import multiprocessing
 import os

@@ -1,7 +1,5 @@
 """`--part I/N`: the parts and a last plain run are one run, on however many machines at once."""
 
-from __future__ import annotations
-
 import fcntl
 import json
 import shutil

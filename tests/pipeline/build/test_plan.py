@@ -1,7 +1,5 @@
 """A plan is a pure function of the listing and the settings; a unit reads only its own rows."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`avb prep`: every clip one row, the same bytes however it ran, nothing half, nothing lost."""
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os

@@ -1,7 +1,5 @@
 """A changed listing deletes nothing: what was finished stays, or is let go by `--prune` alone."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """A unit whose worker dies: only clips that die alone are left out, and each of them is."""
 
-from __future__ import annotations
-
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`avb prep --sync` and `avb sync --apply`: sound moved by a table, words with it, nothing else."""
 
-from __future__ import annotations
-
 import io
 import json
 import shutil

@@ -1,7 +1,5 @@
 """Promise: mels are librosa's to 1e-4, four columns a frame, and sound lies where it was heard."""
 
-from __future__ import annotations
-
 import ast
 import math
 import sys

@@ -1,7 +1,5 @@
 """A stored crop comes back as it went in: levels, frames and quality; damage is an error."""
 
-from __future__ import annotations
-
 import io
 import re
 from pathlib import Path

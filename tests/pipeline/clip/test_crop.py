@@ -1,7 +1,5 @@
 """Promise: the centre of a stored picture is the box."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import cv2

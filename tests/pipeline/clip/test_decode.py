@@ -3,8 +3,6 @@
 A flash and a click at the same moment of a film stay within 5 ms and one mel column.
 """
 
-from __future__ import annotations
-
 import wave
 from pathlib import Path
 from typing import Any

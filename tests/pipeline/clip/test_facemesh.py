@@ -3,8 +3,6 @@
 Faces are drawn where the test says, by shapes that know nothing of landmarks.
 """
 
-from __future__ import annotations
-
 import importlib.metadata
 import json
 from collections.abc import Callable

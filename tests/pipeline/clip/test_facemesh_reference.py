@@ -3,8 +3,6 @@
 mediapipe 0.10.21 runs the same networks by its own graphs. It has to be there (`make reference`).
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from pathlib import Path

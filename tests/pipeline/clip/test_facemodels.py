@@ -1,7 +1,5 @@
 """Promise: no networks but mediapipe 0.10.21's own are run; one line says what is missing."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import zipfile

@@ -4,8 +4,6 @@ Pictures carry their own number in eight bars and the sound is noise that is kno
 where they are. Whatever container and codec they came in, and whichever reader read them.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Promise: whatever film a table names ends as its sample or its row, in a worker below 1 GB."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -4,8 +4,6 @@ Whatever is wrong with one stamp, all that follows stands where it stood; record
 end run on, with their streams in step.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

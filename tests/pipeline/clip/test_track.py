@@ -1,7 +1,5 @@
 """Promise: the box is steady and on the mouth."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from dataclasses import dataclass

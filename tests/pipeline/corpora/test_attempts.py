@@ -1,7 +1,5 @@
 """An error is the disk's until every file of a clip was read: the rule by itself."""
 
-from __future__ import annotations
-
 import errno
 import os
 import signal

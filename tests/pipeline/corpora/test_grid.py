@@ -1,7 +1,5 @@
 """GRID: every layout and trap of its copies, as what they are."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The drawn GRID, with everything odd in it at once."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Nothing below the root goes unmentioned: it is a clip, or a notice says how many and where."""
 
-from __future__ import annotations
-
 import errno
 import os
 from collections.abc import Iterator

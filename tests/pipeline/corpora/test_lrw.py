@@ -1,7 +1,5 @@
 """LRW: every layout and trap of its release, as what they are."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """LRW-1000: every layout and trap of its release, as what they are."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import cv2

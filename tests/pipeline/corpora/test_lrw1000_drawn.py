@@ -1,7 +1,5 @@
 """The drawn LRW-1000, with everything odd in it at once."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Real GRID film through the whole of `avb prep`, against what its READMEs say of it."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

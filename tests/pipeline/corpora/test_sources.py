@@ -4,8 +4,6 @@ A file that was there when the corpus was listed and cannot be read stops its un
 never there is a row; one that was replaced, or that came, is taken again.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Anyone's own table: rows become clips, spans of films stay in sync, and no cell is guessed."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 Files that are no table in UTF-8 are called what they are.
 """
 
-from __future__ import annotations
-
 import csv
 import datetime
 import decimal

@@ -1,7 +1,5 @@
 """Files of tables: what is no table in UTF-8 is called what it is."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -4,8 +4,6 @@ Batches are of equal size, the same for any processes and any place to start; of
 they are what they always were.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 from pathlib import Path

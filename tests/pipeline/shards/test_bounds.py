@@ -3,8 +3,6 @@
 Each file here is small. Unpacked as it asks, it would take from hundreds of megabytes to terabytes.
 """
 
-from __future__ import annotations
-
 import io
 import re
 import struct

@@ -1,7 +1,5 @@
 """Promise: what readers make room for and count on is looked at first; a fault is one line."""
 
-from __future__ import annotations
-
 import io
 import itertools
 import json

@@ -4,8 +4,6 @@ For every order of clips: Hugging Face `datasets`, webdataset's decoders and `ta
 stored. Shards of format 1, with nulls, stay readable here.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import shutil

@@ -1,7 +1,5 @@
 """A shard is there whole or not at all, any WebDataset reader opens it, and no entry escapes."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import os

@@ -3,8 +3,6 @@
 A sample of P % is the same clips each time, some of every shard and of every place in it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

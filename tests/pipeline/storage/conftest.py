@@ -1,7 +1,5 @@
 """A bucket over real HTTP: moto's server on loopback, and a door before it that can be faulty."""
 
-from __future__ import annotations
-
 import http.client
 import os
 import threading

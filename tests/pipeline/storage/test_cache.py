@@ -1,7 +1,5 @@
 """Each object is fetched once, whoever asks; the folder keeps its size; no file in use goes."""
 
-from __future__ import annotations
-
 import hashlib
 import multiprocessing
 import os

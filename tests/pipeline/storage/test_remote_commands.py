@@ -1,7 +1,5 @@
 """The commands as they are typed, with addresses: what comes out is what a folder gives."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib.util
 import json

@@ -1,7 +1,5 @@
 """`avb prep` between stores: the bytes of a local run; nothing half, nothing lost."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import io

@@ -1,7 +1,5 @@
 """Workers of Ray write into a store what processes of this machine write into a folder."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 from pathlib import Path

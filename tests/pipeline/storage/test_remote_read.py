@@ -1,7 +1,5 @@
 """Batches from a store = batches from the folder it is a copy of, first time and cached."""
 
-from __future__ import annotations
-
 import io
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What arrived = what was sent, or one line that names the object, whatever the way does."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

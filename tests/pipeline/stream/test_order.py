@@ -1,7 +1,5 @@
 """The order of clips alone: a pure function of shards, seed and epoch."""
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np

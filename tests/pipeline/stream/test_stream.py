@@ -5,8 +5,6 @@ b; the first k batches + those of a stream resumed at k = the uninterrupted stre
 appears exactly once per epoch; a pass sees each sample exactly once.
 """
 
-from __future__ import annotations
-
 import io
 import itertools
 import json

@@ -1,7 +1,5 @@
 """A fault that a user can mend is one line and exit 1 in every `avb bench`, as in `avb prep`."""
 
-from __future__ import annotations
-
 import importlib
 from typing import Any
 

@@ -3,8 +3,6 @@
 No test looks at how long anything takes.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Real sentences where there are some, and sounds drawn like speech where not."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -5,8 +5,6 @@ and that of silence from all others. Its address is that number, so a segment's 
 only if exactly its own frames were taken.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Two records of the same clips: figures by hand, intervals by theory, and what is refused."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Evaluation: each sample once, means from the per-clip values, beside ceiling and floors."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import importlib.util
 import json

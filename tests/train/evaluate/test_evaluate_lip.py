@@ -1,7 +1,5 @@
 """Words evaluated: each clip once, and those that the run's split gives."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The mean over talkers weighs every talker alike, whatever the number of clips."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

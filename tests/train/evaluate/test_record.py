@@ -1,7 +1,5 @@
 """Promise: a record from outside that does not hold what its readers count on is one line."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

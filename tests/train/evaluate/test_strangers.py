@@ -1,7 +1,5 @@
 """A network is measured on talkers that its training did not name, of other shards too."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -3,8 +3,6 @@
 Whether it is better than Griffin-Lim is proved on real speech (make slow).
 """
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import functools

@@ -1,7 +1,5 @@
 """Promise: pairs are of different clips, figures are those of plain loops, null models are null."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from pathlib import Path

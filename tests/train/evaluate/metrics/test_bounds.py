@@ -1,7 +1,5 @@
 """Promise: ceiling and floors are measured on the same clips, and come out as evaluation.md has."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

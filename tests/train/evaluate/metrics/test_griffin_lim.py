@@ -1,7 +1,5 @@
 """Promise: a log-mel comes back as the sound it was made of, at the moment where it was heard."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Promise: intervals are those of a bootstrap over clips, or over talkers and then clips."""
 
-from __future__ import annotations
-
 import math
 import time
 

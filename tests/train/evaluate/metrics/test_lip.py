@@ -1,7 +1,5 @@
 """Promise: accuracies are counts over clips, equal logits go to the lower class index."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

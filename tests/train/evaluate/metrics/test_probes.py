@@ -1,7 +1,5 @@
 """Promise: a probe tells kinds apart on clips it never saw, retrieval finds the very frame."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """Promise: figures are those of evaluation.md, for any level, and failures are never averaged."""
 
-from __future__ import annotations
-
 import sys
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Promise: word errors are edit distances, pooled over all words."""
 
-from __future__ import annotations
-
 import random
 
 import pytest

@@ -1,7 +1,5 @@
 """Promise: pocketsphinx reads GRID's sentences and nothing else, each clip on its own."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

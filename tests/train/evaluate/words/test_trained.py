@@ -1,7 +1,5 @@
 """Promise: the judge has the size that was measured, learns, ignores level and lag, is fixed."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

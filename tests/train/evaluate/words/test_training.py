@@ -3,8 +3,6 @@
 Whether it hears well is proved on real speech (test_recogniser.py, make slow).
 """
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import json
