@@ -1,7 +1,5 @@
 """Words read from sound: the lip reader's audio front end and its back end, without pictures."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """Back ends of the lip reader: a clip's fused features to the logits of its word."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Literal

@@ -6,8 +6,6 @@ the hinge loss as in Vocos.
 Shapes: B clips, S samples.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from itertools import pairwise
 

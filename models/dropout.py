@@ -1,7 +1,5 @@
 """Dropout that is cheap on a CPU."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

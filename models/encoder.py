@@ -1,7 +1,5 @@
 """The speech model's video encoder: 3D convolutions of Lip2Wav, then a bidirectional LSTM."""
 
-from __future__ import annotations
-
 import math
 
 from torch import Tensor, nn

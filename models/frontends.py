@@ -1,7 +1,5 @@
 """Front ends: lip pictures, or mels, to one feature vector for each video frame."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """Weights with channels last, the layout in which GPUs convolve fastest."""
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 

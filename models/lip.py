@@ -1,7 +1,5 @@
 """Lip reading: pictures of a mouth to the word it speaks, helped by recalled audio."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

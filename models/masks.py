@@ -1,7 +1,5 @@
 """Clips of different lengths in one batch: which frames are real, and what runs only over those."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch

@@ -16,8 +16,6 @@ Everything from the query to the losses is float32 under any autocast: at r = 16
 probability is 1e-14, which is 0 in float16 and makes the divergence infinite.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

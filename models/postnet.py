@@ -1,7 +1,5 @@
 """What both speech decoders end in: mels, and convolutions that correct them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import Tensor, nn

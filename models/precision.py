@@ -1,7 +1,5 @@
 """Where numbers must stay in float32 whatever the caller's autocast says."""
 
-from __future__ import annotations
-
 from contextlib import AbstractContextManager, nullcontext
 
 import torch

@@ -4,8 +4,6 @@ A published file is a dictionary of four state dicts. It does not name the radiu
 pooling and its memory are those of the authors' code; `published_settings` adds both.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping
 from typing import Any

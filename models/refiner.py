@@ -3,8 +3,6 @@
 Shapes: B clips, N mel bins, F frequencies, M columns.
 """
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """The lip reader of sentences: the same front ends and memory, and a back end for every frame."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from avb.models.ctc import ctc_loss, frame_loss

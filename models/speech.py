@@ -1,7 +1,5 @@
 """Speech from a silent face: video encoder, bridging memory, and a decoder to mels."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal

@@ -4,8 +4,6 @@ After SyncNet ("Out of time", 2016) in what it learns by, pictures and sound of 
 unlike it in steps: sound has a feature a mel column, so a shift need not be a whole frame.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """A faster speech decoder: mels are in step with the video, so there is no attention to learn."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import Tensor, nn

@@ -4,8 +4,6 @@ There is no stop token: T frames are 4 T columns, so the number of steps is know
 sits between the two LSTM cells and all `columns_per_step` (r) columns of a step are fed back.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

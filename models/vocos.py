@@ -6,8 +6,6 @@ for 16 kHz and 100 columns a second.
 Shapes: B clips, N mel bins, M columns, C channels, F frequencies, S = M * HOP samples.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Features without correlation, so that cosines compare all of what they hold."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

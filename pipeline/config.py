@@ -1,7 +1,5 @@
 """`datasets.yaml` as typed, checked objects, and the precedence of where a corpus lies."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 import os

@@ -1,7 +1,5 @@
 """What can go wrong, by who has to act, and how a fault is said in one line."""
 
-from __future__ import annotations
-
 import reprlib
 from typing import Any
 

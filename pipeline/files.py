@@ -1,7 +1,5 @@
 """Files that are written whole or not at all, locks, and what a disk says when it cannot."""
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import json

@@ -1,7 +1,5 @@
 """Cores, memory and revision of this process on Linux and macOS, and how it is a good worker."""
 
-from __future__ import annotations
-
 import ctypes
 import multiprocessing
 import os

@@ -1,7 +1,5 @@
 """JSON and YAML from outside: bounded in size and depth, then checked against dataclasses."""
 
-from __future__ import annotations
-
 import dataclasses
 import difflib
 import json

@@ -1,7 +1,5 @@
 """`avb demo`: everything there is, from nothing, by the commands a user would type."""
 
-from __future__ import annotations
-
 import logging
 import subprocess
 import sys

@@ -4,8 +4,6 @@ A broken wheel may take its interpreter with it, so whatever imports something r
 process with this one's `sys.path`, and this module imports typer and the standard library alone.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

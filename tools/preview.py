@@ -1,7 +1,5 @@
 """`avb preview`: a contact sheet of prepared clips, the first thing to look at after `avb prep`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

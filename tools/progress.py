@@ -1,7 +1,5 @@
 """How far a command is: a bar on a terminal, elsewhere a line every ten seconds."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterable
 from typing import Any

@@ -5,8 +5,6 @@ batch it falls into nor on the number of processes, and a resumed run repeats it
 clips, T frames, H rows, W columns, F mel bins, M mel columns.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 from typing import Any

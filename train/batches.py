@@ -1,7 +1,5 @@
 """Batches of stored clips, where what is wrong with shards becomes one line."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from typing import Any
 

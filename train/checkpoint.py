@@ -1,7 +1,5 @@
 """Checkpoints: whole or not at all, and loaded without running anything of theirs."""
 
-from __future__ import annotations
-
 import json
 import pickle
 import struct

@@ -1,7 +1,5 @@
 """What is seen to before hours are spent: modules, folders, room on the disk."""
 
-from __future__ import annotations
-
 import importlib.util
 import tempfile
 from pathlib import Path

@@ -1,7 +1,5 @@
 """From a folder of shards and a recipe to what is trained on: index, recipe, parts, batches."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The device that is computed on, and its memory."""
 
-from __future__ import annotations
-
 import ctypes
 import math
 from pathlib import Path

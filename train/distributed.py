@@ -1,7 +1,5 @@
 """One run over several processes, as torchrun starts them."""
 
-from __future__ import annotations
-
 import os
 
 import torch

@@ -4,8 +4,6 @@ Counted as peers count: a multiply-add is 2 FLOP, convolutions and matrix produc
 for optimiser, augmentation or recomputing. MFU is that, per second, over the device's peak.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

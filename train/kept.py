@@ -4,8 +4,6 @@ Each is known by its hash, says which clips it learnt from, and hears the log-me
 trained on and no others.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence

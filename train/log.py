@@ -1,7 +1,5 @@
 """The folder of a run: held against a second one, `metrics.jsonl`, TensorBoard files; pace."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import json

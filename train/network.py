@@ -1,7 +1,5 @@
 """A checkpoint as a network that works: what it says of itself is checked before it is believed."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any

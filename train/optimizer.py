@@ -1,7 +1,5 @@
 """The optimiser of a recipe, its learning rate, and its state out of a checkpoint."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Another run's weights that a training begins with, and what its record says of them."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 from dataclasses import dataclass

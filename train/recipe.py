@@ -4,8 +4,6 @@ A recipe holds only what differs from the defaults below; `model` are arguments 
 class. `--set key=value` overrides one value, `model.slots=0` one of a mapping.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Recipes as files: read, overridden, checked, by `train/recipes/<task>/<name>.yaml` or a path."""
 
-from __future__ import annotations
-
 import difflib
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The state of a run: made from a recipe, saved in checkpoints, restored from them."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import os

@@ -1,7 +1,5 @@
 """Signals that ask a run to stop: it saves and leaves after the step, in all its processes."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

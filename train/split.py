@@ -1,7 +1,5 @@
 """Which stored clips are for training, validation and test."""
 
-from __future__ import annotations
-
 import dataclasses
 import logging
 import re

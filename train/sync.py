@@ -1,7 +1,5 @@
 """The lags of a corpus, measured fold by fold: no clip by a network that learnt from it."""
 
-from __future__ import annotations
-
 import concurrent.futures.process
 import hashlib
 import logging

@@ -1,7 +1,5 @@
 """A reader of words from sound that teaches a lip reader: distillation of features."""
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path

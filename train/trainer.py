@@ -5,8 +5,6 @@ the dropout are all drawn from the seed and the step. So resuming needs no more 
 optimiser and the number of steps done, and any number of processes sees the same global batches.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import logging

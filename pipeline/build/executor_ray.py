@@ -1,7 +1,5 @@
 """Units on a Ray cluster: retries, lost machines and their replacement are Ray's."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal

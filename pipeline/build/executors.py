@@ -3,8 +3,6 @@
 What follows from a worker's death is for `scheduler` to decide, the same for every executor.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import multiprocessing

@@ -1,7 +1,5 @@
 """What became of every clip: rows of the units to `manifest.parquet`, and `dataset.json`, last."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

@@ -5,8 +5,6 @@ file, number). (Of Parquet with a row group a unit, everyone who opens it reads 
 0.5 s and 155 MB at 10,000 units.) The listing is sorted in memory: 400 MB for LRW-1000's 718,018.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import itertools

@@ -1,7 +1,5 @@
 """`avb prep`: plan, run the units that are missing, account for every clip."""
 
-from __future__ import annotations
-
 import functools
 import json
 import os

@@ -1,7 +1,5 @@
 """One clip from source file to the members of its sample: decode, track, crop, mel, encode."""
 
-from __future__ import annotations
-
 import functools
 import io
 import itertools

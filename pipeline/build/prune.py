@@ -1,7 +1,5 @@
 """What a changed listing would take away: finished clips that a new plan does not have."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path

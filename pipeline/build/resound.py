@@ -1,7 +1,5 @@
 """Sound moved in shards that are there: mel, FLAC and facts made anew, pictures copied."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path

@@ -9,8 +9,6 @@ A clip that takes too long is `timeout` at once, and its unit is made again with
 A unit that cannot read the corpus is left, and the run ends when the others are made.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace

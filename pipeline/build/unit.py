@@ -4,8 +4,6 @@ No state outlives a unit but caches, so units run in any process, in any order, 
 that sees the corpus. Every clip of the unit ends as exactly one row.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools

@@ -3,8 +3,6 @@
 Both come in the order of a plan, so that memory does not grow with the clips.
 """
 
-from __future__ import annotations
-
 import heapq
 import itertools
 import tempfile

@@ -1,7 +1,5 @@
 """Sound under the pictures, log-mels and their storage. The one module that imports torchaudio."""
 
-from __future__ import annotations
-
 import math
 import sys
 import types

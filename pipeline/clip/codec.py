@@ -12,8 +12,6 @@ faces 46.7 dB, 78 KB. Preset `medium` would save a fifth of the bytes for four t
 time.
 """
 
-from __future__ import annotations
-
 import io
 import struct
 from collections.abc import Iterator

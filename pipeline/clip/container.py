@@ -1,7 +1,5 @@
 """What a film says of itself before anything is decoded, and what it may not open."""
 
-from __future__ import annotations
-
 import functools
 from contextlib import suppress
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ A box is x0, y0, x1, y1 in source pixels; its content fills the centre `size` pi
 picture. Sub-pixel positions keep a slowly moving crop from jumping.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -4,8 +4,6 @@ The picture is the decoder's luma plane, limited range or full, never rescaled; 
 square pixels. Sound keeps its rate and its place in time; `audio.fit` puts it under the pictures.
 """
 
-from __future__ import annotations
-
 import itertools
 import stat
 from collections.abc import Iterable, Iterator

@@ -4,8 +4,6 @@ They lie inside the wheel of mediapipe 0.10.21, the last that has them (Apache-2
 not installed, `fetch` takes them out of the wheel, which pip brings for whatever Python and system.
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib.metadata
 import importlib.util

@@ -4,8 +4,6 @@ It hands over decoded pictures and sound with the stamps of the file (as NUT), s
 share one clock. What it conceals it does not say: nothing is flagged `damaged`.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import select

@@ -1,7 +1,5 @@
 """Stored sound as bytes: mono, 16-bit FLAC."""
 
-from __future__ import annotations
-
 import io
 
 import av

@@ -1,7 +1,5 @@
 """Folders of picture files as films: in order, gaps filled, few of them large in memory."""
 
-from __future__ import annotations
-
 import functools
 import re
 from collections.abc import Sequence

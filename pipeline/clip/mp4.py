@@ -1,7 +1,5 @@
 """The boxes of a stored `.mp4`: its frames without a container reader, or why it is refused."""
 
-from __future__ import annotations
-
 import re
 import struct
 from collections.abc import Iterable, Iterator

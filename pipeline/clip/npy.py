@@ -1,7 +1,5 @@
 """Stored mels: the `.npy` files in a shard, read without a copy and without believing them."""
 
-from __future__ import annotations
-
 import math
 import re
 import struct

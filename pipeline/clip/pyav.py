@@ -1,7 +1,5 @@
 """Films and sound files read by PyAV in this process: decoded events, each with its stamp."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Iterator
 from pathlib import Path

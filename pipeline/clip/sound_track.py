@@ -1,7 +1,5 @@
 """The sound track of a film: blocks as a decoder gives them, mixed to mono, each at its place."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 

@@ -1,7 +1,5 @@
 """Every way in which a clip can end, and all that can be odd about one that is kept."""
 
-from __future__ import annotations
-
 #: Why a clip is in no shard, or "ok". A closed list: anything else is a bug.
 STATUSES = {
     "ok": "in a shard",

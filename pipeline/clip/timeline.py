@@ -5,8 +5,6 @@ again, damaged ones jump by years, AVI has none for pictures that were coded out
 become times that run on, in seconds, and pictures are laid at an exact rate by them.
 """
 
-from __future__ import annotations
-
 import heapq
 import itertools
 import math

@@ -7,8 +7,6 @@ frame puts it: for 3 / 5 / 8 / 12 / 25 the median clip 0.2 / 0.4 / 0.7 / 0.9 / 1
 clip 0.8 / 2.0 / 1.7 / 3.2 / 4.5 px.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext

@@ -4,8 +4,6 @@ An adapter offers `discover(root, corpus) -> Listing`, which lists without openi
 `load(root, clip, plan) -> Media`, which reads one clip and checks what is peculiar to its corpus.
 """
 
-from __future__ import annotations
-
 import importlib
 from types import ModuleType
 

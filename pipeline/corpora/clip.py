@@ -1,7 +1,5 @@
 """The vocabulary of the pipeline: what a listed clip is, and every way it can end."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 

@@ -12,8 +12,6 @@ talker's folder as in the Zenodo copy (used, `misfiled_alignment`), the 720 x 57
 360 x 288 file (`duplicate`). The sound inside the mpg is 22 ms shorter than its pictures.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath

@@ -3,8 +3,6 @@
 Lists, and decodes nothing; its lines are what a licensee can report back in one paste.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from pathlib import Path
 from typing import Any

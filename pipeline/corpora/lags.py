@@ -1,7 +1,5 @@
 """Lags between lips and sound, clip by clip: the table of `avb sync`, which `avb prep` mends by."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Counted by folder and ending, so that memory does not grow with the clips.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections import Counter

@@ -1,7 +1,5 @@
 """How adapters read a film."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from avb.pipeline.clip.decode import stream_video

@@ -10,8 +10,6 @@ the words (reported, never numbered). The sound is AAC: a full decode gives 19,4
 its priming is skipped, of which the first 18,560 belong to the 29 pictures.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterator

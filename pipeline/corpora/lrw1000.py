@@ -12,8 +12,6 @@ hundredths), rows that end where they start (`zero_length`), repeated rows (`dup
 missing in the middle (up to a fifth filled and flagged), missing folders and wavs (refused).
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A corpus in a store: its tree to list, and the files of a clip to read, on this machine."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import os

@@ -10,8 +10,6 @@ made. What only the film can tell is known when it was decoded, and flagged: a s
 behind it (`span_clamped`), words that do (`words_clamped`).
 """
 
-from __future__ import annotations
-
 import datetime
 import hashlib
 import json

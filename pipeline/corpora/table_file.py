@@ -1,7 +1,5 @@
 """Rows of a CSV or Parquet file, in bounded memory; what is no such file is called what it is."""
 
-from __future__ import annotations
-
 import codecs
 import csv
 from collections.abc import Iterator

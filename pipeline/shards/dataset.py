@@ -1,7 +1,5 @@
 """A finished dataset as its readers take it: its folders, `dataset.json` and manifest, checked."""
 
-from __future__ import annotations
-
 import math
 import os
 import re

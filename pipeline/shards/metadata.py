@@ -6,8 +6,6 @@ and a null or an empty list has none. So what is not known is "" or -1, a time -
 format 1 held nulls, and words as `[word, start, end]`; they are read as well.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """`avb stats`: what a dataset folder holds, from its manifest alone."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any

@@ -4,8 +4,6 @@ The manifest is streamed, and whatever process checks a shard holds the rows of 
 memory does not grow with the clips, but for 8 bytes each to find keys that stand twice.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import itertools

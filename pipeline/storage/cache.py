@@ -5,8 +5,6 @@ lock on it, which goes with the process; when another needs their place, files t
 those first that were not read for longest.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import hashlib

@@ -1,7 +1,5 @@
 """What drivers of stores raise, which of it may pass, and what to do about the rest."""
 
-from __future__ import annotations
-
 import errno
 import sys
 

@@ -4,8 +4,6 @@ In it lie the small files of the store, whole, and for each shard an empty file 
 is made there by the code that makes it anywhere, then its shard is uploaded, then its rows.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

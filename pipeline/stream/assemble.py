@@ -3,8 +3,6 @@
 Axis letters: B samples, T frames, H rows, W columns, F mel bins, M mel columns.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from collections import OrderedDict

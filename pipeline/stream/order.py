@@ -5,8 +5,6 @@ a position in it is one number. Randomness comes from raw PCG64 bits, whose stre
 to keep from version to version.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Iterator
 

@@ -13,8 +13,6 @@ the number of batches done is all it takes to resume.
 Reading needs PyAV, pyarrow and torch, not webdataset.
 """
 
-from __future__ import annotations
-
 import itertools
 import signal
 import sys

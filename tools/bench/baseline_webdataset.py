@@ -5,8 +5,6 @@ Ordinary mp4 files (x264, preset medium, crf 18) and mels in a WebDataset tar, r
 that the two readers share no code.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterable, Iterator
 from pathlib import Path

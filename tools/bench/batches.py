@@ -1,7 +1,5 @@
 """What `avb bench train` trains on: drawn batches of a corpus' shape, or its shards."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import time

@@ -3,8 +3,6 @@
 All in one run on one core.
 """
 
-from __future__ import annotations
-
 import tempfile
 import time
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`avb bench read`: clips a second on one core, beside plain webdataset + PyAV in the same run."""
 
-from __future__ import annotations
-
 import statistics
 import tempfile
 import time

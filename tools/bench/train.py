@@ -11,8 +11,6 @@ machine does hits all alike:
 All do everything that a step does: to the device, augmentation, forward, backward, update.
 """
 
-from __future__ import annotations
-
 import platform
 import statistics
 from pathlib import Path

@@ -3,8 +3,6 @@
 Nothing heavy is imported at the top: `avb --help` must not wait for torch, cv2 or mediapipe.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

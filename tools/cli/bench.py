@@ -1,7 +1,5 @@
 """`avb bench`: side by side in one run."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Literal
 

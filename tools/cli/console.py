@@ -4,8 +4,6 @@ Exit codes: 0 done and nothing refused, 1 failed, 2 wrong usage, 3 finished but 
 refused, 75 saved and stopped on a signal, 130 Ctrl-C (training is saved then too).
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import inspect

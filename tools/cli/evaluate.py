@@ -1,7 +1,5 @@
 """`avb eval` and `avb compare`: figures of checkpoints, as tables or records."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal

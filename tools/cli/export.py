@@ -1,7 +1,5 @@
 """Other formats and other people's files, and this installation: `avb export`, `doctor`, ..."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Literal
 

@@ -4,8 +4,6 @@ What an option is without being given stands in `show_default`; square brackets 
 would be taken for a style on a terminal.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal

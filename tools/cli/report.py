@@ -1,7 +1,5 @@
 """`avb report|plot|listen|listen-score`: results for readers and listeners."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any, Literal
 

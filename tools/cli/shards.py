@@ -1,7 +1,5 @@
 """Raw corpora and prepared shards looked at: `avb inspect|verify|stats|preview|synth`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Literal
 

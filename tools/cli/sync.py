@@ -1,7 +1,5 @@
 """`avb sync`: how far each clip's sound lies from its lips."""
 
-from __future__ import annotations
-
 import signal
 from pathlib import Path
 from typing import Annotated, Any, Literal

@@ -6,8 +6,6 @@ log-mel, are inside. `config.json` repeats both, for those who load the safetens
 Shapes: B clips of T frames, pictures of S x S, K words, F mel bins.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json

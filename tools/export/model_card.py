@@ -1,7 +1,5 @@
 """The model card beside exported weights: what is known of them, and what is not."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any

@@ -8,8 +8,6 @@ and ours differ by a factor that the normalisation of each clip cancels; it matt
 path alone. paper.md 5.3 and model.md 1 say what else is theirs: variant and pooling `released`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import logging

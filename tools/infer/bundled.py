@@ -3,8 +3,6 @@
 Each is a folder of `avb export --to safetensors --half`, below `models/bundled`.
 """
 
-from __future__ import annotations
-
 import hashlib
 from importlib.resources import files
 from pathlib import Path

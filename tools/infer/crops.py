@@ -5,8 +5,6 @@ laid round the tracked face, as many times the distance between the outer eye co
 LRW's own pictures. Pictures that were mouths already and taken whole (LRW-1000) get the lips box.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """One film to its record: words or speech, and the files that were asked for."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 from pathlib import Path

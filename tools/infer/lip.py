@@ -1,7 +1,5 @@
 """Words from a film: the lip reader on a window of 29 pictures every 5."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any

@@ -5,8 +5,6 @@ all since the last pause is decoded anew; a word is told once it lies behind the
 it is never taken back.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import sys

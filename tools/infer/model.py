@@ -1,7 +1,5 @@
 """What a checkpoint says: the model, and how pictures must be cut for it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

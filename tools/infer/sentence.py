@@ -1,7 +1,5 @@
 """Sentences from a film: overlapping windows, joined frame by frame before words are read."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Films to look at and listen to: the box over the pictures, the speech beside the true sound."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress

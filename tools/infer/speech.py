@@ -5,8 +5,6 @@ other, spans of sound change over at the quietest place that they share. A film 
 clip of training is one window and one span. Shapes: F mel bins, M columns, four to a picture.
 """
 
-from __future__ import annotations
-
 import wave
 from collections.abc import Iterator
 from pathlib import Path

@@ -3,8 +3,6 @@
 As `avb prep --decoder ffmpeg`; no other file or address is opened unless it is allowed.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """`avb listen`: sounds of several systems as one page to rate them on, and its key."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

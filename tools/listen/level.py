@@ -1,7 +1,5 @@
 """Active speech level, as ITU-T P.56 (method B) defines it: pauses do not count."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from avb.train.evaluate.metrics.speech import RATE, Sound

@@ -1,7 +1,5 @@
 """In which order a rater hears the clips: blocks in which every system comes once."""
 
-from __future__ import annotations
-
 import numpy as np
 
 #: A clip of the test: (system, sentence), both as numbers.

@@ -4,8 +4,6 @@ Everything is a mean over raters and sentences, two crossed samples, both drawn 
 interval, the same draws for all systems: differences are paired.
 """
 
-from __future__ import annotations
-
 import csv
 import itertools
 from collections.abc import Sequence

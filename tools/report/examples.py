@@ -1,7 +1,5 @@
 """What a network does on a few clips of its test part, to be seen and heard."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """A report: sections of tables, pictures and sounds, and one file that holds all of them."""
 
-from __future__ import annotations
-
 import base64
 import logging
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """Published rows, and whether a record may be set beside one."""
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass, field
 from functools import cache

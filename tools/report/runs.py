@@ -1,7 +1,5 @@
 """A run as it lies in its folder: recipe, log, and the records of `avb eval` that belong to it."""
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import dataclass
 from functools import cache

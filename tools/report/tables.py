@@ -1,7 +1,5 @@
 """The tables of a report: every number comes out of a record, or out of `published.yaml`."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """What a report says first: the best figure of each run, what the memory brings, what to doubt."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The report of runs as one file, and one figure of it as another."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """From a table of the paper to the commands that make it, in their order."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass, field
 from functools import cache

@@ -1,7 +1,5 @@
 """What a table came to: its figures beside the paper's, as JSON and as a page."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

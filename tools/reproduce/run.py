@@ -1,7 +1,5 @@
 """The steps of a table carried out, one process each, and how long those to come will take."""
 
-from __future__ import annotations
-
 import json
 import shlex
 import signal

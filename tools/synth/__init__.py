@@ -5,8 +5,6 @@ that everything after it can be tried and tested without the licensed data. The 
 the same bytes. With `from_grid` the film is real: GRID clips re-cut into the other two layouts.
 """
 
-from __future__ import annotations
-
 import csv
 import shutil
 import time

@@ -3,8 +3,6 @@
 Every encoder runs on one thread with bit-exact flags: equal input gives equal bytes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path

@@ -4,8 +4,6 @@ Each case starts from a good clip and breaks one thing, so that what a reader ma
 put down to that thing. The functions return (path or index row, case) for every odd one.
 """
 
-from __future__ import annotations
-
 import shutil
 from dataclasses import replace
 from pathlib import Path

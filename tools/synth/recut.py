@@ -5,8 +5,6 @@ are GRID's own: `BIN`, `BLUE`, ... become LRW's class folders, and stand where L
 Chinese word and its pinyin.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Anti-aliased shapes on the layer of a head, in face units: see `face`."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """From the phonemes of an utterance to how far a mouth is open and how wide, frame by frame."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

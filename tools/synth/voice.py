@@ -4,8 +4,6 @@ No program is started and nothing has to be installed as root: the wheel holds t
 and its voices, this is the small part of its C interface (speak_lib.h) that is needed here.
 """
 
-from __future__ import annotations
-
 import ctypes
 import itertools
 import math

@@ -6,8 +6,6 @@ killed with the ffmpeg it started when it is done, hangs or wants too much. Noth
 unpickled or run here.
 """
 
-from __future__ import annotations
-
 import asyncio
 import ctypes
 import json

@@ -4,8 +4,6 @@ Imported once, by the process that children are forked from: whatever takes long
 imported here, and nothing is started (a live face mesh does not survive a fork).
 """
 
-from __future__ import annotations
-
 import math
 from base64 import b64encode
 from collections.abc import Iterator

@@ -3,8 +3,6 @@
 Nothing is decoded, and nothing of it is written to a disk.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import secrets

@@ -1,7 +1,5 @@
 """`avb demo --quick`: one clip read and heard by the networks that come with avb, as one page."""
 
-from __future__ import annotations
-
 import logging
 import time
 from html import escape

@@ -1,7 +1,5 @@
 """The server of `avb ui`: its address, its folder, its models, its end."""
 
-from __future__ import annotations
-
 import asyncio
 import fcntl
 import importlib.util

@@ -1,7 +1,5 @@
 """The page's server: its files, what there is to choose from, and films in, events out."""
 
-from __future__ import annotations
-
 import asyncio
 import ipaddress
 from collections.abc import AsyncGenerator

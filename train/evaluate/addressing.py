@@ -6,8 +6,6 @@ frames alone: silence is easily alike. What is measured, and why nothing counts 
 stands in `metrics/addressing.py` and `metrics/probes.py` (evaluation.md section 4).
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator

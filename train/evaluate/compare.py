@@ -4,8 +4,6 @@ A side is one record of `avb eval`, or several seeds, of which each clip takes t
 draw clips, so every seed's own figure stands beside them (evaluation.md sections 0 and 6).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path

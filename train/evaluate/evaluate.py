@@ -4,8 +4,6 @@ It holds every flag that a number needs to be compared, the per-clip values that
 derived from, and the ceiling and floors on the same clips.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import logging

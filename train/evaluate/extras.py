@@ -1,7 +1,5 @@
 """What an evaluation may be given beside the model and the clips."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal

@@ -1,7 +1,5 @@
 """Lip reading measured: accuracy from video alone, mirrored, with real audio, and with both."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

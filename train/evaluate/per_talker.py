@@ -4,8 +4,6 @@ The paper's speaker-dependent figures are an average over four talkers with a mo
 (evaluation.md 2.2: mean over the clips of a talker, then over talkers).
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

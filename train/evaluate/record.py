@@ -1,7 +1,5 @@
 """A record of `avb eval` as others read it: what it must hold is looked at once, and named."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Sentences read: word and character errors, freely and within the grammar, beside real audio."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any

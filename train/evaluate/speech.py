@@ -1,7 +1,5 @@
 """Speech measured: the model's beside the ceiling and the floors on the same clips."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable, Sequence

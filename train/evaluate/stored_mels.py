@@ -1,7 +1,5 @@
 """Log-mels as the shards hold them: their front end, and their mean."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator
 from typing import Any

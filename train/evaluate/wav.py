@@ -1,7 +1,5 @@
 """Sounds as WAV files that anything can play."""
 
-from __future__ import annotations
-
 import io
 import wave
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Words read from sound: a recogniser that can teach a lip reader."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import Tensor, nn

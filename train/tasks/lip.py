@@ -1,7 +1,5 @@
 """Lip reading: which word a silent mouth speaks."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 from typing import Any

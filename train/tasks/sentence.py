@@ -1,7 +1,5 @@
 """Lip reading of sentences: what a silent mouth says, without being told where words lie."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 from typing import Any

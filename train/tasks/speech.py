@@ -1,7 +1,5 @@
 """Lip to speech: the log-mel of the speech that belongs to a silent face."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 from typing import Any

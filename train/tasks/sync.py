@@ -1,7 +1,5 @@
 """Sync: by how much a clip's sound comes before or after its lips."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A vocoder that makes sound of mels by itself, against critics; the refiner needs Griffin-Lim."""
 
-from __future__ import annotations
-
 from functools import cache
 from pathlib import Path
 from typing import Any

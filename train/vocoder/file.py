@@ -1,7 +1,5 @@
 """A vocoder in use: a refiner's file, or a run of `avb train vocos`; both are frozen."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

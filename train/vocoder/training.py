@@ -4,8 +4,6 @@ It learns magnitudes, as loud as they are heard, from excerpts of true mels. The
 is kept, with what Griffin-Lim makes of true mels of the validation part without it and with it.
 """
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import logging

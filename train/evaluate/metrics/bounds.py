@@ -1,7 +1,5 @@
 """What every speech figure is printed beside: its ceiling and its floors, on the same clips."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -7,8 +7,6 @@ column of misalignment would cost more STOI than any two systems differ by (eval
 Shapes: B clips, F = n_fft / 2 + 1 frequencies, M columns.
 """
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Sequence

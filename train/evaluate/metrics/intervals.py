@@ -7,8 +7,6 @@ alone: two figures of the same clips are resampled alike, which `scipy.stats.boo
 promise, nor can it draw talkers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Lip reading: what the logits of a test set say, by class, by place and by length."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any

@@ -5,8 +5,6 @@ near 100 %) and that recalled and real audio are not (near 50 %). Retrieval asks
 recalled frame of a clip finds the real audio frame of that very moment.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 

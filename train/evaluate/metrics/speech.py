@@ -5,8 +5,6 @@ shorter. No figure depends on level. What cannot be scored is null with its reas
 listed, and enters no mean.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import warnings

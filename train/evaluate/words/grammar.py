@@ -1,7 +1,5 @@
 """A GRID sentence as six slots, each with its own words, and its word errors by slot."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -6,8 +6,6 @@ most in letters and prepositions (evaluation.md 3.2). Real sound is among the si
 rate means nothing without what its recogniser makes wrong where nothing was reconstructed.
 """
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache

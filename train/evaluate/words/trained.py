@@ -9,8 +9,6 @@ frozen.
 Shapes: B clips, F mel bins, M columns, T = M / 4 steps, C features.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Sequence

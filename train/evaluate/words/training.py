@@ -4,8 +4,6 @@ It learns real log-mels and Griffin-Lim copies of them, which generated speech c
 (evaluation.md 3.2). Its own word errors on the validation part are stored with it.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from typing import Any
