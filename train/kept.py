@@ -115,7 +115,10 @@ def restore(
         mel, rate: what it is to hear, of `whose` sound, for people; None: what it is made for.
     """
     state = checkpoint.load(path, task)
-    checked(shape, state, str(path), strict=False)
+    found = checked(shape, state, str(path), strict=False)
+    for field in dataclasses.fields(found.training):  # its defaults are no facts of this file
+        if field.name not in state["training"]:
+            raise UsageError(f"{path}: training: the key {field.name!r} is missing")
     try:
         network = build(state["mel"])
         network.load_state_dict(state.pop("weights"))

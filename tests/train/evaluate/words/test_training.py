@@ -181,6 +181,7 @@ def test_no_judge_for_these_shards_is_one_line(grid: Index, file: Path, tmp_path
         ("sample_rate", "x" * 3000, "sample_rate: expected int, found 'xxx"),
         ("val", {}, "val: the key 'real' is missing"),
         ("training", {"epochs": None}, "epochs: expected int"),
+        ("training", {"epochs": 2}, "training: the key 'batch_size' is missing"),
     ):
         checkpoint.save(tmp_path / "odd.pt", state | {part: value})
         assert said in (line := refused(tmp_path / "odd.pt")) and len(line) < 400
