@@ -2,6 +2,8 @@
 
 import importlib.util
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from avb.pipeline.errors import UsageError
@@ -26,6 +28,15 @@ def make_folder(folder: Path) -> None:
         raise UsageError(f"{folder}: cannot be made ({error.strerror})") from None
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Around the writing of a result; UsageError: the disk refuses it."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written ({error.strerror})") from None
+
+
 def check_writable(path: Path) -> None:
     """See that a result can be written, before the minutes it takes: its folder is made, and room.
 
@@ -33,9 +44,7 @@ def check_writable(path: Path) -> None:
     """
     if path.is_dir():
         raise UsageError(f"{path}: is a folder; give the name of a file")
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent) as file:
             file.write(bytes(_ROOM))
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be written ({error.strerror})") from None

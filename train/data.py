@@ -1,6 +1,5 @@
 """From a folder of shards and a recipe to what is trained on: index, recipe, parts, batches."""
 
-import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from avb.pipeline.storage.store import Folder
 from avb.pipeline.stream.index import Index, load_index
 from avb.train.recipe import LIMITS, Recipe
 from avb.train.recipe_file import load_recipe, make_recipe
-from avb.train.split import Parts, default_split, usable_rows
+from avb.train.split import Parts, default_split
 from avb.train.tasks.task import find_task
 
 
@@ -67,36 +66,6 @@ def talkers_of(index: Index, parts: Parts) -> list[str]:
     if not found:
         raise UsageError(f"{index.folder}: no clip has a talker; --per-talker needs them")
     return sorted((str(talker) for talker in found), key=lambda name: (len(name), name))
-
-
-def fitted(parts: Parts, index: Index, recipe: Recipe) -> tuple[Parts, int]:
-    """The parts less the clips without what the recipe learns, and how many these are.
-
-    UsageError: none is left to train on, or to validate with.
-    """
-    rows = {part: usable_rows(index, found, recipe) for part, found in parts.rows.items()}
-    for part in ("train", "val"):
-        if len(parts.rows[part]) and not len(rows[part]):
-            raise without_target(index, recipe, f"{len(parts.rows[part])} clips of {part}")
-    left_out = sum(map(len, parts.rows.values())) - sum(map(len, rows.values()))
-    return dataclasses.replace(parts, rows=rows), left_out
-
-
-def without_target(index: Index, recipe: Recipe, which: str) -> UsageError:
-    """The fault of clips without what the recipe learns."""
-    return UsageError(
-        f"{index.folder}: none of {which} has {target_name(recipe)}; --unit clip learns labels,"
-        " --unit word words with their times ([word, start, end]), --unit sentence words"
-    )
-
-
-def target_name(recipe: Recipe) -> str:
-    """What a clip must have for the recipe to learn from it."""
-    if recipe.unit == "clip":
-        return "a label"
-    if recipe.unit == "word":
-        return "a word with its times"
-    return f"words{' with their times' if recipe.window else ''}, as many as fit its frames"
 
 
 def steps_in(epochs: float, index: Index, parts: Parts, recipe: Recipe) -> int:

@@ -129,11 +129,6 @@ def _parts_there(index: Index, split: Split) -> str:
     return f" (the clips are of {', '.join(index.split.names[:8])})"
 
 
-def usable_rows(index: Index, rows: Ints, recipe: Recipe) -> Ints:
-    """Those rows that have what a recipe learns."""
-    return find_task(recipe.task).usable_rows(index, rows, recipe)
-
-
 def default_split(index: Index, corpus: Corpus, wanted: str | None = None) -> str:
     """The split that is wanted, if these clips can have it, else the usual one.
 
@@ -148,20 +143,24 @@ def default_split(index: Index, corpus: Corpus, wanted: str | None = None) -> st
     return [*fitting, *corpus.splits][0]
 
 
-def teachable(index: Index, parts: Parts, recipe: Recipe) -> Parts:
-    """The parts without clips that teach a recipe nothing; one line says how many of which kind.
+def teachable(index: Index, parts: Parts, recipe: Recipe) -> tuple[Parts, int]:
+    """The parts without clips that teach a recipe nothing, and how many lack what it learns.
 
-    Silent ones are left out of training, those without a sound track (flag `no_audio`) of both
-    parts where a mel is needed, those without a label where it is what is learnt. UsageError:
-    nothing is left of a part.
+    Of the others one line says how many of which kind: silent ones are left out of training, those
+    without a sound track (flag `no_audio`) of both parts where a mel is needed. UsageError: nothing
+    is left of a part.
     """
-    kept, task = dict(parts.rows), find_task(recipe.task)
+    task = find_task(recipe.task)
+    kept = {part: task.usable_rows(index, rows, recipe) for part, rows in parts.rows.items()}
+    left_out = sum(map(len, parts.rows.values())) - sum(map(len, kept.values()))
+    for part in ("train", "val"):
+        if len(parts.rows[part]) and not len(kept[part]):
+            raise without_target(index, recipe, f"{len(parts.rows[part])} clips of {part}")
     for part in ("train", "val"):
         rows = kept[part]
         silent = index.silent[rows] & (part == "train" and not recipe.keep_silent)
         useless = {
             "without a sound track": index.no_audio[rows] & task.needs_sound(recipe),
-            "without a label": (index.label_id[rows] < 0) & task.needs_label(recipe),
             "silent (--set keep_silent=true takes them)": silent,
         }
         shown = ", ".join(f"{mask.sum()} {what}" for what, mask in useless.items() if mask.any())
@@ -173,7 +172,24 @@ def teachable(index: Index, parts: Parts, recipe: Recipe) -> Parts:
                 f"{index.folder}: no clip of {part} is left; a lip reader without memory needs no"
                 " sound: --set model.slots=0"
             )
-    return dataclasses.replace(parts, rows=kept)
+    return dataclasses.replace(parts, rows=kept), left_out
+
+
+def without_target(index: Index, recipe: Recipe, which: str) -> UsageError:
+    """The fault of clips without what the recipe learns."""
+    return UsageError(
+        f"{index.folder}: none of {which} has {target_name(recipe)}; --unit clip learns labels,"
+        " --unit word words with their times ([word, start, end]), --unit sentence words"
+    )
+
+
+def target_name(recipe: Recipe) -> str:
+    """What a clip must have for the recipe to learn from it."""
+    if recipe.unit == "clip":
+        return "a label"
+    if recipe.unit == "word":
+        return "a word with its times"
+    return f"words{' with their times' if recipe.window else ''}, as many as fit its frames"
 
 
 def split_talkers(split: Split) -> set[str]:

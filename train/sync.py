@@ -24,8 +24,8 @@ from avb.pipeline.stream.index import Index, Ints, load_index
 from avb.train import checkpoint, trainer
 from avb.train.network import Loaded, load_network
 from avb.train.recipe import Recipe
-from avb.train.split import Parts, usable_rows
-from avb.train.tasks.task import Evaluation
+from avb.train.split import Parts
+from avb.train.tasks.task import Evaluation, find_task
 
 log = logging.getLogger(__name__)
 #: Clips whose lags are measured, and kept, at one time.
@@ -192,7 +192,7 @@ def usable(index: Index, recipe: Recipe) -> Ints:
     Raises:
         UsageError: there is none.
     """
-    rows = usable_rows(index, np.flatnonzero(~index.no_audio), recipe)
+    rows = find_task(recipe.task).usable_rows(index, np.flatnonzero(~index.no_audio), recipe)
     rows = rows[index.num_frames[rows] >= LEAST_FRAMES]
     if not len(rows):
         raise UsageError(f"{index.folder}: no clip of {len(index)} has sound and is long enough")

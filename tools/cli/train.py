@@ -101,11 +101,11 @@ def divided(
     """The clips as a recipe has them, whole or by word, and its split of them."""
     import numpy as np
 
-    from avb.train.data import without_target
-    from avb.train.split import split_rows, usable_rows
+    from avb.train.split import split_rows, without_target
+    from avb.train.tasks.task import find_task
 
     index = index.of_unit(recipe.unit)
-    usable = usable_rows(index, np.arange(len(index)), recipe)
+    usable = find_task(recipe.task).usable_rows(index, np.arange(len(index)), recipe)
     if not usable.size:
         raise without_target(index, recipe, f"{len(index)} clips")
     return index, split_rows(index, corpus, recipe.split, talkers, file, among=usable)
@@ -124,13 +124,12 @@ def train_one(
     from avb.train import data, trainer
     from avb.train.device import choose_device
     from avb.train.distributed import peer_lost
-    from avb.train.split import teachable
+    from avb.train.split import target_name, teachable
     from avb.train.tasks.task import find_task
 
-    parts, left_out = data.fitted(parts, index, recipe)
     if int(os.environ.get("RANK", 0)) > 0:
         log.setLevel(logging.ERROR)
-    parts = teachable(index, parts, recipe)
+    parts, left_out = teachable(index, parts, recipe)
     if epochs is not None:
         recipe = dataclasses.replace(recipe, steps=data.steps_in(epochs, index, parts, recipe))
     device = choose_device(device)
@@ -140,7 +139,7 @@ def train_one(
     whose = f" of {', '.join(parts.speakers)}" if parts.speakers else ""
     say(f"split {parts.name}{whose} ({parts.source}): {counts} clips; test is not looked at")
     if left_out:
-        say(f"left out: {left_out} clips without {data.target_name(recipe)}")
+        say(f"left out: {left_out} clips without {target_name(recipe)}")
     if parts.absent:
         empty = "".join(f"; {part} is empty" for part, count in counts.items() if not count)
         say(f"talkers without a clip here: {', '.join(parts.absent)}{empty}")
@@ -286,7 +285,7 @@ def open_parts(
     index, corpus = open_shards(data, context.obj)
     split = split or default_split(index, corpus)
     parts = split_rows(index, corpus, split, speakers, split_file)
-    parts = teachable(index, parts, Recipe("l2s"))
+    parts, _ = teachable(index, parts, Recipe("l2s"))
     where = torch.device(choose_device(device))
     counts = {part: len(rows) for part, rows in parts.rows.items()}
     say(f"split {parts.name} ({parts.source}): {counts} clips; test is not looked at")
@@ -299,9 +298,8 @@ def keep(out: Path, state: dict[str, Any], device: torch.device) -> None:
 
     from avb.pipeline.machine import revision
     from avb.train import checkpoint
+    from avb.train.checks import writing
 
     facts = {"revision": revision(), "torch": str(torch.__version__), "device": str(device)}
-    try:
+    with writing(out):
         checkpoint.save(out, state | facts)
-    except OSError as error:
-        raise UsageError(f"{out}: cannot be written ({error.strerror})") from None

@@ -8,7 +8,6 @@ Shapes: B clips of T frames, pictures of S x S, K words, F mel bins.
 
 import dataclasses
 import hashlib
-import json
 import logging
 import warnings
 from collections.abc import Callable, Sequence
@@ -20,13 +19,13 @@ from torch import Tensor, nn
 
 from avb.pipeline.config import Corpus, load_corpora
 from avb.pipeline.errors import UsageError
-from avb.pipeline.files import write_atomic
+from avb.pipeline.files import write_atomic, write_json
 from avb.pipeline.parse import read_json
 from avb.pipeline.shards.dataset import read_dataset
 from avb.pipeline.storage.store import Folder
 from avb.tools.export import model_card
 from avb.train import checkpoint
-from avb.train.checks import need
+from avb.train.checks import need, writing
 from avb.train.kept import fingerprint
 from avb.train.network import Loaded, load_network
 from avb.train.recipe import Recipe
@@ -104,7 +103,7 @@ def _write(
     out: Path, to: str, blob: bytes, config: dict[str, Any], card: Callable[[], str]
 ) -> dict[str, Any]:
     """The three files of an export; `config` is told of what lies in the folder already."""
-    try:
+    with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         write_atomic(out / f"model.{to}", blob)
         config["files"] = sorted(
@@ -114,11 +113,8 @@ def _write(
             "onnx"
         ):
             config.setdefault("onnx", before["onnx"])  # what an earlier export found out
-        text = json.dumps(config, indent=1, ensure_ascii=False) + "\n"
-        write_atomic(out / "config.json", text.encode())
+        write_json(out / "config.json", config)
         write_atomic(out / "MODEL_CARD.md", card().encode())
-    except OSError as error:
-        raise UsageError(f"{out}: cannot be written ({error.strerror})") from None
     return config
 
 

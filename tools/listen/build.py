@@ -16,7 +16,7 @@ from avb.pipeline.errors import UsageError
 from avb.pipeline.files import write_atomic
 from avb.tools.listen.level import to_level
 from avb.tools.listen.order import rating_order
-from avb.train.checks import make_folder
+from avb.train.checks import make_folder, writing
 from avb.train.evaluate.metrics.bounds import fit_length, speech_shaped_noise
 from avb.train.evaluate.metrics.speech import RATE, Sound
 from avb.train.evaluate.wav import wav_bytes
@@ -105,11 +105,9 @@ def build(
     }
     key_file = out.with_suffix(".key.json")
     make_folder(out.parent)
-    try:
+    with writing(out):
         write_atomic(out, page.encode())
         write_atomic(key_file, (json.dumps(key) + "\n").encode())
-    except OSError as error:
-        raise UsageError(f"{out}: cannot be written ({error.strerror})") from None
     return key_file
 
 

@@ -1,8 +1,7 @@
 """The report of runs as one file, and one figure of it as another."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from avb.tools.report import figures, lags, page, sounds
 from avb.tools.report.examples import Examples, open_examples
 from avb.tools.report.runs import Result, Run, load_run, load_runs
 from avb.tools.report.style import drawing
-from avb.train.checks import make_folder, need
+from avb.train.checks import make_folder, need, writing
 from avb.train.data import open_shards
 from avb.train.device import choose_device
 from avb.train.tasks.task import command_of
@@ -41,7 +40,8 @@ def report(
     if data and (about := lags.section(open_shards(data, datasets)[0])):
         sections.append(about)
     text = page.render(runs, sections)
-    with _writing(out):
+    make_folder(out.parent)
+    with writing(out):
         write_atomic(out, text.encode())
     evaluated = sum(len(run.results) for run in runs)
     log.info(f"{out}: {len(runs)} runs, {evaluated} evaluations, {len(text) / 1e6:.1f} MB")
@@ -68,24 +68,15 @@ def plot(
             raise UsageError(f"--figure {figure} runs the network on clips: give --data SHARDS")
         return open_examples(run, data, choose_device(device), datasets)
 
+    make_folder(out.parent)
     try:
-        with _writing(out), drawing():
+        with writing(out), drawing():
             drawn = _draw(run, figure, examples, clip, named)
             with open_atomic(out) as file:
                 drawn.savefig(file, format=out.suffix[1:].lower(), dpi=200)
     except ValueError as reason:
         raise UsageError(f"{folder}: no figure {figure}: {reason}") from None
     log.info(f"{figure} of {run.name} drawn to {out}")
-
-
-@contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    """Make the folder of a file; UsageError if it cannot be written."""
-    make_folder(out.parent)
-    try:
-        yield
-    except OSError as error:
-        raise UsageError(f"{out}: cannot be written ({error.strerror})") from None
 
 
 def _draw(

@@ -25,7 +25,7 @@ from avb.train.evaluate.words import trained
 from avb.train.evaluate.words.reading import Slots, own_grammar
 from avb.train.kept import sample_rate
 from avb.train.network import Loaded, load_network
-from avb.train.split import split_rows, usable_rows
+from avb.train.split import split_rows
 from avb.train.tasks.task import Evaluation, find_task
 from avb.train.vocoder.file import load as load_vocoder
 
@@ -116,7 +116,8 @@ def open_part(
     """
     loaded = load_network(path, kind)
     index = index.of_unit(loaded.recipe.unit)
-    if find_task(loaded.recipe.task).makes in ("word", "sentence"):
+    task = find_task(loaded.recipe.task)
+    if task.makes in ("word", "sentence"):
         if loaded.data["labels"] != index.labels:
             raise UsageError(f"{index.folder}: its label map is not the one {path} was trained on")
     elif made := loaded.data.get("settings"):  # checkpoints of before do not say it
@@ -129,7 +130,7 @@ def open_part(
         rows = np.array([i for i in every if not speakers or index.speaker[i] in speakers], int)
     else:
         rows = part_rows(index, corpus, data, part)
-    rows = usable_rows(index, rows, loaded.recipe)
+    rows = task.usable_rows(index, rows, loaded.recipe)
     model, where = loaded.model.to(device), torch.device(device)
     return Evaluation(model, loaded.recipe, loaded.scaling, index, rows, where), loaded
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from avb.pipeline.errors import UsageError
 from avb.pipeline.files import write_atomic
-from avb.train.checks import make_folder
+from avb.train.checks import make_folder, writing
 from avb.train.evaluate.metrics.speech import RATE, Sound
 
 _FULL_SCALE = 32768
@@ -35,10 +35,8 @@ class WavFolder:
             path = self.folder / f"{key}.{signal}.wav"
             make_folder(path.parent)
             samples, quieter = to_int16(sound)
-            try:
+            with writing(path):
                 write_atomic(path, _wav(samples))
-            except OSError as error:
-                raise UsageError(f"{path}: cannot be written ({error.strerror})") from None
             self.written += 1
             self.scaled += [path.name] * quieter
 

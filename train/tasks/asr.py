@@ -10,7 +10,7 @@ from avb.models.memory import Losses
 from avb.pipeline.errors import UsageError
 from avb.train.recipe import Recipe
 from avb.train.tasks.lip import LipReading
-from avb.train.tasks.task import Evaluation, Inputs, Scaling
+from avb.train.tasks.task import Inputs, Scaling
 
 
 class SpeechRecognition(LipReading):
@@ -35,9 +35,6 @@ class SpeechRecognition(LipReading):
 
     def needs_sound(self, recipe: Recipe) -> bool:
         return True
-
-    def measure(self, evaluation: Evaluation, extras: Any) -> dict[str, Any]:
-        raise UsageError("a reader of sound is measured by its validation; eval is of lip and l2s")
 
     def graph(self, model: nn.Module, recipe: Recipe, scaling: Scaling) -> nn.Module:
         raise UsageError("a reader of sound takes no pictures, and is not exported")

@@ -85,7 +85,7 @@ class LipReading(Task):
         return recipe.model.get("slots") != 0 or bool(heard)
 
     def fitting_unit(self, recipe: Recipe, labelled: bool, timed: bool) -> str:
-        if labelled == timed:
+        if labelled == timed or self.makes != "word":
             return recipe.unit
         return "word" if timed else "clip"
 

@@ -57,9 +57,6 @@ class SentenceReading(LipReading):
             [1 - ctc.edit_distance(s, h) / len(s) for s, h in zip(said, heard, strict=True)]
         )
 
-    def score_text(self, value: float) -> str:
-        return f"{100 * value:.1f} %"
-
     def usable_rows(self, index: Index, rows: Ints, recipe: Recipe) -> Ints:
         """Those whose words are all known, and that have a frame for each token.
 
@@ -71,12 +68,6 @@ class SentenceReading(LipReading):
         if recipe.window:  # which words are in it?
             usable &= [all(None not in word for word in index.words(row)) for row in rows]
         return rows[usable]
-
-    def fitting_unit(self, recipe: Recipe, labelled: bool, timed: bool) -> str:
-        return recipe.unit
-
-    def needs_label(self, recipe: Recipe) -> bool:
-        return False
 
     def measure(self, evaluation: Evaluation, extras: Any) -> dict[str, Any]:
         from avb.train.evaluate import sentence

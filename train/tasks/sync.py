@@ -13,7 +13,7 @@ from avb.models.sync import SyncConfig, SyncNetwork, mean_over, sync_loss
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index, Ints
 from avb.train.recipe import Recipe
-from avb.train.tasks.task import Evaluation, Inputs, Scaling, Task
+from avb.train.tasks.task import Inputs, Scaling, Task
 
 #: Most frames of a clip that a step looks at.
 EXCERPT = 46
@@ -77,9 +77,6 @@ class Sync(Task):
     def usable_rows(self, index: Index, rows: Ints, recipe: Recipe) -> Ints:
         """Those that are long enough to be shifted."""
         return rows[index.num_frames[rows] >= shortest_clip(recipe)]
-
-    def measure(self, evaluation: Evaluation, extras: Any) -> dict[str, Any]:
-        raise UsageError("a sync network is measured by what it measures: avb sync --model")
 
     def graph(self, model: nn.Module, recipe: Recipe, scaling: Scaling) -> nn.Module:
         raise UsageError("a sync network takes sound beside pictures, and is not exported")

@@ -163,9 +163,9 @@ class Task(ABC):
     def score(self, output: Any, inputs: Inputs) -> Tensor:
         """Per clip, the higher the better."""
 
-    @abstractmethod
     def measure(self, evaluation: Evaluation, extras: Any) -> dict[str, Any]:
         """The task's part of an evaluation record."""
+        raise UsageError(f"{self.title} is measured by its validation alone")
 
     @abstractmethod
     def graph(self, model: nn.Module, recipe: Recipe, scaling: Scaling) -> nn.Module:
@@ -216,11 +216,7 @@ class Task(ABC):
 
     def score_text(self, value: float) -> str:
         """A score of validation for people."""
-        return f"{100 * value:.1f} %" if self.makes == "word" else f"{value:.4f}"
-
-    def needs_label(self, recipe: Recipe) -> bool:
-        """Whether the label of a clip is what it learns, and not the words in it."""
-        return self.makes == "word" and recipe.unit == "clip"
+        return f"{100 * value:.1f} %" if self.makes in ("word", "sentence") else f"{value:.4f}"
 
     def fitting_unit(self, recipe: Recipe, labelled: bool, timed: bool) -> str:
         """The recipe's unit, or the one that the clips have: labels, or words with times."""

@@ -14,7 +14,7 @@ from avb.pipeline.clip.audio import torchaudio
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index, Ints
 from avb.train.recipe import Recipe
-from avb.train.tasks.task import Evaluation, Inputs, Scaling, Task
+from avb.train.tasks.task import Inputs, Scaling, Task
 
 #: Weight of the distance of log-mels beside the adversary, as published.
 MEL_WEIGHT = 45.0
@@ -67,9 +67,6 @@ class Vocoding(Task):
                 f" {mel['hop']} samples; this vocoder is for {config.n_mels} and {HOP}"
             )
         return rows
-
-    def measure(self, evaluation: Evaluation, extras: Any) -> dict[str, Any]:
-        raise UsageError("a vocoder is measured on what makes mels: avb eval l2s --vocoder")
 
     def graph(self, model: nn.Module, recipe: Recipe, scaling: Scaling) -> nn.Module:
         raise UsageError("a vocoder takes no pictures, and is not exported")
