@@ -1,4 +1,4 @@
-"""Critics that tell made sound from true: by its periods, and by its spectra at three resolutions.
+"""Critics (discriminators) of made sound: multi-period, and multi-resolution of its spectra.
 
 Kong et al., "HiFi-GAN" (NeurIPS 2020), section 2.3; Jang et al., "UnivNet" (Interspeech 2021); with
 the hinge loss as in Vocos.

@@ -196,7 +196,7 @@ def _boxes(settings: Settings, height: int, width: int) -> dict[str, np.ndarray]
 def encode_sample(
     key: str, clip: Clip, done: Prepared, settings: Settings, label_id: int | None
 ) -> dict[str, bytes]:
-    """The members of one sample, by extension, in the order in which they lie in the tar."""
+    """The members of one sample, by extension, which the tar holds sorted."""
     members = {}
     for kind, pictures in done.crops.items():
         extension, data = encode_video(pictures, settings.codec, settings.crf, settings.fps)

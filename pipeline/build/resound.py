@@ -109,4 +109,6 @@ def _moved(
         boundary = words[0][1:]
     changes = {"words": words, "flags": flags, "boundary": boundary, "audio_pad": pad}
     members["json"] = write_facts(facts | changes | {"sync_ms": lag_ms or 0.0})
-    return np.array([log_mels.size, log_mels.sum(dtype=np.float64), np.square(log_mels).sum()])
+    return np.array(
+        [log_mels.size, log_mels.sum(dtype=np.float64), np.square(log_mels).sum(dtype=np.float64)]
+    )

@@ -21,7 +21,7 @@ from avb.pipeline.storage.store import Folder
 
 MOST_LINES = 20
 
-#: Of a clip: the file it comes from, and name, size and time of all its files .
+#: Of a clip: the file it comes from, and name, size and time of all its files.
 _Files = tuple[str, dict[str, tuple[int, int]]]
 
 

@@ -127,7 +127,7 @@ def log_mel(sound: np.ndarray, mel: Mel, sample_rate: int) -> np.ndarray:
     18,560 samples -> 117 -> 116). Sound shorter than half a window is padded for the reflection.
     """
     columns, half = len(sound) // mel.hop, mel.n_fft // 2
-    if mel.preemphasis:  # y[t] = x[t] - 0.97 x[t-1]
+    if mel.preemphasis:  # 0.97: y[t] = x[t] - 0.97 x[t-1]
         sound = np.append(sound[:1], sound[1:] - np.float32(mel.preemphasis) * sound[:-1])
     if len(sound) <= half:
         sound = np.pad(sound, (0, half + 1 - len(sound)))

@@ -1,4 +1,4 @@
-"""Stored crops as bytes: grey video (`mp4`, `h264`, `jpg`).
+"""Stored crops as bytes: grey video (`mp4`, `h264`, `jpeg`).
 
 Axis letters: T frames, H rows, W columns. Frames are uint8 luma in 0..255 (full range) everywhere.
 

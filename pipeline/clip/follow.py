@@ -82,7 +82,7 @@ def still(
 
 @dataclass
 class Person:
-    """One face: landmarks [10, 2] by picture number, rising, and all its heights added up."""
+    """One face: landmarks [10, 2] by picture number, rising."""
 
     marks: dict[int, np.ndarray] = field(default_factory=dict)
 

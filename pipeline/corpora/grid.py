@@ -113,10 +113,9 @@ def _walk(root: Path) -> tuple[list[str], list[str], dict[str, str], dict[str, s
 
 def _talker(path: PurePosixPath, root: Path) -> str | None:
     """Such as "s1": from the nearest folder called so, the disc name, or the root's own name."""
-    disc = NAME.match(path.stem)
-    numbers = [disc[1]] if disc and disc[1] else []
-    parts = root.resolve().name, *path.parts[:-1]
-    numbers += [match[1] for part in parts if (match := TALKER.match(part))]
+    top, disc = TALKER.match(root.resolve().name), NAME.match(path.stem)
+    numbers = [match[1] for match in (top, disc) if match and match[1]]
+    numbers += [match[1] for part in path.parts[:-1] if (match := TALKER.match(part))]
     return f"s{int(numbers[-1])}" if numbers else None
 
 

@@ -14,6 +14,7 @@ missing in the middle (up to a fifth filled and flagged), missing folders and wa
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from avb.pipeline.clip.image_folder import read_pictures
@@ -128,7 +129,8 @@ def _audio_ids(path: Path) -> dict[str, str]:
         parts = line.split(",")
         if len(parts) == 6:
             folder, audio, _, pinyin, start, end = parts
-            ids[f"{_times(folder, start, end)[0]} {pinyin}"] = audio
+            with suppress(ValueError, OverflowError):  # a heading, or no times: no row is called so
+                ids[f"{_times(folder, start, end)[0]} {pinyin}"] = audio
     return ids
 
 

@@ -14,6 +14,7 @@ Reading needs PyAV, pyarrow and torch, not webdataset.
 """
 
 import itertools
+import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -29,13 +30,13 @@ from avb.pipeline.stream.index import UNITS, Index
 from avb.pipeline.stream.order import EndlessOrder, WordOrder, share
 
 
-def default_workers(processes: int = 1) -> int:
-    """Decoding workers for each of `processes` readers on this machine.
+def default_workers() -> int:
+    """Decoding workers of a reader, its share where torchrun starts several on this machine.
 
     None below four cores: on two cores, workers were measured to be slower than none, because
     they hand every batch over to the process that would otherwise have decoded it.
     """
-    share = cores() // processes
+    share = cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     return share - 1 if share >= 4 else 0
 
 

@@ -144,6 +144,8 @@ def test_words_are_in_the_order_of_folders(independent: ModuleType, tmp_path: Pa
     assert state["recipe"]["model"]["variant"] == state["recipe"]["model"]["pool"] == "released"
     code, text = take(out, "--out", out, "--labels", words)
     assert code == 2 and "is the file to import" in text
+    code, text = take(tmp_path / "none.ckpt", "--out", out, "--labels", words)
+    assert code == 2 and "none.ckpt: missing" in text
 
 
 class Evil:

@@ -90,7 +90,7 @@ GROUP = """
 import os, subprocess, sys, time
 import avb.pipeline.stream.stream as stream
 from avb.train import trainer
-stream.default_workers = lambda processes=1: 2
+stream.default_workers = lambda: 2
 real = trainer.one_step
 def one_step(state, *rest):
     if state.step == 2:

@@ -1,5 +1,6 @@
 """How a batch reaches the network."""
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index
 from avb.pipeline.stream.stream import Stream
 from avb.train import tasks
-from avb.train.recipe_file import make_recipe
+from avb.train.recipe_file import load_recipe, make_recipe
 from avb.train.tasks.task import Evaluation, Scaling, Task, all_tasks, find_task, scaling_of
 
 CPU = torch.device("cpu")
@@ -40,6 +41,14 @@ def test_crops_are_not_shifted_out_of_their_margin_and_shrunk_for_speech_too(
     shrunk = recipe("l2s", shrink=2)
     model = find_task(shrunk.task).build(shrunk, scaling_of(grid, shrunk))
     assert model.encoder.side == 48
+
+
+def test_mels_of_other_bins_are_refused_where_they_are_heard(lrw: Index) -> None:
+    mel = lrw.dataset["mel"] | {"n_mels": 40}
+    other = dataclasses.replace(lrw, dataset=lrw.dataset | {"mel": mel})
+    with pytest.raises(UsageError, match="these mels have 40 bins"):
+        scaling_of(other, load_recipe("lip", "tiny"))
+    assert scaling_of(other, load_recipe("lip", "tiny", ["model.slots=0"]))
 
 
 def test_a_third_task_is_one_new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,9 +33,9 @@ CLIPS = 32  # in a batch of the evaluation; the 320 of their training take 20 GB
 
 def import_published(file: Path, out: Path, labels: Path | None, data: Folder | None) -> None:
     """Write the checkpoint `out` with the weights in `file`, which may hold nothing else."""
+    published = read(file)
     if out.exists() and out.samefile(file):
         raise UsageError(f"--out {out}: is the file to import")
-    published = read(file)
     try:
         settings = published_settings(published)
         weights = from_published(published)

@@ -32,7 +32,7 @@ GRACE_S, SLOWEST_BYTES_PER_S = 10.0, 20_000
 class Service:
     """What a page may ask for, and what it may cost."""
 
-    models: list[dict[str, Any]]  # what `work.describe` said of each checkpoint
+    models: list[dict[str, Any]]  # what `film.describe` said of each checkpoint
     folder: Path  # films are kept in it while they are worked on, and no longer
     # max_bytes, max_seconds: of a film
     max_bytes: int

@@ -30,6 +30,8 @@ Makes = Literal["word", "sentence", "speech", "lag", "sound"]
 
 #: Fixed range to which the speech mel is mapped, as in the published speech samples.
 SPEECH_RANGE = 4.0
+#: Bins of the mels that networks hear and make.
+MEL_BINS = 80
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,14 @@ class Scaling:
 
 
 def scaling_of(index: Index, recipe: Recipe) -> Scaling:
-    """The scaling that the shards call for; UsageError: their margin is too small for shifts."""
-    dataset = index.dataset
+    """The scaling that the shards call for.
+
+    UsageError: their margin is too small for shifts, or they have other mels than networks hear.
+    """
+    dataset, task = index.dataset, find_task(recipe.task)
+    bins = dataset["mel"]["n_mels"]
+    if bins != MEL_BINS and task.needs_sound(recipe) and not task.hears:
+        raise UsageError(f"these mels have {bins} bins (n_mels); networks hear {MEL_BINS}")
     crop, pixels = dataset["crops"][recipe.crop], dataset["pixels"][recipe.crop]
     if recipe.augment.jitter > crop["margin"]:
         raise UsageError(

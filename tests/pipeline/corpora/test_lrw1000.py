@@ -183,6 +183,15 @@ def test_a_row_without_its_sound_in_the_join_is_listed_and_refused(tmp_path: Pat
     assert "trn_1000.txt:1" in clip.error
 
 
+def test_a_heading_of_the_join_is_no_row(tmp_path: Path) -> None:
+    root = write_tree(tmp_path, ONE)
+    join = root / "LRW1000_Public/info/all_audio_video.txt"
+    odd = f"hash,id,word,pinyin,start,end\n{HASH},0,x,y,inf,1\n"
+    join.write_text(odd + join.read_text("utf-8"), "utf-8")
+    [clip] = importer("lrw1000", root).clips()
+    assert (clip.audio, clip.status) == ("LRW1000_Public/audio/0.wav", "")
+
+
 def test_marks_and_line_ends_of_other_systems_are_read(tmp_path: Path) -> None:
     root = write_tree(tmp_path, ONE)
     for path in (root / "LRW1000_Public/info").iterdir():

@@ -24,6 +24,7 @@ import torch
 
 from avb.pipeline.clip.npy import parse_npy
 from avb.pipeline.errors import UsageError
+from avb.pipeline.stream import stream
 from avb.pipeline.stream.assemble import WORD_FRAMES, first_frame
 from avb.pipeline.stream.batch import Batch
 from avb.pipeline.stream.index import Index, load_index
@@ -322,3 +323,12 @@ def test_workers_share_the_index_whatever_python_does_by_default(
         assert first(Stream(sentences, batch_size=2, seed=0, workers=1), 1)
     finally:
         multiprocessing.set_start_method(before, force=True)
+
+
+def test_readers_of_one_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "cores", lambda: 16)
+    assert stream.default_workers() == 15
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")  # torchrun says so
+    assert stream.default_workers() == 3
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert stream.default_workers() == 0
