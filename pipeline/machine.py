@@ -1,6 +1,7 @@
 """Cores, memory and revision of this process on Linux and macOS, and how it is a good worker."""
 
 import ctypes
+import math
 import multiprocessing
 import os
 import resource
@@ -8,6 +9,8 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from avb.pipeline.errors import UsageError
@@ -56,6 +59,18 @@ def revision() -> str | None:
     return head and head + ("+" if git("status", "--porcelain") else "")
 
 
+def free_memory() -> float:
+    """Bytes that are free, by the kernel and the container's limit; infinite if not known."""
+    free, group = math.inf, Path("/sys/fs/cgroup")
+    with suppress(OSError, ValueError, StopIteration):  # no such files, or no limits
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(int(x.split()[1]) * 1024.0 for x in lines if x.startswith("MemAvailable"))
+        limit, used = ((group / f"memory.{name}").read_text() for name in ("max", "current"))
+        free = min(free, float(limit) - float(used)) if limit.strip() != "max" else free
+    return free
+
+
+@cache
 def settle_process() -> None:
     """Make this process a good worker: one thread, and memory that is used again.
 

@@ -6,6 +6,7 @@ process with this one's `sys.path`, and this module imports typer and the standa
 
 import json
 import logging
+import math
 import os
 import shutil
 import subprocess
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import typer
 
-from avb.pipeline.machine import cores
+from avb.pipeline.machine import cores, free_memory
 from avb.tools.fits import refusal
 
 log = logging.getLogger(__name__)
@@ -201,17 +202,8 @@ def _cores() -> Line:
 
 def _memory() -> Line:
     """What is free, and what the container leaves of it."""
-    free = None
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free = next(int(x.split()[1]) * 1024 for x in lines if x.startswith("MemAvailable"))
-        group = Path("/sys/fs/cgroup")
-        limit = (group / "memory.max").read_text().strip()
-        if limit != "max":
-            free = min(free, int(limit) - int((group / "memory.current").read_text()))
-    except (OSError, ValueError, StopIteration):
-        pass  # no such files outside Linux, or in a container without limits
-    if free is None:
+    free = free_memory()
+    if free == math.inf:
         return Line("memory", True, "not known here")
     todo = "a worker of avb prep takes 0.5 GB, training 2 GB and more: fewer --jobs, close others"
     return Line("memory", free >= MEMORY_GB * 1e9, f"{free / 1e9:.1f} GB free", todo)

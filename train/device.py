@@ -1,14 +1,12 @@
 """The device that is computed on, and its memory."""
 
 import ctypes
-import math
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from avb.pipeline.errors import UsageError
-from avb.pipeline.machine import peak_bytes
+from avb.pipeline.machine import free_memory, peak_bytes
 
 
 def choose_device(wanted: str | None) -> str:
@@ -29,18 +27,10 @@ def autocast(device: torch.device) -> Any:
 
 
 def free_bytes(device: torch.device) -> float:
-    """Memory that can still be had: of the device, or by the kernel and the container's limit."""
+    """Memory that can still be had, of the device or the machine."""
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[0])
-    about, group = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
-    if not about.is_file():  # not Linux
-        return math.inf
-    lines = about.read_text().splitlines()
-    free = float(next(n.split()[1] for n in lines if n.startswith("MemAvailable"))) * 1024
-    if (group / "memory.max").is_file() and (group / "memory.max").read_text().strip() != "max":
-        limit, used = (float((group / f"memory.{n}").read_text()) for n in ("max", "current"))
-        free = min(free, limit - used)
-    return free
+    return free_memory()
 
 
 def peak_gib(device: torch.device) -> float:

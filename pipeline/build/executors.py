@@ -4,7 +4,6 @@ What follows from a worker's death is for `scheduler` to decide, the same for ev
 """
 
 import contextlib
-import functools
 import multiprocessing
 import os
 import signal
@@ -45,12 +44,9 @@ Executor = Callable[[deque[Task], int | None], Iterator[Report]]
 Counts = tuple[int, int, int]
 
 
-_settle_process_once = functools.cache(settle_process)
-
-
 def work(task: Task) -> Iterator[Counts]:
     """Run a task in this process; its counts whenever a clip begins and ends."""
-    _settle_process_once()
+    settle_process()
     clips = refused = tries = 0
     for ok in run_unit(task):
         if ok is None:

@@ -1,6 +1,5 @@
 """What became of every clip: rows of the units to `manifest.parquet`, and `dataset.json`, last."""
 
-import contextlib
 import hashlib
 import json
 import math
@@ -8,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import av
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -142,8 +142,4 @@ def mean_and_std(count: float, total: float, squares: float) -> dict[str, float]
 
 def _versions() -> dict[str, str]:
     versions = {name: version for name in LIBRARIES if (version := version_of(name))}
-    with contextlib.suppress(ImportError, KeyError):
-        import av
-
-        versions["ffmpeg"] = ".".join(map(str, av.library_versions["libavcodec"]))
-    return versions
+    return versions | {"ffmpeg": ".".join(map(str, av.library_versions["libavcodec"]))}
