@@ -96,6 +96,7 @@ def measure_by(folder: Folder, path: Path, out: Path, device: str) -> list[dict[
     Raises:
         UsageError: it is none that tells a lag, or no clip can be measured.
     """
+    path = checkpoint.best_of(path)
     index, loaded = load_index(folder), load_network(path)
     rows, values = usable(index, loaded.recipe), np.full((len(index), 3), np.nan)
     pieces = pieces_of(path, index, out.with_suffix(".runs"))
@@ -252,8 +253,8 @@ def agreement(path: Path, other: Path) -> dict[str, Any]:
     }
 
 
-def summary(path: Path) -> dict[str, Any]:
-    """Figures of a table: how the lags are spread, in milliseconds."""
+def summary(path: Path, other: Path | None) -> dict[str, Any]:
+    """Figures of a table: how the lags are spread, in milliseconds; and how `other` agrees."""
     lags = read_lags(path)
     sure = np.array([lag for lag in lags.ms.values() if lag is not None])
     record: dict[str, Any] = {"clips": len(lags.ms), "sure": len(sure)}
@@ -263,4 +264,5 @@ def summary(path: Path) -> dict[str, Any]:
         record |= {"deviation_ms": round(float(sure.std()), 2),
                    "percentiles_ms": dict(zip(map(str, at), spread, strict=True)),
                    "beyond_a_frame": int((np.abs(sure) > 40).sum())}  # fmt: skip
-    return record | {"table": str(path), "sha256": lags.digest}
+    agrees = {} if other is None else agreement(path, other)
+    return record | {"table": str(path), "sha256": lags.digest} | agrees

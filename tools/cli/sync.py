@@ -54,7 +54,6 @@ def sync(
     if apply is not None:
         show(move_sound(folder, apply, out), as_json)
         return
-    from avb.pipeline.corpora.lags import read_lags
     from avb.pipeline.machine import cores
     from avb.train import sync as measuring
     from avb.train import trainer
@@ -65,11 +64,10 @@ def sync(
 
     check_writable(out)
     if against is not None:
-        read_lags(against)  # before hours of training
+        measuring.read_lags(against)  # before hours of training
     device = choose_device(device)
     if model is not None:
-        path = model / "best.pt" if model.is_dir() else model
-        measuring.measure_by(folder, path, out, device)
+        measuring.measure_by(folder, model, out, device)
     else:
         index, _ = open_shards(folder)
         wanted = load_recipe(by, recipe, overrides)
@@ -86,8 +84,7 @@ def sync(
             raise KeyboardInterrupt(GOES_ON) from None
         except trainer.Diverged as stop:
             fail(str(stop), FAILED)
-    agrees = {} if against is None else measuring.agreement(out, against)
-    show(measuring.summary(out) | agrees, as_json)
+    show(measuring.summary(out, against), as_json)
 
 
 def move_sound(folder: Any, table: Path, out: Path) -> dict[str, Any]:

@@ -51,3 +51,14 @@ def test_speech_is_measured_on_shards_of_other_words_and_another_corpus(
     other = settings | {"mel": settings["mel"] | {"n_fft": 400}}
     with pytest.raises(UsageError, match="makes other log-mels than those of .*: n_fft 400, there"):
         open_part("l2s", save(**other), grid, corpus, "all", "cpu")
+
+
+def test_speech_that_is_no_number_is_one_line(grid: Index, tmp_path: Path) -> None:
+    """The weights are numbers, but so large that what they make is none."""
+    run = trained("l2s", grid, tmp_path, split="vcagan-16-7-10")
+    state = checkpoint.load(run)
+    for weight in state["model"].values():
+        weight.mul_(1e30) if weight.is_floating_point() else None
+    checkpoint.save(run, state)
+    with pytest.raises(UsageError, match="not finite; its training diverged"):
+        evaluate("l2s", run, grid, load_corpora()["grid"], "train")
