@@ -262,8 +262,10 @@ def check(step: Before | None) -> None:
 
 def progress_line(run: Run, line: dict[str, Any]) -> str:
     """One line for a person."""
-    shown = ("loss", "recalled", "real", "saving", "bridging", "distilled", "critics")
-    losses = " ".join(f"{name} {line[name]:.3f}" for name in shown if name in line)
+    parts = "recalled real saving bridging distilled critics".split()
+    terms = [name for name in parts if name in line]
+    shown = ["loss", *terms] if len(terms) > 1 else ["loss"]  # one alone is the loss
+    losses = " ".join(f"{name} {line[name]:.3f}" for name in shown)
     speed = f"{line['clips_per_s']:.1f} clips/s, wait {line['data_wait']:.0%}"
     if line["mfu"] is not None:
         speed += f", {line['mfu']:.0%} MFU"
