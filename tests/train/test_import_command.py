@@ -109,11 +109,16 @@ def test_what_does_not_fit_is_one_line_with_it(independent: ModuleType, tmp_path
         tensors = {k: v for k, v in whole[part].items() if k != name}
         return whole | {part: tensors | ({} if value is None else {name: value})}
 
-    audio, memory = "a_front_state_dict", "mem_state_dict"
+    audio, memory, back = "a_front_state_dict", "mem_state_dict", "back_state_dict"
     text = refused(changed(audio, "frontend.3.bias", None))
-    assert f"1 missing: {audio}/frontend.3.bias" in text
+    assert f"1 missing: {audio}/frontend.3.bias" in text and "unexpected" not in text
     text = refused(changed(memory, "norm.weight", torch.zeros(2)))
-    assert f"1 unexpected: {memory}/norm.weight" in text
+    assert f"1 unexpected: {memory}/norm.weight" in text and "missing" not in text
+    text = refused(changed(memory, "a\0b", torch.zeros(2)))
+    assert f"1 unexpected: {ascii(memory + '/a' + chr(0) + 'b')}" in text
+    assert f"no {back}/fc.weight" in refused(changed(back, "fc.weight", None))
+    assert f"{memory}/key is no matrix" in refused(changed(memory, "key", torch.tensor(1e30)))
+    assert f": no {back}" in refused({k: v for k, v in whole.items() if k != back})
     text = refused(changed(memory, "value", torch.zeros(44, 512)))
     assert f"1 of another shape: {memory}/value (44, 512), expected (88, 512)" in text
     assert f"{memory} is not tensors by name" in refused(whole | {memory: {"key": 3}})
