@@ -42,11 +42,12 @@ def checkout(copy: Path) -> Path:
 def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     loaded = run(
         "-c",
-        "import sys; from avb.tools.cli import app; print(*sys.modules)",
+        "import sys; from avb.tools.cli import app; app(['--help'], standalone_mode=False);"
+        "print(*sys.modules)",
         path=ROOT,
         cwd=tmp_path,
     )
-    assert not HEAVY & set(loaded.split())
+    assert not HEAVY & set(loaded.splitlines()[-1].split())
 
 
 def test_every_folder_is_a_package_that_tools_can_follow() -> None:

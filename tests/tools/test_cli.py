@@ -69,22 +69,12 @@ def test_a_number_without_an_end_is_one_line(
     assert done.exit_code == 2 and option in line
 
 
-def test_help_takes_less_than_300_ms_of_processor_time_and_is_in_panels_on_a_terminal() -> None:
-    code = (
-        "import sys, time; sys.stdout.isatty = lambda: {}\n"
-        "from avb.tools.cli import app\n"
-        "try: app(['--help'])\n"
-        "finally: print(time.process_time(), file=sys.stderr)"
-    )
-
-    def run(terminal: bool) -> subprocess.CompletedProcess[str]:
-        words = [sys.executable, "-c", code.format(terminal)]
-        return subprocess.run(words, capture_output=True, text=True)
-
-    assert "From video to shards" in run(True).stdout
-    ran = [run(False) for _ in range(3)]
-    assert "From video to shards" not in ran[0].stdout
-    assert min(float(one.stderr.splitlines()[-1]) for one in ran) < 0.3
+@pytest.mark.parametrize("terminal", [True, False])
+def test_help_is_in_panels_on_a_terminal(terminal: bool) -> None:
+    code = f"import sys; sys.stdout.isatty = lambda: {terminal}; from avb.tools.cli import app; "
+    words = [sys.executable, "-c", code + "app(['--help'])"]
+    shown = subprocess.run(words, capture_output=True, text=True).stdout
+    assert "Usage" in shown and ("From video to shards" in shown) is terminal
 
 
 def test_a_second_interrupt_of_one_that_leaves_is_no_traceback() -> None:

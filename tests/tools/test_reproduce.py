@@ -188,23 +188,24 @@ def test_a_table_told_to_stop_waits_until_its_step_is_saved(number: int, tmp_pat
         "signal.signal(signal.SIGTERM, leave)\nsignal.signal(signal.SIGINT, leave)\n"
         f"pathlib.Path({str(tmp_path / 'ready')!r}).touch()\ntime.sleep(60)\n"
     )
-    held: list[Any] = []
     real = run.subprocess.Popen
 
-    def stop() -> None:
+    def stop(step: Any) -> None:
         while not (tmp_path / "ready").exists():
+            if step.poll() is not None:
+                return
             time.sleep(0.02)
         if number == signal.SIGINT:
-            held[0].send_signal(number)
+            step.send_signal(number)
         os.kill(os.getpid(), number)
 
     def start(words: Sequence[str]) -> Any:
-        held.append(real(words))
-        return held[0]
+        step = real(words)
+        threading.Thread(target=stop, args=[step]).start()
+        return step
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run.subprocess, "Popen", start)
-        threading.Thread(target=stop).start()
         assert run.wait_for([sys.executable, str(script)]) == 75
 
 

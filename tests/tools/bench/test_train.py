@@ -4,7 +4,6 @@ No test looks at how long anything takes.
 """
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -125,9 +124,6 @@ def test_the_plain_one_is_as_pytorch_makes_it() -> None:
     _, made = contenders(LIP, "eager_fp32")
     plain, ours = made["eager_fp32"], made["avb"]
     assert all(group["fused"] is None for group in plain.run.optimizer.param_groups)
-    stems = [one.run.model.visual.stem.weight for one in (plain, ours)]
-    layouts = [w.is_contiguous(memory_format=torch.channels_last_3d) for w in stems]
-    assert layouts == [False, True] or stems[0].shape[1] == 1
     inner = [one.run.model.visual.stages[1][0].conv2.weight for one in (plain, ours)]
     assert [w.is_contiguous() for w in inner] == [True, False]
 
@@ -269,7 +265,6 @@ def test_what_was_prepared_is_thrown_away_and_waits_counted(
         nonlocal read
         while True:
             read += 1
-            time.sleep(0.01)
             yield batches.draw_batch(plan, blank, read)
 
     monkeypatch.setattr(batches, "Stream", stream)
@@ -278,7 +273,7 @@ def test_what_was_prepared_is_thrown_away_and_waits_counted(
     assert feed.streams and feed.ahead == 6
     feed.drain()
     assert read == 6 and feed.waited_s == 0.0
-    assert feed.next(1).keys == ["drawn/7-0"] and feed.waited_s >= 0.01
+    assert feed.next(1).keys == ["drawn/7-0"] and feed.waited_s > 0
 
 
 def test_shards_stream_and_waiting_is_a_share(cheap: None, drawn_lrw: Any, tmp_path: Path) -> None:
