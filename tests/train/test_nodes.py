@@ -200,6 +200,7 @@ def test_two_nodes_are_one_run_and_losing_one_ends_it(words: list[str], tmp_path
             not (broken / "last.pt").exists()
             or checkpoint.load(broken / "last.pt")["counters"]["step"] < 4
         ):  # the first process stands still before its fifth step
+            assert [node.poll() for node in nodes] == [None, None]
             time.sleep(0.2)
         send(names[1], signal.SIGKILL)
         send(names[0], signal.SIGCONT)
