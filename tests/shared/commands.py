@@ -25,3 +25,12 @@ def avb(*words: object) -> Done:
     if run.exception is not None and not isinstance(run.exception, SystemExit):
         raise run.exception
     return Done(run.exit_code, run.stdout, run.stderr)
+
+
+def refused(*words: object, code: int = 2) -> str:
+    """The one line in which a command says why it ends with this code."""
+    done = avb(*words)
+    assert (done.exit_code, done.stdout) == (code, ""), done.output
+    [line] = done.stderr.splitlines()
+    assert line.startswith("avb: "), line
+    return line

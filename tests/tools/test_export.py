@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from commands import avb
+from commands import avb, refused
 from networks import LABELS, save_model, save_vocoder
 from safetensors.torch import load_file
 from safetensors.torch import save_file as to_file
@@ -146,8 +146,7 @@ def test_the_card_has_figures_flags_and_what_is_not_known(tmp_path: Path) -> Non
     assert "Not measured" not in card and "How many clips it was trained on" in card
     flags["checkpoint_sha256"] = "0" * 64
     record.write_text(json.dumps(made))
-    code, _, said = avb(*words, "--record", record)
-    assert code == 2 and "another checkpoint" in said
+    assert "another checkpoint" in refused(*words, "--record", record)
 
 
 @pytest.mark.parametrize(
@@ -170,8 +169,7 @@ def test_what_cannot_be_is_one_line_and_leaves_nothing(
     pytest.importorskip("onnxscript", reason="the extra export")
     save_model(tmp_path / "best.pt", kind, **changes)
     out = tmp_path / "out"
-    code, _, text = avb("export", "--ckpt", tmp_path / "best.pt", "--out", out, *words)
-    assert code == 2 and said in text and text.count("\n") == 1
+    assert said in refused("export", "--ckpt", tmp_path / "best.pt", "--out", out, *words)
     assert not out.exists()
 
 
@@ -179,13 +177,11 @@ def test_no_judge_is_exported_nor_into_a_folder_of_something_else(tmp_path: Path
     save_model(tmp_path / "best.pt", "lip")
     (tmp_path / "config.json").write_text('{"mine": 1}')
     words = ["--ckpt", tmp_path / "best.pt", "--to", "safetensors", "--out", tmp_path]
-    code, _, text = avb("export", *words)
-    assert code == 2 and "another --out" in text
+    assert "another --out" in refused("export", *words)
     assert (tmp_path / "config.json").read_text() == '{"mine": 1}'
     checkpoint.save(tmp_path / "judge.pt", {"task": "judge"})
     words = ["--ckpt", tmp_path / "judge.pt", "--to", "safetensors", "--out", tmp_path / "out"]
-    code, _, text = avb("export", *words)
-    assert code == 2 and "judge" in text
+    assert "judge" in refused("export", *words)
 
 
 def test_exported_weights_are_a_checkpoint_of_half_the_size(tmp_path: Path) -> None:
@@ -213,8 +209,7 @@ def test_exported_weights_are_a_checkpoint_of_half_the_size(tmp_path: Path) -> N
     (measured,) = json.loads((out / "config.json").read_text())["measured"]
     assert measured["metrics"]["top1"] == top1 and measured["speakers"] == ["s2"]
     assert "0.2500 [0.2000, 0.3000]" in (out / "MODEL_CARD.md").read_text()
-    code, _, text = avb(*words[:3], "--to", "onnx", "--out", out, "--half")
-    assert code == 2 and "--half" in text
+    assert "--half" in refused(*words[:3], "--to", "onnx", "--out", out, "--half")
 
 
 def test_an_exported_vocoder_makes_sound(tmp_path: Path) -> None:

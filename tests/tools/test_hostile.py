@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from commands import avb
+from commands import refused
 
 from avb.tools.report import style
 
@@ -30,10 +30,7 @@ def test_json_that_is_nested_too_deeply_is_one_line(
     Path("run/metrics.jsonl").write_text(DEEP + "\n")
     Path("run/recipe.yaml").write_text("recipe: {task: lip, model: {}}\ndata: {labels: []}\n")
     Path("answers/a.csv").write_text("rater\n")
-    done = avb(*words)
-    assert done.exit_code == 2
-    [line] = done.stderr.strip().splitlines()
-    assert line.startswith("avb: ") and "nested too deeply" in line
+    assert "nested too deeply" in refused(*words)
 
 
 @pytest.mark.parametrize("text", ["$", "a $x_{$ b", "cost $\\frac{1}$", "$^{^{^{$"])

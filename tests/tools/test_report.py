@@ -18,7 +18,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from commands import avb
+from commands import avb, refused
 
 from avb.pipeline.build.prep import prep
 from avb.pipeline.config import load_corpora
@@ -252,14 +252,6 @@ def test_plot_writes_the_figure(
         done = avb("plot", *given, *flags)
     assert done.exit_code == 0, done.output
     assert out.read_bytes()[:4] in (b"%PDF", b"\x89PNG") and out.stat().st_size > 5000
-
-
-def refused(*given: object) -> str:
-    done = avb(*given)
-    assert done.exit_code == 2, done.output
-    lines = done.output.strip().splitlines()
-    assert len(lines) == 1 and lines[0].startswith("avb: "), done.output
-    return lines[0]
 
 
 def test_bad_input_is_one_clear_line(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from commands import avb
+from commands import avb, refused
 
 from avb.pipeline.stream.index import Index
 from avb.tools.cli import evaluate as commands
@@ -69,8 +69,7 @@ def test_what_cannot_be_written_is_said_first_and_figures_are_shown_before_they_
     asked = ["eval", "lip", "--ckpt", run, "--data", lrw.folder, "--part", "val"]
     real = evaluate.evaluate
     monkeypatch.setattr(evaluate, "evaluate", lambda *a, **k: pytest.fail("the pass was begun"))
-    code, _, text = avb(*asked, "--out", tmp_path)
-    assert code == 2 and "is a folder" in text and len(text.splitlines()) == 1
+    assert "is a folder" in refused(*asked, "--out", tmp_path)
     full: list[object] = ["-m", "avb", *asked, "--out", run / "full" / "val.json"]
     done = subprocess.run(
         [sys.executable, *map(str, full)], capture_output=True, text=True,
@@ -128,17 +127,14 @@ def test_wrong_words_are_one_line(
     lrw: Index, tmp_path: Path, words: list[str], message: str
 ) -> None:
     given = ["--data", lrw.folder, "--out", tmp_path, *words]
-    code, _, text = avb("train", "lip", *given)
-    assert code == 2 and message in text
-    assert len(text.strip().splitlines()) <= 2 and "Traceback" not in text
+    assert message in refused("train", "lip", *given)
 
 
 @pytest.mark.parametrize("epochs", ["inf", "nan", "1e300", "1e12"])
 def test_epochs_without_an_end_are_one_line(lrw: Index, tmp_path: Path, epochs: str) -> None:
     words = ["--data", lrw.folder, "--device", "cpu", "--out", tmp_path / "run", *TINY]
-    code, _, text = avb("train", "lip", *words, "--epochs", epochs)
-    [line] = text.splitlines()
-    assert code == 2 and "--epochs" in line and not (tmp_path / "run").exists()
+    assert "--epochs" in refused("train", "lip", *words, "--epochs", epochs)
+    assert not (tmp_path / "run").exists()
 
 
 def test_each_talker_gets_a_model_of_its_own_clips(grid: Index, tmp_path: Path) -> None:

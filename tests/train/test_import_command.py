@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from commands import avb
+from commands import avb, refused
 from torch import Tensor, nn
 
 from avb.pipeline.config import load_corpora
@@ -99,39 +99,40 @@ def test_what_does_not_fit_is_one_line_with_it(independent: ModuleType, tmp_path
     words.write_text("ABOUT\nYOUNG\nPRICE\n")
     file, out = tmp_path / "theirs.ckpt", tmp_path / "ours.pt"
 
-    def refused(content: Any, *options: object) -> str:
+    def faulty(content: Any, *options: object) -> str:
         torch.save(content, file)
-        code, text = take(file, "--out", out, *(options or ("--labels", words)))
-        assert code == 2 and len(text.strip().splitlines()) == 1 and not out.exists()
-        return text
+        given = options or ("--labels", words)
+        line = refused("import-checkpoint", file, "--out", out, *given)
+        assert not out.exists()
+        return line
 
     def changed(part: str, name: str, value: Tensor | None) -> Any:
         tensors = {k: v for k, v in whole[part].items() if k != name}
         return whole | {part: tensors | ({} if value is None else {name: value})}
 
     audio, memory, back = "a_front_state_dict", "mem_state_dict", "back_state_dict"
-    text = refused(changed(audio, "frontend.3.bias", None))
+    text = faulty(changed(audio, "frontend.3.bias", None))
     assert f"1 missing: {audio}/frontend.3.bias" in text and "unexpected" not in text
-    text = refused(changed(memory, "norm.weight", torch.zeros(2)))
+    text = faulty(changed(memory, "norm.weight", torch.zeros(2)))
     assert f"1 unexpected: {memory}/norm.weight" in text and "missing" not in text
-    text = refused(changed(memory, "a\0b", torch.zeros(2)))
+    text = faulty(changed(memory, "a\0b", torch.zeros(2)))
     assert f"1 unexpected: {ascii(memory + '/a' + chr(0) + 'b')}" in text
-    assert f"no {back}/fc.weight" in refused(changed(back, "fc.weight", None))
-    assert f"{memory}/key is no matrix" in refused(changed(memory, "key", torch.tensor(1e30)))
-    assert f": no {back}" in refused({k: v for k, v in whole.items() if k != back})
-    text = refused(changed(memory, "value", torch.zeros(44, 512)))
+    assert f"no {back}/fc.weight" in faulty(changed(back, "fc.weight", None))
+    assert f"{memory}/key is no matrix" in faulty(changed(memory, "key", torch.tensor(1e30)))
+    assert f": no {back}" in faulty({k: v for k, v in whole.items() if k != back})
+    text = faulty(changed(memory, "value", torch.zeros(44, 512)))
     assert f"1 of another shape: {memory}/value (44, 512), expected (88, 512)" in text
-    assert f"{memory} is not tensors by name" in refused(whole | {memory: {"key": 3}})
-    assert f"{memory} is not tensors by name" in refused(whole | {memory: torch.zeros(2)})
-    assert "no v_front_state_dict" in refused({"state_dict": {}})
-    assert "a Tensor" in refused(torch.zeros(3))
-    assert "weights for 3 words" in refused(whole, "--labels", write(tmp_path / "w", "A B"))
-    assert "must be different" in refused(whole, "--labels", write(tmp_path / "w", "A A B"))
-    assert "does not name its words" in refused(whole, "--out", out)
-    both = refused(whole, "--labels", words, "--data", tmp_path)
+    assert f"{memory} is not tensors by name" in faulty(whole | {memory: {"key": 3}})
+    assert f"{memory} is not tensors by name" in faulty(whole | {memory: torch.zeros(2)})
+    assert "no v_front_state_dict" in faulty({"state_dict": {}})
+    assert "a Tensor" in faulty(torch.zeros(3))
+    assert "weights for 3 words" in faulty(whole, "--labels", write(tmp_path / "w", "A B"))
+    assert "must be different" in faulty(whole, "--labels", write(tmp_path / "w", "A A B"))
+    assert "does not name its words" in faulty(whole, "--out", out)
+    both = faulty(whole, "--labels", words, "--data", tmp_path)
     assert "one of both" in both
-    assert "avb synth" in refused(whole, "--data", tmp_path / "nowhere")
-    assert "cannot be read" in refused(whole, "--labels", tmp_path / "nowhere")
+    assert "avb synth" in faulty(whole, "--data", tmp_path / "nowhere")
+    assert "cannot be read" in faulty(whole, "--labels", tmp_path / "nowhere")
 
 
 def write(path: Path, text: str) -> Path:
@@ -147,10 +148,10 @@ def test_words_are_in_the_order_of_folders(independent: ModuleType, tmp_path: Pa
     state = checkpoint.load(out, "lip")
     assert state["data"]["labels"] == ["ABOUT", "PRICE", "YOUNG"]
     assert state["recipe"]["model"]["variant"] == state["recipe"]["model"]["pool"] == "released"
-    code, text = take(out, "--out", out, "--labels", words)
-    assert code == 2 and "is the file to import" in text
-    code, text = take(tmp_path / "none.ckpt", "--out", out, "--labels", words)
-    assert code == 2 and "none.ckpt: missing" in text
+    line = refused("import-checkpoint", out, "--out", out, "--labels", words)
+    assert "is the file to import" in line
+    absent = tmp_path / "none.ckpt"
+    assert f"{absent}: missing" in refused("import-checkpoint", absent, "--out", out, "--labels", words)
 
 
 class Evil:
@@ -159,10 +160,9 @@ class Evil:
 
 
 def test_pickled_code_is_refused_and_not_run(tmp_path: Path) -> None:
-    torch.save({"v_front_state_dict": Evil()}, tmp_path / "x.ckpt")
-    code, text = take(tmp_path / "x.ckpt", "--out", tmp_path / "y.pt", "--labels", "none")
-    assert code == 2 and "holds more than tensors" in text
+    file, given = tmp_path / "x.ckpt", ("--out", tmp_path / "y.pt", "--labels", "none")
+    torch.save({"v_front_state_dict": Evil()}, file)
+    assert "holds more than tensors" in refused("import-checkpoint", file, *given)
     assert not Path("/tmp/avb-import-was-here").exists()
-    (tmp_path / "x.ckpt").write_bytes(b"cut")
-    code, text = take(tmp_path / "x.ckpt", "--out", tmp_path / "y.pt", "--labels", "none")
-    assert code == 2 and len(text.strip().splitlines()) == 1
+    file.write_bytes(b"cut")
+    refused("import-checkpoint", file, *given)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import avb
+from commands import refused
 from prepared import AVB, dataset, draw, hashes, rows, untimed
 
 from avb.pipeline.build.executor_ray import _work
@@ -200,12 +200,6 @@ def test_an_address_that_nobody_answers_is_one_line(raw: Path, tmp_path: Path) -
     assert not list(tmp_path.iterdir())
 
 
-def prep_lrw(*words: object) -> tuple[int, str]:
-    code, _, text = avb("prep", "lrw", "--root", "unused", *words)
-    assert len(text.strip().splitlines()) == 1
-    return code, text
-
-
 def test_a_machine_with_another_version_is_refused() -> None:
     with pytest.raises(RunError, match=r"has avb .*, not 0\.0\.0: the same on all machines"):
         _work(Task(Path("plan"), Path("out"), 0), "0.0.0")
@@ -216,13 +210,12 @@ def test_without_ray_or_with_flags_that_do_not_go_together_it_is_one_line(
 ) -> None:
     (tmp_path / "unused").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert prep_lrw("--address", "auto") == (2, "avb: --address is for --engine ray\n")
-    code, text = prep_lrw("--engine", "spark")
-    assert code == 2 and "'spark' is not one of 'local', 'ray'" in text
+    words = ("prep", "lrw", "--root", "unused")
+    assert refused(*words, "--address", "auto") == "avb: --address is for --engine ray"
+    assert "'spark' is not one of 'local', 'ray'" in refused(*words, "--engine", "spark")
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "ray", None)
-        code, text = prep_lrw("--engine", "ray")
-        assert code == 2 and "ray is not installed: pip install ray" in text
+        assert "ray is not installed: pip install ray" in refused(*words, "--engine", "ray")
     pytest.importorskip("ray", reason="needs the extra ray")
-    code, text = prep_lrw("--engine", "ray", "--address", "ray://head:10001")
-    assert code == 2 and "host:port of a Ray head, or auto" in text
+    line = refused(*words, "--engine", "ray", "--address", "ray://head:10001")
+    assert "host:port of a Ray head, or auto" in line

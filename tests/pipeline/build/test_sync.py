@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from commands import avb
+from commands import avb, refused
 
 from avb.pipeline.build.process import moved_words
 from avb.pipeline.clip.audio import log_mel
@@ -118,8 +118,8 @@ def test_inspect_says_that_the_corpus_has_lags(raw: Path) -> None:
 
 
 def test_a_table_is_a_setting_like_any_other(raw: Path, moved: Path) -> None:
-    code, _, text = avb("prep", "grid", "--root", raw, "--out", moved.parent)
-    assert code == 2 and "sync:" in text and "other settings" in text
+    line = refused("prep", "grid", "--root", raw, "--out", moved.parent)
+    assert "sync:" in line and "other settings" in line
 
 
 def row(key: str, lag_ms: Any, confidence: Any = 1.0) -> dict[str, Any]:
@@ -139,8 +139,7 @@ def test_a_table_that_does_not_fit_is_one_line(
 ) -> None:
     write_lags(tmp_path / "t.parquet", rows, {})
     words = ("--root", raw, "--out", tmp_path, "--sync", tmp_path / "t.parquet")
-    code, _, text = avb("prep", "grid", *words)
-    assert code == 2 and message in text
+    assert message in refused("prep", "grid", *words)
 
 
 def test_the_table_that_datasets_yaml_names_is_the_known_one(
@@ -153,8 +152,7 @@ def test_the_table_that_datasets_yaml_names_is_the_known_one(
     assert avb(*words, "grid", "--root", raw, *out)[0] == 0
     record = json.loads((tmp_path / "out" / "grid" / "dataset.json").read_text())
     assert record["settings"]["sync"] == read_lags(table).digest
-    code, _, text = avb("prep", "lrw", "--root", raw, *out)
-    assert code == 2 and "names no lags of it" in text
+    assert "names no lags of it" in refused("prep", "lrw", "--root", raw, *out)
 
 
 def test_no_table_at_all_is_one_line(tmp_path: Path) -> None:
@@ -173,8 +171,8 @@ def test_a_clip_with_two_lags_is_one_line(tmp_path: Path) -> None:
 def test_shards_without_sound_or_moved_already_are_refused(
     moved: Path, table: Path, tmp_path: Path
 ) -> None:
-    code, _, text = avb("sync", moved, "--apply", table, "--out", tmp_path / "out")
-    assert code == 2 and "moved already" in text
+    words = ("sync", moved, "--apply", table, "--out", tmp_path / "out")
+    assert "moved already" in refused(*words)
 
 
 def test_an_out_that_is_or_lies_in_a_file_is_one_line(
@@ -182,8 +180,8 @@ def test_an_out_that_is_or_lies_in_a_file_is_one_line(
 ) -> None:
     (tmp_path / "file").write_text("mine")
     for out in (tmp_path / "file", tmp_path / "file" / "deep"):
-        code, _, text = avb("sync", plain, "--apply", table, "--out", out)
-        assert code == 2 and f"{out}: is, or lies in, a file" in text and "\n" not in text.strip()
+        line = refused("sync", plain, "--apply", table, "--out", out)
+        assert f"{out}: is, or lies in, a file" in line
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -198,8 +196,7 @@ def test_damaged_shards_are_a_line(plain: Path, table: Path, tmp_path: Path) -> 
     copy = Path(shutil.copytree(plain, tmp_path / "copy"))
     tar = next(copy.glob("*.tar"))
     tar.write_bytes(b"x" * tar.stat().st_size)
-    code, _, text = avb("sync", copy, "--apply", table, "--out", tmp_path / "out")
-    assert code == 2 and "avb verify" in text and not (tmp_path / "out/dataset.json").exists()
+    words = ("sync", copy, "--apply", table, "--out", tmp_path / "out")
+    assert "avb verify" in refused(*words) and not (tmp_path / "out/dataset.json").exists()
     tar.unlink()
-    code, _, text = avb("sync", copy, "--apply", table, "--out", tmp_path / "out")
-    assert code == 1 and "No such file" in text
+    assert "No such file" in refused(*words, code=1)

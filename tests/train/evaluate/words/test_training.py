@@ -158,7 +158,7 @@ def other_front_end(index: Index, **changes: Any) -> Index:
 
 
 def test_no_judge_for_these_shards_is_one_line(grid: Index, file: Path, tmp_path: Path) -> None:
-    def refused(path: Path, index: Index = grid) -> str:
+    def fault(path: Path, index: Index = grid) -> str:
         with pytest.raises(UsageError) as raised:
             trained.load(path, index)
         assert len(str(raised.value).splitlines()) == 1
@@ -166,16 +166,16 @@ def test_no_judge_for_these_shards_is_one_line(grid: Index, file: Path, tmp_path
 
     lip = tmp_path / "lip.pt"
     checkpoint.save(lip, {"recipe": {"task": "lip"}, "model": {}})
-    assert "a checkpoint for lip, not for judge; make one with avb train judge" in refused(lip)
+    assert "a checkpoint for lip, not for judge; make one with avb train judge" in fault(lip)
     with pytest.raises(UsageError, match="a checkpoint for judge, not for l2s"):
         checkpoint.load(file, "l2s")
-    found = refused(file, other_front_end(grid, window=400, power=2.0))
+    found = fault(file, other_front_end(grid, window=400, power=2.0))
     assert "window 800, there 400; power 1.0, there 2.0" in found
     trained.load(file, other_front_end(grid, uint8_max=2.0))  # only says how mels are stored
     state = torch.load(file, weights_only=True)
     state["weights"]["gru.weight_ih_l0"][0, 0] += 1e-3
     checkpoint.save(tmp_path / "bent.pt", state)
-    assert "not those of its hash" in refused(tmp_path / "bent.pt")
+    assert "not those of its hash" in fault(tmp_path / "bent.pt")
     for part, value, said in (
         ("data", math.nan, "data: expected a mapping, found nan"),
         ("sample_rate", "x" * 3000, "sample_rate: expected int, found 'xxx"),
@@ -184,10 +184,10 @@ def test_no_judge_for_these_shards_is_one_line(grid: Index, file: Path, tmp_path
         ("training", {"epochs": 2}, "training: the key 'batch_size' is missing"),
     ):
         checkpoint.save(tmp_path / "odd.pt", state | {part: value})
-        assert said in (line := refused(tmp_path / "odd.pt")) and len(line) < 400
+        assert said in (line := fault(tmp_path / "odd.pt")) and len(line) < 400
     del state["weights"]["gru.weight_ih_l0"]
     checkpoint.save(tmp_path / "old.pt", state)
-    assert "of another version" in refused(tmp_path / "old.pt")
+    assert "of another version" in fault(tmp_path / "old.pt")
 
 
 def test_a_clip_of_other_words_is_left_out_and_named(
