@@ -1,5 +1,6 @@
 """Small random networks of all tasks, a vocoder, and their checkpoints as training saves them."""
 
+import copy
 import dataclasses
 import math
 from pathlib import Path
@@ -90,6 +91,19 @@ def trained(kind: str, index: Index, out: Path, **changes: Any) -> Path:
     parts = split_rows(index, corpus, plan.split, need=("train", "val"))
     trainer.train(plan, index, parts, out)
     return out / "best.pt"
+
+
+def changed(path: Path, to: Path, **data: Any) -> None:
+    """A copy of a checkpoint with other facts about its data."""
+    state = checkpoint.load(path)
+    checkpoint.save(to, state | {"data": state["data"] | data})
+
+
+def other_front_end(index: Index, **changes: Any) -> Index:
+    """The shards as if their mels were made in another way."""
+    dataset = copy.deepcopy(index.dataset)
+    dataset["mel"] |= changes
+    return dataclasses.replace(index, dataset=dataset)
 
 
 def all_parts(index: Index, val: int | None = 3) -> Parts:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from commands import avb
-from networks import SPEECH
+from networks import READER, SPEECH
 from prepared import draw
 
 from avb.pipeline.build.prep import prep
@@ -27,10 +27,6 @@ from avb.tools.infer.speech import make_mels
 from avb.tools.infer.video import probe
 from avb.train.evaluate.speech import reconstruct
 from avb.train.tasks.task import Evaluation
-
-MODEL: dict[str, Any] = {
-    "slots": 8, "width": 8, "blocks": 1, "audio_dim": 16, "audio_width": 8, "hidden": 16,
-}  # fmt: skip
 
 
 def did(*words: object) -> str:
@@ -55,7 +51,7 @@ def train(task: str, index: Index, out: Path, **recipe: Any) -> Path:
 
 def test_a_clip_of_29_pictures_is_read_alike(tmp_path: Path) -> None:
     index = shards("lrw", 12, tmp_path)
-    ckpt = train("lip", index, tmp_path / "run", model=MODEL, batch_size=4, lr=0.01)
+    ckpt = train("lip", index, tmp_path / "run", model=READER, batch_size=4, lr=0.01)
     did("eval", "lip", "--ckpt", ckpt, "--data", index.folder, "--part", "all", "--device", "cpu",
         "--out", tmp_path / "eval.json")  # fmt: skip
     said = {c["key"]: c["said"] for c in json.loads((tmp_path / "eval.json").read_text())["clips"]}
@@ -71,7 +67,7 @@ def test_a_clip_of_29_pictures_is_read_alike(tmp_path: Path) -> None:
 def test_the_mel_of_a_sentence_is_the_same(tmp_path: Path) -> None:
     pytest.importorskip("ai_edge_litert", reason="faces are tracked with the extra prep")
     index = shards("grid", 8, tmp_path)
-    ckpt = train("l2s", index, tmp_path / "run", model=MODEL | SPEECH, shrink=2, batch_size=2,
+    ckpt = train("l2s", index, tmp_path / "run", model=READER | SPEECH, shrink=2, batch_size=2,
                  crop="lips", split="vcagan-16-7-10")  # fmt: skip
     trained = load_trained("l2s", ckpt, "cpu")
     with torch.no_grad():

@@ -19,6 +19,7 @@ import av
 import numpy as np
 import pytest
 from commands import avb, refused
+from networks import READER
 
 from avb.pipeline.build.prep import prep
 from avb.pipeline.config import load_corpora
@@ -36,7 +37,6 @@ pytest.importorskip("matplotlib", reason="figures need the extra report")
 pytest.importorskip("sklearn", reason="the map of features needs the extra report")
 pytest.importorskip("pystoi", reason="speech is measured with the extra eval")
 
-MODEL = {"slots": 8, "width": 8, "blocks": 1, "audio_dim": 16, "audio_width": 8, "hidden": 16}
 FETCHED = re.compile(r"""(?:src|href|srcset|action|poster)\s*=\s*["']?([^"'\s>]+)|url\(([^)]+)\)""")
 
 
@@ -67,7 +67,7 @@ def train(task: str, index: Index, out: Path, **model: Any) -> Path:
     base: dict[str, Any] = {"batch_size": 4, "steps": 2, "validate_every": 1}
     if task == "l2s":
         model = {"decoder": "synchronous"} | model
-    recipe = make_recipe(task, base | {"model": MODEL | model}, "test")  # type: ignore[arg-type]
+    recipe = make_recipe(task, base | {"model": READER | model}, "test")  # type: ignore[arg-type]
     order = ["train", "train", "train", "val", *["test"] * 6]
     listed = {index.key(i): part for i, part in zip(range(len(index)), order, strict=True)}
     trainer.train(recipe, index, split_rows(index, corpus, "official", listed=listed), out)

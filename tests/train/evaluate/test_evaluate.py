@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from networks import save_vocoder, trained
+from networks import changed, save_vocoder, trained
 
 from avb.pipeline.config import load_corpora
 from avb.pipeline.errors import UsageError
@@ -316,12 +316,6 @@ def test_a_clip_of_one_picture_and_one_without_a_sentence_lose_no_other(
         assert record["metrics"][name]["value"] is not None
     judged = "heard" if SPHINX else "heard_judge"
     assert [judged in clip for clip in record["clips"]] == [True, False, True, True]
-
-
-def changed(path: Path, to: Path, **data: Any) -> None:
-    """A copy of a checkpoint with other facts about its data."""
-    state = checkpoint.load(path)
-    checkpoint.save(to, state | {"data": state["data"] | data})
 
 
 def test_intervals_draw_untrained_talkers(grid: Index, speech_run: Path, tmp_path: Path) -> None:

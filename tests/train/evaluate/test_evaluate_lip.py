@@ -2,18 +2,16 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from networks import recipe, trained
+from networks import changed, recipe, trained
 
 from avb.models.masks import boundary_as
 from avb.pipeline.config import load_corpora
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index
-from avb.train import checkpoint
 from avb.train.evaluate.evaluate import evaluate, part_rows
 from avb.train.evaluate.metrics import lip
 
@@ -53,12 +51,6 @@ def test_words_of_sentences_stand_beside_what_needs_no_look(grid: Index, tmp_pat
     assert torch.equal(boundary_as("none", told), torch.ones(2, 29))
     guessed = boundary_as("guessed", told)
     assert torch.equal(guessed.sum(dim=1), torch.full((2,), 7.0)) and (guessed[:, 11:18] == 1).all()
-
-
-def changed(path: Path, to: Path, **data: Any) -> None:
-    """A copy of a checkpoint with other facts about its data."""
-    state = checkpoint.load(path)
-    checkpoint.save(to, state | {"data": state["data"] | data})
 
 
 def test_talkers_and_lists_of_it_are_evaluated(lrw: Index, grid: Index, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 Whether it is better than Griffin-Lim is proved on real speech (make slow).
 """
 
-import copy
 import dataclasses
 import functools
 import re
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from commands import avb, refused
-from networks import same, weights
+from networks import other_front_end, same, weights
 
 from avb.models.refiner import FLOOR, Refiner
 from avb.pipeline.clip.audio import log_mel, mel_matrix
@@ -173,12 +172,6 @@ def test_seed_decides_and_a_step_that_makes_it_worse_is_not_kept(mel: Mel) -> No
     assert torch.equal(state, torch.get_rng_state())
     assert first == again and first[0] != fitted(seed=2)[0] and first[1] == 3
     assert fitted(learning_rate=10.0)[1] < 3
-
-
-def other_front_end(index: Index, **changes: Any) -> Index:
-    dataset = copy.deepcopy(index.dataset)
-    dataset["mel"] |= changes
-    return dataclasses.replace(index, dataset=dataset)
 
 
 def test_no_vocoder_for_these_mels_is_one_line(

@@ -3,7 +3,6 @@
 Whether it hears well is proved on real speech (test_recogniser.py, make slow).
 """
 
-import copy
 import dataclasses
 import json
 import math
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from commands import avb
+from networks import other_front_end
 
 from avb.pipeline.clip.audio import log_mel
 from avb.pipeline.config import load_corpora
@@ -151,12 +151,6 @@ def test_other_lengths_hold_their_last_column(grid: Index, monkeypatch: pytest.M
     assert torch.equal(found[2:], found[:2] + 1)
 
 
-def other_front_end(index: Index, **changes: Any) -> Index:
-    dataset = copy.deepcopy(index.dataset)
-    dataset["mel"] |= changes
-    return dataclasses.replace(index, dataset=dataset)
-
-
 def test_no_judge_for_these_shards_is_one_line(grid: Index, file: Path, tmp_path: Path) -> None:
     def fault(path: Path, index: Index = grid) -> str:
         with pytest.raises(UsageError) as raised:
@@ -167,8 +161,6 @@ def test_no_judge_for_these_shards_is_one_line(grid: Index, file: Path, tmp_path
     lip = tmp_path / "lip.pt"
     checkpoint.save(lip, {"recipe": {"task": "lip"}, "model": {}})
     assert "a checkpoint for lip, not for judge; make one with avb train judge" in fault(lip)
-    with pytest.raises(UsageError, match="a checkpoint for judge, not for l2s"):
-        checkpoint.load(file, "l2s")
     found = fault(file, other_front_end(grid, window=400, power=2.0))
     assert "window 800, there 400; power 1.0, there 2.0" in found
     trained.load(file, other_front_end(grid, uint8_max=2.0))  # only says how mels are stored
