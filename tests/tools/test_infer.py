@@ -9,7 +9,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 from networks import save_model
 from prepared import draw
 
@@ -20,13 +19,10 @@ from avb.pipeline.clip.stopwatch import Clock
 from avb.pipeline.config import load_corpora
 from avb.pipeline.corpora import adapter
 from avb.pipeline.settings import settings_for
-from avb.pipeline.stream.batch import Batch
 from avb.tools.infer import crops
 from avb.tools.infer.model import Trained, load_trained
 from avb.tools.infer.video import BadVideo, pictures, probe
 from avb.tools.synth import face
-from avb.train.recipe_file import make_recipe
-from avb.train.tasks.task import Scaling, find_task
 
 pytest.importorskip("ai_edge_litert", reason="faces are tracked with the extra prep")
 ffmpeg = pytest.importorskip("ffmpeg")
@@ -155,21 +151,6 @@ def test_a_fixed_box_keeps_its_scale_elsewhere(tmp_path: Path, models: dict[str,
     with pytest.raises(BadVideo):
         cut(encode([ffmpeg.input("testsrc2=s=64x64:d=1", f="lavfi")], tmp_path / "no.mp4"),
             models["lip"])  # fmt: skip
-
-
-def test_pictures_reach_the_network_as_in_evaluation() -> None:
-    entry = load_corpora()["grid"].crops["lips"]
-    scaling = Scaling(130.0, 30.0, -11.5, 3.5, entry.margin, entry.size, 4)
-    stored = torch.randint(0, 256, (2, 5, 120, 120), dtype=torch.uint8)
-    none = torch.zeros(2)
-    batch = Batch(["a", "b"], {"lips": stored}, torch.zeros(2, 80, 20), torch.tensor([5, 5]),
-                  torch.tensor([20, 20]), none.long(), torch.zeros(2, 2), none.long(),
-                  [None] * 2, [[], []])  # fmt: skip
-    for kind in ("lip", "l2s"):
-        recipe = make_recipe(kind, {"shrink": 2}, "test")  # type: ignore[arg-type]
-        task, cpu = find_task(recipe.task), torch.device("cpu")
-        inputs = task.prepare(batch, recipe, scaling, cpu, train=False)
-        assert torch.equal(task.network_video(stored, recipe, scaling), inputs.video_BCTHW)
 
 
 # Long films in little memory

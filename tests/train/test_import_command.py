@@ -151,7 +151,9 @@ def test_words_are_in_the_order_of_folders(independent: ModuleType, tmp_path: Pa
     line = refused("import-checkpoint", out, "--out", out, "--labels", words)
     assert "is the file to import" in line
     absent = tmp_path / "none.ckpt"
-    assert f"{absent}: missing" in refused("import-checkpoint", absent, "--out", out, "--labels", words)
+    assert f"{absent}: missing" in refused(
+        "import-checkpoint", absent, "--out", out, "--labels", words
+    )
 
 
 class Evil:

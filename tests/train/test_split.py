@@ -1,6 +1,5 @@
 """Splits: by talker, by the hash rule, from a file; what is missing is named."""
 
-import hashlib
 import types
 from pathlib import Path
 from typing import Any
@@ -26,15 +25,6 @@ def test_speaker_independent_is_the_public_list_and_says_so(grid: Index) -> None
     assert parts.name == "vcagan-16-7-10"
     talkers = {p: {k.split("/")[0] for k in keys(grid, r)} for p, r in parts.rows.items()}
     assert talkers == {"train": {"s1", "s3"}, "val": {"s9"}, "test": {"s2"}}
-
-
-def test_the_hash_rule_deals_sentences_whoever_speaks_them(grid: Index) -> None:
-    parts = split_rows(grid, GRID, "grid-hash", need=("train",))
-    for part, rows in parts.rows.items():
-        for key in keys(grid, rows):
-            lot = int(hashlib.sha256(key.split("/")[1].encode()).hexdigest()[:8], 16) % 20
-            assert part == ("val" if lot == 0 else "test" if lot <= 4 else "train")
-    assert sum(len(r) for r in parts.rows.values()) == len(grid)
 
 
 def test_missing_talkers_and_empty_parts_are_named(grid: Index) -> None:

@@ -25,16 +25,6 @@ from avb.train.run import progress
 from avb.train.tasks.task import Task, find_task, scaling_of
 
 
-@pytest.mark.parametrize("ema", [0.0, 0.9])
-def test_a_resumed_run_ends_with_the_same_weights(lrw: Index, tmp_path: Path, ema: float) -> None:
-    unbroken = recipe("lip", ema=ema)
-    run(unbroken, lrw, tmp_path / "a")
-    run(recipe("lip", ema=ema, steps=3), lrw, tmp_path / "b")
-    assert not same(weights(tmp_path / "a"), weights(tmp_path / "b"))
-    run(unbroken, lrw, tmp_path / "b", resume=True)
-    assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
-
-
 def test_a_short_run_is_not_judged_by_the_weights_it_began_with(lrw: Index, tmp_path: Path) -> None:
     def far(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
         return sum(float((a[k] - b[k]).square().sum()) for k in a if a[k].is_floating_point())

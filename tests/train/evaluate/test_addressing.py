@@ -116,6 +116,8 @@ def test_addresses_that_are_words_are_told_apart_and_the_nulls_are_null(looked: 
         assert nulls["random_slots"]["within"] > 0.05  # their slots are not the words
         for name in ("initial", "permuted"):
             assert nulls[name]["within_slot_auc"] == pytest.approx(0.5, abs=0.12)
+            blind = found[side]["nulls"][name]["within_slot_auc"]
+            assert blind["low"] < 0.5 < blind["high"]
             lead = found[side]["ahead_of"][name]
             assert lead["value"] == pytest.approx(1 - nulls[name]["within_slot_auc"])
             assert lead["low"] > 0.3

@@ -141,23 +141,6 @@ def test_resampled_figures_are_those_of_repeated_clips() -> None:
         assert found.draws["auc"][row] == pytest.approx(wanted, abs=1e-6)
 
 
-def test_meaning_beats_its_null_models() -> None:
-    segments = make_segments(200)
-    pairs = draw_pairs(segments)
-    trained = Discrimination(meaningful(segments, 0.7), segments, pairs, draws=300)
-    noise = np.random.default_rng(1).normal(size=(400, 16))
-    chance = Discrimination(noise, segments, pairs, draws=300)
-    within = trained.intervals()["within_slot_auc"]
-    assert within["low"] is not None and within["low"] > 0.9
-    blind = chance.intervals()["within_slot_auc"]
-    assert blind["low"] < 0.5 < blind["high"]  # type: ignore[operator]
-    ahead = trained.ahead_of(chance)
-    assert ahead["low"] > 0.3  # type: ignore[operator]
-    assert ahead["value"] == pytest.approx(within["value"] - blind["value"])  # type: ignore[operator]
-    itself = trained.ahead_of(trained)
-    assert (itself["low"], itself["value"], itself["high"]) == (0, 0, 0)
-
-
 def test_place_alone_is_seen_across_slots_and_not_within() -> None:
     segments = make_segments(200)
     vectors = np.eye(2)[segments.places] + 0.01 * np.random.default_rng(0).normal(size=(400, 2))
