@@ -66,7 +66,7 @@ kills: env
 scale: env
 	$(BIN)/python tests/scale/growth.py 1000000
 	$(BIN)/pip install --quiet -e '.[ray]'
-	$(BIN)/python tests/scale/ray_driver.py driver
+	$(BIN)/python tests/scale/ray_driver.py
 
 # Does this checkout make and say what a revision does? On real clips: AVB_TEST_GRID and its like.
 same: SAME = $(BIN)/python tests/scale/same.py
