@@ -1,13 +1,11 @@
 """The drawn GRID, with everything odd in it at once."""
 
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
-from avb.pipeline.clip.status import Refused
 from avb.pipeline.corpora.grid import words_of
 from avb.tools.synth import raw
 
@@ -67,34 +65,3 @@ def test_the_sound_is_22_ms_short_and_padded_to_48000_samples(drawn_grid: Any) -
     sound, pad = got.fitted()
     assert (len(sound), pad) == (48_000, 352) and not sound[-352:].any()
     assert got.log_mel().shape == (80, 300)
-
-
-@pytest.mark.parametrize("decoder", ["pyav", "ffmpeg"])
-def test_the_drawn_corpus_ends_as_it_was_broken(drawn_grid: Any, decoder: str) -> None:
-    grid = drawn_grid.importer(decoder=decoder)
-    clips = {clip.source: clip for clip in grid.clips()}
-    wanted: dict[str, tuple[str, set[str]]] = {
-        "frames_74": ("ok", {"one_frame_short"}),
-        "frames_70": ("short", set()),
-        "grey_start": ("blank_frames", set()),
-        "other_words": ("ok", {"bad_alignment"}),
-        "no_audio": ("no_audio", set()),
-        # The ffmpeg program says nothing of damage that it conceals.
-        "damaged": ("ok", {"damaged"} if decoder == "pyav" else set()),
-        "large_twin": ("duplicate", set()),
-        "empty": ("bad_decode", set()),
-        "text": ("bad_decode", set()),
-        "truncated": ("short", set()),
-        "no_face": ("ok", set()),  # the tracker's to say
-        "wrong_talker_align": ("ok", {"misfiled_alignment"}),
-    }
-    for case, (status, flags) in wanted.items():
-        clip = clips[drawn_grid.odd[case]]
-        found, seen = clip.status, set()
-        if not found:
-            try:
-                found, seen = "ok", grid.read(clip).media.flags
-            except Refused as refusal:
-                found = refusal.status
-                assert Path(clip.source).name in refusal.error
-        assert (found, seen) == (status, flags), case

@@ -174,19 +174,6 @@ def test_the_boundary_is_found_by_key_and_odd_texts_are_kept_and_flagged(
     assert (start, end) == (pytest.approx(boundary) if boundary else (None, None))
 
 
-@pytest.mark.parametrize(
-    ("case", "flags"),
-    [
-        ("no_text", {"no_boundary"}),
-        ("duration_zero", {"no_boundary"}),
-        ("duration_too_long", {"boundary_clamped"}),
-        ("duration_without_unit", set()),
-    ],
-)
-def test_drawn_texts_are_as_odd_as_called(drawn_lrw: Any, case: str, flags: set[str]) -> None:
-    assert drawn_lrw.load(case).flags == flags
-
-
 @pytest.mark.parametrize("duration", [0.11, 0.26, 0.40, 0.53, 0.77, 1.02])
 def test_boundaries_are_of_public_code(drawn_lrw: Any, tmp_path: Path, duration: float) -> None:
     copy_clip(drawn_lrw, tmp_path, f"Duration: {duration} seconds\n".encode())
@@ -209,27 +196,6 @@ def test_duration_is_the_word_in_the_middle_and_not_the_clip(drawn_lrw: Any) -> 
 
 
 # Pictures and sound
-
-
-@pytest.mark.parametrize("decoder", ["pyav", "ffmpeg"])
-@pytest.mark.parametrize(
-    ("case", "status", "says"),
-    [
-        ("frames_28", "short", "28 frames, expected 29"),
-        ("truncated", "bad_decode", "Invalid data"),
-        ("truncated_late", "short", "expected 29"),
-        ("empty", "bad_decode", "0 bytes"),
-        ("text", "bad_decode", "Invalid data"),
-        ("no_audio", "no_audio", "no sound track"),
-    ],
-)
-def test_a_broken_clip_is_refused_by_name_and_finding(
-    drawn_lrw: Any, case: str, status: str, says: str, decoder: str
-) -> None:
-    source = drawn_lrw.odd[case]
-    refusal = drawn_lrw.importer(decoder=decoder).refusal(source)
-    assert refusal.status == status and "\n" not in refusal.error
-    assert Path(source).name in refusal.error and says in refusal.error
 
 
 def test_a_clip_of_30_frames_is_long(tmp_path: Path) -> None:
