@@ -16,6 +16,11 @@ from avb.pipeline.corpora.clip import Clip, Listing, Word
 from avb.pipeline.settings import Settings, settings_for
 
 
+def fitted(media: Media) -> tuple[np.ndarray, int]:
+    """The sound under the pictures, and what was padded."""
+    return audio.fit(media.sound, media.rate, media.sound_start_s, len(media.frames), 25, 16000)
+
+
 @dataclass
 class Loaded:
     """One clip as its adapter reads it."""
@@ -30,9 +35,7 @@ class Loaded:
         return {*self.media.flags, *self.clip.flags}
 
     def fitted(self) -> tuple[np.ndarray, int]:
-        """The sound under the pictures, and what was padded."""
-        m = self.media
-        return audio.fit(m.sound, m.rate, m.sound_start_s, len(m.frames), 25, 16000)
+        return fitted(self.media)
 
     def log_mel(self) -> np.ndarray:
         return audio.log_mel(self.fitted()[0], self.settings.mel, 16000)

@@ -12,23 +12,20 @@ import cv2
 import numpy as np
 import pytest
 from films import write_film
+from importers import fitted
 
 from avb.pipeline.clip import audio
 from avb.pipeline.clip.container import open_container
 from avb.pipeline.clip.decode import read_video
 from avb.pipeline.clip.ffmpeg import ffmpeg_program
 from avb.pipeline.clip.image_folder import numbered_pictures, read_pictures
-from avb.pipeline.clip.media import Media, is_blank
+from avb.pipeline.clip.media import is_blank
 from avb.pipeline.clip.pyav import read_sound
 from avb.pipeline.clip.status import Refused
 from avb.pipeline.config import load_corpora
 from avb.tools.synth import media
 
 DECODERS = ("pyav", "ffmpeg")
-
-
-def fitted(got: Media) -> tuple[np.ndarray, int]:
-    return audio.fit(got.sound, got.rate, got.sound_start_s, len(got.frames), 25, 16000)
 
 
 def flashing(count: int, at: int, height: int = 48, width: int = 64) -> list[np.ndarray]:
@@ -66,7 +63,7 @@ def test_a_click_stays_with_its_flash(tmp_path: Path, kind: str, frame: int, dec
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
-@pytest.mark.parametrize("late_s", [-0.2, -0.06, 0.017, 0.2])
+@pytest.mark.parametrize("late_s", [-0.7, -0.2, -0.06, 0.017, 0.2, 0.7])
 def test_sound_that_begins_before_or_after_the_pictures_is_cut_or_placed_there(
     tmp_path: Path, late_s: float, decoder: str
 ) -> None:
@@ -118,25 +115,6 @@ def test_a_file_without_pictures_or_sound_is_refused(tmp_path: Path, decoder: st
 # Frame rates
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
-@pytest.mark.parametrize("rate", [24, 30, 50, 60])
-def test_other_frame_rates_come_out_at_25(tmp_path: Path, rate: int, decoder: str) -> None:
-    count = 3 * rate
-    pictures = [np.full((48, 64), 30 + i, np.uint8) for i in range(count)]
-    sound = np.zeros(48000, np.float32)
-    sound[40000] = 0.9
-    path = write_film(tmp_path / "clip.mp4", pictures, np.arange(count) / rate, sound)
-    got = read_video(path, 25, decoder=decoder)
-    assert len(got.frames) == 75
-    shown = np.array([round(float(frame.mean())) - 30 for frame in got.frames])
-    # The picture nearest to k / 25 s: never more than half a period away.
-    away = np.abs(shown / rate - np.arange(75) / 25)
-    assert away.max() <= 0.5 / rate + 1e-4
-    heard, _ = fitted(got)
-    assert len(heard) == 48000 and abs(int(np.abs(heard).argmax()) - 40000) <= 80
-    assert got.flags == {"resampled_rate"}
-
-
 def test_a_variable_rate_comes_out_at_25_with_the_right_duration(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     steps = rng.choice([0.02, 0.04, 0.1, 0.16], 44)
@@ -152,16 +130,6 @@ def test_a_variable_rate_comes_out_at_25_with_the_right_duration(tmp_path: Path)
     nearest = np.abs(times[None, :] - wanted[:, None]).min(axis=1)
     assert np.abs(np.abs(shown - wanted) - nearest).max() < 2e-3
     assert got.flags == {"resampled_rate"}
-
-
-def test_25_frames_a_second_are_left_as_they_are(tmp_path: Path) -> None:
-    pictures = [np.full((48, 64), 30 + i, np.uint8) for i in range(50)]
-    jitter = np.random.default_rng(0).uniform(-0.004, 0.004, 50)
-    jitter[0] = 0
-    path = write_film(tmp_path / "clip.mp4", pictures, np.arange(50) / 25 + jitter, np.zeros(32000))
-    got = read_video(path, 25)
-    assert [round(float(frame.mean())) - 30 for frame in got.frames] == list(range(50))
-    assert got.flags == set()
 
 
 # Pictures

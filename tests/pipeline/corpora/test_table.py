@@ -10,10 +10,10 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 from films import write_film
-from importers import importer
+from importers import fitted, importer
 
 from avb.pipeline.build.plan import make_plan
-from avb.pipeline.clip import audio, decode
+from avb.pipeline.clip import decode
 from avb.tools.synth import media
 
 FRAMES = 150  # 6 s
@@ -198,7 +198,7 @@ def test_sound_that_lies_far_behind_its_pictures_in_the_file_is_not_lost(
                     ahead = max(ahead, met - time)
     assert ahead > 1.5  # to stop at the first picture a second past the end is too early
     got = decode.read_video(tmp_path / "flat.mpg", 25, 2.6, 3.2, decoder=decoder)
-    heard, _ = audio.fit(got.sound, got.rate, got.sound_start_s, len(got.frames), 25, 16000)
+    heard, _ = fitted(got)
     assert len(got.frames) == 15 and got.frames[12].mean() > 150
     assert abs(int(np.abs(heard).argmax()) - 12 * 640) < 80
 
