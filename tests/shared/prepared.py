@@ -3,11 +3,15 @@
 import hashlib
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
+from avb.pipeline.shards.tar import ShardWriter, read_members
 
 AVB = [sys.executable, "-m", "avb"]
 
@@ -39,3 +43,29 @@ def rows(out: Path, corpus: str = "lrw") -> list[dict[str, Any]]:
 def untimed(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows without their milliseconds."""
     return [{k: v for k, v in row.items() if not k.endswith("_ms")} for row in found]
+
+
+def rewrite(
+    folder: Path, out: Path, change: Callable[[dict[str, Any], dict[str, bytes]], object]
+) -> None:
+    """The shards again, and what lists them; `change` is given the row and members of a sample.
+
+    It changes them in place; a sample without members is left out.
+    """
+    record = json.loads((folder / "dataset.json").read_text())
+    table = pq.read_table(folder / "manifest.parquet")
+    found = table.to_pylist()
+    for shard in record["shards"]:
+        data = (folder / f"{shard['name']}.tar").read_bytes()
+        with ShardWriter(out / f"{shard['name']}.tar") as writer:
+            for row in [row for row in found if row["shard"] == shard["name"]]:
+                block = read_members(data[row["offset"] : row["offset"] + row["nbytes"]])
+                members = {n.removeprefix(f"{row['key']}."): bytes(m) for n, m in block.items()}
+                change(row, members)
+                if members:
+                    row["offset"], row["nbytes"] = writer.write(row["key"], members)
+                else:
+                    found.remove(row)
+        shard |= {"samples": writer.samples, "bytes": writer.nbytes, "sha256": writer.sha256}
+    pq.write_table(pa.Table.from_pylist(found, table.schema), out / "manifest.parquet")
+    (out / "dataset.json").write_text(json.dumps(record))

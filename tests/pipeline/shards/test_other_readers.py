@@ -13,16 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
+import pyarrow as pa
+import pyarrow.ipc as ipc
 import pytest
 from films import write_film
 from importers import importer
+from prepared import rewrite
 
 from avb.pipeline.build import prep as preparation
 from avb.pipeline.errors import UsageError
 from avb.pipeline.shards.dataset import check_dataset
 from avb.pipeline.shards.metadata import read_facts, write_facts
-from avb.pipeline.shards.tar import ShardWriter, read_members
 from avb.pipeline.shards.verify import verify
 from avb.pipeline.stream.index import load_index
 from avb.pipeline.stream.stream import Stream
@@ -179,32 +180,17 @@ def test_shards_of_format_1_are_read_verified_and_left_alone(shards: Path, tmp_p
 
 def _in_format_1(folder: Path, out: Path) -> Path:
     """The same clips as version 1 left them: nulls, words as lists, no format in the plan."""
-    import pyarrow as pa
-    import pyarrow.ipc as ipc
-
     (out / ".avb").mkdir(parents=True)
-    record = json.loads((folder / "dataset.json").read_text())
-    record["schema"] = 1
-    table = pq.read_table(folder / "manifest.parquet").to_pylist()
-    for shard in record["shards"]:
-        data = (folder / f"{shard['name']}.tar").read_bytes()
-        with ShardWriter(out / f"{shard['name']}.tar") as writer:
-            for row in table:
-                if row["shard"] != shard["name"]:
-                    continue
-                block = memoryview(data)[row["offset"] : row["offset"] + row["nbytes"]]
-                members = {
-                    n.removeprefix(row["key"] + "."): m for n, m in read_members(block).items()
-                }
-                facts = read_facts(members["json"])
-                if not facts["words"]:
-                    facts["boundary"] = None
-                members["json"] = memoryview(json.dumps(facts).encode())
-                row["offset"], row["nbytes"] = writer.write(row["key"], members)
-        shard |= {"bytes": writer.nbytes, "sha256": writer.sha256}
-    schema = pq.read_schema(folder / "manifest.parquet")
-    pq.write_table(pa.Table.from_pylist(table, schema), out / "manifest.parquet")
-    (out / "dataset.json").write_text(json.dumps(record))
+
+    def older(row: dict[str, Any], members: dict[str, bytes]) -> None:
+        facts = read_facts(members["json"])
+        if not facts["words"]:
+            facts["boundary"] = None
+        members["json"] = json.dumps(facts).encode()
+
+    rewrite(folder, out, older)
+    record = json.loads((out / "dataset.json").read_text())
+    (out / "dataset.json").write_text(json.dumps(record | {"schema": 1}))
     with pa.OSFile(str(folder / ".avb" / "plan.arrow")) as file:
         reader = ipc.open_file(file)
         last = reader.num_record_batches - 1

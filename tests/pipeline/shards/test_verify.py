@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import prepared
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -26,7 +27,7 @@ from avb.pipeline.config import load_corpora, stable_hash
 from avb.pipeline.errors import UsageError
 from avb.pipeline.settings import settings_for
 from avb.pipeline.shards import verify as module
-from avb.pipeline.shards.tar import ShardWriter, read_members
+from avb.pipeline.shards.tar import read_members
 from avb.pipeline.shards.verify import parse_share, verify
 from avb.tools.preview import preview
 
@@ -226,27 +227,6 @@ def test_the_command_says_that_it_looked_at_a_sample(copy: Path) -> None:
         assert avb("verify", copy, *words)[0] == 2
 
 
-def forged(folder: Path, extension: str, content: bytes) -> str:
-    """The folder with another member in its first sample, all sums right; the key of the sample."""
-    record = json.loads((folder / "dataset.json").read_text())
-    rows = pq.read_table(folder / "manifest.parquet").to_pylist()
-    name = rows[0]["shard"]
-    data = (folder / f"{name}.tar").read_bytes()
-    with ShardWriter(folder / f"{name}.tar") as writer:
-        for row in (row for row in rows if row["shard"] == name):
-            block = read_members(data[row["offset"] : row["offset"] + row["nbytes"]])
-            members = {n.removeprefix(row["key"] + "."): bytes(m) for n, m in block.items()}
-            if row is rows[0]:
-                assert extension in members
-                members[extension] = content
-            row["offset"], row["nbytes"] = writer.write(row["key"], members)
-    shard = next(shard for shard in record["shards"] if shard["name"] == name)
-    shard |= {"bytes": writer.nbytes, "sha256": writer.sha256}
-    (folder / "dataset.json").write_text(json.dumps(record))
-    rewrite(folder, rows=lambda _: rows)
-    return rows[0]["key"]
-
-
 @pytest.mark.parametrize(
     ("extension", "content", "said"),
     [
@@ -260,7 +240,14 @@ def forged(folder: Path, extension: str, content: bytes) -> str:
 def test_a_hostile_member_is_one_line_of_its_sample(
     copy: Path, extension: str, content: bytes, said: str
 ) -> None:
-    key = forged(copy, extension, content)
+    key = pq.read_table(copy / "manifest.parquet")["key"][0].as_py()
+
+    def forge(row: dict[str, Any], members: dict[str, bytes]) -> None:
+        if row["key"] == key:
+            assert extension in members
+            members[extension] = content
+
+    prepared.rewrite(copy, copy, forge)
     [fault] = verify(copy).faults
     assert f": {key}: " in fault and said in fault and len(fault) < 300
     if extension != "flac":  # the sheet has no sound
