@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from prepared import draw
 
 from avb.pipeline.clip.codec import encode_video
 from avb.pipeline.clip.flac import encode_flac
@@ -202,6 +203,12 @@ def lrw(tmp_path_factory: pytest.TempPathFactory) -> StoredFolder:
     folder = tmp_path_factory.mktemp("lrw")
     labels = ["ABOUT", "MIDDLE", "ZEBRA"]
     return write_folder(folder, rows, labels, 4, codec="h264", mel_dtype="uint8")
+
+
+@pytest.fixture(scope="session")
+def good_lrw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A drawn LRW of 12 good clips; what changes it takes a copy."""
+    return draw("lrw", tmp_path_factory.mktemp("good") / "lrw", 12)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,19 @@ def draw(corpus: str, folder: Path, clips: int, odd: bool = False) -> Path:
 
     make(corpus, folder, clips=clips, odd=odd)
     return folder
+
+
+def start(*words: object, **options: Any) -> subprocess.Popen[str]:
+    """A command of avb in a process of its own."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([*AVB, *map(str, words)], **pipes | options)
+
+
+def run(*words: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """The same, to its end."""
+    process = start(*words, **options)
+    output, errors = process.communicate(timeout=600)
+    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
 
 def hashes(out: Path) -> dict[str, str]:

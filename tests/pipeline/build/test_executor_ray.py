@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import prepared
 import pytest
-from commands import refused
-from prepared import AVB, dataset, draw, hashes, rows, untimed
+from commands import avb, refused
+from prepared import dataset, draw, hashes, rows, untimed
 
 from avb.pipeline.build.executor_ray import _work
 from avb.pipeline.build.unit import Task
@@ -63,10 +64,7 @@ def start(
     """`avb prep` on the nodes, or on processes of its own."""
     words = ["prep", "lrw", "--root", raw, "--out", out, "--shard-clips", "3", "--json", *more]
     words += ["--jobs", "2"] if nodes is None else ["--engine", "ray", "--address", nodes.address]
-    return subprocess.Popen(
-        [*AVB, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env=environment,
-    )  # fmt: skip
+    return prepared.start(*words, env=environment)
 
 
 def wait_for_rows(process: subprocess.Popen[str], out: Path, count: int) -> None:
@@ -184,7 +182,7 @@ def test_ray_starts_itself_where_none_runs(raw: Path, local: Path, tmp_path: Pat
     pytest.importorskip("ray", reason="needs the extra ray")
     words = ["prep", "lrw", "--root", raw, "--out", tmp_path, "--shard-clips", 3, "--engine", "ray"]
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
-    run = subprocess.run([*AVB, *map(str, words)], env=environment, capture_output=True, text=True)
+    run = prepared.run(*words, env=environment)
     assert run.returncode == 3, run.stderr
     assert same(tmp_path, local)
 
@@ -193,7 +191,7 @@ def test_ray_starts_itself_where_none_runs(raw: Path, local: Path, tmp_path: Pat
 def test_an_address_that_nobody_answers_is_one_line(raw: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="needs the extra ray")
     words = ["prep", "lrw", "--root", raw, "--out", tmp_path, "--engine", "ray", "--address"]
-    run = subprocess.run([*AVB, *map(str, words), "127.0.0.1:1"], capture_output=True, text=True)
+    run = prepared.run(*words, "127.0.0.1:1")
     assert run.returncode == 1 and not run.stdout
     assert len(run.stderr.strip().splitlines()) == 1
     assert "127.0.0.1:1: no Ray cluster to work with: Failed to" in run.stderr

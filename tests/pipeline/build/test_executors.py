@@ -6,8 +6,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import prepared
 import pytest
-from prepared import AVB, draw, hashes, rewrite, rows
+from prepared import hashes, rewrite, rows
 
 from avb.pipeline.build import executors
 from avb.pipeline.build.unit import Task, run_unit
@@ -15,29 +16,18 @@ from avb.pipeline.errors import RunError
 
 
 @pytest.fixture(scope="module")
-def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return draw("lrw", tmp_path_factory.mktemp("raw"), 12)
-
-
-@pytest.fixture(scope="module")
-def calm(raw: Path, faults: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def calm(good_lrw: Path, faults: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("calm")
-    assert prep(raw, out, faults).returncode == 0
+    assert prep(good_lrw, out, faults).returncode == 0
     return out
 
 
-def start(raw: Path, out: Path, faults: Any, *more: str) -> subprocess.Popen[str]:
-    words = ["prep", "lrw", "--root", raw, "--out", out, "--shard-clips", "6", "--jobs", "2"]
-    return subprocess.Popen(
-        [*AVB, *map(str, words), *more], env=faults.environment, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+def words(raw: Path, out: Path, *more: str) -> list[object]:
+    return ["prep", "lrw", "--root", raw, "--out", out, "--shard-clips", 6, "--jobs", 2, *more]
 
 
 def prep(raw: Path, out: Path, faults: Any, *more: str) -> subprocess.CompletedProcess[str]:
-    process = start(raw, out, faults, *more)
-    output, errors = process.communicate()
-    return subprocess.CompletedProcess([], process.returncode, output, errors)
+    return prepared.run(*words(raw, out, *more), env=faults.environment)
 
 
 @pytest.mark.parametrize(
@@ -48,14 +38,14 @@ def prep(raw: Path, out: Path, faults: Any, *more: str) -> subprocess.CompletedP
     ],
 )
 def test_a_clip_that_kills_its_decoder_or_hangs_is_one_row_and_changes_no_other_byte(
-    raw: Path, calm: Path, faults: Any, tmp_path: Path,
+    good_lrw: Path, calm: Path, faults: Any, tmp_path: Path,
     faulty: tuple[str, str], status: str, says: str,
 ) -> None:  # fmt: skip
     bad = ("val/ABOUT_00001", "train/BUSINESS_00001")
     for fault, key in zip(faulty, bad, strict=True):
         faults.at(fault, key)
     faults.environment["AVB_TEST_HANG"] = tmp_path.name
-    run = prep(raw, tmp_path, faults, "--clip-timeout", "10")
+    run = prep(good_lrw, tmp_path, faults, "--clip-timeout", "10")
     faults.table.write_text("")
     assert run.returncode == 3, run.stderr
     ended = {row["key"]: row for row in rows(tmp_path)}
@@ -69,12 +59,12 @@ def test_a_clip_that_kills_its_decoder_or_hangs_is_one_row_and_changes_no_other_
     assert not list((tmp_path / "lrw").rglob("*.tmp"))
     assert not running_with(f"AVB_TEST_HANG={tmp_path.name}")
     # Mended, they are taken again.
-    assert prep(raw, tmp_path, faults, "--retry-failed").returncode == 0
+    assert prep(good_lrw, tmp_path, faults, "--retry-failed").returncode == 0
     assert hashes(tmp_path) == hashes(calm)
 
 
 def test_a_machine_that_does_not_see_the_folders_says_so_and_refuses_no_clip(
-    raw: Path, calm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    good_lrw: Path, calm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("avb.pipeline.build.unit.WAITS_S", ())
     folder = calm / "lrw"
@@ -82,12 +72,12 @@ def test_a_machine_that_does_not_see_the_folders_says_so_and_refuses_no_clip(
     before = hashes(calm)
     with pytest.raises(RunError, match="nowhere is not there on .* every machine must see"):
         list(run_unit(Task(tmp_path / "nowhere", folder, 0)))
-    raw.rename(raw.with_name("away"))
+    good_lrw.rename(good_lrw.with_name("away"))
     try:
-        with pytest.raises(RunError, match=f"{raw} is not there on "):
+        with pytest.raises(RunError, match=f"{good_lrw} is not there on "):
             list(run_unit(Task(plan, folder, 0)))
     finally:
-        raw.with_name("away").rename(raw)
+        good_lrw.with_name("away").rename(good_lrw)
     assert hashes(calm) == before and all(run_unit(Task(plan, folder, 0)))
 
 
@@ -110,11 +100,13 @@ def test_a_clip_is_not_blamed_for_a_machine_that_slept(monkeypatch: pytest.Monke
 
 
 @pytest.mark.slow
-def test_a_killed_worker_costs_nothing(raw: Path, calm: Path, faults: Any, tmp_path: Path) -> None:
+def test_a_killed_worker_costs_nothing(
+    good_lrw: Path, calm: Path, faults: Any, tmp_path: Path
+) -> None:
     faults.at("once", "train/ABOUT_00001")
     for jobs in ("1", "2"):
         fell = Path(f"{faults.table}.fell")
-        run = prep(raw, tmp_path / jobs, faults, "--jobs", jobs)
+        run = prep(good_lrw, tmp_path / jobs, faults, "--jobs", jobs)
         assert fell.is_dir(), "no worker was killed; the test proves nothing"
         fell.rmdir()
         assert run.returncode == 0, run.stderr
@@ -123,13 +115,15 @@ def test_a_killed_worker_costs_nothing(raw: Path, calm: Path, faults: Any, tmp_p
 
 
 @pytest.mark.slow
-def test_nothing_outlives_a_run_that_is_stopped(raw: Path, faults: Any, tmp_path: Path) -> None:
+def test_nothing_outlives_a_run_that_is_stopped(
+    good_lrw: Path, faults: Any, tmp_path: Path
+) -> None:
     for sent, code in ((signal.SIGINT, 130), (signal.SIGKILL, -9), (signal.SIGTERM, -15)):
         mark = f"AVB_TEST_RUN={tmp_path.name}-{sent}"
         name, value = mark.split("=")
         faults.environment[name] = value
         out = tmp_path / str(sent)
-        process = start(raw, out, faults)
+        process = prepared.start(*words(good_lrw, out), env=faults.environment)
         while not list(out.glob("lrw/*.tmp")):  # a worker is at its first shard
             assert process.poll() is None
             time.sleep(0.02)

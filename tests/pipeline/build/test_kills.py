@@ -15,28 +15,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prepared import AVB, hashes, rows
+from prepared import hashes, rows, start
 
 from avb.tools.synth import make
 
 KILLS = 50
 
 
-def run(raw: Path, out: Path) -> subprocess.Popen[bytes]:
-    words = ["prep", "lrw", "--root", raw, "--out", out, "--shard-clips", "6", "--jobs", "2"]
-    return subprocess.Popen(
-        [*AVB, *map(str, words)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )  # fmt: skip
+def run(raw: Path, out: Path) -> subprocess.Popen[str]:
+    words = ("prep", "lrw", "--root", raw, "--out", out, "--shard-clips", 6, "--jobs", 2)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return start(*words, **quiet, start_new_session=True)
 
 
 @pytest.mark.slow
 def test_fifty_kills_leave_nothing_half_and_change_no_byte(tmp_path: Path) -> None:
     raw, calm, out = tmp_path / "raw", tmp_path / "calm", tmp_path / "out"
     make("lrw", raw, clips=120)
-    start = time.monotonic()
+    begun = time.monotonic()
     assert run(raw, calm).wait() == 0
-    whole_run = time.monotonic() - start
+    whole_run = time.monotonic() - begun
     wanted = hashes(calm)
     rng = random.Random(0)
     kills = completed = 0

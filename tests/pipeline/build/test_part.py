@@ -3,7 +3,6 @@
 import fcntl
 import json
 import shutil
-import subprocess
 import threading
 import time
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 from commands import avb
-from prepared import AVB, dataset, draw
+from prepared import dataset, start
 
 from avb.pipeline.build import prep as prep_module
 from avb.pipeline.config import load_corpora
@@ -23,9 +22,8 @@ PARTS = ("1/3", "2/3", "3/3")
 
 
 @pytest.fixture(scope="module")
-def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A drawn LRW: 9 good clips and the odd ones."""
-    return draw("lrw", tmp_path_factory.mktemp("raw"), 9, odd=True)
+def raw(drawn_lrw: Any) -> Path:
+    return drawn_lrw.root
 
 
 @pytest.fixture(scope="module")
@@ -159,12 +157,7 @@ def test_parts_go_side_by_side_but_not_beside_a_whole_run(raw: Path, tmp_path: P
 @pytest.mark.slow
 def test_parts_started_together_meet_without_harm(raw: Path, whole: Path, tmp_path: Path) -> None:
     words = ["prep", "lrw", "--root", raw, "--out", tmp_path, "--shard-clips", 5, "--jobs", 1]
-    runs = [
-        subprocess.Popen(
-            [*AVB, *map(str, words), "--part", part], stderr=subprocess.PIPE, text=True
-        )
-        for part in (*PARTS, "3/3")  # one of them by mistake twice
-    ]
+    runs = [start(*words, "--part", part) for part in (*PARTS, "3/3")]  # by mistake one twice
     for run in runs:
         _, text = run.communicate()
         assert run.returncode in (0, 3), text

@@ -5,25 +5,25 @@ import json
 import os
 import resource
 import shutil
-import subprocess
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
+import prepared
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import webdataset
 from commands import avb, refused
-from prepared import AVB, dataset, draw, hashes, rows
+from prepared import dataset, hashes, rows
 
 from avb.pipeline.shards import dataset as datasets
 from avb.tools.cli.prep import commonest_reasons
 
 
 @pytest.fixture(scope="module")
-def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A drawn LRW with every odd case: 12 good clips and 11 odd ones."""
-    return draw("lrw", tmp_path_factory.mktemp("raw") / "lrw", 12, odd=True)
+def raw(drawn_lrw: Any) -> Path:
+    return drawn_lrw.root
 
 
 @pytest.fixture(scope="module")
@@ -173,9 +173,7 @@ def test_a_full_disk_is_one_line_and_nothing_half(raw: Path, done: Path, tmp_pat
         resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
 
     words = ("prep", "lrw", "--root", raw, "--out", tmp_path, "--shard-clips", "6", "--jobs", "1")
-    run = subprocess.run(
-        [*AVB, *map(str, words)], capture_output=True, text=True, preexec_fn=small_files
-    )
+    run = prepared.run(*words, preexec_fn=small_files)
     assert run.returncode == 1
     assert "finished shards are kept" in run.stderr and "Traceback" not in run.stderr
     complete = hashes(done)

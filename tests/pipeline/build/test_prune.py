@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from commands import avb, refused
-from prepared import draw, rows
+from prepared import rows
 
 from avb.pipeline.build import prep as prep_module
 from avb.pipeline.build.prep import Part, Summary
@@ -27,20 +27,15 @@ CORPORA = load_corpora()
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return draw("lrw", tmp_path_factory.mktemp("drawn") / "lrw", 12)
-
-
-@pytest.fixture(scope="module")
-def finished(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(good_lrw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("finished")
-    assert prep(drawn, out).ok == 12
+    assert prep(good_lrw, out).ok == 12
     return out
 
 
 @pytest.fixture
-def raw(drawn: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(drawn, tmp_path / "raw"))
+def raw(good_lrw: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(good_lrw, tmp_path / "raw"))
 
 
 @pytest.fixture

@@ -3,13 +3,13 @@
 import hashlib
 import importlib.util
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
+import prepared
 import pytest
 from commands import avb, refused
-from prepared import AVB, draw
+from prepared import draw
 
 from avb.pipeline.shards.verify import _Check, _check_shard
 from avb.pipeline.storage.cache import the_cache
@@ -22,7 +22,7 @@ TINY = ["--recipe", "tiny", "--set", "unit=clip", "--set", "batch_size=4", "--se
 
 def apart(*words: object, expected: int = 0) -> str:
     """Standard output of a command in a process of its own."""
-    run = subprocess.run([*AVB, *map(str, words)], capture_output=True, text=True, timeout=300)
+    run = prepared.run(*words)
     assert run.returncode == expected, run.stderr[-2000:]
     assert "hidden-secret" not in run.stdout + run.stderr
     return run.stdout

@@ -5,18 +5,17 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import prepared
 import pytest
-from prepared import AVB, dataset, hashes, rows, untimed
+from prepared import dataset, hashes, rows, untimed
 
 pytestmark = pytest.mark.slow
 
 
 def prep(root: object, out: object, *more: object) -> subprocess.CompletedProcess[str]:
-    words = ["prep", "lrw", "--root", root, "--out", out, "--shard-clips", 3, *more]
+    words = ("prep", "lrw", "--root", root, "--out", out, "--shard-clips", 3, *more)
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    return subprocess.run(
-        [*AVB, *map(str, words)], env=environment, capture_output=True, text=True, timeout=300
-    )
+    return prepared.run(*words, env=environment)
 
 
 @pytest.fixture
