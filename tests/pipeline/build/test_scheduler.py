@@ -15,8 +15,8 @@ from avb.pipeline.errors import RunError
 
 CLIPS = [13, 1, 8]
 
-#: Whether a worker dies of a task that runs beside so many others.
-Dies = Callable[[Task, int], bool]
+#: How a task ends that runs beside so many others, if not well.
+Fate = Callable[[Any, int], Report | None]
 
 
 def positions(task: Any) -> set[int]:
@@ -29,10 +29,11 @@ def positions(task: Any) -> set[int]:
 class Workers:
     """An engine of four workers that runs nothing, and takes down what it was given."""
 
-    def __init__(self, dies: Dies) -> None:
-        self.dies = dies
+    def __init__(self, fate: Fate) -> None:
+        self.fate = fate
         self.ran: list[Any] = []
         self.made: dict[int, frozenset[int]] = {}
+        self.refused: dict[int, frozenset[int]] = {}
 
     def __call__(self, waiting: deque[Task], jobs: int | None) -> Iterator[Report]:
         while waiting:
@@ -40,12 +41,12 @@ class Workers:
             for task in tasks:
                 self.ran.append(task)
                 yield Report(task, 1, 0)
-                if self.dies(task, len(tasks) - 1):
-                    yield Report(task, 0, 0, "died")
-                else:
-                    if task.clips is None:
-                        self.made[task.number] = task.crashed
-                    yield Report(task, CLIPS[task.number], 0, "done")
+                if ended := self.fate(task, len(tasks) - 1):
+                    yield ended
+                    continue
+                if task.clips is None:
+                    self.made[task.number], self.refused[task.number] = task.crashed, task.hung
+                yield Report(task, CLIPS[task.number], 0, "done")
 
 
 def run(workers: Workers, jobs: int = 4) -> list[int]:
@@ -61,8 +62,29 @@ def run(workers: Workers, jobs: int = 4) -> list[int]:
     return told
 
 
-def of_a_clip(*guilty: tuple[int, int]) -> Dies:
-    return lambda task, others: any(n == task.number and at in positions(task) for n, at in guilty)
+def dies(when: Callable[[Any, int], object]) -> Fate:
+    return lambda task, others: Report(task, 0, 0, "died") if when(task, others) else None
+
+
+def of_a_clip(*guilty: tuple[int, int]) -> Fate:
+    return dies(lambda task, _: any(n == task.number and at in positions(task) for n, at in guilty))
+
+
+def hangs(*slow: tuple[int, int], fate: Fate = of_a_clip()) -> Fate:
+    """Stops at the first clip that hangs; those that kill their worker kill it."""
+
+    def found(task: Any, others: int) -> Report | None:
+        stuck = {at for n, at in slow if n == task.number} & positions(task) - task.hung
+        return Report(task, min(stuck), 0, "hung") if stuck else fate(task, others)
+
+    return found
+
+
+def cannot_read(*units: int) -> Fate:
+    fault = "/corpus/{}: gone".format
+    return lambda task, _: (
+        Report(task, 0, 0, "failed", fault(task.number)) if task.number in units else None
+    )
 
 
 def test_clips_that_kill_their_worker_are_found_wherever_they_lie() -> None:
@@ -83,28 +105,24 @@ def test_what_runs_well_is_made_once_and_tried_no_more() -> None:
 
 
 def test_what_dies_once_or_only_beside_others_is_not_refused() -> None:
-    workers = Workers(lambda task, others: others > 0 and of_a_clip((0, 5))(task, others))
+    workers = Workers(dies(lambda task, others: others > 0 and of_a_clip((0, 5))(task, others)))
     run(workers)
     assert workers.made == {0: set(), 1: set(), 2: set()}
     fell: list[Task] = []
-
-    def dies(task: Task, others: int) -> bool:
-        return not fell and not fell.append(task)
-
-    workers = Workers(dies)
+    workers = Workers(dies(lambda task, _: not fell and not fell.append(task)))
     run(workers)
     assert workers.made == {0: set(), 1: set(), 2: set()}
 
 
 def test_a_unit_that_dies_of_no_single_clip_stops_the_run_and_is_named() -> None:
-    workers = Workers(lambda task, others: task.number == 0 and len(positions(task)) > 7)
+    workers = Workers(dies(lambda task, _: task.number == 0 and len(positions(task)) > 7))
     with pytest.raises(RunError, match=r"unit-0: .*of no single clip.*finished shards are kept"):
         run(workers)
     assert workers.made == {1: set(), 2: set()}
 
 
 def test_workers_that_cannot_live_blame_no_clip() -> None:
-    workers = Workers(lambda task, others: True)
+    workers = Workers(dies(lambda *_: True))
     with pytest.raises(RunError, match="before their first clip"):
         run(workers)
     assert len(workers.ran) < 10
@@ -112,7 +130,7 @@ def test_workers_that_cannot_live_blame_no_clip() -> None:
 
 def test_many_deaths_speak_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("avb.pipeline.build.scheduler.MOST_CRASHES", 5)
-    workers = Workers(lambda task, others: len(positions(task)) > 0)
+    workers = Workers(dies(lambda task, _: len(positions(task)) > 0))
     with pytest.raises(RunError, match="more than 5 clips killed their worker"):
         run(workers)
 
@@ -123,66 +141,25 @@ def test_progress_ends_at_the_number_of_clips_and_never_beyond() -> None:
         assert told[-1] == max(told) == sum(CLIPS)
 
 
-class Hanging(Workers):
-    """Stops at the first clip that hangs; those that kill their worker kill it."""
-
-    def __init__(self, hangs: set[tuple[int, int]], dies: Dies) -> None:
-        super().__init__(dies)
-        self.hangs = hangs
-        self.refused: dict[int, frozenset[int]] = {}
-
-    def __call__(self, waiting: deque[Task], jobs: int | None) -> Iterator[Report]:
-        while waiting:
-            task = waiting.popleft()
-            self.ran.append(task)
-            stuck = {at for n, at in self.hangs if n == task.number}
-            stuck &= positions(task) - task.hung
-            if stuck:
-                yield Report(task, min(stuck), 0, "hung")
-            elif self.dies(task, 0):
-                yield Report(task, 0, 0, "died")
-            else:
-                if task.clips is None:
-                    self.made[task.number], self.refused[task.number] = task.crashed, task.hung
-                yield Report(task, CLIPS[task.number], 0, "done")
-
-
 def test_clips_that_hang_are_left_out_and_told_from_those_that_crash() -> None:
-    workers = Hanging({(0, 3), (0, 11), (2, 0)}, of_a_clip())
+    workers = Workers(hangs((0, 3), (0, 11), (2, 0)))
     run(workers)
     assert workers.refused == {0: {3, 11}, 1: set(), 2: {0}}
     assert len(workers.ran) == 3 + 3  # once for each unit, and once more for each clip
-    workers = Hanging({(0, 3), (0, 11)}, of_a_clip((0, 4), (0, 12)))
+    workers = Workers(hangs((0, 3), (0, 11), fate=of_a_clip((0, 4), (0, 12))))
     run(workers)
     assert workers.refused[0] == {3, 11} and workers.made[0] == {4, 12}
 
 
 def test_a_silent_disk_is_not_blamed_on_every_clip(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("avb.pipeline.build.scheduler.MOST_CRASHES", 3)
-    every = {(n, at) for n, clips in enumerate(CLIPS) for at in range(clips)}
+    every = [(n, at) for n, clips in enumerate(CLIPS) for at in range(clips)]
     with pytest.raises(RunError, match="more than 3 clips took longer"):
-        run(Hanging(every, of_a_clip()))
-
-
-class Failing(Workers):
-    """Units that cannot read the corpus, by number."""
-
-    def __init__(self, failing: set[int]) -> None:
-        super().__init__(of_a_clip())
-        self.failing = failing
-
-    def __call__(self, waiting: deque[Task], jobs: int | None) -> Iterator[Report]:
-        while waiting:
-            task = waiting.popleft()
-            self.ran.append(task)
-            if task.number in self.failing:
-                yield Report(task, 0, 0, "failed", f"/corpus/{task.number}: gone")
-            else:
-                yield Report(task, 1, 0, "done")
+        run(Workers(hangs(*every)))
 
 
 def test_a_unit_that_cannot_be_read_ends_the_run_when_the_others_are_made() -> None:
-    workers = Failing({0, 1})
+    workers = Workers(cannot_read(0, 1))
     with pytest.raises(RunError, match=r"^/corpus/0: gone \(and so 1 more shards\).*are kept"):
         run(workers)
     assert [task.number for task in workers.ran] == [0, 1, 2]
@@ -190,7 +167,7 @@ def test_a_unit_that_cannot_be_read_ends_the_run_when_the_others_are_made() -> N
 
 def test_a_corpus_that_is_gone_ends_the_run_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("avb.pipeline.build.scheduler.MOST_FAULTS", 2)
-    workers = Failing({0, 1, 2})
+    workers = Workers(cannot_read(0, 1, 2))
     with pytest.raises(RunError, match="gone"):
         run(workers)
     assert len(workers.ran) == 2
