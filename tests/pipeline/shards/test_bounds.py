@@ -137,15 +137,40 @@ def test_a_movie_announces_no_more_than_it_holds(name: bytes, content: bytes, sa
         decode_video(data, "mp4", np.empty((29, 64, 64), np.uint8))
 
 
-@pytest.mark.parametrize(
-    "shape",
-    ["-" * 9000 + "1,", "'a'+" * 2000 + "'a',", "9" * 5000 + ",", "1000000000000, 1000000000000",
-     "(" * 5000, "-4, 5", "4, " * 500 + "5", "4.0, 5", "4, True"],
-)  # fmt: skip
-def test_a_header_of_an_array_is_not_evaluated(shape: str) -> None:
+def saved(array: np.ndarray, old: bytes = b"", new: bytes = b"") -> bytes:
+    """An array as numpy writes it, with something in its header replaced."""
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=True)
+    return file.getvalue().replace(old, new)
+
+
+def headed(shape: str) -> bytes:
     text = f"{{'descr': '<f2', 'fortran_order': False, 'shape': ({shape}), }}\n".encode()
-    data = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + bytes(40)
-    with at_most(16), pytest.raises(ValueError, match="npy"):
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + bytes(40)
+
+
+GOOD = np.zeros((4, 5), np.float16)
+HEADS = {
+    "npy": [
+        *map(headed, ["-" * 9000 + "1,", "'a'+" * 2000 + "'a',", "9" * 5000 + ",", "(" * 5000,
+                      "1000000000000, 1000000000000", "-4, 5", "4, " * 500 + "5", "4.0, 5",
+                      "4, True"]),
+        saved(GOOD, b"'shape'", b"'shape("),  # numpy: tokenize.TokenError
+        saved(GOOD, b"'shape'", b"b'shape"),  # TypeError
+        saved(GOOD, b"(4, 5)", b"(04,5)"),  # SyntaxError
+        saved(GOOD, b"(4, 5)", b"(4, 9)"), saved(GOOD, b"(4, 5)", b"(4,-5)"),
+    ],
+    "expected float16 or uint8": [saved(np.array([{"a": 1}], object)), saved(np.zeros(3))],
+    "not a .npy": [b"\x80\x04K\x01."],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("said", "data"), [(said, data) for said, heads in HEADS.items() for data in heads]
+)
+def test_a_header_of_an_array_is_not_evaluated(said: str, data: bytes) -> None:
+    assert parse_npy(memoryview(saved(GOOD))).shape == (4, 5)
+    with at_most(16), pytest.raises(ValueError, match=said):
         parse_npy(memoryview(data))
 
 

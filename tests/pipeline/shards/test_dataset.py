@@ -1,17 +1,14 @@
 """Promise: what readers make room for and count on is looked at first; a fault is one line."""
 
-import io
 import itertools
 import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from avb.pipeline.clip.npy import parse_npy
 from avb.pipeline.errors import UsageError
 from avb.pipeline.shards.dataset import check_dataset
 from avb.pipeline.shards.verify import verify
@@ -102,22 +99,3 @@ def test_no_room_is_made_for_more_than_a_shard_holds(copy: Path) -> None:
     files = ShardFiles(copy, {})
     with pytest.raises(ValueError, match="a sample lies beyond"):
         files.read("s1-000000", 512, 1 << 50)
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        (b"'shape'", b"'shape("),  # numpy: tokenize.TokenError
-        (b"'shape'", b"b'shape"),  # TypeError
-        (b"(4, 5)", b"(04,5)"),  # SyntaxError
-        (b"(4, 5)", b"(4, 9)"),
-        (b"(4, 5)", b"(4,-5)"),
-    ],
-)
-def test_a_damaged_header_of_an_array_is_a_value_error(old: bytes, new: bytes) -> None:
-    file = io.BytesIO()
-    np.save(file, np.zeros((4, 5), np.float16))
-    data = file.getvalue()
-    assert parse_npy(memoryview(data)).shape == (4, 5)
-    with pytest.raises(ValueError):
-        parse_npy(memoryview(data.replace(old, new)))

@@ -5,7 +5,6 @@ b; the first k batches + those of a stream resumed at k = the uninterrupted stre
 appears exactly once per epoch; a pass sees each sample exactly once.
 """
 
-import io
 import itertools
 import json
 import multiprocessing
@@ -22,7 +21,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from avb.pipeline.clip.npy import parse_npy
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream import stream
 from avb.pipeline.stream.assemble import WORD_FRAMES, first_frame
@@ -287,16 +285,6 @@ def test_folders_that_are_no_shards_are_named(copy: Path) -> None:
     assert "dataset.json: cannot be read" in said()
     dataset.unlink()
     assert "not finished" in said()
-
-
-def test_pickled_arrays_are_never_loaded() -> None:
-    for array in (np.array([{"a": 1}], object), np.zeros(3, np.float64)):
-        buffer = io.BytesIO()
-        np.save(buffer, array, allow_pickle=True)
-        with pytest.raises(ValueError, match="expected float16 or uint8"):
-            parse_npy(memoryview(buffer.getvalue()))
-    with pytest.raises(ValueError, match="not a .npy"):
-        parse_npy(memoryview(b"\x80\x04K\x01."))
 
 
 def test_streams_travel_to_spawned_workers_and_batches_move_as_a_whole(sentences: Index) -> None:
