@@ -3,7 +3,6 @@
 import os
 import resource
 import sys
-from pathlib import Path
 
 import pytest
 from commands import avb
@@ -12,8 +11,6 @@ from avb.pipeline import machine
 from avb.pipeline.clip.facemodels import VARIABLE
 from avb.pipeline.errors import UsageError
 from avb.pipeline.storage.cache import the_cache
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_cores_are_those_of_the_process_or_all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,10 +38,3 @@ def test_the_home_of_a_user_that_is_not_here_is_one_line(monkeypatch: pytest.Mon
     assert "~nosuchuser/cache: no such user" in run.stderr.splitlines()[-1]
     with pytest.raises(UsageError, match="~nosuchuser/cache: no such user"):
         the_cache()
-
-
-@pytest.mark.parametrize("name", ["sched_getaffinity", "ru_maxrss"])
-def test_nothing_else_asks_the_system_itself(name: str) -> None:
-    folders = [ROOT / folder for folder in ("pipeline", "models", "train", "tools")]
-    asking = {p.name for f in folders for p in f.rglob("*.py") if name in p.read_text()}
-    assert asking == {"machine.py"}
