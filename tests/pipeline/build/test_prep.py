@@ -1,6 +1,5 @@
 """`avb prep`: every clip one row, the same bytes however it ran, nothing half, nothing lost."""
 
-import fcntl
 import json
 import os
 import resource
@@ -13,7 +12,6 @@ import prepared
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import webdataset
 from commands import avb, refused
 from prepared import dataset, hashes, rows
 
@@ -181,26 +179,6 @@ def test_a_full_disk_is_one_line_and_nothing_half(raw: Path, done: Path, tmp_pat
     assert not (tmp_path / "lrw" / "dataset.json").exists()
     assert prep(raw, tmp_path)[0] == 3
     assert hashes(tmp_path) == complete
-
-
-def test_two_runs_into_one_folder_do_not_meet(raw: Path, done: Path) -> None:
-    with (done / "lrw" / ".avb" / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        code, _, text = prep(raw, done)
-    assert code == 1 and "another run is writing here" in text
-
-
-def test_shards_are_plain_webdataset(done: Path) -> None:
-    tar = str(sorted((done / "lrw").glob("train-*.tar"))[0])
-    samples = list(webdataset.WebDataset(tar, shardshuffle=False))
-    row = {r["key"]: r for r in rows(done)}
-    for sample in samples:
-        facts = json.loads(sample["json"])
-        assert set(sample) >= {"lips.mp4", "mel.npy", "json"}
-        assert facts["key"] == sample["__key__"]
-        assert facts["n_frames"] == row[facts["key"]]["n_frames"] == 29
-        assert facts["n_mel"] == 116
-        assert facts["boundary"] is None or 0 <= facts["boundary"][0] < facts["boundary"][1] <= 1.16
 
 
 def test_a_contact_sheet_is_a_picture_by_its_name(done: Path, tmp_path: Path) -> None:

@@ -86,10 +86,10 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sound = np.random.default_rng(0).uniform(-0.1, 0.1, 19200)
     write_film(folder / "film.mp4", pictures, np.arange(30) / 25, sound)
     films = [shutil.copy(folder / "film.mp4", folder / f"{n}.mp4").name for n in range(9)]
-    words = '"[[""oh"", 0.1, 0.5], [""yes"", null, null]]"'
+    one, two = '"[[""oh"", 0.1, 0.5]]"', '"[[""oh"", 0.1, 0.5], [""yes"", null, null]]"'
     rows = ["video,label,speaker,split,words,end", *[f"{film},,,,," for film in films[:6]]]
-    parts = zip(films[6:], ("", "", "train"), strict=True)
-    rows += [f"{film},oh,s1,{split},{words},9" for film, split in parts]
+    parts = zip(films[6:], ("", "", "train"), (two, two, one), strict=True)
+    rows += [f"{film},oh,s1,{split},{words},9" for film, split, words in parts]
     (folder / "mine.csv").write_text("\n".join(rows))
     for keep_audio, out in ((True, "out"), (False, "mute")):
         mine = importer(
@@ -110,7 +110,9 @@ def _check(found: list[dict[str, Any]], folder: Path) -> None:
     assert [facts["speaker"] for facts in found] == [""] * 6 + ["s1"] * 3
     assert [facts["split"] for facts in found] == [""] * 8 + ["train"]
     assert [facts["flags"] for facts in found] == [""] * 6 + ["span_clamped"] * 3
-    assert [facts["words"] for facts in found[6:]] == [WORDS] * 3
+    assert [facts["words"] for facts in found[6:]] == [WORDS, WORDS, WORDS[:1]]
+    assert all((facts["n_frames"], facts["n_mel"]) == (30, 120) for facts in found)
+    assert [facts["boundary"] for facts in found] == [[0.0, 1.2]] * 8 + [[0.1, 0.5]]
 
 
 def _tars(folder: Path) -> list[str]:
@@ -150,6 +152,8 @@ def test_webdataset_decodes_them_itself(shards: Path) -> None:
     samples = list(webdataset.WebDataset(_tars(shards), shardshuffle=False).decode())
     _check([sample["json"] for sample in samples], shards)
     assert {sample["mel.npy"].shape for sample in samples} == {(80, 120)}
+    assert all(sample["__key__"] == sample["json"]["key"] for sample in samples)
+    assert all({"lips.mp4", "flac"} <= sample.keys() for sample in samples)
 
 
 def test_tar_unpacks_them(shards: Path, tmp_path: Path) -> None:
