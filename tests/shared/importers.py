@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from avb.pipeline.build.plan import Plan, make_plan
+from avb.pipeline.build.prep import Summary, prep
 from avb.pipeline.clip import audio
 from avb.pipeline.clip.media import Media
 from avb.pipeline.clip.status import Refused
@@ -48,6 +50,12 @@ class Importer:
     corpus: Corpus
     settings: Settings
     root: Path
+
+    def plan(self, path: Path) -> Plan:
+        return make_plan(self.corpus, self.settings, self.root, path)
+
+    def prep(self, out: Path, **more: Any) -> Summary:
+        return prep(self.corpus, self.settings, self.root, out, **more)
 
     def listing(self) -> Listing:
         return adapter(self.settings.corpus).discover(self.root, self.corpus)

@@ -14,16 +14,13 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from commands import avb, refused
+from importers import importer
 from prepared import rows
 
 from avb.pipeline.build import prep as prep_module
 from avb.pipeline.build.prep import Part, Summary
-from avb.pipeline.config import load_corpora
 from avb.pipeline.errors import RunError, UsageError
-from avb.pipeline.settings import settings_for
 from avb.pipeline.storage import mirror
-
-CORPORA = load_corpora()
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +41,7 @@ def out(finished: Path, tmp_path: Path) -> Path:
 
 
 def prep(raw: Path, out: Path, **more: Any) -> Summary:
-    settings = settings_for("lrw", CORPORA["lrw"], shard_clips=3)
-    return prep_module.prep(CORPORA["lrw"], settings, raw, out, **more)
+    return importer("lrw", raw, shard_clips=3).prep(out, **more)
 
 
 def keys(out: Path) -> set[str]:

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from importers import importer
 
-from avb.pipeline.build.prep import prep
 from avb.pipeline.clip import facemodels
 from avb.pipeline.clip.facemesh import FAR, NEAR, Detector, FaceMesh, Reach
 from avb.tools.synth import face
@@ -183,8 +182,7 @@ def test_pictures_of_any_size_without_a_face_have_none(shape: tuple[int, int]) -
 
 
 def test_dataset_json_says_who_looked(drawn_grid: Any, tmp_path: Path) -> None:
-    corpus = importer("grid", drawn_grid.root, limit=2)
-    prep(corpus.corpus, corpus.settings, corpus.root, tmp_path)
+    importer("grid", drawn_grid.root, limit=2).prep(tmp_path)
     found = json.loads((tmp_path / "grid/dataset.json").read_text())
     assert found["tracker"] == {
         "name": "litert",

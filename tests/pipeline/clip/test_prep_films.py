@@ -12,7 +12,6 @@ from films import ffmpeg
 from importers import importer
 
 from avb.pipeline.build import process
-from avb.pipeline.build.prep import prep
 from avb.pipeline.clip.codec import decode_video
 from avb.pipeline.shards.tar import read_members
 from avb.pipeline.shards.verify import verify
@@ -24,8 +23,7 @@ def prepared(films: list[Path], **flags: Any) -> tuple[Any, dict[str, Any]]:
     folder = films[0].parent
     table = folder / "films.csv"
     table.write_text("video\n" + "".join(f"{film.name}\n" for film in films))
-    mine = importer("table", table, **flags)
-    summary = prep(mine.corpus, mine.settings, table, folder / "out")
+    summary = importer("table", table, **flags).prep(folder / "out")
     samples: dict[str, Any] = {}
     for tar in (folder / "out/mine").glob("*.tar"):
         for name, data in read_members(tar.read_bytes()).items():
@@ -111,13 +109,12 @@ PEAK = """
 import sys
 from pathlib import Path
 from avb.pipeline.machine import peak_bytes
-from avb.pipeline.build.prep import prep
 from avb.pipeline.machine import settle_process
 sys.path.insert(0, sys.argv[1])
 from importers import importer
 settle_process()
 mine = importer("table", sys.argv[2], box="whole", crop="lips", max_seconds=float(sys.argv[3]))
-found = prep(mine.corpus, mine.settings, Path(sys.argv[2]), Path(sys.argv[2]).parent / "out")
+found = mine.prep(Path(sys.argv[2]).parent / "out")
 print(found.status, peak_bytes())
 """
 

@@ -11,7 +11,6 @@ import pytest
 from films import write_film
 from importers import importer
 
-from avb.pipeline.build.plan import make_plan
 from avb.pipeline.clip.status import Refused
 from avb.pipeline.errors import UsageError
 
@@ -129,8 +128,7 @@ def test_a_backup_folder_takes_no_class_id_and_its_clips_are_refused(tmp_path: P
 def test_class_ids_are_the_same_in_every_split(tmp_path: Path) -> None:
     base = empty_tree(tmp_path)
     shutil.rmtree(base / "ABOUT/val")
-    lrw = importer("lrw", tmp_path, limit=1)
-    plan = make_plan(lrw.corpus, lrw.settings, tmp_path, tmp_path / "plan.arrow")
+    plan = importer("lrw", tmp_path, limit=1).plan(tmp_path / "plan.arrow")
     assert plan.listed == 1 and plan.labels == list(WORDS)
 
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from importers import importer
 
-from avb.pipeline.build.plan import make_plan
 from avb.pipeline.corpora.lrw1000 import frame_span
 from avb.pipeline.errors import UsageError
 from avb.tools.synth import media
@@ -156,8 +155,7 @@ def test_class_ids_are_the_same_in_every_split(tmp_path: Path) -> None:
             for i, (x, p) in enumerate((x, p) for x in order for p in order[x])]  # fmt: skip
     root = write_tree(tmp_path, rows)
     for limit in (None, 1):
-        lrw1000 = importer("lrw1000", root, limit=limit)
-        plan = make_plan(lrw1000.corpus, lrw1000.settings, root, tmp_path / "plan.arrow")
+        plan = importer("lrw1000", root, limit=limit).plan(tmp_path / "plan.arrow")
         assert plan.labels == ["an quan", "bei jing", "zhong guo"]
 
 
@@ -228,7 +226,7 @@ def test_zero_length_and_repeated_rows_are_refused_and_counted(tmp_path: Path) -
     rows.append(("val", HASH, "扫描", "sao miao", 80, 140))  # another split: another clip
     lrw1000 = importer("lrw1000", write_tree(tmp_path, rows))
     assert [c.status for c in lrw1000.clips()] == ["", "", "zero_length", "zero_length", ""]
-    plan = make_plan(lrw1000.corpus, lrw1000.settings, tmp_path, tmp_path / "plan.arrow")
+    plan = lrw1000.plan(tmp_path / "plan.arrow")
     assert plan.statuses == {"ok": 2, "duplicate": 1, "zero_length": 2} and plan.listed == 5
     planned = [clip for unit in plan.units for _, clip in plan.rows(unit.number)]
     [twin] = [clip for clip in planned if clip.status == "duplicate"]

@@ -10,14 +10,12 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from importers import importer
 
-from avb.pipeline.build.prep import prep
 from avb.pipeline.clip.decode import read_video
 from avb.pipeline.clip.facemesh import NEAR, Detector
 from avb.pipeline.clip.ffmpeg import ffmpeg_program
 from avb.pipeline.clip.flac import decode_flac
-from avb.pipeline.config import load_corpora
-from avb.pipeline.settings import settings_for
 from avb.pipeline.shards.tar import read_members
 from avb.pipeline.shards.verify import verify
 from avb.pipeline.stream.index import load_index
@@ -40,8 +38,7 @@ NO_ALIGN = {
 def run(root: Path, out: Path) -> Path:
     if not root.is_dir():
         pytest.skip(f"no real GRID clips at {root}; set AVB_TEST_GRID to a folder of them")
-    corpus = load_corpora()["grid"]
-    prep(corpus, settings_for("grid", corpus), root, out, jobs=1)
+    importer("grid", root).prep(out, jobs=1)
     return out / "grid"
 
 

@@ -14,15 +14,14 @@ from typing import Any
 import prepared
 import pytest
 from commands import avb
+from importers import importer
 from prepared import draw, hashes
 
-from avb.pipeline.build import prep as prep_module
 from avb.pipeline.build import unit as unit_module
 from avb.pipeline.build.prep import Summary
 from avb.pipeline.build.verify_sources import source_faults
 from avb.pipeline.config import load_corpora
 from avb.pipeline.errors import RunError
-from avb.pipeline.settings import settings_for
 
 CORPORA = load_corpora()
 
@@ -55,9 +54,8 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def prep(raw: Path, out: Path, corpus: str = "lrw", **more: Any) -> Summary:
     name = corpus if corpus in CORPORA else "table"
-    crops = {"lips": CORPORA["lrw"].crops["lips"]}
-    settings = settings_for(corpus, CORPORA[name], shard_clips=3, box="whole", crops=crops)
-    return prep_module.prep(CORPORA[name], settings, raw, out, **more)
+    flags = {"box": "whole", "crops": {"lips": CORPORA["lrw"].crops["lips"]}}
+    return importer(name, raw, shard_clips=3, **flags).prep(out, **more)
 
 
 def rows(out: Path) -> dict[str, dict[str, Any]]:

@@ -12,7 +12,6 @@ import pytest
 from films import write_film
 from importers import fitted, importer
 
-from avb.pipeline.build.plan import make_plan
 from avb.pipeline.clip import decode
 from avb.tools.synth import media
 
@@ -98,7 +97,7 @@ def test_no_label_word_or_talker_is_guessed_to_be_a_number_or_nothing(tmp_path: 
 def test_every_row_has_its_own_dotless_key(tmp_path: Path) -> None:
     videos = ["x/a.b.mp4", "y/a.b.mp4", "z/a.b.mp4", "ä ö.mp4", "...mp4"]
     mine = importer("table", table(tmp_path, "video\n" + "\n".join(videos) + "\n"))
-    plan = make_plan(mine.corpus, mine.settings, mine.root, tmp_path / "plan.arrow")
+    plan = mine.plan(tmp_path / "plan.arrow")
     rows = [row for unit in plan.units for row in plan.rows(unit.number)]
     sources = {clip.name: (clip.source, clip.status) for _, clip in rows}
     assert [sources.pop(name) for name in ("a_b", "a_b-2", "a_b-3", "ä_ö")] == [
@@ -114,8 +113,7 @@ def test_every_row_has_its_own_dotless_key(tmp_path: Path) -> None:
 def test_a_row_given_twice_is_kept_once_and_no_other_is_lost(tmp_path: Path) -> None:
     given = ["a.mp4,0,1,yes", "a.mp4,0,1,no", "x/a.mp4,0,1,yes", "a.mp4,1,2,yes"]
     text = "\n".join(["video,start,end,words", *given, *given[:2], "a.mp4,0,1.0,yes"])
-    mine = importer("table", table(tmp_path, text))
-    plan = make_plan(mine.corpus, mine.settings, mine.root, tmp_path / "plan.arrow")
+    plan = importer("table", table(tmp_path, text)).plan(tmp_path / "plan.arrow")
     assert plan.statuses == {"ok": 4, "duplicate": 3}
     rows = dict(row for unit in plan.units for row in plan.rows(unit.number))
     good = {key: (clip.source, clip.words[0][0]) for key, clip in rows.items() if not clip.status}

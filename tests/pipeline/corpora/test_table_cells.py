@@ -19,8 +19,6 @@ from commands import avb
 from films import write_film
 from importers import importer
 
-from avb.pipeline.build import prep as preparation
-from avb.pipeline.build.plan import make_plan
 from avb.pipeline.clip.status import Refused
 from avb.pipeline.config import LONGEST_NAME
 from avb.pipeline.corpora import table as importer_of_tables
@@ -48,8 +46,7 @@ def parquet(folder: Path, **columns: Any) -> Path:
 
 def planned(folder: Path, table: Path) -> list[Clip]:
     """The clips as the plan holds them: what cannot be stored shows itself there."""
-    mine = importer("table", table)
-    plan = make_plan(mine.corpus, mine.settings, mine.root, folder / "plan.arrow")
+    plan = importer("table", table).plan(folder / "plan.arrow")
     return [clip for unit in plan.units for _, clip in plan.rows(unit.number)]
 
 
@@ -284,7 +281,7 @@ def test_a_span_and_words_behind_a_film_are_so_in_the_shards(tmp_path: Path) -> 
     rows = [{"video": "film.mp4", "end": end, "words": json.dumps([["oh", 0.1, 90]])}
             for end in ("1", "99")]  # fmt: skip
     mine = importer("table", written(tmp_path, rows), box="whole", crop="lips")
-    summary = preparation.prep(mine.corpus, mine.settings, mine.root, tmp_path / "out")
+    summary = mine.prep(tmp_path / "out")
     assert summary.flags == {"span_clamped": 1, "words_clamped": 2}
     index = load_index(Path(summary.out))
     for row in range(2):

@@ -17,10 +17,9 @@ import pyarrow as pa
 import pyarrow.ipc as ipc
 import pytest
 from films import write_film
-from importers import importer
+from importers import Importer, importer
 from prepared import rewrite
 
-from avb.pipeline.build import prep as preparation
 from avb.pipeline.errors import UsageError
 from avb.pipeline.shards.dataset import check_dataset
 from avb.pipeline.shards.metadata import read_facts, write_facts
@@ -92,11 +91,13 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows += [f"{film},oh,s1,{split},{words},9" for film, split, words in parts]
     (folder / "mine.csv").write_text("\n".join(rows))
     for keep_audio, out in ((True, "out"), (False, "mute")):
-        mine = importer(
-            "table", folder / "mine.csv", box="whole", crop="lips", keep_audio=keep_audio
-        )
-        preparation.prep(mine.corpus, mine.settings, mine.root, folder / out)
+        _importer(folder, keep_audio).prep(folder / out)
     return folder / "out" / "mine"
+
+
+def _importer(folder: Path, keep_audio: bool) -> Importer:
+    table = folder / "mine.csv"
+    return importer("table", table, box="whole", crop="lips", keep_audio=keep_audio)
 
 
 WORDS = [{"word": "oh", "start": 0.1, "end": 0.5}, {"word": "yes", "start": -1.0, "end": -1.0}]
@@ -173,12 +174,9 @@ def test_shards_of_format_1_are_read_verified_and_left_alone(shards: Path, tmp_p
     batches = [next(iter(Stream(each, batch_size=4, once=True))) for each in (old_index, index)]
     assert batches[0].keys == batches[1].keys
     assert batches[0].video["lips"].equal(batches[1].video["lips"])
-    mine = importer(
-        "table", shards.parents[1] / "mine.csv", box="whole", crop="lips", keep_audio=True
-    )
     before = {path: path.read_bytes() for path in old.rglob("*") if path.is_file()}
     with pytest.raises(UsageError, match="shards of format 1, now it is 2: readers take them"):
-        preparation.prep(mine.corpus, mine.settings, mine.root, tmp_path / "out")
+        _importer(shards.parents[1], keep_audio=True).prep(tmp_path / "out")
     assert before == {path: path.read_bytes() for path in before}
 
 

@@ -18,14 +18,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from commands import avb
+from importers import importer
 from prepared import draw
 
-from avb.pipeline.build.prep import prep
 from avb.pipeline.clip.codec import encode_video
 from avb.pipeline.clip.flac import encode_flac
-from avb.pipeline.config import load_corpora, stable_hash
+from avb.pipeline.config import stable_hash
 from avb.pipeline.errors import UsageError
-from avb.pipeline.settings import settings_for
 from avb.pipeline.shards import verify as module
 from avb.pipeline.shards.tar import read_members
 from avb.pipeline.shards.verify import parse_share, verify
@@ -35,9 +34,8 @@ from avb.tools.preview import preview
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("verify")
-    corpus = load_corpora()["lrw"]
-    settings = settings_for("lrw", corpus, keep_audio=True, shard_clips=4)
-    prep(corpus, settings, draw("lrw", folder / "raw", 6), folder / "out")
+    drawn = draw("lrw", folder / "raw", 6)
+    importer("lrw", drawn, keep_audio=True, shard_clips=4).prep(folder / "out")
     verdict = verify(folder / "out" / "lrw")
     assert verdict.ok and verdict.samples == 6 and verdict.shards >= 2
     return folder / "out" / "lrw"
