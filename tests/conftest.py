@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import prepared
 import pytest
 from importers import Importer, Loaded, importer
 
@@ -77,11 +78,7 @@ def _drawn(corpus: str) -> Any:
 
     @pytest.fixture(scope="session", name=f"drawn_{corpus}")
     def draw(tmp_path_factory: pytest.TempPathFactory) -> Synth:
-        pytest.importorskip("espeakng_loader", reason="drawn talkers speak with the extra prep")
-        from avb.tools.synth import make
-
-        folder = tmp_path_factory.mktemp("drawn") / corpus
-        make(corpus, folder, clips=4, odd=True)
+        folder = prepared.draw(corpus, tmp_path_factory.mktemp("drawn") / corpus, 4, odd=True)
         with open(folder / "odd_cases.csv", encoding="utf-8", newline="") as table:
             return Synth(folder, {row["case"]: row["what"] for row in csv.DictReader(table)})
 

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from commands import avb, refused
+from prepared import draw
 
 from avb.pipeline.build.process import moved_words
 from avb.pipeline.clip.audio import log_mel
@@ -20,7 +21,6 @@ from avb.pipeline.errors import UsageError
 from avb.pipeline.shards.metadata import read_facts
 from avb.pipeline.stream.assemble import Assembler
 from avb.pipeline.stream.index import load_index
-from avb.tools.synth import make
 
 LAGS = (23.0, -31.0, 62.5, None)  # late, early, more than a frame, not known
 
@@ -34,10 +34,7 @@ def samples(folder: Path) -> dict[str, dict[str, bytes]]:
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("espeakng_loader", reason="drawn talkers speak with the extra prep")
-    root = tmp_path_factory.mktemp("sync") / "raw"
-    make("grid", root, clips=4)
-    return root
+    return draw("grid", tmp_path_factory.mktemp("sync") / "raw", 4)
 
 
 @pytest.fixture(scope="module")
