@@ -12,7 +12,7 @@ from typing import Any
 
 import prepared
 import pytest
-from commands import avb, refused
+from commands import refused
 from prepared import dataset, draw, hashes, rows, untimed
 
 from avb.pipeline.build.executor_ray import _work
