@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -92,12 +93,22 @@ def settle_process() -> None:
 def follow_parent() -> None:
     """Leave Ctrl-C to the parent, and end when it does, however that may be."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
 
 
-def _end_with_parent() -> None:
-    """A new run may already be at work when the parent was killed."""
+def end_with_parent(grace_s: float = 0.0) -> None:
+    """End when the parent does: a new run may already be at work when that was killed.
+
+    With `grace_s` it is asked first, by SIGTERM, upon which a training saves.
+    """
+    threading.Thread(target=_end_with_parent, args=(grace_s,), daemon=True).start()
+
+
+def _end_with_parent(grace_s: float) -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
+    if grace_s:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(grace_s)
     os._exit(1)

@@ -1,10 +1,12 @@
 """The lags of a corpus, measured fold by fold: no clip by a network that learnt from it."""
 
 import concurrent.futures.process
+import contextlib
 import hashlib
 import logging
 import multiprocessing
 import shutil
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,7 @@ from avb.models.sync import ENVELOPE_REACH, edge_of, find_lags, mean_over
 from avb.pipeline.config import stable_hash
 from avb.pipeline.corpora.lags import read_lags, write_lags
 from avb.pipeline.errors import RunError, UsageError
+from avb.pipeline.machine import end_with_parent
 from avb.pipeline.shards.dataset import manifest_lags
 from avb.pipeline.storage.store import Folder
 from avb.pipeline.stream.index import Index, Ints, load_index
@@ -34,6 +37,8 @@ PIECE = 2000
 VALIDATION = 20
 #: Least frames of a clip: the ends by which sound is shifted, and a few between them.
 LEAST_FRAMES = 2 * edge_of(ENVELOPE_REACH) + 4
+#: What a fold has to save its training when the process that waits for it was killed.
+GRACE_S = 60.0
 
 Lagged = NDArray[np.float64]  # lag, confidence and drift of each clip
 
@@ -72,10 +77,14 @@ def measure_corpus(
         lagged = [run_fold(fold) for fold in work]
     else:
         spawn = multiprocessing.get_context("spawn")
+        pool = concurrent.futures.ProcessPoolExecutor(jobs, spawn, end_with_parent, (GRACE_S,))
+        came: list[int] = []
         try:
-            with concurrent.futures.ProcessPoolExecutor(jobs, spawn) as pool:
+            with pool, _passed_on(signal.SIGTERM, came):
                 lagged = list(pool.map(_run_fold_told, work))
         except concurrent.futures.process.BrokenProcessPool:
+            if came:
+                raise trainer.Preempted("a fold was stopped", came[0]) from None
             raise RunError(
                 f"{runs}: the process of a fold died (out of memory?); the same command goes on,"
                 " with --jobs 1 one fold at a time"
@@ -88,6 +97,22 @@ def measure_corpus(
     table = to_rows(index, rows, values, how)
     write_lags(out, table, facts_of(index, recipe, folds))
     return table
+
+
+@contextlib.contextmanager
+def _passed_on(number: int, came: list[int]) -> Iterator[None]:
+    """Inside, a signal is noted in `came` and sent to the processes of this one: folds save."""
+
+    def tell(*_: object) -> None:
+        came.append(number)
+        for child in multiprocessing.active_children():
+            child.terminate()
+
+    before = signal.signal(number, tell)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
 
 
 def measure_by(folder: Folder, path: Path, out: Path, device: str) -> list[dict[str, Any]]:

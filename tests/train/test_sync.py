@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,29 @@ def test_ctrl_c_is_one_line_and_keeps_what_was_trained(
     assert run.wait() == 130, told + rest
     assert "Traceback" not in rest and rest.splitlines()[-1] == f"avb: {GOES_ON}"
     assert [*(tmp_path / "sync.runs").glob("fold*/last.pt")]  # with two jobs, of either
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 75), (signal.SIGKILL, -9)])
+def test_folds_save_and_end_with_the_process_that_waits_for_them(
+    grid: Index, tmp_path: Path, sent: int, code: int
+) -> None:
+    sets = [word for one in (*QUICK[1:], "steps=100000") for word in ("--set", one)]
+    words = [sys.executable, "-m", "avb", "sync", str(grid.folder), *sets, "--jobs", "2"]
+    words += ["--out", str(tmp_path / "sync.parquet"), "--device", "cpu"]
+    run = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    assert run.stderr is not None
+    for fold in (0, 1):
+        next(line for line in run.stderr if line.startswith(f"fold {fold}: step"))
+    children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+    assert len(children) > 1
+    run.send_signal(sent)
+    assert run.wait(120) == code
+    until = time.monotonic() + 120
+    while any(Path(f"/proc/{child}").exists() for child in children):
+        assert time.monotonic() < until, "left behind"
+        time.sleep(0.1)
+    assert len([*(tmp_path / "sync.runs").glob("fold*/last.pt")]) == 2
 
 
 def test_what_sound_was_moved_by_counts(grid: Index, tmp_path: Path) -> None:

@@ -85,7 +85,8 @@ def ablate(
             trials.append(Trial(arm, wanted, out / arm.name / f"seed{seed}"))
         check_arm(arm, load_recipe(task, recipe, sets), wanted, index)
     if dry_run:
-        typer.echo("\n".join(map(describe, trials)))
+        lines = list(map(describe, trials))
+        show({"trials": lines}, as_json, lines)
         return
     need("matplotlib")
     divide = partial(divided, index=index, corpus=corpus, talkers=speakers, file=split_file)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer import Argument, Option
 
 from avb.pipeline.errors import UsageError
 from avb.tools.cli import options as o
-from avb.tools.cli.console import App, fail, say, show
+from avb.tools.cli.console import App, fail, print_json, say, show
 
 if TYPE_CHECKING:
     from avb.pipeline.config import Corpus
@@ -72,7 +72,7 @@ def reproduce(
     entry = load_corpora(context.obj)[chosen]
     lack = plan.missing(wanted, entry, Path(str(corpus_root(chosen, entry, root))))
     if dry_run:
-        _tell(todo, wanted, lack, card)
+        _tell(todo, wanted, lack, card, as_json)
         return
     if lack:
         raise UsageError(lack)
@@ -106,15 +106,17 @@ def _show(wanted: Wanted, table: str, entry: Corpus, as_json: bool) -> None:
     show(found, as_json, [*as_text(found), held])
 
 
-def _tell(todo: list[Step], wanted: Wanted, lack: str | None, card: str | None) -> None:
+def _tell(
+    todo: list[Step], wanted: Wanted, lack: str | None, card: str | None, as_json: bool
+) -> None:
     """Every step, with the hours that its training takes."""
     from avb.tools.reproduce.run import clips_per_s
 
     rates: dict[str, float] = {}
-    total = 0.0
+    told: list[dict[str, Any]] = []
     for step in todo:
-        note = "done" if step.is_done() else ""
-        if step.recipe is not None and not note:
+        done, hours, note = step.is_done(), None, ""
+        if step.recipe is not None and not done:
             key = repr(step.recipe)
             if key not in rates:
                 try:
@@ -122,10 +124,15 @@ def _tell(todo: list[Step], wanted: Wanted, lack: str | None, card: str | None) 
                 except KeyError:
                     raise UsageError(f"--card {card}: its peak is not known here") from None
             clips = (wanted.steps or step.recipe.steps) * step.recipe.batch_size
-            hours = clips / rates[key] / 3600
-            total += hours
+            hours = round(clips / rates[key] / 3600, 2)
             note = f"{hours:.2f} h"
-        typer.echo(f"{note:>9}  avb {shlex.join(step.words)}")
+        told.append({"command": f"avb {shlex.join(step.words)}", "done": done, "hours": hours})
+        if not as_json:
+            typer.echo(f"{'done' if done else note:>9}  {told[-1]['command']}")
+    total = sum(step["hours"] or 0.0 for step in told)
+    if as_json:
+        print_json({"steps": told, "hours": round(total, 2), "card": card, "missing": lack})
+        return
     by = (
         f"by FLOPs, {card} reaching of its peak what an H200 did (results/gpu)"
         if card
