@@ -294,3 +294,25 @@ def test_names_on_a_page_are_text_and_no_markup(runs: dict[str, Path]) -> None:
     run = dataclasses.replace(load_runs([runs["words"]])[0], name="<b>&")
     drawn = page.render([run], [page.Section("x", [tables.facts_table([run])])])
     assert "<b>&" not in drawn and "&lt;b&gt;&amp;" in drawn
+
+
+def test_addresses_that_could_not_be_compared_are_a_line(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
+    """As where few clips say few words."""
+
+    def without(tree: Any) -> Any:
+        if not isinstance(tree, dict):
+            return tree
+        return {k: None if k in ("value", "low", "high") else without(v) for k, v in tree.items()}
+
+    run = Path(shutil.copytree(runs["words"], tmp_path / "run"))
+    record = json.loads((run / "test.json").read_text())
+    sides = {side: without(record["addressing"][side]) for side in ("source", "target")}
+    record["addressing"] |= sides
+    (run / "test.json").write_text(json.dumps(record))
+    done = avb("report", run, "--out", tmp_path / "page.html")
+    assert done.exit_code == 0, done.output
+    assert "these clips do not tell" in (tmp_path / "page.html").read_text()
+    line = refused("plot", run, "--figure", "similarity", "--out", tmp_path / "x.png")
+    assert "too few words that stand at one place" in line

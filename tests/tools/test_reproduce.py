@@ -109,7 +109,10 @@ def test_a_table_is_made_resumed_where_it_stopped_and_not_made_twice(
     assert "too long" not in told.output
     with monkeypatch.context() as slow:
         slow.setattr(run, "clips_per_s", lambda *_: 1e-6)
+        todo = json.loads(avb(*line, "--dry-run", "--json").stdout)
         told = avb(*line, "--dry-run")
+    hours = [step["hours"] for step in todo["steps"] if step["hours"] is not None]
+    assert len(hours) == 2 and todo["hours"] == pytest.approx(sum(hours)) and not todo["missing"]
     assert "too long for this machine: --recipe tiny" in told.output
     code = 137  # as if killed when the first is measured
     stopped = avb(*line)

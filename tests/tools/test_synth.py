@@ -12,6 +12,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from commands import refused
 
 from avb.pipeline.clip.facemesh import NEAR, Detector, FaceMesh
 from avb.tools.synth import face, make, raw, visemes
@@ -294,6 +295,12 @@ def test_wrong_arguments_are_one_clear_line(
         make(corpus, tmp_path, **options)
     said = str(caught.value)
     assert told in said and "\n" not in said
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    line = refused("synth", "grid", "--clips", 1, "--out", tmp_path / "file" / "raw")
+    assert "raw: cannot be written" in line
 
 
 # Re-cutting

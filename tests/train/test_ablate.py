@@ -48,6 +48,9 @@ def test_a_grid_is_trained_once_and_read_once(
     assert [line.split(": ")[1] for line in text.splitlines()] == [
         "goes on at step 1 (of 2 steps)", *["begins (of 2 steps)"] * 3
     ]  # fmt: skip
+    assert (
+        len(json.loads(avb("ablate", "lip", *words, "--dry-run", "--json").stdout)["trials"]) == 4
+    )
     assert avb("ablate", "lip", *words)[0] == 130 and done == ["slots=0/seed0"]
     stop_before = 99
     code, text, errors = avb("ablate", "lip", *words)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -65,6 +66,7 @@ def infer(
     from avb.tools.infer import bundled, film
     from avb.tools.infer.model import load_trained
     from avb.train.checkpoint import best_of
+    from avb.train.checks import check_writable
     from avb.train.device import choose_device
     from avb.train.evaluate.words.reading import read_grammar
 
@@ -83,6 +85,8 @@ def infer(
         "srt": film.targets(videos, srt, ".srt"),
     }
     film.check_apart(targets)
+    for path in itertools.chain(*targets.values()):
+        check_writable(path)
     words = None if grammar is None else read_grammar(grammar)
     trained = load_trained(task, best_of(ckpt), device, context.obj, vocoder, words)
     if live:

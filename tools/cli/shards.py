@@ -140,6 +140,7 @@ def synth(
     as_json: o.Json = False,
 ) -> None:
     """Draw talking faces that speak, in the raw layout of a corpus."""
+    from avb.pipeline.files import ABSENT, DISK_FAULTS
     from avb.tools.synth import make
 
     try:
@@ -148,4 +149,8 @@ def synth(
         )
     except ValueError as error:
         raise UsageError(str(error)) from None
+    except OSError as error:
+        if error.errno not in DISK_FAULTS | ABSENT:
+            raise
+        raise UsageError(f"{out}: cannot be written ({error.strerror})") from None
     show(made, as_json)

@@ -65,8 +65,6 @@ def infer(
     clock = Clock()
     film = probe(video, framing.allow_url)
     cutter = crops.Cutter(film, trained, framing.box, framing.face_every, framing.face, clock)
-    for path in paths.values():
-        path.parent.mkdir(parents=True, exist_ok=True)
     made: dict[str, Any] = {}
     captions = []
     if trained.task.makes == "sentence":

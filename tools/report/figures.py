@@ -161,12 +161,19 @@ def _mistakes(top: list[tuple[tuple[str, str], int]]) -> Figure:
     return figure
 
 
+def can_compare(addressing: dict[str, Any]) -> bool:
+    """Whether some words stand at the same place, so that their addresses tell something."""
+    return any(addressing[side]["within_slot_auc"]["value"] is not None for side in SIDES)
+
+
 def similarity(addressing: dict[str, Any]) -> Figure:
     """How well addresses tell words apart, beside their null models (after the paper's Figure 4).
 
     Left: the area under the curve of same against other words at one place of the sentence. Right:
     the mean cosines behind it. Bars are the intervals of the record.
     """
+    if not can_compare(addressing):
+        raise ValueError("too few words that stand at one place to compare their addresses")
     figure, axes = new(4.2, nrows=2, ncols=2, sharex="col", width_ratios=(3, 2))
     for row, (side, title) in zip(axes, SIDES.items(), strict=True):
         measured = {"trained": addressing[side], **addressing[side]["nulls"]}
@@ -194,7 +201,9 @@ def similarity(addressing: dict[str, Any]) -> Figure:
 
 
 def _bar(axes: Axes, entry: dict[str, Any], y: float, colour: str, marker: str) -> None:
-    """A point with its interval."""
+    """A point with its interval, if it could be measured."""
+    if entry["value"] is None:
+        return
     axes.plot(entry["value"], y, marker, color=colour, markersize=5)
     axes.hlines(y, entry["low"], entry["high"], color=colour, linewidth=1.6)
 

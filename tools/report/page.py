@@ -163,7 +163,8 @@ def _memory(runs: Sequence[Run]) -> Section:
             section.blocks.append(f"{result.title}: left out, {result.addressing['reason']}.")
             continue
         caption = f"{result.title}: addresses of the same word and of others, beside null models"
-        section.draw(figures.similarity, caption, result.addressing)
+        if figures.can_compare(result.addressing):
+            section.draw(figures.similarity, caption, result.addressing)
         section.blocks.append(tables.verdict(result))
         first, *rest = tables.addressing_tables(result)
         section.blocks += [Fold(first.caption, [first]), *rest]

@@ -63,7 +63,7 @@ class Child:
         with contextlib.suppress(OSError):
             Path(f"/proc/{process.pid}/clear_refs").write_text("5")
         said, began, most, why = self._log.stat().st_size, time.monotonic(), 0, ""
-        before_s = busy_s(process.pid)
+        before_s = sum(map(busy_s, [process.pid, *started_by(process.pid)]))
         with contextlib.suppress(BrokenPipeError):
             process.stdin.write(json.dumps(list(map(str, argv))).encode() + b"\n")
             process.stdin.flush()
