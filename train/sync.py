@@ -266,7 +266,9 @@ def agreement(path: Path, other: Path) -> dict[str, Any]:
     pairs = [(a, b) for key, a in first.items()
              if a is not None and (b := second.get(key)) is not None]  # fmt: skip
     if len(pairs) < 2:
-        raise UsageError(f"{path} and {other}: {len(pairs)} clips in common, too few to compare")
+        raise UsageError(
+            f"{path} and {other}: {len(pairs)} clips that both are sure of, too few to compare"
+        )
     a, b = np.array(pairs).T
     apart = a - b - np.median(a - b)
     return {
@@ -289,5 +291,7 @@ def summary(path: Path, other: Path | None) -> dict[str, Any]:
         record |= {"deviation_ms": round(float(sure.std()), 2),
                    "percentiles_ms": dict(zip(map(str, at), spread, strict=True)),
                    "beyond_a_frame": int((np.abs(sure) > 40).sum())}  # fmt: skip
+    else:
+        log.info("no lag is sure, so --sync would move nothing: more --steps, or more clips")
     agrees = {} if other is None else agreement(path, other)
     return record | {"table": str(path), "sha256": lags.digest} | agrees

@@ -141,6 +141,9 @@ def read_dataset(folder: Folder) -> dict[str, Any]:
         with open_file(folder, "dataset.json") as file:
             return check_dataset(parse_json(file.read(MOST_JSON + 1)), str(path))
     except FileNotFoundError:
+        inside = sorted(folder.glob("*/dataset.json")) if not isinstance(folder, Store) else []
+        if inside:
+            raise UsageError(f"{folder}: holds {inside[0].parent.name}; give that") from None
         raise UsageError(
             f"{folder}: no dataset.json, so the preparation is not finished; run `avb prep` again"
         ) from None

@@ -56,16 +56,7 @@ def ablate(
     as_json: o.Json = False,
 ) -> None:
     """Train what is not trained yet, resume what was begun, then read the test part once."""
-    from avb.tools.ablate import (
-        Trial,
-        arms,
-        check_arm,
-        describe,
-        figure,
-        parse_grid,
-        result,
-        table,
-    )
+    from avb.tools import ablate as grids
     from avb.tools.report.style import drawing
     from avb.train.checks import need
     from avb.train.data import open_shards, resolve
@@ -74,28 +65,28 @@ def ablate(
 
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise UsageError("avb ablate is one process; torchrun is for avb train, a run at a time")
-    points = parse_grid([*([f"model.slots={slots}"] if slots else []), *(grid or [])])
+    points = grids.parse_grid([*([f"model.slots={slots}"] if slots else []), *(grid or [])])
     index, corpus = open_shards(data or find_task(task).data, context.obj)
     out = out or Path("runs") / f"ablate-{task}-{index.dataset['corpus']}-{recipe}"
     trials = []
-    for arm in arms(points):
+    for arm in grids.arms(points):
         for seed in seeds:
             sets = (overrides or []) + arm.sets
             wanted = resolve(task, index, corpus, recipe, sets, unit, split, steps, seed)
-            trials.append(Trial(arm, wanted, out / arm.name / f"seed{seed}"))
-        check_arm(arm, load_recipe(task, recipe, sets), wanted, index)
+            trials.append(grids.Trial(arm, wanted, out / arm.name / f"seed{seed}"))
+        grids.check_arm(arm, load_recipe(task, recipe, sets), wanted, index)
     if dry_run:
-        lines = list(map(describe, trials))
+        lines = list(map(grids.describe, trials))
         show({"trials": lines}, as_json, lines)
         return
     need("matplotlib")
     divide = partial(divided, index=index, corpus=corpus, talkers=speakers, file=split_file)
     _carry_out(trials, divide, corpus, device, compile_model)
-    found = result(points, trials)
+    found = grids.result(points, trials)
     write_atomic(out / "ablation.json", (to_json(found) + "\n").encode())
     with drawing(), open_atomic(out / "ablation.png") as file:
-        figure(found).savefig(file, format="png", dpi=200)
-    show(found, as_json, table(found))
+        grids.figure(found).savefig(file, format="png", dpi=200)
+    show(found, as_json, grids.table(found))
     if not as_json:
         say(f"* best on validation; {out / 'ablation.json'} and ablation.png hold all of it")
 

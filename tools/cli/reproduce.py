@@ -112,6 +112,8 @@ def _tell(
     """Every step, with the hours that its training takes."""
     from avb.tools.reproduce.run import clips_per_s
 
+    if lack:
+        say(f"missing: {lack}")
     rates: dict[str, float] = {}
     told: list[dict[str, Any]] = []
     for step in todo:
@@ -141,5 +143,3 @@ def _tell(
     say(f"trainings that are left: {total:.1f} h one after the other, {by}")
     if total > A_WEEK and card is None:
         say("that is too long for this machine: --recipe tiny is made for one without a GPU")
-    if lack:
-        say(f"missing: {lack}")

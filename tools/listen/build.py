@@ -136,7 +136,7 @@ def choose(keys: Sequence[str], count: int, seed: int) -> list[str]:
     if len(keys) < count:
         raise UsageError(
             f"{len(keys)} sentences are in all folders, and {count} are needed with the"
-            f" {PRACTICE} of the practice; evaluate more clips, or lower --clips"
+            f" {PRACTICE} of the practice; evaluate more clips"
         )
     rng = np.random.default_rng(seed)
     talkers: dict[str, list[str]] = {}

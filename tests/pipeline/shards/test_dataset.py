@@ -49,6 +49,11 @@ def test_an_odd_value_is_named(copy: Path, place: tuple[Any, ...], value: Any, s
     assert str(path) in line and line.isprintable() and len(line) < 400
 
 
+def test_the_folder_above_is_told_from_an_unfinished_one(copy: Path) -> None:
+    with pytest.raises(UsageError, match=rf"{copy.parent}: holds {copy.name}; give that"):
+        load_index(copy.parent)
+
+
 def test_what_is_missing_is_named(copy: Path) -> None:
     record = json.loads((copy / "dataset.json").read_text())
     with pytest.raises(UsageError, match="dataset.json: the key 'pixels' is missing"):
