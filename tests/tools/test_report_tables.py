@@ -9,7 +9,7 @@ import pytest
 
 from avb.pipeline.errors import UsageError
 from avb.tools.cli import evaluate as shown
-from avb.tools.report import tables
+from avb.tools.report import tables, verdict
 from avb.tools.report.runs import load_run
 
 pytest.importorskip("matplotlib", reason="figures need the extra report")
@@ -69,3 +69,9 @@ def test_a_run_says_its_origins_and_one_of_another_kind_is_refused(tmp_path: Pat
     write("asr", {})
     with pytest.raises(UsageError, match="a run of asr; reports are of lip and l2s"):
         load_run(tmp_path)
+
+
+def test_a_record_without_its_main_figure_is_told_without_it() -> None:
+    record = {"task": "lip", "metrics": {"top1_both": 0.5}, "flags": {"n": 3, "part": "test"}}
+    run: Any = SimpleNamespace(name="r", task="lip", results=[SimpleNamespace(record=record)])
+    assert verdict.figure(run).startswith("r: top-1 – % on 3 samples of test")

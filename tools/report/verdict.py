@@ -63,7 +63,9 @@ def figure(run: Run) -> str:
         beside.append(f"{interval(name, _value(most))} {how}")
     unit = f" {known.unit}" if known.unit else ""
     more = f"; {', '.join(beside)}" if beside else ""
-    return f"{run.name}: {known.title} {interval(name, metrics[name])}{unit} on {where}{more}."
+    return (
+        f"{run.name}: {known.title} {interval(name, metrics.get(name, {}))}{unit} on {where}{more}."
+    )
 
 
 def gains(found: Sequence[Pair]) -> list[str]:
@@ -74,8 +76,8 @@ def gains(found: Sequence[Pair]) -> list[str]:
         if pair.record is None or without.slots or not run.slots:
             continue
         name = find_task(result.record["task"]).main_figure(result.record["metrics"])
-        entry = pair.record["metrics"][name]
-        if entry["a"] is None:
+        entry = pair.record["metrics"].get(name)
+        if entry is None or entry["a"] is None:
             continue
         lead = entry["difference"]
         sure = lead["low"] > 0 or lead["high"] < 0
