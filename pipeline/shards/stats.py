@@ -21,12 +21,12 @@ def stats(folder: Folder) -> dict[str, Any]:
     record = read_dataset(folder)
     columns = [*_COLUMNS, *(f"{stage}_ms" for stage in STAGES)]
     listed = 0
-    sums: dict[str, Any] = {}
+    sums = Counter[str]()
     values = {name: Counter[Any]() for name in ("n_frames", "group", "speaker")}
     for batch in read_manifest(folder, columns):
         listed += len(batch)
         kept = batch.filter(pc.equal(batch["status"], "ok"))
-        sums = {name: sums.get(name, 0) + added for name, added in _sums(kept).items()}
+        sums.update(_sums(kept))
         for name, counter in values.items():
             for count in pc.value_counts(kept[name]).to_pylist():
                 counter[count["values"]] += count["counts"]

@@ -26,6 +26,7 @@ from avb.pipeline.clip.flac import encode_flac
 from avb.pipeline.config import stable_hash
 from avb.pipeline.errors import UsageError
 from avb.pipeline.shards import verify as module
+from avb.pipeline.shards.stats import stats
 from avb.pipeline.shards.tar import read_members
 from avb.pipeline.shards.verify import parse_share, verify
 from avb.tools.preview import preview
@@ -44,6 +45,13 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def copy(good: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(good, tmp_path / "lrw"))
+
+
+def test_a_manifest_without_rows_is_counted_and_named(copy: Path) -> None:
+    manifest = copy / "manifest.parquet"
+    pq.write_table(pq.read_table(manifest)[:0], manifest)
+    assert stats(copy)["ok"] == stats(copy)["listed"] == 0
+    assert "manifest.parquet: 0 rows, dataset.json lists 6" in verify(copy).faults
 
 
 def test_one_flipped_byte_anywhere_is_found(copy: Path) -> None:
