@@ -25,6 +25,7 @@ def one_line(error: object) -> str:
 def shown(value: Any) -> str:
     """A value as it is written in Python, in one line that can be read."""
     try:
-        return " ".join(reprlib.repr(value).split())
+        text = " ".join(reprlib.repr(value).split())
+        return text if len(text) <= 200 else f"{text[:200]}..."
     except ValueError:  # Python does not write a number of more than 4300 digits
         return "a number of thousands of digits"

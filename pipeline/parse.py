@@ -59,10 +59,18 @@ def parse_json(text: str | bytes) -> Any:
     if len(text) > MOST_JSON:
         raise ValueError(f"{len(text)} bytes of JSON, more than {MOST_JSON >> 20} MB")
     try:
-        tree = check_tree([json.loads(text)])[0]
-        return _written(tree, text)
+        tree = json.loads(text, parse_constant=_number, parse_float=_number)
+        return _written(check_tree([tree])[0], text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def _number(text: str) -> float:
+    """Python reads Infinity, NaN and 1e999, which others could not read where it wrote them."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{shown(text)} is no number of JSON")
+    return value
 
 
 def read_json(path: Path) -> Any:

@@ -12,7 +12,6 @@ behind it (`span_clamped`), words that do (`words_clamped`).
 
 import datetime
 import hashlib
-import json
 import math
 import os
 import re
@@ -26,6 +25,7 @@ from avb.pipeline.corpora import table_file
 from avb.pipeline.corpora.clip import Clip, Listing, Word
 from avb.pipeline.corpora.loading import load_film
 from avb.pipeline.errors import UsageError, shown
+from avb.pipeline.parse import parse_json
 from avb.pipeline.settings import Settings
 
 #: What other programs write into a column of numbers where there is none.
@@ -130,18 +130,14 @@ def parse_words(value: Any) -> list[Word]:
         if not value.lstrip().startswith("["):
             return [(word, None, None) for word in _clean(value).split()]
         try:
-            value = json.loads(value, parse_constant=_no_constant)
-        except (ValueError, RecursionError):
+            value = parse_json(value)
+        except ValueError:
             if TAGGED.match(value):
                 return [(word, None, None) for word in _clean(value).split()]
             raise ValueError(f"words {shown(value)} are not valid JSON") from None
     if not isinstance(value, list):
         raise ValueError(f"words: {shown(value)} is no text and no list")
     return [_word(item) for item in value]
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
 
 
 def _word(item: Any) -> Word:

@@ -22,7 +22,7 @@ import yaml
 from avb.pipeline.clip.codec import decode_video, encode_video
 from avb.pipeline.clip.flac import decode_flac
 from avb.pipeline.clip.npy import parse_npy
-from avb.pipeline.errors import UsageError
+from avb.pipeline.errors import UsageError, shown
 from avb.pipeline.parse import parse_json, parse_yaml, read_json, read_yaml
 from avb.pipeline.shards.dataset import can_hold, read_manifest
 from avb.pipeline.stream.index import load_index
@@ -174,6 +174,12 @@ def test_a_header_of_an_array_is_not_evaluated(said: str, data: bytes) -> None:
         parse_npy(memoryview(data))
 
 
+def test_a_value_that_is_told_of_is_short() -> None:
+    nested = {f"clips{i}": {f"figure{i}": {"low": 1 / 3, "high": 2 / 3}} for i in range(9)}
+    assert len(shown(nested)) < 210
+    assert shown({"a": [1]}) == "{'a': [1]}"
+
+
 DEEP = "[" * 100_000 + "]" * 100_000
 
 
@@ -185,6 +191,13 @@ def test_json_that_is_too_deep_is_a_value_error(tmp_path: Path, text: str) -> No
     with pytest.raises(ValueError):
         read_json(tmp_path / "x.json")
     assert parse_json("[" * 20 + "]" * 20)
+
+
+@pytest.mark.parametrize("number", ["Infinity", "-Infinity", "NaN", "1e999", "-1e999"])
+def test_a_number_that_json_has_not_is_refused(number: str) -> None:
+    with pytest.raises(ValueError, match=f"'{number}' is no number of JSON"):
+        parse_json(f'{{"step": {number}}}')
+    assert parse_json("[1e300, -2.5, 3]") == [1e300, -2.5, 3]
 
 
 def test_json_with_half_a_letter_is_none() -> None:
