@@ -38,12 +38,13 @@ NUM_SEEDS = 3
 
 
 class Record:
-    """One seed of a side: its file, task and flags, and its clips by their key."""
+    """One seed of a side: its file, task and flags, its clips by their key, and GRID's slots."""
 
     def __init__(self, path: Path) -> None:
         record = read_record(path)
         self.path, self.task, self.flags = path, record["task"], record["flags"]
         self.clips: dict[str, Clip] = {clip["key"]: clip for clip in record["clips"]}
+        self.by_slot = bool(record.get("per_slot"))
         if not self.clips or len(self.clips) < len(record["clips"]):
             raise UsageError(
                 f"{path}: {len(self.clips)} different clips in {len(record['clips'])} entries"
@@ -93,7 +94,7 @@ def one_side(
 ) -> dict[str, Any]:
     """A figure of one side with its interval, of each clip's mean over seeds, and of `each` seed.
 
-    A hit of words, such as `top1`, or a value of speech, such as `estoi`.
+    A hit of words, such as `top1`, a value of speech, such as `estoi`, or word errors.
     """
     side = read_side(text)
     keys = _check_comparable([side])
@@ -101,10 +102,12 @@ def one_side(
     if side[0].task == "lip":
         values, _ = test.tables(lambda clip: float(clip[HITS[metric]]))
         entry = test.word_entry(values, np.zeros_like(values))
+    elif field := (READ | HEARD).get(metric.removeprefix("wer_")):
+        entry = _word_errors(test, field, alone=True)
     else:
         values, _ = test.tables(partial(_value, metric))
         entry = test.speech_entry(values, np.zeros_like(values))
-    return entry["difference"] | {"each": entry["a_each"]}
+    return entry["difference"] | {"each": entry.get("a_each", [])}
 
 
 def draws_talkers(record: dict[str, Any]) -> bool:
@@ -299,14 +302,15 @@ def _words(test: _Test) -> dict[str, Any]:
         "mcnemar": mcnemar(mean_a > mean_b, mean_b > mean_a),
     }
     if all("#" in key for key in test.keys):
+        sentence = np.unique(test.sentences, return_inverse=True)[1]
+        result["mcnemar"]["p_by_sentence"] = sign_flips(np.bincount(sentence, mean_a - mean_b))
+        result["notes"] = ["McNemar's p takes words for independent, p_by_sentence does not"]
+    if all(record.by_slot for side in test.sides for record in side):
         places = np.array([int(key.split("#")[1]) for key in test.keys])
         result["per_slot"] = {
             SLOT_NAMES[place]: test.word_entry(a, b, places == place)
             for place in np.unique(places).tolist()
         }
-        sentence = np.unique(test.sentences, return_inverse=True)[1]
-        result["mcnemar"]["p_by_sentence"] = sign_flips(np.bincount(sentence, mean_a - mean_b))
-        result["notes"] = ["McNemar's p takes words for independent, p_by_sentence does not"]
     return result
 
 
@@ -329,14 +333,15 @@ def _value(name: str, clip: Clip) -> float:
     return np.nan if clip["values"].get(name) is None else float(clip["values"][name])
 
 
-def _word_errors(test: _Test, field: str) -> dict[str, Any]:
-    """Word errors over words, pooled over the clips (evaluation.md 3.2)."""
+def _word_errors(test: _Test, field: str, alone: bool = False) -> dict[str, Any]:
+    """Word errors over words, pooled over the clips (evaluation.md 3.2); `alone`: B's are none."""
     clips = test.sides[0][0].clips
     words = np.array([len(clips[key]["words"]) for key in test.keys], np.float64)
     try:
         a, b = test.tables(lambda clip: float(word_errors(clip["words"], clip[field])[0]))
     except ImportError:
         return {"a": None, "b": None, "n": 0, "reason": "pip install jiwer"}
+    b = np.zeros_like(b) if alone else b
     talkers = test.talkers if test.by_talker else None
     difference = ratio_interval(a.mean(axis=0) - b.mean(axis=0), words, talkers, **test.drawing)
     return test.entry(a, b, lambda row: float(row.sum() / words.sum()), difference)

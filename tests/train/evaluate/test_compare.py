@@ -27,7 +27,8 @@ WORDS = ["bin", "blue", "at", "f", "two", "now"]
 
 def write(path: Path, task: str, clips: list[dict[str, Any]], **flags: Any) -> str:
     known = FLAGS | {"seed": 0, "step": 10, "checkpoint_sha256": path.name} | flags
-    path.write_text(json.dumps({"task": task, "flags": known, "clips": clips}))
+    slots = {"per_slot": {"letter": 0.5}} if clips[5:] and "#5" in clips[5]["key"] else {}
+    path.write_text(json.dumps({"task": task, "flags": known, "clips": clips} | slots))
     return str(path)
 
 
@@ -102,6 +103,20 @@ def test_words_of_one_sentence_are_drawn_together_and_shown_by_slot(tmp_path: Pa
     assert exact["p_by_sentence"] == pytest.approx(
         binomtest(uneven[0], sum(uneven)).pvalue, rel=0.1
     )
+
+
+@pytest.mark.parametrize("length", [3, 9])
+def test_words_of_sentences_that_are_not_grid_s_have_no_slots(tmp_path: Path, length: int) -> None:
+    keys = [f"s1/c{i}#{k}" for i in range(4) for k in range(length)]
+    paths = []
+    for name, right in (("a", 1), ("b", 0)):
+        clips = [{"key": key, "right": bool(right)} for key in keys]
+        flags = FLAGS | {"seed": 0, "checkpoint_sha256": name}
+        record = {"task": "lip", "flags": flags, "clips": clips, "per_slot": {}}
+        (tmp_path / name).write_text(json.dumps(record))
+        paths.append(str(tmp_path / name))
+    found = compare(*paths, draws=50)
+    assert "per_slot" not in found and found["mcnemar"]["p_by_sentence"] < 0.2
 
 
 def test_slots_hold_their_own_words(tmp_path: Path) -> None:
