@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 RECORD = "test.json"
 #: The figure that arms are set side by side with.
-METRIC = {"lip": "top1", "l2s": "estoi"}
+METRIC = {"lip": "top1", "l2s": "estoi", "sentence": "wer_grammar"}
+#: What has to be installed to measure it.
+NEEDS = {"lip": (), "l2s": ("pystoi",), "sentence": ("jiwer",)}
 #: Keys that shards or flags overrule, and what to do.
 KEPT = {
     "seed": "choose with --seeds",
@@ -212,7 +214,8 @@ def figure(found: dict[str, Any]) -> Figure:
     for row in found["arms"]:
         label = ", ".join(f"{key.removeprefix('model.')} {row['values'][key]}" for key in others)
         lines.setdefault(label, []).append(row)
-    for colour, (label, rows) in zip(itertools.cycle(COLOURS), lines.items(), strict=False):
+    for colour, (label, every) in zip(itertools.cycle(COLOURS), lines.items(), strict=False):
+        rows = [row for row in every if row["test"]["value"] is not None]
         x = [numbers[row["values"].get(first, "")] for row in rows]
         test = [row["test"] for row in rows]
         y = [factor * one["value"] for one in test]

@@ -20,6 +20,12 @@ def names(task: str) -> list[str]:
     return sorted(path.stem for path in (FOLDER / task).glob("*.yaml"))
 
 
+def of_unit(name: str, unit: str | None) -> str:
+    """The recipe that is meant by a name where whole sentences are to be read."""
+    readers = {"paper": "sentence", "tiny": "sentence-tiny"}
+    return readers.get(name, name) if unit == "sentence" else name
+
+
 def load_recipe(task: str, name: str, overrides: list[str] | None = None) -> Recipe:
     """The recipe `name` of a task, or the file of that name, with `key=value` overrides.
 

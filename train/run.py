@@ -157,6 +157,11 @@ def restore(run: Run, path: Path, identity: dict[str, Any]) -> dict[str, Any]:
         raise UsageError(f"{path}: not a whole checkpoint ({one_line(error)})") from None
     for name, value in vars(parts.counters).items():
         setattr(run, name, value)
+    if run.step > run.recipe.steps:
+        raise UsageError(
+            f"the run to resume has made {run.step} steps, more than the {run.recipe.steps} asked"
+            " for; choose another --out"
+        )
     return identity | began
 
 

@@ -15,10 +15,19 @@ from avb.train.evaluate import evaluate
 from avb.train.evaluate.compare import compare
 
 SMALL = ["--recipe", "tiny", "--set", "shrink=4", "--set", "batch_size=4", "--set", "model.width=4"]
+PARTS = ["train"] * 5 + ["val"] + ["test"] * 2
+
+
+@pytest.fixture
+def split(grid: Index, tmp_path: Path) -> list[object]:
+    """Five clips to train on, one to validate with, two for the test."""
+    listed = tmp_path.with_suffix(".txt")
+    listed.write_text("".join(f"{part} {grid.key(i)}\n" for i, part in enumerate(PARTS)))
+    return ["--split-file", listed]
 
 
 def test_a_grid_is_trained_once_and_read_once(
-    grid: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    grid: Index, split: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("matplotlib", reason="the figure is drawn with the extra report")
     done: list[str] = []
@@ -37,9 +46,7 @@ def test_a_grid_is_trained_once_and_read_once(
     monkeypatch.setattr(command, "train_one", train)
     monkeypatch.setattr(evaluate, "evaluate", read)
     stop_before = 1
-    listed, parts = tmp_path.with_suffix(".txt"), ["train"] * 5 + ["val"] + ["test"] * 2
-    listed.write_text("".join(f"{part} {grid.key(i)}\n" for i, part in enumerate(parts)))
-    shards = ["--data", grid.folder, "--device", "cpu", "--split-file", listed, *SMALL]
+    shards = ["--data", grid.folder, "--device", "cpu", *split, *SMALL]
     words = [*shards, "--slots", "0,4", "--seeds", "0,1", "--steps", 2, "--out", tmp_path]
     begun = ["--set", "model.slots=0", "--steps", 1, "--out", tmp_path / "slots=0/seed0"]
     assert avb("train", "lip", *shards, *begun)[0] == 0
@@ -53,13 +60,14 @@ def test_a_grid_is_trained_once_and_read_once(
     )
     assert avb("ablate", "lip", *words)[0] == 130 and done == ["slots=0/seed0"]
     stop_before = 99
+    done.clear()
     code, text, errors = avb("ablate", "lip", *words)
     assert code == 0, errors
     assert done == ["slots=0/seed0", "slots=0/seed1", "slots=4/seed0", "slots=4/seed1"] + 4 * [
         "test"
     ]
     code, again, _ = avb("ablate", "lip", *words, "--json")
-    assert code == 0 and len(done) == 8  # nothing is left to do
+    assert code == 0 and done[8:] == done[:4]  # looked at again, and nothing is left to do
     found = json.loads(again)
     assert found == json.loads((tmp_path / "ablation.json").read_text())
     assert (tmp_path / "ablation.png").stat().st_size > 1000
@@ -82,6 +90,42 @@ def test_a_grid_is_trained_once_and_read_once(
              for n in (4, 0)]  # fmt: skip
     assert found["arms"][1]["difference"] == compare(*sides)["metrics"]["top1"]["difference"]
     assert "*" in text and "ahead of slots=0" in text
+
+
+def test_trained_runs_are_those_that_are_asked_for(
+    grid: Index, split: list[object], tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib", reason="the figure is drawn with the extra report")
+    words = ["--data", grid.folder, "--device", "cpu", *split, "--seeds", "0", *SMALL]
+    words += ["--out", tmp_path]
+    assert avb("ablate", "lip", "--slots", "0", *words, "--steps", 2)[0] == 0
+    before = (tmp_path / "ablation.json").read_bytes()
+    other = tmp_path.with_suffix(".other")
+    other.write_text("".join(f"{part} {grid.key(i)}\n" for i, part in enumerate(PARTS[::-1])))
+    for more, said in (
+        (["--steps", 2, "--set", "lr=0.5"], "another recipe (lr: "),
+        (["--steps", 2, "--split-file", other], "other clips (split, listed differ)"),
+        (["--steps", 1], "has made 2 steps, more than the 1 asked for"),
+    ):
+        code, out, errors = avb("ablate", "lip", "--slots", "0", *words, *more)
+        assert (code, out) == (2, "") and said in errors
+    assert (tmp_path / "ablation.json").read_bytes() == before
+
+
+def test_readers_of_sentences_are_set_side_by_side(
+    grid: Index, split: list[object], tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib", reason="the figure is drawn with the extra report")
+    words = ["--data", grid.folder, "--device", "cpu", *split, "--seeds", "0", *SMALL]
+    words += ["--out", tmp_path]
+    code, _, errors = avb("ablate", "lip", "--slots", "0,4", *words, "--unit", "sentence",
+                          "--steps", 1)  # fmt: skip
+    assert code == 0, errors
+    found = json.loads((tmp_path / "ablation.json").read_text())
+    assert found["metric"] == "wer_grammar"
+    for row in found["arms"]:
+        record = json.loads((tmp_path / row["name"] / "seed0" / "test.json").read_text())
+        assert row["test"]["value"] == pytest.approx(record["metrics"]["wer_grammar"]["value"])
 
 
 @pytest.mark.parametrize(

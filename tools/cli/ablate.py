@@ -60,11 +60,12 @@ def ablate(
     from avb.tools.report.style import drawing
     from avb.train.checks import need
     from avb.train.data import open_shards, resolve
-    from avb.train.recipe_file import load_recipe
+    from avb.train.recipe_file import load_recipe, of_unit
     from avb.train.tasks.task import find_task
 
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise UsageError("avb ablate is one process; torchrun is for avb train, a run at a time")
+    recipe = of_unit(recipe, unit)
     points = grids.parse_grid([*([f"model.slots={slots}"] if slots else []), *(grid or [])])
     index, corpus = open_shards(data or find_task(task).data, context.obj)
     out = out or Path("runs") / f"ablate-{task}-{index.dataset['corpus']}-{recipe}"
@@ -79,7 +80,7 @@ def ablate(
         lines = list(map(grids.describe, trials))
         show({"trials": lines}, as_json, lines)
         return
-    need("matplotlib")
+    need("matplotlib", *grids.NEEDS[trials[0].recipe.task])
     divide = partial(divided, index=index, corpus=corpus, talkers=speakers, file=split_file)
     _carry_out(trials, divide, corpus, device, compile_model)
     found = grids.result(points, trials)
@@ -95,16 +96,15 @@ def _carry_out(
     trials: list[Trial], divide: Callable[[Recipe], tuple[Index, Parts]], corpus: Corpus,
     device: str | None, compile_model: bool,
 ) -> None:  # fmt: skip
-    """Train all, then read the test part with each."""
-    from avb.tools.ablate import RECORD, describe, is_read, standing
+    """Train all, also those that are trained, which must be these; then read the test part."""
+    from avb.tools.ablate import RECORD, describe, is_read
     from avb.train.device import choose_device
     from avb.train.evaluate.evaluate import evaluate
 
     for trial in trials:
-        if not standing(trial)[1]:
-            say(describe(trial))
-            index, parts = divide(trial.recipe)
-            train_one(trial.recipe, index, parts, trial.folder, None, device, True, compile_model)
+        say(describe(trial))
+        index, parts = divide(trial.recipe)
+        train_one(trial.recipe, index, parts, trial.folder, None, device, True, compile_model)
     for trial in trials:
         if not is_read(trial):
             say(f"{trial.folder}: reads the test part")

@@ -66,14 +66,13 @@ def train(
 ) -> None:
     """Train as the flags say."""
     from avb.train.data import open_shards, resolve, talkers_of
-    from avb.train.recipe_file import load_recipe
+    from avb.train.recipe_file import load_recipe, of_unit
     from avb.train.tasks.task import find_task
     from avb.train.teacher import open_teacher, taught
 
     if tokens == "char" and unit != "sentence":
         raise UsageError("--tokens char: letters are of sentences; give --unit sentence too")
-    if unit == "sentence":
-        recipe = {"paper": "sentence", "tiny": "sentence-tiny"}.get(recipe, recipe)
+    recipe = of_unit(recipe, unit)
     if data is None:
         data = find_task(load_recipe(task, recipe, overrides).task).data
     index, corpus = open_shards(data, context.obj)
