@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,7 +12,7 @@ from typer import Argument, Option
 
 from avb.pipeline.errors import UsageError
 from avb.tools.cli import options as o
-from avb.tools.cli.console import App, fail, print_json, say, show
+from avb.tools.cli.console import App, fail, log, print_json, say, show
 
 if TYPE_CHECKING:
     from avb.pipeline.config import Corpus
@@ -61,6 +62,10 @@ def reproduce(
     chosen: str = corpus or list(asked.recipes)[0]
     if chosen not in asked.recipes:
         raise UsageError(f"{table} is of speech, and {chosen} has words alone; --corpus grid")
+    if unit == "sentence":
+        raise UsageError(
+            f"{table} is of words, --unit clip or word; sentences: avb ablate lip --unit sentence"
+        )
     own = recipe or asked.recipes[chosen]
     out = out or Path("runs") / f"{table}-{chosen}-{Path(own).stem}"
     wanted = plan.Wanted(
@@ -84,6 +89,9 @@ def _carry_out(todo: list[Step], datasets: Path | None) -> None:
     from avb.tools.reproduce.run import Stopped, carry_out
 
     top = ["--datasets", str(datasets)] if datasets else []
+    for handler in log.handlers:
+        if isinstance(handler, logging.FileHandler):
+            top += ["--log-file", handler.baseFilename]
     for number, step in enumerate(todo, 1):
         if step.is_done():
             continue

@@ -68,6 +68,8 @@ STYLES = {
     "pesq_nb8_aligned": Style("PESQ narrow band, 8 kHz, at the best lag", digits=2),
     "mel_distance_aligned": Style("mel distance at the best lag", digits=2, unit="dB"),
     "best_lag_ms": Style("best lag", digits=1, unit="ms"),
+    "mos_naturalness": Style("naturalness, 1 to 5", digits=2),
+    "mos_intelligibility": Style("intelligibility, 1 to 5", digits=2),
     "wer": Style("word error", 100, 1, "%"),
     "wer_judge": Style("word error, trained judge", 100, 1, "%"),
     "wer_pocketsphinx": Style("word error, pocketsphinx", 100, 1, "%"),
@@ -213,7 +215,8 @@ def slots_table(result: Result) -> Table | None:
 def published_table(results: Sequence[Result], corpus: str) -> tuple[Table, bool]:
     """These runs' numbers above the published ones; and whether any row is comparable."""
     task = results[0].record["task"]
-    rows = [row for row in published.load().rows if row.task == task]
+    every = [row for row in published.load().rows if row.task == task]
+    rows = [row for row in every if {*PUBLISHED_COLUMNS[task]} & {*row.metrics}]  # not those by ear
     own = [row for row in rows if row.corpus == corpus] or rows
     columns = [
         name

@@ -75,16 +75,24 @@ class Step:
     """One command: words after `avb`, and the file by which one knows that it is done.
 
     `recipe` is of a training. A training says of itself when it is done: `done` is written after.
+    What is made of a checkpoint is older than the next one.
     """
 
     words: list[str]
     done: Path
     recipe: Recipe | None = None
     accepted: tuple[int, ...] = (0,)  # exit codes with which it is done
+    of: Path | None = None  # the checkpoint
 
     def is_done(self) -> bool:
-        """Whether it need not run."""
-        return self.done.exists() if self.recipe is None else bool(self.trained().get("done"))
+        """Whether it need not run. A training that was asked for in other words looks itself."""
+        if self.recipe is not None:
+            known = self.trained()
+            return bool(known.get("done")) and known.get("command") == self.words
+        if not self.done.exists():
+            return False
+        newer = self.of is not None and self.of.exists() and _changed(self.of) > _changed(self.done)
+        return not newer
 
     def trained(self) -> dict[str, Any]:
         """What is known of a training: `done`, `seconds` of all its calls; or nothing yet."""
@@ -93,6 +101,10 @@ class Step:
         except (OSError, ValueError):
             return {}
         return known
+
+
+def _changed(path: Path) -> int:
+    return path.stat().st_mtime_ns
 
 
 @cache
@@ -127,16 +139,19 @@ def steps(wanted: Wanted) -> list[Step]:
                 words += ["--judge", str(judge)]
             if wanted.table.listen:
                 words += ["--save-wavs", str(folder / "wavs")]
-            found.append(Step([*words, "--out", str(folder / RECORD)], folder / RECORD))
+            words += ["--out", str(folder / RECORD)]
+            found.append(Step(words, folder / RECORD, of=folder / "best.pt"))
     first = wanted.seeds[0]
     for figure in wanted.table.figures:
         picture = wanted.out / f"{figure}.pdf"
-        words = ["plot", str(wanted.folder("memory", first)), "--figure", figure, *where]
-        found.append(Step([*words, "--out", str(picture)], picture))
+        folder = wanted.folder("memory", first)
+        words = ["plot", str(folder), "--figure", figure, *where, "--out", str(picture)]
+        found.append(Step(words, picture, of=folder / "best.pt"))
     if wanted.table.listen:
         page = wanted.out / "listen.html"
         systems = [f"{name}={wanted.folder(name, first) / 'wavs'}" for name in wanted.measured()]
-        found.append(Step(["listen", *systems, "--out", str(page)], page))
+        newest = wanted.folder("memory", first) / "best.pt"
+        found.append(Step(["listen", *systems, "--out", str(page)], page, of=newest))
     return found
 
 

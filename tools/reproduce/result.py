@@ -34,8 +34,8 @@ def result(wanted: Wanted, name: str, title: str) -> dict[str, Any]:
     by_talker = draws_talkers(records[names[0]][0])
     arms = []
     for arm in names:
-        # The first arm stands beside the second, for its own figures.
-        other = names[0] if arm != names[0] else names[1]
+        # The first arm stands beside the last, or itself, for its own figures.
+        other = names[0] if arm != names[0] else names[-1]
         texts = [",".join(map(str, sides[n])) for n in (arm, other)]
         pair = compare(*texts, by_talker=by_talker)
         row: dict[str, Any] = {"name": arm, "seconds": _seconds(wanted, arm), "metrics": {}}
@@ -89,12 +89,16 @@ def tables(found: dict[str, Any]) -> list[Table]:
         lines.append([arm["name"], *cells, f"{arm['seconds'] / 3600:.2f}"])
     own = Table(f"Here; behind the semicolon what is gained over {first}, 95 %, paired",
                 ["", *head, "hours of training"], lines)  # fmt: skip
+    # Under their own names: whose PESQ and whose word error it is, the rows do not all say.
+    known = list(dict.fromkeys(m for row in found["published"] for m in row["metrics"]))
     beside = [
-        [row["method"], *(number(m, row["metrics"].get(m)) for m in metrics), row["source"],
+        [row["method"], *(number(m, row["metrics"].get(m)) for m in known), row["source"],
          "; ".join(row["why"]) or "comparable"]
         for row in found["published"]
     ]  # fmt: skip
-    return [own, Table("Published", ["", *head, "source", "may be compared"], beside)]
+    head = [titled(metric) for metric in known]
+    published = Table("Published", ["", *head, "source", "may be compared"], beside)
+    return [own, published] if beside else [own]
 
 
 def as_text(found: dict[str, Any]) -> list[str]:

@@ -59,7 +59,7 @@ def wait_for(words: Sequence[str]) -> int:
     on.
     """
     passed_on = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
-    with subprocess.Popen(words) as child:
+    with subprocess.Popen(words, stdout=2) as child:  # stdout is for what the table came to
         before = {n: signal.signal(n, lambda n, _: child.send_signal(n)) for n in passed_on}
         before[signal.SIGINT] = signal.signal(signal.SIGINT, lambda *_: None)
         try:
