@@ -9,7 +9,7 @@ import pytest
 
 from avb.pipeline.errors import UsageError
 from avb.tools.cli import evaluate as shown
-from avb.tools.report import tables, verdict
+from avb.tools.report import published, tables, verdict
 from avb.tools.report.runs import load_run
 
 pytest.importorskip("matplotlib", reason="figures need the extra report")
@@ -54,6 +54,7 @@ def test_many_words_become_bars_and_judged_words_a_matrix() -> None:
         assert "W3 taken for W1" in drawn and "said, and" not in drawn
         assert figures.heard({"task": "l2s", "clips": [speech]})[1] == ("blue", "blue", 1)
         assert "said, and" in svg(figures.confusion({"task": "l2s", "clips": [speech]}))
+    assert figures.heard({"clips": [speech | {"heard_judge": []}]}) == []  # not another judge's
 
 
 def test_a_run_says_its_origins_and_one_of_another_kind_is_refused(tmp_path: Path) -> None:
@@ -75,3 +76,48 @@ def test_a_record_without_its_main_figure_is_told_without_it() -> None:
     record = {"task": "lip", "metrics": {"top1_both": 0.5}, "flags": {"n": 3, "part": "test"}}
     run: Any = SimpleNamespace(name="r", task="lip", results=[SimpleNamespace(record=record)])
     assert verdict.figure(run).startswith("r: top-1 – % on 3 samples of test")
+
+
+def run_of(name: str, slots: int, seed: int = 0, **data: Any) -> Any:
+    recipe = {"task": "lip", "seed": seed, "steps": 9, "model": {"slots": slots, "width": 4}}
+    return SimpleNamespace(name=name, task="lip", slots=slots, recipe=recipe, data=data)
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (run_of("other", 0), True),
+        (run_of("other", 0, seed=1), False),
+        (run_of("other", 0, init={"task": "sync"}), False),
+        (run_of("other", 0, teacher={"task": "asr"}), False),
+        (run_of("other", 44), False),
+    ],
+)
+def test_only_the_memory_may_differ_where_it_is_said_to_gain(other: Any, said: bool) -> None:
+    result: Any = SimpleNamespace(record={"task": "lip", "metrics": {"top1": 0.5}})
+    difference = {"value": 0.1, "low": 0.05, "high": 0.15}
+    record = {"metrics": {"top1": {"a": 0.5, "difference": difference}}}
+    pair = verdict.Pair((run_of("mine", 88), result), (other, result), record)
+    assert bool(verdict.gains([pair])) == said
+
+
+@pytest.mark.parametrize("how", [True, "guessed", "none", False])
+def test_a_guessed_boundary_is_not_told(how: object) -> None:
+    record = {"task": "lip", "flags": {"boundary": how, "split": "official"}}
+    row = published.Row("lip", "lrw", "x", ["official"], {}, "P", "s", boundary=True)
+    assert (published.row_reasons(record, "lrw", row) == []) == (how is True)
+
+
+def test_the_record_that_eval_writes_by_itself_comes_first(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("recipe: {task: lip}\ndata: {labels: []}\n")
+    for name, part in (("test", "test"), ("test-guessed", "test"), ("a", "test"), ("b", "val")):
+        record = {"task": "lip", "flags": {"part": part, "n": 0}, "clips": [], "metrics": {}}
+        (tmp_path / f"{name}.json").write_text(json.dumps(record))
+    named = [result.path.stem for result in load_run(tmp_path).results]
+    assert named[0] == "test" and named[-1] == "b"
+
+
+def test_the_chance_between_equals_is_told_by_sentence_too() -> None:
+    exact = {"a_better": 53, "b_better": 20, "p": 1.4e-4}
+    assert tables.mcnemar_line(exact).endswith("B on 20, p 0.00014")
+    assert tables.mcnemar_line(exact | {"p_by_sentence": 0.02}).endswith("(by sentence 0.02)")

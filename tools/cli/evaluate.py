@@ -191,12 +191,6 @@ def compare(
         say(f"note: {note}")
 
 
-def chances(exact: dict[str, Any]) -> str:
-    """The chance of such a difference between equals."""
-    alone, together = exact["p"], exact.get("p_by_sentence")
-    return f"p {alone:.2g}" + ("" if together is None else f" (by sentence {together:.2g})")
-
-
 def differences(record: dict[str, Any]) -> list[str]:
     """The table: words in percent and points, speech in the units of each metric."""
     words = "mcnemar" in record
@@ -216,10 +210,9 @@ def differences(record: dict[str, Any]) -> list[str]:
                 spread = f"{scale * entry[f'{side}_sd']:.{digits}f}"
                 lines.append(f"{'':>16} {side.upper()} by seed: {each} (sd {spread})")
     if words:
-        exact = record["mcnemar"]
-        better = f"A better on {exact['a_better']}, B on {exact['b_better']}"
-        lines += [
-            ", ".join(f"{n.replace('_', ' ')} {value:g}" for n, value in record["counts"].items()),
-            f"exact McNemar: {better}, {chances(exact)}",
-        ]
+        from avb.tools.report.tables import mcnemar_line
+
+        counts = record["counts"].items()
+        lines.append(", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in counts))
+        lines.append(mcnemar_line(record["mcnemar"]))
     return lines

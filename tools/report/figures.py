@@ -94,7 +94,7 @@ def heard(record: dict[str, Any]) -> list[tuple[str, str, int]]:
             place = clip["key"].partition("#")[2]
             words_at.append((clip["label"], clip["said"], int(place or 0)))
         fields = ("heard_judge", "heard", "heard_grammar", "heard_free")
-        words: list[str] = next((clip[field] for field in fields if clip.get(field)), [])
+        words: list[str] = next((clip[field] for field in fields if field in clip), [])
         said = clip.get("words", [])
         if len(words) == len(said):
             pairs = zip(said, words, strict=True)

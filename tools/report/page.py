@@ -182,9 +182,7 @@ def _paired(pairs: Sequence[verdict.Pair]) -> Section:
         section.blocks.append(tables.paired_table(record, one.title, other.title))
         notes = list(record["notes"])
         if "mcnemar" in record:
-            exact = record["mcnemar"]
-            better = f"A better on {exact['a_better']}, B on {exact['b_better']}"
-            notes.insert(0, f"exact McNemar: {better}, p {exact['p']:.2g}")
+            notes.insert(0, tables.mcnemar_line(record["mcnemar"]))
         section.blocks.append("; ".join(notes) + ".")
     return section
 

@@ -74,6 +74,6 @@ def row_reasons(record: dict[str, Any], corpus: str, row: Row) -> list[str]:
         reasons.append(f"other corpus: {row.corpus}")
     elif flags.get("split") not in row.splits:
         reasons.append(f"other split than {', '.join(row.splits)}")
-    if bool(flags.get("boundary")) != row.boundary:  # of words alone
+    if (flags.get("boundary") is True) != row.boundary:  # of words alone; guessed is not told
         reasons.append("with word boundary" if row.boundary else "without word boundary")
     return reasons + row.differs

@@ -50,7 +50,8 @@ class Run:
     data: dict[str, Any]  # shards, split, talkers, counts, revision
     # Lines of `metrics.jsonl`: training has `loss`, validation `val_score`.
     log: list[dict[str, Any]]
-    results: list[Result]  # its evaluations, those of the test part first
+    # Its evaluations, those of the test part first, of these the one that `avb eval` calls so.
+    results: list[Result]
 
     @property
     def task(self) -> str:
@@ -194,7 +195,8 @@ def _results(run: Run) -> list[Result]:
             check_record(record, path)
             _check_own(run, path, record)
             results.append(Result(path, f"{run.name}, {path.stem}", record))
-    return sorted(results, key=lambda result: result.record["flags"].get("part") != "test")
+    parts = {result.path: result.record["flags"].get("part") for result in results}
+    return sorted(results, key=lambda r: (parts[r.path] != "test", r.path.stem != parts[r.path]))
 
 
 def _check_own(run: Run, path: Path, record: dict[str, Any]) -> None:

@@ -318,3 +318,11 @@ def paired_table(record: dict[str, Any], first: str, second: str) -> Table:
         rows.append([title, a, b, lead, str(entry["n"])])
     caption = f"{first} (A) against {second} (B) on the same {record['clips']} samples, paired"
     return Table(caption, ["", "A", "B", "A - B", "n"], rows)
+
+
+def mcnemar_line(exact: dict[str, Any]) -> str:
+    """How often only one of two was right, and the chance of that between equals."""
+    together = exact.get("p_by_sentence")
+    better = f"A better on {exact['a_better']}, B on {exact['b_better']}"
+    text = f"exact McNemar: {better}, p {exact['p']:.2g}"
+    return text + ("" if together is None else f" (by sentence {together:.2g})")

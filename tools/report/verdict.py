@@ -69,11 +69,12 @@ def figure(run: Run) -> str:
 
 
 def gains(found: Sequence[Pair]) -> list[str]:
-    """What the memory brings, of each two runs of which only one has it."""
+    """What the memory brings, of each two runs that are alike, seed too, but that one has it."""
     said = []
     for pair in found:
         (run, result), (without, _) = pair.one, pair.other
-        if pair.record is None or without.slots or not run.slots:
+        alike = _but_slots(run) == _but_slots(without)
+        if pair.record is None or without.slots or not run.slots or not alike:
             continue
         name = find_task(result.record["task"]).main_figure(result.record["metrics"])
         entry = pair.record["metrics"].get(name)
@@ -88,6 +89,12 @@ def gains(found: Sequence[Pair]) -> list[str]:
             f"{'' if sure else '; no difference, as far as these clips tell'}."
         )
     return said
+
+
+def _but_slots(run: Run) -> tuple[Any, ...]:
+    """How a run was trained, but for its memory."""
+    model = run.recipe["model"] | {"slots": None}
+    return run.recipe | {"model": model}, run.data.get("init"), run.data.get("teacher")
 
 
 def doubts(runs: Sequence[Run]) -> list[str]:
@@ -119,7 +126,7 @@ def _of_run(run: Run) -> list[str]:
         reasons += own_reasons(result.record)
         if run.data.get("speakers") and flags.get("speakers") == run.data["speakers"]:
             reasons.append("these talkers taught it too: it says nothing of strangers")
-        if flags.get("boundary"):
+        if flags.get("boundary") is True:
             reasons.append("it was told where each word lies")
         if flags.get("fingerprint") != flags.get("trained_on"):
             reasons.append("measured on other shards than it was trained on")
