@@ -315,10 +315,11 @@ def _words(test: _Test) -> dict[str, Any]:
 
 
 def _speech(test: _Test) -> dict[str, Any]:
-    """Each metric's mean by talker, then over talkers, as records have it; word errors pooled."""
+    """As records have it: speech by talker, then over talkers; sentences and word errors pooled."""
     first = test.sides[0][0]
+    entry = test.word_entry if first.task == "sentence" else test.speech_entry
     metrics = {
-        name: test.speech_entry(*test.tables(partial(_value, name)))
+        name: entry(*test.tables(partial(_value, name)))
         for name in first.clips[test.keys[0]]["values"]
     }
     for name, field in (READ if first.task == "sentence" else HEARD).items():

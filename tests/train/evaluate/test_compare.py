@@ -208,6 +208,17 @@ def test_word_errors_are_pooled_over_words(tmp_path: Path) -> None:
     assert wer["difference"]["value"] == pytest.approx(1 / 9)
 
 
+def test_sentences_are_pooled_over_talkers_as_their_records_have_them(tmp_path: Path) -> None:
+    def sentences(name: str, right: list[int]) -> str:
+        clips = [{"key": f"s{1 + (i > 2)}/{i}", "talker": f"s{1 + (i > 2)}", "words": WORDS,
+                  "values": {"sentences_free": r}} for i, r in enumerate(right)]  # fmt: skip
+        return write(tmp_path / name, "sentence", clips)
+
+    found = compare(sentences("a", [1, 1, 1, 0]), sentences("b", [0] * 4), draws=50)
+    assert found["metrics"]["sentences_free"]["a"] == 0.75
+    assert found["metrics"]["sentences_free"]["difference"]["value"] == 0.75
+
+
 # What is refused ----------------------------------------------------------------------------------
 
 
