@@ -6,7 +6,7 @@ square pixels. Sound keeps its rate and its place in time; `audio.fit` puts it u
 
 import itertools
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -148,9 +148,13 @@ class Film(Media):
         self._through.clear()
         ordered = coded_order if self.head.form in CODED_ORDER else rising_order
         for time, make in self._inside(ordered(self._timed(seek_s))):
-            picture = fitted(make(), self._shape)
-            self._shape = picture.shape
-            yield time, picture
+            yield time, self._made(make)
+
+    def _made(self, make: Callable[[], np.ndarray]) -> np.ndarray:
+        """A picture in the size of the first one."""
+        picture = fitted(make(), self._shape)
+        self._shape = picture.shape
+        return picture
 
     def _timed(self, seek_s: float) -> Iterator[Timed]:
         """What makes each picture of one pass, with its time in the film."""
@@ -168,7 +172,10 @@ class Film(Media):
             beyond[kind] = 0 if time <= high + 1 else beyond[kind] + 1
             if beyond[kind] > 1:  # a single one may be damaged
                 self._through.add(kind)
-            if kind == "picture":
+            if kind == "picture" and self.head.form in CODED_ORDER:  # many wait: as small as needed
+                picture = self._made(content)
+                yield time, lambda made=picture: made
+            elif kind == "picture":
                 yield time, content
             elif time + duration > low and time < high:
                 block, rate, names = content

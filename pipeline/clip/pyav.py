@@ -22,6 +22,8 @@ from avb.pipeline.clip.sound_track import Sound
 from avb.pipeline.clip.status import Refused
 from avb.pipeline.clip.timeline import CODED_ORDER, Timeline
 
+Matrix = tuple[int, int, int, int]
+UPRIGHT: Matrix = (1, 0, 0, 1)
 #: Types of samples by FFmpeg's names of them, which end in p where each channel has its plane.
 NUMBERS = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}
 
@@ -34,7 +36,7 @@ def pyav_events(
     In seconds after the first picture. The pass ends when all kinds are in `through`; `flags` gets
     `damaged` where a picture that was used is. Refused: `bad_decode`; OSError: the disk failed.
     """
-    unit = 0.0
+    unit, matrix = 0.0, None
     try:
         with container or open_container(head.source) as opened:
             numbers = [number for number in (head.video, head.audio) if number is not None]
@@ -61,7 +63,8 @@ def pyav_events(
                         yield kind, frame.time, frame.samples / frame.sample_rate, content
                     else:
                         unit = unit or float(frame.time_base or 0)  # a Fraction made anew each time
-                        content = functools.partial(luma_of, frame, head.sar, flags)
+                        matrix = matrix or _matrix(frame)
+                        content = functools.partial(luma_of, frame, head.sar, flags, matrix)
                         yield kind, frame.time, (frame.duration or 0) * unit, content
     except av.FFmpegError as error:
         check_readable(head.source)
@@ -80,15 +83,16 @@ def _packets(container: Any, streams: list[Any]) -> Iterator[Any]:
         return
 
 
-def luma_of(frame: Any, sar: float, flags: set[str]) -> np.ndarray:
+def luma_of(frame: Any, sar: float, flags: set[str], matrix: Matrix = UPRIGHT) -> np.ndarray:
     """The luma plane of PyAV's frame as a player shows it, uint8 [H, W], levels not rescaled."""
     if frame.is_corrupt:
         flags.add("damaged")
     name = frame.format.name
     depth = 8 if name in ("yuv420p", "yuvj420p") else frame.format.components[0].bits
-    turns = round(frame.rotation / 90) % 4
     if not name.startswith(("yuv", "gray", "nv")) or depth > 16:  # RGB, or packed with its chroma
-        frame, depth = frame.reformat(format="yuv420p"), 8
+        # RGB that says that its levels are full becomes as RGB that says nothing.
+        levels = {"dst_color_range": "MPEG"} if frame.format.is_rgb else {}
+        frame, depth = frame.reformat(format="yuv420p", **levels), 8
     picture = first_plane(frame, "u1" if depth == 8 else ">u2" if name.endswith("be") else "<u2")
     if depth > 8:
         picture = (picture >> (depth - 8)).astype(np.uint8)
@@ -97,7 +101,27 @@ def luma_of(frame: Any, sar: float, flags: set[str]) -> np.ndarray:
         way = cv2.INTER_AREA if sar < 1 else cv2.INTER_LINEAR
         picture = cv2.resize(picture, (width, frame.height), interpolation=way)
     # Copied, so that the decoder can use its frame again: fresh ones cost 2 ms a clip more.
-    return np.rot90(picture, turns) if turns else picture.copy()
+    return _upright(picture, *matrix).copy()
+
+
+def _matrix(frame: Any) -> Matrix:
+    """How the frames of a film are to be turned and mirrored, as the first of them says.
+
+    What stands at x, y is shown at a x + c y, b x + d y. Of one frame alone: PyAV (18) keeps a frame
+    whose side data were asked for until Python looks for circles.
+    """
+    for data in frame.side_data:
+        if data.type.name == "DISPLAYMATRIX":
+            a, b, _, c, d = np.frombuffer(data, np.int32, 5).tolist()
+            return a, b, c, d
+    return UPRIGHT
+
+
+def _upright(picture: np.ndarray, a: int, b: int, c: int, d: int) -> np.ndarray:
+    """A picture turned by quarters, and mirrored."""
+    if abs(a) + abs(d) < abs(b) + abs(c):
+        picture, a, d = picture.T, c, b
+    return picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
 
 
 def samples_of(frame: Any) -> np.ndarray:
@@ -106,7 +130,8 @@ def samples_of(frame: Any) -> np.ndarray:
     kind, planar = NUMBERS[form.name.removesuffix("p")], form.is_planar
     count = frame.samples * (1 if planar else channels)
     # As the frame's own to_ndarray, in a third of the time: blocks are short, and there are many.
-    data = np.array([np.frombuffer(plane, kind, count) for plane in frame.planes])
+    planes = frame.planes[: channels if planar else 1]  # of 12 channels there seem to be more
+    data = np.array([np.frombuffer(plane, kind, count) for plane in planes])
     return data if planar or channels == 1 else data.reshape(-1, channels).T
 
 

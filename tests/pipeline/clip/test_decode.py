@@ -155,6 +155,11 @@ def rotate(path: Path, matrix: tuple[int, int, int, int]) -> None:
         ((0, 1, -1, 0), (64, 48), (0, 1)),
         ((-1, 0, 0, -1), (48, 64), (1, 1)),
         ((0, -1, 1, 0), (64, 48), (1, 0)),
+        # Mirrored: left and right, top and bottom, both after a quarter turn.
+        ((-1, 0, 0, 1), (48, 64), (0, 1)),
+        ((1, 0, 0, -1), (48, 64), (1, 0)),
+        ((0, 1, 1, 0), (64, 48), (0, 0)),
+        ((0, -1, -1, 0), (64, 48), (1, 1)),
     ],
 )
 def test_a_film_held_sideways_comes_out_upright(

@@ -4,6 +4,8 @@ Pictures carry their own number in eight bars and the sound is noise that is kno
 where they are. Whatever container and codec they came in, and whichever reader read them.
 """
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +196,39 @@ def test_pixels_are_made_square(tmp_path: Path, decoder: str) -> None:
     got = read_video(squeezed, 25, decoder=decoder)
     assert got.frames[0].shape == (160, 160)
     assert [number_of(frame) for frame in got.frames] == list(range(75))
+
+
+def test_colours_of_full_range_have_the_levels_of_others(tmp_path: Path, decoder: str) -> None:
+    form = "-c:v ffv1 -pix_fmt bgr0 -an -color_range"
+    path, raw = write(tmp_path / "film.mkv", f"{form} pc"), tmp_path / "raw"
+    ffmpeg("-i", path, "-frames:v", 1, "-f", "rawvideo", "-pix_fmt", "rgb24", raw)
+    colours = np.fromfile(raw, np.uint8)
+    found = read_video(path, 25, decoder=decoder, sound="optional").frames[0]
+    for pick in (np.min, np.max):
+        assert abs(pick(found) - (16 + 219 / 255 * pick(colours))) < 1.5
+
+
+def test_sound_of_sixteen_planes_is_heard(tmp_path: Path, decoder: str) -> None:
+    pan = "pan=16c|" + "|".join(f"c{number}=c0" for number in range(16))
+    opus = f"-af {pan} -c:a libopus -mapping_family 255 -ar 48000"
+    path = write(tmp_path / "film.mkv", f"{H264} {opus}")
+    assert np.abs(steps(read_video(path, 25, decoder=decoder))).max() < STEP_S
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux how much memory it took")
+def test_pictures_that_wait_for_their_order_are_small(tmp_path: Path, decoder: str) -> None:
+    path = tmp_path / "film.avi"
+    ffmpeg("-f", "lavfi", "-i", "color=gray:s=3840x2160:r=25:d=1", "-c:v", "mjpeg",
+           "-pix_fmt", "yuvj444p", path)  # fmt: skip
+    script = (
+        "import pathlib; from avb.pipeline.clip.decode import stream_video\n"
+        f"film = stream_video(pathlib.Path({str(path)!r}), 25, decoder={decoder!r},"
+        " sound='optional')\n"
+        "assert sum(1 for _ in film.frames) > 20\n"
+        "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
+    )
+    said = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+    assert int(said.stdout) < 400_000  # kB; with 17 pictures of the decoder's it was 540 MB
 
 
 def test_a_cover_is_no_film(tmp_path: Path, decoder: str) -> None:
