@@ -1,7 +1,7 @@
 """GRID: 34 talkers, 1,000 sentences of six words each, 75 frames of 360 x 288.
 
 A clip's name spells its sentence (`bbaf2n` = bin blue at f two now), and every name belongs to
-one talker only, so alignments are matched by name alone. Accepted trees: `sN/NAME.mpg`,
+one talker only: where he has no alignment of his own, any of that name is his. Accepted trees: `sN/NAME.mpg`,
 `sN/video/NAME.mpg`, `sN/video/mpg_6000/NAME.mpg`, `sN.mpg_6000.part1/...`, `idN_vcd_NAME.mpg`,
 folders of pictures called NAME, and `NAME.align` anywhere. Talker 21 has no video.
 
@@ -46,6 +46,7 @@ NAME = re.compile(r"^(?:id(\d+)_(?:vcd|6000)_)?([blps][bgrw][abiw][a-vx-z][1-9z]
 TALKER = re.compile(r"^s(\d{1,2})(?:\..*)?$", re.I)
 PICTURES = {".jpg", ".jpeg", ".png"}
 UNITS_PER_S = 25_000
+Companions = dict[str, list[str]]  # files by the name of their clip
 
 
 def words_of(name: str) -> list[str]:
@@ -86,12 +87,12 @@ def _companion(path: PurePosixPath) -> bool:
     )
 
 
-def _walk(root: Path) -> tuple[list[str], list[str], dict[str, str], dict[str, str], list[str]]:
-    """Videos, picture folders, {name: align}, {name: wav} and talkers without video."""
+def _walk(root: Path) -> tuple[list[str], list[str], Companions, Companions, list[str]]:
+    """Videos, picture folders, alignments and wavs by name, and talkers without video."""
     videos: list[str] = []
     pictures: list[str] = []
-    aligns: dict[str, str] = {}
-    wavs: dict[str, str] = {}
+    aligns: Companions = {}
+    wavs: Companions = {}
     talkers: set[str] = set()
     for here, folders, files in walk(root):
         talkers.update(f"s{int(m[1])}" for f in folders if (m := TALKER.match(f)))
@@ -104,9 +105,9 @@ def _walk(root: Path) -> tuple[list[str], list[str], dict[str, str], dict[str, s
             if suffix in VIDEOS:
                 videos.append(str(path))
             elif suffix == ".align":
-                aligns.setdefault(path.stem.lower(), str(path))
+                aligns.setdefault(path.stem.lower(), []).append(str(path))
             elif suffix == ".wav":
-                wavs.setdefault(path.stem.lower(), str(path))
+                wavs.setdefault(path.stem.lower(), []).append(str(path))
     seen = {s for v in (*videos, *pictures) if (s := _talker(PurePosixPath(v), root))}
     return videos, pictures, aligns, wavs, sorted(talkers - seen, key=lambda s: int(s[1:]))
 
@@ -120,8 +121,14 @@ def _talker(path: PurePosixPath, root: Path) -> str | None:
 
 
 def _clips(
-    root: Path, videos: list[str], pictures: list[str], aligns: dict[str, str], wavs: dict[str, str]
+    root: Path, videos: list[str], pictures: list[str], aligns: Companions, wavs: Companions
 ) -> Iterator[Clip]:
+    def own(files: Companions, name: str, speaker: str | None) -> str | None:
+        """The talker's own file of this name, else the first one."""
+        found = files.get(name, [])
+        theirs = (file for file in found if _talker(PurePosixPath(file), root) == speaker)
+        return next(theirs, found[0] if found else None)
+
     named: dict[tuple[str | None, str], list[str]] = {}
     for source in (*videos, *pictures):
         path = PurePosixPath(source)
@@ -129,18 +136,20 @@ def _clips(
         if match := NAME.match(path.stem):
             named.setdefault((speaker, match[2].lower()), []).append(source)
             continue
-        clip = _clip(source, path.stem.lower(), speaker, aligns)
+        stem = path.stem.lower()
+        clip = _clip(source, stem, speaker, own(aligns, stem, speaker))
         clip.status, clip.error = "bad_name", f"{source}: the name spells no GRID sentence"
         yield clip
     folders = set(pictures)
     for (speaker, name), sources in named.items():
-        twins = [_clip(source, name, speaker, aligns) for source in sources]
+        align = own(aligns, name, speaker)
+        twins = [_clip(source, name, speaker, align) for source in sources]
         if len(twins) > 1:
             twins.sort(key=lambda c: _preference(root, c))
         for clip in twins:
             clip.words = [(word, None, None) for word in words_of(name)]
             if clip.source in folders:
-                clip.audio = wavs.get(name)
+                clip.audio = own(wavs, name, speaker)
             if speaker is None:
                 clip.status = "no_speaker"
                 clip.error = f"{clip.source}: no folder sN, no name idN_vcd_NAME"
@@ -150,13 +159,13 @@ def _clips(
             yield clip
 
 
-def _clip(source: str, name: str, speaker: str | None, aligns: dict[str, str]) -> Clip:
+def _clip(source: str, name: str, speaker: str | None, align: str | None) -> Clip:
     return Clip(
         name=name.replace(".", "_"),
         group=speaker or "unknown",
         speaker=speaker,
         source=source,
-        text=aligns.get(name),
+        text=align,
     )
 
 

@@ -75,14 +75,16 @@ def _is_film(name: str) -> bool:
 
 
 def _holds_another_word(folder: Path) -> bool:
-    """Whether the first clip of a folder is called after another one, as in a backup's folders."""
+    """Whether a folder has clips and none is called after it, as in a backup's folders."""
+    met = False
     for _, inside in reversed(_splits(folder).items()):
         # The small parts first: one entry is all that is wanted.
         with os.scandir(inside) as entries:
-            names = (e.name for e in entries if _is_film(e.name))
-            if (first := next(names, None)) is not None:
-                return _word_of(first) != folder.name
-    return False
+            for name in (e.name for e in entries if _is_film(e.name)):
+                met = True
+                if _word_of(name) == folder.name:
+                    return False
+    return met
 
 
 def _word_of(name: str) -> str:

@@ -258,6 +258,12 @@ def test_alignment_units_are_thousandths_of_a_frame() -> None:
     assert words[0] == ("bin", 0.95, 1.18) and words[-1] == ("now", 1.89, 2.12)
 
 
+def test_a_talker_s_own_alignment_comes_before_another_s(tmp_path: Path, grid: Any) -> None:
+    grid("s1/bbaf2n.mpg", "s2/bbaf2n.mpg", "s1/align/bbaf2n.align", "s2/align/bbaf2n.align")
+    found = {clip.speaker: clip.text for clip in grid().listing().clips}
+    assert found == {"s1": "s1/align/bbaf2n.align", "s2": "s2/align/bbaf2n.align"}
+
+
 def test_another_talkers_folder_is_used_and_flagged(place: Any, tmp_path: Path, grid: Any) -> None:
     # Zenodo's alignments of 19 talkers lie in the wrong folder.
     place("s10/bbaf2n.mpg")

@@ -125,6 +125,16 @@ def test_a_backup_folder_takes_no_class_id_and_its_clips_are_refused(tmp_path: P
     assert "YOUNG_00001.mp4 lies in the folder of BACKUP" in {c.error for c in refused}
 
 
+def test_a_stray_clip_takes_no_class_from_its_folder(tmp_path: Path) -> None:
+    base = empty_tree(tmp_path)
+    for own in (base / "YOUNG/test").glob("*.mp4"):
+        own.rename(own.with_name("ABOUT_00077.mp4"))
+    listing = importer("lrw", tmp_path).listing()
+    assert listing.labels == list(WORDS)
+    refused = [c.error for c in listing.clips if c.status]
+    assert refused and set(refused) == {"ABOUT_00077.mp4 lies in the folder of YOUNG"}
+
+
 def test_class_ids_are_the_same_in_every_split(tmp_path: Path) -> None:
     base = empty_tree(tmp_path)
     shutil.rmtree(base / "ABOUT/val")
