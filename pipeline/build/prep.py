@@ -28,6 +28,8 @@ from avb.pipeline.storage.store import Folder
 
 # A store has no lock: there the first plan is the only one and refuses what other settings would
 # make, and equal runs make equal bytes.
+#: Shards; other tars in their folder are somebody's own.
+SHARDS = "*-" + "[0-9]" * 6 + ".tar"
 BUSY = "another run is writing here; wait for it (only parts of the same one go side by side)"
 
 #: What opens an executor for the length of a `with` block, by name; the argument is its address.
@@ -176,7 +178,7 @@ def _account(folder: Path, plan: Plan, corpus: Corpus, start: float) -> None:
     names = {unit.name for unit in plan.units}
     _sweep(folder)
     # Only now: what takes the place of these shards is finished.
-    for path in (*folder.glob("*.tar"), *rows_folder(folder).glob("*.parquet")):
+    for path in (*folder.glob(SHARDS), *rows_folder(folder).glob("*.parquet")):
         if path.stem not in names:
             path.unlink()
     write_manifest(folder, plan)
@@ -251,7 +253,7 @@ def _empty(folder: Path) -> None:
     """Remove what an earlier run made; other files are left alone."""
     (folder / "dataset.json").unlink(missing_ok=True)
     (folder / "manifest.parquet").unlink(missing_ok=True)
-    for tar in folder.glob("*.tar"):
+    for tar in folder.glob(SHARDS):
         tar.unlink()
     shutil.rmtree(rows_folder(folder), ignore_errors=True)
     plan_path(folder).unlink(missing_ok=True)

@@ -105,6 +105,16 @@ def test_a_shorter_listing_is_refused_before_anything_is_changed(
     assert {p.stem for p in out.glob("lrw/*.tar")} == shards
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_somebody_s_own_files_beside_the_shards_stay(raw: Path, out: Path, overwrite: bool) -> None:
+    own = [out / "lrw" / name for name in ("backup.tar", "notes.txt")]
+    for path in own:
+        path.write_text("mine")
+    add_one(raw)
+    assert prep(raw, out, overwrite=overwrite).ok == 13
+    assert [path.read_text() for path in own] == ["mine", "mine"]
+
+
 def test_a_longer_listing_is_taken_and_every_clip_kept(raw: Path, out: Path) -> None:
     had = keys(out)
     add_one(raw)
