@@ -181,7 +181,7 @@ def _mel(strip: np.ndarray, mel: np.ndarray, facts: dict[str, Any], x: int) -> N
         _text(both, "as recorded", 3, height // 2 + 13, PAPER)
         strip[top : top + height, x : x + width] = both
     for number, (word, start, end) in enumerate(facts["words"]):
-        if start is None:
+        if start is None or end is None:
             continue
         left = x + round(max(0.0, start) / facts["duration"] * width)
         right = x + round(min(end, facts["duration"]) / facts["duration"] * width)

@@ -65,3 +65,10 @@ def test_report_shows_lags_by_talker_and_the_farthest_clips_first(moved: dict[st
     assert [picture.caption.split(":")[0] for picture in pictures] == keys
     assert "-52 ms" in pictures[0].caption and "+31 ms" in pictures[1].caption
     assert all(isinstance(sound, Sounds) for sound in sounds) and len(sounds) == 3
+
+
+def test_preview_shows_words_that_have_no_end() -> None:
+    strip = np.full((150, preview.WIDTH, 3), preview.PAPER, np.uint8)
+    mel, words = np.zeros((80, 300), np.float32), [["well", 0.5, None], ["then", 1.0, 1.5]]
+    preview._mel(strip, mel, {"words": words, "duration": 3.0}, 10)
+    assert (strip == preview.BOX).all(axis=2).any()
