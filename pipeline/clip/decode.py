@@ -4,9 +4,10 @@ The picture is the decoder's luma plane, limited range or full, never rescaled; 
 square pixels. Sound keeps its rate and its place in time; `audio.fit` puts it under the pictures.
 """
 
+import functools
 import itertools
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -148,13 +149,9 @@ class Film(Media):
         self._through.clear()
         ordered = coded_order if self.head.form in CODED_ORDER else rising_order
         for time, make in self._inside(ordered(self._timed(seek_s))):
-            yield time, self._made(make)
-
-    def _made(self, make: Callable[[], np.ndarray]) -> np.ndarray:
-        """A picture in the size of the first one."""
-        picture = fitted(make(), self._shape)
-        self._shape = picture.shape
-        return picture
+            picture = fitted(make(), self._shape)
+            self._shape = picture.shape
+            yield time, picture
 
     def _timed(self, seek_s: float) -> Iterator[Timed]:
         """What makes each picture of one pass, with its time in the film."""
@@ -172,10 +169,11 @@ class Film(Media):
             beyond[kind] = 0 if time <= high + 1 else beyond[kind] + 1
             if beyond[kind] > 1:  # a single one may be damaged
                 self._through.add(kind)
-            if kind == "picture" and self.head.form in CODED_ORDER:  # many wait: as small as needed
-                picture = self._made(content)
-                yield time, lambda made=picture: made
-            elif kind == "picture":
+            if kind == "picture":
+                if self.head.form in CODED_ORDER:  # many wait: only as large as needed
+                    picture = fitted(content(), self._shape)
+                    self._shape = picture.shape
+                    content = functools.partial(np.asarray, picture)
                 yield time, content
             elif time + duration > low and time < high:
                 block, rate, names = content

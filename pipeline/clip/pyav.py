@@ -107,7 +107,7 @@ def luma_of(frame: Any, sar: float, flags: set[str], matrix: Matrix = UPRIGHT) -
 def _matrix(frame: Any) -> Matrix:
     """How the frames of a film are to be turned and mirrored, as the first of them says.
 
-    What stands at x, y is shown at a x + c y, b x + d y. Of one frame alone: PyAV (18) keeps a frame
+    What stands at x, y is shown at a x + c y, b x + d y. Of one frame alone: PyAV (18) keeps one
     whose side data were asked for until Python looks for circles.
     """
     for data in frame.side_data:

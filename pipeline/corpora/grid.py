@@ -1,9 +1,10 @@
 """GRID: 34 talkers, 1,000 sentences of six words each, 75 frames of 360 x 288.
 
 A clip's name spells its sentence (`bbaf2n` = bin blue at f two now), and every name belongs to
-one talker only: where he has no alignment of his own, any of that name is his. Accepted trees: `sN/NAME.mpg`,
-`sN/video/NAME.mpg`, `sN/video/mpg_6000/NAME.mpg`, `sN.mpg_6000.part1/...`, `idN_vcd_NAME.mpg`,
-folders of pictures called NAME, and `NAME.align` anywhere. Talker 21 has no video.
+one talker only: where he has no alignment of his own, any of that name is his. Accepted trees:
+`sN/NAME.mpg`, `sN/video/NAME.mpg`, `sN/video/mpg_6000/NAME.mpg`, `sN.mpg_6000.part1/...`,
+`idN_vcd_NAME.mpg`, folders of pictures called NAME, and `NAME.align` anywhere. Talker 21 has no
+video.
 
 An align line is `start end word` in 1/25000 s (value / 1000 = frame). Known defects and how they
 end: 74 frames (kept, `one_frame_short`), fewer (`short`), a grey start (`blank_frames`), damaged
