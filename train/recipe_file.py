@@ -61,9 +61,9 @@ def _blamed(task: str, path: Path, overrides: list[str]) -> UsageError | None:
     for text in overrides:
         _override(raw, text)
         try:
-            make_recipe(task, raw, f"--set {text}")
+            make_recipe(task, raw, "")
         except UsageError as error:
-            return error
+            return UsageError(f"--set {text}: {str(error).lstrip('.: ')}")
     return None
 
 

@@ -56,4 +56,5 @@ def recognise(root: Path, corpora: dict[str, Corpus]) -> str:
             return name
         except UsageError as error:
             tried.append(str(error))
+    tried.append("films of your own: list them in a table, avb prep table FILE")
     raise UsageError(f"{root}: no corpus recognised; {'; '.join(tried)}")

@@ -143,10 +143,12 @@ def read_dataset(folder: Folder) -> dict[str, Any]:
     except FileNotFoundError:
         inside = sorted(folder.glob("*/dataset.json")) if not isinstance(folder, Store) else []
         if inside:
-            raise UsageError(f"{folder}: holds {inside[0].parent.name}; give that") from None
-        raise UsageError(
-            f"{folder}: no dataset.json, so the preparation is not finished; run `avb prep` again"
-        ) from None
+            names = ", ".join(path.parent.name for path in inside[:8])
+            one = inside[0].parent
+            raise UsageError(f"{folder}: holds {names}; give one, such as {one}") from None
+        begun = not isinstance(folder, Store) and (folder / ".avb").is_dir()
+        why = "the preparation is not finished; run `avb prep` again" if begun else "no shards"
+        raise UsageError(f"{folder}: no dataset.json, so {why}") from None
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: cannot be read ({one_line(error)})") from None
 

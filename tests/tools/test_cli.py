@@ -78,3 +78,9 @@ def test_a_second_interrupt_of_one_that_leaves_is_no_traceback() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == -2 and "Usage" in done.stdout + done.stderr
     assert "KeyboardInterrupt" not in done.stderr
+
+
+def test_a_table_that_is_typed_as_a_corpus_is_told_its_command() -> None:
+    assert "avb prep table mine.csv --name NAME" in refused("prep", "mine.csv", "--name", "mine")
+    line = refused("prep", "gird")
+    assert "did you mean grid?" in line and "lrw, grid, lrw1000, table" in line

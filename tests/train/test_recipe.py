@@ -89,6 +89,7 @@ def test_the_flag_is_blamed_for_what_the_flag_says(tmp_path: Path) -> None:
         (["lr=0.1", "modl.slots=3"], "--set modl.slots=3: unknown key 'modl'; .*'model'"),
         (["accumulate=5", "batch_size=7"], "--set accumulate=5: .*in 5 equal parts"),
         (["model.slots=x"], "--set model.slots=x: model.slots: expected int"),
+        (["batch_size=many"], "--set batch_size=many: batch_size: expected int"),
     ):
         with pytest.raises(UsageError, match=blamed):
             load_recipe("lip", "tiny", words)

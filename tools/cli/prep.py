@@ -41,8 +41,13 @@ class Corpora(Commands):
         if at < len(args):
             args = [args[at], *args[:at], *args[at + 1 :]]
             if args[0] not in self.commands:
+                if "." in args[0]:
+                    raise UsageError(f"{args[0]}: a table? avb prep table {args[0]} --name NAME")
                 near = difflib.get_close_matches(args[0], list(self.commands), 1, 0.0)
-                raise UsageError(f"no corpus {args[0]!r}; did you mean {near[0]}?")
+                raise UsageError(
+                    f"no corpus {args[0]!r}; did you mean {near[0]}? There are"
+                    f" {', '.join(self.commands)}"
+                )
         return super().parse_args(ctx, args)
 
 

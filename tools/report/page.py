@@ -2,6 +2,7 @@
 
 import base64
 import logging
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,8 +115,8 @@ def _curves(runs: Sequence[Run]) -> Section:
 def _numbers(task: str, runs: Sequence[Run]) -> Section:
     section = Section(f"{find_task(task).title}: numbers")
     section.blocks += [
-        f"{run.name}: not evaluated. avb eval {command_of(task)} --ckpt {run.folder}/best.pt"
-        f" --data SHARDS --out {run.folder}/test.json"
+        f"{run.name}: not evaluated. avb eval {command_of(task)} --ckpt"
+        f" {shlex.quote(str(run.folder))} --data SHARDS"
         for run in runs
         if not run.results
     ]

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from avb.pipeline.stream.index import load_index
         (("crops", "lips", "size"), None, "expected int, found None"),
         (("crops", "face"), [], "crops.face: expected a mapping"),
         (("mel", "n_mels"), 2**31, "n_mels: expected 1 to 1024, found 2147483648"),
-        (("mel", "scale"), float("nan"), "expected finite floor"),
+        (("mel", "scale"), float("nan"), "'NaN' is no number of JSON"),
         (("mel", "dtype"), "x" * 3000, "none of float16, uint8"),
         (("settings", "fps"), 0, "fps: expected 1 to 1000, found 0"),
         (("shards", 0, "name"), "../../x", "no name of a file"),
@@ -50,8 +51,13 @@ def test_an_odd_value_is_named(copy: Path, place: tuple[Any, ...], value: Any, s
 
 
 def test_the_folder_above_is_told_from_an_unfinished_one(copy: Path) -> None:
-    with pytest.raises(UsageError, match=rf"{copy.parent}: holds {copy.name}; give that"):
+    with pytest.raises(UsageError, match=rf"{copy.parent}: holds {copy.name}; give one"):
         load_index(copy.parent)
+    shutil.copytree(copy, copy.parent / "more")
+    with pytest.raises(UsageError, match=f"holds {copy.name}, more; give one, such as"):
+        load_index(copy.parent)
+    with pytest.raises(UsageError, match="no dataset.json, so no shards"):
+        load_index((copy.parent / "films").mkdir() or copy.parent / "films")
 
 
 def test_what_is_missing_is_named(copy: Path) -> None:
