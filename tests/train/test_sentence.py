@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from commands import avb, refused
-from networks import LIP, all_parts
+from networks import LIP, all_parts, trained
 
 from avb.models import ctc
 from avb.models.lip import LipConfig
@@ -226,6 +226,20 @@ def test_from_training_to_a_comparison_as_typed(grid: Index, tmp_path: Path) -> 
     a, b = (json.loads(r.read_text())["metrics"]["wer_grammar"]["value"] for r in records)
     difference = result["metrics"]["wer_grammar"]["difference"]["value"]
     assert difference == pytest.approx(a - b, abs=1e-9)
+
+
+def test_clips_are_measured_whole_whatever_was_trained_on(grid: Index, tmp_path: Path) -> None:
+    """Words without times are no reason to leave a clip out; too few frames are, and are told."""
+    plan: dict[str, Any] = {"corpus": "grid", "unit": "sentence", "split": "vcagan-16-7-10"}
+    best = trained("lip", grid, tmp_path, model=SIZES, shrink=4, window=20, **plan)
+    times, frames = grid.word_s.copy(), grid.num_frames.copy()
+    times[:6], frames[1] = np.nan, 3
+    untimed = dataclasses.replace(grid, word_s=times)
+    record = evaluate("lip", best, untimed, GRID, "all")
+    assert len(record["clips"]) == len(grid) and "left_out" not in record["flags"]
+    short = dataclasses.replace(untimed, num_frames=frames)
+    record = evaluate("lip", best, short, GRID, "all")
+    assert len(record["clips"]) == len(grid) - 1 and record["flags"]["left_out"] == 1
 
 
 @pytest.mark.slow

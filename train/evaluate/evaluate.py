@@ -52,6 +52,7 @@ def evaluate(
     evaluation, loaded = open_part(kind, path, index, corpus, part, device, speakers)
     recipe, data, task = loaded.recipe, loaded.data, evaluation.task
     index, rows = evaluation.index, evaluation.rows
+    left_out = len(wanted_rows(loaded, index, corpus, part, speakers)) - len(rows)
     mute, silent = int(index.no_audio[rows].sum()), int(index.silent[rows].sum())
     if task.needs_target_sound:
         rows = rows[~index.no_audio[rows]]
@@ -70,10 +71,8 @@ def evaluate(
     exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
     with torch.no_grad(), exact:
         heard_by = None if judge is None else trained.load(judge, index, device)
-        made_by = None
-        if vocoder is not None:
-            mel, rate = front_end(index), sample_rate(index)
-            made_by = load_vocoder(vocoder, mel, rate, index.folder, device)
+        heard = front_end(index), sample_rate(index), index.folder, device
+        made_by = None if vocoder is None else load_vocoder(vocoder, *heard)
         extras = Extras(
             heard_by, wavs, strangers, known_rows, boundary, windows,
             grammar or own_grammar(corpus.grammar, index.labels, recipe.unit), made_by, griffin_lim
@@ -86,6 +85,7 @@ def evaluate(
         "split_source": data["split_source"],
         "speakers": speakers or (None if away else data.get("speakers")),
         "limit": limit,
+        **({"left_out": left_out} if left_out else {}),
         "no_audio": mute,
         "silent": silent,
         "sync": index.dataset["settings"].get("sync"),  # the table that its sound was moved by
@@ -109,7 +109,7 @@ def open_part(
     kind: str, path: Path, index: Index, corpus: Corpus, part: str, device: str,
     speakers: list[str] | None = None,
 ) -> tuple[Evaluation, Loaded]:  # fmt: skip
-    """The network of a checkpoint with the clips of one part that it can be shown.
+    """The network of a checkpoint with the clips of one part that it can be shown, whole ones.
 
     `speakers`, if given, are the talkers, not those of its training. UsageError: words or log-mels
     of these shards are not those that it reads or makes.
@@ -124,15 +124,24 @@ def open_part(
         rate = made.get("sample_rate")
         if differ := other_mels(made.get("mel"), rate, front_end(index), sample_rate(index)):
             raise UsageError(f"{path}: makes other log-mels than those of {index.folder}: {differ}")
-    data = loaded.data | ({"speakers": speakers} if speakers else {})
+    rows = wanted_rows(loaded, index, corpus, part, speakers)
+    usable = task.usable_rows(index, rows, dataclasses.replace(loaded.recipe, window=0))
+    if left_out := len(rows) - len(usable):
+        unit = loaded.recipe.unit
+        log.info(f"{left_out} of {len(rows)} clips cannot be measured by {unit} (left out)")
+    model, where = loaded.model.to(device), torch.device(device)
+    return Evaluation(model, loaded.recipe, loaded.scaling, index, usable, where), loaded
+
+
+def wanted_rows(
+    loaded: Loaded, index: Index, corpus: Corpus, part: str, speakers: list[str] | None
+) -> Ints:
+    """Rows of the clips that are asked for, whether or not they can be measured."""
     if elsewhere(loaded, index, part):
         every = range(len(index))
-        rows = np.array([i for i in every if not speakers or index.speaker[i] in speakers], int)
-    else:
-        rows = part_rows(index, corpus, data, part)
-    rows = task.usable_rows(index, rows, loaded.recipe)
-    model, where = loaded.model.to(device), torch.device(device)
-    return Evaluation(model, loaded.recipe, loaded.scaling, index, rows, where), loaded
+        return np.array([i for i in every if not speakers or index.speaker[i] in speakers], int)
+    data = loaded.data | ({"speakers": speakers} if speakers else {})
+    return part_rows(index, corpus, data, part)
 
 
 def elsewhere(loaded: Loaded, index: Index, part: str) -> bool:
