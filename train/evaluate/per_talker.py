@@ -71,10 +71,12 @@ def _speech(clips: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _words(clips: list[dict[str, Any]]) -> dict[str, Any]:
     talkers = [clip["key"].split("/")[0] for clip in clips]
+    sentences = [clip["key"].split("#")[0] for clip in clips]  # whose words share light and talker
+    hits = {name: [float(clip[hit]) for clip in clips] for name, hit in HITS.items()
+            if all(hit in clip for clip in clips)}  # fmt: skip
     return {
-        name: mean_interval([float(clip[hit]) for clip in clips], talkers, talker_mean=True)
-        for name, hit in HITS.items()
-        if all(hit in clip for clip in clips)
+        name: mean_interval(values, talkers, talker_mean=True, units=sentences)
+        for name, values in hits.items()
     }
 
 

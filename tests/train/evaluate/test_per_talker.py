@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from avb.pipeline.errors import UsageError
@@ -70,6 +71,23 @@ def test_words_are_right_by_talker() -> None:
     assert joined["metrics"]["top1"]["value"] == pytest.approx(0.75)
     assert set(joined["metrics"]) == {"top1", "top5"}  # the clips tell no more
     assert joined["metrics"]["top5"]["value"] == 1
+
+
+def test_words_of_one_sentence_are_drawn_together() -> None:
+    """All right or all wrong, six words of a sentence tell no more than one."""
+    rng = np.random.default_rng(0)
+    right = {f"s{t}/{i}": bool(rng.random() < 0.5) for t in (1, 2) for i in range(40)}
+
+    def top1(words: int) -> dict[str, float]:
+        records = []
+        for talker in ("s1", "s2"):
+            own = {key: hit for key, hit in right.items() if key.startswith(talker)}
+            clips = [{"key": f"{key}#{n}", "right": hit}
+                     for key, hit in own.items() for n in range(words)]  # fmt: skip
+            records.append(record(talker, [], SAID) | {"task": "lip", "clips": clips})
+        return join(records)["metrics"]["top1"]  # type: ignore[no-any-return]
+
+    assert top1(6) == pytest.approx(top1(1))
 
 
 def test_errors_of_sentences_are_pooled() -> None:

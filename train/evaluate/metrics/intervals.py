@@ -61,13 +61,28 @@ def _two_stage(
 
 def ratio_draws(
     numerator: Any, denominator: Any, talkers: Sequence[Any] | None = None, draws: int = DRAWS,
-    seed: int = 0,
+    seed: int = 0, units: Sequence[Any] | None = None,
 ) -> Floats:  # fmt: skip
-    """Ratios [draws x k] of column sums of resampled [clips x k] (or sparse); NaN over nothing."""
+    """Ratios [draws x k] of column sums of resampled [clips x k] (or sparse); NaN over nothing.
+
+    With `units`, clips of one unit, such as the words of a sentence, are drawn together.
+    """
+    if units is not None:
+        sums, first = _by_unit(units)
+        numerator, denominator = sums @ numerator, sums @ denominator
+        talkers = None if talkers is None else [talkers[clip] for clip in first]
     ratios = []
     for counts in resample_counts(numerator.shape[0], talkers, draws, seed):
         ratios.append(ratio(counts @ numerator, counts @ denominator))
     return np.concatenate(ratios)
+
+
+def _by_unit(units: Sequence[Any]) -> tuple[Any, NDArray[np.int64]]:
+    """What sums clips by their unit, sparse [units x clips], and the first clip of each unit."""
+    from scipy.sparse import csr_array
+
+    _, first, of = np.unique(list(units), return_index=True, return_inverse=True)
+    return csr_array((np.ones(len(of)), (of, np.arange(len(of))))), first
 
 
 def ratio(above: Floats, below: Floats) -> Floats:
@@ -87,22 +102,26 @@ def percentiles(value: float, draws: ArrayLike) -> Interval:
 
 def ratio_interval(
     numerator: ArrayLike, denominator: ArrayLike, talkers: Sequence[Any] | None = None,
-    draws: int = DRAWS, seed: int = 0,
+    draws: int = DRAWS, seed: int = 0, units: Sequence[Any] | None = None,
 ) -> Interval:  # fmt: skip
-    """Sum over sum, [clips] each, such as errors over words, with its 95 % interval."""
+    """Sum over sum, [clips] each, such as errors over words, with its 95 % interval.
+
+    What is drawn: see `ratio_draws`.
+    """
     above, below = (np.asarray(v, np.float64).reshape(-1, 1) for v in (numerator, denominator))
     value = float(above.sum() / below.sum()) if below.sum() > 0 else float("nan")
-    return percentiles(value, ratio_draws(above, below, talkers, draws, seed))
+    return percentiles(value, ratio_draws(above, below, talkers, draws, seed, units))
 
 
 def mean_interval(
     values: ArrayLike, talkers: Sequence[Any] | None = None, *, talker_mean: bool = False,
     two_stage: bool = False, draws: int = DRAWS, seed: int = 0,
+    units: Sequence[Any] | None = None,
 ) -> Interval:  # fmt: skip
     """Mean of [clips] with its 95 % interval; NaN (could not be scored) counts nowhere.
 
     With `talker_mean`, mean per talker, then over talkers; with `two_stage`, talkers are drawn,
-    then clips.
+    then clips. Clips of one of `units` are drawn together.
     """
     array = np.asarray(values, np.float64)
     weights = np.isfinite(array).astype(np.float64)
@@ -110,7 +129,8 @@ def mean_interval(
         codes = np.unique(list(talkers), return_inverse=True)[1]
         weights /= np.maximum(np.bincount(codes, weights=weights), 1)[codes]
     known = np.where(weights > 0, array, 0.0)
-    return ratio_interval(known * weights, weights, talkers if two_stage else None, draws, seed)
+    drawn = talkers if two_stage else None
+    return ratio_interval(known * weights, weights, drawn, draws, seed, units)
 
 
 def mcnemar(first: ArrayLike, second: ArrayLike) -> dict[str, float]:
