@@ -152,13 +152,14 @@ def elsewhere(loaded: Loaded, index: Index, part: str) -> bool:
 def unseen_talkers(
     index: Index, rows: Ints, known_rows: Ints, trained_on: list[str] | None = None
 ) -> bool:
-    """Whether no clip is of a talker of training: then intervals draw talkers.
+    """Whether clips are of several talkers, none of training: then intervals draw talkers.
 
-    These are the talkers of `known_rows`, or `trained_on` where no clip of training is stored.
+    Those of training are the talkers of `known_rows`, or `trained_on` where none of its clips is
+    stored.
     """
     talkers = {index.speaker[row] for row in rows}
     known = {index.speaker[row] for row in known_rows} or set(trained_on or ())
-    return bool(known) and None not in talkers and not talkers & known
+    return bool(known) and None not in talkers and len(talkers) > 1 and not talkers & known
 
 
 def part_rows(

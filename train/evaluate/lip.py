@@ -29,20 +29,22 @@ def measure(evaluation: Evaluation, extras: Extras) -> dict[str, Any]:
         logits["both"] = logits["video"] + logits["audio"]
     places: list[int] | None = None
     talkers: Sequence[str | None] | None = None
+    units: Sequence[str | None] | None = None
     if recipe.unit == "word":  # words of a sentence share light and talker: sentences are drawn
         talkers = sentences
         if index.dataset["corpus"] == "grid":  # only its sentences have the same slots
             places = [int(key.split("#")[1]) for key in keys]
     if extras.unseen_talkers:
-        talkers = speakers
-    video = lip.score(logits.pop("video"), labels, index.labels, talkers=talkers, places=places)
+        talkers, units = speakers, talkers
+    drawing: dict[str, Any] = {"talkers": talkers, "units": units}
+    video = lip.score(logits.pop("video"), labels, index.labels, places=places, **drawing)
     clips = [{"key": key} | clip for key, clip in zip(keys, video["clips"], strict=True)]
     metrics = dict(video["metrics"])
     for name, values in logits.items():
         own = np.flatnonzero(heard | (name == "mirrored")).tolist()
         right = lip.label_ranks(values[own], labels[own]) == 0
-        drawn = None if talkers is None else [talkers[i] for i in own]
-        metrics[f"top1_{name}"] = ratio_interval(right, np.ones(len(own)), drawn)
+        drawn: dict[str, Any] = {how: of and [of[i] for i in own] for how, of in drawing.items()}
+        metrics[f"top1_{name}"] = ratio_interval(right, np.ones(len(own)), **drawn)
         for i, hit in zip(own, right.tolist(), strict=True):
             clips[i][lip.HITS[f"top1_{name}"]] = hit
     # Accuracy of always saying the word that is most frequent in these clips.

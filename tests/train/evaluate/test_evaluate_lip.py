@@ -14,6 +14,7 @@ from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index
 from avb.train.evaluate.evaluate import evaluate, part_rows
 from avb.train.evaluate.metrics import lip
+from avb.train.evaluate.metrics.intervals import ratio_interval
 
 
 def test_words_count_once_and_the_mean_is_the_clips(lrw: Index, tmp_path: Path) -> None:
@@ -45,6 +46,12 @@ def test_words_of_sentences_stand_beside_what_needs_no_look(grid: Index, tmp_pat
         record = evaluate("lip", best, grid, corpus, "test", boundary=how)
         assert record["flags"]["boundary"] == flag
         assert {"slot", "slot_and_length"} <= record["floors"].keys()
+    # All of one talker: sentences are drawn, and the flag says nothing else.
+    assert {clip["key"][:2] for clip in record["clips"]} == {"s2"}
+    assert record["flags"]["intervals"] == "of clips drawn"
+    hits, sentences = zip(*((c["right"], c["key"].split("#")[0]) for c in record["clips"]),
+                          strict=True)  # fmt: skip
+    assert record["metrics"]["top1"] == ratio_interval(hits, np.ones(len(hits)), sentences)
     told = torch.zeros(2, 29)
     told[:, 3:9] = 1
     assert boundary_as("told", told) is told and boundary_as("guessed", None) is None

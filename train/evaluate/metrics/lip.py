@@ -44,12 +44,14 @@ def label_ranks(logits: ArrayLike, labels: ArrayLike) -> NDArray[np.int64]:
 
 def score(
     logits: ArrayLike, labels: ArrayLike, classes: Sequence[str], *,
-    talkers: Sequence[Any] | None = None, places: Sequence[int] | None = None, draws: int = DRAWS,
+    talkers: Sequence[Any] | None = None, units: Sequence[Any] | None = None,
+    places: Sequence[int] | None = None, draws: int = DRAWS,
 ) -> dict[str, Any]:  # fmt: skip
     """Every figure of one pass over a test set, from logits [n x classes] and labels [n].
 
     With `talkers`, intervals draw talkers, then samples; where words come from few sentences,
-    giving the sentences instead widens intervals honestly. `places` are those of each word in its
+    giving the sentences instead widens intervals honestly. Samples of one of `units`, such as the
+    sentences of talkers, are drawn together. `places` are those of each word in its
     sentence (0 to 5, the `#3` of its key).
 
     Returns:
@@ -63,8 +65,9 @@ def score(
     predicted = np.asarray(logits).argmax(axis=1)  # the first of equals, so the lower index
     hits, ones = ranks == 0, np.ones(len(right))
     lengths = np.array([len(name) for name in classes])[right]
-    per_class, macro = _by_group(hits, right, classes, talkers, draws)
-    per_length, _ = _by_group(hits, lengths, range(lengths.max() + 1), talkers, draws)
+    drawing: dict[str, Any] = {"talkers": talkers, "draws": draws, "units": units}
+    per_class, macro = _by_group(hits, right, classes, drawing)
+    per_length, _ = _by_group(hits, lengths, range(lengths.max() + 1), drawing)
     per_slot: dict[str, Any] = {}
     if places is not None:
         if not 0 <= min(places) <= max(places) < len(SLOT_NAMES):
@@ -72,11 +75,11 @@ def score(
                 f"{len(places)} places from {min(places)} to {max(places)} for {len(hits)} words; "
                 f"expected one of 0 to {len(SLOT_NAMES) - 1} for each"
             )
-        per_slot, _ = _by_group(hits, np.array(places), SLOT_NAMES, talkers, draws)
+        per_slot, _ = _by_group(hits, np.array(places), SLOT_NAMES, drawing)
     return {
         "metrics": {
-            "top1": ratio_interval(hits, ones, talkers, draws),
-            "top5": ratio_interval(ranks < 5, ones, talkers, draws),
+            "top1": ratio_interval(hits, ones, **drawing),
+            "top5": ratio_interval(ranks < 5, ones, **drawing),
             "macro": macro,
         },
         "per_class": per_class,
@@ -126,7 +129,7 @@ def confusions(
 
 def _by_group(
     hits: NDArray[np.bool_], codes: NDArray[np.int64], names: Sequence[Any],
-    talkers: Sequence[Any] | None, draws: int,
+    drawing: dict[str, Any],
 ) -> tuple[dict[str, dict[str, Any]], Interval]:  # fmt: skip
     """Accuracy of each group that occurs, and their mean, from the same resamplings."""
     from scipy.sparse import csr_array
@@ -136,7 +139,7 @@ def _by_group(
     shape = (len(codes), len(present))
     above = csr_array((hits.astype(np.float64), cells), shape)
     below = csr_array((np.ones(len(codes)), cells), shape)
-    ratios = ratio_draws(above, below, talkers, draws)
+    ratios = ratio_draws(above, below, **drawing)
     counts = np.bincount(column)
     values = np.bincount(column, weights=hits) / counts
     groups = {

@@ -119,3 +119,17 @@ def test_what_can_be_read_without_a_look_is_what_training_has_most() -> None:
     found = blind(known_cues, known, cues, right)
     assert found["slot"] == pytest.approx(3 / 5)  # lay is taken for bin, and place 1 is not known
     assert found["slot_and_length"] == pytest.approx(4 / 5)  # 7 frames as the place alone says
+
+
+def test_talkers_are_drawn_and_then_their_sentences() -> None:
+    """Words of a sentence are as one: six times each is no more than once."""
+    right, talkers = [0, 1, 0, 0, 1, 1], ["a", "a", "a", "b", "b", "b"]
+
+    def top1(times: int) -> Any:
+        each = [np.repeat(values, times) for values in (right, talkers, range(6))]
+        predicted, by, sentences = each
+        options = {"talkers": by.tolist(), "units": sentences.tolist()}
+        found = scored(predicted.tolist(), [1] * len(predicted), **options)
+        return found["metrics"]["top1"], found["per_class"]["lay"]["low"]
+
+    assert top1(6) == top1(1)
