@@ -16,6 +16,8 @@ from avb.train.evaluate.sentence import errors
 from avb.train.evaluate.words.grammar import HEARD, word_error_rate
 
 PARTS = ("ceiling", "real", "both", "floors", "per_slot")
+#: Flags that count clips of a talker.
+COUNTS = ("no_audio", "silent", "left_out")
 
 
 def join(records: list[dict[str, Any]]) -> dict[str, Any]:
@@ -38,7 +40,7 @@ def join(records: list[dict[str, Any]]) -> dict[str, Any]:
             name: {part: r[part] for part in ("metrics", *PARTS, "addressing") if part in r}
             for name, r in zip(names, records, strict=True)
         },
-        "flags": records[0]["flags"]
+        "flags": _summed([r["flags"] for r in records])
         | {
             "n": len(clips),
             "speakers": names,
@@ -49,11 +51,27 @@ def join(records: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def _summed(flags: list[dict[str, Any]]) -> dict[str, Any]:
+    """The flags of the first, which are all talkers', with counts of clips over all of them."""
+    found = flags[0] | {
+        name: sum(of.get(name, 0) for of in flags)
+        for name in COUNTS
+        if any(name in f for f in flags)
+    }
+    for network, saw in (("wer_judge", "judge_saw_test"), ("vocoder", "vocoder_saw_test")):
+        if found.get(network):
+            seen = [of[network][saw] for of in flags]
+            found[network] = found[network] | {saw: None if None in seen else sum(seen)}
+    return found
+
+
 def mean(figures: list[Any]) -> Any:
     """Mean of figures over talkers, in the mappings they come in; None where one has none."""
     first = figures[0]
+    if None in figures:
+        return None
     if not isinstance(first, dict):
-        return None if None in figures else float(np.mean(figures))
+        return float(np.mean(figures))
     if "value" in first:
         return mean([figure["value"] for figure in figures])
     names = [name for name in first if all(name in figure for figure in figures)]

@@ -62,6 +62,25 @@ def test_ceiling_floors_and_real_sound_are_means_over_talkers() -> None:
     assert metrics_table(result) and slots_table(result)  # the report takes it as any other
 
 
+def test_what_one_talker_has_not_is_none_and_counts_are_over_all() -> None:
+    """The second has no sound at all, and its test clips were heard by the judge."""
+    records = []
+    for talker, ceiling, mute in (
+        ("s1", {"value": 0.5, "low": 0.4, "high": 0.6}, 0),
+        ("s2", None, 3),
+    ):
+        one = record(talker, [0.2], SAID) | {"ceiling": {"top1_audio": ceiling}}
+        judge = {"hash": "x", "judge_saw_test": mute}
+        one["flags"] |= {"no_audio": mute, "silent": 1, "wer_judge": judge, "vocoder": None}
+        records.append(one)
+    records[1]["flags"]["left_out"] = 2  # is there where there are any
+    joined = join(records)
+    assert joined["ceiling"] == {"top1_audio": None} == join(records[::-1])["ceiling"]
+    flags = joined["flags"]
+    assert [flags[name] for name in ("no_audio", "silent", "left_out")] == [3, 2, 2]
+    assert flags["wer_judge"] == {"hash": "x", "judge_saw_test": 3} and flags["vocoder"] is None
+
+
 def test_words_are_right_by_talker() -> None:
     def words(talker: str, right: list[bool]) -> dict[str, Any]:
         clips = [{"key": f"{talker}/a#{i}", "right": r, "top5": True} for i, r in enumerate(right)]
