@@ -28,7 +28,7 @@ from avb.train import checkpoint, trainer
 from avb.train.network import Loaded, load_network
 from avb.train.recipe import Recipe
 from avb.train.split import Parts
-from avb.train.tasks.task import Evaluation, find_task
+from avb.train.tasks.task import Evaluation, all_tasks, find_task
 
 log = logging.getLogger(__name__)
 #: Clips whose lags are measured, and kept, at one time.
@@ -121,7 +121,7 @@ def measure_by(folder: Folder, path: Path, out: Path, device: str) -> list[dict[
     Raises:
         UsageError: it is none that tells a lag, or no clip can be measured.
     """
-    path = checkpoint.best_of(path)
+    path = network_of(path)
     index, loaded = load_index(folder), load_network(path)
     rows, values = usable(index, loaded.recipe), np.full((len(index), 3), np.nan)
     pieces = pieces_of(path, index, out.with_suffix(".runs"))
@@ -132,6 +132,12 @@ def measure_by(folder: Folder, path: Path, out: Path, device: str) -> list[dict[
     write_lags(out, table, facts_of(index, loaded.recipe, 1))
     shutil.rmtree(pieces, ignore_errors=True)
     return table
+
+
+def network_of(path: Path) -> Path:
+    """The network that a fold measured by, which knows its zero, or a run's best, of its folder."""
+    kept = (path / f"{task}.pt" for task in all_tasks())
+    return next((file for file in kept if file.is_file()), checkpoint.best_of(path))
 
 
 def pieces_of(network: Path, index: Index, runs: Path) -> Path:

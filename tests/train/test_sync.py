@@ -100,6 +100,14 @@ def test_a_network_measures_other_clips_from_the_zero_of_its_own(
         assert b["lag_ms"] == pytest.approx(a["lag_ms"], abs=1e-3) and b["how"][:6] == "model "
 
 
+def test_the_folder_of_a_fold_is_its_network(grid: Index, measured: Path) -> None:
+    tables = [measured.with_name(f"{name}.parquet") for name in ("file", "folder")]
+    fold = measured.parent / "sync.runs/fold0"
+    for network, out in zip((fold / "sync.pt", fold), tables, strict=True):
+        assert avb("sync", grid.folder, "--model", network, "--out", out)[0] == 0
+    assert pq.read_table(tables[0]) == pq.read_table(tables[1])
+
+
 def test_what_another_network_gave_is_not_taken_again(grid: Index, measured: Path) -> None:
     first = pq.read_table(measured)["lag_ms"]
     assert measure(grid, measured, "steps=6")["lag_ms"] != first  # it goes on to step 6
