@@ -9,7 +9,10 @@ from torch import Tensor, nn
 
 from avb.pipeline.errors import UsageError, one_line
 from avb.pipeline.parse import Range, checked
+from avb.pipeline.stream.index import Index
 from avb.train import checkpoint
+from avb.train.evaluate.stored_mels import front_end, other_mels
+from avb.train.kept import sample_rate
 from avb.train.recipe import Recipe
 from avb.train.recipe_file import make_recipe
 from avb.train.tasks.task import Scaling, all_tasks, command_of, find_task
@@ -112,6 +115,29 @@ def load_network(path: Path, kind: str | None = None) -> Loaded:
     data = {"fingerprint": "", "split": "", "split_source": ""} | state["data"]
     step, averaged = parts.counters.step, bool(state["ema"])
     return Loaded(model.eval(), recipe, parts.scaling, data, step, averaged)
+
+
+def check_shards(path: Path, loaded: Loaded, index: Index) -> None:
+    """UsageError: shards have other crops than the network of `path` takes, or other log-mels.
+
+    Log-mels count where it cannot do without; checkpoints of before do not say theirs.
+    """
+    scaling, task, name = loaded.scaling, find_task(loaded.recipe.task), loaded.recipe.crop
+    stored = index.dataset["crops"].get(name)
+    taken = {"size": scaling.size, "margin": scaling.margin}
+    if task.sees and stored and any(stored[key] != taken[key] for key in taken):
+        raise UsageError(
+            f"{path}: takes {name} of {scaling.size} pixels with a margin of {scaling.margin}, and"
+            f" those of {index.folder} have {stored['size']} with {stored['margin']}; give shards"
+            " that are made as those it was trained on"
+        )
+    made = loaded.data.get("settings")
+    if not made or not task.needs_target_sound:
+        return
+    there = front_end(index), sample_rate(index)
+    if differ := other_mels(made.get("mel"), made.get("sample_rate"), *there):
+        does = "makes" if task.makes == "speech" else "hears"
+        raise UsageError(f"{path}: {does} other log-mels than those of {index.folder}: {differ}")
 
 
 def _fitted(recipe: Recipe, scaling: Scaling, weights: dict[str, Tensor], path: Path) -> nn.Module:

@@ -25,7 +25,7 @@ from avb.pipeline.shards.dataset import manifest_lags
 from avb.pipeline.storage.store import Folder
 from avb.pipeline.stream.index import Index, Ints, load_index
 from avb.train import checkpoint, trainer
-from avb.train.network import Loaded, load_network
+from avb.train.network import Loaded, check_shards, load_network
 from avb.train.recipe import Recipe
 from avb.train.split import Parts
 from avb.train.tasks.task import Evaluation, all_tasks, find_task
@@ -119,10 +119,12 @@ def measure_by(folder: Folder, path: Path, out: Path, device: str) -> list[dict[
     """Measure all clips by one network, which may be another corpus's, and write the table `out`.
 
     Raises:
-        UsageError: it is none that tells a lag, or no clip can be measured.
+        UsageError: it is none that tells a lag, was trained on other crops or log-mels, or no clip
+            can be measured.
     """
     path = network_of(path)
     index, loaded = load_index(folder), load_network(path)
+    check_shards(path, loaded, index)
     rows, values = usable(index, loaded.recipe), np.full((len(index), 3), np.nan)
     pieces = pieces_of(path, index, out.with_suffix(".runs"))
     values[rows] = measure(index, rows, loaded, device, pieces)
@@ -169,7 +171,7 @@ def run_fold(fold: Fold) -> Lagged:
     name = f"{fold.recipe.task}-{fold.number}-of-{fold.count}"
     trainer.train(
         fold.recipe, index, Parts(name, "by the hash of the key", parts), fold.run,
-        device=fold.device, resume=True,
+        device=fold.device, resume=True, facts={"settings": index.dataset["settings"]},
     )  # fmt: skip
     loaded = load_network(fold.run / "last.pt")
     pieces = pieces_of(fold.run / "last.pt", index, fold.run)

@@ -1,5 +1,6 @@
 """Lags of a corpus: each clip by a network that did not learn from it, and nothing done twice."""
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from commands import avb, refused
+from networks import changed, other_front_end
 
 import avb.models as avb_models
 from avb.pipeline.corpora.lags import read_lags, write_lags
@@ -106,6 +108,24 @@ def test_the_folder_of_a_fold_is_its_network(grid: Index, measured: Path) -> Non
     for network, out in zip((fold / "sync.pt", fold), tables, strict=True):
         assert avb("sync", grid.folder, "--model", network, "--out", out)[0] == 0
     assert pq.read_table(tables[0]) == pq.read_table(tables[1])
+
+
+def test_a_network_of_other_crops_or_mels_is_refused(
+    grid: Index, measured: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, out = measured.parent / "sync.runs/fold0", measured.with_name("by.parquet")
+    crops = grid.dataset["crops"] | {"lips": grid.dataset["crops"]["lips"] | {"margin": 8}}
+    wider = dataclasses.replace(grid, dataset=grid.dataset | {"crops": crops})
+    for other, said in (
+        (other_front_end(grid, n_fft=4096), "hears other log-mels than .*: n_fft .*, there 4096"),
+        (wider, "takes lips of 112 pixels with a margin of 4, .* 112 with 8"),
+    ):
+        monkeypatch.setattr(sync, "load_index", lambda _, other=other: other)
+        with pytest.raises(UsageError, match=said):
+            sync.measure_by(grid.folder, network, out, "cpu")
+    changed(network / "sync.pt", network / "sync.pt", settings=None)  # one of before
+    monkeypatch.setattr(sync, "load_index", lambda _: other_front_end(grid, n_fft=4096))
+    assert sync.measure_by(grid.folder, network, out, "cpu")
 
 
 def test_what_another_network_gave_is_not_taken_again(grid: Index, measured: Path) -> None:

@@ -20,11 +20,11 @@ from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index, Ints
 from avb.train.evaluate import addressing
 from avb.train.evaluate.extras import Extras
-from avb.train.evaluate.stored_mels import front_end, other_mels
+from avb.train.evaluate.stored_mels import front_end
 from avb.train.evaluate.words import trained
 from avb.train.evaluate.words.reading import Slots, own_grammar
 from avb.train.kept import sample_rate
-from avb.train.network import Loaded, load_network
+from avb.train.network import Loaded, check_shards, load_network
 from avb.train.split import split_rows
 from avb.train.tasks.task import Evaluation, find_task
 from avb.train.vocoder.file import load as load_vocoder
@@ -111,8 +111,8 @@ def open_part(
 ) -> tuple[Evaluation, Loaded]:  # fmt: skip
     """The network of a checkpoint with the clips of one part that it can be shown, whole ones.
 
-    `speakers`, if given, are the talkers, not those of its training. UsageError: words or log-mels
-    of these shards are not those that it reads or makes.
+    `speakers`, if given, are the talkers, not those of its training. UsageError: words, crops
+    or log-mels of these shards are not those that it reads, takes or makes.
     """
     loaded = load_network(path, kind)
     index = index.of_unit(loaded.recipe.unit)
@@ -120,10 +120,7 @@ def open_part(
     if task.makes in ("word", "sentence"):
         if loaded.data["labels"] != index.labels:
             raise UsageError(f"{index.folder}: its label map is not the one {path} was trained on")
-    elif made := loaded.data.get("settings"):  # checkpoints of before do not say it
-        rate = made.get("sample_rate")
-        if differ := other_mels(made.get("mel"), rate, front_end(index), sample_rate(index)):
-            raise UsageError(f"{path}: makes other log-mels than those of {index.folder}: {differ}")
+    check_shards(path, loaded, index)
     rows = wanted_rows(loaded, index, corpus, part, speakers)
     usable = task.usable_rows(index, rows, dataclasses.replace(loaded.recipe, window=0))
     if left_out := len(rows) - len(usable):

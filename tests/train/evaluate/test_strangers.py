@@ -1,5 +1,6 @@
 """A network is measured on talkers that its training did not name, of other shards too."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,12 @@ def test_speech_is_measured_on_shards_of_other_words_and_another_corpus(
     other = settings | {"mel": settings["mel"] | {"n_fft": 400}}
     with pytest.raises(UsageError, match="makes other log-mels than those of .*: n_fft 400, there"):
         open_part("l2s", save(**other), grid, corpus, "all", "cpu")
+    crops = grid.dataset["crops"] | {"face": grid.dataset["crops"]["face"] | {"margin": 8}}
+    wider = dataclasses.replace(grid, dataset=grid.dataset | {"crops": crops})
+    with pytest.raises(
+        UsageError, match="takes face of 96 pixels with a margin of 4, .* 96 with 8"
+    ):
+        open_part("l2s", save(), wider, corpus, "all", "cpu")
 
 
 def test_speech_that_is_no_number_is_one_line(grid: Index, tmp_path: Path) -> None:
