@@ -19,18 +19,22 @@ def frame_mask(lengths_B: Tensor | None, num_frames: int) -> Tensor | None:
     return torch.arange(num_frames, device=lengths_B.device) < lengths_B[:, None]
 
 
-def boundary_as(how: Boundary, told_BT: Tensor | None) -> Tensor | None:
+def boundary_as(
+    how: Boundary, told_BT: Tensor | None, lengths_B: Tensor | None = None
+) -> Tensor | None:
     """Which frames a model with `word_boundary` is told are the word, 1 or 0, [B x T].
 
-    `told`: as the corpus says; `guessed`: those in the middle, as for a film in which nobody has
-    marked a word; `none`: all.
+    `told`: as the corpus says; `guessed`: those in the middle of each clip, as for a film in which
+    nobody has marked a word; `none`: all. Of lengths None means that all clips are whole.
     """
     if told_BT is None or how == "told":
         return told_BT
-    boundary_BT = torch.full_like(told_BT, how == "none")
-    first = (told_BT.shape[1] - GUESSED_WORD) // 2
-    boundary_BT[:, first : first + GUESSED_WORD] = 1
-    return boundary_BT
+    if how == "none":
+        return torch.ones_like(told_BT)
+    at_T = torch.arange(told_BT.shape[1], device=told_BT.device)
+    lengths_B = told_BT.new_full(told_BT.shape[:1], len(at_T)) if lengths_B is None else lengths_B
+    first_B1 = ((lengths_B - GUESSED_WORD) // 2).clamp_min(0)[:, None]
+    return ((at_T >= first_B1) & (at_T < first_B1 + GUESSED_WORD)).to(told_BT)
 
 
 def word_mask(boundary_BT: Tensor, mask_BT: Tensor | None) -> Tensor:

@@ -90,7 +90,7 @@ def _one_pass(
     talkers: list[str | None] = []
     for batch, inputs in evaluation.batches():
         lengths = inputs.ragged_lengths
-        told = boundary_as(boundary, inputs.boundary_BT)
+        told = boundary_as(boundary, inputs.boundary_BT, lengths)
         output = model(inputs.video_BCTHW, inputs.mel_BFM, lengths, told)
         mirrored = model(inputs.video_BCTHW.flip(-1), None, lengths, told)
         logits["video"].append(finite(output.logits).float().cpu())

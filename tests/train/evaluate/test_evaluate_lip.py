@@ -60,6 +60,14 @@ def test_words_of_sentences_stand_beside_what_needs_no_look(grid: Index, tmp_pat
     assert torch.equal(guessed.sum(dim=1), torch.full((2,), 7.0)) and (guessed[:, 11:18] == 1).all()
 
 
+@pytest.mark.parametrize("frames", [5, 6, 7, 12, 13, 29])
+def test_the_guessed_word_depends_on_no_padding(frames: int) -> None:
+    alone = boundary_as("guessed", torch.zeros(1, frames))
+    padded = boundary_as("guessed", torch.zeros(2, 40), torch.tensor([frames, 40]))
+    assert alone is not None and padded is not None
+    assert torch.equal(padded[0, :frames], alone[0]) and alone.sum() == min(frames, 7)
+
+
 def test_talkers_and_lists_of_it_are_evaluated(lrw: Index, grid: Index, tmp_path: Path) -> None:
     corpora = load_corpora()
     everything = sorted(grid.key(i) for i in range(len(grid)))
