@@ -185,12 +185,14 @@ def check_mel(mel_BFM: Tensor, num_frames: int) -> None:
 def normalise_clip(mel_BFM: Tensor, lengths_B: Tensor) -> Tensor:
     """Each bin of each clip to mean 0 and deviation 1 over its real columns.
 
-    paper.md 2.1: unbiased deviation + 1e-10; padded columns become 0.
+    paper.md 2.1: unbiased deviation + 1e-10; bins without change and padded columns become 0.
     """
     real = torch.arange(mel_BFM.shape[2], device=mel_BFM.device) < lengths_B[:, None]
     weights = real[:, None, :]
     count = lengths_B[:, None, None].to(mel_BFM.dtype)
     mean = mel_BFM.where(weights, 0).sum(2, keepdim=True) / count
-    centred = (mel_BFM - mean).where(weights, 0)
+    # The mean of equal values is off by its rounding, which the deviation would blow up to 1.
+    flat = ((mel_BFM == mel_BFM[:, :, :1]) | ~weights).all(2, keepdim=True)
+    centred = (mel_BFM - mean).where(weights & ~flat, 0)
     deviation = (centred.square().sum(2, keepdim=True) / (count - 1).clamp_min(1)).sqrt()
     return centred / (deviation + 1e-10)

@@ -5,7 +5,7 @@ import torch
 from tiny import count, stir
 from torch import nn
 
-from avb.models.frontends import AudioFrontEnd, VisualFrontEnd, check_mel
+from avb.models.frontends import AudioFrontEnd, VisualFrontEnd, check_mel, normalise_clip
 from avb.models.layout import channels_last
 from avb.models.masks import frame_mask
 
@@ -117,3 +117,17 @@ def test_the_stem_is_a_convolution_over_five_frames(channels: int) -> None:
     slopes = [torch.autograd.grad(y, [video, stem.weight], given) for y in found]
     for one, other in zip(*slopes, strict=True):
         torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("columns", [1, 100, 116, 300])
+def test_bins_without_change_are_0_and_others_have_deviation_1(columns: int) -> None:
+    mel = torch.linspace(-11.6, 4, 80)[None, :, None].repeat(2, 1, columns)
+    mel[:, 40:] += torch.randn(2, 40, columns)
+    lengths = torch.tensor([columns, max(1, columns // 2)])
+    mel[1, :, int(lengths[1]) :] = -11.5129  # padding is no change
+    found = normalise_clip(mel, lengths)
+    assert not found[:, :40].any()
+    for clip, length in zip(found, lengths.tolist(), strict=True):
+        assert not clip[:, length:].any()
+        if length > 1:
+            torch.testing.assert_close(clip[40:, :length].std(1), torch.ones(40))
