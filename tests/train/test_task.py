@@ -11,12 +11,13 @@ import torch
 from networks import recipe
 from torch import nn
 
+from avb.models.vocos import VocosOutput
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index
 from avb.pipeline.stream.stream import Stream
 from avb.train import tasks
 from avb.train.recipe_file import load_recipe, make_recipe
-from avb.train.tasks.task import Evaluation, Scaling, Task, all_tasks, find_task, scaling_of
+from avb.train.tasks.task import Evaluation, Inputs, Scaling, Task, all_tasks, find_task, scaling_of
 
 CPU = torch.device("cpu")
 
@@ -90,3 +91,21 @@ def test_a_reader_of_sound_is_given_no_pictures(lrw: Index) -> None:
         assert torch.equal(one.mel_BFM, two.mel_BFM) and torch.equal(one.labels, two.labels)
     batch, _ = next(Evaluation(nn.Identity(), plan, scaling, lrw, np.arange(2), CPU).batches())
     assert batch.video == {}
+
+
+def test_padding_is_no_part_of_the_distance_of_sounds() -> None:
+    """What a vocoder makes behind the end of a clip; of its own samples nothing is wrong."""
+    lengths, samples = torch.tensor([20, 12]), torch.arange(640 * 20)
+    true = torch.randn(2, 640 * 20).where(samples < 640 * lengths[:, None], 0)
+    noise = torch.randn(2, 640 * 20).where(samples >= 640 * lengths[:, None], 0)
+    louder = torch.tensor([[1.0], [2.0]])
+    video, mel = torch.zeros(2, 1, 20, 0, 0), torch.zeros(2, 80, 80)
+    inputs = Inputs(video, mel, lengths, lengths, sound_BS=true, ragged=True)
+    plan, task = load_recipe("vocos", "tiny"), find_task("vocos")
+
+    def made(sound: torch.Tensor) -> Any:
+        return lambda *_: VocosOutput(sound)
+
+    assert not task.losses(made(true + noise), inputs, plan)[1].any()
+    whole, short = task.losses(made(louder * true + noise), inputs, plan)[1]
+    assert whole == 0 and short == pytest.approx(np.log(2), rel=1e-3)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from avb.models.masks import frame_mask, keep_real, mean_over_time
 from avb.models.memory import Losses
 from avb.models.precision import without_autocast
 from avb.models.vocos import HOP, Vocos, VocosConfig
@@ -46,8 +47,15 @@ class Vocoding(Task):
         assert inputs.sound_BS is not None
         made = model(inputs.mel_BFM, inputs.sound_BS)
         with without_autocast(made.sound):
-            wanted, found = map(log_mel, (inputs.sound_BS, made.sound))
-            distance_B = (wanted - found).abs().mean(dim=(1, 2))
+            # Padding is no part of a clip: neither its sound nor columns behind the last, of which
+            # a centred transform has one more than there are hops.
+            columns_B = None if inputs.ragged_lengths is None else 4 * inputs.lengths_B
+            samples_B = None if columns_B is None else HOP * columns_B
+            made_BS = keep_real(made.sound, frame_mask(samples_B, made.sound.shape[1]), 1)
+            wanted, found = map(log_mel, (inputs.sound_BS, made_BS))
+            apart_BM1 = (wanted - found).abs().mean(dim=1)[:, :, None]
+            stops_B = None if columns_B is None else columns_B + 1
+            distance_B = mean_over_time(apart_BM1, frame_mask(stops_B, apart_BM1.shape[1]))[:, 0]
         loss = MEL_WEIGHT * distance_B.mean()
         if made.adversary is not None:
             loss = loss + made.adversary
