@@ -145,12 +145,30 @@ def mix_weights(batch: Batch, alpha: float, seed: int) -> Tensor:
     return weights
 
 
-def mix(values: Tensor, weights: Tensor) -> Tensor:
-    """Each row mixed with its neighbour's: weight of its own, the rest of the other."""
+def mix(values: Tensor, weights: Tensor, lengths_B: Tensor | None = None, axis: int = 1) -> Tensor:
+    """Each row mixed with its neighbour's: weight of its own, the rest of the other.
+
+    With lengths along `axis`, a row stays its own where its neighbour is padding.
+    """
     partner = torch.arange(len(values), device=values.device) ^ 1
     partner = partner.clamp_max(len(values) - 1)
     weights = weights.to(values).view(-1, *[1] * (values.ndim - 1))
-    return weights * values + (1 - weights) * values[partner]
+    mixed = weights * values + (1 - weights) * values[partner]
+    if lengths_B is None:
+        return mixed
+    shape = [1] * values.ndim
+    shape[0], shape[axis] = len(values), values.shape[axis]
+    real = torch.arange(shape[axis], device=values.device) < lengths_B[partner][:, None]
+    return torch.where(real.view(shape), mixed, values)
+
+
+def mean_picture(video_BTHW: Tensor, lengths_B: Tensor | None) -> Tensor:
+    """The mean of each clip's real frames, [B x 1 x H x W]; lengths None: all are real."""
+    if lengths_B is None:
+        return video_BTHW.mean(dim=1, keepdim=True)
+    real = torch.arange(video_BTHW.shape[1], device=video_BTHW.device) < lengths_B[:, None]
+    sum_B1HW = video_BTHW.where(real[:, :, None, None], 0).sum(dim=1, keepdim=True)
+    return sum_B1HW / lengths_B[:, None, None, None]
 
 
 def crop_center(video_BTHW: Tensor, margin: int) -> Tensor:

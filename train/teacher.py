@@ -36,7 +36,7 @@ class Teacher:
         mel_BFM = find_task(TASK).scale_mel(mel_BFM, columns_B, self.origin.loaded.scaling)
         if recipe.augment.mixup:
             weights = augment.mix_weights(batch, recipe.augment.mixup, recipe.seed)
-            mel_BFM = augment.mix(mel_BFM, weights)
+            mel_BFM = augment.mix(mel_BFM, weights, columns_B, 2)
         ragged = bool((batch.lengths != batch.lengths[0]).any())
         with torch.no_grad():
             return self.network.features(mel_BFM, batch.lengths.to(device) if ragged else None)

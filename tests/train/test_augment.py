@@ -8,6 +8,8 @@ import torch
 from avb.pipeline.stream.batch import Batch
 from avb.train import augment
 from avb.train.recipe import Augment
+from avb.train.recipe_file import make_recipe
+from avb.train.tasks.task import Inputs, Scaling, find_task
 
 ALL = Augment(jitter=4, flip=0.5, erase=24, mask_bins=10, mask_columns=20, mask_frames=5,
               turn=8, zoom=0.1, tone=0.2)  # fmt: skip
@@ -91,6 +93,30 @@ def test_mixing_pairs_neighbours_with_one_weight_each_pair() -> None:
     w = float(weights[0])
     assert mixed[4] == 4
     torch.testing.assert_close(mixed[:2], torch.tensor([1 - w, w]))
+
+
+def test_padding_is_neither_mixed_in_nor_part_of_a_mean_picture() -> None:
+    plan = make_recipe("lip", {"augment": {"mixup": 0.4}, "model": {"word_boundary": True}}, "test")
+    pair, lengths = batch(KEYS[:2]), torch.tensor([6, 4])
+    pair = dataclasses.replace(pair, boundary=torch.tensor([[0.0, 0.2], [0.08, 0.4]]))
+    own_BT = torch.tensor([[10.0] * 6, [20.0] * 4 + [-3.0] * 2])  # -3 is padding
+    video = own_BT[:, None, :, None, None].expand(2, 1, 6, 2, 2)
+    mel = own_BT.repeat_interleave(4, dim=1)[:, None].expand(2, 80, 24)
+    inputs = Inputs(video, mel, lengths, torch.tensor([0, 1]), ragged=True)
+    scaling = Scaling(128, 40, -11, 4, 4, 112, 2)
+    mixed = find_task("lip").complete(inputs, pair, plan, scaling, train=True)
+    w = float(augment.mix_weights(pair, 0.4, plan.seed)[0])
+    both, other = 10 * w + 20 * (1 - w), 20 * w + 10 * (1 - w)
+    torch.testing.assert_close(
+        mixed.video_BCTHW[0, 0, :, 0, 0], torch.tensor([both] * 4 + [10.0] * 2)
+    )
+    torch.testing.assert_close(mixed.video_BCTHW[1, 0, :4, 0, 0], torch.tensor([other] * 4))
+    torch.testing.assert_close(mixed.mel_BFM[:, 0, ::4], mixed.video_BCTHW[:, 0, :, 0, 0])
+    # The words are in frames 0 to 4, and 2 to 9 of a clip that ends at 4.
+    assert mixed.boundary_BT is not None
+    torch.testing.assert_close(mixed.boundary_BT[0], torch.tensor([w, w, 1, 1, 1, 0]))
+    still = augment.mean_picture(own_BT[:, :, None, None], lengths)
+    assert still.flatten().tolist() == [10, 20]
 
 
 def test_a_window_is_the_same_frames_of_pictures_and_sound_and_begins_anywhere() -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from avb.models.frontends import COLUMNS_PER_FRAME
 from avb.models.lip import LipConfig, LipReader, distillation_loss, lip_losses
 from avb.models.masks import frame_mask
 from avb.models.memory import Losses
@@ -43,17 +44,21 @@ class LipReading(Task):
     def complete(
         self, inputs: Inputs, batch: Batch, recipe: Recipe, scaling: Scaling, train: bool
     ) -> Inputs:
-        """With clips mixed in pairs, and with the frames that are inside the word."""
+        """With the frames that are inside the word, and with clips mixed in pairs."""
         video, mel, labels = inputs.video_BCTHW, inputs.mel_BFM, inputs.labels
-        if train and recipe.augment.mixup:
-            weights = augment.mix_weights(batch, recipe.augment.mixup, recipe.seed)
-            video, mel = augment.mix(video, weights), augment.mix(mel, weights)
-            labels = augment.mix(functional.one_hot(labels, scaling.classes).float(), weights)
         boundary = None
         if recipe.model.get("word_boundary"):
             middle = (torch.arange(video.shape[2], device=video.device) + 0.5) / 25
             inside = (middle >= batch.boundary[:, :1]) & (middle < batch.boundary[:, 1:])
             boundary = inside.float()
+        if train and recipe.augment.mixup:
+            weights = augment.mix_weights(batch, recipe.augment.mixup, recipe.seed)
+            frames_B = inputs.ragged_lengths
+            columns_B = None if frames_B is None else COLUMNS_PER_FRAME * frames_B
+            video = augment.mix(video, weights, frames_B, 2)
+            mel = augment.mix(mel, weights, columns_B, 2)
+            boundary = None if boundary is None else augment.mix(boundary, weights, frames_B, 1)
+            labels = augment.mix(functional.one_hot(labels, scaling.classes).float(), weights)
         return dataclasses.replace(
             inputs, video_BCTHW=video, mel_BFM=mel, labels=labels, boundary_BT=boundary
         )

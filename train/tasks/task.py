@@ -285,7 +285,7 @@ class Task(ABC):
             pixels = self.network_pixels(video, recipe.shrink, scaling)
             pixels = augment.erase(pixels, draws, how.erase, recipe.shrink)
             if how.mask_frames:
-                still = pixels.mean(dim=1, keepdim=True)
+                still = augment.mean_picture(pixels, batch.lengths if ragged else None)
                 pixels = augment.mask_span(pixels, draws.first_frame, draws.num_frames, 1, still)
             video_BCTHW = pixels[:, None]
         inputs = Inputs(
