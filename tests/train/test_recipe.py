@@ -1,12 +1,15 @@
 """Recipes are checked key by key; those that come with the package load and build their models."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from avb.pipeline.config import load_corpora
 from avb.pipeline.errors import UsageError
+from avb.train.optimizer import make_optimizer
 from avb.train.recipe_file import load_recipe, make_recipe, names
 from avb.train.tasks.task import Scaling, find_task
 
@@ -118,3 +121,11 @@ def test_the_teacher_s_share_falls_along_a_cosine_to_its_end() -> None:
 def test_a_word_is_not_cut_to_a_window() -> None:
     with pytest.raises(UsageError, match="window is for speech"):
         make_recipe("lip", {"window": 20}, "test")
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "betas"), [("vocos", "paper", (0.8, 0.9)), ("lip", "tiny", (0.9, 0.999))]
+)
+def test_a_vocoder_s_optimiser_is_the_published_one(task: str, name: str, betas: Any) -> None:
+    group = make_optimizer(load_recipe(task, name), nn.Linear(1, 1)).param_groups[0]
+    assert group["betas"] == betas
