@@ -16,8 +16,12 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from avb.pipeline.config import stable_hash
-from avb.pipeline.stream.batch import Batch
+from avb.pipeline.stream.assemble import frames_between
+from avb.pipeline.stream.batch import Batch, Word
 from avb.train.recipe import Augment
+
+#: Pictures a second of all that networks are given.
+FPS = 25
 
 
 @dataclass(frozen=True)
@@ -72,11 +76,10 @@ def _draw_one(
     return drawn, rng.uniform(-1, 1, 5)
 
 
-def window(batch: Batch, frames: int, seed: int, silence: int = 0) -> Batch:
+def window(batch: Batch, frames: int, seed: int) -> Batch:
     """The same clips, `frames` of each from a drawn one on with their sound, shorter ones whole.
 
-    Of a sentence, those words are left whose middle is inside; frames of others are not known, and
-    `silence` is the class of frames without a word.
+    Of a sentence, those words are left whose middle is inside; frames of others are not known.
     """
     assert batch.mel is not None
     starts = [
@@ -94,8 +97,9 @@ def window(batch: Batch, frames: int, seed: int, silence: int = 0) -> Batch:
     size = min(frames, int(batch.lengths.max()))
     sentences: dict[str, Any] = {}
     if batch.frames is not None and batch.tokens is not None:
-        cuts = [words_inside(whole, start, size, silence)
-                for whole, start in zip(batch.frames, starts, strict=True)]  # fmt: skip
+        spoken = zip(batch.frames, batch.tokens.tolist(), batch.words, starts, strict=True)
+        cuts = [words_inside(whole, tokens, words, start, size)
+                for whole, tokens, words, start in spoken]  # fmt: skip
         sentences["frames"] = torch.stack([inside for inside, _ in cuts])
         sentences["tokens"] = pad_sequence([said for _, said in cuts], True, -1)
     sounds: dict[str, Any] = {}
@@ -114,20 +118,28 @@ def window(batch: Batch, frames: int, seed: int, silence: int = 0) -> Batch:
     )
 
 
-def words_inside(frames_T: Tensor, start: int, size: int, silence: int) -> tuple[Tensor, Tensor]:
+def words_inside(
+    frames_T: Tensor, tokens: list[int], words: list[Word], start: int, size: int
+) -> tuple[Tensor, Tensor]:
     """Of `size` frames from `start` on their classes, and the words whose middle is among them.
 
     Args:
         frames_T: classes of a whole clip's frames, padding -1.
-        silence: the class of frames without a word.
+        tokens: class of each word.
+        words: the words with their times; without times there is none inside.
     """
-    values, counts = torch.unique_consecutive(frames_T, return_counts=True)
-    stops = counts.cumsum(0)
-    middles = stops - counts / 2
-    inside = (middles >= start) & (middles < start + size)
-    words = (values != silence) & (values >= 0)
-    known = torch.where(words & ~inside, -1, values).repeat_interleave(counts)
-    return known[start : start + size], values[words & inside]
+    known_T, said = frames_T.clone(), []
+    length = int((frames_T >= 0).sum())  # padding is at the end
+    for token, (_, start_s, end_s) in zip(tokens, words, strict=False):
+        if start_s is None or end_s is None:
+            continue
+        first, stop = (min(max(at, 0), length) for at in frames_between(start_s, end_s, FPS))
+        if first < stop and start <= (first + stop) / 2 < start + size:
+            said.append(token)
+        else:
+            own = known_T[first:stop]
+            own[own == token] = -1
+    return known_T[start : start + size], frames_T.new_tensor(said)
 
 
 def mix_weights(batch: Batch, alpha: float, seed: int) -> Tensor:

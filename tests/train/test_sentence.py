@@ -79,14 +79,24 @@ def test_frames_have_the_word_that_is_said_at_their_middle() -> None:
 
 def test_a_window_has_the_words_whose_middle_is_inside(grid: Index) -> None:
     frames = torch.tensor([9, 9, 4, 4, 4, 7, 7, 9, 5, 5, -1])  # 9 is silence
-    inside, said = augment.words_inside(frames, 3, 5, 9)
+    words: Any = [(name, a / 25, b / 25) for name, a, b in (("d", 2, 5), ("g", 5, 7), ("e", 8, 10))]
+    clip: Any = (frames, [4, 7, 5, -1], words)
+    inside, said = augment.words_inside(*clip, 3, 5)
     # Of 4 the middle is 3.5, of 7 it is 6, of 5 it is 9.
     assert inside.tolist() == [4, 4, 7, 7, 9] and said.tolist() == [4, 7]
-    inside, said = augment.words_inside(frames, 4, 5, 9)
+    inside, said = augment.words_inside(*clip, 4, 5)
     assert inside.tolist() == [-1, 7, 7, 9, -1] and said.tolist() == [7]
+    # The same word twice with no silence between is two, each with its own middle.
+    clip = (torch.tensor([9, 4, 4, 4, 4, 9]), [4, 4], [("d", 0.04, 0.12), ("d", 0.12, 0.2)])
+    assert augment.words_inside(*clip, 0, 6)[1].tolist() == [4, 4]
+    inside, said = augment.words_inside(*clip, 3, 3)
+    assert inside.tolist() == [4, 4, 9] and said.tolist() == [4]
+    inside, said = augment.words_inside(*clip, 2, 3)
+    assert inside.tolist() == [4, 4, 4] and said.tolist() == [4, 4]
+    assert augment.words_inside(*clip[:2], [("d", None, None)] * 2, 0, 6)[1].tolist() == []
     index = grid.of_unit("sentence")
     batch = next(iter(Stream(index, batch_size=8, unit="sentence", once=True, workers=0)))
-    cut = augment.window(batch, 30, 0, len(index.labels))
+    cut = augment.window(batch, 30, 0)
     assert cut.frames is not None and cut.tokens is not None and cut.frames.shape == (8, 30)
     for whole, part in zip(batch.words, cut.tokens, strict=True):
         said = [index.labels[i] for i in part if i >= 0]

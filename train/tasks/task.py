@@ -266,7 +266,7 @@ class Task(ABC):
     ) -> Inputs:
         """Move a batch to the device as uint8 and do everything else there."""
         if train and recipe.window:
-            batch = augment.window(batch, recipe.window, recipe.seed, scaling.classes)
+            batch = augment.window(batch, recipe.window, recipe.seed)
         assert batch.mel is not None
         bins, how = batch.mel.shape[1], recipe.augment
         draws = augment.draw(batch, how, scaling.size, bins, recipe.seed) if train else None
