@@ -17,7 +17,7 @@ from avb.train.tasks.task import command_of
 log = logging.getLogger(__name__)
 
 #: The first part of a network, by its name in each task's; without it there is nothing to take.
-FRONTS = ("visual", "encoder", "audio")
+FRONTS = ("visual", "encoder", "audio", "generator")
 CLASSIFIER = "back_end.classifier"
 
 

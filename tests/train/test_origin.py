@@ -92,6 +92,16 @@ def test_speech_begins_with_speech(lrw: Index, grid: Index, tmp_path: Path) -> N
         begun(lrw, tmp_path, path, ema=0.9)
 
 
+def test_a_vocoder_begins_with_a_vocoder(lrw: Index, tmp_path: Path) -> None:
+    small: dict[str, Any] = {"model": {"width": 8, "blocks": 1, "critic_width": 1}}
+    _, network = save_model(tmp_path / "vocos.pt", "vocos", crop="lips", **small)
+    after = begun(lrw, tmp_path, tmp_path / "vocos.pt", "vocos", ema=0.9, corpus="grid", **small)
+    assert same(after, network.state_dict())
+    small["model"]["width"] = 16
+    with pytest.raises(UsageError, match="other shapes"):
+        begun(lrw, tmp_path, tmp_path / "vocos.pt", "vocos", ema=0.9, corpus="grid", **small)
+
+
 def test_other_widths_are_one_line(lrw: Index, tmp_path: Path) -> None:
     save_model(tmp_path / "sync.pt", "sync", model={"width": 4})
     said = r"visual\.stem\.weight: \[4, 1, 5, 7, 7\] there, \[8, 1, 5, 7, 7\] here"
