@@ -23,6 +23,7 @@ from avb.train import augment, trainer
 from avb.train.data import resolve
 from avb.train.evaluate.compare import compare
 from avb.train.evaluate.evaluate import evaluate
+from avb.train.evaluate.sentence import floors
 from avb.train.evaluate.words.grammar import SLOT_WORDS
 from avb.train.evaluate.words.reading import Reading, own_grammar, read_grammar
 from avb.train.recipe_file import load_recipe, make_recipe
@@ -250,6 +251,13 @@ def test_clips_are_measured_whole_whatever_was_trained_on(grid: Index, tmp_path:
     short = dataclasses.replace(untimed, num_frames=frames)
     record = evaluate("lip", best, short, GRID, "all")
     assert len(record["clips"]) == len(grid) - 1 and record["flags"]["left_out"] == 1
+
+
+def test_clips_without_words_make_no_floor() -> None:
+    known = [["bin", "now"], ["set", "now"], ["set", "now"], *[[]] * 9]
+    found = floors(known, [["set", "now"]], None, ["free"], None)
+    assert found["constant"]["sentences_free"]["value"] == 1
+    assert "constant" not in floors([[]], [["set"]], None, ["free"], None)
 
 
 @pytest.mark.slow

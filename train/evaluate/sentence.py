@@ -91,9 +91,10 @@ def floors(
     """What is right without a look: always one sentence, and any sentence of the grammar.
 
     The one sentence has at each place what is most frequent there in training, where all training
-    sentences are as long; else it is the most frequent one.
+    sentences are as long; else it is the most frequent one. Clips without words are none.
     """
     found: dict[str, Any] = {}
+    known = [sentence for sentence in known if sentence]
     if known:
         if len({len(sentence) for sentence in known}) == 1:
             constant = [Counter(words).most_common(1)[0][0] for words in zip(*known, strict=True)]
