@@ -16,6 +16,7 @@ from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index
 from avb.pipeline.stream.stream import Stream
 from avb.train import tasks
+from avb.train.batches import at_once
 from avb.train.recipe_file import load_recipe, make_recipe
 from avb.train.tasks.task import Evaluation, Inputs, Scaling, Task, all_tasks, find_task, scaling_of
 
@@ -76,6 +77,27 @@ def test_every_task_says_all_that_a_task_says() -> None:
     for task in all_tasks().values():
         for name in Task.__annotations__:
             assert hasattr(task, name), f"{task.name} has no {name}"
+
+
+@pytest.mark.parametrize(
+    ("sizes", "device", "world", "clips"),
+    [
+        ({"batch_size": 320, "accumulate": 5}, "cuda", 1, 64),
+        ({"batch_size": 320}, "cuda", 1, 320),
+        ({"batch_size": 320}, "cpu", 2, 128),
+        ({"batch_size": 4, "accumulate": 4}, "cpu", 2, 2),  # a clip for each
+    ],
+)
+def test_what_is_not_learnt_from_comes_in_the_parts_of_a_step(
+    sizes: Any, device: str, world: int, clips: int
+) -> None:
+    assert at_once(recipe("lip", **sizes), torch.device(device), world) == clips
+
+
+def test_validation_takes_the_parts_of_a_step(lrw: Index) -> None:
+    plan = recipe("lip", batch_size=6, accumulate=3)
+    given = Evaluation(nn.Identity(), plan, scaling_of(lrw, plan), lrw, np.arange(5), CPU)
+    assert [len(batch) for batch, _ in given.batches()] == [2, 2, 1]
 
 
 def test_a_reader_of_sound_is_given_no_pictures(lrw: Index) -> None:

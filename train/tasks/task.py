@@ -23,7 +23,7 @@ from avb.pipeline.errors import UsageError, one_line
 from avb.pipeline.stream.batch import Batch
 from avb.pipeline.stream.index import Index, Ints
 from avb.train import augment
-from avb.train.batches import open_stream
+from avb.train.batches import at_once, open_stream
 from avb.train.recipe import Recipe, check_arguments
 
 Makes = Literal["word", "sentence", "speech", "lag", "sound"]
@@ -319,9 +319,9 @@ class Evaluation:
         share.
         """
         stream = open_stream(
-            self.index, rows=self.rows, batch_size=self.recipe.batch_size, once=True, workers=0,
-            crops=self.task.crops(self.recipe), unit=self.recipe.unit,
-            audio=audio or self.task.hears, rank=rank, world=world,
+            self.index, rows=self.rows, once=True, workers=0, rank=rank, world=world,
+            batch_size=at_once(self.recipe, self.device, world), unit=self.recipe.unit,
+            crops=self.task.crops(self.recipe), audio=audio or self.task.hears,
         )  # fmt: skip
         for batch in stream:
             inputs = self.task.prepare(batch, self.recipe, self.scaling, self.device, train=False)
