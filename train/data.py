@@ -34,7 +34,8 @@ def resolve(
 ) -> Recipe:  # fmt: skip
     """The named recipe with flags over it, fitted to the corpus that is there.
 
-    UsageError: no such recipe, value or split, or the shards have not the recipe's crop.
+    UsageError: no such recipe, value or split, or one that is not for sentences, or the shards have
+    not the recipe's crop.
     """
     wanted = load_recipe(task, recipe, overrides)
     labelled = bool((index.label_id >= 0).any())
@@ -48,9 +49,15 @@ def resolve(
     if changes["unit"] == "characters" or (changes["unit"] == "sentence" and not timed(index)):
         changes["window"] = 0  # nobody knows which of them lie in it
     changes = {name: value for name, value in changes.items() if value is not None}
+    held = ", ".join(index.dataset["crops"])
     resolved = make_recipe(task, wanted.as_dict() | changes, "--recipe " + recipe)
+    words_alone = {"augment.mixup": resolved.augment.mixup,
+                   "label_smoothing": resolved.label_smoothing}  # fmt: skip
+    if resolved.task == "sentence" and any(words_alone.values()):
+        named = " and ".join(name for name, value in words_alone.items() if value)
+        off = " ".join(f"--set {name}=0" for name, value in words_alone.items() if value)
+        raise UsageError(f"--recipe {recipe}: {named}: of single words, not of sentences; {off}")
     if resolved.crop not in index.dataset["crops"]:
-        held = ", ".join(index.dataset["crops"])
         raise UsageError(f"{index.folder}: holds {held}, no {resolved.crop}; avb prep --crop")
     return resolved
 

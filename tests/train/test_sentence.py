@@ -155,6 +155,18 @@ def test_letters_are_read_of_whole_clips_whatever_the_recipe(grid: Index) -> Non
     assert resolve("lip", untimed, GRID, "sentence-tiny", []).window == 0
 
 
+def test_what_sentences_are_not_trained_with_is_refused(grid: Index) -> None:
+    given = ("lip", grid, GRID, "modern")
+    with pytest.raises(UsageError, match="--set augment.mixup=0 --set label_smoothing=0$"):
+        resolve(*given, [], "sentence")
+    with pytest.raises(UsageError, match="modern: label_smoothing: of single words.*smoothing=0$"):
+        resolve(*given, ["augment.mixup=0"], "sentence")
+    off = ["augment.mixup=0", "label_smoothing=0"]
+    assert resolve(*given, off, "sentence").task == "sentence"
+    assert resolve(*given, [], "word").label_smoothing > 0
+    assert recipe(label_smoothing=0.1).label_smoothing  # that of a checkpoint of before
+
+
 def test_the_grammar_of_grid_is_that_of_its_names() -> None:
     assert GRID.grammar == [list(words) for words in SLOT_WORDS]
 
