@@ -50,6 +50,8 @@ def resolve(
         changes["window"] = 0  # nobody knows which of them lie in it
     changes = {name: value for name, value in changes.items() if value is not None}
     held = ", ".join(index.dataset["crops"])
+    if not find_task(wanted.task).sees and wanted.crop not in index.dataset["crops"]:
+        changes["crop"] = next(iter(index.dataset["crops"]))  # of any, for none is looked at
     resolved = make_recipe(task, wanted.as_dict() | changes, "--recipe " + recipe)
     words_alone = {"augment.mixup": resolved.augment.mixup,
                    "label_smoothing": resolved.label_smoothing}  # fmt: skip

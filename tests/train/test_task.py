@@ -12,11 +12,13 @@ from networks import recipe
 from torch import nn
 
 from avb.models.vocos import VocosOutput
+from avb.pipeline.config import load_corpora
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index
 from avb.pipeline.stream.stream import Stream
 from avb.train import tasks
 from avb.train.batches import at_once
+from avb.train.data import resolve
 from avb.train.recipe_file import load_recipe, make_recipe
 from avb.train.tasks.task import Evaluation, Inputs, Scaling, Task, all_tasks, find_task, scaling_of
 
@@ -113,6 +115,17 @@ def test_a_reader_of_sound_is_given_no_pictures(lrw: Index) -> None:
         assert torch.equal(one.mel_BFM, two.mel_BFM) and torch.equal(one.labels, two.labels)
     batch, _ = next(Evaluation(nn.Identity(), plan, scaling, lrw, np.arange(2), CPU).batches())
     assert batch.video == {}
+
+
+@pytest.mark.parametrize("name", ["asr", "vocos"])
+def test_who_sees_nothing_takes_shards_of_any_crop(grid: Index, name: str) -> None:
+    dataset = grid.dataset | {"crops": {"face": grid.dataset["crops"]["face"]}}
+    faces, corpus = dataclasses.replace(grid, dataset=dataset), load_corpora()["grid"]
+    plan = resolve(name, faces, corpus, "tiny", [])
+    assert scaling_of(faces, plan).size == 96
+    assert resolve(name, grid, corpus, "tiny", []).crop == "lips"
+    with pytest.raises(UsageError, match="holds face, no lips"):
+        resolve("lip", faces, corpus, "tiny", [])
 
 
 def test_padding_is_no_part_of_the_distance_of_sounds() -> None:
