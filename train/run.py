@@ -99,7 +99,8 @@ def progress(run: Run, score: float) -> bool:
     run.best = max(run.best, score)
     run.waited = 0 if better else run.waited + 1
     run.bad = 0 if better else run.bad + 1
-    if run.recipe.schedule in ("plateau", "released") and run.bad >= run.recipe.patience_lr:
+    halves = run.recipe.schedule in ("plateau", "released")
+    if halves and 0 < run.recipe.patience_lr <= run.bad:
         run.factor, run.bad = run.factor / 2, 0
     return better
 

@@ -165,6 +165,11 @@ def test_the_rate_is_halved_when_five_validations_brought_no_progress(
         progress(state, score)
         rates.append(state.factor)
     assert rates == [1.0] * 10 + [0.5] * 5 + [0.25]
+    plan = recipe("lip", schedule="plateau", patience_lr=0)  # never, as `patience` is
+    state = trainer.start(plan, lrw, tmp_path, "cpu", 0, 1)
+    for score in (0.5, 0.4, 0.6, 0.3):
+        progress(state, score)
+    assert state.factor == 1.0
 
 
 @pytest.mark.parametrize(
