@@ -77,7 +77,8 @@ class Recipe:
         lr: highest learning rate.
         momentum: of SGD, or of Adam's first moment.
         schedule: `constant`, `cosine` to zero, `plateau` (halved when `patience_lr` validations
-            bring nothing), or `released` (0.01 after `released_at` steps, then as `plateau`).
+            bring nothing, never if 0), or `released` (0.01 after `released_at` steps, then as
+            `plateau`).
         warmup: steps of linear growth at the start.
         clip_norm: largest gradient norm; 0 for no limit.
         ema: decay of the averaged weights that are evaluated; 0 for none.
@@ -86,7 +87,7 @@ class Recipe:
         distill_weight: of the distance to the features of a teacher (`--teacher`).
         frame_weight: of the cross entropy of frames whose word is known, beside CTC (sentences).
         teacher_ratio, teacher_end: share of decoder steps that see the true columns (Tacotron), at
-            the first step and at the last, a cosine between.
+            the first step and at the last (None: the same), a cosine between.
         window: frames of a clip that a step sees, begun at a drawn one (speech, vocoder, words of
             sentences); 0 for all.
         keep_silent: train on clips with the flag `silent` too.
@@ -119,7 +120,7 @@ class Recipe:
     distill_weight: float = 1.0
     frame_weight: float = 0.0
     teacher_ratio: float = 1.0
-    teacher_end: float = 1.0
+    teacher_end: float | None = None
     window: int = 0
     ema: float = 0.0
     validate_every: int = 500
@@ -129,6 +130,8 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.teacher_end is None:
+            object.__setattr__(self, "teacher_end", self.teacher_ratio)
         _check_limits(self)
         if not (self.corpus + self.split).isprintable():
             raise ValueError("a corpus or split that cannot be printed")
@@ -140,6 +143,7 @@ class Recipe:
 
     def teacher_at(self, step: int) -> float:
         """The teacher's share at a step."""
+        assert self.teacher_end is not None
         done = min(1.0, step / self.steps)
         fallen = 0.5 * (1 - math.cos(math.pi * done))
         return self.teacher_ratio + (self.teacher_end - self.teacher_ratio) * fallen

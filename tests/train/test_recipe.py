@@ -115,7 +115,10 @@ def test_the_teacher_s_share_falls_along_a_cosine_to_its_end() -> None:
     falling = make_recipe("l2s", {"teacher_end": 0.0, "steps": 100}, "test")
     shares = [falling.teacher_at(step) for step in (0, 25, 50, 75, 100)]
     assert shares == pytest.approx([1, 0.5 + 0.5**0.5 / 2, 0.5, 0.5 - 0.5**0.5 / 2, 0])
-    assert make_recipe("l2s", {"teacher_ratio": 0.3, "teacher_end": 0.3}, "t").teacher_at(7) == 0.3
+    even = make_recipe("l2s", {"teacher_ratio": 0.3}, "t")
+    assert even.teacher_at(0) == even.teacher_at(1000) == 0.3
+    assert make_recipe("l2s", even.as_dict(), "saved") == even
+    assert make_recipe("l2s", {}, "t").teacher_at(1000) == 1.0
 
 
 def test_a_word_is_not_cut_to_a_window() -> None:
