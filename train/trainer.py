@@ -40,7 +40,7 @@ Before = tuple[dict[str, Tensor], list[str]]  # numbers of a step, and the keys 
 
 
 class Diverged(Exception):
-    """The loss or its gradient is not finite; the last good checkpoint is kept (exit 1)."""
+    """The loss or its gradient is not finite; a checkpoint from before is kept (exit 1)."""
 
 
 def train(
@@ -118,6 +118,7 @@ class _Training:
             network = nn.parallel.DistributedDataParallel(network)
         record: dict[str, Any] = {}
         before: Before | None = None
+        kept = self.out / "last.pt"
         with stop_signals() as stopped:
             leave = Leave(stopped, run.world, run.device)
             batches = open_stream(
@@ -133,19 +134,19 @@ class _Training:
                 seed_step(run)
                 values = one_step(run, network, batch)
                 # What the step before found is known by now: looking at it makes nothing wait.
-                check(before)
+                check(before, kept)
                 before = ({"loss": values["loss"], "gradient": values["grad_norm"]}, batch.keys)
                 run.step += 1
                 last = run.step == recipe.steps
                 if run.step % LOG_EVERY == 0 or last or run.step == 1:
                     self.log(values)
                 if run.step % recipe.validate_every == 0 or last:
-                    check(before)
+                    check(before, kept)
                     record = self.validate_and_save()
                     if run.stopped_early:
                         log.info(f"stopped early: no progress in {run.waited} validations")
                 if leave.now() and not last:
-                    check(before)
+                    check(before, kept)
                     self.save_and_leave(stopped())
         if self.metrics is not None:
             self.metrics.close()
@@ -250,14 +251,15 @@ def validate(run: Run, index: Index, rows: Any) -> dict[str, float]:
     return {"score": total / count, "clips": count}
 
 
-def check(step: Before | None) -> None:
-    """Stop at a loss or gradient that is not finite, before such weights are saved."""
+def check(step: Before | None, kept: Path) -> None:
+    """Stop at a loss or gradient that is not finite, before such weights are saved in `kept`."""
     values, keys = step or ({}, [])
     for name, value in values.items():
         if not math.isfinite(float(value)):
             shown = ", ".join(keys[:8]) + (", ..." if len(keys) > 8 else "")
             found = f"the {name} became {float(value)} on the batch {shown}"
-            raise Diverged(f"{found}; last.pt is kept")
+            rest = f"{kept.name} is kept" if kept.exists() else "before anything was saved"
+            raise Diverged(f"{found}; {rest}")
 
 
 def progress_line(run: Run, line: dict[str, Any]) -> str:

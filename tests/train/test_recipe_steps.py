@@ -59,7 +59,8 @@ def take_step(run: Run, batch: Batch) -> dict[str, Tensor]:
     trainer.seed_step(run)
     values = trainer.one_step(run, run.model, batch)
     run.step += 1
-    trainer.check(({key: values[key] for key in ("loss", "grad_norm")}, [f"step {run.step}"]))
+    found = {key: values[key] for key in ("loss", "grad_norm")}
+    trainer.check((found, [f"step {run.step}"]), Path("last.pt"))
     return values
 
 

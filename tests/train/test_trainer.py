@@ -199,9 +199,11 @@ def test_what_is_not_finite_names_its_clips_and_keeps_the_checkpoint(
         monkeypatch.setattr(trainer, "one_step", broken)
     else:
         monkeypatch.setattr(Losses, "total", steep)
-    with pytest.raises(trainer.Diverged, match=said):
+    with pytest.raises(trainer.Diverged, match=f"{said}.*; last.pt is kept"):
         run(recipe("lip", steps=steps), lrw, tmp_path, resume=True)
     assert same(good, weights(tmp_path))
+    with pytest.raises(trainer.Diverged, match=f"{said}.*; before anything was saved"):
+        run(recipe("lip", steps=steps, validate_every=9), lrw, tmp_path / "new")
 
 
 def test_the_best_outlive_a_full_disk(
