@@ -142,7 +142,9 @@ class _Training:
                     self.log(values)
                 if run.step % recipe.validate_every == 0 or last:
                     check(before, kept)
+                    began = time.perf_counter()
                     record = self.validate_and_save()
+                    self.pace.looked += time.perf_counter() - began  # no step was made
                     if run.stopped_early:
                         log.info(f"stopped early: no progress in {run.waited} validations")
                 if leave.now() and not last:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,23 @@ def test_what_is_not_finite_names_its_clips_and_keeps_the_checkpoint(
     assert same(good, weights(tmp_path))
     with pytest.raises(trainer.Diverged, match=f"{said}.*; before anything was saved"):
         run(recipe("lip", steps=steps, validate_every=9), lrw, tmp_path / "new")
+
+
+def test_a_validation_is_no_step_of_the_pace(
+    lrw: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor do the 1000 seconds that each takes count in what is left."""
+    clock, validate, passed = time.perf_counter, trainer.validate, [0.0]
+
+    def slow(*given: Any) -> Any:
+        passed[0] += 1000
+        return validate(*given)
+
+    monkeypatch.setattr(trainer, "validate", slow)
+    monkeypatch.setattr(time, "perf_counter", lambda: clock() + passed[0])
+    run(recipe("lip", steps=3, validate_every=2), lrw, tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["clips_per_s"] > 0.1 for line in lines if "loss" in line] == [True, True]
 
 
 def test_the_best_outlive_a_full_disk(
