@@ -159,8 +159,9 @@ def teachable(index: Index, parts: Parts, recipe: Recipe) -> tuple[Parts, int]:
     for part in ("train", "val"):
         rows = kept[part]
         silent = index.silent[rows] & (part == "train" and not recipe.keep_silent)
+        mute = index.no_audio[rows] & task.needs_sound(recipe)
         useless = {
-            "without a sound track": index.no_audio[rows] & task.needs_sound(recipe),
+            "without a sound track": mute,
             "silent (--set keep_silent=true takes them)": silent,
         }
         shown = ", ".join(f"{mask.sum()} {what}" for what, mask in useless.items() if mask.any())
@@ -168,10 +169,10 @@ def teachable(index: Index, parts: Parts, recipe: Recipe) -> tuple[Parts, int]:
         if shown:
             log.info(f"left out of {len(rows)} clips of {part}: {shown}")
         if shown and not kept[part].size:
-            raise UsageError(
-                f"{index.folder}: no clip of {part} is left; a lip reader without memory needs no"
-                " sound: --set model.slots=0"
-            )
+            advice = ""
+            if mute.any() and not task.needs_target_sound:
+                advice = "; a lip reader without memory needs no sound: --set model.slots=0"
+            raise UsageError(f"{index.folder}: no clip of {part} is left: {shown}{advice}")
     return dataclasses.replace(parts, rows=kept), left_out
 
 

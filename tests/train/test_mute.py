@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from commands import avb
+from networks import recipe as any_recipe
 
 from avb.pipeline.config import load_corpora
 from avb.pipeline.errors import UsageError
@@ -16,6 +17,7 @@ from avb.pipeline.shards.tar import ShardWriter, read_members
 from avb.pipeline.stream.index import Index, load_index
 from avb.pipeline.stream.stream import Stream
 from avb.train.evaluate.evaluate import evaluate
+from avb.train.split import Parts, teachable
 
 MUTE, SILENT = {1, 4, 10}, {2, 7}  # rows of the index; 10 and 11 are for validation
 
@@ -132,6 +134,20 @@ def test_words_are_measured_with_and_without_sound(
     assert len(heard) == 9 and record["metrics"]["top1_audio"]["value"] == np.mean(heard)
     assert record["addressing"]["flags"] | {"clips": 9, "of": 12} == record["addressing"]["flags"]
     json.dumps(record, default=float)
+
+
+def test_what_helps_where_no_clip_is_left_depends_on_why(mute: Index) -> None:
+    def line(task: str, rows: set[int]) -> str:
+        parts = {"train": np.array(sorted(rows)), "val": np.array([0])}
+        plan = any_recipe(task, **({"model": {}} if task == "asr" else {}))
+        with pytest.raises(UsageError, match="no clip of train is left") as raised:
+            teachable(mute, Parts("x", "x", parts), plan)
+        return str(raised.value)
+
+    assert "--set model.slots=0" in line("lip", MUTE)
+    for task, rows in (("lip", SILENT), ("asr", MUTE | SILENT)):
+        assert "slots" not in line(task, rows)
+        assert "2 silent (--set keep_silent=true takes them)" in line(task, rows)
 
 
 def test_speech_needs_sound(grid: Index, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
