@@ -222,10 +222,6 @@ class BridgingMemory(nn.Module):
         both = torch.cat([source_BTC, audio_BTD.to(source_BTC.dtype)], dim=-1)
         return self.fusion(self.dropout(both))
 
-    def extra_repr(self) -> str:
-        """What the list of submodules does not show."""
-        return f"slots={self.slots}, radius={self.radius}, variant={self.variant!r}"
-
     def _address(self, feature: Tensor, projection: nn.Module, slots: Tensor) -> Tensor:
         """Eq. 1 and 2 on either side: logarithms of A, float32 [B x T x N]."""
         with without_autocast(feature):

@@ -90,8 +90,6 @@ def griffin_lim(
     Perraudin, Balazs and Sondergaard 2013, in the form of librosa and torchaudio. By hand, because
     the first phase is drawn on the CPU column by column: the same on any device, for any length.
     """
-    if not 0 <= momentum < 1:
-        raise ValueError(f"Griffin-Lim momentum {momentum}; expected 0 to below 1")
     device = magnitude_BFM.device
     window = torch.hann_window(mel.window, device=device)
     frame = (mel.n_fft, mel.hop, mel.window, window)

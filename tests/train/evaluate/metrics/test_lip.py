@@ -99,7 +99,6 @@ def test_clusters_widen_the_interval() -> None:
     [
         (np.zeros((2, 7)), [0], "labels \\(1,\\)"),
         (np.zeros((1, 7)), [7], "labels 7..7 of 7"),
-        (np.full((1, 7), np.nan), [0], "1 of 1 clips"),
     ],
 )
 def test_what_is_no_result_is_refused(logits: np.ndarray, labels: list[int], message: str) -> None:
