@@ -31,8 +31,8 @@ Clip = dict[str, Any]
 #: What may differ between two records: the model, what it was trained on, the machine. Any other
 #: flag says how it was measured, and numbers with different flags are not ranked.
 FREE = frozenset(
-    "n limit seed slots model init step checkpoint_sha256 trained_on speakers split_source mean_mel"
-    " device torch versions vocoder".split()
+    "n limit left_out seed slots model init step checkpoint_sha256 trained_on speakers split_source"
+    " mean_mel device torch versions vocoder".split()
 )
 NUM_SEEDS = 3
 
