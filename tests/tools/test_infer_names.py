@@ -45,3 +45,19 @@ def test_two_options_that_would_write_one_file_are_refused_before_any_work(tmp_p
         assert "would both write it" in line, line
         assert all(f"--{option}" in line for option in named) and ".mp4" in line, line
     assert not (tmp_path / "o").exists()
+
+
+def test_a_sound_beside_the_film_is_not_written_over_unless_it_is_named(
+    tiny_models: dict[str, Path], talker_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(talker_clip, "clip.mp4")
+    words = ["infer", "l2s", "clip.mp4", "--ckpt", str(tiny_models["l2s"]), "--device", "cpu"]
+    Path("clip.wav").write_bytes(b"own")
+    line = refused(*words)
+    assert "clip.wav: is there already" in line and "--out clip.wav" in line
+    assert Path("clip.wav").read_bytes() == b"own"
+    assert avb(*words, "--out", "clip.wav").exit_code == 0
+    assert Path("clip.wav").read_bytes()[:4] == b"RIFF"
+    Path("clip.wav").unlink()
+    assert avb(*words).exit_code == 0 and Path("clip.wav").exists()

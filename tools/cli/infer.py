@@ -42,7 +42,7 @@ def infer(
     vocoder: o.VocoderFile = None,
     out: Annotated[
         Path | None, Option(help="The WAV to write, or a folder.", show_default="VIDEO's name.wav")
-    ] = Path("."),
+    ] = None,
     mux: Annotated[
         Path | None, Option(help="Write the video with the speech, its own sound as second track.")
     ] = None,
@@ -66,7 +66,6 @@ def infer(
     from avb.tools.infer import bundled, film
     from avb.tools.infer.model import load_trained
     from avb.train.checkpoint import best_of
-    from avb.train.checks import check_writable
     from avb.train.device import choose_device
     from avb.train.evaluate.words.reading import read_grammar
 
@@ -78,15 +77,7 @@ def infer(
     if ckpt is None:
         ckpt = bundled.checkpoint("sentence" if live or srt or grammar else task)
         vocoder = vocoder or bundled.vocoder(task)
-    targets = {
-        "out": film.targets(videos, out, ".wav"),
-        "mux": film.targets(videos, mux, ".mp4"),
-        "track": film.targets(videos, track, ".mp4"),
-        "srt": film.targets(videos, srt, ".srt"),
-    }
-    film.check_apart(targets)
-    for path in itertools.chain(*targets.values()):
-        check_writable(path)
+    targets = outputs(videos, task, out, mux=mux, track=track, srt=srt)
     words = None if grammar is None else read_grammar(grammar)
     trained = load_trained(task, best_of(ckpt), device, context.obj, vocoder, words)
     if live:
@@ -95,6 +86,25 @@ def infer(
     check_fits(trained, ckpt, box, srt)
     framing = film.Framing(box, face, face_every, allow_url)
     read_films(trained, videos, targets, framing, top, as_json)
+
+
+def outputs(
+    videos: list[str], task: str, out: Path | None, **more: Path | None
+) -> dict[str, list[Path]]:
+    """The files to write of each film; UsageError: one cannot be, or is there and was not named."""
+    from avb.tools.infer import film
+    from avb.train.checks import check_writable
+
+    here = Path(".") if task == "l2s" else None
+    targets = {"out": film.targets(videos, out or here, ".wav")}
+    for name, given in more.items():
+        targets[name] = film.targets(videos, given, ".srt" if name == "srt" else ".mp4")
+    film.check_apart(targets)
+    for path in itertools.chain(*targets.values()):
+        check_writable(path)
+    if out is None and (there := [str(path) for path in targets["out"] if path.exists()]):
+        raise UsageError(f"{there[0]}: is there already; --out {there[0]} writes over it")
+    return targets
 
 
 def check_fits(trained: Trained, ckpt: Path, box: str, srt: Path | None) -> None:
