@@ -77,6 +77,7 @@ async function* ask(address, body, signal) {
   const headers = { "Content-Type": "application/octet-stream" };
   const answer = await fetch(address, { method: "POST", body, signal, headers });
   if (!answer.ok) throw new Error(await answer.text());
+  if (!answer.body) return; // of a 204 there is none: Chromium gives an empty one all the same
   let held = "";
   for await (const text of chunks(answer.body.pipeThrough(new TextDecoderStream()))) {
     const lines = (held + text).split("\n");
