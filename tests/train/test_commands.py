@@ -88,6 +88,33 @@ def test_what_cannot_be_written_is_said_first_and_figures_are_shown_before_they_
     assert text.splitlines()[-1].startswith(f"avb: {tmp_path}/val.json: No space left on device")
 
 
+def test_the_record_of_a_run_is_not_replaced_by_one_of_something_else(
+    lrw: Index, tmp_path: Path
+) -> None:
+    run, record = tmp_path / "run", tmp_path / "run" / "val.json"
+    words = ["--data", lrw.folder, "--device", "cpu"]
+    assert avb("train", "lip", *words, "--out", run, *TINY, "--steps", 1)[0] == 0
+    asked = ["eval", "lip", *words, "--part", "val", "--ckpt"]
+    assert avb(*asked, run)[0] == 0
+    before = record.read_bytes()
+    for ckpt, *more in ([run, "--boundary", "none"], [run, "--speakers", "s1"], [run / "last.pt"]):
+        line = refused(*asked, ckpt, *more)
+        assert f"{record} is the record" in line and "--out" in line, line
+        assert (more[0] if more else "last.pt") in line
+    for option in (["--windows", "cut"], ["--griffin-lim", "published"], ["--vocoder", "v.pt"]):
+        assert option[0] in refused("eval", "l2s", *words, "--ckpt", run, *option)
+    assert record.read_bytes() == before
+    assert avb(*asked, run, "--boundary", "none", "--out", tmp_path / "none.json")[0] == 0
+    assert avb(*asked, run)[0] == 0  # the same again
+    facts = json.loads(record.read_text())
+    facts["flags"] |= {"fingerprint": "of others", "trained_on": "of others"}
+    record.write_text(json.dumps(facts))
+    assert "--data of other shards" in refused(*asked, run)
+    facts["flags"]["trained_on"] = "of these"
+    record.write_text(json.dumps(facts))
+    assert avb(*asked, run)[0] == 0
+
+
 def test_a_table_shows_the_model_first_and_why_a_figure_is_missing() -> None:
     figure = {"value": 0.25, "low": 0.125, "high": 0.5}
     none = {"value": None, "low": None, "high": None, "reason": "no --judge given"}

@@ -60,11 +60,15 @@ def evaluate(
     from avb.train.evaluate.words.reading import read_grammar
 
     checkpoints = checkpoints_in(ckpt)
+    index, corpus = open_shards(data, context.obj)
     if out is None and limit is None:
-        out = (ckpt if ckpt.is_dir() else ckpt.parent) / f"{part}.json"
+        others = {
+            "--speakers": speakers, "--windows": windows, "--boundary": boundary != "told",
+            "--vocoder": vocoder, "--griffin-lim": griffin_lim != "fast", "--grammar": grammar,
+        }  # fmt: skip
+        out = own_record(ckpt, part, index.dataset["fingerprint"], others)
     if out is not None:
         check_writable(out)
-    index, corpus = open_shards(data, context.obj)
     device = choose_device(device)
     records = [
         evaluate.evaluate(
@@ -76,11 +80,7 @@ def evaluate(
         for path in checkpoints
     ]  # fmt: skip
     record = records[0] if len(records) == 1 else per_talker.join(records)
-    if not as_json:
-        flags = record["flags"]
-        on = f"{flags['n']} samples of {flags['part']}, split {flags['split']}"
-        say(f"{on}, step {flags['step']}")
-    show(record, as_json, [*table(record), *addresses(record)])
+    tell(record, as_json)
     if out is not None:
         try:
             write_atomic(out, (to_json(record) + "\n").encode())
@@ -97,6 +97,35 @@ evaluation.variant(
     "l2s", evaluate, "STOI, ESTOI, PESQ and word error beside ceiling and floors.",
     task="l2s", boundary="told", grammar=None,
 )  # fmt: skip
+
+
+def tell(record: dict[str, Any], as_json: bool) -> None:
+    """What was measured, and the figures."""
+    if not as_json:
+        flags = record["flags"]
+        on = f"{flags['n']} samples of {flags['part']}, split {flags['split']}"
+        say(f"{on}, step {flags['step']}")
+    show(record, as_json, [*table(record), *addresses(record)])
+
+
+def own_record(ckpt: Path, part: str, fingerprint: str, others: dict[str, Any]) -> Path:
+    """The record of a run on its own shards; UsageError: one of `others`, or of others is asked."""
+    from avb.pipeline.parse import read_json
+
+    path = (ckpt if ckpt.is_dir() else ckpt.parent) / f"{part}.json"
+    asked = [name for name, given in others.items() if given]
+    if ckpt.name == "last.pt" and ckpt.with_name("best.pt").exists():
+        asked.append("last.pt")
+    try:
+        flags = read_json(path)["flags"]
+        if flags["fingerprint"] == flags["trained_on"] != fingerprint:
+            asked.append("--data of other shards")
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # there is none, or no record
+    if asked:
+        what = "the record of the run as it was trained"
+        raise UsageError(f"{', '.join(asked)}: {path} is {what}; name this one with --out")
+    return path
 
 
 def checkpoints_in(path: Path) -> list[Path]:
