@@ -51,6 +51,26 @@ def test_choices_are_checked_named_and_completed() -> None:
     assert done.output.split() == ["mp4", "h264", "jpeg"]
 
 
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        ("train lip --epochs 1 --steps 3", "--steps"),
+        ("train lip --split-file a.txt --split hash", "--split"),
+        ("train judge --split-file a.txt --split hash", "--split"),
+        ("train vocoder --split-file a.txt --split hash", "--split"),
+        ("ablate lip --slots 0,4 --split-file a.txt --split hash", "--split"),
+        ("plot run --figure curves --pair ABOUT:3", "--pair"),
+        ("plot run --figure pairs --clip 2", "--clip"),
+        ("infer lip --camera 0 --box whole", "--box"),
+        ("infer lip --follow a.mp4 --face-every 3", "--face-every"),
+        ("infer lip --follow a.mp4 --top 3", "--top"),
+    ],
+)
+def test_an_option_without_effect_is_one_line(words: str, option: str, tmp_path: Path) -> None:
+    out = [] if words.startswith("infer") else ["--out", tmp_path / "out.png"]
+    assert f"avb: {option}: has no effect" in refused(*words.split(), *out)
+
+
 @pytest.mark.parametrize("value", ["nan", "inf"])
 @pytest.mark.parametrize(
     ("command", "option"),

@@ -118,6 +118,7 @@ def test_safetensors_and_config_rebuild_the_model(tmp_path: Path) -> None:
     recipe, model = save_model(tmp_path / "best.pt", "lip")
     out = tmp_path / "out"
     words = ["--ckpt", tmp_path / "best.pt", "--to", "safetensors", "--out", out]
+    assert "--frames is for speech" in refused("export", *words, "--frames", 20)
     assert avb("export", *words)[0] == 0
     config = json.loads((out / "config.json").read_text())
     again = make_recipe("lip", config["recipe"], "config.json")

@@ -121,6 +121,8 @@ def test_a_film_is_followed_as_typed(talker_clip: Path, tmp_path: Path) -> None:
         (["--follow", talker_clip, talker_clip, "--ckpt", reader], "name VIDEO files, or"),
         (["--follow", talker_clip, "--srt", "x.srt", "--ckpt", reader], "write no --srt"),
         ([talker_clip, "--srt", "x.srt", "--ckpt", words], "subtitles are of sentences"),
+        ([talker_clip, "--grammar", grammar, "--ckpt", words], "a grammar is of sentences"),
+        ([talker_clip, "--top", 3, "--ckpt", reader], "--top: has no effect on the sentences"),
         (["--camera", 99, "--ckpt", reader], "no picture comes from it"),
     ):
         run = avb("infer", "lip", *wrong, "--device", "cpu")

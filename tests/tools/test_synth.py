@@ -284,6 +284,7 @@ def test_its_own_folder_is_made_anew_but_nothing_foreign_in_it(tmp_path: Path) -
         ("lrs3", {}, "corpus 'lrs3': expected one of"),
         ("grid", {"clips": 0}, "clips 0: expected 1 or more"),
         ("lrw1000", {"layout": "C"}, "layout 'C': expected A"),
+        ("lrw", {"layout": "B"}, "layout B: of lrw1000 alone"),
         ("grid", {"from_grid": Path("grid")}, "leave out grid and odd"),
         ("lrw", {"from_grid": Path("nothing")}, "nothing: no"),
     ],

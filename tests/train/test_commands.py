@@ -38,6 +38,10 @@ def test_a_run_is_trained_resumed_and_evaluated(lrw: Index, tmp_path: Path) -> N
     assert record["flags"]["step"] == 3 and {"value", "low", "high"} <= set(
         record["metrics"]["top1"]
     )
+    (tmp_path / "grammar.yaml").write_text("[[bin], [blue]]")
+    line = refused("eval", "lip", "--ckpt", tmp_path / "run", "--data", lrw.folder, "--part", "val",
+                   "--grammar", tmp_path / "grammar.yaml", "--out", out)  # fmt: skip
+    assert "reads single words" in line
 
 
 def test_a_full_disk_is_one_line_and_the_run_goes_on_later(lrw: Index, tmp_path: Path) -> None:

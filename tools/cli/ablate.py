@@ -14,7 +14,7 @@ from typer import Argument, Option
 from avb.pipeline.errors import UsageError
 from avb.pipeline.files import open_atomic, write_atomic
 from avb.tools.cli import options as o
-from avb.tools.cli.console import App, say, show, to_json
+from avb.tools.cli.console import App, refuse_unused, say, show, to_json
 from avb.tools.cli.train import divided, train_one
 
 if TYPE_CHECKING:
@@ -65,6 +65,8 @@ def ablate(
 
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise UsageError("avb ablate is one process; torchrun is for avb train, a run at a time")
+    if split_file is not None:
+        refuse_unused(context, "with --split-file", "split")
     recipe = of_unit(recipe, unit)
     points = grids.parse_grid([*([f"model.slots={slots}"] if slots else []), *(grid or [])])
     index, corpus = open_shards(data or find_task(task).data, context.obj)

@@ -120,6 +120,14 @@ class App(typer.Typer):
         self.command(name, help=text)(run)
 
 
+def refuse_unused(context: typer.Context, why: str, *names: str) -> None:
+    """Refuse those of these options that were typed; `why` says what they have no effect with."""
+    for option in context.command.params:
+        source = option.name in names and context.get_parameter_source(option.name)
+        if source and source.name == "COMMANDLINE":
+            raise UsageError(f"{option.opts[0]}: has no effect {why}; leave it out")
+
+
 def refuse_addresses(given: Any) -> None:
     """Refuse a path, or paths in lists, that is an address: it is one, not an absent file."""
     if isinstance(given, list | tuple):

@@ -12,7 +12,7 @@ from typer import Argument, Option
 
 from avb.pipeline.errors import UsageError
 from avb.tools.cli import options as o
-from avb.tools.cli.console import FAILED, App, fail, print_json, say
+from avb.tools.cli.console import FAILED, App, fail, print_json, refuse_unused, say
 
 if TYPE_CHECKING:
     from avb.tools.infer.film import Framing
@@ -74,6 +74,9 @@ def infer(
     live = camera is not None or follow is not None
     if live == bool(videos) or (live and (srt or track)):
         raise UsageError(ONE_OF)
+    if live:
+        unused = ("box", "face_every", "top", "allow_url")
+        refuse_unused(context, "with --camera and --follow", *unused)
     if ckpt is None:
         ckpt = bundled.checkpoint("sentence" if live or srt or grammar else task)
         vocoder = vocoder or bundled.vocoder(task)
@@ -83,7 +86,9 @@ def infer(
     if live:
         read_live(trained, camera, follow, face, as_json)
         return
-    check_fits(trained, ckpt, box, srt)
+    check_fits(trained, ckpt, box, srt, grammar)
+    if trained.task.makes == "sentence":
+        refuse_unused(context, f"on the sentences that {ckpt} reads", "top")
     framing = film.Framing(box, face, face_every, allow_url)
     read_films(trained, videos, targets, framing, top, as_json)
 
@@ -107,7 +112,9 @@ def outputs(
     return targets
 
 
-def check_fits(trained: Trained, ckpt: Path, box: str, srt: Path | None) -> None:
+def check_fits(
+    trained: Trained, ckpt: Path, box: str, srt: Path | None, grammar: Path | None
+) -> None:
     """Refuse what this model cannot do; say what it is not told, and how good avb's own is."""
     from avb.tools.infer import bundled
 
@@ -116,8 +123,11 @@ def check_fits(trained: Trained, ckpt: Path, box: str, srt: Path | None) -> None
         say(f"note: the network that comes with avb {what}")
     if box == "fixed" and trained.settings.fixed_box is None:
         raise UsageError(f"--box fixed: {ckpt} was not trained with a fixed box")
-    if srt is not None and trained.task.name != "sentence":
-        raise UsageError(f"--srt: {ckpt} reads single words; subtitles are of sentences")
+    for option, given, what in (
+        ("--srt", srt, "subtitles are"), ("--grammar", grammar, "a grammar is")
+    ):  # fmt: skip
+        if given is not None and trained.task.makes != "sentence":
+            raise UsageError(f"{option}: {ckpt} reads single words; {what} of sentences")
     if trained.recipe.model.get("word_boundary"):
         say("note: this model was told where the word lies; here the middle of a window is read")
 

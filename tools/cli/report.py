@@ -7,7 +7,7 @@ import typer
 from typer import Argument, Option
 
 from avb.tools.cli import options as o
-from avb.tools.cli.console import App, print_json, say
+from avb.tools.cli.console import App, print_json, refuse_unused, say
 
 app = App()
 
@@ -53,6 +53,10 @@ def plot(
     """One figure of the report as a file; mouths and pairs are the paper's Figures 3 and 4."""
     from avb.tools.report.write import plot
 
+    if figure not in ("mouths", "pairs"):
+        refuse_unused(context, f"on --figure {figure}", "pair")
+    if figure not in ("addressing", "mels"):
+        refuse_unused(context, f"on --figure {figure}", "clip")
     plot(run, figure, out, data, clip, pair or [], device, context.obj)
 
 

@@ -14,7 +14,7 @@ from typer import Option
 
 from avb.pipeline.errors import UsageError
 from avb.tools.cli import options as o
-from avb.tools.cli.console import FAILED, INTERRUPTED, PREEMPTED, App, fail, log, say
+from avb.tools.cli.console import FAILED, INTERRUPTED, PREEMPTED, App, fail, log, refuse_unused, say
 from avb.tools.cli.evaluate import interval
 
 if TYPE_CHECKING:
@@ -72,6 +72,10 @@ def train(
 
     if tokens == "char" and unit != "sentence":
         raise UsageError("--tokens char: letters are of sentences; give --unit sentence too")
+    if epochs is not None:
+        refuse_unused(context, "with --epochs", "steps")
+    if split_file is not None:
+        refuse_unused(context, "with --split-file", "split")
     recipe = of_unit(recipe, unit)
     if data is None:
         data = find_task(load_recipe(task, recipe, overrides).task).data
@@ -281,6 +285,8 @@ def open_parts(
     if out.exists():
         raise UsageError(f"{out}: is there already; choose another --out, or delete it")
     check_writable(out)
+    if split_file is not None:
+        refuse_unused(context, "with --split-file", "split")
     index, corpus = open_shards(data, context.obj)
     split = split or default_split(index, corpus)
     parts = split_rows(index, corpus, split, speakers, split_file)

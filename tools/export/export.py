@@ -70,6 +70,8 @@ def export(
     if checkpoint.task_of(state) == vocoder_file.TASK and to == "safetensors":
         return _export_vocoder(path, out, sha256, half)
     loaded = load_network(path)
+    if frames and (to != "onnx" or find_task(loaded.recipe.task).any_length):
+        raise UsageError("--frames is for speech with --to onnx; leave it out")
     config = _config(loaded, sha256, load_corpora(datasets), data)
     _check_folder(out, sha256)
     blob = checkpoint.pack(state, torch.float16 if half else torch.float32)

@@ -49,6 +49,8 @@ def make(
         raise ValueError(f"corpus {corpus!r}: expected one of {sorted(DEFAULT_CLIPS)}")
     if from_grid is not None and (corpus == "grid" or odd):
         raise ValueError("from_grid re-cuts good clips into lrw or lrw1000; leave out grid and odd")
+    if layout != "A" and corpus != "lrw1000":
+        raise ValueError(f"layout {layout}: of lrw1000 alone; leave it out for {corpus}")
     wanted = DEFAULT_CLIPS[corpus] if clips is None else clips
     if wanted < 1:
         raise ValueError(f"clips {wanted}: expected 1 or more")

@@ -25,6 +25,7 @@ from avb.train.evaluate.words import trained
 from avb.train.evaluate.words.reading import Slots, own_grammar
 from avb.train.kept import sample_rate
 from avb.train.network import Loaded, check_shards, load_network
+from avb.train.recipe import Recipe
 from avb.train.split import split_rows
 from avb.train.tasks.task import Evaluation, find_task
 from avb.train.vocoder.file import load as load_vocoder
@@ -75,7 +76,7 @@ def evaluate(
         made_by = None if vocoder is None else load_vocoder(vocoder, *heard)
         extras = Extras(
             heard_by, wavs, strangers, known_rows, boundary, windows,
-            grammar or own_grammar(corpus.grammar, index.labels, recipe.unit), made_by, griffin_lim
+            sayable(grammar, corpus, index, recipe, path), made_by, griffin_lim
         )  # fmt: skip
         record = task.measure(evaluation, extras)
         record["addressing"] = addressing.measure(evaluation)
@@ -103,6 +104,15 @@ def evaluate(
         "versions": {name: number for name in METERS if (number := version_of(name))},
     }
     return record
+
+
+def sayable(
+    grammar: Slots | None, corpus: Corpus, index: Index, recipe: Recipe, path: Path
+) -> Slots | None:
+    """What a reader of sentences may say: `grammar`, else the corpus's own."""
+    if grammar is not None and find_task(recipe.task).makes != "sentence":
+        raise UsageError(f"--grammar: {path} reads single words; a grammar is of sentences")
+    return grammar or own_grammar(corpus.grammar, index.labels, recipe.unit)
 
 
 def open_part(
