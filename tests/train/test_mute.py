@@ -16,6 +16,7 @@ from avb.pipeline.errors import UsageError
 from avb.pipeline.shards.tar import ShardWriter, read_members
 from avb.pipeline.stream.index import Index, load_index
 from avb.pipeline.stream.stream import Stream
+from avb.tools.bench.read import bench_read
 from avb.train.evaluate.evaluate import evaluate
 from avb.train.split import Parts, teachable
 
@@ -70,6 +71,13 @@ def test_the_reader_hands_out_silence_for_a_film_without_sound(lrw: Index, mute:
     for i in range(12):
         same = torch.equal(own.mel[i], theirs.mel[i])
         assert same == (i not in MUTE) and (same or bool((own.mel[i] == floor).all()))
+
+
+def test_bench_reads_the_clips_that_have_a_mel(lrw: Index, mute: Index, tmp_path: Path) -> None:
+    assert bench_read(mute.folder, clips=12, rounds=1)["clips"] == 12 - len(MUTE)
+    none = rewrite(lrw, tmp_path / "lrw", set(range(12)), set())
+    with pytest.raises(UsageError, match="no clip has a mel"):
+        bench_read(none.folder, clips=12, rounds=1)
 
 
 def test_a_row_that_lacks_its_mel_without_the_flag_cannot_be(mute: Index, tmp_path: Path) -> None:

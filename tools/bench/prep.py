@@ -82,6 +82,8 @@ def _measure(
     key: str, clip: Clip, root: Path, settings: Settings, writer: ShardWriter, rounds: int
 ) -> dict[str, float] | None:
     """Fastest times (ms) of one clip, its bytes in the tar, the PSNR of its crops."""
+    import av
+
     if clip.status:
         return None
     best: dict[str, float] = {}
@@ -92,7 +94,7 @@ def _measure(
             decode_alone(root, clip, settings)
             start = time.process_time()
             done = prepare_clip(clip, root, settings, clock)
-        except Refused:
+        except (Refused, av.FFmpegError):
             return None
         with clock("encode"):
             members = encode_sample(key, clip, done, settings, None)
@@ -126,7 +128,7 @@ def decode_alone(root: Path, clip: Clip, settings: Settings) -> int:
         return sum(1 for _ in adapter(settings.corpus).load(root, clip, settings).pictures())
     pictures = 0
     with av.open(str(path)) as container:
-        streams: list[Any] = [container.streams.video[0], container.streams.audio[0]]
+        streams: list[Any] = [*container.streams.video[:1], *container.streams.audio[:1]]
         for stream in streams:
             stream.thread_type = "NONE"
         for packet in container.demux(streams):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from avb.pipeline.clip.codec import EXTENSIONS
+from avb.pipeline.errors import UsageError
 from avb.pipeline.machine import settle_process
 from avb.pipeline.stream.assemble import Assembler
 from avb.pipeline.stream.index import Index, Ints, load_index
@@ -29,7 +30,11 @@ def bench_read(folder: str | Path, clips: int = 200, rounds: int = 7) -> dict[st
     settle_process()
     index = load_index(folder)
     chosen = tuple(index.dataset["crops"])
-    rows = np.unique(np.linspace(0, len(index) - 1, min(clips, len(index))).astype(np.int64))
+    heard = np.flatnonzero(~index.no_audio)  # the baseline has no way to say that a mel is absent
+    if not heard.size:
+        raise UsageError(f"{folder}: no clip has a mel to read; prepare films with sound")
+    steps = np.linspace(0, len(heard) - 1, min(clips, len(heard)))
+    rows = heard[np.unique(steps.astype(np.int64))]
     with tempfile.TemporaryDirectory() as scratch:
         tar = Path(scratch) / "baseline-000000.tar"
         codec = _write_baseline(tar, index, rows, chosen)
