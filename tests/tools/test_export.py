@@ -145,6 +145,11 @@ def test_the_card_has_figures_flags_and_what_is_not_known(tmp_path: Path) -> Non
         assert text in card, text
     assert "BBC agreement" in card and "## Not known" in card
     assert "Not measured" not in card and "How many clips it was trained on" in card
+    told = json.loads((out / "config.json").read_text())["measured"]
+    assert avb(*words, "--half")[0] == 0  # again, without the record
+    assert told and json.loads((out / "config.json").read_text())["measured"] == told
+    again = (out / "MODEL_CARD.md").read_text()
+    assert "0.8541 [0.8100, 0.8900]" in again and "400 samples of test, split official" in again
     flags["checkpoint_sha256"] = "0" * 64
     record.write_text(json.dumps(made))
     assert "another checkpoint" in refused(*words, "--record", record)

@@ -39,6 +39,7 @@ FORMATS: dict[str, tuple[str, ...]] = {
 #: Frames that a graph for any number of them is traced with.
 _TRACED_FRAMES = 4
 _FRAMES = 75
+_FLAGS = ("n", "part", "split", "speakers")  # of each record, in config.json
 
 
 def export(
@@ -60,8 +61,6 @@ def export(
         frames: of a clip, for speech as ONNX alone, whose graph is for one length [75 of GRID].
         half: the safetensors hold numbers of 16 bits.
     """
-    if to not in FORMATS:
-        raise UsageError(f"--to {to}: one of {', '.join(FORMATS)}")
     if half and to != "safetensors":
         raise UsageError("--half is for --to safetensors")
     need(*FORMATS[to])
@@ -73,15 +72,19 @@ def export(
     if frames and (to != "onnx" or find_task(loaded.recipe.task).any_length):
         raise UsageError("--frames is for speech with --to onnx; leave it out")
     config = _config(loaded, sha256, load_corpora(datasets), data)
-    _check_folder(out, sha256)
+    before = _earlier(out, sha256)
     blob = checkpoint.pack(state, torch.float16 if half else torch.float32)
     known = (sha256, hashlib.sha256(blob).hexdigest())
     measured = [model_card.read_record(record, known) for record in records]
     config["measured"] = [
-        {name: record["flags"].get(name) for name in ("n", "part", "speakers")}
+        {name: record["flags"].get(name) for name in _FLAGS}
         | {name: record[name] for name in ("metrics", "floors") if name in record}
         for record in measured
     ]
+    if not records:  # what an earlier export was told
+        config["measured"] = before.get("measured", [])
+        flags = [{name: one.get(name) for name in _FLAGS} for one in config["measured"]]
+        measured = [o | {"flags": f} for o, f in zip(config["measured"], flags, strict=True)]
     if to == "onnx":
         frames = frames or config["frames"] or _FRAMES
         blob, config["onnx"] = to_onnx(loaded.model, loaded.recipe, loaded.scaling, frames)
@@ -90,7 +93,7 @@ def export(
 
 def _export_vocoder(path: Path, out: Path, sha256: str, half: bool) -> dict[str, Any]:
     """What `avb train vocoder` made, known by the hash of the weights that are written."""
-    _check_folder(out, sha256)
+    _earlier(out, sha256)
     vocoder = vocoder_file.load(path)
     network = vocoder.network.half().float() if half else vocoder.network
     facts = vocoder.facts | {"hash": fingerprint(network)}
@@ -120,17 +123,19 @@ def _write(
     return config
 
 
-def _check_folder(out: Path, sha256: str) -> None:
-    """Refuse a folder with files of these names that are not this checkpoint's."""
+def _earlier(out: Path, sha256: str) -> dict[str, Any]:
+    """The config of an earlier export of this checkpoint, if any; UsageError: of something else."""
     file = out / "config.json"
     if not file.exists():
-        return
+        return {}
     try:
-        own = read_json(file)["checkpoint_sha256"] == sha256
+        before: dict[str, Any] = read_json(file)
+        own = before["checkpoint_sha256"] == sha256
     except (OSError, ValueError, KeyError, TypeError):
         own = False
-    if not own:
-        raise UsageError(f"{out}: holds another export or config.json; choose another --out")
+    if own:
+        return before
+    raise UsageError(f"{out}: holds another export or config.json; choose another --out")
 
 
 def _config(
