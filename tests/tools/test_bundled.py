@@ -111,11 +111,43 @@ def test_a_run_is_known_by_its_own_record_alone(tmp_path: Path) -> None:
     sha256 = hashlib.sha256((tmp_path / "best.pt").read_bytes()).hexdigest()
     right = {"metrics": {"top1": {"value": 0.5}}, "floors": {"chance": 0.02}}
     wrong = {"metrics": {"wer_free": {"value": 0.25}}, "floors": {}}  # of a corpus without grammar
+    sound = {"metrics": {"stoi": {"value": 0.5}}, "floors": {}}
+    null = {"metrics": {"stoi": {"value": None, "reason": "no sound"}}, "floors": {}}
     for task, figures, given, said in (
         ("lip", right, sha256, "on clips held out 50 % right (2 % without looking)"),
         ("lip", right, "0" * 64, "not measured"),
         ("sentence", wrong, sha256, "on clips held out 25 % of the words wrong"),
+        ("l2s", sound, sha256, "on clips held out STOI 0.50 (1 the real one)"),
+        ("l2s", null, sha256, "not measured"),
     ):
         flags = {"checkpoint_sha256": given, "speakers": ["s1"]}
         (tmp_path / "test.json").write_text(json.dumps(figures | {"flags": flags}))
         assert said in bundled.known(task, *known[1:])
+
+
+@pytest.mark.parametrize(
+    ("taught", "measured", "intervals", "whose"),
+    [
+        (["s1", "s2"], ["s1"], "of clips drawn", "clips held out"),
+        (["s1", "s2"], ["s1"], None, "clips held out"),
+        (["s1", "s2"], ["s3"], None, "strangers"),
+        (None, None, "of talkers drawn, then clips", "strangers"),  # a split by talkers
+        (None, None, "of clips drawn", "clips held out"),
+    ],
+)
+def test_talkers_are_strangers_where_training_had_none_of_them(
+    taught: Any, measured: Any, intervals: Any, whose: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "best.pt"
+    path.write_bytes(b"weights")
+    flags = {"checkpoint_sha256": hashlib.sha256(b"weights").hexdigest(), "speakers": measured}
+    record = {"metrics": {"top1": {"value": 0.5}}, "floors": {"chance": 0.02}}
+    flags |= {"intervals": intervals} if intervals else {}
+    (tmp_path / "test.json").write_text(json.dumps(record | {"flags": flags}))
+    assert f"on {whose} 50 % right" in bundled.known("lip", ["a", "b"], taught, path)
+
+
+def test_the_folder_of_a_network_is_as_its_file(own: Path, talker_clip: Path) -> None:
+    measure(own / "lip" / "config.json", 0.905, None)
+    code, _, told = avb("infer", "lip", talker_clip, "--ckpt", own / "lip")
+    assert code == 0 and "90 % right" in told, told

@@ -80,9 +80,10 @@ def infer(
     if ckpt is None:
         ckpt = bundled.checkpoint("sentence" if live or srt or grammar else task)
         vocoder = vocoder or bundled.vocoder(task)
+    ckpt = best_of(ckpt)
     targets = outputs(videos, task, out, mux=mux, track=track, srt=srt)
     words = None if grammar is None else read_grammar(grammar)
-    trained = load_trained(task, best_of(ckpt), device, context.obj, vocoder, words)
+    trained = load_trained(task, ckpt, device, context.obj, vocoder, words)
     if live:
         read_live(trained, camera, follow, face, as_json)
         return

@@ -39,7 +39,7 @@ FORMATS: dict[str, tuple[str, ...]] = {
 #: Frames that a graph for any number of them is traced with.
 _TRACED_FRAMES = 4
 _FRAMES = 75
-_FLAGS = ("n", "part", "split", "speakers")  # of each record, in config.json
+_FLAGS = ("n", "part", "split", "speakers", "intervals")  # of each record, in config.json
 
 
 def export(
