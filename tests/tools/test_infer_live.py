@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from commands import avb
+from films import write_film
 from networks import save_model
 
 from avb.tools.infer import live
@@ -109,6 +110,8 @@ def test_a_film_is_followed_as_typed(talker_clip: Path, tmp_path: Path) -> None:
     save_model(reader, "lip", unit="sentence", labels=["bin", "blue"])
     save_model(words, "lip")
     grammar.write_text("[[bin], [blue]]")
+    nobody = write_film(tmp_path / "nobody.mp4", [np.full((96, 128), 90, np.uint8)] * 30,
+                        np.arange(30) / 25)  # fmt: skip
     run = avb("infer", "lip", "--follow", talker_clip, "--ckpt", reader, "--device", "cpu",
               "--json", "--grammar", grammar)  # fmt: skip
     assert run.exit_code == 0, run.output
@@ -123,6 +126,7 @@ def test_a_film_is_followed_as_typed(talker_clip: Path, tmp_path: Path) -> None:
         ([talker_clip, "--srt", "x.srt", "--ckpt", words], "subtitles are of sentences"),
         ([talker_clip, "--grammar", grammar, "--ckpt", words], "a grammar is of sentences"),
         ([talker_clip, "--top", 3, "--ckpt", reader], "--top: has no effect on the sentences"),
+        (["--follow", nobody, "--ckpt", reader], f"{nobody}: no face was found"),
         (["--camera", 99, "--ckpt", reader], "no picture comes from it"),
     ):
         run = avb("infer", "lip", *wrong, "--device", "cpu")

@@ -172,6 +172,7 @@ def read_live(
         raise UsageError("give --camera or --follow, not both")
     leave_a_core()
     words, eye, shown = [], None, None
+    film = None if follow is None else str(follow)
     try:
         if camera is not None:
             eye = Camera(camera)
@@ -179,7 +180,7 @@ def read_live(
         else:
             shown = Paced(pictures(probe(str(follow))))
         say("Ctrl-C ends it")
-        for word in hear(shown, trained, face):
+        for word in hear(shown, trained, face, film):
             delay = shown.seconds - word.stop / FPS
             words.append(record([word])["words"][0] | {"delay": round(delay, 3)})
             if not as_json:

@@ -77,10 +77,8 @@ class Cutter:
                 crops = crop.cut(block.frames, block.boxes[CROP], self.trained.crop)
             yield Piece(crops, block.seen)
         if not self.seen.any():
-            what = "no face was found (is it a crop already? then --box whole)"
-            if self.faces:
-                what = f"no face number {self.which}; {self.faces} found (--face)"
-            raise BadVideo(f"{self.video.name}: {what}")
+            crop_already = " (is it a crop already? then --box whole)"
+            raise nobody(self.video.name, self.faces, self.which, crop_already)
 
     def _decoded(self) -> Iterator[np.ndarray]:
         source = pictures(self.video)
@@ -142,11 +140,30 @@ def frame_of(trained: Trained) -> Frame:
     return Frame("lips", (box[2] - box[0]) / unit, (float(x), float(y)))
 
 
-def live_pieces(frames: Iterator[np.ndarray], trained: Trained, which: int = 1) -> Iterator[Piece]:
-    """The crops of pictures as they come, 0.2 s after them at the latest."""
-    follower = Follower(LIVE_EVERY, {CROP: frame_of(trained)}, which, held=LIVE_HELD)
+def nobody(name: str, faces: int, which: int, more: str = "") -> BadVideo:
+    """What is wrong with a film where the face that was asked for is in no picture."""
+    what = (
+        f"no face number {which}; {faces} found (--face)" if faces else f"no face was found{more}"
+    )
+    return BadVideo(f"{name}: {what}")
+
+
+def live_pieces(
+    frames: Iterator[np.ndarray], trained: Trained, which: int = 1, film: str | None = None
+) -> Iterator[Piece]:
+    """The crops of pictures as they come, 0.2 s after them at the latest.
+
+    BadVideo: they are all of `film`, and nobody is in it.
+    """
+    follower, anybody = (
+        Follower(LIVE_EVERY, {CROP: frame_of(trained)}, which, held=LIVE_HELD),
+        False,
+    )
     for block in follower.follow(frames):
+        anybody |= bool(block.seen.any())
         yield Piece(crop.cut(block.frames, block.boxes[CROP], trained.crop), block.seen)
+    if film is not None and not anybody:
+        raise nobody(film, follower.most, which)
 
 
 class Window(NamedTuple):

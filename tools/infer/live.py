@@ -187,11 +187,16 @@ def leave_a_core() -> None:
         torch.set_num_threads(max(1, cores() - 1))
 
 
-def hear(pictures: Iterable[np.ndarray], trained: Trained, face: int = 1) -> Iterator[Spoken]:
-    """Words of pictures, luma [H, W], as they come; none is asked for before all is ready."""
+def hear(
+    pictures: Iterable[np.ndarray], trained: Trained, face: int = 1, film: str | None = None
+) -> Iterator[Spoken]:
+    """Words of pictures, luma [H, W], as they come; none is asked for before all is ready.
+
+    BadVideo: they are all of `film`, and nobody is in it.
+    """
     listener = Listener(trained)
     nobody = np.zeros((WINDOW, trained.crop.stored, trained.crop.stored), np.uint8)
     frame_log_probs(nobody, np.ones(WINDOW, bool), trained)  # the first pass takes .3 s longer
-    for piece in live_pieces(iter(pictures), trained, face):
+    for piece in live_pieces(iter(pictures), trained, face, film):
         yield from listener.push(piece)
     yield from listener.end()
