@@ -88,6 +88,15 @@ def test_true_mels_through_a_vocoder_are_one_system_more(
     assert "system 'vocoder': give each its own name" in line
 
 
+def test_a_key_that_is_there_is_not_replaced(folders: list[str], made: tuple[Path, Any]) -> None:
+    page, key = made
+    before = page.read_bytes()
+    line = refused("listen", *folders, "--out", page, "--clips", CLIPS, "--seed", 1)
+    assert ".key.json: the key of another test" in line and "--out" in line
+    assert page.read_bytes() == before
+    assert json.loads(page.with_suffix(".key.json").read_text()) == key
+
+
 def content(page: Path) -> Any:
     return json.loads(page.read_text().split('id="test">')[1].split("</script>")[0])
 

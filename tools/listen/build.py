@@ -55,7 +55,7 @@ def build(
     systems: dict[str, Path], out: Path, clips: int, seed: int,
     vocoder: Vocoder | None = None,
 ) -> Path:  # fmt: skip
-    """Write the page to `out` and its key beside it; returns the key's path.
+    """Write the page to `out` and its key beside it, where none is; returns the key's path.
 
     Each of `clips` sentences is said by each system, by the real talker, by Griffin-Lim of the true
     mel and by noise of the talker's spectrum; with a `vocoder`, by the true mel through it too. All
@@ -63,6 +63,9 @@ def build(
     length and 16 kHz. Sentences are drawn from all talkers alike; those of the practice are not in
     the test. `seed` decides what is drawn, and the ids.
     """
+    key_file = out.with_suffix(".key.json")
+    if key_file.exists():
+        raise UsageError(f"{key_file}: the key of another test; choose another --out, or delete it")
     keys = choose(common_keys([*systems.values()]), clips + PRACTICE, seed)
     practice, tested = keys[:PRACTICE], keys[PRACTICE:]
     names = [*systems, REAL, CEILING, FLOOR, *([VOCODER] if vocoder else [])]
@@ -103,11 +106,10 @@ def build(
         "orders": test["orders"],
         "seed": seed,
     }
-    key_file = out.with_suffix(".key.json")
     make_folder(out.parent)
-    with writing(out):
-        write_atomic(out, page.encode())
+    with writing(out):  # the key first: ratings of a page without it are lost
         write_atomic(key_file, (json.dumps(key) + "\n").encode())
+        write_atomic(out, page.encode())
     return key_file
 
 
