@@ -44,6 +44,19 @@ def test_a_run_is_trained_resumed_and_evaluated(lrw: Index, tmp_path: Path) -> N
     assert "reads single words" in line
 
 
+def test_a_run_is_called_as_its_recipe_s_file_wherever_that_lies(
+    lrw: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("unit: clip\nbatch_size: 4\nmodel: {width: 8}\n")
+    words = ["--data", lrw.folder, "--device", "cpu", "--steps", 1, "--recipe", mine]
+    assert avb("train", "lip", *words)[0] == 0
+    told = avb("ablate", "lip", "--slots", "0", "--seeds", "0", *words, "--dry-run").stdout
+    assert "runs/ablate-lip-lrw-mine/" in told
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["lip-lrw-mine"]
+
+
 def test_a_full_disk_is_one_line_and_the_run_goes_on_later(lrw: Index, tmp_path: Path) -> None:
     out = tmp_path / "run"
     words = ["--data", lrw.folder, "--device", "cpu", "--out", out, *TINY]

@@ -70,7 +70,8 @@ def ablate(
     recipe = of_unit(recipe, unit)
     points = grids.parse_grid([*([f"model.slots={slots}"] if slots else []), *(grid or [])])
     index, corpus = open_shards(data or find_task(task).data, context.obj)
-    out = out or Path("runs") / f"ablate-{task}-{index.dataset['corpus']}-{recipe}"
+    name = f"ablate-{task}-{index.dataset['corpus']}-{Path(recipe).stem}"
+    out = out or Path("runs") / name
     trials = []
     for arm in grids.arms(points):
         for seed in seeds:

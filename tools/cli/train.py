@@ -85,7 +85,7 @@ def train(
     taught_by = None if teacher is None else open_teacher(teacher, index.of_unit(wanted.unit))
     wanted = taught(wanted, taught_by)
     index, parts = divided(wanted, index, corpus, speakers, split_file)
-    out = out or Path("runs") / f"{task}-{wanted.corpus}-{recipe}"
+    out = out or Path("runs") / f"{task}-{wanted.corpus}-{Path(recipe).stem}"
     runs = {out: parts}
     if per_talker:
         runs = {
