@@ -100,6 +100,15 @@ def test_the_quick_demo_is_a_page_that_says_what_is_a_guess(own: Path, tmp_path:
     assert "bin" in page and 'src="http' not in page and len(page) < 3e6
     code, said, told = avb("demo", "--quick", out / "drawn.mpg", "--out", tmp_path / "mine")
     assert code == 0 and "a stranger badly" in (tmp_path / "mine" / "quick.html").read_text()
+    line = refused("demo", "--quick", "--out", out / "quick.html")
+    assert f"{out / 'quick.html'}: cannot be made (File exists)" in line
+    for path in (out / "drawn.mpg", out / "quick.html"):
+        path.unlink()
+        path.mkdir()
+        done = avb("demo", "--quick", "--out", out)
+        assert done.exit_code == 2 and done.stdout == ""
+        assert f"avb: {path}: cannot be written (Is a directory)" in done.stderr.splitlines()
+        path.rmdir()
     line = refused("demo", "--quick", tmp_path / "none.mpg", "--out", tmp_path / "none", code=1)
     assert line.endswith("No such file or directory")
 

@@ -12,6 +12,7 @@ from avb.pipeline.errors import RunError
 from avb.pipeline.files import write_atomic
 from avb.tools.infer import bundled
 from avb.tools.ui import film as one_film
+from avb.train.checks import make_folder, writing
 
 log = logging.getLogger(__name__)
 DRAWN = "This clip is drawn; of real talkers one was seen: it is read badly, and that sounds sure."
@@ -22,14 +23,16 @@ def quick(out: Path, clip: Path | None, datasets: Path | None = None) -> Path:
     """Write the page into `out`; returns its path.
 
     Raises:
-        RunError: the clip cannot be read; UsageError: nothing comes with avb.
+        RunError: the clip cannot be read; UsageError: nothing comes with avb, or `out` cannot be
+            written.
     """
     begun = time.perf_counter()
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     words: list[tuple[str, float, float]] = []
     if drawn := clip is None:
         clip = out / "drawn.mpg"
-        words = next(one_film.draw(str(clip)))["words"]
+        with writing(clip):
+            words = next(one_film.draw(str(clip)))["words"]
         log.info(f"a talker is drawn, who says {' '.join(word for word, *_ in words)}: {clip}")
     own = [None if path is None else str(path) for path in (datasets, bundled.vocoder("l2s"))]
     paths = [str(path) for path in bundled.checkpoints()]
@@ -51,7 +54,8 @@ def quick(out: Path, clip: Path | None, datasets: Path | None = None) -> Path:
     fields = {name: text if name in raw else escape(text) for name, text in fields.items()}
     page = Template(Path(__file__).with_name("quick.html").read_text(encoding="utf-8"))
     target = out / "quick.html"
-    write_atomic(target, page.substitute(fields).encode())
+    with writing(target):
+        write_atomic(target, page.substitute(fields).encode())
     log.info(f"done in {time.perf_counter() - begun:.0f} s; now open {target}")
     return target
 
