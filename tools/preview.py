@@ -17,6 +17,7 @@ from avb.pipeline.storage.store import Folder, read_piece
 
 LIPS_SHOWN, FACES_SHOWN = 8, 3
 WIDTH = 1380
+PICTURE = 90  # pixels of a side at most; three quarters of LRW's crops
 PAPER, INK, FAINT = (255, 255, 255), (40, 40, 40), (150, 150, 150)
 BOX, MOUTH = (0, 170, 0), (0, 60, 230)  # blue, green, red
 
@@ -137,11 +138,12 @@ def _crops(
     extension = next(e for e in parts if e.startswith(f"{kind}."))
     frames = np.empty((facts["n_frames"], side, side), np.uint8)
     decode_video(parts[extension], extension.split(".")[1], frames)
-    small = round(0.75 * side)
+    small = min(PICTURE, round(0.75 * side))
+    line = max(1, side // 120)  # it is seen in the smaller picture too
     for i in np.linspace(0, len(frames) - 1, shown).round().astype(int):
         picture = cv2.cvtColor(frames[i], cv2.COLOR_GRAY2BGR)
-        cv2.rectangle(picture, (margin, margin), (side - margin - 1,) * 2, BOX, 1)
-        _mark_mouth(picture, kind, i, facts, spec)
+        cv2.rectangle(picture, (margin, margin), (side - margin - 1,) * 2, BOX, line)
+        _mark_mouth(picture, kind, i, facts, spec, line)
         strip[24 : 24 + small, x : x + small] = cv2.resize(
             picture, (small, small), interpolation=cv2.INTER_AREA
         )
@@ -151,7 +153,7 @@ def _crops(
 
 
 def _mark_mouth(
-    picture: np.ndarray, kind: str, i: int, facts: dict[str, Any], spec: dict[str, Any]
+    picture: np.ndarray, kind: str, i: int, facts: dict[str, Any], spec: dict[str, Any], line: int
 ) -> None:
     """A cross on the middle of the lips box, where the mouth should be."""
     boxes = facts["crop_boxes"]
@@ -162,7 +164,8 @@ def _mark_mouth(
     scale = spec["size"] / (own[2] - own[0])
     x = spec["margin"] + ((lips[0] + lips[2]) / 2 - own[0]) * scale
     y = spec["margin"] + ((lips[1] + lips[3]) / 2 - own[1]) * scale
-    cv2.drawMarker(picture, (round(x), round(y)), MOUTH, cv2.MARKER_CROSS, 13, 1, cv2.LINE_AA)
+    at = round(x), round(y)
+    cv2.drawMarker(picture, at, MOUTH, cv2.MARKER_CROSS, 13 * line, line, cv2.LINE_AA)
 
 
 def _mel(strip: np.ndarray, mel: np.ndarray, facts: dict[str, Any], x: int) -> None:

@@ -270,3 +270,16 @@ def test_a_sample_without_its_pictures_is_one_line_of_preview(
     monkeypatch.setattr("avb.tools.preview.read_members", without)
     with pytest.raises(UsageError, match="a clip cannot be read .*; avb verify finds"):
         preview(copy, copy / "sheet.png")
+
+
+def test_crops_of_any_size_are_drawn(copy: Path) -> None:
+    def enlarge(row: dict[str, Any], members: dict[str, bytes]) -> None:
+        if "lips.mp4" in members:
+            pictures = np.zeros((row["n_frames"], 512, 512), np.uint8)
+            members["lips.mp4"] = encode_video(pictures, "mp4")[1]
+
+    prepared.rewrite(copy, copy, enlarge)
+    record = json.loads((copy / "dataset.json").read_text())
+    record["crops"]["lips"] |= {"size": 504, "stored": 512}
+    (copy / "dataset.json").write_text(json.dumps(record))
+    assert "clips of lrw drawn" in preview(copy, copy / "sheet.png")
