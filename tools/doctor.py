@@ -8,13 +8,15 @@ import json
 import logging
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
 import typer
@@ -23,25 +25,13 @@ from avb.pipeline.machine import cores, free_memory
 from avb.tools.fits import refusal
 
 log = logging.getLogger(__name__)
-#: Distributions and the module of each, as `pyproject.toml` has them; "" is the base.
-MODULES: dict[str, dict[str, str]] = {
-    "": {
-        "torch": "torch", "torchaudio": "torchaudio", "numpy": "numpy", "webdataset": "webdataset",
-        "opencv-python-headless": "cv2", "av": "av", "pyarrow": "pyarrow", "typer": "typer",
-        "tqdm": "tqdm", "pyyaml": "yaml", "safetensors": "safetensors", "scipy": "scipy",
-        "tensorboard": "tensorboard", "protobuf": "google.protobuf",
-    },
-    "prep": {
-        "ai-edge-litert": "ai_edge_litert.interpreter", "ffmpeg-python": "ffmpeg",
-        "imageio-ffmpeg": "imageio_ffmpeg", "espeakng-loader": "espeakng_loader",
-    },
-    "eval": {"pystoi": "pystoi", "jiwer": "jiwer", "pocketsphinx": "pocketsphinx"},
-    "pesq": {"pesq": "pesq"},
-    "export": {
-        "onnx": "onnx", "onnxscript": "onnxscript", "onnxruntime": "onnxruntime",
-    },
-    "ui": {"starlette": "starlette", "uvicorn": "uvicorn"},
+#: Modules that are not called as their distribution, with `_` for `-`.
+MODULES = {
+    "opencv-python-headless": "cv2", "pyyaml": "yaml", "protobuf": "google.protobuf",
+    "ai-edge-litert": "ai_edge_litert.interpreter", "ffmpeg-python": "ffmpeg",
+    "scikit-learn": "sklearn",
 }  # fmt: skip
+_DEVELOPERS = ("dev", "docs")  # extras that no command needs
 TIMEOUT_S = 120  # a cold import of torch on a slow disk takes half a minute
 DISK_GB, MEMORY_GB, SHARED_GB = 10, 4, 1
 
@@ -175,12 +165,10 @@ def _last(text: str) -> str:
 def _checks(datasets: Path | None) -> Iterator[Callable[[], Line]]:
     """What `examine` runs, slowest first within each part."""
     yield _python
-    for extra, modules in MODULES.items():
-        for distribution, module in modules.items():
-            code = _IMPORT.format(module=module, name=distribution)
-            if module == "torchaudio":
-                code = _TORCHAUDIO
-            yield partial(probe, distribution, code, f"pip install {distribution}", not extra)
+    try:
+        yield from [partial(_installed, *wanted) for wanted in requirements()]
+    except PackageNotFoundError:
+        yield lambda: Line("avb", False, "not installed", "pip install -e . in its folder", True)
     for name, (todo, code) in _PROBES.items():
         yield partial(probe, name, code, todo, needed=name == "codecs")
     for name in ("lrw", "lrw1000", "grid"):
@@ -188,6 +176,43 @@ def _checks(datasets: Path | None) -> Iterator[Callable[[], Line]]:
         todo = f"set AVB_{name.upper()}_ROOT, or its root in datasets.yaml, or try avb synth"
         yield partial(probe, f"corpus {name}", code, todo)
     yield from (_cores, _memory, _disk, _shared_memory)
+
+
+def requirements() -> Iterator[tuple[str, str, str]]:
+    """Name, range and extra ("": the base) of what avb's commands need on this Python."""
+    for text in requires("avb") or ():
+        wanted, _, marker = text.partition(";")
+        name = re.split(r"[^\w.-]", wanted, maxsplit=1)[0]
+        extra = "".join(re.findall(r'extra == "(\w+)"', marker))
+        pythons = re.findall(r'python_version == "([\d.]+)"', marker)
+        if extra not in _DEVELOPERS and (
+            "{}.{}".format(*sys.version_info) in pythons or not pythons
+        ):
+            yield name, wanted.removeprefix(name).strip(), extra
+
+
+def _installed(name: str, wanted: str, extra: str) -> Line:
+    """Whether a distribution can be imported, and is of a version in the range."""
+    code = _IMPORT.format(module=MODULES.get(name, name.replace("-", "_")), name=name)
+    if name == "torchaudio":
+        code = _TORCHAUDIO
+    todo = f"pip install '{name}{wanted}'" + (f" (extra {extra})" if extra else "")
+    line = probe(name, code, todo, not extra)
+    if line.ok and not within(line.found, wanted):
+        return replace(line, ok=False, found=f"{line.found}, wanted {wanted}")
+    return line
+
+
+def within(version: str, wanted: str) -> bool:
+    """Whether a version is in a range of `>=` and `<`; what has no number is."""
+
+    def numbers(text: str) -> list[int]:
+        return [int(number) for number in re.findall(r"\d+", text.split("+")[0])]
+
+    have, bounds = numbers(version), re.findall(r"(>=|<)([\d.]+)", wanted)
+    return not have or all(
+        have >= numbers(bound) if sign == ">=" else have < numbers(bound) for sign, bound in bounds
+    )
 
 
 def _python() -> Line:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
 import tomllib
@@ -66,7 +65,8 @@ def test_what_hangs_is_absent_or_is_there_is_one_line(
 
 
 def test_with_everything_broken_it_still_reports(tmp_path: Path) -> None:
-    names = [m for own in doctor.MODULES.values() for m in own.values() if m != "typer"]
+    wanted = [name for name, _, _ in doctor.requirements() if name != "typer"]
+    names = [doctor.MODULES.get(name, name.replace("-", "_")) for name in wanted]
     broken = {name: "raise RuntimeError('broken on purpose')" for name in names if "." not in name}
     done = avb_doctor("--json", path=modules(tmp_path, **broken), cwd=tmp_path)
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
@@ -103,13 +103,31 @@ def test_a_corpus_is_found_by_its_variable(tmp_path: Path, monkeypatch: pytest.M
     assert not line.ok and "nothing at" in line.found
 
 
-def test_it_looks_at_every_dependency() -> None:
+def test_it_looks_at_every_dependency_and_its_range(monkeypatch: pytest.MonkeyPatch) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = {"": project["dependencies"]} | project["optional-dependencies"]
-    for extra, modules_of in doctor.MODULES.items():
-        names = {re.split(r"[<>=\[ ]", one)[0] for one in wanted[extra]}
-        names -= set(doctor.MODULES[""]) if extra else set()  # a later one of what the base has
-        assert names - {"pyarrow"} == set(modules_of) - {"pyarrow"}, extra
+    texts = [f"{one}; extra == {extra!r}" for extra, own in wanted.items() for one in own]
+    texts = [text.replace("'", '"').replace('; extra == ""', "") for text in texts]
+    monkeypatch.setattr(doctor, "requires", lambda name: texts)
+    found = [*doctor.requirements()]
+    assert {extra for *_, extra in found} == set(wanted) - {"dev", "docs"}
+    assert {("ray", ">=2.40,<3", "ray"), ("torch", ">=2.11,<3", "")} <= set(found)
+    version = "{}.{}".format(*sys.version_info)
+    assert ("pocketsphinx" in [name for name, *_ in found]) == (version in ("3.11", "3.13"))
+
+
+@pytest.mark.parametrize(
+    ("version", "wanted", "ok"),
+    [
+        ("2.11.0", ">=2.11,<3", True), ("2.13.0+cpu", ">=2.11,<3", True), ("3.0", ">=2,<3", False),
+        ("2.9.1", "<3,>=2.11", False), ("version unknown", ">=1", True), ("7.1", "", True),
+    ],
+)  # fmt: skip
+def test_a_version_out_of_its_range_is_told(version: str, wanted: str, ok: bool) -> None:
+    assert doctor.within(version, wanted) is ok
+    line = doctor._installed("numpy", ">=1000", "")
+    assert not line.ok and line.needed
+    assert str(line).endswith(", wanted >=1000: pip install 'numpy>=1000'")
 
 
 @pytest.mark.slow
