@@ -2,7 +2,6 @@
 
 import asyncio
 import fcntl
-import importlib.util
 import ipaddress
 import json
 import logging
@@ -20,6 +19,7 @@ import typer
 from avb.pipeline.errors import RunError, UsageError
 from avb.pipeline.machine import cores
 from avb.tools.ui.child import Limits, Stopped, lines
+from avb.train.checks import need
 
 log = logging.getLogger(__name__)
 PREFIX, LOCK = "avb-ui-", "in-use"
@@ -32,8 +32,7 @@ def run(
     device: str | None, datasets: Path | None, vocoder: Path | None = None,
 ) -> None:  # fmt: skip
     """Serve the page until Ctrl-C or SIGTERM; nothing is left behind."""
-    if not all(importlib.util.find_spec(name) for name in ("starlette", "uvicorn")):
-        raise UsageError("starlette and uvicorn not installed: pip install starlette uvicorn")
+    need("starlette", "uvicorn")
     import uvicorn
 
     from avb.tools.ui.server import Service
