@@ -155,10 +155,8 @@ def live_pieces(
 
     BadVideo: they are all of `film`, and nobody is in it.
     """
-    follower, anybody = (
-        Follower(LIVE_EVERY, {CROP: frame_of(trained)}, which, held=LIVE_HELD),
-        False,
-    )
+    follower = Follower(LIVE_EVERY, {CROP: frame_of(trained)}, which, held=LIVE_HELD)
+    anybody = False
     for block in follower.follow(frames):
         anybody |= bool(block.seen.any())
         yield Piece(crop.cut(block.frames, block.boxes[CROP], trained.crop), block.seen)
