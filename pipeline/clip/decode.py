@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from avb.pipeline.clip.container import UNINDEXED, Event, Head, Track, open_head
+from avb.pipeline.clip.container import PREROLL_S, UNINDEXED, Event, Head, Track, open_head
 from avb.pipeline.clip.media import Media, fitted
 from avb.pipeline.clip.sound_track import Sound
 from avb.pipeline.clip.status import Refused
@@ -98,15 +98,21 @@ class Film(Media):
 
     def _frames(self) -> Iterator[np.ndarray]:
         """Pictures uint8 [H, W] at exactly `fps`; behind the last one the sound is known."""
-        timed = self._span(self._low)
-        first = next(timed, None)
-        late = first is None or first[0] > 0.51 / self.fps or "damaged" in self.flags
-        if self._low > 0 and self.head.form in UNINDEXED and late:
-            # The seek landed behind the start of the span.
-            self._track = Sound()
-            self.flags.discard("damaged")
-            timed = self._span(0.0)
+        # A seek may land behind the start of the span: always where nothing is indexed, else where
+        # pictures that are shown before a key picture were coded behind it.
+        for seek_s in (self._low, max(0.0, self._low - PREROLL_S), 0.0):
+            self._track, self._shape = Sound(), None
+            timed = self._span(seek_s)
             first = next(timed, None)
+            late = first is None or first[0] > 0.51 / self.fps
+            if self.head.form in UNINDEXED:
+                late = late or "damaged" in self.flags
+            elif self._last_s:  # there was a picture before the span
+                late = False
+            sought = seek_s > 0 and self._decoder == "pyav" and self.head.form not in CODED_ORDER
+            if not (late and sought):
+                break
+            self.flags.discard("damaged")
         if first is None:
             raise Refused("bad_decode", f"{self.head.name}: {self._why_nothing()}")
         rate = Rate(self.fps)
@@ -161,7 +167,7 @@ class Film(Media):
         low, high = self._low - self._edge, min(self._high, self._limit)
         for kind, stamp, duration, content in self._events(seek_s):
             if kind == "damage":  # behind a seek pictures are missing that others rest on
-                if self._low == 0.0 or self._shape is not None:
+                if seek_s == 0 or self._shape is not None:
                     self.flags.add("damaged")
                 continue
             stamp = None if stamp is None else stamp - self.head.start_s

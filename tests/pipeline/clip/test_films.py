@@ -117,6 +117,26 @@ def test_every_container_keeps_pictures_and_sound_in_step(
     assert np.abs(steps(span)).max() < STEP_S
 
 
+#: Key pictures in these are coded before pictures that are shown before them.
+REORDERED = {
+    "hevc.mp4": "-c:v libx265 -x265-params log-level=none:crf=12:keyint=40 -pix_fmt yuv420p",
+    "fragments.mp4": f"{H264} -bf 3 -preset veryfast -movflags frag_keyframe+empty_moov",
+    "mpeg4.mov": "-c:v mpeg4 -bf 2 -g 40 -q:v 2",
+    "h264.flv": f"{H264} -bf 3 -g 40 -ar 44100",
+}
+
+
+@pytest.mark.parametrize("name", REORDERED)
+def test_a_span_begins_at_its_picture_however_near_a_key_picture(
+    tmp_path: Path, name: str, decoder: str
+) -> None:
+    path = write(tmp_path / f"film.{name}", f"{REORDERED[name]} -c:a aac")
+    for at in range(28, 44) if decoder == "pyav" else (31, 39, 41):
+        span = read_video(path, 25, at / 25, (at + 30) / 25, decoder=decoder)
+        assert [number_of(frame) for frame in span.frames] == list(range(at, at + 30))
+        assert span.flags == set() and np.abs(steps(span)).max() < STEP_S
+
+
 @pytest.mark.parametrize("rate", [10, 24, 24.8, 25.2, 29.97, 30, 50, 60])
 def test_no_rate_lets_the_sound_drift(tmp_path: Path, rate: float, decoder: str) -> None:
     count = min(round(8 * rate), 250)  # so many numbers there are
