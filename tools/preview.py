@@ -12,7 +12,7 @@ from avb.pipeline.config import stable_hash
 from avb.pipeline.errors import UsageError, one_line
 from avb.pipeline.shards.dataset import dataset_folders, read_dataset, read_manifest
 from avb.pipeline.shards.metadata import read_facts
-from avb.pipeline.shards.tar import read_members
+from avb.pipeline.shards.tar import sample_members
 from avb.pipeline.storage.store import Folder, read_piece
 
 LIPS_SHOWN, FACES_SHOWN = 8, 3
@@ -103,8 +103,7 @@ def _head(record: dict[str, Any]) -> np.ndarray:
 def _strip(folder: Folder, row: dict[str, Any], record: dict[str, Any]) -> np.ndarray:
     """One clip: a line of text, crops over time on the left, mel and words on the right."""
     piece = read_piece(folder, f"{row['shard']}.tar", row["offset"], row["nbytes"])
-    members = read_members(piece)
-    parts = {name.removeprefix(row["key"] + "."): data for name, data in members.items()}
+    parts = sample_members(piece, row["key"])
     facts = read_facts(parts["json"])
     strip = np.full((150, WIDTH, 3), PAPER, np.uint8)
     words = " ".join(w for w, _, _ in facts["words"])

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from avb.pipeline.build.manifest import fingerprint, gathered_schema, mean_and_std
 from avb.pipeline.build.process import PICTURE_S, encode_sound, moved_words, sync_flags
-from avb.pipeline.build.unit import sample_members, word_rows
+from avb.pipeline.build.unit import word_rows
 from avb.pipeline.clip import audio
 from avb.pipeline.clip.flac import decode_flac
 from avb.pipeline.corpora.lags import Lags
@@ -21,7 +21,7 @@ from avb.pipeline.parse import checked
 from avb.pipeline.settings import Settings
 from avb.pipeline.shards.dataset import open_manifest, read_dataset
 from avb.pipeline.shards.metadata import FORMAT, read_facts, write_facts
-from avb.pipeline.shards.tar import ShardWriter
+from avb.pipeline.shards.tar import ShardWriter, sample_members
 
 
 def apply_lags(
@@ -64,7 +64,8 @@ def apply_lags(
         with (folder / f"{name}.tar").open("rb") as tar, ShardWriter(out / f"{name}.tar") as shard:
             for row in own:
                 tar.seek(row["offset"])
-                members = sample_members(tar.read(row["nbytes"]), row["key"])
+                block = tar.read(row["nbytes"])
+                members = {n: bytes(m) for n, m in sample_members(block, row["key"]).items()}
                 moments += _moved(row, members, lags.ms.get(row["key"]), settings)
                 row["offset"], row["nbytes"] = shard.write(row["key"], members)
                 if progress is not None:

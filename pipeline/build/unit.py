@@ -10,7 +10,7 @@ import functools
 import io
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from avb.pipeline.corpora.stored import clip_files
 from avb.pipeline.errors import RunError
 from avb.pipeline.files import write_atomic
 from avb.pipeline.shards.metadata import STAGES, read_facts, write_facts
-from avb.pipeline.shards.tar import ShardWriter, read_members
+from avb.pipeline.shards.tar import Buffer, ShardWriter, sample_members
 from avb.pipeline.storage.mirror import fetch_plan, fetch_unit, send_unit
 from avb.pipeline.storage.store import Store
 
@@ -44,7 +44,7 @@ HUNG = "it took longer than --clip-timeout allows, and its worker was stopped (a
 WAITS_S = (1.0, 2.0, 4.0, 8.0)
 
 #: Row and members of one clip; a refused one has no members.
-Taken = tuple[dict[str, Any], dict[str, bytes] | None]
+Taken = tuple[dict[str, Any], Mapping[str, Buffer] | None]
 
 
 @dataclass(frozen=True)
@@ -185,13 +185,13 @@ def _take(
             yield taken
 
 
-def _numbered(members: dict[str, bytes], labels: dict[str, int]) -> dict[str, bytes]:
+def _numbered(members: dict[str, memoryview], labels: dict[str, int]) -> Mapping[str, Buffer]:
     """The members of a sample made earlier, with the number that its label has now."""
     facts = read_facts(members["json"])
     number = labels.get(facts["label"])
     if facts["label_id"] == number:
         return members
-    return members | {"json": write_facts(facts | {"label_id": number})}
+    return {**members, "json": write_facts(facts | {"label_id": number})}
 
 
 @contextlib.contextmanager
@@ -279,7 +279,9 @@ def _as_rows(sources: list[Source] | None) -> list[dict[str, Any]] | None:
     return [{"name": n, "size": size, "mtime_ns": time} for n, size, time in sources]
 
 
-def _earlier_rows(folder: Path, unit: Unit) -> dict[str, tuple[dict[str, Any], dict[str, bytes]]]:
+def _earlier_rows(
+    folder: Path, unit: Unit
+) -> dict[str, tuple[dict[str, Any], dict[str, memoryview]]]:
     """Rows and members of the clips that passed when this very unit was last made."""
     if finished(folder, unit) is None:
         return {}
@@ -292,11 +294,6 @@ def _earlier_rows(folder: Path, unit: Unit) -> dict[str, tuple[dict[str, Any], d
             block = data[row["offset"] : row["offset"] + row["nbytes"]]
             kept[row["key"]] = (row, sample_members(block, row["key"]))
     return kept
-
-
-def sample_members(block: bytes | memoryview, key: str) -> dict[str, bytes]:
-    """The members of the one sample in a block of a shard, by extension."""
-    return {n.removeprefix(f"{key}."): bytes(data) for n, data in read_members(block).items()}
 
 
 def _write_rows(

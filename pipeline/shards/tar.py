@@ -141,6 +141,17 @@ def read_members(block: Buffer) -> dict[str, memoryview]:
     return members
 
 
+def sample_members(block: Buffer, key: str) -> dict[str, memoryview]:
+    """The members of the one sample in a block of a shard, by extension.
+
+    ValueError: as `read_members`, or the block holds another sample.
+    """
+    prefix, members = f"{key}.", read_members(block)
+    if foreign := [name for name in members if not name.startswith(prefix)]:
+        raise ValueError(f"its place holds {foreign[0]}; shards and manifest do not match")
+    return {name.removeprefix(prefix): content for name, content in members.items()}
+
+
 def _parse_header(header: bytes, position: int) -> tuple[str, bytes, int]:
     """Name, type and size of one entry."""
     try:

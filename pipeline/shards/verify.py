@@ -25,11 +25,11 @@ from avb.pipeline.clip.codec import decode_video
 from avb.pipeline.clip.flac import decode_flac
 from avb.pipeline.clip.npy import parse_npy
 from avb.pipeline.config import stable_hash
-from avb.pipeline.errors import UsageError, shown
+from avb.pipeline.errors import RunError, UsageError, shown
 from avb.pipeline.machine import follow_parent
 from avb.pipeline.shards.dataset import can_hold, read_dataset, read_manifest
 from avb.pipeline.shards.metadata import read_facts
-from avb.pipeline.shards.tar import read_members
+from avb.pipeline.shards.tar import sample_members
 from avb.pipeline.storage.store import Folder, Store, local_copy
 
 MOST_LINES = 10  # of one shard: with more than that it is made again, not mended
@@ -68,10 +68,6 @@ class _Check:
     record: dict[str, Any]
 
 
-class _WorkerDied(Exception):
-    pass
-
-
 def parse_share(text: str | None) -> float:
     """`--sample` as a part of one: "5%" is 0.05, None is 1; UsageError for others."""
     if text is None:
@@ -107,7 +103,7 @@ def verify(
             verdict.faults += faults
             if progress is not None:
                 progress(samples)
-    except (UsageError, _WorkerDied) as error:
+    except (UsageError, RunError) as error:
         verdict.faults.append(str(error))
     return verdict
 
@@ -200,7 +196,7 @@ def _check_all(checks: Iterable[_Check], jobs: int) -> Iterator[tuple[_Check, in
         yield from results(0)
     except BrokenProcessPool:
         names = ", ".join(sorted(c.path.name for c, future in waiting if future.exception()))
-        raise _WorkerDied(
+        raise RunError(
             f"a process died (a crash in a decoder, or out of memory) at one of {names};"
             " they and what follows were not looked at"
         ) from None
@@ -262,7 +258,7 @@ def _sample_faults(
                 continue
             file.seek(row["offset"])
             try:
-                members = read_members(file.read(row["nbytes"]))
+                members = sample_members(file.read(row["nbytes"]), row["key"])
                 yield [
                     f"{path.name}: {row['key']}: {f}" for f in _member_faults(members, row, record)
                 ]
@@ -285,14 +281,9 @@ def _possible(row: dict[str, Any], size: int, record: dict[str, Any]) -> bool:
 
 
 def _member_faults(
-    members: dict[str, memoryview], row: dict[str, Any], record: dict[str, Any]
+    by_extension: dict[str, memoryview], row: dict[str, Any], record: dict[str, Any]
 ) -> Iterator[str]:
     """What is wrong inside one sample; ValueError for what cannot be read at all."""
-    prefix = row["key"] + "."
-    by_extension = {name.removeprefix(prefix): data for name, data in members.items()}
-    if not all(name.startswith(prefix) for name in members):
-        yield f"members of another key: {', '.join(members)}"
-        return
     frames = row["n_frames"]
     for kind, crop in record["crops"].items():
         extension = next((e for e in by_extension if e.startswith(f"{kind}.")), None)

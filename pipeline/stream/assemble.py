@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 from avb.pipeline.clip.codec import EXTENSIONS, decode_video
 from avb.pipeline.clip.flac import decode_flac
 from avb.pipeline.clip.npy import parse_npy
-from avb.pipeline.shards.tar import read_members
+from avb.pipeline.shards.tar import sample_members
 from avb.pipeline.storage.cache import fetched_ahead, the_cache
 from avb.pipeline.storage.store import Folder
 from avb.pipeline.stream.batch import Batch, Word
@@ -292,14 +292,10 @@ class Assembler:
     def members(self, row: int) -> Members:
         """What is stored of one clip, by extension (`lips.mp4`, `mel.npy`, ...)."""
         index = self._index
-        shard, prefix = index.shard[row], index.key(row) + "."
+        shard = index.shard[row]
         assert shard is not None
         block = self._files.read(shard, int(index.offset[row]), int(index.nbytes[row]))
-        members = read_members(block)
-        foreign = [name for name in members if not name.startswith(prefix)]
-        if foreign:
-            raise ValueError(f"its place holds {foreign[0]}; shards and manifest do not match")
-        return {name[len(prefix) :]: content for name, content in members.items()}
+        return sample_members(block, index.key(row))
 
     def _decode_crop(self, members: Members, crop: str, out: Pixels) -> Pixels:
         for extension in EXTENSIONS.values():

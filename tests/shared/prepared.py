@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from avb.pipeline.shards.tar import ShardWriter, read_members
+from avb.pipeline.shards.tar import ShardWriter, sample_members
 
 AVB = [sys.executable, "-m", "avb"]
 
@@ -73,8 +73,8 @@ def rewrite(
         data = (folder / f"{shard['name']}.tar").read_bytes()
         with ShardWriter(out / f"{shard['name']}.tar") as writer:
             for row in [row for row in found if row["shard"] == shard["name"]]:
-                block = read_members(data[row["offset"] : row["offset"] + row["nbytes"]])
-                members = {n.removeprefix(f"{row['key']}."): bytes(m) for n, m in block.items()}
+                block = data[row["offset"] : row["offset"] + row["nbytes"]]
+                members = {n: bytes(m) for n, m in sample_members(block, row["key"]).items()}
                 change(row, members)
                 if members:
                     row["offset"], row["nbytes"] = writer.write(row["key"], members)

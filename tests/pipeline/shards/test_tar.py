@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from avb.pipeline.files import write_atomic
-from avb.pipeline.shards.tar import ShardWriter, read_members
+from avb.pipeline.shards.tar import ShardWriter, read_members, sample_members
 
 SAMPLES = {
     "train/ABOUT_00001": {"lips.mp4": b"v" * 700, "mel.npy": b"m" * 512, "json": b"{}"},
@@ -34,10 +34,10 @@ def test_blocks_hold_their_samples(tmp_path: Path) -> None:
     places = write(path)
     data = path.read_bytes()
     for key, (offset, nbytes) in places.items():
-        members = read_members(data[offset : offset + nbytes])
-        assert {n: bytes(m) for n, m in members.items()} == {
-            f"{key}.{extension}": content for extension, content in SAMPLES[key].items()
-        }
+        block = data[offset : offset + nbytes]
+        assert {n: bytes(m) for n, m in sample_members(block, key).items()} == SAMPLES[key]
+        with pytest.raises(ValueError, match=f"its place holds {key}"):
+            sample_members(block, key[:-1])
     everything = read_members(memoryview(data))
     assert len(everything) == sum(map(len, SAMPLES.values()))
 
