@@ -7,6 +7,7 @@ that sees the corpus. Every clip of the unit ends as exactly one row.
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import io
 import socket
 import time
@@ -32,7 +33,7 @@ from avb.pipeline.files import write_atomic
 from avb.pipeline.shards.metadata import STAGES, read_facts, write_facts
 from avb.pipeline.shards.tar import Buffer, ShardWriter, sample_members
 from avb.pipeline.storage.mirror import fetch_plan, fetch_unit, send_unit
-from avb.pipeline.storage.store import Store
+from avb.pipeline.storage.store import Store, read_piece
 
 #: What a crash that no `except` sees leaves in the row.
 CRASHED = "its worker died, also when it was tried alone (a crash in a decoder, or out of memory)"
@@ -173,9 +174,10 @@ def _take(
             clip.status, clip.error = "crashed", CRASHED
         if position in hung and not clip.status:
             clip.status, clip.error = "timeout", HUNG
-        kept, sources = earlier.get(key), _as_rows(clip.sources)
-        if kept is not None and kept[0].get("sources") == sources:
-            yield kept[0], _numbered(kept[1], labels)
+        row = earlier.get(key)
+        if row is not None and row.get("sources") == _as_rows(clip.sources):
+            block = read_piece(folder, f"{unit.name}.tar", row["offset"], row["nbytes"])
+            yield row, _numbered(sample_members(block, key), labels)
         else:
             for wait_s in (*WAITS_S, None):
                 yield None
@@ -279,21 +281,20 @@ def _as_rows(sources: list[Source] | None) -> list[dict[str, Any]] | None:
     return [{"name": n, "size": size, "mtime_ns": time} for n, size, time in sources]
 
 
-def _earlier_rows(
-    folder: Path, unit: Unit
-) -> dict[str, tuple[dict[str, Any], dict[str, memoryview]]]:
-    """Rows and members of the clips that passed when this very unit was last made."""
-    if finished(folder, unit) is None:
+def _earlier_rows(folder: Path, unit: Unit) -> dict[str, dict[str, Any]]:
+    """Rows of the clips that passed when this very unit was last made, by key.
+
+    None where its shard is not the one they tell of: it was damaged, or it was made anew by a run
+    that ended before its rows were written.
+    """
+    head = finished(folder, unit)
+    if head is None or not head["sha256"]:
         return {}
+    with (folder / f"{unit.name}.tar").open("rb") as tar:
+        if hashlib.file_digest(tar, "sha256").hexdigest() != head["sha256"]:
+            return {}
     rows = pq.read_table(rows_path(folder, unit)).to_pylist()
-    tar = folder / f"{unit.name}.tar"
-    data = memoryview(tar.read_bytes() if tar.is_file() else b"")
-    kept = {}
-    for row in rows:
-        if row["status"] == "ok":
-            block = data[row["offset"] : row["offset"] + row["nbytes"]]
-            kept[row["key"]] = (row, sample_members(block, row["key"]))
-    return kept
+    return {row["key"]: row for row in rows if row["status"] == "ok"}
 
 
 def _write_rows(

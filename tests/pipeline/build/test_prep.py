@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from commands import avb, refused
-from prepared import dataset, hashes, rows
+from prepared import dataset, hashes, rows, untimed
 
 from avb.pipeline.shards import dataset as datasets
 from avb.tools.cli.prep import commonest_reasons
@@ -129,6 +129,26 @@ def test_retrying_rewrites_the_mended_shard_alone(raw: Path, done: Path, tmp_pat
     fresh = tmp_path / "fresh"
     prep(root, fresh)
     assert hashes(fresh) == hashes(tmp_path)
+
+
+@pytest.mark.parametrize("harm", ["a flipped bit", "a flipped header", "another order"])
+def test_samples_of_a_shard_that_is_not_as_it_was_written_are_made_again(
+    raw: Path, done: Path, tmp_path: Path, harm: str
+) -> None:
+    out = Path(shutil.copytree(done, tmp_path / "out"))
+    shards = {row["group"]: row["group"] + "-000000" for row in rows(done) if row["error"]}
+    tar = out / "lrw" / f"{min(shards.values())}.tar"
+    own = [row for row in rows(done) if row["shard"] == tar.stem]
+    data = bytearray(tar.read_bytes())
+    if harm == "another order":  # it was written anew, and the run ended before the rows were
+        blocks = [data[row["offset"] :][: row["nbytes"]] for row in own]
+        data[: sum(map(len, blocks))] = b"".join(blocks[::-1])
+    else:
+        data[own[0]["offset"] + (1 if "header" in harm else 700)] ^= 1
+    assert data != tar.read_bytes()
+    tar.write_bytes(data)
+    assert prep(raw, out, "--retry-failed")[0] == 3
+    assert hashes(out) == hashes(done) and untimed(rows(out)) == untimed(rows(done))
 
 
 def test_max_failures_decides_the_exit_code(raw: Path, done: Path) -> None:
