@@ -10,6 +10,7 @@ import hashlib
 import itertools
 import json
 import operator
+import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ from avb.pipeline.storage.store import Folder, Store
 from avb.pipeline.storage.store import place as folder_at
 
 LISTED_ROWS = 4096  # listed clips that are Python objects at one time
+_TEXTS = ("name", "group", "source", "split", "speaker", "label", "audio", "text")
 
 
 @dataclass(frozen=True)
@@ -103,18 +105,36 @@ def schema() -> pa.Schema:
 def _listed(listing: Listing, settings: Settings, root: Path) -> pa.Table:
     """All listed clips in the order of the listing, with the stable hash of each key."""
     columns = schema().insert(0, pa.field("hash", pa.uint64()))
-    fields = operator.attrgetter(*schema().names[1:])
+    fields, texts = operator.attrgetter(*schema().names[1:]), operator.attrgetter(*_TEXTS)
     batches, clips = [], iter(listing.clips)
     while some := list(itertools.islice(clips, LISTED_ROWS)):
         for clip in some:
             if settings.audio == "optional" and clip.status == "missing_audio":
                 clip.status = clip.error = ""
-            clip.sources = sources_of(root, clip, listing.met)
+            try:
+                "".join(filter(None, texts(clip))).encode()
+            except UnicodeEncodeError:
+                _refuse_name(clip)
+            else:
+                clip.sources = sources_of(root, clip, listing.met)
         keys = [f"{clip.group}/{clip.name}" for clip in some]
         others = [list(column) for column in zip(*map(fields, some), strict=True)]
         arrays = [[*map(stable_hash, keys)], keys, *others]
         batches.append(pa.record_batch(arrays, schema=columns))
     return pa.Table.from_batches(batches, columns)
+
+
+def _refuse_name(clip: Clip) -> None:
+    """Refuse a clip of a file whose name is no UTF-8, as what is stored of it has to be."""
+    for name in _TEXTS:
+        setattr(clip, name, _written_out(getattr(clip, name) or "") or None)
+    clip.status, clip.error = "bad_name", f"{clip.source}: a name that is no UTF-8; rename it"
+    clip.sources = []
+
+
+def _written_out(text: str) -> str:
+    """A name of a file, with its bytes that are no UTF-8 as backslash, x and two digits."""
+    return os.fsencode(text).decode("utf-8", "backslashreplace")
 
 
 def _laid_out(clips: pa.Table, twins_kept: bool) -> pa.Table:
@@ -232,7 +252,7 @@ def lay_out(
     clips = _listed(listing, settings, tree)
     if not len(clips):
         raise UsageError(f"{listing.root}: 0 clips listed ({listing.layout})")
-    notices = list(listing.notices)
+    notices = [*map(_written_out, listing.notices)]
     if settings.speakers is not None:
         speakers = {name for name in clips["speaker"].unique().to_pylist() if name}
         absent = [s for s in settings.speakers if s not in speakers]
@@ -241,7 +261,8 @@ def lay_out(
             raise UsageError(f"no clip of {', '.join(settings.speakers)}; talkers here: {known}")
         if absent:
             notices.append(f"talkers without a clip here: {', '.join(absent)}")
-    plan = Plan(path, listing.root, settings, list(listing.labels), listing.layout, [], notices)
+    labels, layout = [*map(_written_out, listing.labels)], _written_out(listing.layout)
+    plan = Plan(path, listing.root, settings, labels, layout, [], notices)
     plan.given = given
     clips = _chosen(_laid_out(clips, listing.twins_kept), settings)
     if lags is not None:

@@ -1,13 +1,14 @@
 """Nothing below the root goes unmentioned: it is a clip, or a notice says how many and where."""
 
 import errno
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import refused
+from commands import avb, refused
 from importers import importer
 
 from avb.pipeline.corpora.leftover import VIDEOS
@@ -109,6 +110,26 @@ def test_a_folder_without_the_layout_says_what_was_met(tmp_path: Path) -> None:
     for corpus in ("lrw", "grid"):
         with pytest.raises(UsageError, match=r"met.*1 \.mov in one/two"):
             importer(corpus, tmp_path).listing()
+
+
+@pytest.mark.parametrize("corpus", ["lrw", "grid"])
+def test_a_name_that_is_no_utf_8_refuses_its_clip_and_no_other(tmp_path: Path, corpus: str) -> None:
+    good = {"lrw": "ABOUT/test/ABOUT_00001.mp4", "grid": "s1/bbaf2n.mpg"}[corpus]
+    touch(tmp_path / "raw", good)
+    ending = os.fsencode(Path(good).suffix)
+    odd = [os.fsencode(tmp_path / "raw") + b"/" + name + ending
+           for name in (b"caf\xe9/test/caf\xe9_00001", b"s2/bbaf2n\xe9")]  # fmt: skip
+    for path in odd[: 1 if corpus == "lrw" else 2]:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        open(path, "w").close()
+    words = ("prep", corpus, "--root", tmp_path / "raw", "--out", tmp_path, "--jobs", 1)
+    assert avb(*words, "--dry-run").exit_code == 0
+    for _ in range(2):  # no clip passes; each ends as its row, however often it is run
+        assert avb(*words).exit_code == 1
+    record = json.loads((tmp_path / corpus / "dataset.json").read_text())
+    assert record["counts"]["status"] == {"bad_decode": 1, "bad_name": 1 + (corpus == "grid")}
+    errors = json.loads(avb("stats", tmp_path / corpus, "--refused", "--json").stdout)
+    assert any(r"caf\xe9/test/caf\xe9_00001" in error for error in errors.values())
 
 
 def test_folders_of_lrw1000_without_a_row_are_told(drawn_lrw1000: Any) -> None:
