@@ -129,12 +129,14 @@ def prepare(
 def with_own_licence(entry: Corpus, root: Folder) -> Corpus:
     """The entry of a corpus; of one that avb synth made, with the licence that is written there."""
     from avb.pipeline.config import Licence
+    from avb.pipeline.corpora.source_files import listing_faults_named
 
     name = ".avb_synth"
-    try:
-        marker = (root / name).read_bytes() if isinstance(root, Path) else root.read(name)
-    except (FileNotFoundError, NotADirectoryError):  # the latter: a table
-        return entry
+    with listing_faults_named(root):
+        try:
+            marker = (root / name).read_bytes() if isinstance(root, Path) else root.read(name)
+        except (FileNotFoundError, NotADirectoryError):  # the latter: a table
+            return entry
     _, _, licence = marker.decode().partition("licence: ")
     return dataclasses.replace(entry, licence=Licence(licence.strip() or "none", "avb synth"))
 

@@ -132,6 +132,15 @@ def test_a_name_that_is_no_utf_8_refuses_its_clip_and_no_other(tmp_path: Path, c
     assert any(r"caf\xe9/test/caf\xe9_00001" in error for error in errors.values())
 
 
+@pytest.mark.parametrize("corpus", ["lrw", "grid", "table"])
+def test_a_root_that_is_a_link_to_itself_is_one_line(tmp_path: Path, corpus: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    where = ("--name", "own") if corpus == "table" else ("--root",)
+    done = avb("prep", corpus, *where, tmp_path / "loop", "--out", tmp_path / "out")
+    assert done.exit_code in (1, 2) and done.stderr.count("\n") == 1
+    assert str(tmp_path / "loop") in done.stderr
+
+
 def test_folders_of_lrw1000_without_a_row_are_told(drawn_lrw1000: Any) -> None:
     images = drawn_lrw1000.root / importer("lrw1000", drawn_lrw1000.root).clips()[0].source
     extra = images.with_name("without-a-row")
