@@ -97,7 +97,8 @@ def fitted(picture: np.ndarray, shape: tuple[int, ...] | None) -> np.ndarray:
     """A picture in the size of the first; the first one, `shape` None, at most `MAX_SIDE` long."""
     if shape is None:
         shrink = -(-max(picture.shape[:2]) // MAX_SIDE)
-        shape = (picture.shape[0] // shrink, picture.shape[1] // shrink, *picture.shape[2:])
+        height, width = (max(1, side // shrink) for side in picture.shape[:2])
+        shape = (height, width, *picture.shape[2:])
     if picture.shape == shape:
         return picture
     import cv2

@@ -105,6 +105,16 @@ def test_a_clip_whose_crops_a_worker_cannot_hold_is_long(
     assert summary.status == {"ok": 1, "long": 1} and set(samples) == {"1"}
 
 
+@pytest.mark.parametrize("size", ["4000x2", "2x4000"])
+@pytest.mark.parametrize("box", ["whole", "tracked"])
+def test_a_film_of_a_few_rows_or_columns_is_a_row(tmp_path: Path, size: str, box: str) -> None:
+    film = tmp_path / "thin.mkv"
+    ffmpeg("-f", "lavfi", "-i", f"testsrc=s={size}:r=25:d=1", "-f", "lavfi",
+           "-i", "sine=300:r=16000:d=1", "-c:v", "ffv1", "-c:a", "flac", film)  # fmt: skip
+    summary, _ = prepared([film], box=box, crop="lips")
+    assert summary.status == ({"ok": 1} if box == "whole" else {"no_face": 1})
+
+
 PEAK = """
 import sys
 from pathlib import Path
