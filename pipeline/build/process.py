@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from avb.pipeline.clip import audio, crop
-from avb.pipeline.clip.codec import encode_video
+from avb.pipeline.clip import audio, codec, crop
 from avb.pipeline.clip.flac import encode_flac
 from avb.pipeline.clip.follow import Follower, Frame, still
 from avb.pipeline.clip.status import FLAGS, Refused
@@ -158,6 +157,13 @@ def _cut(
         if sum(pictures.nbytes for pictures in crops.values()) > MOST_CROPS:
             most = f"its crops take more than {MOST_CROPS >> 20} MB"
             raise Refused("long", f"{most}; cut it with the columns start and end of a table")
+        rows = max(len(pictures) * pictures.shape[1] for pictures in crops.values())
+        if settings.codec == "jpeg" and rows > codec.JPEG_MAX_ROWS:
+            raise Refused(
+                "long",
+                f"{rows} rows of pictures, a JPEG holds {codec.JPEG_MAX_ROWS}; --codec mp4, or cut"
+                " it with the columns start and end of a table",
+            )
     misses = 0
     if follower is not None:
         follower.require_face()
@@ -199,7 +205,7 @@ def encode_sample(
     """The members of one sample, by extension, which the tar holds sorted."""
     members = {}
     for kind, pictures in done.crops.items():
-        extension, data = encode_video(pictures, settings.codec, settings.crf, settings.fps)
+        extension, data = codec.encode_video(pictures, settings.codec, settings.crf, settings.fps)
         members[f"{kind}.{extension}"] = data
     if done.log_mels is not None and done.sound is not None:
         members |= encode_sound(done.sound, done.log_mels, settings)

@@ -43,7 +43,7 @@ _X264_PARAMS = ":".join(
     "bframes=3 b-adapt=0 weightp=0 aq-mode=0 no-psy=1 no-chroma-me=1 no-cabac=1 no-deblock=1 "
     "subme=1 partitions=i4x4,i8x8 8x8dct=1 fullrange=on".split()
 )
-_JPEG_MAX_ROWS = 65_500  # limit of the JPEG library
+JPEG_MAX_ROWS = 65_500  # limit of the JPEG library
 _TOGETHER = 1500  # pictures laid out for x264 at a time, a minute
 #: What the pictures of one clip may take once decoded.
 MOST_BYTES = 1 << 29
@@ -84,9 +84,9 @@ def _encode_jpeg(frames_THW: Frames, quality: int) -> bytes:
     import cv2
 
     num_frames, height, width = frames_THW.shape
-    if num_frames * height > _JPEG_MAX_ROWS:
+    if num_frames * height > JPEG_MAX_ROWS:
         raise ValueError(
-            f"{num_frames} frames of {height} rows exceed the {_JPEG_MAX_ROWS} rows of a JPEG "
+            f"{num_frames} frames of {height} rows exceed the {JPEG_MAX_ROWS} rows of a JPEG "
             "picture; use codec mp4"
         )
     picture = np.ascontiguousarray(frames_THW).reshape(-1, width)

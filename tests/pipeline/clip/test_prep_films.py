@@ -12,6 +12,7 @@ from films import ffmpeg
 from importers import importer
 
 from avb.pipeline.build import process
+from avb.pipeline.clip import codec
 from avb.pipeline.clip.codec import decode_video
 from avb.pipeline.shards.tar import read_members
 from avb.pipeline.shards.verify import verify
@@ -103,6 +104,18 @@ def test_a_clip_whose_crops_a_worker_cannot_hold_is_long(
     films = [tmp_path / f"{seconds}.mp4" for seconds in (1, 3)]
     summary, samples = prepared(films, box="whole", crop="lips", max_seconds=1e6)
     assert summary.status == {"ok": 1, "long": 1} and set(samples) == {"1"}
+
+
+def test_jpeg_holds_so_many_pictures_and_a_clip_with_more_is_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(codec, "JPEG_MAX_ROWS", 30 * 120)
+    films = [tmp_path / f"{pictures}.mkv" for pictures in (30, 31)]
+    for film in films:
+        ffmpeg("-f", "lavfi", "-i", "testsrc=s=96x96:r=25", "-f", "lavfi", "-i", "sine=300:r=16000",
+               "-frames:v", film.stem, "-t", "2", "-c:v", "ffv1", "-c:a", "flac", film)  # fmt: skip
+    summary, samples = prepared(films, box="whole", crop="lips", codec="jpeg")
+    assert summary.status == {"ok": 1, "long": 1} and set(samples) == {"30"}
 
 
 @pytest.mark.parametrize("size", ["4000x2", "2x4000"])
