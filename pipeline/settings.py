@@ -93,6 +93,12 @@ def settings_for(
         raise UsageError(f"{name} has no fixed_box in datasets.yaml; use --box tracked or whole")
     if "face" in values["crops"] and values["box"] != "tracked":
         raise UsageError(f"a face crop needs --box tracked (box is {values['box']})")
+    sides = [f"{kind} {crop.stored}" for kind, crop in values["crops"].items() if crop.stored % 2]
+    if sides and values["codec"] != "jpeg":
+        raise UsageError(
+            f"{name}: crops of {', '.join(sides)} pixels with their margins; a film has even"
+            " sides: another size in datasets.yaml, or --codec jpeg"
+        )
     try:
         return Settings(corpus=name, **values)
     except ValueError as error:

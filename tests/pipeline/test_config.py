@@ -248,3 +248,11 @@ def test_a_value_that_no_shards_are_made_with_is_one_line(tmp_path: Path, key: s
     words = ["prep", "grid", "--root", tmp_path / "grid", "--out", tmp_path, "--dry-run"]
     line = refused("--datasets", write(tmp_path, f"grid: {{{key}: 0}}"), *words)
     assert "grid: " in line and ".yaml" in line
+
+
+def test_crops_that_no_film_holds_are_one_line(tmp_path: Path) -> None:
+    own = write(tmp_path, "grid: {crops: {lips: {size: 113}}}")
+    (tmp_path / "grid").mkdir()
+    words = ["--datasets", own, "prep", "grid", "--root", tmp_path / "grid", "--out", tmp_path]
+    assert "lips 121 pixels" in refused(*words, "--dry-run")
+    assert "even sides" not in refused(*words, "--dry-run", "--codec", "jpeg")
