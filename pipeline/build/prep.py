@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from avb.pipeline.build.executor_ray import cluster
 from avb.pipeline.build.executors import Executor, local
 from avb.pipeline.build.manifest import count_rows, write_dataset, write_manifest
@@ -23,6 +26,7 @@ from avb.pipeline.corpora.lags import Lags
 from avb.pipeline.errors import RunError, UsageError
 from avb.pipeline.files import DISK_FAULTS, locked, publish, waited_for
 from avb.pipeline.settings import Settings
+from avb.pipeline.shards.dataset import read_dataset
 from avb.pipeline.storage.mirror import Mirror, mirrored, sweep_scratch
 from avb.pipeline.storage.store import Folder
 
@@ -165,7 +169,14 @@ def _published(settle: Callable[[], Plan], mirror: Mirror) -> Plan:
 
 
 def _complete(folder: Path, plan: Plan) -> bool:
-    return (folder / "dataset.json").is_file() and not stale_rows(folder, plan)
+    """Whether all is accounted for: what readers open can be read whole, no rows are left over."""
+    try:
+        read_dataset(folder)
+        with pq.ParquetFile(folder / "manifest.parquet") as file:
+            rows = sum(map(len, file.iter_batches()))
+    except (UsageError, OSError, pa.ArrowException):
+        return False
+    return rows == plan.listed and not stale_rows(folder, plan)
 
 
 def _recorded_counts(folder: Path) -> dict[str, Any]:

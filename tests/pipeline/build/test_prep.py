@@ -97,6 +97,21 @@ def test_a_second_run_makes_only_what_is_missing(raw: Path, done: Path, tmp_path
     assert not list((tmp_path / "lrw").glob("*.tmp"))
 
 
+@pytest.mark.parametrize("harm", [None, 0, 0.5, 0.99])
+@pytest.mark.parametrize("name", ["manifest.parquet", "dataset.json"])
+def test_a_lost_or_damaged_account_is_written_again(
+    raw: Path, done: Path, tmp_path: Path, name: str, harm: float | None
+) -> None:
+    path = Path(shutil.copytree(done, tmp_path / "out")) / "lrw" / name
+    data = path.read_bytes()
+    path.unlink()
+    if harm is not None:
+        path.write_bytes(data[: int(len(data) * harm)])
+    assert prep(raw, tmp_path / "out")[0] == 3
+    assert untimed(rows(tmp_path / "out")) == untimed(rows(done))
+    assert dataset(tmp_path / "out") == dataset(done)
+
+
 def test_other_settings_are_refused_with_the_difference(raw: Path, tmp_path: Path) -> None:
     prep(raw, tmp_path)
     before = hashes(tmp_path)
