@@ -115,11 +115,16 @@ def sync_flags(lag_ms: float | None) -> set[str]:
 
 
 def moved_words(words: list[Word], by_s: float, duration_s: float) -> tuple[list[Word], set[str]]:
-    """Words with their times moved as their sound was, and the flag of times cut to the clip."""
+    """Words with their times moved as their sound was, and the flag of times cut to the clip.
+
+    A word that lies beyond one of its ends has none: its sound is not there.
+    """
     moved, flags = [], set()
     for word, *times in words:
         free = [None if time is None else round(time + by_s, 5) for time in times]
         start, end = (None if t is None else min(max(t, 0.0), duration_s) for t in free)
+        if start == duration_s or end == 0.0:
+            start = end = None
         flags |= {"words_clamped"} if [start, end] != free else set()
         moved.append((word, start, end))
     return moved, flags

@@ -187,6 +187,8 @@ def test_words_that_leave_the_clip_are_cut_and_told_of() -> None:
     assert words == [("a", 0.0, 0.4), ("b", 0.4, 0.9), ("c", None, None)]
     assert flags == {"words_clamped"}
     assert moved_words([("a", 0.2, 0.5)], -0.1, 1.0)[1] == set()
+    for word in (("a", 0.0, 0.1), ("a", 1.1, 1.3), ("a", None, 0.1), ("a", 1.15, None)):
+        assert moved_words([word], -0.1, 1.0) == ([("a", None, None)], {"words_clamped"})
 
 
 def test_damaged_shards_are_a_line(plain: Path, table: Path, tmp_path: Path) -> None:
