@@ -236,8 +236,8 @@ def _settle(
             " give them again, another --out, or --overwrite"
         )
     if plan is not None and part:
-        if plan.root not in (root.resolve(), root.resolve().parent):  # a table lies in its root
-            raise UsageError(f"{mirror} was planned from {plan.root}; give the same --root")
+        if plan.given != root.resolve():
+            raise UsageError(f"{mirror} was planned from {plan.given}; give the same again")
         return plan
     if plan is None and any(folder.glob("*.tar")) and not overwrite:
         raise UsageError(f"{mirror}: holds shards but no plan of this tool; give another --out")

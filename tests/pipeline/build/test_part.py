@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import avb
+from commands import avb, refused
 from prepared import dataset, start
 
 from avb.pipeline.build import prep as prep_module
@@ -136,6 +136,11 @@ def test_other_settings_or_another_root_are_refused(raw: Path, tmp_path: Path) -
     shutil.copytree(raw, tmp_path / "raw")
     code, _, text = prep(tmp_path / "raw", tmp_path, "--part", "2/3")
     assert code == 2 and f"was planned from {raw}" in text
+    for name in ("a", "b"):  # of two tables in one folder one was planned
+        (tmp_path / f"{name}.csv").write_text(f"video\n{name}.mp4\n")
+    words = ("--name", "own", "--out", tmp_path, "--part", "1/2", "--jobs", 1)
+    assert avb("prep", "table", tmp_path / "a.csv", *words).exit_code == 3
+    assert f"planned from {tmp_path}/a.csv" in refused("prep", "table", tmp_path / "b.csv", *words)
     code, _, text = prep(raw, tmp_path, "--part", "2/3", "--overwrite")
     assert code == 2 and "--overwrite with --part" in text
     with pytest.raises(UsageError, match="other settings"):
