@@ -15,42 +15,46 @@ from avb.pipeline.corpora.leftover import VIDEOS
 from avb.pipeline.storage.mirror import AT_ONCE, scratch
 from avb.pipeline.storage.store import Entry, Folder, Store
 
+TABLES = (".csv", ".tsv", ".txt", ".parquet", ".pq")
+
 
 @contextlib.contextmanager
 def listed_tree(root: Folder) -> Iterator[Path]:
     """A local tree to list in place of a corpus in a store: its names, without the content.
 
-    A corpus of this machine is listed itself. Sizes are those of the store, times stand for its
-    versions. Only files that an importer opens while it lists have their content: tables, and two
-    videos of one GRID sentence, of which it takes the one with fewer pixels.
+    A corpus of this machine is listed itself; a table lies in its tree. Sizes are those of the
+    store, times stand for its versions. Only files that an importer opens while it lists have their
+    content: tables, and two videos of one GRID sentence, of which it takes the one with fewer
+    pixels.
     """
     if isinstance(root, Path):
         yield root
         return
     with scratch("list") as temporary:
         top = Path(temporary) / root.name
-        if PurePosixPath(root.name).suffix.lower() in (".csv", ".tsv", ".txt", ".parquet", ".pq"):
-            with contextlib.suppress(FileNotFoundError):
-                root.parent.get(root.name, top)
-            yield top
-            return
-        names = root.entries()
+        is_table = PurePosixPath(root.name).suffix.lower() in TABLES
+        store, tree = (root.parent, top.parent) if is_table else (root, top)
+        names = store.entries()
         if names:
-            top.mkdir()
+            tree.mkdir(exist_ok=True)
         opened = {*lrw1000.INDEX.values(), lrw1000.JOIN}
         twins = Counter(map(_sentence, names))
         for name in names:
             if ".." in PurePosixPath(name).parts or name.endswith("/"):
                 continue
-            path = top / name
+            path = tree / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            sentence = _sentence(name)
-            if path.name in opened or (sentence and twins[sentence] > 1):
-                root.get(name, path)
+            if is_table:
+                wanted = path == top
+            else:
+                sentence = _sentence(name)
+                wanted = path.name in opened or (sentence is not None and twins[sentence] > 1)
+            if wanted:
+                store.get(name, path)
             else:
                 path.touch()
             _stamp(path, names[name])
-        for folder, _, _ in os.walk(top, topdown=False):
+        for folder, _, _ in os.walk(tree, topdown=False):
             os.utime(folder, ns=(0, 0))
         yield top
 

@@ -186,6 +186,23 @@ def test_corpora_lie_in_a_store(
     assert untimed(rows(sides[0], corpus)) == untimed(rows(sides[1], corpus))
 
 
+def test_a_film_of_a_table_in_a_store_that_is_replaced_is_taken_again(
+    drawn_grid: Any, bucket: Any, tmp_path: Path
+) -> None:
+    film = (drawn_grid.root / "s1/video/bbaf2n.mpg").read_bytes()
+    bucket.write("own/table.csv", b"video\na/one.mpg\na/two.mpg\n")
+    for name in ("one", "two"):
+        bucket.write(f"own/a/{name}.mpg", film)
+    given = {"box": "whole", "crop": "lips"}
+    made = []
+    for change in (None, film + bytes(512), None):
+        if change:
+            bucket.write("own/a/one.mpg", change)
+        found = run(bucket.store / "own/table.csv", tmp_path, "table", given)
+        made.append((found.status, found.made, sum("taken again" in n for n in found.notices)))
+    assert made == [({"ok": 2}, 2, 0), ({"ok": 2}, 2, 1), ({"ok": 2}, 0, 0)]
+
+
 @pytest.mark.parametrize("role", ["root", "out"])
 def test_a_vanishing_bucket_is_one_line(raw: Path, bucket: Any, tmp_path: Path, role: str) -> None:
     """Of the corpus it would else be clips without a file, and a row each."""
