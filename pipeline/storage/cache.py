@@ -74,10 +74,14 @@ class Cache:
             store.get(name, part, sha256, size)
             os.rename(part, path)
         except BaseException:
-            os.close(descriptor)
             part.unlink(missing_ok=True)
             raise
-        return descriptor
+        else:
+            # The driver may have made the file anew: what was opened is gone then, with its lock.
+            held = _hold(path)
+        finally:
+            os.close(descriptor)
+        return self._fetch(store, name, sha256, path) if held is None else held
 
     def _make_room(self, size: int) -> None:
         """Remove files that nobody holds, oldest use first, until `size` more bytes have room."""

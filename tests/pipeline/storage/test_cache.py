@@ -67,6 +67,22 @@ def test_the_least_recently_read_and_half_files_go(shards: Any, tmp_path: Path) 
     assert kept(cache) == {sha256(number) for number in (0, 3, 4)}
 
 
+def test_a_driver_that_makes_its_file_anew_is_read_as_it_ends(
+    shards: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of Google removes what it has written when a download breaks off."""
+    get = Store.get
+
+    def breaks_off_once(store: Store, name: str, local: Path, *more: Any) -> None:
+        local.write_bytes(b"half")
+        local.unlink()
+        get(store, name, local, *more)
+
+    monkeypatch.setattr(Store, "get", breaks_off_once)
+    cache = Cache(tmp_path / "cache", 10 * SIZE)
+    assert [read(cache, shards.store, 3) for _ in range(2)] == [content(3)] * 2
+
+
 def test_no_file_in_use_goes(shards: Any, tmp_path: Path) -> None:
     cache = Cache(tmp_path / "cache", 2 * SIZE)
     held = cache.open(shards.store, "0.tar", sha256(0))
