@@ -35,6 +35,8 @@ LONGEST_PATH = 2048
 #: Bytes of a name below which a file system takes it with what shards and tars add: `.lips.mp4`,
 #: a number, the name of the machine while it is written.
 LONGEST_FILE, LONGEST_GROUP, LONGEST_KEY = 255, 150, 200
+#: Bytes of all words of a row, half an hour of speech; readers take twice as much in the mean.
+LONGEST_WORDS = 1 << 15
 #: `[laughter] yes`, `[[unclear]]`: text, and no list that somebody wrote wrongly.
 TAGGED = re.compile(
     r"""\s*(?:\[(?!\s*['"{])(?![^]]*,\s*[-.\d])[^][]*\]|\[\[(?!\s*['"{])[^][,]*\]\])"""
@@ -140,6 +142,17 @@ def parse_words(value: Any) -> list[Word]:
     return [_word(item) for item in value]
 
 
+def _words(value: Any) -> list[Word]:
+    """The words of a cell, as many as readers take."""
+    words = parse_words(value)
+    if (size := len("".join(word for word, *_ in words).encode())) > LONGEST_WORDS:
+        raise ValueError(
+            f"{len(words)} words of {size} bytes, {LONGEST_WORDS} at most; cut the film with the"
+            " columns start and end"
+        )
+    return words
+
+
 def _word(item: Any) -> Word:
     """One word of a list, with its times if it has some."""
     if isinstance(item, str):
@@ -217,7 +230,7 @@ def _fitting(name: str, most: int) -> str:
 #: How the cell of each column is read; a ValueError refuses the row.
 READERS: dict[str, Callable[[Any], Any]] = {
     "video": _path, "split": _part, "speaker": _name, "label": _name,
-    "start": _seconds, "end": _seconds, "words": parse_words,
+    "start": _seconds, "end": _seconds, "words": _words,
 }  # fmt: skip
 COLUMNS = tuple(READERS)
 

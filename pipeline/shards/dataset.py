@@ -21,8 +21,9 @@ from avb.pipeline.storage.cache import open_file
 from avb.pipeline.storage.store import Folder, Store
 
 BATCH_ROWS = 1 << 14
-#: Of a manifest: values beside one a byte, bytes of text at once, and of a row in the mean.
-MOST_SPARSE, MOST_TEXT, MOST_TEXT_ROW = 1 << 20, 1 << 28, 1 << 13
+#: Of a manifest: values beside one a byte, bytes of text at once, and of a row in the mean (a
+#: table gives one half of that as words).
+MOST_SPARSE, MOST_TEXT, MOST_TEXT_ROW = 1 << 20, 1 << 28, 1 << 16
 
 
 @dataclass(frozen=True)

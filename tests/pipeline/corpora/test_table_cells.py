@@ -77,6 +77,7 @@ CELLS = [
     ("end", "0", "zero_length", "ends at 0.0 s"),
     ("video", "", "unreadable", "no video named"),
     ("start", "0:12", "bad_name", "'0:12' is no number of seconds"),
+    ("words", "word " * 10_000, "bad_name", "10000 words of 40000 bytes", "start and end"),
     ("words", "[oh", "bad_name", "words '[oh' are not valid JSON"),
     ("words", '[["oh", 1]]', "bad_name", "words: ['oh', 1] is not"),
     ("words", "[1]", "bad_name", "words: 1 is not"),

@@ -19,9 +19,11 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from avb.pipeline.build.unit import row_schema
 from avb.pipeline.clip.codec import decode_video, encode_video
 from avb.pipeline.clip.flac import decode_flac
 from avb.pipeline.clip.npy import parse_npy
+from avb.pipeline.corpora.table import LONGEST_WORDS
 from avb.pipeline.errors import UsageError, shown
 from avb.pipeline.parse import parse_json, parse_yaml, read_json, read_yaml
 from avb.pipeline.shards.dataset import can_hold, read_manifest
@@ -291,3 +293,14 @@ def test_a_row_asks_for_no_more_pictures_than_fit(frames: int, fits: bool) -> No
     assert not can_hold(record, 80 * 399, 100, 400)  # a byte for each number of the mel
     sound = record | {"settings": {"fps": 1, "sample_rate": 1_000_000, "keep_audio": True}}
     assert not can_hold(sound, 10**9, 200, 800)
+
+
+def test_rows_with_as_many_words_as_a_table_may_have_are_read(tmp_path: Path) -> None:
+    said = [f"word{number % 7919}" for number in range(LONGEST_WORDS // 8)]
+    assert len("".join(said)) <= LONGEST_WORDS
+    words = [{"word": word, "start": None, "end": None} for word in said]
+    rows = [{"key": f"all/{number}", "words": words} for number in range(160)]
+    schema = pa.schema([row_schema().field(name) for name in ("key", "words")])
+    pq.write_table(pa.Table.from_pylist(rows, schema), tmp_path / "manifest.parquet")
+    [batch] = read_manifest(tmp_path, ["key", "words"])
+    assert batch["words"][159].as_py() == words
