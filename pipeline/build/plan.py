@@ -10,9 +10,8 @@ import hashlib
 import itertools
 import json
 import operator
-import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ import pyarrow.ipc as ipc
 
 from avb.pipeline.config import Corpus, stable_hash
 from avb.pipeline.corpora import adapter
-from avb.pipeline.corpora.clip import Clip, Listing
+from avb.pipeline.corpora.clip import TEXTS, Clip, Listing, refuse_name, written_out
 from avb.pipeline.corpora.lags import Lags
 from avb.pipeline.corpora.source_files import listing_faults_named, sources_of
 from avb.pipeline.corpora.stored import listed_tree
@@ -37,7 +36,6 @@ from avb.pipeline.storage.store import Folder, Store
 from avb.pipeline.storage.store import place as folder_at
 
 LISTED_ROWS = 4096  # listed clips that are Python objects at one time
-_TEXTS = ("name", "group", "source", "split", "speaker", "label", "audio", "text")
 
 
 @dataclass(frozen=True)
@@ -105,7 +103,7 @@ def schema() -> pa.Schema:
 def _listed(listing: Listing, settings: Settings, root: Path) -> pa.Table:
     """All listed clips in the order of the listing, with the stable hash of each key."""
     columns = schema().insert(0, pa.field("hash", pa.uint64()))
-    fields, texts = operator.attrgetter(*schema().names[1:]), operator.attrgetter(*_TEXTS)
+    fields, texts = operator.attrgetter(*schema().names[1:]), operator.attrgetter(*TEXTS)
     batches, clips = [], iter(listing.clips)
     while some := list(itertools.islice(clips, LISTED_ROWS)):
         for clip in some:
@@ -114,7 +112,7 @@ def _listed(listing: Listing, settings: Settings, root: Path) -> pa.Table:
             try:
                 "".join(filter(None, texts(clip))).encode()
             except UnicodeEncodeError:
-                _refuse_name(clip)
+                refuse_name(clip)
             else:
                 clip.sources = sources_of(root, clip, listing.met)
         keys = [f"{clip.group}/{clip.name}" for clip in some]
@@ -124,26 +122,15 @@ def _listed(listing: Listing, settings: Settings, root: Path) -> pa.Table:
     return pa.Table.from_batches(batches, columns)
 
 
-def _refuse_name(clip: Clip) -> None:
-    """Refuse a clip of a file whose name is no UTF-8, as what is stored of it has to be."""
-    for name in _TEXTS:
-        setattr(clip, name, _written_out(getattr(clip, name) or "") or None)
-    clip.status, clip.error = "bad_name", f"{clip.source}: a name that is no UTF-8; rename it"
-    clip.sources = []
-
-
-def _written_out(text: str) -> str:
-    """A name of a file, with its bytes that are no UTF-8 as backslash, x and two digits."""
-    return os.fsencode(text).decode("utf-8", "backslashreplace")
-
-
 def _laid_out(clips: pa.Table, twins_kept: bool) -> pa.Table:
     """The clips by group and stable hash, each under a key of its own.
 
-    A key met again is a `duplicate` under another key, or another clip where the listing says so
-    and no clip of that key says all the same.
+    A key met again is a `duplicate` under another key. Where the listing keeps twins, those that
+    differ get their keys by what they are before, so that no other row moves them.
     """
     clips = clips.append_column("number", pa.array(np.arange(len(clips))))
+    if twins_kept:
+        clips = _told_apart(_told_apart(clips, _film), _content)
     while True:
         clips = clips.sort_by([(name, "ascending") for name in ("group", "hash", "number")])
         after, before = clips.slice(1), clips.slice(0, max(0, len(clips) - 1))
@@ -152,19 +139,39 @@ def _laid_out(clips: pa.Table, twins_kept: bool) -> pa.Table:
         if not again.any():
             return clips
         places = np.flatnonzero(again)
-        rows, earlier = clips.take(places).to_pylist(), clips.take(places - 1).to_pylist()
-        count, last, met = 1, -1, set[str]()
-        for row, one, at in zip(rows, earlier, places.tolist(), strict=True):
-            count, met = (count + 1, met) if at == last + 1 else (2, set())
+        rows = clips.take(places).to_pylist()
+        count, last = 1, -1
+        for row, at in zip(rows, places.tolist(), strict=True):
+            count = count + 1 if at == last + 1 else 2
             last = at
-            met.add(_content(one))
-            kept = twins_kept and _content(row) not in met
-            if not (kept or row["status"]):
+            if not row["status"]:
                 row |= {"status": "duplicate", "error": f"{row['key']} was listed before"}
-            row["key"] += f"{'-' if kept else '~'}{count}"
+            row["key"] += f"~{count}"
             row["hash"] = stable_hash(row["key"])
         first = clips.filter(pa.array(~again))
         clips = pa.concat_tables([first, pa.Table.from_pylist(rows, clips.schema)])
+
+
+def _told_apart(clips: pa.Table, what: Callable[[dict[str, Any]], str]) -> pa.Table:
+    """The clips; those of one key that differ in `what` they are get a hash of it into theirs."""
+    met = pc.value_counts(clips["hash"])
+    met = met.filter(pc.greater(met.field("counts"), 1)).field("values")
+    is_twin = pc.is_in(clips["hash"], value_set=met)
+    rows = clips.filter(is_twin).to_pylist()
+    kinds: dict[str, set[str]] = {}
+    for row in rows:
+        kinds.setdefault(row["key"], set()).add(what(row))
+    for row in rows:
+        if len(kinds[row["key"]]) > 1:
+            row["key"] += f"-{hashlib.sha256(what(row).encode()).hexdigest()[:8]}"
+            row["hash"] = stable_hash(row["key"])
+    twins = pa.Table.from_pylist(rows, clips.schema)
+    return pa.concat_tables([clips.filter(pc.invert(is_twin)), twins])
+
+
+def _film(row: dict[str, Any]) -> str:
+    """Which film a clip is of, and which span of it."""
+    return repr([row[name] for name in ("source", "start", "end")])
 
 
 def _content(row: dict[str, Any]) -> str:
@@ -252,7 +259,7 @@ def lay_out(
     clips = _listed(listing, settings, tree)
     if not len(clips):
         raise UsageError(f"{listing.root}: 0 clips listed ({listing.layout})")
-    notices = [*map(_written_out, listing.notices)]
+    notices = [*map(written_out, listing.notices)]
     if settings.speakers is not None:
         speakers = {name for name in clips["speaker"].unique().to_pylist() if name}
         absent = [s for s in settings.speakers if s not in speakers]
@@ -261,7 +268,7 @@ def lay_out(
             raise UsageError(f"no clip of {', '.join(settings.speakers)}; talkers here: {known}")
         if absent:
             notices.append(f"talkers without a clip here: {', '.join(absent)}")
-    labels, layout = [*map(_written_out, listing.labels)], _written_out(listing.layout)
+    labels, layout = [*map(written_out, listing.labels)], written_out(listing.layout)
     plan = Plan(path, listing.root, settings, labels, layout, [], notices)
     plan.given = given
     clips = _chosen(_laid_out(clips, listing.twins_kept), settings)

@@ -1,5 +1,6 @@
 """The vocabulary of the pipeline: what a listed clip is, and every way it can end."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -44,8 +45,8 @@ class Listing:
     """What discovery found; `clips` is consumed once, and only then `labels` is complete.
 
     Of several clips of one group and name all but the first are refused as `duplicate`, unless
-    `twins_kept`: then those that differ in anything are clips like any other and get numbers,
-    `name-2`, `name-3`.
+    `twins_kept`: then those that differ in anything are clips like any other, each with a hash of
+    its film and span, or of all that is said of it, behind its name: `name-1f3a9c2e`.
     """
 
     root: Folder
@@ -55,3 +56,20 @@ class Listing:
     notices: list[str] = field(default_factory=list)  # for the user
     twins_kept: bool = False
     met: bool = False  # whether it came upon the files of its clips, and does not only name them
+
+
+#: What of a clip may come from names of files, which may be of any bytes.
+TEXTS = ("name", "group", "source", "split", "speaker", "label", "audio", "text")
+
+
+def refuse_name(clip: Clip) -> None:
+    """Refuse a clip of a file whose name is no UTF-8, as what is stored of it has to be."""
+    for name in TEXTS:
+        setattr(clip, name, written_out(getattr(clip, name) or "") or None)
+    clip.status, clip.error = "bad_name", f"{clip.source}: a name that is no UTF-8; rename it"
+    clip.sources = []
+
+
+def written_out(text: str) -> str:
+    """A name of a file, with its bytes that are no UTF-8 as backslash, x and two digits."""
+    return os.fsencode(text).decode("utf-8", "backslashreplace")
