@@ -39,9 +39,7 @@ def test_the_tree_names_every_room_and_nothing_else() -> None:
         assert rooms <= named, rooms - named
 
 
-def test_the_reader_example_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_reader_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ai_edge_litert", reason="faces are tracked with the extra prep")
     from avb.pipeline.build.prep import prep
     from avb.pipeline.config import load_corpora

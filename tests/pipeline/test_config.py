@@ -8,7 +8,7 @@ import pytest
 import yaml
 from commands import refused
 
-from avb.pipeline.config import builtin_path, corpus_root, find_split, load_corpora
+from avb.pipeline.config import corpus_root, find_split, load_corpora
 from avb.pipeline.errors import UsageError
 
 
@@ -108,12 +108,6 @@ def test_the_public_list_of_four_talkers_is_fifty_clips_of_each_and_the_rest() -
     assert listed.part_of("s29/srwz6n", "s29", None) == "test"  # last line of its test_4.txt
     assert listed.part_of("s2/bbaf1n", "s2", None) == "train"
     assert listed.part_of("s3/srih1s", "s3", None) is None
-
-
-def test_it_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert builtin_path().is_file()
-    assert load_corpora()["grid"].title
 
 
 # Errors

@@ -1,6 +1,5 @@
 """Promise: damage that `make fuzz` once found is read round or named, without end or gigabytes."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,6 @@ from avb.pipeline.clip.status import Refused
 pytest.importorskip("ffmpeg", reason="films are read with the extra prep")
 from avb.tools.infer.video import pictures, probe
 
-Film = Callable[..., Path]
 PICTURES = [np.full((64, 64), 20 * i, np.uint8) for i in range(10)]
 TONE = 0.2 * np.sin(np.arange(6400) * 0.1)
 

@@ -1,7 +1,6 @@
 """Promise: `avb infer` sees what `avb prep` stores, and made speech lies under the lips."""
 
 import wave
-from collections.abc import Callable
 from pathlib import Path
 
 import av
@@ -17,7 +16,6 @@ from avb.tools.cli import app
 pytest.importorskip("ai_edge_litert", reason="faces are tracked with the extra prep")
 from avb.tools.infer.video import pictures, probe  # noqa: E402
 
-Film = Callable[..., Path]
 COUNT = 50
 #: When each picture is shown, in seconds.
 TIMES = {

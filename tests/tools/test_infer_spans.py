@@ -78,9 +78,7 @@ class Echo:
 
 
 @pytest.mark.parametrize("num_frames", [10, 75, 76, 125, 130, 251])
-def test_mels_of_windows_join_without_a_seam(
-    models: dict[str, Trained], monkeypatch: pytest.MonkeyPatch, num_frames: int
-) -> None:
+def test_mels_of_windows_join_without_a_seam(models: dict[str, Trained], num_frames: int) -> None:
     echo = Echo()
     trained = dataclasses.replace(models["l2s"], model=echo)  # type: ignore[arg-type]
     plain = dataclasses.replace(trained.recipe, shrink=1)
@@ -135,7 +133,7 @@ def test_a_vocoder_makes_the_sound_and_one_of_other_mels_is_refused(
     assert "lrw.pt: hears other log-mels" in line
 
 
-def test_where_nobody_is_seen_speech_is_silent(tmp_path: Path, models: dict[str, Trained]) -> None:
+def test_where_nobody_is_seen_speech_is_silent(models: dict[str, Trained]) -> None:
     seen = np.arange(60) < 30
     piece = Piece(np.full((60, 120, 120), 128, np.uint8), seen)
     [mel] = speech.make_mels(iter([piece]), models["l2s"], Clock())

@@ -113,7 +113,6 @@ def test_the_page_is_blind_and_its_key_says_what_each_clip_is(made: tuple[Path, 
     assert len(test["clips"]) == 5 * CLIPS + 3 == len(key["clips"])
     assert len(test["practice"]) == 3 and len(test["orders"]) == 200
     assert key["page_hash"] in bare and "@" not in bare.split("<script")[0]
-    page, key = made
     systems = Counter(clip["system"] for clip in key["clips"].values())
     assert set(systems) == {"secretmemory", "secretbaseline", "real", "griffin_lim", "floor"}
     tested = {clip["key"] for i, clip in key["clips"].items() if i not in key["practice"]}

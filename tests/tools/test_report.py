@@ -143,7 +143,7 @@ def test_all_figures_are_there_with_intervals(text: str, runs: dict[str, Path], 
         assert clip_count in plain
 
 
-def test_players_hold_three_sounds_a_clip(text: str, spoken: Index, runs: dict[str, Path]) -> None:
+def test_players_hold_three_sounds_a_clip(text: str, spoken: Index) -> None:
     sounds = re.findall(r'src="data:audio/flac;base64,([^"]+)"', text)
     assert len(sounds) == 3
     for data in sounds:

@@ -129,6 +129,12 @@ def test_a_cut_file_another_task_and_a_foreign_one_are_named(tmp_path: Path) -> 
     checkpoint.save(path, STATE)
     with pytest.raises(UsageError, match="a checkpoint for lip, not for l2s"):
         checkpoint.load(path, "l2s")
+    with pytest.raises(UsageError, match="for lip, not for judge; make one with avb train judge"):
+        checkpoint.load(path, "judge")
+    checkpoint.save(tmp_path / "judge.pt", {"task": "judge", "weights": {}})
+    assert checkpoint.load(tmp_path / "judge.pt", "judge")["task"] == "judge"
+    with pytest.raises(UsageError, match="judge.pt: a checkpoint for judge, not for l2s"):
+        checkpoint.load(tmp_path / "judge.pt", "l2s")
     path.write_bytes(path.read_bytes()[:-50])
     with pytest.raises(UsageError, match="damaged"):
         checkpoint.load(path)
@@ -141,17 +147,6 @@ def test_a_cut_file_another_task_and_a_foreign_one_are_named(tmp_path: Path) -> 
         checkpoint.load(path)
     with pytest.raises(UsageError, match="no such checkpoint"):
         checkpoint.load(tmp_path / "none.pt")
-
-
-def test_a_judge_is_no_run_and_a_run_no_judge(tmp_path: Path) -> None:
-    run, judge = tmp_path / "best.pt", tmp_path / "judge.pt"
-    checkpoint.save(run, STATE)
-    checkpoint.save(judge, {"task": "judge", "weights": {}})
-    assert checkpoint.load(judge, "judge")["task"] == "judge"
-    with pytest.raises(UsageError, match="judge.pt: a checkpoint for judge, not for l2s"):
-        checkpoint.load(judge, "l2s")
-    with pytest.raises(UsageError, match=r"for lip, not for judge; make one with avb train judge"):
-        checkpoint.load(run, "judge")
 
 
 def test_a_run_stands_for_its_best_checkpoint(tmp_path: Path) -> None:

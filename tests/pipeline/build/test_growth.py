@@ -177,7 +177,7 @@ def test_the_manifest_has_all_rows_in_the_order_of_the_plan_in_few_groups(made_u
 
 
 def test_a_manifest_is_written_in_groups_and_read_in_pieces(
-    made_up: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made_up: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = read_plan(plan_path(made_up))
     whole = pq.read_table(made_up / "manifest.parquet")

@@ -152,15 +152,11 @@ def test_the_table_that_datasets_yaml_names_is_the_known_one(
     assert "names no lags of it" in refused("prep", "lrw", "--root", raw, *out)
 
 
-def test_no_table_at_all_is_one_line(tmp_path: Path) -> None:
+def test_no_table_and_one_with_two_lags_of_a_clip_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "t.parquet").write_text("key,lag_ms\n")
     with pytest.raises(UsageError, match="no table of lags"):
         read_lags(tmp_path / "t.parquet")
-
-
-def test_a_clip_with_two_lags_is_one_line(tmp_path: Path) -> None:
-    rows = [{"key": "s1/a", "lag_ms": ms, "confidence": 1.0} for ms in (500.0, -500.0)]
-    write_lags(tmp_path / "t.parquet", rows, {})
+    write_lags(tmp_path / "t.parquet", [row("s1/a", 500.0), row("s1/a", -500.0)], {})
     with pytest.raises(UsageError, match="s1/a has two rows"):
         read_lags(tmp_path / "t.parquet")
 

@@ -26,7 +26,7 @@ from avb.pipeline.clip.track import EYES, MOUTH, POINTS, interpolate
 from avb.pipeline.config import Crop
 from avb.pipeline.corpora import adapter
 
-LIPS, FACE = Crop(112, 4), Crop(96, 4)
+LIPS = Crop(112, 4)
 
 
 def tracked_boxes(points: np.ndarray, kind: str, fps: int) -> np.ndarray:

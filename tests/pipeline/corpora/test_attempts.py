@@ -23,9 +23,7 @@ CORPORA = load_corpora()
 
 
 @pytest.mark.parametrize("corpus", ["lrw", "grid"])
-def test_what_goes_while_it_is_listed_was_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, corpus: str
-) -> None:
+def test_what_goes_while_it_is_listed_was_there(tmp_path: Path, corpus: str) -> None:
     """Between the folder's listing and the look at the file; a link to nowhere was never there."""
     names = {
         "lrw": ("ABOUT/train/ABOUT_00001.mp4", "ABOUT/train/ABOUT_00001.txt"),

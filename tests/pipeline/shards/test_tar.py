@@ -73,8 +73,6 @@ def test_an_error_or_no_sample_leaves_nothing(tmp_path: Path) -> None:
         writer.write("train/a", {"json": b"{}"})
         raise RuntimeError
     assert path.read_bytes() == before and os.listdir(tmp_path) == [path.name]
-    path = tmp_path / "train-000000.tar"
-    write(path)
     with ShardWriter(path) as writer:
         pass
     assert not os.listdir(tmp_path)

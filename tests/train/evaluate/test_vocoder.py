@@ -247,9 +247,7 @@ def test_a_run_is_a_vocoder_whose_sound_needs_no_griffin_lim(
         assert flags["split"] == SPLIT and flags["clips"] == len(keys) and "keys" not in flags
 
 
-def test_a_run_that_was_stopped_goes_on_to_the_same_weights(
-    grid: Index, run: Path, tmp_path: Path
-) -> None:
+def test_a_run_that_was_stopped_goes_on_to_the_same_weights(grid: Index, tmp_path: Path) -> None:
     for steps in (2, 4):
         words = ["--data", grid.folder, "--steps", steps, "--out", tmp_path, "--resume"]
         assert avb(*VOCOS, "--set", "schedule=constant", *words)[0] == 0

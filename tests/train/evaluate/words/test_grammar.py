@@ -20,11 +20,6 @@ def edit_distance(first: list[str], second: list[str]) -> int:
     return row[-1]
 
 
-def test_slots_have_the_sizes_of_the_corpus() -> None:
-    assert [len(words) for words in SLOT_WORDS] == [4, 4, 4, 25, 10, 4]
-    assert len({word for words in SLOT_WORDS for word in words}) == 51
-
-
 def test_targets_and_words_are_inverse() -> None:
     assert [words[i] for words, i in zip(SLOT_WORDS, slot_targets(SAID), strict=True)] == SAID
     with pytest.raises(ValueError, match="'w' is no letter"):
