@@ -27,6 +27,13 @@ def avb(*words: object) -> Done:
     return Done(run.exit_code, run.stdout, run.stderr)
 
 
+def did(*words: object) -> Done:
+    """How one ended that has to succeed."""
+    done = avb(*words)
+    assert done.exit_code == 0, done.output
+    return done
+
+
 def refused(*words: object, code: int = 2) -> str:
     """The one line in which a command says why it ends with this code."""
     done = avb(*words)

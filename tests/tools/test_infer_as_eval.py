@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from commands import avb
+from commands import did
 from networks import READER, SPEECH
 from prepared import draw
 
@@ -27,12 +27,6 @@ from avb.tools.infer.speech import make_mels
 from avb.tools.infer.video import probe
 from avb.train.evaluate.speech import reconstruct
 from avb.train.tasks.task import Evaluation
-
-
-def did(*words: object) -> str:
-    run = avb(*words)
-    assert run.exit_code == 0, run.output
-    return run.stdout
 
 
 def shards(corpus: str, clips: int, folder: Path) -> Index:
@@ -58,7 +52,7 @@ def test_a_clip_of_29_pictures_is_read_alike(tmp_path: Path) -> None:
     for part in {Path(key).parts[0] for key in said}:  # their names are unique in one part
         films = sorted((tmp_path / "raw").rglob(f"{part}/*.mp4"))
         out = did("infer", "lip", *films, "--ckpt", ckpt, "--device", "cpu", "--json")
-        for film, record in zip(films, json.loads(out)["videos"], strict=True):
+        for film, record in zip(films, json.loads(out.stdout)["videos"], strict=True):
             [window] = record["windows"]
             assert window["words"][0]["word"] == said.pop(f"{part}/{film.stem}")
     assert not said

@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from commands import avb, refused
+from commands import avb, did, refused
 from networks import LABELS
 
 from avb.tools.infer.model import Trained, load_trained
@@ -27,9 +27,8 @@ def test_a_clip_of_29_pictures_is_one_window_of_ranked_words(
 ) -> None:
     clip = write(tmp_path / "clip.mp4", talker(3, 29, (256, 256), 60))
     words = ["infer", "lip", clip, "--ckpt", checkpoints["lip"], "--device", "cpu"]
-    code, out, text = avb(*words, "--json", "--top", 3, "--track", tmp_path / "track.mp4")
-    [record] = json.loads(out)["videos"]
-    assert code == 0, text
+    done = did(*words, "--json", "--top", 3, "--track", tmp_path / "track.mp4")
+    [record] = json.loads(done.stdout)["videos"]
     [window] = record["windows"]
     assert (window["start"], window["end"], record["duration"]) == (0.0, 1.16, 1.16)
     chances = [w["probability"] for w in window["words"]]
@@ -44,8 +43,8 @@ def test_a_clip_of_29_pictures_is_one_window_of_ranked_words(
     assert window["words"][0]["word"] == LABELS[int(chance.argmax())]
     boxed = list(pictures(probe(str(tmp_path / "track.mp4"))))
     assert len(boxed) == 29 and boxed[0].shape == (256, 256)
-    code, out, _ = avb(*words)
-    assert code == 0 and out.split()[2:4] == [window["words"][0]["word"], f"{chances[0]:.2f}"]
+    told = did(*words).stdout.split()
+    assert told[2:4] == [window["words"][0]["word"], f"{chances[0]:.2f}"]
 
 
 @pytest.mark.parametrize("num_frames", [20, 75, 110])
@@ -53,10 +52,8 @@ def test_speech_is_as_long_as_the_film(
     tmp_path: Path, checkpoints: dict[str, Path], num_frames: int
 ) -> None:
     film = write(tmp_path / "film.mp4", talker(3, num_frames, (180, 144), 26))
-    code, out, text = avb("infer", "l2s", film, "--ckpt", checkpoints["l2s"], "--device", "cpu",
-                          "--out", tmp_path / "s.wav", "--mux", tmp_path / "both.mp4",
-                          "--json")  # fmt: skip
-    assert code == 0, text
+    words = ["infer", "l2s", film, "--ckpt", checkpoints["l2s"], "--device", "cpu", "--json"]
+    did(*words, "--out", tmp_path / "s.wav", "--mux", tmp_path / "both.mp4")
     with wave.open(str(tmp_path / "s.wav")) as sound:
         assert (sound.getnchannels(), sound.getsampwidth(), sound.getframerate()) == (1, 2, 16000)
         assert sound.getnframes() == num_frames * 640
@@ -64,9 +61,8 @@ def test_speech_is_as_long_as_the_film(
     with av.open(str(tmp_path / "both.mp4")) as container:
         kinds = [stream.type for stream in container.streams]
         length = float(container.duration or 0) / 1e6
-    assert kinds == ["video", "audio", "audio"] and length == pytest.approx(
-        num_frames / 25, abs=0.1
-    )
+    assert kinds == ["video", "audio", "audio"]
+    assert length == pytest.approx(num_frames / 25, abs=0.1)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["both.mp4", "film.mp4", "s.wav"]
 
 

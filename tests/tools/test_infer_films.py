@@ -6,12 +6,11 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from commands import did
 from films import write_film
 from scipy.signal import correlate
-from typer.testing import CliRunner
 
 from avb.pipeline.clip.decode import read_video
-from avb.tools.cli import app
 
 pytest.importorskip("ai_edge_litert", reason="faces are tracked with the extra prep")
 from avb.tools.infer.video import pictures, probe  # noqa: E402
@@ -50,8 +49,7 @@ def test_speech_lies_under_pictures_that_begin_late(
     path = write_film(tmp_path / "film.mkv", drawn, late_s + np.arange(len(drawn)) / 25, tone)
     words = ["infer", "l2s", path, "--ckpt", tiny_models["l2s"], "--device", "cpu"]
     words += ["--out", tmp_path / "s.wav", "--mux", tmp_path / "both.mp4"]
-    done = CliRunner().invoke(app, [str(word) for word in words])
-    assert done.exit_code == 0, done.stderr
+    did(*words)
     with wave.open(str(tmp_path / "s.wav")) as wav:
         speech = np.frombuffer(wav.readframes(10**6), "<i2") / 32768
     heard = []

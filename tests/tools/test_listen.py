@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from commands import avb, refused
+from commands import did, refused
 from networks import save_vocoder
 from raters import TRUE, answer
 
@@ -62,8 +62,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 @pytest.fixture(scope="session")
 def made(folders: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     page = tmp_path_factory.mktemp("page") / "test.html"
-    code, _, said = avb("listen", *folders, "--out", page, "--clips", CLIPS)
-    assert code == 0 and "30 clips and 4 repeats" in said
+    told = did("listen", *folders, "--out", page, "--clips", CLIPS).stderr
+    assert "30 clips and 4 repeats" in told
     return page, json.loads(page.with_suffix(".key.json").read_text())
 
 
@@ -72,8 +72,8 @@ def test_true_mels_through_a_vocoder_are_one_system_more(
 ) -> None:
     page, file = tmp_path / "test.html", save_vocoder(tmp_path / "vocoder.pt")
     words = ["--out", page, "--clips", CLIPS, "--vocoder", file]
-    code, _, said = avb("listen", *folders, *words)
-    assert code == 0 and "6 sentences of 6 systems, 36 clips and 4 repeats" in said
+    told = did("listen", *folders, *words).stderr
+    assert "6 sentences of 6 systems, 36 clips and 4 repeats" in told
     key = json.loads(page.with_suffix(".key.json").read_text())
     assert key["systems"][-4:] == ["real", "griffin_lim", "floor", "vocoder"]
     heard = {(one["system"], one["key"]): content(page)["clips"][name]["wav"]
@@ -184,11 +184,9 @@ def ratings(files: list[Path], key: Any, scale: str) -> dict[str, np.ndarray]:
 def test_figures_agree_with_another_calculation(made: tuple[Path, Any], tmp_path: Path) -> None:
     page, key = made
     files = [answer(key, tmp_path, f"r{i}", seed=i, secretmemory=3 + i % 3) for i in range(7)]
-    code, printed, said = avb(
-        "listen-score", *files, "--key", page.with_suffix(".key.json"), "--json"
-    )
-    assert code == 0 and not said
-    record = json.loads(printed)
+    done = did("listen-score", *files, "--key", page.with_suffix(".key.json"), "--json")
+    assert not done.stderr
+    record = json.loads(done.stdout)
     tables = ratings(files, key, "naturalness")
     rng = np.random.default_rng(99)
     draws: dict[str, list[float]] = {name: [] for name in tables}
@@ -247,8 +245,8 @@ def test_raters_are_left_out_by_the_rule_alone(made: tuple[Path, Any], tmp_path:
     assert set(out) == {"two-off", "deaf", "gone"}
     assert "2 of 4 repeats" in out["two-off"] and "above real" in out["deaf"]
     assert "not finished: 17 of 34" in out["gone"]
-    code, table, said = avb("listen-score", *files, "--key", page.with_suffix(".key.json"))
-    assert code == 0 and "2 raters, 3 left out" in said and "naturalness" in table
+    done = did("listen-score", *files, "--key", page.with_suffix(".key.json"))
+    assert "2 raters, 3 left out" in done.stderr and "naturalness" in done.stdout
 
 
 @pytest.mark.parametrize("case", ["page", "twice", "order", "score", "columns", "gone", "key"])

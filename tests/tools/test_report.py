@@ -18,7 +18,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from commands import avb, refused
+from commands import did, refused
 from networks import READER
 
 from avb.pipeline.build.prep import prep
@@ -92,11 +92,9 @@ def runs(spoken: Index, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
 def text(runs: dict[str, Path], spoken: Index, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The page of all three, with clips."""
     out = tmp_path_factory.mktemp("page") / "deep" / "report.html"
-    given = ["report", *map(str, runs.values()), "--data", str(spoken.folder), "--clips", "1"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(eval_l2s, "GL_ITERATIONS", 4)
-        done = avb(*given, "--out", str(out))
-    assert done.exit_code == 0, done.output
+        did("report", *runs.values(), "--data", spoken.folder, "--clips", 1, "--out", out)
     return out.read_text(encoding="utf-8")
 
 
@@ -203,8 +201,7 @@ def test_runs_are_compared_in_pairs_and_one_without_memory_says_so(text: str) ->
 def test_without_shards_a_line_says_how_to_get_clips(runs: dict[str, Path], tmp_path: Path) -> None:
     shutil.copytree(runs["words"], tmp_path / "run")
     (tmp_path / "run" / "test.json").unlink()
-    done = avb("report", str(tmp_path / "run"), "--out", str(tmp_path / "r"))
-    assert done.exit_code == 0, done.output
+    did("report", tmp_path / "run", "--out", tmp_path / "r")
     plain = (tmp_path / "r").read_text()
     assert "avb report --data SHARDS" in plain and "avb eval lip --ckpt" in plain
     assert "<audio" not in plain and "loss terms" in plain
@@ -244,13 +241,11 @@ def test_plot_writes_the_figure(
     figure: str, runs: dict[str, Path], spoken: Index, tmp_path: Path
 ) -> None:
     out = tmp_path / ("figure.pdf" if figure == "curves" else "figure.png")
-    given = [str(runs["words" if figure == "confusion" else "speech"]), "--figure", figure]
+    run = runs["words" if figure == "confusion" else "speech"]
+    pairs = ["--pair", "ABOUT:2-4", "--pair", "YOUNG:1"] if figure == "pairs" else []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(eval_l2s, "GL_ITERATIONS", 2)
-        flags = ["--out", str(out), "--data", str(spoken.folder)]
-        flags += ["--pair", "ABOUT:2-4", "--pair", "YOUNG:1"] if figure == "pairs" else []
-        done = avb("plot", *given, *flags)
-    assert done.exit_code == 0, done.output
+        did("plot", run, "--figure", figure, "--out", out, "--data", spoken.folder, *pairs)
     assert out.read_bytes()[:4] in (b"%PDF", b"\x89PNG") and out.stat().st_size > 5000
 
 
@@ -311,8 +306,7 @@ def test_addresses_that_could_not_be_compared_are_a_line(
     sides = {side: without(record["addressing"][side]) for side in ("source", "target")}
     record["addressing"] |= sides
     (run / "test.json").write_text(json.dumps(record))
-    done = avb("report", run, "--out", tmp_path / "page.html")
-    assert done.exit_code == 0, done.output
+    did("report", run, "--out", tmp_path / "page.html")
     assert "these clips do not tell" in (tmp_path / "page.html").read_text()
     line = refused("plot", run, "--figure", "similarity", "--out", tmp_path / "x.png")
     assert "too few words that stand at one place" in line

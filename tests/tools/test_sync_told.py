@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from commands import avb
+from commands import did
 from prepared import draw
 
 from avb.pipeline.build.resound import apply_lags
@@ -24,7 +24,7 @@ def moved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Four drawn clips whose sound was moved, and the lag of each."""
     root = tmp_path_factory.mktemp("told")
     draw("grid", root / "raw", 4)
-    assert avb("prep", "grid", "--root", root / "raw", "--out", root / "plain").exit_code == 0
+    did("prep", "grid", "--root", root / "raw", "--out", root / "plain")
     plain = root / "plain" / "grid"
     index = load_index(plain)
     rows = [{"key": index.key(row), "lag_ms": lag or 0.0, "confidence": float(lag is not None)}

@@ -24,7 +24,7 @@ from urllib.request import urlopen
 import numpy as np
 import pytest
 import torch
-from commands import avb
+from commands import did
 from films import write_film
 
 from avb.pipeline.clip.ffmpeg import ffmpeg_program
@@ -110,10 +110,9 @@ def test_the_page_gets_what_infer_finds(
 ) -> None:
     out = tmp_path.with_name("speech.wav")
     words = [talker_clip, "--ckpt", tiny_models["lip"], "--device", "cpu", "--json"]
-    told = avb("infer", "lip", *map(str, words)).stdout
-    [record] = json.loads(told)["videos"]
+    [record] = json.loads(did("infer", "lip", *words).stdout)["videos"]
     words = [talker_clip, "--ckpt", tiny_models["l2s"], "--device", "cpu", "--out", out]
-    assert avb("infer", "l2s", *map(str, words)).exit_code == 0
+    did("infer", "l2s", *words)
     with serving(service) as port:
         read, spoken, none = (
             ask(port, talker_clip, f"model={number}&box=auto&face=1")["result"]

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import avb, refused
+from commands import avb, did, refused
 
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index
@@ -49,26 +49,22 @@ def test_a_grid_is_trained_once_and_read_once(
     shards = ["--data", grid.folder, "--device", "cpu", *split, *SMALL]
     words = [*shards, "--slots", "0,4", "--seeds", "0,1", "--steps", 2, "--out", tmp_path]
     begun = ["--set", "model.slots=0", "--steps", 1, "--out", tmp_path / "slots=0/seed0"]
-    assert avb("train", "lip", *shards, *begun)[0] == 0
-    code, text, _ = avb("ablate", "lip", *words, "--dry-run")
-    assert code == 0 and not done
+    did("train", "lip", *shards, *begun)
+    text = did("ablate", "lip", *words, "--dry-run").stdout
+    assert not done
     assert [line.split(": ")[1] for line in text.splitlines()] == [
         "goes on at step 1 (of 2 steps)", *["begins (of 2 steps)"] * 3
     ]  # fmt: skip
-    assert (
-        len(json.loads(avb("ablate", "lip", *words, "--dry-run", "--json").stdout)["trials"]) == 4
-    )
+    planned = json.loads(did("ablate", "lip", *words, "--dry-run", "--json").stdout)
+    assert len(planned["trials"]) == 4
     assert avb("ablate", "lip", *words)[0] == 130 and done == ["slots=0/seed0"]
     stop_before = 99
     done.clear()
-    code, text, errors = avb("ablate", "lip", *words)
-    assert code == 0, errors
-    assert done == ["slots=0/seed0", "slots=0/seed1", "slots=4/seed0", "slots=4/seed1"] + 4 * [
-        "test"
-    ]
-    code, again, _ = avb("ablate", "lip", *words, "--json")
-    assert code == 0 and done[8:] == done[:4]  # looked at again, and nothing is left to do
-    found = json.loads(again)
+    text = did("ablate", "lip", *words).stdout
+    trained = ["slots=0/seed0", "slots=0/seed1", "slots=4/seed0", "slots=4/seed1"]
+    assert done == [*trained, *["test"] * 4]
+    found = json.loads(did("ablate", "lip", *words, "--json").stdout)
+    assert done[8:] == trained  # looked at again, and nothing is left to do
     assert found == json.loads((tmp_path / "ablation.json").read_text())
     assert (tmp_path / "ablation.png").stat().st_size > 1000
     assert found["seeds"] == [0, 1] and found["grid"] == {"model.slots": ["0", "4"]}
@@ -98,7 +94,7 @@ def test_trained_runs_are_those_that_are_asked_for(
     pytest.importorskip("matplotlib", reason="the figure is drawn with the extra report")
     words = ["--data", grid.folder, "--device", "cpu", *split, "--seeds", "0", *SMALL]
     words += ["--out", tmp_path]
-    assert avb("ablate", "lip", "--slots", "0", *words, "--steps", 2)[0] == 0
+    did("ablate", "lip", "--slots", "0", *words, "--steps", 2)
     before = (tmp_path / "ablation.json").read_bytes()
     other = tmp_path.with_suffix(".other")
     other.write_text("".join(f"{part} {grid.key(i)}\n" for i, part in enumerate(PARTS[::-1])))
@@ -118,9 +114,7 @@ def test_readers_of_sentences_are_set_side_by_side(
     pytest.importorskip("matplotlib", reason="the figure is drawn with the extra report")
     words = ["--data", grid.folder, "--device", "cpu", *split, "--seeds", "0", *SMALL]
     words += ["--out", tmp_path]
-    code, _, errors = avb("ablate", "lip", "--slots", "0,4", *words, "--unit", "sentence",
-                          "--steps", 1)  # fmt: skip
-    assert code == 0, errors
+    did("ablate", "lip", "--slots", "0,4", *words, "--unit", "sentence", "--steps", 1)
     found = json.loads((tmp_path / "ablation.json").read_text())
     assert found["metric"] == "wer_grammar"
     for row in found["arms"]:
@@ -164,8 +158,8 @@ def test_a_key_that_shards_or_flags_overrule_is_refused_before_anything_is_train
     for more in ([], ["--dry-run"]):
         words = ["--data", grid.folder, "--seeds", "0,1", *SMALL, "--out", tmp_path, *more]
         assert said in refused("ablate", "lip", *given, *words)
-    code, out, _ = avb("ablate", "lip", "steps=1,2", "seed=3", *words[:2], "--seeds", 3, *words[4:])
-    assert code == 0 and len(out.splitlines()) == 2  # what is not overruled is no fault
+    told = did("ablate", "lip", "steps=1,2", "seed=3", *words[:2], "--seeds", 3, *words[4:]).stdout
+    assert len(told.splitlines()) == 2  # what is not overruled is no fault
     assert not any(tmp_path.iterdir())
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from commands import avb
+from commands import avb, did
 from networks import same, weights
 
 from avb.pipeline import files
@@ -56,8 +56,8 @@ def test_stopped_by_any_signal_it_is_saved_and_resumes_to_the_unbroken_weights(
         found, _, text = avb(*words(lrw, out, "--steps", 3))
     last = text.splitlines()[-1]
     assert found == code and "saved at step 2" in last and str(out) in last and "--resume" in last
-    assert avb(*words(lrw, out, "--steps", 3, "--resume"))[0] == 0
-    assert avb(*words(lrw, tmp_path / "whole", "--steps", 3))[0] == 0
+    did(*words(lrw, out, "--steps", 3, "--resume"))
+    did(*words(lrw, tmp_path / "whole", "--steps", 3))
     assert same(weights(out), weights(tmp_path / "whole"))
 
 
@@ -167,7 +167,7 @@ def test_what_killed_trainings_left_half_written_is_swept(lrw: Index, tmp_path: 
     theirs = ["test.json.node.12.tmp", "notes.tmp", "last.pt.mine"]  # an evaluation may be writing
     for name in ours + theirs:
         (out / name).write_bytes(b"half")
-    assert avb(*words(lrw, out, "--steps", 1))[0] == 0
+    did(*words(lrw, out, "--steps", 1))
     names = {path.name for path in out.iterdir()}
     assert not names & set(ours) and set(theirs) <= names
 
@@ -176,7 +176,7 @@ def test_the_saved_recipe_is_the_old_or_the_new_one(
     lrw: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "run"
-    assert avb(*words(lrw, out, "--steps", 1))[0] == 0
+    did(*words(lrw, out, "--steps", 1))
 
     def killed(temporary: Path, path: Path) -> None:
         raise SystemExit(9)

@@ -216,24 +216,20 @@ def test_from_training_to_a_comparison_as_typed(grid: Index, tmp_path: Path) -> 
     records = []
     for slots in (4, 0):
         out, sets = tmp_path / str(slots), SIZES | {"slots": slots}
-        run = avb(
+        did(
             "train", "lip", "--unit", "sentence", "--data", grid.folder, "--device", "cpu",
             "--split", "vcagan-16-7-10", "--steps", 2, "--out", out,
             f"--set=model={json.dumps(sets)}", "--set=shrink=4", "--set=batch_size=2",
         )  # fmt: skip
-        assert run.exit_code == 0, run.output
-        run = avb("eval", "lip", "--ckpt", out, "--data", grid.folder, "--part", "all",
-                  "--device", "cpu", "--out", out / "all.json")  # fmt: skip
-        assert run.exit_code == 0, run.output
+        words = ["--ckpt", out, "--data", grid.folder, "--part", "all", "--device", "cpu"]
+        did("eval", "lip", *words, "--out", out / "all.json")
         records.append(out / "all.json")
-    run = avb("report", tmp_path / "4", tmp_path / "0", "--data", grid.folder, "--out",
-              tmp_path / "report.html", "--clips", 1)  # fmt: skip
-    assert run.exit_code == 0, run.output
+    words = ["--data", grid.folder, "--out", tmp_path / "report.html", "--clips", 1]
+    did("report", tmp_path / "4", tmp_path / "0", *words)
     page = (tmp_path / "report.html").read_text()
     assert "Lip reading of sentences: numbers" in page and "word error, within the grammar" in page
     pytest.importorskip("onnxruntime")
-    run = avb("export", "--ckpt", tmp_path / "4", "--to", "onnx", "--out", tmp_path / "export")
-    assert run.exit_code == 0, run.output
+    did("export", "--ckpt", tmp_path / "4", "--to", "onnx", "--out", tmp_path / "export")
     config = json.loads((tmp_path / "export/config.json").read_text())
     assert config["labels"] == grid.labels
     record = json.loads(records[0].read_text())

@@ -94,7 +94,7 @@ def test_a_network_measures_other_clips_from_the_zero_of_its_own(
     grid: Index, measured: Path
 ) -> None:
     by, network = measured.with_name("by.parquet"), measured.parent / "sync.runs/fold0/sync.pt"
-    assert avb("sync", grid.folder, "--model", network, "--out", by)[0] == 0
+    did("sync", grid.folder, "--model", network, "--out", by)
     first, second = pq.read_table(measured).to_pylist(), pq.read_table(by).to_pylist()
     own = [(a, b) for a, b in zip(first, second, strict=True) if a["how"] == "fold 0 of 2"]
     assert len(own) == 4
@@ -137,7 +137,7 @@ def test_measuring_by_a_network_of_the_same_name_leaves_the_networks(
     grid: Index, measured: Path
 ) -> None:
     network = measured.parent / "sync.runs/fold0/sync.pt"
-    assert avb("sync", grid.folder, "--model", network, "--out", measured)[0] == 0
+    did("sync", grid.folder, "--model", network, "--out", measured)
     assert network.exists() and not [*network.parents[1].glob("pieces-*")]
 
 
@@ -188,16 +188,16 @@ def test_what_sound_was_moved_by_counts(grid: Index, tmp_path: Path) -> None:
     table, moved, out = tmp_path / "table.parquet", tmp_path / "moved", tmp_path / "by.parquet"
     known = {grid.key(row): 40.0 * (row % 3 - 1) for row in range(len(grid))}
     write_lags(table, [{"key": k, "lag_ms": v, "confidence": 1.0} for k, v in known.items()], {})
-    assert avb("sync", grid.folder, "--apply", table, "--out", moved)[0] == 0
+    did("sync", grid.folder, "--apply", table, "--out", moved)
     sets = [word for one in (*QUICK, "model.slots=0") for word in ("--set", one)]
     more = ["--by", "l2s", *sets, "--jobs", 1, "--device", "cpu", "--out", out]
-    assert avb("sync", moved, *more)[0] == 0
+    did("sync", moved, *more)
     rows = pq.read_table(out).to_pylist()
     for fold in ("fold 0 of 2", "fold 1 of 2"):
         left = [row["lag_ms"] - known[row["key"]] for row in rows if row["how"] == fold]
         assert np.median(left) == pytest.approx(0, abs=1e-3) and np.abs(left).max() <= 200
     network = tmp_path / "by.runs" / "fold0" / "l2s.pt"
-    assert avb("sync", moved, "--model", network, "--out", tmp_path / "again.parquet")[0] == 0
+    did("sync", moved, "--model", network, "--out", tmp_path / "again.parquet")
 
 
 def test_a_network_that_tells_no_lag_is_refused(grid: Index, tmp_path: Path) -> None:
@@ -239,9 +239,9 @@ def test_what_cannot_be_measured_is_said(grid: Index) -> None:
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """64 drawn sentences as shards, and their lags in sync.parquet beside them."""
     root = tmp_path_factory.mktemp("drawn")
-    assert avb("synth", "grid", "--out", root / "raw", "--clips", 64)[0] == 0
-    assert avb("prep", "grid", "--root", root / "raw", "--out", root, "--jobs", 2)[0] == 0
-    assert avb("sync", root / "grid", "--out", root / "sync.parquet")[0] == 0
+    did("synth", "grid", "--out", root / "raw", "--clips", 64)
+    did("prep", "grid", "--root", root / "raw", "--out", root, "--jobs", 2)
+    did("sync", root / "grid", "--out", root / "sync.parquet")
     return root
 
 
@@ -253,11 +253,11 @@ def test_clips_moved_on_purpose_come_out_by_what_they_were_moved(drawn: Path) ->
     known = {key: 5.0 * (number % 33 - 16) for number, key in enumerate(keys)}
     rows = [{"key": key, "lag_ms": -lag, "confidence": 1.0} for key, lag in known.items()]
     write_lags(table, rows, {})
-    assert avb("sync", shards, "--apply", table, "--out", moved)[0] == 0
+    did("sync", shards, "--apply", table, "--out", moved)
     lags = []
     for folder in (shards, moved):
         network, out = drawn / "sync.runs" / "fold0" / "sync.pt", drawn / "by.parquet"
-        assert avb("sync", folder, "--model", network, "--out", out)[0] == 0
+        did("sync", folder, "--model", network, "--out", out)
         lags.append(read_lags(out).ms)
     before, after = lags
     errors = [abs(lag - before[key]) for key, lag in after.items()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from commands import avb, refused
+from commands import avb, did, refused
 from prepared import draw
 
 from avb.pipeline.build.process import moved_words
@@ -40,7 +40,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def plain(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("plain")
-    assert avb("prep", "grid", "--root", raw, "--out", out)[0] == 0
+    did("prep", "grid", "--root", raw, "--out", out)
     return out / "grid"
 
 
@@ -56,7 +56,7 @@ def table(plain: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def moved(raw: Path, table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("moved")
-    assert avb("prep", "grid", "--root", raw, "--out", out, "--sync", table)[0] == 0
+    did("prep", "grid", "--root", raw, "--out", out, "--sync", table)
     return out / "grid"
 
 
@@ -97,8 +97,8 @@ def test_shards_at_hand_get_the_same_but_for_the_ends(
     plain: Path, moved: Path, table: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "again"
-    assert avb("sync", plain, "--apply", table, "--out", out)[0] == 0
-    assert avb("verify", out)[0] == 0
+    did("sync", plain, "--apply", table, "--out", out)
+    did("verify", out)
     edge = 70 * 16
     for key, made in samples(out).items():
         wanted = samples(moved)[key]
@@ -146,7 +146,7 @@ def test_the_table_that_datasets_yaml_names_is_the_known_one(
     (tmp_path / "mine.yaml").write_text("grid: {lags: named.parquet}\nlrw: {lags: ''}\n")
     words = ("--datasets", tmp_path / "mine.yaml", "prep")
     out = ("--out", tmp_path / "out", "--sync", "known")
-    assert avb(*words, "grid", "--root", raw, *out)[0] == 0
+    did(*words, "grid", "--root", raw, *out)
     record = json.loads((tmp_path / "out" / "grid" / "dataset.json").read_text())
     assert record["settings"]["sync"] == read_lags(table).digest
     assert "names no lags of it" in refused("prep", "lrw", "--root", raw, *out)

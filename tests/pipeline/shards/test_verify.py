@@ -17,7 +17,7 @@ import prepared
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from commands import avb
+from commands import avb, did
 from importers import importer
 from prepared import draw
 
@@ -220,11 +220,11 @@ def test_a_sample_looks_into_every_shard_and_at_no_hash(copy: Path) -> None:
 
 
 def test_the_command_says_that_it_looked_at_a_sample(copy: Path) -> None:
-    code, _, text = avb("verify", copy, "--jobs", 1)
-    assert code == 0 and text.strip().splitlines()[-1].endswith("6 samples: nothing wrong")
-    code, _, text = avb("verify", copy, "--jobs", 1, "--sample", "10%")
-    assert code == 0 and " of 6 " in text and "--sample 10%" in text and "hashes" in text
-    record = json.loads(avb("verify", copy, "--sample", "10%", "--json")[1])
+    text = did("verify", copy, "--jobs", 1).stderr
+    assert text.strip().splitlines()[-1].endswith("6 samples: nothing wrong")
+    text = did("verify", copy, "--jobs", 1, "--sample", "10%").stderr
+    assert " of 6 " in text and "--sample 10%" in text and "hashes" in text
+    record = json.loads(did("verify", copy, "--sample", "10%", "--json").stdout)
     assert record["ok"] and record["sample"] == "10%"
     assert record["samples"] == record["shards"] < record["stored"] == 6
     damage(copy)

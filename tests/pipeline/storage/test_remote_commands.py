@@ -8,7 +8,7 @@ from typing import Any
 
 import prepared
 import pytest
-from commands import avb, refused
+from commands import avb, did, refused
 from prepared import draw
 
 from avb.pipeline.shards.verify import _Check, _check_shard
@@ -123,9 +123,7 @@ def test_a_corpus_in_a_store_is_looked_at(bucket: Any, monkeypatch: pytest.Monke
 
 def test_a_bench_streams_from_a_store(there: Store, bucket: Any) -> None:
     small = [*TINY, "--batch-size", "2", "--steps", "1", "--rounds", "1", "--json"]
-    run = avb("bench", "train", "lip", "--data", str(there), *small)
-    assert run.exit_code == 0, run.output
-    record = json.loads(run.stdout)
+    record = json.loads(did("bench", "train", "lip", "--data", there, *small).stdout)
     assert record["data"] == str(there) and record["data_wait"] is not None
     assert any(".tar" in path for _, path in bucket.door.seen)
 

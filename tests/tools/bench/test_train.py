@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from commands import avb, refused
+from commands import did, refused
 
 from avb.pipeline.build.prep import prep
 from avb.pipeline.config import load_corpora
@@ -55,9 +55,7 @@ def contenders(overrides: list[str], *names: str) -> tuple[Any, dict[str, Any]]:
 
 def test_the_command_prints_one_record(cheap: None) -> None:
     flags = ["--recipe", "tiny", *words(LIP), "--batch-size", "2", "--rounds", "2", "--json"]
-    run = avb("bench", "train", "lip", "--device", "cpu", *flags)
-    assert run.exit_code == 0, run.output
-    record = json.loads(run.stdout)
+    record = json.loads(did("bench", "train", "lip", "--device", "cpu", *flags).stdout)
     for name in ("clips_per_s", "eager_fp32_clips_per_s", "ratio", "peak_gib", "gflop_per_clip"):
         assert isinstance(record[name], float) and record[name] > 0, name
     for name in ("data_wait", "mfu", "eager_tf32_clips_per_s", "data"):
@@ -281,9 +279,7 @@ def test_shards_stream_and_waiting_is_a_share(cheap: None, drawn_lrw: Any, tmp_p
     prep(entry, settings_for("lrw", entry), drawn_lrw.root, tmp_path)
     flags = ["--recipe", "tiny", *words(LIP), "--data", str(tmp_path / "lrw"), "--json"]
     flags += ["--device", "cpu", "--batch-size", "2", "--steps", "1", "--rounds", "1"]
-    run = avb("bench", "train", "lip", *flags)
-    assert run.exit_code == 0, run.output
-    record = json.loads(run.stdout)
+    record = json.loads(did("bench", "train", "lip", *flags).stdout)
     assert record["data"] == str(tmp_path / "lrw") and record["clock"] == "perf_counter"
     assert 0 < record["data_wait"] < 1 and record["clips_per_s"] > 0
 

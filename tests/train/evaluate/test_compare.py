@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from commands import avb, refused
+from commands import did, refused
 from networks import recipe
 from scipy.stats import binomtest
 
@@ -293,11 +293,9 @@ def test_records_of_avb_eval_are_compared_as_typed(lrw: Index, tmp_path: Path) -
         record = evaluate("lip", tmp_path / str(seed) / "best.pt", lrw, corpus, "all")
         (tmp_path / f"{seed}.json").write_text(json.dumps(record, default=float))
     sides = [str(tmp_path / "0.json"), str(tmp_path / "1.json")]
-    run = avb("compare", *sides)
-    assert run.exit_code == 0, run.output
+    run = did("compare", *sides)
     assert "top1" in run.stdout and "points, n 12" in run.stdout and "McNemar" in run.stdout
-    run = avb("compare", *sides, "--json")
-    record = json.loads(run.stdout)
+    record = json.loads(did("compare", *sides, "--json").stdout)
     assert record["clips"] == 12 and record["flags"]["split"] == "official"
     assert sum(record["counts"].values()) == 12
     for name, hit in HITS.items():  # every path of the reader, from the values of each clip
@@ -312,8 +310,7 @@ def test_the_table_shows_each_seed(tmp_path: Path) -> None:
     talkers = ["s1", "s1", "s2"]
     first = [speech(tmp_path / f"a{s}", [0.5, 0.6, 0.1 * s], talkers, seed=s) for s in (0, 1)]
     second = speech(tmp_path / "b", [0.5, None, 0.1], talkers)
-    run = avb("compare", ",".join(first), second)
-    assert run.exit_code == 0, run.output
+    run = did("compare", ",".join(first), second)
     assert "A by seed: 0.2500 0.3000 (sd 0.0354)" in run.stdout
     assert ", n 2" in run.stdout and "note: seeds differ: 0, 1 against 0" in run.stderr
 

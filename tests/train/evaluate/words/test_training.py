@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from commands import avb
+from commands import did, refused
 from networks import other_front_end
 
 from avb.pipeline.clip.audio import log_mel
@@ -43,11 +43,9 @@ def keys(index: Index, rows: Any) -> set[str]:
 @pytest.fixture(scope="module")
 def file(grid: Index, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("judge") / "made" / "judge.pt"
-    code, _, text = avb(
-        "train", "judge", "--data", grid.folder, "--split", "speaker-independent",
-        "--epochs", 2, "--seed", 5, "--device", "cpu", "--out", path,
-    )  # fmt: skip
-    assert code == 0 and f"split {SPLIT}" in text and "epoch 2/2 loss" in text
+    words = ["--split", "speaker-independent", "--epochs", 2, "--seed", 5, "--device", "cpu"]
+    text = did("train", "judge", "--data", grid.folder, *words, "--out", path).stderr
+    assert f"split {SPLIT}" in text and "epoch 2/2 loss" in text
     assert "word error on real of 2 validation clips" in text and "word error on griffin" in text
     return path
 
@@ -126,12 +124,10 @@ def test_talkers_and_lists_narrow_the_training(grid: Index, tmp_path: Path) -> N
     (tmp_path / "mine.txt").write_text("".join(lines))
     for words in (["--split-file", tmp_path / "mine.txt"], ["--split", SPLIT]):
         out = tmp_path / f"{words[0][2:]}.pt"
-        code, *_ = avb(
-            "train", "judge", "--data", grid.folder, "--speakers", "s1,s9", *words,
-            "--epochs", 1, "--device", "cpu", "--out", out,
-        )  # fmt: skip
+        words += ["--data", grid.folder, "--epochs", 1, "--device", "cpu", "--out", out]
+        did("train", "judge", "--speakers", "s1,s9", *words)
         data = torch.load(out, weights_only=True)["data"]
-        assert code == 0 and data["speakers"] == ["s1", "s9"]
+        assert data["speakers"] == ["s1", "s9"]
         assert sorted(data["keys"]) == [key for key in rows["train"] if key.startswith("s1/")]
         assert bool(data["listed"]) == (words[0] == "--split-file")
 
@@ -210,8 +206,7 @@ def test_a_wrong_word_is_one_line_and_nothing_is_overwritten(
             "cannot be written",
         ),
     ):
-        code, _, text = avb("train", "judge", *words, "--device", "cpu")
-        assert code == 2 and message in text and "Traceback" not in text, text
+        assert message in refused("train", "judge", *words, "--device", "cpu")
     assert not out.exists() and file.read_bytes() == before
     real_find = checks.importlib.util.find_spec
     monkeypatch.setattr(
