@@ -8,6 +8,7 @@ import re
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -94,21 +95,14 @@ def test_no_circle_of_imports() -> None:
 def test_from_a_unit_of_work_to_a_picture_are_few_calls(
     tmp_path: Path, drawn_lrw: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from avb.pipeline.build.plan import make_plan
     from avb.pipeline.build.unit import Task, run_unit
     from avb.pipeline.clip import pyav
-    from avb.pipeline.config import load_corpora
-    from avb.pipeline.settings import settings_for
 
     class Reached(BaseException):
         pass
 
-    def reached(*_: Any) -> Any:
-        raise Reached
-
-    monkeypatch.setattr(pyav, "luma_of", reached)
-    corpus = load_corpora()["lrw"]
-    make_plan(corpus, settings_for("lrw", corpus), drawn_lrw.root, tmp_path / "plan.arrow")
+    monkeypatch.setattr(pyav, "luma_of", Mock(side_effect=Reached))
+    drawn_lrw.importer().plan(tmp_path / "plan.arrow")
     (tmp_path / "lrw").mkdir()
     with pytest.raises(Reached) as raised:
         list(run_unit(Task(tmp_path / "plan.arrow", tmp_path / "lrw", 0)))

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import yaml
@@ -270,13 +271,8 @@ def test_a_table_told_to_stop_waits_until_its_step_is_saved(number: int, tmp_pat
 def test_gains_on_unseen_talkers_are_drawn_by_talker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[bool] = []
-
-    def spy(*sides: str, by_talker: bool = False) -> dict[str, Any]:
-        asked.append(by_talker)
-        return {"metrics": {}}
-
-    monkeypatch.setattr(result_module, "compare", spy)
+    asked = Mock(return_value={"metrics": {}})
+    monkeypatch.setattr(result_module, "compare", asked)
     for talkers, drawn in ((["s2", "s4"], True), (["s2", "s2"], False)):
         table = wanted("table4", tmp_path / str(drawn), seeds=[0])
         for arm in table.measured():
@@ -289,4 +285,5 @@ def test_gains_on_unseen_talkers_are_drawn_by_talker(
             (folder / plan.RECORD).write_text(json.dumps(record))
             (folder / plan.DONE).write_text('{"done": true, "seconds": 1.0}')
         result_module.result(table, "table4", "t")
-        assert asked.pop() is drawn and asked.pop() is drawn
+        assert [call.kwargs["by_talker"] for call in asked.call_args_list] == [drawn] * 2
+        asked.reset_mock()

@@ -1,12 +1,12 @@
 """`avb train` and `avb eval` as they are typed: a run, its resume, its record, one line a fault."""
 
-import errno
 import json
 import resource
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
+import prepared
 import pytest
 import yaml
 from commands import avb, did, refused
@@ -59,11 +59,8 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_later(lrw: Index, tmp_path:
     did("train", "lip", *words, "--steps", 1)
     before = {path.name: path.read_bytes() for path in out.glob("*.pt")}
     limit = len(before["last.pt"]) // 2
-    full = subprocess.run(
-        [sys.executable, "-m", "avb", "train", "lip", *map(str, words), "--steps=3", "--resume"],
-        capture_output=True, text=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-    )  # fmt: skip
+    small = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (limit, limit))
+    full = prepared.run("train", "lip", *words, "--steps=3", "--resume", preexec_fn=small)
     assert full.returncode == 1 and "Traceback" not in full.stderr
     assert full.stderr.splitlines()[-1].startswith(f"avb: {out}: File too large; checkpoints")
     assert {path.name: path.read_bytes() for path in out.glob("*.pt*")} == before
@@ -82,19 +79,14 @@ def test_what_cannot_be_written_is_said_first_and_figures_are_shown_before_they_
     real = evaluate.evaluate
     monkeypatch.setattr(evaluate, "evaluate", lambda *a, **k: pytest.fail("the pass was begun"))
     assert "is a folder" in refused(*asked, "--out", tmp_path)
-    full: list[object] = ["-m", "avb", *asked, "--out", run / "full" / "val.json"]
-    done = subprocess.run(
-        [sys.executable, *map(str, full)], capture_output=True, text=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1, 1)),
-    )  # fmt: skip
+    words = [*asked, "--out", run / "full" / "val.json"]
+    small = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (1, 1))
+    done = prepared.run(*words, preexec_fn=small)
     assert done.returncode == 2 and "File too large" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     monkeypatch.setattr(evaluate, "evaluate", real)
-
-    def refuse(path: Path, data: bytes) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(commands, "write_atomic", refuse)
+    full = Mock(side_effect=OSError(28, "No space left on device"))
+    monkeypatch.setattr(commands, "write_atomic", full)
     code, printed, text = avb(*asked, "--out", tmp_path / "val.json")
     assert code == 1 and "top1" in printed
     assert text.splitlines()[-1].startswith(f"avb: {tmp_path}/val.json: No space left on device")

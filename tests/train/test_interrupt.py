@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import yaml
@@ -177,11 +178,7 @@ def test_the_saved_recipe_is_the_old_or_the_new_one(
 ) -> None:
     out = tmp_path / "run"
     did(*words(lrw, out, "--steps", 1))
-
-    def killed(temporary: Path, path: Path) -> None:
-        raise SystemExit(9)
-
-    monkeypatch.setattr(files, "publish", killed)
+    monkeypatch.setattr(files, "publish", Mock(side_effect=SystemExit(9)))
     assert avb(*words(lrw, out, "--steps", 2, "--resume"))[0] == 9
     assert yaml.safe_load((out / "recipe.yaml").read_text())["recipe"]["steps"] == 1
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow as pa
@@ -55,20 +55,13 @@ def measured(once: Path, tmp_path: Path) -> Path:
 def test_no_clip_is_measured_by_a_network_that_learnt_from_it(
     grid: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    learnt, heard = [], []
-    train, listen = trainer.train, sync.measure
-
-    def watched_train(recipe: Any, index: Index, parts: Any, *rest: Any, **more: Any) -> Any:
-        learnt.append({*parts.rows["train"].tolist(), *parts.rows["val"].tolist()})
-        return train(recipe, index, parts, *rest, **more)
-
-    def watched_measure(index: Index, rows: Any, *rest: Any) -> Any:
-        heard.append({*rows.tolist()})
-        return listen(index, rows, *rest)
-
-    monkeypatch.setattr(trainer, "train", watched_train)
-    monkeypatch.setattr(sync, "measure", watched_measure)
+    train, listen = Mock(wraps=trainer.train), Mock(wraps=sync.measure)
+    monkeypatch.setattr(trainer, "train", train)
+    monkeypatch.setattr(sync, "measure", listen)
     table = measure(grid, tmp_path / "sync.parquet")
+    dealt = [call.args[2].rows for call in train.call_args_list]
+    learnt = [{*rows["train"].tolist(), *rows["val"].tolist()} for rows in dealt]
+    heard = [{*call.args[1].tolist()} for call in listen.call_args_list]
     assert all(not a & b for a, b in zip(learnt, heard, strict=True))
     assert set.union(*heard) == {*range(len(grid))}
     assert table["key"].to_pylist() == [grid.key(row) for row in range(len(grid))]
@@ -80,10 +73,7 @@ def test_a_call_that_was_stopped_goes_on(
     grid: Index, measured: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = measured.read_bytes()
-
-    def again(*_: Any) -> Any:
-        raise AssertionError("measured or trained a second time")
-
+    again = Mock(side_effect=AssertionError("measured or trained a second time"))
     monkeypatch.setattr(sync, "_lags_of", again)
     monkeypatch.setattr(trainer, "one_step", again)
     measure(grid, measured)

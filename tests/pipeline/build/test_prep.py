@@ -5,6 +5,7 @@ import os
 import resource
 import shutil
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -202,11 +203,9 @@ def test_reasons_are_counted_in_batches(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_full_disk_is_one_line_and_nothing_half(raw: Path, done: Path, tmp_path: Path) -> None:
-    def small_files() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
-
+    small = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (60_000, 60_000))
     words = ("prep", "lrw", "--root", raw, "--out", tmp_path, "--shard-clips", "6", "--jobs", "1")
-    run = prepared.run(*words, preexec_fn=small_files)
+    run = prepared.run(*words, preexec_fn=small)
     assert run.returncode == 1
     assert "finished shards are kept" in run.stderr and "Traceback" not in run.stderr
     complete = hashes(done)

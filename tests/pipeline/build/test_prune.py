@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pyarrow.parquet as pq
 import pytest
@@ -136,12 +137,8 @@ def test_shards_stay_until_what_takes_their_place_is_made(
     tars = {path.name for path in out.glob("lrw/*.tar")}
     drop_split(raw)
     add_one(raw)
-
-    def dies(*words: Any) -> None:
-        raise RunError("the power went")
-
     with monkeypatch.context() as patch:
-        patch.setattr(prep_module, "run_units", dies)
+        patch.setattr(prep_module, "run_units", Mock(side_effect=RunError("the power went")))
         with pytest.raises(RunError, match="the power went"):
             prep(raw, out, prune=True)
     assert {path.name for path in out.glob("lrw/*.tar")} >= tars

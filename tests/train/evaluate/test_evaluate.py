@@ -6,6 +6,7 @@ import json
 import wave
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock, patch
 
 import numpy as np
 import pytest
@@ -65,16 +66,13 @@ def test_the_model_may_see_forty_frames_at_a_time(
     grid: Index, speech_run: Path, monkeypatch: pytest.MonkeyPatch,
     windows: str, frames: int, rule: str,
 ) -> None:  # fmt: skip
-    scored: list[tuple[int, str]] = []
-    monkeypatch.setattr(
-        speech,
-        "score_clip",
-        lambda a, b, mel, r, *_: scored.append((len(b), r)) or score_clip(a, b, mel, r),
-    )
+    scored = Mock(wraps=score_clip)
+    monkeypatch.setattr(speech, "score_clip", scored)
     corpus = load_corpora()["grid"]
     record = evaluate("l2s", speech_run, grid, corpus, "train", limit=1, windows=windows)
-    assert scored[0] == (4 * frames * 160, rule)  # the model's, 160 samples a column
-    assert {r for _, r in scored[1:]} == {"min"}
+    model, *others = (call.args for call in scored.call_args_list)
+    assert (len(model[1]), model[3]) == (4 * frames * 160, rule)  # 160 samples a column
+    assert {given[3] for given in others} == {"min"}
     assert record["flags"]["windows"] == windows and record["flags"]["length_rule"] == rule
     monkeypatch.setattr(eval_l2s, "LOST_FRAMES", 4)
     if windows == "cut":
@@ -109,12 +107,9 @@ def judged(
 @pytest.fixture(scope="module")
 def plain(grid: Index, speech_run: Path) -> tuple[dict[str, Any], Any]:
     """A record of one clip without any option, and the mean log-mel that its floor was made of."""
-    means: list[Any] = []
-    real = bounds.bounds
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bounds, "bounds", lambda *a, **k: means.append(k["mean"]) or real(*a, **k))
+    with patch.object(bounds, "bounds", wraps=bounds.bounds) as measured:
         record = evaluate("l2s", speech_run, grid, load_corpora()["grid"], limit=1)
-    return record, means[0]
+    return record, measured.call_args.kwargs["mean"]
 
 
 def test_each_judge_hears_all(
@@ -249,11 +244,7 @@ def test_sounds_too_loud_for_16_bits_are_made_quieter_and_named(tmp_path: Path) 
 
 def test_half_a_sound_never_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = WavFolder(tmp_path / "wavs")
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
+    monkeypatch.setattr("os.fsync", Mock(side_effect=OSError(28, "No space left on device")))
     with pytest.raises(UsageError, match=r"x\.model\.wav: cannot be written \(No space left"):
         folder.write("model", ["s1/x"], [np.zeros(1600, np.float32)])
     assert not [path for path in (tmp_path / "wavs").rglob("*") if path.is_file()]

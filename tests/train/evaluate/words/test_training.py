@@ -6,8 +6,10 @@ Whether it hears well is proved on real speech (test_recogniser.py, make slow).
 import dataclasses
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from avb.pipeline.clip.audio import log_mel
 from avb.pipeline.config import load_corpora
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index
-from avb.train import checkpoint, checks
+from avb.train import checkpoint
 from avb.train.evaluate import stored_mels
 from avb.train.evaluate.metrics.griffin_lim import invert_all
 from avb.train.evaluate.words import trained, training
@@ -54,25 +56,16 @@ def test_only_training_clips_are_learnt_from_and_only_validation_clips_measured(
     grid: Index, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts = split(grid)
-    read: list[set[str]] = []
-    taught: list[Any] = []
-
-    def read_mels(index: Index, rows: Any) -> Any:
-        read.append(keys(index, rows))
-        return real_read(index, rows)
-
-    def fit(mels: Any, words: Any, plan: Any) -> SlotReader:
-        taught.extend((mels.clone(), words.clone(), plan))
-        return SlotReader().eval()
-
-    real_read = stored_mels.read_mels
+    real_read, fit = stored_mels.read_mels, Mock(return_value=SlotReader().eval())
+    read_mels = Mock(wraps=real_read)
     monkeypatch.setattr(stored_mels, "read_mels", read_mels)
     monkeypatch.setattr(training, "fit", fit)
     plan = Training(epochs=1, seed=3)
     state = training.train(grid, parts, plan, torch.device("cpu"))
     train, val = (keys(grid, parts.rows[part]) for part in ("train", "val"))
-    assert read == [train, val] and set(state["data"]["keys"]) == train
-    mels, words, how = taught
+    assert [keys(*call.args) for call in read_mels.call_args_list] == [train, val]
+    assert set(state["data"]["keys"]) == train
+    mels, words, how = fit.call_args.args
     rows = parts.rows["train"]
     mel = stored_mels.front_end(grid)
     stored = [one for batch in real_read(grid, rows) for one in batch]
@@ -208,9 +201,6 @@ def test_a_wrong_word_is_one_line_and_nothing_is_overwritten(
     ):
         assert message in refused("train", "judge", *words, "--device", "cpu")
     assert not out.exists() and file.read_bytes() == before
-    real_find = checks.importlib.util.find_spec
-    monkeypatch.setattr(
-        checks.importlib.util, "find_spec", lambda n: None if n == "jiwer" else real_find(n)
-    )
+    monkeypatch.setitem(sys.modules, "jiwer", None)
     with pytest.raises(UsageError, match=r"jiwer not installed: pip install jiwer"):
         training.train(grid, split(grid), Training(epochs=1), torch.device("cpu"))
