@@ -60,8 +60,10 @@ def test_every_folder_is_a_package_that_tools_can_follow() -> None:
 
 def test_plain_checkout_runs_without_being_installed(tmp_path: Path) -> None:
     copy = checkout(tmp_path / "clone")
-    code = "import avb.pipeline.config as c; c.load_corpora(); print(c.__file__, c.builtin_path())"
-    out = run("-c", code, path=copy, cwd=tmp_path)
+    out = run(
+        "-c", "from avb.pipeline import config as c; c.load_corpora();"
+        "print(c.__file__, c.builtin_path())", path=copy, cwd=tmp_path,
+    )  # fmt: skip
     assert out.split() == [str(copy / "avb/pipeline/config.py"), str(copy / "avb/datasets.yaml")]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from commands import refused
+from commands import fault, refused
 
 from avb.pipeline.config import corpus_root, find_split, load_corpora
 from avb.pipeline.errors import UsageError
@@ -149,18 +149,14 @@ def unknown(place: str, key: str, nearest: str) -> str:
     ],
 )  # fmt: skip
 def test_an_error_names_its_place_and_what_is_right(tmp_path: Path, text: str, said: str) -> None:
-    with pytest.raises(UsageError) as error:
-        load_corpora(write(tmp_path, text))
-    message = str(error.value)
-    assert said in message and "mine.yaml" in message and "\n" not in message
+    message = fault(load_corpora, write(tmp_path, text))
+    assert said in message and "mine.yaml" in message
 
 
 def test_a_missing_or_broken_file_is_one_line_that_names_it(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"none\.yaml: cannot be read \(No such file"):
-        load_corpora(tmp_path / "none.yaml")
-    with pytest.raises(UsageError, match=r"mine\.yaml: not valid YAML") as error:
-        load_corpora(write(tmp_path, "lrw: {fps: [25"))
-    assert "\n" not in str(error.value)
+    assert "none.yaml: cannot be read (No such file" in fault(load_corpora, tmp_path / "none.yaml")
+    text = fault(load_corpora, write(tmp_path, "lrw: {fps: [25"))
+    assert "mine.yaml: not valid YAML" in text
 
 
 # Precedence

@@ -1,9 +1,12 @@
-"""Commands of avb in this process."""
+"""Commands of avb in this process, and how they and calls end."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
+import pytest
 from typer.testing import CliRunner
 
+from avb.pipeline.errors import UsageError
 from avb.tools.cli import app
 
 
@@ -40,4 +43,13 @@ def refused(*words: object, code: int = 2) -> str:
     assert (done.exit_code, done.stdout) == (code, ""), done.output
     [line] = done.stderr.splitlines()
     assert line.startswith("avb: "), line
+    return line
+
+
+def fault(call: Callable[..., object], *given: Any, **more: Any) -> str:
+    """The one line in which a call says that what was asked for cannot be."""
+    with pytest.raises(UsageError) as raised:
+        call(*given, **more)
+    line = str(raised.value)
+    assert line.isprintable() and len(line) < 600, line
     return line

@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import re
 import warnings
 import zipfile
 from pathlib import Path
@@ -10,6 +11,7 @@ from unittest.mock import Mock
 
 import pytest
 import torch
+from commands import fault
 
 from avb.pipeline.errors import UsageError
 from avb.train import checkpoint
@@ -62,8 +64,7 @@ def test_what_is_no_checkpoint_is_one_line(tmp_path: Path, content: bytes, messa
 
 def test_pickled_code_in_a_torch_file_is_refused(tmp_path: Path) -> None:
     torch.save({"format": 1, "recipe": {"task": "lip"}, "evil": Evil()}, tmp_path / "x.pt")
-    with pytest.raises(UsageError, match="holds more than weights"):
-        checkpoint.load(tmp_path / "x.pt")
+    assert "holds more than weights" in fault(checkpoint.load, tmp_path / "x.pt")
 
 
 def nested(depth: int, branches: int) -> list[object]:
@@ -87,9 +88,8 @@ def test_a_small_file_is_not_unpacked_into_gigabytes(
     tmp_path: Path, part: dict[str, object], said: str
 ) -> None:
     checkpoint.save(tmp_path / "x.pt", STATE | part)
-    with pytest.raises(UsageError, match=f"x.pt: damaged or no checkpoint .*{said}") as caught:
-        checkpoint.load(tmp_path / "x.pt")
-    assert str(caught.value).isprintable()
+    line = fault(checkpoint.load, tmp_path / "x.pt")
+    assert "x.pt: damaged or no checkpoint " in line and said in line
 
 
 def test_a_pickle_that_is_cut_anywhere_is_one_line(tmp_path: Path) -> None:
@@ -102,8 +102,7 @@ def test_a_pickle_that_is_cut_anywhere_is_one_line(tmp_path: Path) -> None:
         with zipfile.ZipFile(tmp_path / "cut.pt", "w") as target:
             for other, data in members.items():
                 target.writestr(other, whole[:size] if other == name else data)
-        with pytest.raises(UsageError, match="cut.pt: "):
-            checkpoint.load(tmp_path / "cut.pt")
+        assert "cut.pt: " in fault(checkpoint.load, tmp_path / "cut.pt")
 
 
 def test_a_packed_archive_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,34 +114,26 @@ def test_a_packed_archive_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.Mo
             for name in source.namelist():
                 target.writestr(name, source.read(name))
     assert packed.stat().st_size < 1 << 14
-    with pytest.raises(UsageError, match="packed: unpacked it takes more"):
-        checkpoint.load(packed)
+    assert "packed: unpacked it takes more" in fault(checkpoint.load, packed)
     assert checkpoint.load(plain)["model"]["w"].numel() == 1 << 20  # as large as its file
 
 
 def test_a_cut_file_another_task_and_a_foreign_one_are_named(tmp_path: Path) -> None:
-    path = tmp_path / "x.pt"
+    path, judge, load = tmp_path / "x.pt", tmp_path / "judge.pt", checkpoint.load
     checkpoint.save(path, STATE)
-    with pytest.raises(UsageError, match="a checkpoint for lip, not for l2s"):
-        checkpoint.load(path, "l2s")
-    with pytest.raises(UsageError, match="for lip, not for judge; make one with avb train judge"):
-        checkpoint.load(path, "judge")
-    checkpoint.save(tmp_path / "judge.pt", {"task": "judge", "weights": {}})
-    assert checkpoint.load(tmp_path / "judge.pt", "judge")["task"] == "judge"
-    with pytest.raises(UsageError, match="judge.pt: a checkpoint for judge, not for l2s"):
-        checkpoint.load(tmp_path / "judge.pt", "l2s")
+    assert "a checkpoint for lip, not for l2s" in fault(load, path, "l2s")
+    assert "for lip, not for judge; make one with avb train judge" in fault(load, path, "judge")
+    checkpoint.save(judge, {"task": "judge", "weights": {}})
+    assert load(judge, "judge")["task"] == "judge"
+    assert "judge.pt: a checkpoint for judge, not for l2s" in fault(load, judge, "l2s")
     path.write_bytes(path.read_bytes()[:-50])
-    with pytest.raises(UsageError, match="damaged"):
-        checkpoint.load(path)
+    assert "damaged" in fault(load, path)
     for foreign in ({"state_dict": {}}, {"front.w": torch.ones(2)}, {"format": torch.ones(2)}):
         torch.save(foreign, path)
-        with pytest.raises(UsageError, match="not a checkpoint of avb.*avb import-checkpoint"):
-            checkpoint.load(path)
+        assert re.search("not a checkpoint of avb.*avb import-checkpoint", fault(load, path))
     checkpoint.save(path, {"recipe": None, "task": None})
-    with pytest.raises(UsageError, match="not a checkpoint of avb"):
-        checkpoint.load(path)
-    with pytest.raises(UsageError, match="no such checkpoint"):
-        checkpoint.load(tmp_path / "none.pt")
+    assert "not a checkpoint of avb" in fault(load, path)
+    assert "no such checkpoint" in fault(load, tmp_path / "none.pt")
 
 
 def test_a_run_stands_for_its_best_checkpoint(tmp_path: Path) -> None:

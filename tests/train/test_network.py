@@ -2,15 +2,16 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from commands import fault
 from networks import LIP, SPEECH, same
 
-from avb.pipeline.errors import UsageError
 from avb.train import checkpoint
 from avb.train.network import finite, load_network
 from avb.train.optimizer import load_optimizer
@@ -93,16 +94,13 @@ def test_what_does_not_hold_together_is_one_line(
     state, path = whole(), tmp_path / "x.pt"
     change(state)
     checkpoint.save(path, state)
-    with pytest.raises(UsageError, match=said) as caught:
-        load_network(path, "lip")
-    line = str(caught.value)
-    assert str(path) in line and line.isprintable() and len(line) < 400
+    line = fault(load_network, path, "lip")
+    assert re.search(said, line) and str(path) in line and len(line) < 400
 
 
 def test_a_judge_is_no_network(tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "x.pt", {"task": "judge", "weights": {}})
-    with pytest.raises(UsageError, match="a judge of words"):
-        load_network(tmp_path / "x.pt")
+    assert "a judge of words" in fault(load_network, tmp_path / "x.pt")
 
 
 def test_an_optimizer_takes_only_its_own_state() -> None:
@@ -144,5 +142,4 @@ def test_a_file_does_not_change_the_settings_of_an_optimizer() -> None:
 
 def test_what_is_no_number_is_not_passed_on() -> None:
     assert finite(torch.ones(2)).sum() == 2
-    with pytest.raises(UsageError, match="diverged"):
-        finite(torch.tensor([1.0, torch.inf]))
+    assert "diverged" in fault(finite, torch.tensor([1.0, torch.inf]))

@@ -1,5 +1,6 @@
 """Recipes are checked key by key; those that come with the package load and build their models."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,7 @@ def test_shipped_recipes_build_their_models(task: str, name: str) -> None:
     split = [s for n, s in corpus.splits.items() if recipe.split in (n, *s.aliases)]
     assert len(split) == 1
     with torch.device("meta"):
-        find_task(recipe.task).build(
-            recipe, Scaling(128, 40, -11, 4, 4, corpus.crops[recipe.crop].size, 51)
-        )
+        find_task(recipe.task).build(recipe, scaling(corpus.crops[recipe.crop].size))
     assert recipe.augment.jitter <= corpus.crops[recipe.crop].margin
 
 
@@ -71,10 +70,7 @@ def test_overrides_are_read_as_yaml_and_reach_into_mappings() -> None:
         ("model.width=wide", "model.width: expected int, found 'wide'"),
         ("model.variant=papr", "did you mean paper"),
         ("model.mel_bins=40", "unknown key 'model.mel_bins'"),  # the shards decide
-        (
-            "l2s model.decoder_sizes.wdth=3",
-            "sizes.wdth'; the nearest .*sizes.width'",
-        ),
+        ("l2s model.decoder_sizes.wdth=3", "sizes.wdth'; the nearest .*sizes.width'"),
         ("l2s model.decoder=tacotron", "unknown key 'model.decoder_sizes.width'"),
         ("l2s shrink=100", "shrink 100: the crops have 96 pixels a side"),
         ("l2s model.dropout=2.0", "the recipe's model: dropout probability has to be between 0"),
@@ -94,21 +90,18 @@ def test_the_flag_is_blamed_for_what_the_flag_says(tmp_path: Path) -> None:
         (["model.slots=x"], "--set model.slots=x: model.slots: expected int"),
         (["batch_size=many"], "--set batch_size=many: batch_size: expected int"),
     ):
-        with pytest.raises(UsageError, match=blamed):
-            load_recipe("lip", "tiny", words)
+        assert re.search(blamed, fault(load_recipe, "lip", "tiny", words))
     assert load_recipe("lip", "tiny", ["accumulate=5", "batch_size=10"]).accumulate == 5
     (tmp_path / "mine.yaml").write_text("stps: 3\n")
-    with pytest.raises(UsageError, match="mine.yaml: unknown key 'stps'"):
-        load_recipe("lip", str(tmp_path / "mine.yaml"), ["lr=0.1"])
+    line = fault(load_recipe, "lip", str(tmp_path / "mine.yaml"), ["lr=0.1"])
+    assert "mine.yaml: unknown key 'stps'" in line
 
 
 def test_an_unknown_recipe_and_another_task_s_are_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="did you mean tiny"):
-        load_recipe("lip", "tinny")
+    assert "did you mean tiny" in fault(load_recipe, "lip", "tinny")
     mine = tmp_path / "mine.yaml"
     mine.write_text("task: l2s\n")
-    with pytest.raises(UsageError, match="is a recipe for l2s, not for lip"):
-        load_recipe("lip", str(mine))
+    assert "is a recipe for l2s, not for lip" in fault(load_recipe, "lip", str(mine))
 
 
 def test_the_teacher_s_share_falls_along_a_cosine_to_its_end() -> None:

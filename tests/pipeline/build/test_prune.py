@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,13 +15,13 @@ from unittest.mock import Mock
 
 import pyarrow.parquet as pq
 import pytest
-from commands import did, refused
+from commands import did, fault, refused
 from importers import importer
 from prepared import rows
 
 from avb.pipeline.build import prep as prep_module
 from avb.pipeline.build.prep import Part, Summary
-from avb.pipeline.errors import RunError, UsageError
+from avb.pipeline.errors import RunError
 from avb.pipeline.storage import mirror
 
 
@@ -88,9 +89,7 @@ def test_a_shorter_listing_is_refused_before_anything_is_changed(
     before, had = bytes_of(out), keys(out)
     dropped(raw)
     added(raw)
-    with pytest.raises(UsageError) as refused:
-        prep(raw, out, part=part)
-    said = str(refused.value)
+    said = fault(prep, raw, out, part=part)
     left = {
         f"{p.parent.name}/{p.stem}"
         for p in raw.glob("lipread_mp4/*/*/*.mp4")
@@ -98,7 +97,7 @@ def test_a_shorter_listing_is_refused_before_anything_is_changed(
     }
     gone = sorted(had - left)
     assert f"no longer lists {len(gone)} finished clips of " in said and "--prune" in said
-    assert gone[0] in said and f"{gone[0].split('/')[0]} (" in said and "\n" not in said
+    assert gone[0] in said and f"{gone[0].split('/')[0]} (" in said
     assert bytes_of(out) == before
     assert prep(raw, out, prune=True).ok == len(left)
     assert keys(out) == left
@@ -156,14 +155,12 @@ def test_a_clip_that_a_killed_run_had_yet_to_deal_again_is_missed(raw: Path, out
         pq.write_table(table.filter(kept).replace_schema_metadata(head), path)
     (out / "lrw/dataset.json").unlink()
     next(raw.rglob(f"{clip}.mp4")).unlink()
-    with pytest.raises(UsageError, match=f"1 finished clips .* such as {clip}"):
-        prep(raw, out)
+    assert re.search(f"1 finished clips .* such as {clip}", fault(prep, raw, out))
 
 
 def test_overwriting_deletes_nothing_where_nothing_is_found(out: Path, tmp_path: Path) -> None:
     before = bytes_of(out)
-    with pytest.raises(UsageError):
-        prep(tmp_path / "not mounted", out, overwrite=True)
+    fault(prep, tmp_path / "not mounted", out, overwrite=True)
     assert bytes_of(out) == before
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from commands import fault
 from importers import importer
 
 from avb.pipeline.corpora.grid import SLOTS, VOCABULARY, parse_align, words_of
-from avb.pipeline.errors import UsageError
 from avb.tools.synth import media
 
 SENTENCE = "bin blue at f two now".split()
@@ -120,13 +120,11 @@ def test_no_sentence_or_talker_is_refused_by_name(grid: Any, source: str, status
 
 
 def test_no_layout_is_an_error_that_names_the_pattern(grid: Any, tmp_path: Path) -> None:
-    with pytest.raises(
-        UsageError, match=r"six-letter names like bbaf2n\.mpg.*2 other vid"
-    ) as error:
-        grid("s1/holiday.mpg", "s1/party.mpg").listing()
-    assert str(tmp_path) in str(error.value)
-    with pytest.raises(UsageError, match="no such folder.*AVB_GRID_ROOT"):
-        importer("grid", tmp_path / "nowhere").listing()
+    line = fault(grid("s1/holiday.mpg", "s1/party.mpg").listing)
+    for part in (str(tmp_path), "six-letter names like bbaf2n.mpg", "2 other vid"):
+        assert part in line
+    line = fault(importer("grid", tmp_path / "nowhere").listing)
+    assert "no such folder" in line and "AVB_GRID_ROOT" in line
 
 
 def test_litter_of_archives_and_systems_is_no_clip(grid: Any) -> None:

@@ -1,14 +1,12 @@
 """Files of tables: what is no table in UTF-8 is called what it is."""
 
-import re
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from commands import fault
 from importers import importer
-
-from avb.pipeline.errors import UsageError
 
 TEXT = "video,label\na.mp4,Müller\nb.mp4,Jürgen\n"
 
@@ -46,11 +44,8 @@ def test_what_is_no_table_in_utf_8_is_called_what_it_is(
     tmp_path: Path, data: bytes, says: str
 ) -> None:
     (tmp_path / "mine.csv").write_bytes(data)
-    with pytest.raises(UsageError) as error:
-        list(importer("table", tmp_path / "mine.csv").listing().clips)
-    line = str(error.value)
+    line = fault(importer("table", tmp_path / "mine.csv").clips)
     assert says in line and line.startswith(f"{tmp_path}/mine.csv: ")
-    assert len(line) < 600 and line.isprintable()
 
 
 def test_other_systems_marks_and_a_wrong_name_are_read(tmp_path: Path) -> None:
@@ -66,5 +61,4 @@ def test_other_systems_marks_and_a_wrong_name_are_read(tmp_path: Path) -> None:
         ("none.csv", "none.csv: no such file"),
         ("csv.parquet", "neither CSV nor Parquet"),
     ):
-        with pytest.raises(UsageError, match=re.escape(says)):
-            importer("table", tmp_path / name).listing()
+        assert says in fault(importer("table", tmp_path / name).listing)

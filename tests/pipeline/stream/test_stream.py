@@ -21,8 +21,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from commands import fault
 
-from avb.pipeline.errors import UsageError
 from avb.pipeline.stream import stream
 from avb.pipeline.stream.assemble import WORD_FRAMES, first_frame
 from avb.pipeline.stream.batch import Batch
@@ -264,28 +264,21 @@ def test_missing_and_damaged_shards_are_named(copy: Path, workers: int) -> None:
 def test_folders_that_are_no_shards_are_named(copy: Path) -> None:
     manifest, dataset = copy / "manifest.parquet", copy / "dataset.json"
     table = pq.read_table(manifest)
-
-    def said(name: str = "") -> str:
-        with pytest.raises(UsageError) as caught:
-            load_index(copy / name)
-        assert "\n" not in str(caught.value)
-        return str(caught.value)
-
-    assert re.search("no such folder.*avb prep", said("nowhere"))
+    assert re.search("no such folder.*avb prep", fault(load_index, copy / "nowhere"))
     manifest.write_bytes(b"PAR1 no parquet")
-    assert "manifest.parquet: damaged" in said()
+    assert "manifest.parquet: damaged" in fault(load_index, copy)
     pq.write_table(table.drop_columns(["offset"]), manifest)
-    assert "no column offset" in said()
+    assert "no column offset" in fault(load_index, copy)
     pq.write_table(table.filter(np.zeros(len(table), bool)), manifest)
-    assert "no clip has status ok" in said()
+    assert "no clip has status ok" in fault(load_index, copy)
     manifest.unlink()
-    assert "manifest.parquet: missing" in said()
+    assert "manifest.parquet: missing" in fault(load_index, copy)
     dataset.write_text(json.dumps({"labels": []}))
-    assert re.search("dataset.json: the key .* is missing", said())
+    assert re.search("dataset.json: the key .* is missing", fault(load_index, copy))
     dataset.write_text("{")
-    assert "dataset.json: cannot be read" in said()
+    assert "dataset.json: cannot be read" in fault(load_index, copy)
     dataset.unlink()
-    assert "not finished" in said()
+    assert "not finished" in fault(load_index, copy)
 
 
 def test_streams_travel_to_spawned_workers_and_batches_move_as_a_whole(sentences: Index) -> None:

@@ -1,13 +1,14 @@
 """Promise: a record from outside that does not hold what its readers count on is one line."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import fault
 
-from avb.pipeline.errors import UsageError
 from avb.tools.report.runs import load_run
 from avb.train.evaluate.record import check_record, read_record
 
@@ -82,9 +83,8 @@ def test_a_record_that_cannot_be_is_named(
     record = make()
     change(record)
     (tmp_path / "x.json").write_text(json.dumps(record))
-    with pytest.raises(UsageError, match=f"x.json: not a record of avb eval .*{said}") as caught:
-        read_record(tmp_path / "x.json")
-    assert str(caught.value).isprintable() and len(str(caught.value)) < 400
+    line = fault(read_record, tmp_path / "x.json")
+    assert re.search(f"x.json: not a record of avb eval .*{said}", line) and len(line) < 400
 
 
 @pytest.mark.parametrize(
@@ -99,8 +99,7 @@ def test_a_record_that_cannot_be_is_named(
 )
 def test_a_run_whose_recipe_cannot_be_is_named(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "recipe.yaml").write_text(text)
-    with pytest.raises(UsageError, match=f"recipe.yaml.*{said}"):
-        load_run(tmp_path)
+    assert re.search(f"recipe.yaml.*{said}", fault(load_run, tmp_path))
 
 
 def test_lines_of_a_log_that_are_none_are_left_out(tmp_path: Path) -> None:
