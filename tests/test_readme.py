@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from prepared import shards
 
 ROOT = Path(__file__).parents[1]
 KEYS = ("value", "low", "high")
@@ -41,18 +42,11 @@ def test_the_tree_names_every_room_and_nothing_else() -> None:
 
 def test_the_reader_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ai_edge_litert", reason="faces are tracked with the extra prep")
-    from avb.pipeline.build.prep import prep
-    from avb.pipeline.config import load_corpora
-    from avb.pipeline.settings import settings_for
-    from avb.tools.synth import make
-
     blocks = re.findall(r"```python\n(.*?)```", README, re.S)
     assert len(blocks) == 2
     monkeypatch.chdir(tmp_path)
-    for name, clips in (("lrw", 12), ("grid", 16)):
-        make(name, Path("raw") / name, clips=clips)
-        entry = load_corpora()[name]
-        prep(entry, settings_for(name, entry), Path("raw") / name, Path("shards"))
+    shards("lrw", 12, tmp_path)
+    shards("grid", 16, tmp_path)
     for block in blocks:
         scope: dict[str, object] = {}
         exec(block, scope)

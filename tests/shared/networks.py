@@ -13,6 +13,7 @@ from avb.pipeline.config import load_corpora
 from avb.pipeline.settings import settings_for
 from avb.pipeline.stream.index import Index
 from avb.train import checkpoint, trainer
+from avb.train.evaluate.evaluate import evaluate
 from avb.train.kept import fingerprint
 from avb.train.recipe import Recipe
 from avb.train.recipe_file import make_recipe
@@ -91,6 +92,12 @@ def trained(kind: str, index: Index, out: Path, **changes: Any) -> Path:
     parts = split_rows(index, corpus, plan.split, need=("train", "val"))
     trainer.train(plan, index, parts, out)
     return out / "best.pt"
+
+
+def evaluated(task: str, path: Path, index: Index, *given: Any, **options: Any) -> dict[str, Any]:
+    """The record of an evaluation on these shards."""
+    corpus = load_corpora()[index.dataset["corpus"]]
+    return evaluate(task, path, index, corpus, *given, **options)
 
 
 def changed(path: Path, to: Path, **data: Any) -> None:

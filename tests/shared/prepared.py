@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from importers import importer
 
 from avb.pipeline.shards.tar import ShardWriter, sample_members
 
@@ -24,6 +25,12 @@ def draw(corpus: str, folder: Path, clips: int, odd: bool = False) -> Path:
 
     make(corpus, folder, clips=clips, odd=odd)
     return folder
+
+
+def shards(corpus: str, clips: int, folder: Path, **flags: Any) -> Index:
+    """Drawn clips, in `raw`, and what these flags make of them."""
+    importer(corpus, draw(corpus, folder / "raw" / corpus, clips), **flags).prep(folder / "shards")
+    return load_index(folder / "shards" / corpus)
 
 
 def start(*words: object, **options: Any) -> subprocess.Popen[str]:
@@ -57,6 +64,15 @@ def rows(out: Path, corpus: str = "lrw") -> list[dict[str, Any]]:
 def untimed(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows without their milliseconds."""
     return [{k: v for k, v in row.items() if not k.endswith("_ms")} for row in found]
+
+
+def set_column(folder: Path, name: str, column: Any) -> None:
+    """Other values in a column of the manifest, or, as an array, of another type."""
+    table = pq.read_table(folder / "manifest.parquet")
+    if isinstance(column, list):
+        column = pa.array(column, table[name].type)
+    table = table.set_column(table.column_names.index(name), name, column)
+    pq.write_table(table, folder / "manifest.parquet")
 
 
 def rewrite(

@@ -14,26 +14,16 @@ import pytest
 import torch
 from commands import did
 from networks import READER, SPEECH
-from prepared import draw
+from prepared import shards
 
-from avb.pipeline.build.prep import prep
 from avb.pipeline.clip.stopwatch import Clock
-from avb.pipeline.config import load_corpora
-from avb.pipeline.settings import settings_for
-from avb.pipeline.stream.index import Index, load_index
+from avb.pipeline.stream.index import Index
 from avb.tools.infer.crops import Cutter
 from avb.tools.infer.model import load_trained
 from avb.tools.infer.speech import make_mels
 from avb.tools.infer.video import probe
 from avb.train.evaluate.speech import reconstruct
 from avb.train.tasks.task import Evaluation
-
-
-def shards(corpus: str, clips: int, folder: Path) -> Index:
-    """Drawn clips of a corpus in its raw layout, and their shards, stored without loss."""
-    entry, raw = load_corpora()[corpus], draw(corpus, folder / "raw", clips)
-    prep(entry, settings_for(corpus, entry, crf=0), raw, folder / "shards")
-    return load_index(folder / "shards" / corpus)
 
 
 def train(task: str, index: Index, out: Path, **recipe: Any) -> Path:
@@ -44,7 +34,7 @@ def train(task: str, index: Index, out: Path, **recipe: Any) -> Path:
 
 
 def test_a_clip_of_29_pictures_is_read_alike(tmp_path: Path) -> None:
-    index = shards("lrw", 12, tmp_path)
+    index = shards("lrw", 12, tmp_path, crf=0)
     ckpt = train("lip", index, tmp_path / "run", model=READER, batch_size=4, lr=0.01)
     did("eval", "lip", "--ckpt", ckpt, "--data", index.folder, "--part", "all", "--device", "cpu",
         "--out", tmp_path / "eval.json")  # fmt: skip
@@ -60,7 +50,7 @@ def test_a_clip_of_29_pictures_is_read_alike(tmp_path: Path) -> None:
 
 def test_the_mel_of_a_sentence_is_the_same(tmp_path: Path) -> None:
     pytest.importorskip("ai_edge_litert", reason="faces are tracked with the extra prep")
-    index = shards("grid", 8, tmp_path)
+    index = shards("grid", 8, tmp_path, crf=0)
     ckpt = train("l2s", index, tmp_path / "run", model=READER | SPEECH, shrink=2, batch_size=2,
                  crop="lips", split="vcagan-16-7-10")  # fmt: skip
     trained = load_trained("l2s", ckpt, "cpu")

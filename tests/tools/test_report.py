@@ -19,17 +19,15 @@ import av
 import numpy as np
 import pytest
 from commands import did, refused
-from networks import READER
+from networks import READER, evaluated
+from prepared import set_column, shards
 
-from avb.pipeline.build.prep import prep
 from avb.pipeline.config import load_corpora
-from avb.pipeline.settings import settings_for
 from avb.pipeline.stream.index import Index, load_index
 from avb.tools.report import page, published, tables
 from avb.tools.report.runs import load_runs
 from avb.train import trainer
 from avb.train.evaluate import speech as eval_l2s
-from avb.train.evaluate.evaluate import evaluate
 from avb.train.recipe_file import make_recipe
 from avb.train.split import split_rows
 
@@ -43,22 +41,9 @@ FETCHED = re.compile(r"""(?:src|href|srcset|action|poster)\s*=\s*["']?([^"'\s>]+
 @pytest.fixture(scope="module")
 def spoken(tmp_path_factory: pytest.TempPathFactory) -> Index:
     """Ten clips with sound, called by two words in turn: drawn, no word comes twice."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    pytest.importorskip("espeakng_loader", reason="drawn talkers speak with the extra prep")
-    from avb.tools.synth import make
-
-    folder = tmp_path_factory.mktemp("spoken")
-    make("lrw", folder / "raw", clips=10)
-    corpus = load_corpora()["lrw"]
-    prep(corpus, settings_for("lrw", corpus, keep_audio=True), folder / "raw", folder / "shards")
-    path = folder / "shards" / "lrw" / "manifest.parquet"
-    table = pq.read_table(path)
-    column = table.schema.get_field_index("label")
-    names = pa.array([("ABOUT", "YOUNG")[i % 2] for i in range(len(table))], pa.string())
-    pq.write_table(table.set_column(column, "label", names), path)
-    return load_index(path.parent)
+    index = shards("lrw", 10, tmp_path_factory.mktemp("spoken"), keep_audio=True)
+    set_column(index.folder, "label", ["ABOUT", "YOUNG"] * 5)
+    return load_index(index.folder)
 
 
 def train(task: str, index: Index, out: Path, **model: Any) -> Path:
@@ -71,7 +56,7 @@ def train(task: str, index: Index, out: Path, **model: Any) -> Path:
     order = ["train", "train", "train", "val", *["test"] * 6]
     listed = {index.key(i): part for i, part in zip(range(len(index)), order, strict=True)}
     trainer.train(recipe, index, split_rows(index, corpus, "official", listed=listed), out)
-    record = evaluate(task, out / "best.pt", index, corpus, "test")
+    record = evaluated(task, out / "best.pt", index, "test")
     (out / "test.json").write_text(json.dumps(record, default=float))
     return out
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
+import prepared
 import pytest
 import yaml
 from commands import avb, did, refused
 from networks import READER
-from prepared import draw
 
 from avb.pipeline.config import load_corpora
 from avb.tools.report import published
@@ -80,11 +80,7 @@ def test_a_file_is_the_recipe_of_the_table_and_not_of_its_helpers(tmp_path: Path
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("grid")
-    draw("grid", root / "raw", 12)
-    done = avb("prep", "grid", "--root", root / "raw", "--out", root / "shards", "--crop", "lips")
-    assert done.exit_code == 0, done.stderr
-    return root / "shards" / "grid"
+    return prepared.shards("grid", 12, tmp_path_factory.mktemp("grid"), crop="lips").folder
 
 
 def test_a_table_is_made_resumed_where_it_stopped_and_not_made_twice(

@@ -4,8 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from commands import did
-from prepared import draw
+from prepared import shards
 
 from avb.pipeline.build.resound import apply_lags
 from avb.pipeline.corpora.lags import read_lags, write_lags
@@ -23,15 +22,13 @@ LAGS = [-52.0, 31.0, 8.0, None]  # of the last the lag is not sure
 def moved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Four drawn clips whose sound was moved, and the lag of each."""
     root = tmp_path_factory.mktemp("told")
-    draw("grid", root / "raw", 4)
-    did("prep", "grid", "--root", root / "raw", "--out", root / "plain")
-    plain = root / "plain" / "grid"
-    index = load_index(plain)
+    index = shards("grid", 4, root)
     rows = [{"key": index.key(row), "lag_ms": lag or 0.0, "confidence": float(lag is not None)}
             for row, lag in enumerate(LAGS)]  # fmt: skip
     write_lags(root / "lags.parquet", rows, {})
-    apply_lags(plain, read_lags(root / "lags.parquet"), root / "moved")
-    return {"plain": plain, "moved": root / "moved", "lag": {r["key"]: r["lag_ms"] for r in rows}}
+    apply_lags(index.folder, read_lags(root / "lags.parquet"), root / "moved")
+    lags = {row["key"]: row["lag_ms"] for row in rows}
+    return {"plain": index.folder, "moved": root / "moved", "lag": lags}
 
 
 def test_stats_tell_how_many_clips_were_moved_and_how_far(moved: dict[str, Any]) -> None:

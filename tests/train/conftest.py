@@ -1,20 +1,9 @@
 """Small drawn corpora as shards, and models that train in seconds."""
 
-from pathlib import Path
-
 import pytest
-from prepared import draw
+from prepared import shards
 
-from avb.pipeline.build.prep import prep
-from avb.pipeline.config import load_corpora
-from avb.pipeline.settings import settings_for
-from avb.pipeline.stream.index import Index, load_index
-
-
-def shards(corpus: str, clips: int, folder: Path) -> Index:
-    entry, raw = load_corpora()[corpus], draw(corpus, folder / "raw", clips)
-    prep(entry, settings_for(corpus, entry), raw, folder / "shards")
-    return load_index(folder / "shards" / corpus)
+from avb.pipeline.stream.index import Index
 
 
 @pytest.fixture(scope="session")

@@ -14,13 +14,12 @@ import numpy as np
 import pytest
 import torch
 from commands import avb, refused
+from networks import evaluated
 from torch import Tensor, nn
 
-from avb.pipeline.config import load_corpora
 from avb.pipeline.stream.assemble import Assembler
 from avb.pipeline.stream.index import Index
 from avb.train import checkpoint
-from avb.train.evaluate.evaluate import evaluate
 from avb.train.network import load_network
 from avb.train.tasks.lip import LipReading
 from avb.train.tasks.task import Evaluation
@@ -69,7 +68,7 @@ def test_an_imported_checkpoint_says_what_its_tensors_say(
         return built[-1]
 
     monkeypatch.setattr(LipReading, "build", seen)
-    record = evaluate("lip", tmp_path / "ours.pt", lrw, load_corpora()["lrw"], "all", limit=1)
+    record = evaluated("lip", tmp_path / "ours.pt", lrw, "all", limit=1)
     assert record["flags"]["trained_on"] == "published" and record["flags"]["n"] == 1
     assert "ms-dot-k" in record["flags"]["split_source"]
 
@@ -129,8 +128,7 @@ def test_what_does_not_fit_is_one_line_with_it(independent: ModuleType, tmp_path
     assert "weights for 3 words" in faulty(whole, "--labels", write(tmp_path / "w", "A B"))
     assert "must be different" in faulty(whole, "--labels", write(tmp_path / "w", "A A B"))
     assert "does not name its words" in faulty(whole, "--out", out)
-    both = faulty(whole, "--labels", words, "--data", tmp_path)
-    assert "one of both" in both
+    assert "one of both" in faulty(whole, "--labels", words, "--data", tmp_path)
     assert "avb synth" in faulty(whole, "--data", tmp_path / "nowhere")
     assert "cannot be read" in faulty(whole, "--labels", tmp_path / "nowhere")
 
@@ -151,9 +149,8 @@ def test_words_are_in_the_order_of_folders(independent: ModuleType, tmp_path: Pa
     line = refused("import-checkpoint", out, "--out", out, "--labels", words)
     assert "is the file to import" in line
     absent = tmp_path / "none.ckpt"
-    assert f"{absent}: missing" in refused(
-        "import-checkpoint", absent, "--out", out, "--labels", words
-    )
+    line = refused("import-checkpoint", absent, "--out", out, "--labels", words)
+    assert f"{absent}: missing" in line
 
 
 class Evil:

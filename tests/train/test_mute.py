@@ -1,19 +1,17 @@
 """Films without sound and silent ones: who needs sound leaves them out, and says how many."""
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+import prepared
 import pytest
 import torch
 from commands import avb
 from networks import recipe as any_recipe
 
-from avb.pipeline.config import load_corpora
-from avb.pipeline.errors import UsageError
-from avb.pipeline.shards.tar import ShardWriter, read_members
 from avb.pipeline.stream.index import Index, load_index
 from avb.pipeline.stream.stream import Stream
 from avb.tools.bench.read import bench_read
@@ -28,28 +26,18 @@ TINY = ["--recipe", "tiny", "--set", "unit=clip", "--set", "batch_size=4", "--se
 
 def rewrite(index: Index, folder: Path, mute: set[int], silent: set[int]) -> Index:
     """The shards as prep writes them of films of which some have no sound track, or silence."""
-    folder.mkdir(parents=True)
-    (folder / "dataset.json").write_bytes((index.folder / "dataset.json").read_bytes())
     number = {index.key(i): i for i in range(len(index))}
-    table = pq.read_table(index.folder / "manifest.parquet")
-    rows = sorted(table.to_pylist(), key=lambda row: (row["shard"] or "", row["offset"] or 0))
-    stored = [row for row in rows if row["status"] == "ok"]
-    for shard in {row["shard"] for row in stored}:
-        tar = (index.folder / f"{shard}.tar").read_bytes()
-        with ShardWriter(folder / f"{shard}.tar") as out:
-            for row in (row for row in stored if row["shard"] == shard):
-                block = tar[row["offset"] : row["offset"] + row["nbytes"]]
-                members = {
-                    name.removeprefix(row["key"] + "."): data
-                    for name, data in read_members(block).items()
-                }
-                if number[row["key"]] in mute:
-                    members = {k: v for k, v in members.items() if k not in ("mel.npy", "flac")}
-                    row["n_mel"], row["flags"] = 0, [*(row["flags"] or []), "no_audio"]
-                if number[row["key"]] in silent:
-                    row["flags"] = [*(row["flags"] or []), "silent"]
-                row["offset"], row["nbytes"] = out.write(row["key"], members)
-    pq.write_table(pa.Table.from_pylist(rows, table.schema), folder / "manifest.parquet")
+
+    def change(row: dict[str, Any], members: dict[str, bytes]) -> None:
+        if number[row["key"]] in mute:
+            row["n_mel"], row["flags"] = 0, [*(row["flags"] or []), "no_audio"]
+            for name in {"mel.npy", "flac"} & members.keys():
+                del members[name]
+        if number[row["key"]] in silent:
+            row["flags"] = [*(row["flags"] or []), "silent"]
+
+    folder.mkdir(parents=True)
+    prepared.rewrite(index.folder, folder, change)
     return load_index(folder)
 
 
@@ -81,15 +69,9 @@ def test_bench_reads_the_clips_that_have_a_mel(lrw: Index, mute: Index, tmp_path
 
 
 def test_a_row_that_lacks_its_mel_without_the_flag_cannot_be(mute: Index, tmp_path: Path) -> None:
-    folder = tmp_path / "lrw"
-    folder.mkdir()
-    (folder / "dataset.json").write_bytes((mute.folder / "dataset.json").read_bytes())
-    table = pq.read_table(mute.folder / "manifest.parquet")
-    none = pa.array([None] * len(table), table.schema.field("flags").type)
-    at = table.schema.get_field_index("flags")
-    pq.write_table(table.set_column(at, "flags", none), folder / "manifest.parquet")
-    with pytest.raises(UsageError, match="cannot be"):
-        load_index(folder)
+    folder = Path(shutil.copytree(mute.folder, tmp_path / "lrw"))
+    prepared.set_column(folder, "flags", [None] * 12)
+    assert "cannot be" in fault(load_index, folder)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +110,7 @@ def test_words_are_measured_with_and_without_sound(
     did("train", "lip", *words)
     caplog.clear()
     caplog.set_level("INFO")
-    record = evaluate("lip", tmp_path / "best.pt", mute, load_corpora()["lrw"], "all")
+    record = evaluated("lip", tmp_path / "best.pt", mute, "all")
     assert record["flags"]["no_audio"] == 3 and record["flags"]["silent"] == 2
     assert caplog.messages == [
         "3 of these clips have no sound track (seen, not heard), 2 are silent"
@@ -172,6 +154,6 @@ def test_speech_needs_sound(grid: Index, tmp_path: Path, caplog: pytest.LogCaptu
     assert code == 2 and "no clip of train is left" in text.splitlines()[-1]
     caplog.clear()
     caplog.set_level("INFO")
-    record = evaluate("l2s", out / "best.pt", mute, load_corpora()["grid"], "train")
+    record = evaluated("l2s", out / "best.pt", mute, "train")
     assert len(record["clips"]) == 1 and record["flags"]["no_audio"] == 1
     assert caplog.messages[0] == "1 of these clips have no sound track (left out), 0 are silent"

@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from importers import importer
 from torch import Tensor
 
-from avb.pipeline.build.prep import prep
-from avb.pipeline.config import load_corpora
-from avb.pipeline.settings import settings_for
 from avb.pipeline.stream.batch import Batch
 from avb.pipeline.stream.index import Index, load_index
 from avb.pipeline.stream.stream import Stream
@@ -83,8 +81,7 @@ def real_words(real_grid: Path, tmp_path_factory: pytest.TempPathFactory) -> Ind
     """Eight real sentences of GRID."""
     pytest.importorskip("ai_edge_litert", reason="faces are tracked with the extra prep")
     out = tmp_path_factory.mktemp("real")
-    corpus = load_corpora()["grid"]
-    prep(corpus, settings_for("grid", corpus, limit=8), real_grid, out)
+    importer("grid", real_grid, limit=8).prep(out)
     return load_index(out / "grid")
 
 

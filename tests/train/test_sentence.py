@@ -276,7 +276,7 @@ def test_eight_sentences_are_learnt_by_heart(grid: Index, tmp_path: Path, unit: 
     )  # fmt: skip
     index = grid.of_unit(unit)
     trainer.train(plan, index, all_parts(index, None), tmp_path)
-    record = evaluate("lip", tmp_path / "best.pt", grid, GRID, "all")
+    record = evaluated("lip", tmp_path / "best.pt", grid, "all")
     assert record["metrics"]["wer_free"]["value"] == 0
     assert record["metrics"]["sentences_free"]["value"] == 1
     if unit == "sentence":  # eight sentences have not all of the grammar's letters

@@ -15,7 +15,6 @@ from commands import did, refused
 from films import write_film
 from importers import importer
 
-from avb.pipeline.build import prep as preparation
 from avb.pipeline.config import PARTS, load_corpora
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import load_index
@@ -45,7 +44,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Any:
         )
         pq.write_table(table, top / f"{name}.parquet")
         mine = importer("table", top / f"{name}.parquet", box="whole", crop="lips")
-        preparation.prep(mine.corpus, mine.settings, mine.root, top / name)
+        mine.prep(top / name)
         return top / name / "mine"
 
     return make

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from prepared import set_column
 
 from avb.pipeline.build.unit import row_schema
 from avb.pipeline.clip.codec import decode_video, encode_video
@@ -272,10 +273,9 @@ def test_a_manifest_of_equal_rows_is_not_unpacked(
 def test_long_and_many_texts_are_read_as_they_are(copy: Path) -> None:
     """Of several row groups, with dictionaries that differ, and in more than a page."""
     path = copy / "manifest.parquet"
+    words = [[{"word": f"{i} {'x' * 900}", "start": 0.0, "end": 1.0}] for i in range(13)]
+    set_column(copy, "words", words)
     table = pq.read_table(path)
-    words = [[{"word": f"{i} {'x' * 900}", "start": 0.0, "end": 1.0}] for i in range(len(table))]
-    at = table.column_names.index("words")
-    table = table.set_column(at, "words", pa.array(words, table["words"].type))
     pq.write_table(table, path, row_group_size=3, dictionary_pagesize_limit=1000)
     batches = list(read_manifest(copy, ["words", "key", "flags"]))
     assert [row for batch in batches for row in batch["words"].to_pylist()] == words

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from commands import fault
+from prepared import set_column
 
 from avb.pipeline.shards.dataset import check_dataset
 from avb.pipeline.shards.verify import verify
@@ -78,11 +79,8 @@ def test_what_is_missing_is_named(copy: Path) -> None:
     ],
 )
 def test_a_row_that_cannot_be_is_named(copy: Path, name: str, value: Any, said: str) -> None:
-    path = copy / "manifest.parquet"
-    table = pq.read_table(path)
-    column = pa.array([value, *table[name].to_pylist()[1:]], table[name].type)
-    at = table.column_names.index(name)
-    pq.write_table(table.set_column(at, name, column), path)
+    values = pq.read_table(copy / "manifest.parquet")[name].to_pylist()
+    set_column(copy, name, [value, *values[1:]])
     assert said in fault(load_index, copy)
 
 
@@ -92,10 +90,7 @@ def test_a_row_that_cannot_be_is_named(copy: Path, name: str, value: Any, said: 
      *itertools.product(["words"], [pa.string(), pa.list_(pa.int64())])],
 )  # fmt: skip
 def test_a_column_of_another_type_is_named(copy: Path, name: str, kind: pa.DataType) -> None:
-    path = copy / "manifest.parquet"
-    table = pq.read_table(path)
-    at = table.column_names.index(name)
-    pq.write_table(table.set_column(at, name, pa.nulls(len(table), kind)), path)
+    set_column(copy, name, pa.nulls(13, kind))
     if name != "words":
         [line] = verify(copy).faults
         assert f"damaged, or no manifest of this version (column {name} is" in line

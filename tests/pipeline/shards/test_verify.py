@@ -18,8 +18,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from commands import avb, did
-from importers import importer
-from prepared import draw
 
 from avb.pipeline.clip.codec import encode_video
 from avb.pipeline.clip.flac import encode_flac
@@ -34,12 +32,12 @@ from avb.tools.preview import preview
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("verify")
-    drawn = draw("lrw", folder / "raw", 6)
-    importer("lrw", drawn, keep_audio=True, shard_clips=4).prep(folder / "out")
-    verdict = verify(folder / "out" / "lrw")
+    made = prepared.shards(
+        "lrw", 6, tmp_path_factory.mktemp("verify"), keep_audio=True, shard_clips=4
+    )
+    verdict = verify(made.folder)
     assert verdict.ok and verdict.samples == 6 and verdict.shards >= 2
-    return folder / "out" / "lrw"
+    return Path(made.folder)
 
 
 @pytest.fixture

@@ -14,18 +14,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from networks import recipe
+from networks import evaluated, recipe
 from torch import Tensor, nn
 
 from avb.models.memory import BridgingMemory
-from avb.pipeline.config import load_corpora
 from avb.pipeline.stream.assemble import frames_between
 from avb.pipeline.stream.batch import Batch
 from avb.pipeline.stream.index import Index
 from avb.train import trainer
 from avb.train.evaluate import addressing
 from avb.train.evaluate.addressing import Collected, choose, measure, spoken
-from avb.train.evaluate.evaluate import evaluate
 from avb.train.evaluate.metrics.addressing import Segments
 from avb.train.split import Parts
 from avb.train.tasks import task as task_module
@@ -258,7 +256,7 @@ def test_avb_eval_records_the_addresses_of_a_trained_reader(grid: Index, tmp_pat
     rows = np.arange(len(grid))
     parts = Parts("grid-hash", "test", {"train": rows, "val": rows[:1]})
     trainer.train(plan, grid, parts, tmp_path)
-    record = evaluate("lip", tmp_path / "last.pt", grid, load_corpora()["grid"], "all")
+    record = evaluated("lip", tmp_path / "last.pt", grid, "all")
     found = record["addressing"]
     assert found["flags"]["segments"] == len(record["clips"]) == 6 * len(grid)
     assert found["flags"]["pairs"] == "across clips"  # two sentences a talker

@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 from commands import did, fault, refused
-from networks import recipe
+from networks import evaluated, recipe
 from scipy.stats import binomtest
 
 from avb.pipeline.config import load_corpora
 from avb.pipeline.stream.index import Index
 from avb.train import trainer
 from avb.train.evaluate.compare import compare, one_side, read_side
-from avb.train.evaluate.evaluate import evaluate
 from avb.train.evaluate.metrics.intervals import mean_interval
 from avb.train.evaluate.metrics.lip import HITS
 from avb.train.split import split_rows
@@ -278,11 +277,10 @@ def test_other_clips_tasks_and_files_are_named(tmp_path: Path) -> None:
 
 
 def test_records_of_avb_eval_are_compared_as_typed(lrw: Index, tmp_path: Path) -> None:
-    corpus = load_corpora()["lrw"]
-    parts = split_rows(lrw, corpus, "official", need=("train", "val"))
+    parts = split_rows(lrw, load_corpora()["lrw"], "official", need=("train", "val"))
     for seed in (0, 1):
         trainer.train(recipe("lip", steps=1, seed=seed), lrw, parts, tmp_path / str(seed))
-        record = evaluate("lip", tmp_path / str(seed) / "best.pt", lrw, corpus, "all")
+        record = evaluated("lip", tmp_path / str(seed) / "best.pt", lrw, "all")
         (tmp_path / f"{seed}.json").write_text(json.dumps(record, default=float))
     sides = [str(tmp_path / "0.json"), str(tmp_path / "1.json")]
     run = did("compare", *sides)

@@ -7,20 +7,19 @@ import numpy as np
 import pytest
 import torch
 from commands import fault
-from networks import changed, recipe, trained
+from networks import changed, evaluated, recipe, trained
 
 from avb.models.masks import boundary_as
 from avb.pipeline.config import load_corpora
 from avb.pipeline.stream.index import Index
-from avb.train.evaluate.evaluate import evaluate, part_rows
+from avb.train.evaluate.evaluate import part_rows
 from avb.train.evaluate.metrics import lip
 from avb.train.evaluate.metrics.intervals import ratio_interval
 
 
 def test_words_count_once_and_the_mean_is_the_clips(lrw: Index, tmp_path: Path) -> None:
     best = trained("lip", lrw, tmp_path)
-    corpus = load_corpora()["lrw"]
-    record = evaluate("lip", best, lrw, corpus, "all")
+    record = evaluated("lip", best, lrw, "all")
     json.dumps(record, default=float)
     keys = [clip["key"] for clip in record["clips"]]
     assert sorted(keys) == sorted(lrw.key(i) for i in range(len(lrw)))
@@ -33,7 +32,7 @@ def test_words_count_once_and_the_mean_is_the_clips(lrw: Index, tmp_path: Path) 
     assert sum(entry["n"] for entry in record["per_length"].values()) == len(keys)
     assert record["floors"]["most_frequent"] >= record["floors"]["chance"]
     assert record["flags"]["split"] == "official" and record["flags"]["part"] == "all"
-    held = evaluate("lip", best, lrw, corpus, "val")
+    held = evaluated("lip", best, lrw, "val")
     assert {clip["key"].split("/")[0] for clip in held["clips"]} == {"val"}
 
 
@@ -41,9 +40,9 @@ def test_words_of_sentences_stand_beside_what_needs_no_look(grid: Index, tmp_pat
     """Told where the word is, guessed as for a film, or not told: the record says which."""
     model = recipe("lip").model | {"word_boundary": True}
     few = {"corpus": "grid", "unit": "word", "split": "vcagan-16-7-10", "model": model}
-    best, corpus = trained("lip", grid, tmp_path, **few), load_corpora()["grid"]
+    best = trained("lip", grid, tmp_path, **few)
     for how, flag in (("told", True), ("guessed", "guessed"), ("none", "none")):
-        record = evaluate("lip", best, grid, corpus, "test", boundary=how)
+        record = evaluated("lip", best, grid, "test", boundary=how)
         assert record["flags"]["boundary"] == flag
         assert {"slot", "slot_and_length"} <= record["floors"].keys()
     # All of one talker: sentences are drawn, and the flag says nothing else.
@@ -92,7 +91,7 @@ def test_talkers_and_lists_of_it_are_evaluated(lrw: Index, grid: Index, tmp_path
     best = trained("lip", lrw, tmp_path)
     chosen = [lrw.key(i) for i in range(3)]
     changed(best, tmp_path / "x.pt", split="mine.txt", listed=dict.fromkeys(chosen, "test"))
-    record = evaluate("lip", tmp_path / "x.pt", lrw, corpora["lrw"])
+    record = evaluated("lip", tmp_path / "x.pt", lrw)
     assert [clip["key"] for clip in record["clips"]] == chosen
     assert record["flags"]["split"] == "mine.txt"
 
@@ -101,9 +100,7 @@ def test_another_task_labels_and_an_empty_part_are_named(
     lrw: Index, grid: Index, tmp_path: Path
 ) -> None:
     best = trained("lip", lrw, tmp_path)
-    corpora = load_corpora()
-    line = fault(evaluate, "l2s", best, grid, corpora["grid"])
-    assert "a checkpoint for lip, not for l2s" in line
-    assert "label map is not the one" in fault(evaluate, "lip", best, grid, corpora["grid"])
-    line = fault(evaluate, "lip", best, lrw, corpora["lrw"])  # twelve drawn clips have no test part
+    assert "a checkpoint for lip, not for l2s" in fault(evaluated, "l2s", best, grid)
+    assert "label map is not the one" in fault(evaluated, "lip", best, grid)
+    line = fault(evaluated, "lip", best, lrw)  # twelve drawn clips have no test part
     assert "leaves nothing for test" in line
