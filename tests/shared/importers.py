@@ -1,5 +1,6 @@
 """An importer with its settings, and clips as their adapter reads them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,13 @@ from avb.pipeline.settings import Settings, settings_for
 def fitted(media: Media) -> tuple[np.ndarray, int]:
     """The sound under the pictures, and what was padded."""
     return audio.fit(media.sound, media.rate, media.sound_start_s, len(media.frames), 25, 16000)
+
+
+def refusal(call: Callable[..., object], *given: Any, **more: Any) -> Refused:
+    """Why a call refuses a clip."""
+    with pytest.raises(Refused) as refused:
+        call(*given, **more)
+    return refused.value
 
 
 @dataclass
@@ -72,9 +80,7 @@ class Importer:
 
     def refusal(self, match: str = "") -> Refused:
         """Why that clip is refused."""
-        with pytest.raises(Refused) as refused:
-            self.load(match)
-        return refused.value
+        return refusal(self.load, match)
 
     def read(self, clip: Clip, root: Path | None = None) -> Loaded:
         """A listed clip as its adapter reads it."""

@@ -10,6 +10,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from importers import refusal
 
 from avb.pipeline.build.plan import lay_out
 from avb.pipeline.clip.status import Refused
@@ -64,16 +65,13 @@ def test_an_error_is_the_disk_s_until_all_files_were_read(tmp_path: Path, code: 
     clip = Clip("a", "g", "a.mp4")
     clip.sources = sources_of(tmp_path, clip)
     fails = Mock(side_effect=OSError(code, os.strerror(code), str(path)))
-    with pytest.raises(Refused) as refused:  # it can be read: the decoder has something to say
-        surely(clip, tmp_path, fails)
-    assert refused.value.status == "bad_decode" and fails.call_count == 2
+    # It can be read: the decoder has something to say.
+    assert refusal(surely, clip, tmp_path, fails).status == "bad_decode" and fails.call_count == 2
     path.unlink()
     with pytest.raises(SourceFault, match="a.mp4: No such file"):
         surely(clip, tmp_path, fails)
     clip.sources = sources_of(tmp_path, clip)
-    with pytest.raises(Refused) as refused:
-        surely(clip, tmp_path, fails)
-    assert refused.value.status == "unreadable"
+    assert refusal(surely, clip, tmp_path, fails).status == "unreadable"
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:

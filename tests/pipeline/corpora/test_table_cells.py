@@ -17,9 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 from commands import avb
 from films import write_film
-from importers import importer
+from importers import importer, refusal
 
-from avb.pipeline.clip.status import Refused
 from avb.pipeline.config import LONGEST_NAME
 from avb.pipeline.corpora import table as importer_of_tables
 from avb.pipeline.corpora.clip import Clip
@@ -299,10 +298,7 @@ def test_what_is_no_file_of_its_own_is_unreadable(tmp_path: Path, decoder: str) 
     path = written(tmp_path, [*rows, {"video": "folder/x.mp4"}, {"video": "mine.csv/x.mp4"}])
     for row, _ in enumerate([*rows, None, None]):
         mine = importer("table", path, decoder=decoder)
-        clip = mine.clips()[row]
-        with pytest.raises(Refused) as refusal:
-            mine.read(clip, tmp_path)
-        assert refusal.value.status == "unreadable"
+        assert refusal(mine.read, mine.clips()[row], tmp_path).status == "unreadable"
 
 
 def test_the_commonest_reasons_are_one_line_whatever_films_are_called(tmp_path: Path) -> None:
