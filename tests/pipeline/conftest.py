@@ -212,6 +212,12 @@ def good_lrw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def raw(good_lrw: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be changed."""
+    return Path(shutil.copytree(good_lrw, tmp_path / "raw"))
+
+
+@pytest.fixture
 def copy(grid: Any, tmp_path: Path) -> Path:
     """A copy of the folder of sentences, to be damaged."""
     return Path(shutil.copytree(grid.folder, tmp_path / "copy"))

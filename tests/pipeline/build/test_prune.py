@@ -33,11 +33,6 @@ def finished(good_lrw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def raw(good_lrw: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(good_lrw, tmp_path / "raw"))
-
-
-@pytest.fixture
 def out(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "out"))
 

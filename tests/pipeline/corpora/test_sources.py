@@ -15,7 +15,7 @@ import prepared
 import pytest
 from commands import avb, did
 from importers import importer
-from prepared import draw, hashes
+from prepared import hashes
 
 from avb.pipeline.build import unit as unit_module
 from avb.pipeline.build.prep import Summary
@@ -27,20 +27,10 @@ CORPORA = load_corpora()
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return draw("lrw", tmp_path_factory.mktemp("drawn") / "lrw", 9)
-
-
-@pytest.fixture(scope="module")
-def calm(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def calm(good_lrw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("calm")
-    assert prep(drawn, out).ok == 9
+    assert prep(good_lrw, out).ok == 12
     return out
-
-
-@pytest.fixture
-def raw(drawn: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(drawn, tmp_path / "raw"))
 
 
 @pytest.fixture(autouse=True)
@@ -116,7 +106,7 @@ def test_what_is_away_for_a_moment_costs_nothing(
             back(path)
 
     monkeypatch.setattr(unit_module.time, "sleep", sleep)
-    assert prep(raw, tmp_path, progress=after(1, lambda: away(path))).ok == 9
+    assert prep(raw, tmp_path, progress=after(1, lambda: away(path))).ok == 12
     assert slept == [1, 2, 4]
     assert hashes(tmp_path) == hashes(calm)
     assert [r["words"] for r in rows(tmp_path).values()] == [
@@ -139,7 +129,7 @@ def test_what_stays_away_ends_the_run_and_becomes_no_row(
     if path.is_relative_to(raw / "lipread_mp4") and path.suffix:  # one file: the others are made
         assert len(found) == len(hashes(calm)) - 1
     back(path)
-    assert prep(raw, tmp_path).ok == 9
+    assert prep(raw, tmp_path).ok == 12
     assert hashes(tmp_path) == hashes(calm)
 
 
@@ -157,7 +147,7 @@ def test_a_read_error_ends_the_run_and_becomes_no_row(
         prep(raw, tmp_path, progress=after(1, fails))
     path.unlink()
     back(path)
-    assert prep(raw, tmp_path).ok == 9
+    assert prep(raw, tmp_path).ok == 12
     assert hashes(tmp_path) == hashes(calm)
 
 
@@ -258,7 +248,7 @@ def test_a_link_to_nowhere_was_never_there(raw: Path, calm: Path, tmp_path: Path
         path.unlink()
         path.symlink_to("nowhere")
     summary = prep(raw, tmp_path)
-    assert summary.flags["no_boundary"] == 1 and summary.status == {"ok": 8, "unreadable": 1}
+    assert summary.flags["no_boundary"] == 1 and summary.status == {"ok": 11, "unreadable": 1}
 
 
 # verify --sources
@@ -314,7 +304,7 @@ def test_many_differences_are_some_lines_and_a_count_where_the_command_is_told_t
     words = ["verify", str(tmp_path / "lrw"), "--jobs", "1"]
     for film in raw.rglob("*.mp4"):
         os.utime(film, ns=(1, 1))
-    assert len(faults(tmp_path)) == 3 and faults(tmp_path)[-1].startswith("7 more clips")
+    assert len(faults(tmp_path)) == 3 and faults(tmp_path)[-1].startswith("10 more clips")
     did(*words)
     run = avb(*words, "--sources")
     assert run.exit_code == 1 and "3 faults" in run.stderr and "written since" in run.stderr
