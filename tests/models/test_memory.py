@@ -85,13 +85,7 @@ def features() -> tuple[Tensor, Tensor]:
     return torch.randn(B, T, C).double(), torch.randn(B, T, D).double()
 
 
-@pytest.fixture(
-    params=[
-        ("paper", {}),
-        ("released", {}),
-        ("released", {"value_projection": False}),
-    ]
-)
+@pytest.fixture(params=[("paper", {}), ("released", {}), ("released", {"value_projection": False})])
 def network(request: pytest.FixtureRequest) -> BridgingMemory:
     variant, options = request.param
     return BridgingMemory(C, D, N, E, R, variant, **options).double().eval()

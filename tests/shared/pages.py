@@ -1,5 +1,6 @@
 """The server of `avb ui` in this process."""
 
+import http.client
 import socket
 import threading
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ uvicorn = pytest.importorskip("uvicorn", reason="the page is served with the ext
 pytest.importorskip("starlette", reason="the page is served with the extra ui")
 
 from avb.tools.ui import serve  # noqa: E402
-from avb.tools.ui.server import Service  # noqa: E402
+from avb.tools.ui.server import FILM, Service  # noqa: E402
 
 
 @contextmanager
@@ -27,3 +28,10 @@ def serving(service: Service, host: str = "127.0.0.1") -> Iterator[int]:
         finally:
             server.should_exit = True
             thread.join()
+
+
+def post(port: int, address: str, data: bytes = b"", **headers: str) -> http.client.HTTPResponse:
+    """Send a film, or what these headers call it."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request("POST", address, data, {"Content-Type": FILM} | headers)
+    return connection.getresponse()

@@ -4,6 +4,7 @@ import hashlib
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,15 @@ def run(*words: object, **options: Any) -> subprocess.CompletedProcess[str]:
     process = start(*words, **options)
     output, errors = process.communicate(timeout=600)
     return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+
+def wait_for(wanted: Callable[[], Any], seconds: float = 20) -> Any:
+    """What is wanted, as soon as it is there."""
+    end = time.monotonic() + seconds
+    while not (found := wanted()):
+        assert time.monotonic() < end, "it did not come"
+        time.sleep(0.02)
+    return found
 
 
 def hashes(out: Path) -> dict[str, str]:

@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import prepared
 import pytest
 
 from avb.tools import doctor
@@ -23,10 +24,8 @@ def modules(folder: Path, **sources: str) -> Path:
 
 def avb_doctor(*words: str, path: Path | None = None, cwd: Path = ROOT) -> Any:
     paths = [str(p) for p in (path, ROOT) if p is not None]
-    return subprocess.run(
-        [sys.executable, "-m", "avb", "doctor", *words], capture_output=True, text=True, cwd=cwd,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
-    )  # fmt: skip
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    return prepared.run("doctor", *words, cwd=cwd, env=env)
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,6 @@ import multiprocessing
 import os
 import signal
 import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -26,6 +22,7 @@ import pytest
 import torch
 from commands import did
 from films import write_film
+from prepared import start, wait_for
 
 from avb.pipeline.clip.ffmpeg import ffmpeg_program
 from avb.tools.infer import lip, speech
@@ -34,7 +31,7 @@ from avb.tools.infer.model import Addresses, load_trained
 
 pytest.importorskip("ai_edge_litert", reason="faces are tracked with the extra prep")
 ffmpeg = pytest.importorskip("ffmpeg", reason="films are read with the extra prep")
-from pages import serving  # noqa: E402
+from pages import post, serving  # noqa: E402
 
 from avb.tools.ui import serve  # noqa: E402
 from avb.tools.ui import server as server_module  # noqa: E402
@@ -92,10 +89,7 @@ def begin(
     port: int, film: Path | bytes, query: str = "", **headers: str
 ) -> http.client.HTTPResponse:
     data = film if isinstance(film, bytes) else film.read_bytes()
-    query = query or "model=0&box=auto&face=1"
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    connection.request("POST", f"/read?{query}", data, {"Content-Type": FILM} | headers)
-    return connection.getresponse()
+    return post(port, f"/read?{query or 'model=0&box=auto&face=1'}", data, **headers)
 
 
 def ask(port: int, film: Path | bytes, query: str = "") -> dict[str, Any]:
@@ -241,13 +235,6 @@ def alive(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
 
 
-def wait_for(wanted: Callable[[], Any], seconds: float = 20) -> Any:
-    end = time.monotonic() + seconds
-    while not (found := wanted()) and time.monotonic() < end:
-        time.sleep(0.02)
-    return found
-
-
 @pytest.mark.parametrize(
     ("harm", "said"),
     [(signal.SIGKILL, "signal 9"), (signal.SIGSTOP, "longer than 3 s"), (None, "")],
@@ -263,7 +250,7 @@ def test_a_child_that_dies_or_hangs_or_that_nobody_waits_for_leaves_nothing(
         if harm:
             assert said in json.loads(answer.read().splitlines()[-1])["error"]
         answer.close()  # the page was closed
-        assert wait_for(lambda: not alive(working) and not any(tmp_path.iterdir()))
+        wait_for(lambda: not alive(working) and not any(tmp_path.iterdir()))
         service.limits = Limits(60, 60)  # a fresh child may take 3 s to begin
         assert "0 bytes" in ask(port, b"")["error"]  # the page lives on
 
@@ -299,10 +286,7 @@ def test_ended_in_the_middle_of_a_film_nothing_stays(
     words = ["ui", "--ckpt", tiny_models["lip"], "--port", 0, "--device", "cpu"]
     # Torch's own cache is in the folder for temporary files, too, if nothing is said.
     places = {"TMPDIR": str(tmp_path), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path.parent / "torch")}
-    with subprocess.Popen(
-        [sys.executable, "-m", "avb", *map(str, words)], stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True, env=os.environ | places,
-    ) as server:  # fmt: skip
+    with start(*words, env=os.environ | places) as server:
         assert server.stdout and server.stderr
         port = int(server.stdout.readline().rsplit(":", 1)[1])
         answer = begin(port, talker_clip)
@@ -315,7 +299,7 @@ def test_ended_in_the_middle_of_a_film_nothing_stays(
         said = server.stderr.read()
     if ending == signal.SIGKILL:
         serve.sweep(tmp_path)
-        assert wait_for(lambda: not any(tmp_path.glob("avb-ui-*")))  # no film, nothing beside it
+        wait_for(lambda: not any(tmp_path.glob("avb-ui-*")))  # no film, nothing beside it
         return
     assert "Traceback" not in said and "stopped" in said.splitlines()[-1]
-    assert wait_for(lambda: not any(tmp_path.iterdir()))
+    wait_for(lambda: not any(tmp_path.iterdir()))

@@ -13,7 +13,7 @@ from networks import save_model
 from avb.train.evaluate.words.grammar import SLOT_WORDS
 
 pytest.importorskip("ai_edge_litert", reason="faces are tracked with the extra prep")
-from pages import serving  # noqa: E402
+from pages import post, serving  # noqa: E402
 
 from avb.tools.infer.live import hear  # noqa: E402
 from avb.tools.infer.model import load_trained  # noqa: E402
@@ -40,12 +40,6 @@ def service(paths: list[Path], tmp_path: Path) -> Service:
     models = asyncio.run(serve.describe(paths, "cpu", None))
     assert [model["sentences"] for model in models] == [True, False]
     return Service(models, tmp_path, 4_000_000, 2.0, Limits(60, 60))
-
-
-def post(port: int, address: str, data: bytes = b"", kind: str = FILM) -> http.client.HTTPResponse:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    connection.request("POST", address, data, {"Content-Type": kind})
-    return connection.getresponse()
 
 
 def event(answer: http.client.HTTPResponse) -> Any:
@@ -93,7 +87,7 @@ def test_what_the_page_would_not_send_is_refused(
     service: Service, address: str, kind: str, status: int
 ) -> None:
     with serving(service) as port:
-        assert post(port, address, b"x", kind).status == status
+        assert post(port, address, b"x", **{"Content-Type": kind}).status == status
 
 
 def test_a_page_that_is_closed_leaves_no_child_and_no_file(

@@ -7,8 +7,6 @@ import base64
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from prepared import start
 
 pytest.importorskip("ai_edge_litert", reason="faces are tracked with the extra prep")
 ffmpeg = pytest.importorskip("ffmpeg", reason="films are read with the extra prep")
@@ -38,10 +37,7 @@ def address(
     models = [*(tiny_models[name] for name in ("lip", "l2s", "none")), SENTENCE]
     words = [f"--ckpt={path}" for path in models]
     words += ["--port=0", "--device=cpu", "--max-mb=4", "--max-seconds=3"]
-    with subprocess.Popen(
-        [sys.executable, "-m", "avb", "ui", *words], stdout=subprocess.PIPE, text=True,
-        env=os.environ | {"TMPDIR": str(folder)},
-    ) as server:  # fmt: skip
+    with start("ui", *words, stderr=None, env=os.environ | {"TMPDIR": str(folder)}) as server:
         assert server.stdout
         yield server.stdout.readline().strip(), folder
         server.send_signal(signal.SIGINT)

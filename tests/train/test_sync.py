@@ -4,9 +4,6 @@ import dataclasses
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -137,10 +134,8 @@ def test_ctrl_c_is_one_line_and_keeps_what_was_trained(
     grid: Index, tmp_path: Path, jobs: int
 ) -> None:
     sets = [word for one in (*QUICK[1:], "steps=400") for word in ("--set", one)]
-    out = tmp_path / "sync.parquet"
-    words = [sys.executable, "-m", "avb", "sync", str(grid.folder), *sets]
-    words += ["--out", str(out), "--jobs", str(jobs), "--device", "cpu"]
-    run = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    words = [*sets, "--out", tmp_path / "sync.parquet", "--jobs", jobs, "--device", "cpu"]
+    run = start("sync", grid.folder, *words, start_new_session=True)
     assert run.stderr is not None
     told = next(line for line in run.stderr if "validation" in line)
     os.killpg(run.pid, signal.SIGINT)
@@ -156,9 +151,8 @@ def test_folds_save_and_end_with_the_process_that_waits_for_them(
     grid: Index, tmp_path: Path, sent: int, code: int
 ) -> None:
     sets = [word for one in (*QUICK[1:], "steps=100000") for word in ("--set", one)]
-    words = [sys.executable, "-m", "avb", "sync", str(grid.folder), *sets, "--jobs", "2"]
-    words += ["--out", str(tmp_path / "sync.parquet"), "--device", "cpu"]
-    run = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    words = [*sets, "--jobs", 2, "--out", tmp_path / "sync.parquet", "--device", "cpu"]
+    run = start("sync", grid.folder, *words)
     assert run.stderr is not None
     for fold in (0, 1):
         next(line for line in run.stderr if line.startswith(f"fold {fold}: step"))
@@ -166,10 +160,7 @@ def test_folds_save_and_end_with_the_process_that_waits_for_them(
     assert len(children) > 1
     run.send_signal(sent)
     assert run.wait(120) == code
-    until = time.monotonic() + 120
-    while any(Path(f"/proc/{child}").exists() for child in children):
-        assert time.monotonic() < until, "left behind"
-        time.sleep(0.1)
+    wait_for(lambda: not any(Path(f"/proc/{child}").exists() for child in children), 120)
     assert len([*(tmp_path / "sync.runs").glob("fold*/last.pt")]) == 2
 
 

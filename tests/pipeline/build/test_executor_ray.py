@@ -13,7 +13,7 @@ from typing import Any
 import prepared
 import pytest
 from commands import refused
-from prepared import dataset, draw, hashes, rows, untimed
+from prepared import dataset, draw, hashes, rows, untimed, wait_for
 
 from avb.pipeline.build.executor_ray import _work
 from avb.pipeline.build.unit import Task
@@ -155,10 +155,7 @@ def test_a_stopped_driver_takes_its_tasks_along_and_goes_on_where_it_was(
     _, errors = run.communicate()
     assert run.returncode == code
     assert sent != signal.SIGINT or errors.strip().endswith("run the same command again to go on")
-    until = time.monotonic() + 60
-    while working():
-        assert time.monotonic() < until, working()
-        time.sleep(0.1)
+    wait_for(lambda: not working(), 60)
     done = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("lrw/.avb/rows/*")}
     end(start(raw, tmp_path, nodes))
     kept = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("lrw/.avb/rows/*")}

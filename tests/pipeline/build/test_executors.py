@@ -2,13 +2,12 @@
 
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
 import prepared
 import pytest
-from prepared import hashes, rewrite, rows
+from prepared import hashes, rewrite, rows, wait_for
 
 from avb.pipeline.build import executors
 from avb.pipeline.build.unit import Task, run_unit
@@ -124,17 +123,12 @@ def test_nothing_outlives_a_run_that_is_stopped(
         faults.environment[name] = value
         out = tmp_path / str(sent)
         process = prepared.start(*words(good_lrw, out), env=faults.environment)
-        while not list(out.glob("lrw/*.tmp")):  # a worker is at its first shard
-            assert process.poll() is None
-            time.sleep(0.02)
+        wait_for(lambda at=out: list(at.glob("lrw/*.tmp")), 120)  # a worker is at its first shard
         process.send_signal(sent)
         _, errors = process.communicate(timeout=60)  # a worker left alone would hold the pipe
         assert process.returncode == code
         assert sent != signal.SIGINT or "stopped; run the same command again" in errors
-        until = time.monotonic() + 20
-        while found := running_with(mark):
-            assert time.monotonic() < until, found
-            time.sleep(0.1)
+        wait_for(lambda run=mark: not running_with(run))
 
 
 def running_with(mark: str) -> list[str]:

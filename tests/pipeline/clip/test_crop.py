@@ -6,12 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from avb.pipeline.clip.crop import (
-    cut,
-    fixed_boxes,
-    leaves_picture,
-    whole_boxes,
-)
+from avb.pipeline.clip.crop import cut, fixed_boxes, leaves_picture, whole_boxes
 from avb.pipeline.config import Crop, load_corpora
 
 LIPS, FACE = Crop(112, 4), Crop(96, 4)

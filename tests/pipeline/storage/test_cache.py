@@ -4,13 +4,13 @@ import hashlib
 import itertools
 import multiprocessing
 import os
-import threading
 import time
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from prepared import wait_for
 
 from avb.pipeline.errors import StorageError, UsageError
 from avb.pipeline.storage.cache import Cache, fetched_ahead, open_file, the_cache
@@ -159,17 +159,10 @@ def test_processes_share_it(shards: Any, tmp_path: Path) -> None:
 
 def test_what_comes_next_is_fetched_while_this_is_read() -> None:
     fetched: list[str] = []
-    there = threading.Event()
-
-    def fetch(name: str) -> None:
-        fetched.append(name)
-        there.set()
-
-    jobs = fetched_ahead([["a"], ["a"], ["b"], ["b", "c"], ["d"]], lambda job: job, fetch)
+    given = [["a"], ["a"], ["b"], ["b", "c"], ["d"]]
+    jobs = fetched_ahead(given, lambda job: job, fetched.append)
     assert next(jobs) == ["a"]
-    deadline = time.monotonic() + 10
-    while fetched != ["a", "b"] and time.monotonic() < deadline:
-        there.wait(0.01)
+    wait_for(lambda: len(fetched) > 1)
     assert fetched == ["a", "b"]  # before it is asked for, and no more than that
     assert list(jobs) == [["a"], ["b"], ["b", "c"], ["d"]]
 
