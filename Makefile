@@ -80,7 +80,7 @@ same: env
 # Damaged films, checkpoints and shards through the commands, in a pool of warm children; what a
 # user should not see is kept in build/fuzz/findings. Again: make fuzz FUZZ='--only checkpoint:17'
 fuzz: env
-	PYTHONPATH=tests/fuzz $(BIN)/python -m fuzzing --out build/fuzz $(FUZZ)
+	PYTHONPATH=tests/fuzz:tests/shared $(BIN)/python -m fuzzing --out build/fuzz $(FUZZ)
 
 # Three Ray nodes on this machine; one is taken away, workers are killed.
 ray: env

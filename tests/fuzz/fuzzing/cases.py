@@ -37,40 +37,21 @@ SOUND = ["model.width=8", "model.blocks=1", "model.critic_width=1", "window=10"]
 SPEECH = ["decoder=synchronous", "decoder_sizes={width: 16, units: 1, post_width: 16}"]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Seeds:
-    """What is damaged: good films, runs of both tasks, the authors' layout, and shards."""
+    """What is damaged: good films, runs of both tasks, the authors' layout, shards and others."""
 
     films: list[Path]
-    sentence: Path
-    lip: Path
-    l2s: Path
-    published: Path
-    shards: Path
 
-    @property
-    def film(self) -> Path:
-        """A good one."""
-        return self.films[0]
+    def __post_init__(self) -> None:
+        self.film, of = self.films[0], self.films[0].with_name
+        self.sentence, self.shards, self.published = of("sentence.mpg"), of("mine"), of("theirs.pt")
+        self.lip, self.l2s, self.recipe = of("lip"), of("l2s"), of("recipe.yaml")
+        self.judge, self.vocoders = of("judge.pt"), [of("vocos") / "best.pt", of("refiner.pt")]
 
     def record(self, task: str) -> Path:
         """An evaluation of a run."""
         return self.film.with_name(f"{task}.json")
-
-    @property
-    def judge(self) -> Path:
-        """A judge of words."""
-        return self.film.with_name("judge.pt")
-
-    @property
-    def vocoders(self) -> list[Path]:
-        """One of each kind."""
-        return [self.film.with_name("vocos") / "best.pt", self.film.with_name("refiner.pt")]
-
-    @property
-    def recipe(self) -> Path:
-        """How the lip reader was trained."""
-        return self.film.with_name("recipe.yaml")
 
 
 def make_seeds(out: Path) -> Seeds:
@@ -80,11 +61,8 @@ def make_seeds(out: Path) -> Seeds:
     folder.mkdir(parents=True)
     (folder / "log").touch()
     films = make_films(folder)
-    mpg = next(path for path in films if path.suffix == ".mpg")
-    sentence = sentence_film(folder, mpg)
-    seeds = Seeds(
-        films, sentence, folder / "lip", folder / "l2s", folder / "theirs.pt", folder / "mine"
-    )
+    seeds = Seeds(films)
+    sentence_film(folder, next(path for path in films if path.suffix == ".mpg"))
     make_published(seeds.published)
     (folder / "words.txt").write_text("now\ntwo\n")
     table = write_table(folder, [films[0].name] * 6)

@@ -2,12 +2,11 @@
 
 import csv
 import math
-import subprocess
 from pathlib import Path
 
 import numpy as np
+from films import ffmpeg
 
-from avb.pipeline.clip.ffmpeg import ffmpeg_program
 from avb.tools.synth import face
 from fuzzing.mutate import Rng, mutate
 
@@ -41,16 +40,10 @@ def make_films(folder: Path, seed: int = 3) -> list[Path]:
         words = how.split()
         if "-vn" not in words:
             words += ["-pix_fmt", "yuvj420p" if "mjpeg" in words else "yuv420p"]
-        _ffmpeg([*given.split(), *words, str(folder / name)], data)
-    first = str(folder / next(iter(FILMS)))
-    _ffmpeg(["-display_rotation", "90", "-i", first, "-c", "copy", str(folder / TURNED)])
+        ffmpeg(*given.split(), *words, folder / name, feed=data)
+    first = folder / next(iter(FILMS))
+    ffmpeg("-display_rotation", "90", "-i", first, "-c", "copy", folder / TURNED)
     return [folder / name for name in (*FILMS, TURNED)]
-
-
-def _ffmpeg(words: list[str], data: bytes = b"") -> None:
-    subprocess.run(
-        [ffmpeg_program(), "-v", "error", "-y", *words], input=data, check=True, timeout=60
-    )
 
 
 def damaged_film(rng: Rng, films: list[Path], folder: Path, number: int = 0) -> str:

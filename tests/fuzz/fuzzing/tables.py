@@ -10,9 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from films import ffmpeg
 
 from avb.pipeline.corpora import grid
-from fuzzing.films import _ffmpeg
 from fuzzing.mutate import ODD, Rng, mutate
 
 #: Odd values of each column, beside `ODD` of all.
@@ -93,8 +93,8 @@ def _parquet(rng: Rng, folder: Path) -> tuple[str, Path]:
 def sentence_film(folder: Path, film: Path) -> Path:
     """Three seconds of a film: as many pictures as a GRID sentence."""
     path = folder / "sentence.mpg"
-    given = ["-stream_loop", "3", "-i", str(film), "-t", "3"]
-    _ffmpeg([*given, *"-c:v mpeg1video -q:v 6 -c:a mp2 -ar 44100 -ac 2".split(), str(path)])
+    how = "-c:v mpeg1video -q:v 6 -c:a mp2 -ar 44100 -ac 2".split()
+    ffmpeg("-stream_loop", "3", "-i", film, "-t", "3", *how, path)
     return path
 
 
