@@ -7,15 +7,10 @@ from tiny import TINY_LIP
 from avb.models.lip import LipConfig, LipReader, lip_losses
 
 PARTS = {
-    "video front end": "visual.",
-    "audio front end": "audio.",
-    "key memory": "memory.key_memory",
-    "value memory": "memory.value_memory",
-    "query proj.": "memory.query.",
-    "value proj.": "memory.value.",
-    "fusion": "memory.fusion.",
-    "back end": "back_end.",
-}
+    "video front end": "visual.", "audio front end": "audio.", "key memory": "memory.key_memory",
+    "value memory": "memory.value_memory", "query proj.": "memory.query.",
+    "value proj.": "memory.value.", "fusion": "memory.fusion.", "back end": "back_end.",
+}  # fmt: skip
 # paper.md 5.3: the released code as it was checked, and the equations with nothing detached.
 GRADIENTS = {
     ("released", "saving"): {"value memory", "value proj."},

@@ -32,14 +32,9 @@ def test_decoder_has_the_published_size_but_for_the_stop_layer(dim: int, r: int)
 
 def tiny(**sizes) -> TacotronDecoder:
     given = {
-        "prenet_width": 7,
-        "prenet_dropout": 0.0,
-        "rnn_dim": 8,
-        "attention_width": 9,
-        "location_filters": 3,
-        "location_kernel": 5,
-        "post_width": 4,
-    } | sizes
+        "prenet_width": 7, "prenet_dropout": 0.0, "rnn_dim": 8, "attention_width": 9,
+        "location_filters": 3, "location_kernel": 5, "post_width": 4,
+    } | sizes  # fmt: skip
     return TacotronDecoder(6, 5, TacotronConfig(**given))
 
 
@@ -49,21 +44,11 @@ def torchaudio_decoder(ours: TacotronDecoder, r: int) -> torch.nn.Module:
     from torchaudio.models.tacotron2 import _Decoder
 
     theirs = _Decoder(
-        n_mels=5,
-        n_frames_per_step=r,
-        encoder_embedding_dim=6,
-        decoder_rnn_dim=8,
-        decoder_max_step=100,
-        decoder_dropout=0.1,
-        decoder_early_stopping=False,
-        attention_rnn_dim=8,
-        attention_hidden_dim=9,
-        attention_location_n_filter=3,
-        attention_location_kernel_size=5,
-        attention_dropout=0.1,
-        prenet_dim=7,
-        gate_threshold=0.5,
-    )
+        n_mels=5, n_frames_per_step=r, encoder_embedding_dim=6, decoder_rnn_dim=8,
+        decoder_max_step=100, decoder_dropout=0.1, decoder_early_stopping=False,
+        attention_rnn_dim=8, attention_hidden_dim=9, attention_location_n_filter=3,
+        attention_location_kernel_size=5, attention_dropout=0.1, prenet_dim=7, gate_threshold=0.5,
+    )  # fmt: skip
     names = {
         "attention.query": "attention_layer.query_layer",
         "attention.keys": "attention_layer.memory_layer",

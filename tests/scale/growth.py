@@ -21,7 +21,7 @@ from avb.pipeline.build.plan import Plan, Unit, lay_out, plan_path, read_plan
 from avb.pipeline.config import load_corpora
 from avb.pipeline.corpora.clip import Clip, Listing, Word
 from avb.pipeline.machine import peak_bytes
-from avb.pipeline.settings import Settings, settings_for
+from avb.pipeline.settings import settings_for
 
 LABELS = [f"WORD{number:03d}" for number in range(500)]  # as many as LRW has
 TALKERS = 340  # ten times those of GRID
@@ -65,18 +65,10 @@ def _measure(name: str, out: Path, kind: str, rows: int) -> tuple[float, int, in
     import avb.pipeline.build.prep  # so that what it imports is no part of a step
 
     assert avb.pipeline.build.prep
-    before = _peak_mb()
+    before = peak_bytes() >> 20
     start = time.process_time()
     STEPS[name](out, kind, rows)
-    return round(time.process_time() - start, 2), before, _peak_mb()
-
-
-def _peak_mb() -> int:
-    return peak_bytes() >> 20
-
-
-def _settings(kind: str) -> Settings:
-    return settings_for(kind, load_corpora()[kind])
+    return round(time.process_time() - start, 2), before, peak_bytes() >> 20
 
 
 def _clips(kind: str, rows: int) -> Iterator[Clip]:
@@ -102,7 +94,7 @@ def _clips(kind: str, rows: int) -> Iterator[Clip]:
 
 def _plan(out: Path, kind: str, rows: int) -> Plan:
     listing = Listing(out, "fabricated", _clips(kind, rows), LABELS)
-    return lay_out(listing, _settings(kind), plan_path(out))
+    return lay_out(listing, settings_for(kind, load_corpora()[kind]), plan_path(out))
 
 
 def _read_plan(out: Path, kind: str, rows: int) -> object:
@@ -189,16 +181,9 @@ def _epoch(out: Path, kind: str, rows: int) -> None:
 
 
 STEPS: dict[str, Step] = {
-    "plan": _plan,
-    "read_plan": _read_plan,
-    "rows": _rows,
-    "missing": _missing,
-    "manifest": _manifest,
-    "verify": _verify,
-    "stats": _stats,
-    "index": _index,
-    "epoch": _epoch,
-}
+    "plan": _plan, "read_plan": _read_plan, "rows": _rows, "missing": _missing,
+    "manifest": _manifest, "verify": _verify, "stats": _stats, "index": _index, "epoch": _epoch,
+}  # fmt: skip
 
 
 def main(rows: int, kind: str = "lrw", folder: Path | None = None) -> None:

@@ -56,14 +56,11 @@ def driver(workers: int, units: int, unit_s: float) -> dict[str, Any]:
         ray.shutdown()
     ideal = -(-units // workers) * unit_s
     return {
-        "workers": workers,
-        "units": units,
-        "unit_s": unit_s,
-        "ideal_s": round(ideal, 2),
-        "wall_s": round(wall, 2),
+        "workers": workers, "units": units, "unit_s": unit_s,
+        "ideal_s": round(ideal, 2), "wall_s": round(wall, 2),
         "overhead_percent": round(100 * (wall / ideal - 1), 2),
         "driver_ms": round(1e3 * busy / units, 3),
-    }
+    }  # fmt: skip
 
 
 class _Sleepers:

@@ -76,12 +76,8 @@ def recipe(task: str, **changes: Any) -> Recipe:
     """A recipe of seconds, with dropout and batch norm left as they are."""
     base: dict[str, Any] = {"model": READER, "batch_size": 4, "steps": 6, "validate_every": 3}
     if task == "l2s":
-        base |= {
-            "corpus": "grid",
-            "crop": "face",
-            "model": READER | {"decoder": "synchronous"},
-            "batch_size": 2,
-        }
+        base |= {"corpus": "grid", "crop": "face", "batch_size": 2}
+        base["model"] = READER | {"decoder": "synchronous"}
     return make_recipe(task, base | changes, "test")  # type: ignore[arg-type]
 
 

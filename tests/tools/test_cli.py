@@ -42,11 +42,8 @@ def test_the_help_of_a_corpus_speaks_of_it_alone() -> None:
 
 def test_choices_are_checked_named_and_completed() -> None:
     assert "'mp4', 'h264', 'jpeg'" in refused("prep", "lrw", "--codec", "mp5")
-    asked = {
-        "_AVB_COMPLETE": "complete_bash",
-        "COMP_WORDS": "avb prep lrw --codec ",
-        "COMP_CWORD": "4",
-    }
+    asked = {"COMP_WORDS": "avb prep lrw --codec ", "COMP_CWORD": "4"}
+    asked["_AVB_COMPLETE"] = "complete_bash"
     done = CliRunner().invoke(app, prog_name="avb", env=asked)
     assert done.output.split() == ["mp4", "h264", "jpeg"]
 

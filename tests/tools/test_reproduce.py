@@ -209,15 +209,8 @@ def test_every_table_shows_every_arm_and_the_paper_s(
             folder = table.folder(arm, seed)
             folder.mkdir(parents=True)
             (folder / plan.DONE).write_text('{"done": true, "seconds": 36.0}')
-            clips = [
-                {
-                    "key": f"s1/{i}",
-                    "right": i < 10 * place,
-                    "words": [],
-                    "values": {"stoi": 0.01 * i},
-                }
-                for i in range(70)
-            ]
+            clips = [{"key": f"s1/{i}", "right": i < 10 * place, "words": [],
+                      "values": {"stoi": 0.01 * i}} for i in range(70)]  # fmt: skip
             flags = {"part": "test", "seed": seed, "checkpoint_sha256": f"{arm}{seed}"}
             record = {"task": task, "flags": flags, "clips": clips, "metrics": {}, "floors": {}}
             (folder / plan.RECORD).write_text(json.dumps(record))

@@ -112,12 +112,8 @@ def test_words_are_on_screen_and_follow_the_film(page: Any, talker_clip: Path) -
 
 def test_speech_plays_with_the_film(page: Any, talker_clip: Path) -> None:
     give(page, talker_clip, model=1)
-    titles = page.locator("#hear label").all_inner_texts()
-    assert [title.strip() for title in titles] == [
-        "From the lips save",
-        "Original sound",
-        "Nothing",
-    ]
+    titles = [title.strip() for title in page.locator("#hear label").all_inner_texts()]
+    assert titles == ["From the lips save", "Original sound", "Nothing"]
     assert page.locator("#tracks .strip img").count() == 3
     with page.expect_download() as saved:
         page.click("a[download]")

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import importers
 import numpy as np
 import pytest
 from films import ffmpeg
@@ -161,14 +162,9 @@ def test_no_film_takes_a_worker_above_a_gigabyte(
            "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-c:a", "flac",
            tmp_path / "film.mkv")  # fmt: skip
     (tmp_path / "t.csv").write_text("video\nfilm.mkv\n")
-    words = [
-        sys.executable,
-        "-c",
-        PEAK,
-        Path(__file__).parents[2] / "shared",
-        tmp_path / "t.csv",
-        most_s,
-    ]
-    done = subprocess.run([*map(str, words)], capture_output=True, text=True, check=True)
+    words = ["-c", PEAK, Path(importers.__file__).parent, tmp_path / "t.csv", most_s]
+    done = subprocess.run(
+        [sys.executable, *map(str, words)], capture_output=True, text=True, check=True
+    )
     found, peak = done.stdout.rsplit(maxsplit=1)
     assert found == str({status: 1}) and int(peak) < 1 << 30

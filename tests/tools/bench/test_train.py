@@ -62,10 +62,8 @@ def test_the_command_prints_one_record() -> None:
     assert all(ms > 0 for ms in record["parts_ms"].values())
     assert record["batch_size"] == record["eager_fp32_batch"] == record["rounds"] == 2
     assert record["gflop_per_clip"] == 3.0 and record["gflop_forward"] == 1.0
-    assert {n: len(r) for n, r in record["rounds_clips_per_s"].items()} == {
-        "avb": 2,
-        "eager_fp32": 2,
-    }
+    rounds = {name: len(rates) for name, rates in record["rounds_clips_per_s"].items()}
+    assert rounds == {"avb": 2, "eager_fp32": 2}
     assert "float32" in record["note"] and record["torch"] == torch.__version__
     assert {"device_name", "threads", "spread", "warmup", "steps", "recipe"} <= set(record)
 

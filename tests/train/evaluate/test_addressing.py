@@ -51,19 +51,13 @@ def drawn(clips: int, talkers: int = 2, size: int = 5) -> Iterator[Batch]:
             # 3.5 frames is where the middle of frame 3 is, so that it still belongs to the word.
             times = ((3.5 / 25, 9.2 / 25), ((later - 0.3) / 25, 15 / 25))
             words.append([(WORDS[w], *t) for w, t in zip((first, second), times, strict=True)])
-        size_here = len(names)
+        here = len(names)
         yield Batch(
-            [f"s{n % talkers}/c{n}" for n in names],
-            {"face": video},
-            torch.zeros(size_here, 80, 80),
-            torch.full((size_here,), 20),
-            torch.full((size_here,), 80),
-            torch.full((size_here,), -1),
-            torch.full((size_here, 2), torch.nan),
-            torch.zeros(size_here),
-            [f"s{n % talkers}" for n in names],
-            words,
-        )
+            [f"s{n % talkers}/c{n}" for n in names], {"face": video}, torch.zeros(here, 80, 80),
+            torch.full((here,), 20), torch.full((here,), 80), torch.full((here,), -1),
+            torch.full((here, 2), torch.nan), torch.zeros(here),
+            [f"s{n % talkers}" for n in names], words,
+        )  # fmt: skip
 
 
 class Seeing(nn.Module):
@@ -122,9 +116,8 @@ def test_addresses_that_are_words_are_told_apart_and_the_nulls_are_null(looked: 
         assert found[side]["ahead_of"]["features"]["value"] == 0
     assert found["agreement"]["top1"]["value"] == 1 and found["agreement"]["kl"]["value"] < 1e-6
     assert found["usage"]["source"]["used"] == 4  # silence is not looked at
-    assert (
-        found["flags"] | {"clips": 60, "segments": 120, "words": 4, "talkers": 2} == found["flags"]
-    )
+    counts = {"clips": 60, "segments": 120, "words": 4, "talkers": 2}
+    assert counts.items() <= found["flags"].items()
     assert found["probes"]["visual_vs_audio"]["value"] == 1
 
 
@@ -135,10 +128,8 @@ def test_pairs_are_across_talkers_if_two_have_enough_clips(looked: Any) -> None:
 
 
 def test_without_slots_or_pairs_there_is_a_reason(looked: Any) -> None:
-    assert looked(Seeing(0.0, slots=0)) == {
-        "value": None,
-        "reason": "a model with 0 slots has no addresses",
-    }
+    none = looked(Seeing(0.0, slots=0))
+    assert none == {"value": None, "reason": "a model with 0 slots has no addresses"}
     assert looked(Seeing(0.0), clips=1)["reason"].startswith("2 segments give no pair of kind")
     few = looked(Seeing(0.0), clips=4)
     assert few["source"]["auc"]["value"] == 1
@@ -183,9 +174,8 @@ def one_word(label: int, boundary: tuple[float, float], key: str = "s1/c#3") -> 
 
 def test_a_sample_has_its_word_and_a_sentence_those_whose_times_are_known() -> None:
     assert list(spoken(one_word(2, (0.4, 0.8)), 0, INDEX, "word")) == [("blue", 3, 10, 20)]
-    assert list(spoken(one_word(2, (0.4, 0.8), "test/a"), 0, INDEX, "clip")) == [
-        ("blue", 0, 10, 20)
-    ]
+    found = list(spoken(one_word(2, (0.4, 0.8), "test/a"), 0, INDEX, "clip"))
+    assert found == [("blue", 0, 10, 20)]
     # What lies outside of the 29 frames is cut off; what is not known, or nothing, is left out.
     assert list(spoken(one_word(0, (-0.2, 1.4)), 0, INDEX, "word")) == [("bin", 3, 0, 29)]
     nan = float("nan")
@@ -216,11 +206,8 @@ def test_few_of_many_clips_hold_words_more_than_once() -> None:
     assert np.unique(label_id[rows], return_counts=True)[1].tolist() == [10] * 40
     assert (np.diff(rows) > 0).all()
     assert choose(index, "clip", np.arange(300), 400).tolist() == list(range(300))
-    index = SimpleNamespace(
-        label_id=np.full(1000, -1),
-        timed_sentences=lambda rows: rows[::2],
-        no_audio=np.zeros(1000, bool),
-    )
+    facts = {"label_id": np.full(1000, -1), "no_audio": np.zeros(1000, bool)}
+    index = SimpleNamespace(timed_sentences=lambda rows: rows[::2], **facts)
     rows = choose(index, "word", np.arange(1000), 100)
     assert len(np.unique(rows)) == 100 and (rows % 2 == 0).all()
     assert len(np.unique(choose(index, "clip", np.arange(1000), 100))) == 100

@@ -16,17 +16,9 @@ WRONG = "bin blue at b six now".split()  # two of six words
 
 
 def record(talker: str, values: list[float], heard: list[str]) -> dict[str, Any]:
-    clips = [
-        {
-            "key": f"{talker}/clip{i}",
-            "talker": talker,
-            "words": SAID,
-            "values": {"estoi": value},
-            "failures": {},
-            "heard_judge": heard,
-        }
-        for i, value in enumerate(values)
-    ]
+    told = {"talker": talker, "words": SAID, "failures": {}, "heard_judge": heard}
+    clips = [told | {"key": f"{talker}/clip{i}", "values": {"estoi": value}}
+             for i, value in enumerate(values)]  # fmt: skip
     flags = {"speakers": [talker], "checkpoint_sha256": talker, "n": len(clips)}
     rest: dict[str, Any] = {"metrics": {}, "ceiling": {}, "floors": {}, "addressing": None}
     return {"task": "l2s", "flags": flags, "clips": clips} | rest

@@ -27,12 +27,8 @@ def lip() -> dict[str, Any]:
 
 
 def l2s() -> dict[str, Any]:
-    clip = {
-        "key": "s1/a",
-        "words": ["bin"],
-        "heard": ["lay"],
-        "values": {"stoi": 0.5, "pesq": None},
-    }
+    values = {"stoi": 0.5, "pesq": None}
+    clip = {"key": "s1/a", "words": ["bin"], "heard": ["lay"], "values": values}
     missing = {"value": None, "low": None, "high": None, "reason": "no word has its times"}
     return {
         "task": "l2s", "flags": {}, "clips": [clip], "metrics": {"pesq": dict(missing)},
