@@ -13,11 +13,8 @@ import yaml
 from commands import did
 
 ROOT = Path(__file__).parents[1]
-PAGES = [
-    name
-    for page in yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
-    for name in page.values()
-]
+NAVIGATION = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
+PAGES = [name for page in NAVIGATION for name in page.values()]
 OWN = "own-videos.md"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.M | re.S)
 
@@ -127,9 +124,8 @@ def test_every_page_is_in_the_navigation_and_every_link_leads_somewhere() -> Non
 
 
 def test_the_tests_that_hold_what_went_wrong_once_are_there() -> None:
-    named = set(
-        re.findall(r"`(test_\w+)`", (ROOT / "docs/findings.md").read_text(encoding="utf-8"))
-    )
+    text = (ROOT / "docs/findings.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(test_\w+)`", text))
     files = Path(__file__).parent.rglob("test_*.py")
     there = {name for f in files for name in re.findall(r"^def (test_\w+)", f.read_text(), re.M)}
     assert len(named) > 50 and named <= there, named - there

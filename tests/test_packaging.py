@@ -14,9 +14,8 @@ FOLDERS = ("pipeline", "models", "train", "tools")
 
 def run(*code: str, path: Path, cwd: Path) -> str:
     environment = {"PYTHONPATH": str(path), "PATH": "/usr/bin:/bin"}
-    done = subprocess.run(
-        [sys.executable, *code], env=environment, cwd=cwd, capture_output=True, text=True
-    )
+    words = [sys.executable, *code]
+    done = subprocess.run(words, env=environment, cwd=cwd, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -40,13 +39,8 @@ def checkout(copy: Path) -> Path:
 
 
 def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
-    loaded = run(
-        "-c",
-        "import sys; from avb.tools.cli import app; app(['--help'], standalone_mode=False);"
-        "print(*sys.modules)",
-        path=ROOT,
-        cwd=tmp_path,
-    )
+    code = "import sys; from avb.tools.cli import app; app(['--help'], standalone_mode=False)"
+    loaded = run("-c", f"{code}; print(*sys.modules)", path=ROOT, cwd=tmp_path)
     assert not HEAVY & set(loaded.splitlines()[-1].split())
 
 
@@ -60,10 +54,8 @@ def test_every_folder_is_a_package_that_tools_can_follow() -> None:
 
 def test_plain_checkout_runs_without_being_installed(tmp_path: Path) -> None:
     copy = checkout(tmp_path / "clone")
-    out = run(
-        "-c", "from avb.pipeline import config as c; c.load_corpora();"
-        "print(c.__file__, c.builtin_path())", path=copy, cwd=tmp_path,
-    )  # fmt: skip
+    code = "import avb.pipeline.config as c; c.load_corpora(); print(c.__file__, c.builtin_path())"
+    out = run("-c", code, path=copy, cwd=tmp_path)
     assert out.split() == [str(copy / "avb/pipeline/config.py"), str(copy / "avb/datasets.yaml")]
 
 
@@ -94,9 +86,7 @@ def test_wheel_and_source_archive_hold_every_file_once(tmp_path: Path) -> None:
     for place in (target / "avb", unpacked / "avb"):
         held = [f.relative_to(place).as_posix() for f in place.rglob("*") if f.suffix in kinds]
         assert sorted(n for n in held if "/" in n) == sorted(wanted)
-    out = run(
-        "-c", "import avb.pipeline.config as c; print(c.builtin_path()); c.load_corpora()",
-        path=target, cwd=tmp_path,
-    )  # fmt: skip
+    code = "import avb.pipeline.config as c; print(c.builtin_path()); c.load_corpora()"
+    out = run("-c", code, path=target, cwd=tmp_path)
     assert out.strip() == str(target / "avb/datasets.yaml")
     assert "prep" in run("-m", "avb", "--help", path=target, cwd=tmp_path)

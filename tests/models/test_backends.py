@@ -33,9 +33,8 @@ def test_the_mean_runs_over_all_states_before_the_classifier() -> None:
 def test_of_a_marked_word_only_its_frames_are_averaged(network: torch.nn.Module) -> None:
     network = stir(network).eval()
     feature, lengths = torch.randn(2, 7, 6), torch.tensor([7, 5])
-    word = torch.tensor(
-        [[0, 0, 1, 1, 0, 0, 0], [0, 1, 1, 1, 1, 1, 1]]
-    )  # past the end of the second
+    # Past the end of the second, too.
+    word = torch.tensor([[0, 0, 1, 1, 0, 0, 0], [0, 1, 1, 1, 1, 1, 1]])
     inside, outside = network(feature, lengths, word), network(feature, lengths, 1 - word)
     counts = torch.tensor([[2, 5], [4, 1]])[:, :, None]  # of real frames, inside and outside
     mean = (counts * torch.stack([inside, outside], 1)).sum(1) / counts.sum(1)  # all is linear
@@ -56,9 +55,8 @@ def test_the_norm_counts_the_margins_that_are_then_cut() -> None:
     wide = functional.conv1d(x, branch.conv.weight, branch.conv.bias, dilation=4, padding=16)
     assert wide.shape[2] == 6 + 16
     torch.testing.assert_close(branch.norm.running_mean, 0.1 * wide.mean((0, 2)))
-    normed = (wide - wide.mean((0, 2))[:, None]) / (
-        wide.var((0, 2), correction=0)[:, None] + 1e-5
-    ).sqrt()
+    deviation = (wide.var((0, 2), correction=0)[:, None] + 1e-5).sqrt()
+    normed = (wide - wide.mean((0, 2))[:, None]) / deviation
     torch.testing.assert_close(out, functional.prelu(normed[:, :, 8:-8], branch.act.weight))
     with pytest.raises(ValueError, match="kernel 4"):  # even ones have no middle
         TCNBackEnd(6, 4, kernels=(3, 4))

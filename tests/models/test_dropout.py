@@ -1,5 +1,6 @@
 """Dropout by bytes."""
 
+import pytest
 import torch
 
 from avb.models.dropout import Dropout
@@ -13,9 +14,8 @@ def test_a_share_is_dropped_the_mean_kept_and_the_gradient_follows() -> None:
     y = dropout(x)
     assert y.stride() == x.stride()
     kept = y != 0
-    assert (
-        abs(float(kept.float().mean()) - 0.9) < 0.005 and abs(float(y.detach().mean()) - 1) < 0.005
-    )
+    assert float(kept.float().mean()) == pytest.approx(0.9, abs=0.005)
+    assert float(y.detach().mean()) == pytest.approx(1, abs=0.005)
     assert torch.equal(y[kept], torch.full_like(y[kept], 256 / 230))  # 26 of 256 are dropped
     (gradient,) = torch.autograd.grad(y.sum(), x)
     assert torch.equal(gradient, y.detach())

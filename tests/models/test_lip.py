@@ -55,10 +55,8 @@ def test_features_are_what_the_memory_is_given() -> None:
     ("back_end", "whitened"), [("gru", False), ("mstcn", False), ("gru", True)]
 )
 def test_one_clip_alone_is_the_same_as_padded_among_64(back_end, whitened) -> None:
-    model = LipReader(
-        5, LipConfig(back_end=back_end, variant="released", audio_whitened=whitened, **TINY_LIP)
-    )
-    model = stir(model).eval().double()
+    sizes = TINY_LIP | {"back_end": back_end, "audio_whitened": whitened}
+    model = stir(LipReader(5, LipConfig(variant="released", **sizes))).eval().double()
     video, mel = (x.double() for x in batch(64, 7, side=16))
     lengths = torch.randint(1, 8, (64,))
     lengths[0] = 7
@@ -177,12 +175,8 @@ def test_label_smoothing_spreads_the_label() -> None:
 )
 def test_one_batch_is_learnt_by_heart(variant, back_end) -> None:
     sizes = TINY_LIP | {"width": 4, "hidden": {"gru": 16, "mstcn": 6}[back_end], "dropout": 0.0}
-    model = LipReader(
-        4,
-        LipConfig(
-            variant=variant, back_end=back_end, fusion_dropout=0.0, back_dropout=0.0, **sizes
-        ),
-    )
+    sizes |= {"fusion_dropout": 0.0, "back_dropout": 0.0}
+    model = LipReader(4, LipConfig(variant=variant, back_end=back_end, **sizes))
     video, mel = batch(8, 4, side=24)
     labels = torch.arange(8) % 4
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)

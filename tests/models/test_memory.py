@@ -27,10 +27,8 @@ def loop_similarity(feature: np.ndarray, slots: np.ndarray) -> np.ndarray:
     s = np.zeros((*feature.shape[:2], len(slots)))
     for b, j, i in np.ndindex(*s.shape):
         dot = sum(x * y for x, y in zip(slots[i], feature[b, j], strict=True))
-        norms = math.sqrt(sum(x * x for x in slots[i])) * math.sqrt(
-            sum(x * x for x in feature[b, j])
-        )
-        s[b, j, i] = dot / norms
+        squares = sum(x * x for x in slots[i]), sum(x * x for x in feature[b, j])
+        s[b, j, i] = dot / (math.sqrt(squares[0]) * math.sqrt(squares[1]))
     return s
 
 
@@ -72,9 +70,8 @@ def loop_linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarr
     out = np.zeros((*x.shape[:-1], len(bias)))
     for index in np.ndindex(*x.shape[:-1]):
         for o in range(len(bias)):
-            out[(*index, o)] = bias[o] + sum(
-                w * v for w, v in zip(weight[o], x[index], strict=True)
-            )
+            products = (w * v for w, v in zip(weight[o], x[index], strict=True))
+            out[(*index, o)] = bias[o] + sum(products)
     return out
 
 
@@ -127,9 +124,8 @@ def test_memory_is_the_equations_in_its_order(network: BridgingMemory, padded: b
     np.testing.assert_allclose(bridge.recalled, fused[0], rtol=1e-10)
     np.testing.assert_allclose(bridge.real, fused[1], rtol=1e-10)
     assert bridge.saving.item() == pytest.approx(saving, rel=1e-10)
-    assert bridge.bridging.item() == pytest.approx(
-        loop_bridging(a_target, a_source, lengths), rel=1e-10
-    )
+    bridging = loop_bridging(a_target, a_source, lengths)
+    assert bridge.bridging.item() == pytest.approx(bridging, rel=1e-10)
 
 
 def test_task_loss_is_two_cross_entropies_and_total_is_the_sum() -> None:

@@ -173,10 +173,8 @@ def straight_line(
     out = bridge(f_src, f_tgt, parts["mem_state_dict"])
     back = parts["back_state_dict"]
     classify = gru if "fc.weight" in back else mstcn
-    return out | {
-        "logits": classify(out["recalled"], back),
-        "real_logits": classify(out["real"], back),
-    }
+    logits, real_logits = (classify(out[name], back) for name in ("recalled", "real"))
+    return out | {"logits": logits, "real_logits": real_logits}
 
 
 # Tests --------------------------------------------------------------------------------------------

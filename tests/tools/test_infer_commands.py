@@ -70,12 +70,10 @@ def bad_files(folder: Path) -> dict[str, tuple[str, str]]:
     """{name: (what is typed, what is said)}."""
     (folder / "empty.mp4").write_bytes(b"")
     (folder / "text.mp4").write_text("no film at all\n" * 50)
-    (folder / "huge.y4m").write_bytes(
-        b"YUV4MPEG2 W10000 H10000 F25:1 Ip A1:1 C420\nFRAME\n" + b"0" * 99
-    )
-    (folder / "list.m3u8").write_text(
-        "#EXTM3U\n#EXTINF:3,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n"
-    )
+    huge = b"YUV4MPEG2 W10000 H10000 F25:1 Ip A1:1 C420\nFRAME\n"
+    (folder / "huge.y4m").write_bytes(huge + b"0" * 99)
+    listed = "#EXTM3U\n#EXTINF:3,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n"
+    (folder / "list.m3u8").write_text(listed)
     with wave.open(str(folder / "sound.wav"), "wb") as out:
         out.setparams((1, 2, 16000, 0, "NONE", ""))
         out.writeframes(bytes(32000))

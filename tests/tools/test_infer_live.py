@@ -45,9 +45,8 @@ def listener(monkeypatch: pytest.MonkeyPatch) -> Listener:
 
 
 def reader(grammar: Any) -> Any:
-    said: Any = SimpleNamespace(
-        labels=LABELS, recipe=SimpleNamespace(unit="sentence"), grammar=grammar
-    )
+    recipe = SimpleNamespace(unit="sentence")
+    said: Any = SimpleNamespace(labels=LABELS, recipe=recipe, grammar=grammar)
     said.reading = partial(Trained.reading, said)
     return said
 
@@ -69,10 +68,8 @@ def test_every_word_is_told_once_and_soon_after_its_end(listener: Listener) -> N
 def test_what_is_spoken_at_the_end_is_told_at_the_end(listener: Listener) -> None:
     told = [word for piece in pieces(30) for word in listener.push(piece)]
     assert [word.word for word in told] == ["bin"]
-    assert [(word.word, word.first, word.stop) for word in listener.end()] == [
-        ("blue", 17, 25),
-        ("now", 25, 30),
-    ]
+    last = [(word.word, word.first, word.stop) for word in listener.end()]
+    assert last == [("blue", 17, 25), ("now", 25, 30)]
 
 
 def test_speech_without_a_pause_is_cut_between_words(

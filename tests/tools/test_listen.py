@@ -208,14 +208,11 @@ def test_figures_agree_with_another_calculation(made: tuple[Path, Any], tmp_path
     naive = 1.96 * tables["secretmemory"].std() / np.sqrt(7 * CLIPS)
     assert (memory["high"] - memory["low"]) / 2 > 1.5 * naive
     gap = np.array(draws["secretmemory"]) - np.array(draws["secretbaseline"])
-    pair = next(
-        d for d in record["differences"]
-        if {d["a"], d["b"]} == {"secretmemory", "secretbaseline"} and d["measure"] == "naturalness"
-    )  # fmt: skip
-    sign = 1 if pair["a"] == "secretmemory" else -1
-    assert sorted([sign * pair["low"], sign * pair["high"]]) == pytest.approx(
-        np.percentile(gap, [2.5, 97.5]), abs=0.08
-    )
+    both = {"secretmemory", "secretbaseline"}
+    pair = next(d for d in record["differences"]
+                if {d["a"], d["b"]} == both and d["measure"] == "naturalness")  # fmt: skip
+    ends = sorted(pair[end] * (1 if pair["a"] == "secretmemory" else -1) for end in ("low", "high"))
+    assert ends == pytest.approx(np.percentile(gap, [2.5, 97.5]), abs=0.08)
     assert len(record["differences"]) == 3 * 10 and record["notes"]
 
 
@@ -223,9 +220,8 @@ def test_human_word_error_counts_words_and_blanks(made: tuple[Path, Any], tmp_pa
     page, key = made
     record = score.score([answer(key, tmp_path, "a", 5)], page.with_suffix(".key.json"), draws=200)
     wer = {name: figures["wer"]["value"] for name, figures in record["systems"].items()}
-    assert wer == pytest.approx(
-        {"secretmemory": 0, "secretbaseline": 1 / 6, "real": 0, "griffin_lim": 0, "floor": 1}
-    )
+    wanted = dict.fromkeys(("secretmemory", "real", "griffin_lim"), 0)
+    assert wer == pytest.approx(wanted | {"secretbaseline": 1 / 6, "floor": 1})
     assert record["systems"]["floor"]["wer_first"] in (1, None)
     assert record["systems"]["real"]["wer"]["rater_mean"]["half"] is None
 

@@ -241,9 +241,8 @@ def test_bad_input_is_one_clear_line(
     assert "no such folder" in refused("report", tmp_path / "nothing")
     assert "holds no recipe.yaml" in refused("report", tmp_path)
     assert "given twice" in refused("report", runs["words"], runs["words"])
-    assert "give --data" in refused(
-        "plot", runs["words"], "--figure", "addressing", "--out", "a.png"
-    )
+    line = refused("plot", runs["words"], "--figure", "addressing", "--out", "a.png")
+    assert "give --data" in line
     assert "not one of" in refused("plot", runs["words"], "--figure", "cats", "--out", "a.png")
     assert ".png or .pdf" in refused("plot", runs["words"], "--figure", "curves", "--out", "a.gif")
     for name, figure, why in (

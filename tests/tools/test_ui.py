@@ -108,10 +108,8 @@ def test_the_page_gets_what_infer_finds(
     words = [talker_clip, "--ckpt", tiny_models["l2s"], "--device", "cpu", "--out", out]
     did("infer", "l2s", *words)
     with serving(service) as port:
-        read, spoken, none = (
-            ask(port, talker_clip, f"model={number}&box=auto&face=1")["result"]
-            for number in range(3)
-        )
+        asked = [f"model={number}&box=auto&face=1" for number in range(3)]
+        read, spoken, none = (ask(port, talker_clip, query)["result"] for query in asked)
     assert read["windows"] == record["windows"] and read["seconds"] == record["duration"] == 1.6
     assert base64.b64decode(spoken["sounds"]["From the lips"]) == out.read_bytes()
     assert list(spoken["mels"]) == list(spoken["sounds"]) == ["From the lips", "Original sound"]

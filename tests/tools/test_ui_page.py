@@ -53,10 +53,8 @@ def browser(talker_clip: Path) -> Iterator[Any]:
     camera = talker_clip.with_name("camera.y4m")
     output = ffmpeg.input(str(talker_clip)).output(str(camera), pix_fmt="yuv420p", an=None)
     output.run(cmd=ffmpeg_program(), quiet=True, overwrite_output=True)
-    options = [
-        "--no-sandbox", "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream",
-        f"--use-file-for-fake-video-capture={camera}",
-    ]  # fmt: skip
+    options = ["--no-sandbox", f"--use-file-for-fake-video-capture={camera}"]
+    options += [f"--use-fake-{what}-for-media-stream" for what in ("ui", "device")]
     with sync_api.sync_playwright() as play:
         chromium = play.chromium.launch(executable_path=program, args=options)
         yield chromium

@@ -112,9 +112,8 @@ def test_words_are_measured_with_and_without_sound(
     caplog.set_level("INFO")
     record = evaluated("lip", tmp_path / "best.pt", mute, "all")
     assert record["flags"]["no_audio"] == 3 and record["flags"]["silent"] == 2
-    assert caplog.messages == [
-        "3 of these clips have no sound track (seen, not heard), 2 are silent"
-    ]
+    [told] = caplog.messages
+    assert told == "3 of these clips have no sound track (seen, not heard), 2 are silent"
     assert len(record["clips"]) == 12
     heard = [clip["right_audio"] for clip in record["clips"] if "right_audio" in clip]
     assert len(heard) == 9 and record["metrics"]["top1_audio"]["value"] == np.mean(heard)

@@ -39,10 +39,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Any:
         import pyarrow.parquet as pq
 
         films = [shutil.copy(top / "film.mp4", top / f"{i}.mp4").name for i in range(len(rows))]
-        table = pa.Table.from_pylist(
-            [{"video": film} | row for film, row in zip(films, rows, strict=True)]
-        )
-        pq.write_table(table, top / f"{name}.parquet")
+        named = [{"video": film} | row for film, row in zip(films, rows, strict=True)]
+        pq.write_table(pa.Table.from_pylist(named), top / f"{name}.parquet")
         mine = importer("table", top / f"{name}.parquet", box="whole", crop="lips")
         mine.prep(top / name)
         return top / name / "mine"

@@ -35,9 +35,8 @@ def mutate(rng: Rng, data: bytes, others: Sequence[bytes] = ()) -> tuple[str, by
 
 def _place(rng: Rng, size: int) -> int:
     """Where damage begins: half the time in the head or the tail."""
-    low, high = [(0, min(size, HEAD)), (max(0, size - TAIL), size), (0, size), (0, size)][
-        rng.integers(4)
-    ]
+    places = [(0, min(size, HEAD)), (max(0, size - TAIL), size), (0, size), (0, size)]
+    low, high = places[rng.integers(4)]
     return int(rng.integers(low, max(low + 1, high)))
 
 
@@ -64,9 +63,8 @@ def _extreme(rng: Rng, data: bytearray) -> bytes:
     for _ in range(int(rng.integers(1, 5))):
         width = int(rng.choice([1, 2, 4, 8]))
         top = (1 << 8 * width) - 1
-        value = (
-            int(rng.choice([0, 1, 2, 3])) and [1, top >> 1, top, (top >> 1) + 1][rng.integers(4)]
-        )
+        edges = [1, top >> 1, top, (top >> 1) + 1]
+        value = int(rng.choice([0, 1, 2, 3])) and edges[rng.integers(4)]
         at = _place(rng, len(data))
         if at + width <= len(data):
             order: Any = ["big", "little"][rng.integers(2)]

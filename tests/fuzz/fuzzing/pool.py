@@ -90,9 +90,8 @@ class Child:
         if answer["programs_mb"] > self._programs_mb:  # the most of all programs it ever started
             most = max(most, answer["programs_mb"])
             self._programs_mb = answer["programs_mb"]
-        found = Outcome(
-            answer["code"], answer["out"], answer["err"], "", seconds, most, answer["trace"]
-        )
+        code, out, err, trace = (answer[name] for name in ("code", "out", "err", "trace"))
+        found = Outcome(code, out, err, "", seconds, most, trace)
         found.why = fault_of(found, argv[0])
         if most > limit_mb:
             found.why = f"more than {limit_mb} MB of memory"

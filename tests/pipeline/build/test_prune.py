@@ -85,11 +85,8 @@ def test_a_shorter_listing_is_refused_before_anything_is_changed(
     dropped(raw)
     added(raw)
     said = fault(prep, raw, out, part=part)
-    left = {
-        f"{p.parent.name}/{p.stem}"
-        for p in raw.glob("lipread_mp4/*/*/*.mp4")
-        if p.parts[-3][-3:] != "old"
-    }
+    films = raw.glob("lipread_mp4/*/*/*.mp4")
+    left = {f"{p.parent.name}/{p.stem}" for p in films if p.parts[-3][-3:] != "old"}
     gone = sorted(had - left)
     assert f"no longer lists {len(gone)} finished clips of " in said and "--prune" in said
     assert gone[0] in said and f"{gone[0].split('/')[0]} (" in said
@@ -171,12 +168,8 @@ def test_the_command_refuses_with_one_line_and_prunes_when_told(raw: Path, out: 
 
 def test_what_killed_runs_left_is_swept_though_nothing_is_to_do(raw: Path, out: Path) -> None:
     hidden = out / "lrw" / ".avb"
-    left = [
-        out / "lrw/train-000000.tar.elsewhere.77.tmp",
-        hidden / "plan.arrow.elsewhere.77.tmp",
-        hidden / "plan.77.tmp",
-        hidden / "rows/train-000000.parquet.elsewhere.77.tmp",
-    ]
+    names = ("plan.arrow.elsewhere.77", "plan.77", "rows/train-000000.parquet.elsewhere.77")
+    left = [out / "lrw/train-000000.tar.elsewhere.77.tmp", *(hidden / f"{n}.tmp" for n in names)]
     for path in left:
         path.write_bytes(b"half")
     before = keys(out)
@@ -190,12 +183,9 @@ def test_temporary_folders_of_killed_processes_are_swept_and_no_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    make = (
-        "import os; from avb.pipeline.storage.mirror import scratch;"
-        " kept = scratch('out'); os._exit(9)"
-    )
+    make = "from avb.pipeline.storage.mirror import scratch; kept = scratch('out')"
     environment = os.environ | {"TMPDIR": str(tmp_path)}
-    subprocess.run([sys.executable, "-c", make], env=environment)
+    subprocess.run([sys.executable, "-c", f"import os; {make}; os._exit(9)"], env=environment)
     [dead] = tmp_path.iterdir()
     (dead / "deep").mkdir()
     stranger = tmp_path / f"avb-out-{os.uname().nodename}x.1-ab12"

@@ -45,9 +45,8 @@ def films(drawn_grid: Any) -> list[list[np.ndarray]]:
 def largest_difference(one: list[np.ndarray], other: list[np.ndarray]) -> float:
     assert len(one) == len(other)
     kept = tracking.POINTS
-    return max(
-        (np.abs(a[kept] - b[kept]).max() for a, b in zip(one, other, strict=True)), default=0
-    )
+    apart = (np.abs(a[kept] - b[kept]).max() for a, b in zip(one, other, strict=True))
+    return max(apart, default=0)
 
 
 def test_every_look_at_a_film_is_the_same(films: list[list[np.ndarray]]) -> None:
@@ -88,9 +87,8 @@ def test_detections_agree(
     seen = 0
     for picture in [picture for film in films for picture in film[::6]]:
         small = cv2.resize(picture, None, fx=1 / scale, fy=1 / scale, interpolation=cv2.INTER_AREA)
-        picture = np.pad(
-            small, [(0, n - m) for n, m in zip(picture.shape, small.shape, strict=True)]
-        )
+        margins = [(0, n - m) for n, m in zip(picture.shape, small.shape, strict=True)]
+        picture = np.pad(small, margins)
         size = np.array(picture.shape[::-1])
         there = theirs.process(cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB)).detections or []
         here = Detector(reach).find(picture)

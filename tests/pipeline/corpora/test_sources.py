@@ -109,9 +109,8 @@ def test_what_is_away_for_a_moment_costs_nothing(
     assert prep(raw, tmp_path, progress=after(1, lambda: away(path))).ok == 12
     assert slept == [1, 2, 4]
     assert hashes(tmp_path) == hashes(calm)
-    assert [r["words"] for r in rows(tmp_path).values()] == [
-        r["words"] for r in rows(calm).values()
-    ]
+    found, wanted = ([r["words"] for r in rows(out).values()] for out in (tmp_path, calm))
+    assert found == wanted
 
 
 @pytest.mark.parametrize("what", WHAT)

@@ -256,10 +256,7 @@ def test_paths_are_relative_and_may_have_blanks_and_alphabets(films: Path, tmp_p
 
 def test_words_and_labels_reach_the_clip(films: Path, tmp_path: Path) -> None:
     words = json.dumps([["oh", 0.1, 0.4], ["yes", 0.5, 0.9]])
-    pq.write_table(
-        pa.table({"video": [str(films / "film.mp4")], "start": [1.0], "end": [2.0],
-                  "words": [words], "label": ["yes"]}),
-        tmp_path / "mine.parquet",
-    )  # fmt: skip
+    row = {"video": str(films / "film.mp4"), "start": 1.0, "end": 2.0, "words": words}
+    pq.write_table(pa.Table.from_pylist([row | {"label": "yes"}]), tmp_path / "mine.parquet")
     got = importer("table", tmp_path / "mine.parquet").load()
     assert got.words == [("oh", 0.1, 0.4), ("yes", 0.5, 0.9)] and got.clip.label == "yes"

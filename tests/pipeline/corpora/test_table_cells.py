@@ -238,10 +238,8 @@ def words_of(frames: int, **clip: Any) -> tuple[list[Any], set[str]]:
     """Words and flags of a clip whose span gives so many pictures."""
     mine = importer("table", Path("unused.csv"))
     flags: set[str] = set()
-    found = importer_of_tables.words(
-        Path(), Clip("a", "all", "a.mp4", **clip), frames, mine.settings, flags
-    )
-    return found, flags
+    named = Clip("a", "all", "a.mp4", **clip)
+    return importer_of_tables.words(Path(), named, frames, mine.settings, flags), flags
 
 
 @pytest.mark.parametrize(

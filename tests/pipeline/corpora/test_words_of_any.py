@@ -106,10 +106,8 @@ def test_order_is_the_same_for_any_processes_and_from_any_place(index: Index, si
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a single core
 def test_content_is_that_of_the_word_whatever_batch_it_is_in(index: Index) -> None:
-    alone = {
-        batch.keys[0]: batch
-        for batch in Stream(index, batch_size=1, unit="word", once=True, workers=0)
-    }
+    one_by_one = Stream(index, batch_size=1, unit="word", once=True, workers=0)
+    alone = {batch.keys[0]: batch for batch in one_by_one}
     for workers in (0, 1):
         for batch in take(Stream(index, batch_size=7, unit="word", workers=workers), 20):
             for i, key in enumerate(batch.keys):

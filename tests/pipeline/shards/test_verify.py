@@ -32,12 +32,11 @@ from avb.tools.preview import preview
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = prepared.shards(
-        "lrw", 6, tmp_path_factory.mktemp("verify"), keep_audio=True, shard_clips=4
-    )
-    verdict = verify(made.folder)
+    root = tmp_path_factory.mktemp("verify")
+    folder = prepared.shards("lrw", 6, root, keep_audio=True, shard_clips=4).folder
+    verdict = verify(folder)
     assert verdict.ok and verdict.samples == 6 and verdict.shards >= 2
-    return Path(made.folder)
+    return Path(folder)
 
 
 @pytest.fixture
@@ -96,9 +95,8 @@ def test_a_foreign_shard_and_wrong_counts_labels_or_names_are_found(copy: Path) 
     faults = "\n".join(verify(copy).faults)
     assert "json says label_id 0, the list of labels 1" in faults and "label map" not in faults
     rewrite(copy, shard=lambda name: name.replace("train", "trani"))
-    assert "trani-000000.tar: in the manifest, not in dataset.json" in "\n".join(
-        verify(copy).faults
-    )
+    faults = "\n".join(verify(copy).faults)
+    assert "trani-000000.tar: in the manifest, not in dataset.json" in faults
 
 
 def rewrite(folder: Path, **changed: Any) -> None:

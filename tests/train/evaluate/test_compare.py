@@ -99,9 +99,8 @@ def test_words_of_one_sentence_are_drawn_together_and_shown_by_slot(tmp_path: Pa
     exact = found["mcnemar"]  # six times the words, the same evidence
     assert exact["p_by_sentence"] > exact["p"] and "by_sentence" in " ".join(found["notes"])
     uneven = int((luck[0] > luck[1]).sum()), int((luck[0] < luck[1]).sum())
-    assert exact["p_by_sentence"] == pytest.approx(
-        binomtest(uneven[0], sum(uneven)).pvalue, rel=0.1
-    )
+    p = binomtest(uneven[0], sum(uneven)).pvalue
+    assert exact["p_by_sentence"] == pytest.approx(p, rel=0.1)
 
 
 @pytest.mark.parametrize("length", [3, 9])
@@ -181,24 +180,18 @@ def test_what_no_record_has_is_said(tmp_path: Path) -> None:
 
 def test_word_errors_are_pooled_over_words(tmp_path: Path) -> None:
     pytest.importorskip("jiwer", reason="word errors are counted with the extra eval")
-    clips = [
-        {"key": "s1/a", "talker": "s1", "words": WORDS, "values": {}},
-        {"key": "s1/b", "talker": "s1", "words": WORDS[:3], "values": {}},
-    ]
     heard_a = [WORDS[:5], [*WORDS[:3], "soon"]]  # one deleted, one inserted
     heard_b = [WORDS, ["bin", "red", "at"]]  # one substituted
-    paths = [
-        write(tmp_path / n, "l2s", [c | {"heard": h} for c, h in zip(clips, heard, strict=True)])
-        for n, heard in (("a", heard_a), ("b", heard_b))
-    ]
-    metrics = compare(*paths, draws=50)["metrics"]
+
+    def record(field: str, heard: list[list[str]]) -> str:
+        said = {"s1/a": WORDS, "s1/b": WORDS[:3]}
+        clips = [{"key": key, "talker": "s1", "words": words, "values": {}, field: one}
+                 for (key, words), one in zip(said.items(), heard, strict=True)]  # fmt: skip
+        return write(tmp_path / f"{field}{len(heard[0])}", "l2s", clips)
+
+    metrics = compare(record("heard", heard_a), record("heard", heard_b), draws=50)["metrics"]
     assert list(metrics) == ["wer_pocketsphinx"]  # no judge heard both
-    judged = [
-        write(
-            tmp_path / n, "l2s", [c | {"heard_judge": h} for c, h in zip(clips, said, strict=True)]
-        )
-        for n, said in (("c", heard_b), ("d", heard_a))
-    ]
+    judged = record("heard_judge", heard_b), record("heard_judge", heard_a)
     difference = compare(*judged, draws=50)["metrics"]["wer_judge"]["difference"]
     assert difference["value"] == pytest.approx(-1 / 9)
     wer = metrics["wer_pocketsphinx"]
@@ -307,13 +300,12 @@ def test_the_table_shows_each_seed(tmp_path: Path) -> None:
 
 def test_before_and_after_sync_are_paired_and_said(tmp_path: Path) -> None:
     before = speech(tmp_path / "a", [0.5, 0.6], ["s1"] * 2, sync=None, fingerprint="1" * 64)
-    after = speech(tmp_path / "b", [0.7, 0.7], ["s1"] * 2, sync="e" * 64, fingerprint="2" * 64)
+    moved = {"sync": "e" * 64, "fingerprint": "2" * 64}
+    after = speech(tmp_path / "b", [0.7, 0.7], ["s1"] * 2, **moved)
     found = compare(after, before, draws=100)
     assert found["metrics"]["stoi"]["difference"]["value"] == pytest.approx(0.15)
     assert any("was moved" in note for note in found["notes"])
-    again = speech(
-        tmp_path / "d", [0.6, 0.7], ["s1"] * 2, sync="e" * 64, fingerprint="2" * 64, seed=1
-    )
+    again = speech(tmp_path / "d", [0.6, 0.7], ["s1"] * 2, **moved, seed=1)
     notes = compare(f"{after},{again}", after, draws=100)["notes"]
     assert any("seeds differ" in note for note in notes) and "was moved" not in str(notes)
     other = speech(tmp_path / "c", [0.7, 0.7], ["s1"] * 2, sync=None, fingerprint="2" * 64)

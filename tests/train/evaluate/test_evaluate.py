@@ -189,9 +189,8 @@ def test_a_vocoder_makes_the_sound_and_is_named(
         assert set(records[-1]["floors"]) == {*plain[0]["floors"], "griffin_lim"}
     assert plain[0]["flags"]["vocoder"] is None
     first, second = heard
-    assert set(first) == {"model", "vocoder", "griffin_lim", "real"} and not any(
-        record["wavs"]["scaled_down"] for record in records
-    )
+    assert set(first) == {"model", "vocoder", "griffin_lim", "real"}
+    assert not any(record["wavs"]["scaled_down"] for record in records)
     for name in first:
         factor = 0.5 if name in ("model", "vocoder") else 1
         np.testing.assert_allclose(second[name], factor * first[name], atol=1e-3, err_msg=name)
@@ -219,10 +218,8 @@ def test_sounds_too_loud_for_16_bits_are_made_quieter_and_named(tmp_path: Path) 
     folder = WavFolder(tmp_path / "a" / "b")
     folder.write("model", ["s1/x", "s1/y", "s2/z"], [1.5 * tone, 0.5 * tone, exact])
     assert folder.written == 3 and folder.scaled == ["x.model.wav"]
-    written = {
-        path.name[0]: np.frombuffer(path.read_bytes()[44:], "<i2")
-        for path in (tmp_path / "a" / "b").rglob("*.wav")
-    }
+    wavs = (tmp_path / "a" / "b").rglob("*.wav")
+    written = {wav.name[0]: np.frombuffer(wav.read_bytes()[44:], "<i2") for wav in wavs}
     assert np.abs(written["x"]).max() == 32767
     np.testing.assert_allclose(written["x"] / 32767, tone / np.abs(tone).max(), atol=1e-4)
     np.testing.assert_allclose(written["y"] / 32768, 0.5 * tone, atol=1e-4)

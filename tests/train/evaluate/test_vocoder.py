@@ -8,6 +8,7 @@ import functools
 import re
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -139,13 +140,11 @@ def test_only_training_clips_teach_and_the_best_on_validation_is_kept(
     own = [float(distance(network, (a[None], b[None]), mel, RATE)) for a, b in held]
     assert np.mean(own) == pytest.approx(min(found), abs=1e-4)
 
-    read: list[Any] = []
-    real = training.open_stream
-    monkeypatch.setattr(
-        training, "open_stream", lambda index, **o: read.append(o["rows"]) or real(index, **o)
-    )
+    opened = Mock(wraps=training.open_stream)
+    monkeypatch.setattr(training, "open_stream", opened)
     train(grid, tmp_path / "again.pt", "--steps", 1)
-    assert [sorted(one) for one in read] == [sorted(rows[p]) for p in ("train", "val", "val")]
+    read = [sorted(call.kwargs["rows"]) for call in opened.call_args_list]
+    assert read == [sorted(rows[p]) for p in ("train", "val", "val")]
 
 
 def drawn_pairs(count: int) -> list[Pair]:
@@ -175,9 +174,8 @@ def test_no_vocoder_for_these_mels_is_one_line(
     path = said[0]
     lip = tmp_path / "lip.pt"
     checkpoint.save(lip, {"recipe": {"task": "lip"}, "model": {}})
-    assert "a checkpoint for lip, not for vocoder; make one with avb train vocoder" in fault(
-        load, lip, grid
-    )
+    line = fault(load, lip, grid)
+    assert "a checkpoint for lip, not for vocoder; make one with avb train vocoder" in line
     found = fault(load, path, other_front_end(grid, window=400, power=2.0))
     assert "window 800, there 400; power 1.0, there 2.0" in found and "avb train vocoder" in found
     state = torch.load(path, weights_only=True)
@@ -229,10 +227,8 @@ def test_a_run_is_a_vocoder_whose_sound_needs_no_griffin_lim(
         keys = [grid.key(row) for row in rows["train"]]
         assert vocoder.saw([*keys[:2], "s2/other"], "grid") == 2
         flags = vocoder.flags()
-        assert (
-            flags["hash"] == fingerprint(vocoder.network)
-            and flags["steps"] == state["counters"]["step"]
-        )
+        assert flags["hash"] == fingerprint(vocoder.network)
+        assert flags["steps"] == state["counters"]["step"]
         assert flags["split"] == SPLIT and flags["clips"] == len(keys) and "keys" not in flags
 
 

@@ -1,5 +1,6 @@
 """Promise: pairs are of different clips, figures are those of plain loops, null models are null."""
 
+import dataclasses
 import itertools
 import math
 from pathlib import Path
@@ -67,20 +68,13 @@ def test_pairs_are_what_they_are_called(across: Any) -> None:
 def test_rare_partners_are_found() -> None:
     """One talker with nearly all clips, as in GRID talker 1 and a few of others."""
     segments = make_segments(400)
-    lopsided = Segments(
-        segments.words, segments.places, segments.clips, (segments.clips > 391).astype(int)
-    )
+    lopsided = dataclasses.replace(segments, talkers=(segments.clips > 391).astype(int))
     pairs = draw_pairs(lopsided, "talkers", per_word=40)
     assert len(pairs.within) == 8 * 40
     # Fewer where there are not as many: all of them then.
-    few = Segments(
-        *(v[:24] for v in (segments.words, segments.places, segments.clips, segments.talkers))
-    )
-    wanted = {
-        (i, j)
-        for i, j in itertools.combinations(range(24), 2)
-        if few.words[i] == few.words[j] and few.clips[i] != few.clips[j]
-    }
+    few = Segments(*(column[:24] for column in vars(segments).values()))
+    wanted = {(i, j) for i, j in itertools.combinations(range(24), 2)
+              if few.words[i] == few.words[j] and few.clips[i] != few.clips[j]}  # fmt: skip
     assert {(i, j) for i, j in draw_pairs(few).same.tolist()} == wanted
 
 

@@ -86,9 +86,8 @@ def test_a_power_mel_gives_magnitudes_too() -> None:
     magnitude = 1 + 0.5 * torch.cos(torch.arange(401 * 5) / 40).view(5, 401).T[None]
     log_power = (mel_matrix(mel, RATE).T @ magnitude.square()).log()
     found = linear_magnitude(log_power, mel, RATE)
-    torch.testing.assert_close(
-        mel_matrix(mel, RATE).T @ found.square(), log_power.exp(), rtol=0.05, atol=1e-4
-    )
+    power = mel_matrix(mel, RATE).T @ found.square()
+    torch.testing.assert_close(power, log_power.exp(), rtol=0.05, atol=1e-4)
 
 
 def test_deemphasis_undoes_preemphasis() -> None:
@@ -107,12 +106,8 @@ def test_momentum_beats_twice_the_rounds(mel: Mel, speechlike: list[np.ndarray])
     window = torch.hann_window(mel.window)
     sound = torch.from_numpy(np.stack(speechlike))
     magnitude = torch.stft(sound, 800, 160, 800, window, return_complex=True).abs()
-    error = {
-        (rounds, momentum): inconsistency(
-            griffin_lim(magnitude, mel, rounds, momentum), magnitude, mel
-        )
-        for rounds, momentum in ((0, 0.0), (32, 0.99), (32, 0.0), (64, 0.0))
-    }
+    error = {how: inconsistency(griffin_lim(magnitude, mel, *how), magnitude, mel)
+             for how in ((0, 0.0), (32, 0.99), (32, 0.0), (64, 0.0))}  # fmt: skip
     assert error[32, 0.99] < error[64, 0.0] < error[32, 0.0] < error[0, 0.0]
 
 

@@ -136,9 +136,8 @@ def test_what_is_no_training_set_is_refused() -> None:
 
 def test_clips_of_any_length_are_read(judge: SlotReader) -> None:
     mels, _ = drawn_sentences(3, seed=3)
-    assert transcribe(judge, [m[:, :n] for m, n in zip(mels, (96, 90, 94), strict=True)]) == (
-        transcribe(judge, list(mels))
-    )
+    cut = [mel[:, :columns] for mel, columns in zip(mels, (96, 90, 94), strict=True)]
+    assert transcribe(judge, cut) == transcribe(judge, list(mels))
 
 
 @pytest.mark.slow

@@ -130,9 +130,8 @@ def test_other_lengths_hold_their_last_column(grid: Index, monkeypatch: pytest.M
     monkeypatch.setattr(stored_mels, "read_mels", lambda index, rows: iter([mels]))
     monkeypatch.setattr(training, "griffin_lim_copies", lambda mels, mel: [m + 1 for m in mels])
     index = dataclasses.replace(grid, num_mel=np.array(lengths))
-    found = training.with_copies(
-        index, np.arange(2), stored_mels.front_end(grid), torch.device("cpu")
-    )
+    mel = stored_mels.front_end(grid)
+    found = training.with_copies(index, np.arange(2), mel, torch.device("cpu"))
     assert found.shape == (4, 80, 300) and torch.equal(found[0], mels[0])
     assert torch.equal(found[1, :, :296], mels[1])
     assert torch.equal(found[1, :, 296:], mels[1][:, -1:].expand(-1, 4))
@@ -143,9 +142,8 @@ def test_no_judge_for_these_shards_is_one_line(grid: Index, file: Path, tmp_path
     load = trained.load
     lip = tmp_path / "lip.pt"
     checkpoint.save(lip, {"recipe": {"task": "lip"}, "model": {}})
-    assert "a checkpoint for lip, not for judge; make one with avb train judge" in fault(
-        load, lip, grid
-    )
+    line = fault(load, lip, grid)
+    assert "a checkpoint for lip, not for judge; make one with avb train judge" in line
     found = fault(load, file, other_front_end(grid, window=400, power=2.0))
     assert "window 800, there 400; power 1.0, there 2.0" in found
     load(file, other_front_end(grid, uint8_max=2.0))  # only says how mels are stored
