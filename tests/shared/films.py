@@ -1,4 +1,4 @@
-"""Films written with PyAV or ffmpeg alone, so that they owe nothing to the code under test."""
+"""Films and sounds that owe nothing to the code under test: of PyAV, ffmpeg and numpy alone."""
 
 import subprocess
 from collections.abc import Sequence
@@ -83,3 +83,19 @@ def luma_frame(picture: np.ndarray, pix_fmt: str) -> Any:
             samples = samples[:, : plane.line_size // 2] << (depth - 8)
         plane.update(samples.astype(np.uint16 if depth > 8 else np.uint8).tobytes())
     return frame
+
+
+def speechlike(seconds: float = 3.0, seed: int = 0) -> np.ndarray:
+    """Syllables of harmonics in moving bands with pauses, and a little noise: float32, 16 kHz."""
+    rng = np.random.default_rng(seed)
+    time = np.arange(round(seconds * 16000)) / 16000
+    phase = 2 * np.pi * np.cumsum(120 + 20 * np.sin(2 * np.pi * 0.7 * time + seed)) / 16000
+    sound = np.zeros_like(time)
+    for centre in (500, 1200, 2500, 3500):
+        moved = centre * (
+            1 + 0.3 * np.sin(2 * np.pi * rng.uniform(1, 3) * time + rng.uniform(0, 6))
+        )
+        for k in range(1, 32):
+            sound += np.exp(-(((120 * k - moved) / 300) ** 2)) * np.sin(k * phase) / centre**0.5
+    syllables = np.clip(np.sin(2 * np.pi * 3.1 * time + rng.uniform(0, 6)), 0, None)
+    return (sound * syllables + 1e-3 * rng.normal(size=len(time))).astype(np.float32)

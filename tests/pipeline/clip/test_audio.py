@@ -9,21 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from films import speechlike
 
 from avb.pipeline.clip import audio
 from avb.pipeline.config import Mel, load_corpora
 
 FRONT_ENDS = {name: load_corpora()[name].mel for name in ("lrw", "grid")}
-
-
-def speechlike(seconds: float, seed: int = 0) -> np.ndarray:
-    """Harmonics under a moving envelope, pauses and a little noise: float32 at 16 kHz."""
-    rng = np.random.default_rng(seed)
-    time = np.arange(round(seconds * 16000)) / 16000
-    phase = 2 * np.pi * np.cumsum(120 + 20 * np.sin(2 * np.pi * 0.7 * time)) / 16000
-    voice = sum(np.sin(k * phase) / k for k in range(1, 40))
-    envelope = np.clip(np.sin(2 * np.pi * 2.3 * time), 0, None)
-    return (0.1 * envelope * voice + 1e-3 * rng.normal(size=len(time))).astype(np.float32)
 
 
 def librosa_mel(sound: np.ndarray, corpus: str) -> np.ndarray:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from films import speechlike as make_speechlike
 from torch import Tensor
 
 from avb.pipeline.clip.audio import fit, log_mel
@@ -24,22 +25,6 @@ class Sentence:
     sound: np.ndarray
     mel: Tensor
     words: list[str]
-
-
-def make_speechlike(seconds: float = 3.0, seed: int = 0) -> np.ndarray:
-    """Syllables of harmonics in moving bands with pauses, and a little noise: float32, 16 kHz."""
-    rng = np.random.default_rng(seed)
-    time = np.arange(round(seconds * RATE)) / RATE
-    phase = 2 * np.pi * np.cumsum(120 + 20 * np.sin(2 * np.pi * 0.7 * time + seed)) / RATE
-    sound = np.zeros_like(time)
-    for centre in (500, 1200, 2500, 3500):
-        moved = centre * (
-            1 + 0.3 * np.sin(2 * np.pi * rng.uniform(1, 3) * time + rng.uniform(0, 6))
-        )
-        for k in range(1, 32):
-            sound += np.exp(-(((120 * k - moved) / 300) ** 2)) * np.sin(k * phase) / centre**0.5
-    syllables = np.clip(np.sin(2 * np.pi * 3.1 * time + rng.uniform(0, 6)), 0, None)
-    return (sound * syllables + 1e-3 * rng.normal(size=len(time))).astype(np.float32)
 
 
 @pytest.fixture(scope="session")
