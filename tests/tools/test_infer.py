@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from networks import save_model
 from prepared import draw
+from talkers import VERSIONS, cut, encode, ffmpeg, talker, write
 
 from avb.pipeline.build.process import prepare_clip
 from avb.pipeline.clip import follow
@@ -25,9 +26,6 @@ from avb.tools.infer.video import BadVideo, pictures, probe
 from avb.tools.synth import face
 
 pytest.importorskip("ai_edge_litert", reason="faces are tracked with the extra prep")
-ffmpeg = pytest.importorskip("ffmpeg")
-
-from talkers import VERSIONS, cut, encode, talker, write  # noqa: E402
 
 # Films
 

@@ -12,14 +12,12 @@ import pytest
 import torch
 from commands import avb, did, refused
 from networks import LABELS
+from talkers import cut, encode, ffmpeg, talker, write
 
 from avb.tools.infer.model import Trained, load_trained
 from avb.tools.infer.video import pictures, probe
 
 pytest.importorskip("ai_edge_litert", reason="faces are tracked with the extra prep")
-ffmpeg = pytest.importorskip("ffmpeg")
-
-from talkers import cut, encode, talker, write  # noqa: E402
 
 
 def test_a_clip_of_29_pictures_is_one_window_of_ranked_words(

@@ -10,9 +10,9 @@ from avb.pipeline.clip import audio
 from avb.pipeline.clip.decode import read_video
 from avb.pipeline.clip.sound_track import Sound
 from avb.pipeline.clip.status import Refused
+from avb.tools.infer.video import pictures, probe
 
 pytest.importorskip("ffmpeg", reason="films are read with the extra prep")
-from avb.tools.infer.video import pictures, probe
 
 PICTURES = [np.full((64, 64), 20 * i, np.uint8) for i in range(10)]
 TONE = 0.2 * np.sin(np.arange(6400) * 0.1)

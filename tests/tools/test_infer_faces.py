@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from talkers import VERSIONS, encode, ffmpeg
 
 from avb.pipeline.clip.facemesh import NEAR, Detector
 from avb.tools.infer.crops import Cutter
@@ -18,9 +19,6 @@ from avb.tools.infer.model import Trained, load_trained
 from avb.tools.infer.video import BadVideo, probe
 
 pytest.importorskip("ai_edge_litert", reason="faces are tracked with the extra prep")
-ffmpeg = pytest.importorskip("ffmpeg")
-
-from talkers import VERSIONS, encode  # noqa: E402
 
 OF_A_FILM = "29.97", "30", "50", "60", "variable", "turned", "mirrored", "160x120"
 OF_A_FILM += ("turned by metadata",)

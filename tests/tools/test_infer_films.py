@@ -11,9 +11,9 @@ from films import write_film
 from scipy.signal import correlate
 
 from avb.pipeline.clip.decode import read_video
+from avb.tools.infer.video import pictures, probe
 
 pytest.importorskip("ai_edge_litert", reason="faces are tracked with the extra prep")
-from avb.tools.infer.video import pictures, probe  # noqa: E402
 
 COUNT = 50
 #: When each picture is shown, in seconds.

@@ -11,6 +11,7 @@ import pytest
 import torch
 from commands import refused
 from networks import save_vocoder
+from talkers import talker, write
 
 from avb.pipeline.clip.stopwatch import Clock
 from avb.tools.infer import speech
@@ -19,9 +20,6 @@ from avb.tools.infer.lip import read_words
 from avb.tools.infer.model import Trained, load_trained
 
 pytest.importorskip("ai_edge_litert", reason="faces are tracked with the extra prep")
-pytest.importorskip("ffmpeg")
-
-from talkers import talker, write  # noqa: E402
 
 
 def pieces(num_frames: int, lengths: int) -> Iterator[Piece]:

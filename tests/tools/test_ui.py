@@ -22,21 +22,20 @@ import pytest
 import torch
 from commands import did
 from films import write_film
+from pages import post, serving
 from prepared import start, wait_for
+from talkers import ffmpeg
 
 from avb.pipeline.clip.ffmpeg import ffmpeg_program
 from avb.tools.infer import lip, speech
 from avb.tools.infer.crops import Piece
 from avb.tools.infer.model import Addresses, load_trained
+from avb.tools.ui import serve
+from avb.tools.ui import server as server_module
+from avb.tools.ui.child import Limits
+from avb.tools.ui.server import FILM, Service
 
 pytest.importorskip("ai_edge_litert", reason="faces are tracked with the extra prep")
-ffmpeg = pytest.importorskip("ffmpeg", reason="films are read with the extra prep")
-from pages import post, serving  # noqa: E402
-
-from avb.tools.ui import serve  # noqa: E402
-from avb.tools.ui import server as server_module  # noqa: E402
-from avb.tools.ui.child import Limits  # noqa: E402
-from avb.tools.ui.server import FILM, Service  # noqa: E402
 
 NAMES = ("lip", "l2s", "none")  # models, in the order of the page
 

@@ -9,14 +9,11 @@ from typing import Any
 import pytest
 from commands import did, refused
 from networks import save_vocoder
+from pages import uvicorn
 
 from avb.tools.infer.model import load_trained
-
-uvicorn = pytest.importorskip("uvicorn", reason="the page is served with the extra ui")
-pytest.importorskip("starlette", reason="the page is served with the extra ui")
-
-from avb.tools.ui import film as film_module  # noqa: E402
-from avb.tools.ui import serve  # noqa: E402
+from avb.tools.ui import film as film_module
+from avb.tools.ui import serve
 
 
 def test_what_cannot_be_served_is_one_line(tiny_models: dict[str, Path], tmp_path: Path) -> None:

@@ -9,19 +9,18 @@ from typing import Any
 
 import pytest
 from networks import save_model
+from pages import post, serving
 
+from avb.tools.infer.live import hear
+from avb.tools.infer.model import load_trained
+from avb.tools.infer.sentence import record
+from avb.tools.infer.video import pictures, probe
+from avb.tools.ui import serve
+from avb.tools.ui.child import Limits
+from avb.tools.ui.server import FILM, Service
 from avb.train.evaluate.words.grammar import SLOT_WORDS
 
 pytest.importorskip("ai_edge_litert", reason="faces are tracked with the extra prep")
-from pages import post, serving  # noqa: E402
-
-from avb.tools.infer.live import hear  # noqa: E402
-from avb.tools.infer.model import load_trained  # noqa: E402
-from avb.tools.infer.sentence import record  # noqa: E402
-from avb.tools.infer.video import pictures, probe  # noqa: E402
-from avb.tools.ui import serve  # noqa: E402
-from avb.tools.ui.child import Limits  # noqa: E402
-from avb.tools.ui.server import FILM, Service  # noqa: E402
 
 WIDTH, HEIGHT = 360, 288  # of the drawn talker's film
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from commands import avb, did, refused
+from commands import avb, did, fault, refused
 from prepared import draw
 
 from avb.pipeline.build.process import moved_words
@@ -17,7 +17,6 @@ from avb.pipeline.clip.audio import log_mel
 from avb.pipeline.clip.flac import decode_flac
 from avb.pipeline.config import load_corpora
 from avb.pipeline.corpora.lags import read_lags, write_lags
-from avb.pipeline.errors import UsageError
 from avb.pipeline.shards.metadata import read_facts
 from avb.pipeline.stream.assemble import Assembler
 from avb.pipeline.stream.index import load_index
@@ -154,11 +153,9 @@ def test_the_table_that_datasets_yaml_names_is_the_known_one(
 
 def test_no_table_and_one_with_two_lags_of_a_clip_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "t.parquet").write_text("key,lag_ms\n")
-    with pytest.raises(UsageError, match="no table of lags"):
-        read_lags(tmp_path / "t.parquet")
+    assert "no table of lags" in fault(read_lags, tmp_path / "t.parquet")
     write_lags(tmp_path / "t.parquet", [row("s1/a", 500.0), row("s1/a", -500.0)], {})
-    with pytest.raises(UsageError, match="s1/a has two rows"):
-        read_lags(tmp_path / "t.parquet")
+    assert "s1/a has two rows" in fault(read_lags, tmp_path / "t.parquet")
 
 
 def test_shards_without_sound_or_moved_already_are_refused(
