@@ -98,10 +98,8 @@ def arm_of_table5(arm: str) -> str:
 
 
 def test_the_benches_are_those_of_the_records() -> None:
-    lip, speech = (
-        json.loads((ROOT / "results" / "bench" / f"{task}-cpu.json").read_text())
-        for task in ("lip", "l2s")
-    )
+    lip, speech = (json.loads((ROOT / "results" / "bench" / f"{task}-cpu.json").read_text())
+                   for task in ("lip", "l2s"))  # fmt: skip
     fast = speech["decoders"]["synchronous"]["clips_per_s"]
     for figure in (
         f"{lip['clips_per_s']:.2f} clips/s against {lip['eager_fp32_clips_per_s']:.2f}",

@@ -45,10 +45,8 @@ def sentences(
 def test_the_best_path_of_a_grammar_is_the_best_of_all_that_it_allows(seed: int) -> None:
     rng = np.random.default_rng(seed)
     log_probs = drawn(int(rng.integers(1, 6)), rng)
-    slots = [
-        [rng.integers(0, K, rng.integers(1, 3)).tolist() for _ in range(rng.integers(1, 3))]
-        for _ in range(rng.integers(1, 3))
-    ]
+    slots = [[rng.integers(0, K, rng.integers(1, 3)).tolist() for _ in range(rng.integers(1, 3))]
+             for _ in range(rng.integers(1, 3))]  # fmt: skip
     between, repeated = (None, 2)[seed % 2], bool(seed // 2 % 2)
     allowed = sentences(slots, between, repeated)
     inside = [(score, path) for path, score in paths(log_probs) if collapsed(path) in allowed]
@@ -88,10 +86,8 @@ def test_times_and_confidence_are_those_of_the_frames() -> None:
 def test_the_loss_is_that_of_all_paths_and_padding_changes_nothing() -> None:
     rng = np.random.default_rng(1)
     clips, tokens = [drawn(4, rng), drawn(3, rng)], [[0, 0], [2]]
-    nats = [
-        -np.logaddexp.reduce([s for path, s in paths(clip) if list(collapsed(path)) == said])
-        for clip, said in zip(clips, tokens, strict=True)
-    ]
+    nats = [-np.logaddexp.reduce([s for path, s in paths(clip) if list(collapsed(path)) == said])
+            for clip, said in zip(clips, tokens, strict=True)]  # fmt: skip
     expected = np.mean([nats[0] / 2, nats[1]])
     for filler in (0.0, 50.0):
         logits = torch.full((2, 6, K + 1), filler, dtype=torch.float64)

@@ -112,10 +112,8 @@ def test_memory_is_the_equations_in_its_order(network: BridgingMemory, padded: b
     saving = loop_saving(loop_read(a_target, w["value_memory"]), f_tgt, lengths)
     if network.variant == "released":
         saving /= D
-    fused = [
-        loop_linear(np.concatenate([f_src, f], -1), w["fusion.weight"], w["fusion.bias"])
-        for f in (recalled, f_tgt)
-    ]
+    fused = [loop_linear(np.concatenate([f_src, f], -1), w["fusion.weight"], w["fusion.bias"])
+             for f in (recalled, f_tgt)]  # fmt: skip
 
     np.testing.assert_allclose(recall.addressing, a_source, rtol=1e-10)
     np.testing.assert_allclose(recall.value, recalled, rtol=1e-10)

@@ -164,10 +164,8 @@ def mstcn(x: Tensor, p: Tensors) -> Tensor:
 def straight_line(
     checkpoint: dict[str, dict[str, Tensor]], video: Tensor, mel: Tensor
 ) -> dict[str, Tensor]:
-    parts = {
-        part: {name: x.double() if x.is_floating_point() else x for name, x in state.items()}
-        for part, state in checkpoint.items()
-    }
+    parts = {part: {name: x.double() if x.is_floating_point() else x for name, x in state.items()}
+             for part, state in checkpoint.items()}  # fmt: skip
     f_src = video_features(video, parts["v_front_state_dict"])
     f_tgt = audio_features(mel, parts["a_front_state_dict"])
     out = bridge(f_src, f_tgt, parts["mem_state_dict"])
@@ -218,10 +216,8 @@ def test_settings_are_read_from_the_tensors(published) -> None:
 
 
 def test_names_of_a_parallel_wrapper_are_taken_too(published) -> None:
-    wrapped = {
-        part: {f"module.{name}": value for name, value in tensors.items()}
-        for part, tensors in published.items()
-    }
+    wrapped = {part: {f"module.{name}": value for name, value in tensors.items()}
+               for part, tensors in published.items()}  # fmt: skip
     assert published_settings(wrapped) == published_settings(published)
     expected = from_published(published)
     assert all(value is expected[name] for name, value in from_published(wrapped).items())

@@ -227,10 +227,8 @@ class User:
         try:
             out = stable(json.loads(self.hide(ran.stdout)))
         except ValueError:
-            out = [
-                re.sub(r" \| [0-9.]+ clips/s.*", "", one)
-                for one in self.hide(ran.stdout).split("\n")
-            ]
+            out = [re.sub(r" \| [0-9.]+ clips/s.*", "", one)
+                   for one in self.hide(ran.stdout).split("\n")]  # fmt: skip
         return {"exit": ran.returncode, "out": out, "err": told}
 
     def hide(self, text: str) -> str:

@@ -175,10 +175,8 @@ def ratings(files: list[Path], key: Any, scale: str) -> dict[str, np.ndarray]:
             if row["kind"] == "test":
                 found.setdefault(clip["system"], {})[rater, clip["key"]] = float(row[scale])
     keys = sorted({k for _, k in found["real"]})
-    return {
-        name: np.array([[own[r, k] for k in keys] for r in range(len(files))])
-        for name, own in found.items()
-    }
+    return {name: np.array([[own[r, k] for k in keys] for r in range(len(files))])
+            for name, own in found.items()}  # fmt: skip
 
 
 def test_figures_agree_with_another_calculation(made: tuple[Path, Any], tmp_path: Path) -> None:

@@ -63,10 +63,8 @@ def test_every_table_names_sources_and_corpora_that_there_are() -> None:
 
 def test_the_front_end_of_adaptation_is_as_wide_as_the_reader_s(tmp_path: Path) -> None:
     steps = plan.steps(wanted("table5", tmp_path, recipe="tiny"))
-    in_sync, reader = (
-        next(s.recipe for s in steps if s.words[:2] == ["train", task] and s.recipe)
-        for task in ("sync", "lip")
-    )
+    in_sync, reader = (next(s.recipe for s in steps if s.words[:2] == ["train", task] and s.recipe)
+                       for task in ("sync", "lip"))  # fmt: skip
     assert in_sync.model["width"] == reader.model["width"] == 16
     assert in_sync.shrink == reader.shrink == 2
 

@@ -24,11 +24,8 @@ Files = dict[str, bytes]
 
 
 def read_tree(root: Path) -> Files:
-    return {
-        p.relative_to(root).as_posix(): p.read_bytes()
-        for p in sorted(root.rglob("*"))
-        if p.is_file() and p.name != ".avb_synth"
-    }
+    return {p.relative_to(root).as_posix(): p.read_bytes()
+            for p in sorted(root.rglob("*")) if p.is_file() and p.name != ".avb_synth"}  # fmt: skip
 
 
 def decode(path: Path) -> tuple[list[av.VideoFrame], np.ndarray]:

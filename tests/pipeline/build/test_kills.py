@@ -111,10 +111,8 @@ def complete(out: Path) -> dict[str, tuple[str, bool]]:
     """Of a folder that says it is complete: ending of each clip, and whether its word has times."""
     if not (out / "lrw" / "dataset.json").is_file():
         return {}
-    return {
-        row["key"]: (row["status"], row["words"] and row["words"][0]["start"] is not None)
-        for row in rows(out)
-    }
+    return {row["key"]: (row["status"], row["words"] and row["words"][0]["start"] is not None)
+            for row in rows(out)}  # fmt: skip
 
 
 @pytest.mark.slow

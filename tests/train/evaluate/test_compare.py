@@ -38,10 +38,8 @@ def words(path: Path, right: Sequence[Any], keys: Sequence[str] | None = None, *
 
 
 def speech(path: Path, stoi: Sequence[Any], talkers: Sequence[str], **flags: Any) -> str:
-    clips = [
-        {"key": f"{t}/c{i}", "talker": t, "words": WORDS, "values": {"stoi": v}}
-        for i, (v, t) in enumerate(zip(stoi, talkers, strict=True))
-    ]
+    clips = [{"key": f"{t}/c{i}", "talker": t, "words": WORDS, "values": {"stoi": v}}
+             for i, (v, t) in enumerate(zip(stoi, talkers, strict=True))]  # fmt: skip
     return write(path, "l2s", clips, **flags)
 
 

@@ -178,10 +178,8 @@ def test_random_slots_are_addressed_by_equations_1_and_2() -> None:
     found = random_addresses(features, 4, radius=2.0, seed=9)
     memory = np.random.default_rng(9).normal(size=(4, 8))
     for row, feature in zip(found, features, strict=True):
-        weights = [
-            math.exp(2 * (m @ feature) / math.sqrt(m @ m) / math.sqrt(feature @ feature))
-            for m in memory
-        ]
+        weights = [math.exp(2 * (m @ feature) / math.sqrt(m @ m) / math.sqrt(feature @ feature))
+                   for m in memory]  # fmt: skip
         assert row == pytest.approx([w / sum(weights) for w in weights])
 
 

@@ -68,10 +68,8 @@ def test_the_mean_is_over_clips_that_reach_so_far_and_lengths_are_fitted() -> No
 
 
 def test_clips_of_any_length_come_back_in_order(mel: Mel, speechlike: list[np.ndarray]) -> None:
-    mels = [
-        torch.from_numpy(log_mel(sound[:length], mel, RATE))
-        for sound, length in zip(speechlike, (8000, 4800, 8000), strict=True)
-    ]
+    mels = [torch.from_numpy(log_mel(sound[:length], mel, RATE))
+            for sound, length in zip(speechlike, (8000, 4800, 8000), strict=True)]  # fmt: skip
     found = invert_all(mels, mel, iterations=2)
     assert [len(sound) for sound in found] == [8000, 4800, 8000]
     for one, sound in zip(mels, found, strict=True):

@@ -22,10 +22,8 @@ def test_ranks_are_those_of_a_plain_sort() -> None:
     rng = np.random.default_rng(0)
     logits = rng.integers(0, 4, (200, 9)).astype(float)  # full of ties
     labels = rng.integers(0, 9, 200)
-    wanted = [
-        sorted(range(9), key=lambda c: (-row[c], c)).index(label)
-        for row, label in zip(logits.tolist(), labels.tolist(), strict=True)
-    ]
+    wanted = [sorted(range(9), key=lambda c: (-row[c], c)).index(label)
+              for row, label in zip(logits.tolist(), labels.tolist(), strict=True)]  # fmt: skip
     assert label_ranks(logits, labels).tolist() == wanted
 
 
