@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import networks
 import numpy as np
 import pytest
 import torch
@@ -36,36 +37,31 @@ def test_a_short_run_is_not_judged_by_the_weights_it_began_with(lrw: Index, tmp_
     assert far(last["ema"], last["model"]) < 0.25 * far(last["ema"], first["model"])
 
 
-KILLED = """
+KILLED = f"""
 import json, os, signal, sys
 from pathlib import Path
-import numpy as np
+sys.path.append({str(Path(networks.__file__).parent)!r})
 import torch
 from avb.pipeline.stream.index import load_index
-from avb.train import trainer
-from avb.train.recipe_file import make_recipe
-from avb.train.recipe import Recipe
-from avb.train.split import Parts
+from networks import learn, make_recipe, trainer
 torch.set_num_threads(int(sys.argv[4]))
-index, real = load_index(sys.argv[1]), trainer.one_step
+real = trainer.one_step
 def one_step(run, *rest):
     if run.step == 5:
         os.kill(os.getpid(), signal.SIGKILL)
     return real(run, *rest)
 trainer.one_step = one_step
-rows = np.arange(len(index))
-parts = Parts("all", "test", {"train": rows, "val": rows[:3], "test": rows})
-trainer.train(make_recipe("lip", json.loads(sys.argv[3]), "test"), index, parts, Path(sys.argv[2]))
+plan = make_recipe("lip", json.loads(sys.argv[3]), "test")
+learn(plan, load_index(sys.argv[1]), Path(sys.argv[2]))
 """
 
 
 def test_a_killed_run_resumes_to_the_weights_of_a_whole_one(lrw: Index, tmp_path: Path) -> None:
     plan = recipe("lip", ema=0.9, augment={"erase": 24})
     run(plan, lrw, tmp_path / "a")
-    out, script = tmp_path / "b", tmp_path / "killed.py"
-    script.write_text(KILLED)
-    words = [str(lrw.folder), str(out), json.dumps(plan.as_dict()), str(torch.get_num_threads())]
-    done = subprocess.run([sys.executable, str(script), *words], capture_output=True, text=True)
+    out, threads = tmp_path / "b", str(torch.get_num_threads())
+    words = ["-c", KILLED, str(lrw.folder), str(out), json.dumps(plan.as_dict()), threads]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert checkpoint.load(out / "last.pt")["counters"]["step"] == 3  # steps 4 and 5 are lost
     run(plan, lrw, out, resume=True)

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from unittest.mock import patch
 
 import av
 import numpy as np
@@ -43,11 +44,8 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pictures.append(np.repeat(picture[..., None], 3, axis=2))
     for number in FLASHES:
         sound[number * 640] = 0.9
-    samples, media.GRID_AUDIO_SAMPLES = media.GRID_AUDIO_SAMPLES, FRAMES * 1764
-    try:
+    with patch.object(media, "GRID_AUDIO_SAMPLES", FRAMES * 1764):
         media.write_mpg(folder / "film.mpg", pictures, sound)
-    finally:
-        media.GRID_AUDIO_SAMPLES = samples
     luma = [picture[..., 0] for picture in pictures]
     write_film(folder / "film.mp4", luma, np.arange(FRAMES) / 25, sound)
     for name in ("film.mkv", "film.ts"):  # without the edit list: its sound begins at -64 ms
