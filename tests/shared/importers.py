@@ -19,6 +19,14 @@ from avb.pipeline.corpora.clip import Clip, Listing, Word
 from avb.pipeline.settings import Settings, settings_for
 
 
+def touch(root: Path, *names: str) -> Path:
+    """A folder with empty files of these names: discovery opens no clip."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
 def fitted(media: Media) -> tuple[np.ndarray, int]:
     """The sound under the pictures, and what was padded."""
     return audio.fit(media.sound, media.rate, media.sound_start_s, len(media.frames), 25, 16000)

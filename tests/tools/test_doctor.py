@@ -10,6 +10,7 @@ from typing import Any
 
 import prepared
 import pytest
+from importers import touch
 
 from avb.tools import doctor
 
@@ -90,9 +91,7 @@ def test_only_the_base_decides_the_exit_code(
 
 
 def test_a_corpus_is_found_by_its_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "s1").mkdir()
-    for name in ("bbaf2n", "lwbz9s"):
-        (tmp_path / "s1" / f"{name}.mpg").touch()
+    touch(tmp_path, "s1/bbaf2n.mpg", "s1/lwbz9s.mpg")
     monkeypatch.setenv("AVB_GRID_ROOT", str(tmp_path))
     code = doctor._CORPUS.format(name="grid", datasets=None)
     line = doctor.probe("corpus grid", code, "set it")

@@ -90,7 +90,6 @@ def test_a_grammar_holds_from_sentence_to_sentence(listener: Listener) -> None:
 def test_a_camera_gives_its_newest_picture_until_it_is_gone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    pytest.importorskip("av", reason="cameras are read with the extra prep")
     drawn = "color=c=white:size=64x48:rate=50:duration=0.4,realtime"
     monkeypatch.setattr(live, "device", lambda number: (drawn, "lavfi"))
     camera = live.Camera(0)

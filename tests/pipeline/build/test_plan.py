@@ -6,6 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.ipc as ipc
 import pytest
+from importers import touch
 
 from avb.pipeline.build.plan import Plan, make_plan, read_plan
 from avb.pipeline.config import Crop, load_corpora, stable_hash
@@ -20,12 +21,9 @@ def grid_root(tmp_path: Path) -> Path:
     """Forty empty files named like sentences: a plan opens none of them."""
     names = [f"{c}{o}{p}{a}{d}{v}" for c in "bl" for o in "bgrw" for p in "a" for a in "fg"
              for d in "25" for v in "n"]  # fmt: skip
-    for talker, letter in (("s1", "n"), ("s2", "p")):
-        for name in names[:20]:
-            path = tmp_path / "grid" / talker / f"{name[:5]}{letter}.mpg"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
-    return tmp_path / "grid"
+    ends = {"s1": "n", "s2": "p"}
+    films = (f"{talker}/{name[:5]}{end}.mpg" for talker, end in ends.items() for name in names[:20])
+    return touch(tmp_path / "grid", *films)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
-from importers import refusal
+from importers import refusal, touch
 
 from avb.pipeline.build.plan import lay_out
 from avb.pipeline.clip.status import Refused
@@ -31,9 +31,7 @@ def test_what_goes_while_it_is_listed_was_there(tmp_path: Path, corpus: str) -> 
         "grid": ("s1/bbaf2n.mpg", "s1/bbaf2n.align"),
     }
     for name in names[corpus]:
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+        path = touch(tmp_path, name) / name
         listing = adapter(corpus).discover(tmp_path, CORPORA[corpus])
         clips = listing.clips
         listing.clips = (clip for clip in list(clips))

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from commands import fault
-from importers import importer
+from importers import importer, touch
 
 from avb.pipeline.corpora.grid import SLOTS, VOCABULARY, parse_align, words_of
 from avb.tools.synth import media
@@ -34,13 +34,10 @@ def numbers(pictures: list[np.ndarray]) -> list[int]:
 
 @pytest.fixture
 def grid(tmp_path: Path) -> Callable[..., Any]:
-    """An importer of a folder with empty files of these names: discovery opens no clip."""
+    """An importer of a folder with empty files of these names."""
 
     def make(*names: str, **flags: Any) -> Any:
-        for name in names:
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / name).touch()
-        return importer("grid", tmp_path, **flags)
+        return importer("grid", touch(tmp_path, *names), **flags)
 
     return make
 

@@ -17,13 +17,6 @@ from avb.pipeline.errors import UsageError
 WORDS = ("ABOUT", "BECAUSE", "YOUNG")
 
 
-def touch(root: Path, *names: str) -> Path:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
-    return root
-
-
 def listed(corpus: str, root: Path) -> tuple[list[Any], list[str]]:
     """Clips and notices, which are complete when the clips were read."""
     listing = importer(corpus, root).listing()

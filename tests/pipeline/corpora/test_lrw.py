@@ -1,5 +1,6 @@
 """LRW: every layout and trap of its release, as what they are."""
 
+import itertools
 import os
 import shutil
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from commands import fault
 from films import write_film
-from importers import importer
+from importers import importer, touch
 
 WORDS = ("ABOUT", "PRICE", "YOUNG")
 SPLITS = ("train", "val", "test")
@@ -19,14 +20,8 @@ SPLITS = ("train", "val", "test")
 
 def empty_tree(base: Path, words: tuple[str, ...] = WORDS, each: int = 2) -> Path:
     """Names alone: discovery opens no clip."""
-    for word in words:
-        for split in SPLITS:
-            folder = base / word / split
-            folder.mkdir(parents=True)
-            for number in range(1, each + 1):
-                (folder / f"{word}_{number:05d}.mp4").touch()
-                (folder / f"{word}_{number:05d}.txt").touch()
-    return base
+    clips = itertools.product(words, SPLITS, range(1, each + 1), ("mp4", "txt"))
+    return touch(base, *(f"{word}/{split}/{word}_{n:05d}.{end}" for word, split, n, end in clips))
 
 
 def copy_clip(drawn: Any, root: Path, text: bytes | None) -> Path:
@@ -59,9 +54,7 @@ def test_the_root_may_have_any_name(tmp_path: Path, layout: str) -> None:
 
 
 def test_no_layout_is_an_error_that_names_the_pattern(tmp_path: Path) -> None:
-    (tmp_path / "videos").mkdir()
-    (tmp_path / "videos/ABOUT_00001.mp4").touch()
-    line = fault(importer("lrw", tmp_path).listing)
+    line = fault(importer("lrw", touch(tmp_path, "videos/ABOUT_00001.mp4")).listing)
     for part in (str(tmp_path), "WORD/{train,val,test}/WORD_00001.mp4", "--root"):
         assert part in line
     assert "no LRW found" in fault(importer("lrw", tmp_path / "nowhere").listing)
@@ -81,10 +74,8 @@ def test_listing_looks_at_no_clip(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, corpus: str
 ) -> None:
     empty_tree(tmp_path, each=100)
-    (tmp_path / "info").mkdir()
     folder = tmp_path / f"images/{'0' * 32}"
-    folder.mkdir(parents=True)
-    (folder / "1.jpg").touch()
+    touch(tmp_path, f"images/{folder.name}/1.jpg", "info/trn_1000.txt")
     lines = [f"{folder.name},{i},x,x,{i},{i + 0.4}\n" for i in range(900)]
     (tmp_path / "info/trn_1000.txt").write_text("".join(lines))
     stat = Mock(wraps=os.stat)

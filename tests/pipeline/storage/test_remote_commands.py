@@ -1,7 +1,6 @@
 """The commands as they are typed, with addresses: what comes out is what a folder gives."""
 
 import hashlib
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -54,9 +53,8 @@ def test_from_the_corpus_to_the_record(bucket: Any, tmp_path: Path) -> None:
         apart("train", "lip", "--data", where, *TINY, "--steps", 2, "--seed", 1, "--out", run)
         record = tmp_path / f"{name}.json"
         apart("eval", "lip", "--data", where, "--ckpt", run, "--part", "val", "--out", record)
-        if importlib.util.find_spec("safetensors"):
-            words = ("--to", "safetensors", "--out", tmp_path / f"{name}-export")
-            apart("export", "--ckpt", tmp_path / "here", "--data", where, *words)
+        words = ("--to", "safetensors", "--out", tmp_path / f"{name}-export")
+        apart("export", "--ckpt", tmp_path / "here", "--data", where, *words)
     assert (tmp_path / "here.png").read_bytes() == (tmp_path / "there.png").read_bytes()
     for path in (tmp_path / "here-export").glob("*"):
         assert path.read_bytes() == (tmp_path / "there-export" / path.name).read_bytes()
