@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from commands import avb, refused
+from commands import did, refused
 from networks import evaluated
 from torch import Tensor, nn
 
@@ -47,18 +47,15 @@ def published(independent: ModuleType, back_end: str, classes: int) -> Published
     return found
 
 
-def take(*words: object) -> tuple[int, str]:
-    return avb("import-checkpoint", *words)[::2]
-
-
 @pytest.mark.parametrize("back_end", ["gru", "mstcn"])
 def test_an_imported_checkpoint_says_what_its_tensors_say(
     lrw: Index, independent: ModuleType, tmp_path: Path, monkeypatch: Any, back_end: str
 ) -> None:
     theirs = published(independent, back_end, len(lrw.labels))
     torch.save(theirs, tmp_path / "theirs.ckpt")
-    code, text = take(tmp_path / "theirs.ckpt", "--out", tmp_path / "ours.pt", "--data", lrw.folder)
-    assert code == 0 and f"{back_end}, {independent.SLOTS[back_end]} slots, 10 words" in text
+    words = [tmp_path / "theirs.ckpt", "--out", tmp_path / "ours.pt", "--data", lrw.folder]
+    text = did("import-checkpoint", *words).stderr
+    assert f"{back_end}, {independent.SLOTS[back_end]} slots, 10 words" in text
     assert "CC BY-NC 4.0" in text
     built: list[nn.Module] = []
     build = LipReading.build
@@ -142,7 +139,7 @@ def test_words_are_in_the_order_of_folders(independent: ModuleType, tmp_path: Pa
     torch.save(published(independent, "gru", 3), tmp_path / "theirs.ckpt")
     words = write(tmp_path / "words.txt", "YOUNG\nABOUT\n\nPRICE\n")
     out = tmp_path / "ours.pt"
-    assert take(tmp_path / "theirs.ckpt", "--out", out, "--labels", words)[0] == 0
+    did("import-checkpoint", tmp_path / "theirs.ckpt", "--out", out, "--labels", words)
     state = checkpoint.load(out, "lip")
     assert state["data"]["labels"] == ["ABOUT", "PRICE", "YOUNG"]
     assert state["recipe"]["model"]["variant"] == state["recipe"]["model"]["pool"] == "released"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from commands import fault, refused
+from commands import avb, fault
 from networks import LIP, READER, learn, recipe, same, save_model
 
 from avb.pipeline.stream.index import Index
@@ -135,7 +135,8 @@ def test_a_run_says_where_it_began_and_goes_on_from_nowhere_else(
 def test_an_absent_checkpoint_is_one_line(lrw: Index, tmp_path: Path) -> None:
     words = ["--data", lrw.folder, "--recipe", "tiny", "--set", "unit=clip", "--device", "cpu"]
     words += ["--init", tmp_path / "x.pt", "--out", tmp_path / "no"]
-    assert refused("train", "lip", *words).endswith("x.pt: no such checkpoint")
+    code, _, text = avb("train", "lip", *words)
+    assert code == 2 and text.splitlines()[-1].endswith("x.pt: no such checkpoint")
     assert not (tmp_path / "no").exists()
 
 

@@ -14,7 +14,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
-from commands import did, fault, refused
+from commands import avb, did, fault
 from networks import other_front_end
 
 from avb.pipeline.clip.audio import log_mel
@@ -193,7 +193,8 @@ def test_a_wrong_word_is_one_line_and_nothing_is_overwritten(
             "cannot be written",
         ),
     ):
-        assert message in refused("train", "judge", *words, "--device", "cpu")
+        code, _, text = avb("train", "judge", *words, "--device", "cpu")
+        assert code == 2 and message in text and "Traceback" not in text, text
     assert not out.exists() and file.read_bytes() == before
     monkeypatch.setitem(sys.modules, "jiwer", None)
     line = fault(training.train, grid, split(grid), Training(epochs=1), torch.device("cpu"))
