@@ -15,6 +15,7 @@ import pytest
 from importers import importer
 
 from avb.pipeline.shards.tar import ShardWriter, sample_members
+from avb.pipeline.stream.index import Index, load_index
 
 AVB = [sys.executable, "-m", "avb"]
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from commands import did, refused
+from commands import avb, did, refused
 from networks import LABELS, save_model, save_vocoder
 from safetensors.torch import load_file
 from safetensors.torch import save_file as to_file

@@ -33,6 +33,8 @@ def test_a_run_is_trained_resumed_and_evaluated(lrw: Index, tmp_path: Path) -> N
     record = json.loads(
         did("eval", "lip", *words, "--device", "cpu", "--out", out, "--json").stdout
     )
+    assert record == json.loads(out.read_text()) and record["flags"]["step"] == 3
+    assert {"value", "low", "high"} <= set(record["metrics"]["top1"])
     (tmp_path / "grammar.yaml").write_text("[[bin], [blue]]")
     line = refused("eval", "lip", "--ckpt", tmp_path / "run", "--data", lrw.folder, "--part", "val",
                    "--grammar", tmp_path / "grammar.yaml", "--out", out)  # fmt: skip

@@ -9,13 +9,14 @@ import numpy as np
 import prepared
 import pytest
 import torch
-from commands import avb
+from commands import avb, did, fault
+from networks import evaluated
 from networks import recipe as any_recipe
 
+from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index, load_index
 from avb.pipeline.stream.stream import Stream
 from avb.tools.bench.read import bench_read
-from avb.train.evaluate.evaluate import evaluate
 from avb.train.split import Parts, teachable
 
 MUTE, SILENT = {1, 4, 10}, {2, 7}  # rows of the index; 10 and 11 are for validation

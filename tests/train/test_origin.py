@@ -12,6 +12,7 @@ import yaml
 from commands import avb, fault
 from networks import LIP, READER, learn, recipe, same, save_model
 
+from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index
 from avb.train import checkpoint
 from avb.train.origin import open_origin, take_over

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from commands import fault
 from torch import nn
 
 from avb.pipeline.config import load_corpora

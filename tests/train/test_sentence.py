@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from commands import avb, refused
-from networks import LIP, all_parts, trained
+from commands import did, fault, refused
+from networks import LIP, all_parts, evaluated, trained
 
 from avb.models import ctc
 from avb.models.lip import LipConfig
 from avb.models.sentence import SentenceReader
 from avb.pipeline.config import load_corpora
+from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.assemble import classes_of_frames
 from avb.pipeline.stream.index import Index
 from avb.pipeline.stream.stream import Stream

@@ -11,11 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from commands import avb, refused
+from commands import avb, did, fault, refused
 from networks import changed, other_front_end
+from prepared import start, wait_for
 
 import avb.models as avb_models
 from avb.pipeline.corpora.lags import read_lags, write_lags
+from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index
 from avb.tools.cli.sync import GOES_ON
 from avb.train import sync, trainer

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from commands import avb, refused
-from importers import importer
+from importers import importer, touch
 
 from avb.pipeline.corpora.leftover import VIDEOS
 from avb.pipeline.errors import UsageError

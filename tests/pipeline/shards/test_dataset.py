@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from commands import fault
 from prepared import set_column
 
+from avb.pipeline.errors import UsageError
 from avb.pipeline.shards.dataset import check_dataset
 from avb.pipeline.shards.verify import verify
 from avb.pipeline.stream.assemble import ShardFiles

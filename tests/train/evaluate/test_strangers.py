@@ -4,10 +4,12 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import pytest
 from commands import fault
 from networks import evaluated, trained
 
 from avb.pipeline.config import load_corpora
+from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index
 from avb.train import checkpoint
 from avb.train.evaluate.evaluate import evaluate, open_part, unseen_talkers
