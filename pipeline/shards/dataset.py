@@ -147,9 +147,8 @@ def read_dataset(folder: Folder) -> dict[str, Any]:
             names = ", ".join(path.parent.name for path in inside[:8])
             one = inside[0].parent
             raise UsageError(f"{folder}: holds {names}; give one, such as {one}") from None
-        begun = not isinstance(folder, Store) and (folder / ".avb").is_dir()
-        why = "the preparation is not finished; run `avb prep` again" if begun else "no shards"
-        raise UsageError(f"{folder}: no dataset.json, so {why}") from None
+        why = "no folder of shards, or one that is not finished; run `avb prep` again"
+        raise UsageError(f"{folder}: no dataset.json: {why}") from None
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: cannot be read ({one_line(error)})") from None
 

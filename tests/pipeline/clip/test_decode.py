@@ -135,28 +135,28 @@ def test_a_variable_rate_comes_out_at_25_with_the_right_duration(tmp_path: Path)
 
 @pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize(
-    ("turn", "shape", "corner"),
+    ("tag", "shape", "corner"),
     [
-        ((1, 0, 0, 1), (48, 64), (0, 0)),
-        # x' = -y, y' = x: a quarter clockwise, the upper left corner goes to the upper right.
-        ((0, 1, -1, 0), (64, 48), (0, 1)),
-        ((-1, 0, 0, -1), (48, 64), (1, 1)),
-        ((0, -1, 1, 0), (64, 48), (1, 0)),
-        # Mirrored: left and right, top and bottom, both after a quarter turn.
-        ((-1, 0, 0, 1), (48, 64), (0, 1)),
-        ((1, 0, 0, -1), (48, 64), (1, 0)),
-        ((0, 1, 1, 0), (64, 48), (0, 0)),
-        ((0, -1, -1, 0), (64, 48), (1, 1)),
+        ("-display_rotation 0", (48, 64), (0, 0)),
+        # Clockwise: the upper left corner goes to the upper right.
+        ("-display_rotation -90", (64, 48), (0, 1)),
+        ("-display_rotation 180", (48, 64), (1, 1)),
+        ("-display_rotation 90", (64, 48), (1, 0)),
+        ("-display_hflip", (48, 64), (0, 1)),
+        ("-display_vflip", (48, 64), (1, 0)),
+        # Turned, then mirrored.
+        ("-display_rotation -90 -display_hflip", (64, 48), (0, 0)),
+        ("-display_rotation 90 -display_hflip", (64, 48), (1, 1)),
     ],
 )
 def test_a_film_held_sideways_comes_out_upright(
-    tmp_path: Path, turn: int, shape: tuple[int, int], corner: tuple[int, int], decoder: str
+    tmp_path: Path, tag: str, shape: tuple[int, int], corner: tuple[int, int], decoder: str
 ) -> None:
     picture = np.full((48, 64), 40, np.uint8)
     picture[:16, :16] = 200  # upper left as filmed
     flat = write_film(tmp_path / "flat.mp4", [picture] * 25, np.arange(25) / 25, np.zeros(16000))
     path = tmp_path / "clip.mp4"
-    ffmpeg("-display_rotation", str(turn), "-i", flat, "-c", "copy", path)  # as a telephone does
+    ffmpeg(*tag.split(), "-i", flat, "-c", "copy", path)  # as a telephone does
     got = read_video(path, 25, decoder=decoder).frames[12]
     assert got.shape == shape
     row, column = (slice(-16, None) if side else slice(0, 16) for side in corner)

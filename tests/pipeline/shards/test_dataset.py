@@ -57,7 +57,7 @@ def test_the_folder_above_is_told_from_an_unfinished_one(copy: Path) -> None:
     shutil.copytree(copy, copy.parent / "more")
     with pytest.raises(UsageError, match=f"holds {copy.name}, more; give one, such as"):
         load_index(copy.parent)
-    with pytest.raises(UsageError, match="no dataset.json, so no shards"):
+    with pytest.raises(UsageError, match="no dataset.json: no folder of shards"):
         load_index((copy.parent / "films").mkdir() or copy.parent / "films")
 
 
