@@ -110,11 +110,10 @@ def _matrix(frame: Any) -> Matrix:
     What stands at x, y is shown at a x + c y, b x + d y. Of one frame alone: PyAV (18) keeps one
     whose side data were asked for until Python looks for circles.
     """
-    for data in frame.side_data:
-        if data.type.name == "DISPLAYMATRIX":
-            a, b, _, c, d = np.frombuffer(data, np.int32, 5).tolist()
-            return a, b, c, d
-    return UPRIGHT
+    if (data := frame.side_data.get("DISPLAYMATRIX")) is None:
+        return UPRIGHT
+    a, b, _, c, d = np.frombuffer(data, np.int32, 5).tolist()
+    return a, b, c, d
 
 
 def _upright(picture: np.ndarray, a: int, b: int, c: int, d: int) -> np.ndarray:
