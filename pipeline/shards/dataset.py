@@ -155,6 +155,8 @@ def read_dataset(folder: Folder) -> dict[str, Any]:
 
 #: Columns of the manifest that readers compare with texts.
 _TEXTS = {"key", "source", "group", "split", "speaker", "label", "status", "error", "shard"}
+#: And with places in files, or make room for.
+_WHOLE = {"offset", "nbytes", "n_frames", "n_mel", "face_misses"}
 
 
 @contextmanager
@@ -176,6 +178,9 @@ def open_manifest(folder: Folder) -> Iterator[pq.ParquetFile]:
                     kind = field.type.value_type if is_dictionary else field.type
                     if field.name in _TEXTS and kind not in (pa.string(), pa.null()):
                         raise pa.ArrowInvalid(f"column {field.name} is {field.type}, no text")
+                    whole = pa.types.is_integer(kind) or kind == pa.null()
+                    if field.name in _WHOLE and not whole:
+                        raise pa.ArrowInvalid(f"column {field.name} is {field.type}, no integers")
                 yield file
     except FileNotFoundError:
         raise UsageError(f"{path}: missing; run `avb prep` on this folder again") from None

@@ -89,6 +89,7 @@ def test_a_row_that_cannot_be_is_named(copy: Path, name: str, value: Any, said: 
 @pytest.mark.parametrize(
     ("name", "kind"),
     [*itertools.product(["group", "status"], [pa.float64(), pa.list_(pa.string())]),
+     *itertools.product(["offset", "nbytes", "n_frames", "n_mel"], [pa.float64(), pa.string()]),
      *itertools.product(["words"], [pa.string(), pa.list_(pa.int64())])],
 )  # fmt: skip
 def test_a_column_of_another_type_is_named(copy: Path, name: str, kind: pa.DataType) -> None:
@@ -96,7 +97,8 @@ def test_a_column_of_another_type_is_named(copy: Path, name: str, kind: pa.DataT
     if name != "words":
         [line] = verify(copy).faults
         assert f"damaged, or no manifest of this version (column {name} is" in line
-    said = "words are" if name == "words" else f"column {name} is .*, no text"
+    told = "text" if name in ("group", "status") else "integers"
+    said = "words are" if name == "words" else f"column {name} is .*, no {told}"
     assert re.search(said, fault(load_index, copy))
 
 
