@@ -102,6 +102,8 @@ def _head(record: dict[str, Any]) -> np.ndarray:
 
 def _strip(folder: Folder, row: dict[str, Any], record: dict[str, Any]) -> np.ndarray:
     """One clip: a line of text, crops over time on the left, mel and words on the right."""
+    if None in (row["offset"], row["nbytes"]):
+        raise ValueError(f"{row['key']}: the manifest does not say where it lies")
     piece = read_piece(folder, f"{row['shard']}.tar", row["offset"], row["nbytes"])
     parts = sample_members(piece, row["key"])
     facts = read_facts(parts["json"])

@@ -269,6 +269,13 @@ def test_a_sample_without_its_pictures_is_one_line_of_preview(
         preview(copy, copy / "sheet.png")
 
 
+@pytest.mark.parametrize("name", ["offset", "nbytes"])
+def test_a_sample_without_a_place_is_one_line_of_preview(copy: Path, name: str) -> None:
+    prepared.set_column(copy, name, [None] * 6)
+    with pytest.raises(UsageError, match="a clip cannot be read .* does not say where"):
+        preview(copy, copy / "sheet.png")
+
+
 def test_crops_of_any_size_are_drawn(copy: Path) -> None:
     def enlarge(row: dict[str, Any], members: dict[str, bytes]) -> None:
         if "lips.mp4" in members:
