@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from avb.pipeline.build.executor_ray import cluster
 from avb.pipeline.build.executors import Executor, local
@@ -26,14 +25,14 @@ from avb.pipeline.corpora.lags import Lags
 from avb.pipeline.errors import RunError, UsageError
 from avb.pipeline.files import DISK_FAULTS, locked, publish, waited_for
 from avb.pipeline.settings import Settings
-from avb.pipeline.shards.dataset import read_dataset
+from avb.pipeline.shards.dataset import open_manifest, read_dataset
 from avb.pipeline.storage.mirror import Mirror, mirrored, sweep_scratch
 from avb.pipeline.storage.store import Folder
 
-# A store has no lock: there the first plan is the only one and refuses what other settings would
-# make, and equal runs make equal bytes.
 #: Shards; other tars in their folder are somebody's own.
 SHARDS = "*-" + "[0-9]" * 6 + ".tar"
+# A store has no lock: there the first plan is the only one and refuses what other settings would
+# make, and equal runs make equal bytes.
 BUSY = "another run is writing here; wait for it (only parts of the same one go side by side)"
 
 #: What opens an executor for the length of a `with` block, by name; the argument is its address.
@@ -172,7 +171,7 @@ def _complete(folder: Path, plan: Plan) -> bool:
     """Whether all is accounted for: what readers open can be read whole, no rows are left over."""
     try:
         read_dataset(folder)
-        with pq.ParquetFile(folder / "manifest.parquet") as file:
+        with open_manifest(folder) as file:
             rows = sum(map(len, file.iter_batches()))
     except (UsageError, OSError, pa.ArrowException):
         return False
