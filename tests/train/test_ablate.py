@@ -26,6 +26,14 @@ def split(grid: Index, tmp_path: Path) -> list[object]:
     return ["--split-file", listed]
 
 
+@pytest.fixture
+def words(grid: Index, split: list[object], tmp_path: Path) -> list[object]:
+    """What an ablation of one seed is asked for with, beside its grid and its steps."""
+    pytest.importorskip("matplotlib", reason="the figure is drawn with the extra report")
+    shards = ["--data", grid.folder, "--device", "cpu", *split]
+    return [*shards, "--seeds", "0", *SMALL, "--out", tmp_path]
+
+
 def test_a_grid_is_trained_once_and_read_once(
     grid: Index, split: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,11 +97,8 @@ def test_a_grid_is_trained_once_and_read_once(
 
 
 def test_trained_runs_are_those_that_are_asked_for(
-    grid: Index, split: list[object], tmp_path: Path
+    grid: Index, words: list[object], tmp_path: Path
 ) -> None:
-    pytest.importorskip("matplotlib", reason="the figure is drawn with the extra report")
-    words = ["--data", grid.folder, "--device", "cpu", *split, "--seeds", "0", *SMALL]
-    words += ["--out", tmp_path]
     did("ablate", "lip", "--slots", "0", *words, "--steps", 2)
     before = (tmp_path / "ablation.json").read_bytes()
     other = tmp_path.with_suffix(".other")
@@ -108,12 +113,7 @@ def test_trained_runs_are_those_that_are_asked_for(
     assert (tmp_path / "ablation.json").read_bytes() == before
 
 
-def test_readers_of_sentences_are_set_side_by_side(
-    grid: Index, split: list[object], tmp_path: Path
-) -> None:
-    pytest.importorskip("matplotlib", reason="the figure is drawn with the extra report")
-    words = ["--data", grid.folder, "--device", "cpu", *split, "--seeds", "0", *SMALL]
-    words += ["--out", tmp_path]
+def test_readers_of_sentences_are_set_side_by_side(words: list[object], tmp_path: Path) -> None:
     did("ablate", "lip", "--slots", "0,4", *words, "--unit", "sentence", "--steps", 1)
     found = json.loads((tmp_path / "ablation.json").read_text())
     assert found["metric"] == "wer_grammar"

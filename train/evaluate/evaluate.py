@@ -53,7 +53,6 @@ def evaluate(
     evaluation, loaded = open_part(kind, path, index, corpus, part, device, speakers)
     recipe, data, task = loaded.recipe, loaded.data, evaluation.task
     index, rows = evaluation.index, evaluation.rows
-    left_out = len(wanted_rows(loaded, index, corpus, part, speakers)) - len(rows)
     mute, silent = int(index.no_audio[rows].sum()), int(index.silent[rows].sum())
     if task.needs_target_sound:
         rows = rows[~index.no_audio[rows]]
@@ -86,7 +85,7 @@ def evaluate(
         "split_source": data["split_source"],
         "speakers": speakers or (None if away else data.get("speakers")),
         "limit": limit,
-        **({"left_out": left_out} if left_out else {}),
+        **({"left_out": evaluation.left_out} if evaluation.left_out else {}),
         "no_audio": mute,
         "silent": silent,
         "sync": index.dataset["settings"].get("sync"),  # the table that its sound was moved by
@@ -131,24 +130,19 @@ def open_part(
         if loaded.data["labels"] != index.labels:
             raise UsageError(f"{index.folder}: its label map is not the one {path} was trained on")
     check_shards(path, loaded, index)
-    rows = wanted_rows(loaded, index, corpus, part, speakers)
+    data = loaded.data | ({"speakers": speakers} if speakers else {})
+    if elsewhere(loaded, index, part):
+        every = range(len(index))
+        rows = np.array([i for i in every if not speakers or index.speaker[i] in speakers], int)
+    else:
+        rows = part_rows(index, corpus, data, part)
     usable = task.usable_rows(index, rows, dataclasses.replace(loaded.recipe, window=0))
     if left_out := len(rows) - len(usable):
         unit = loaded.recipe.unit
         log.info(f"{left_out} of {len(rows)} clips cannot be measured by {unit} (left out)")
     model, where = loaded.model.to(device), torch.device(device)
-    return Evaluation(model, loaded.recipe, loaded.scaling, index, usable, where), loaded
-
-
-def wanted_rows(
-    loaded: Loaded, index: Index, corpus: Corpus, part: str, speakers: list[str] | None
-) -> Ints:
-    """Rows of the clips that are asked for, whether or not they can be measured."""
-    if elsewhere(loaded, index, part):
-        every = range(len(index))
-        return np.array([i for i in every if not speakers or index.speaker[i] in speakers], int)
-    data = loaded.data | ({"speakers": speakers} if speakers else {})
-    return part_rows(index, corpus, data, part)
+    measured = Evaluation(model, loaded.recipe, loaded.scaling, index, usable, where, left_out)
+    return measured, loaded
 
 
 def elsewhere(loaded: Loaded, index: Index, part: str) -> bool:

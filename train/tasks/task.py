@@ -304,6 +304,7 @@ class Evaluation:
     index: Index
     rows: Ints
     device: torch.device
+    left_out: int = 0  # clips that were asked for and cannot be measured
 
     @property
     def task(self) -> Task:
