@@ -33,8 +33,9 @@ def test_json_that_is_nested_too_deeply_is_one_line(
     assert "nested too deeply" in refused(*words)
 
 
-@pytest.mark.parametrize("text", ["$", "a $x_{$ b", "cost $\\frac{1}$", "$^{^{^{$"])
-def test_names_in_figures_are_no_formulas(text: str) -> None:
+@pytest.mark.parametrize("text", ["$", "a $x_{$ b", "cost $\\frac{1}$", "$^{^{^{$", "再び"])
+@pytest.mark.filterwarnings("error")
+def test_names_in_figures_are_drawn_as_they_are(text: str) -> None:
     pytest.importorskip("matplotlib", reason="the extra report")
     with style.drawing():
         figure, axes = style.new(2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -71,7 +72,9 @@ def new(height: float, **grid: Any) -> tuple[Figure, Any]:
 def svg(figure: Figure) -> str:
     """The figure as an element of a page: no outside reference, ink in the colour of the text."""
     out = io.StringIO()
-    with drawing():
+    with drawing(), warnings.catch_warnings():
+        # Text stays text, so it is the page's reader who needs the letters.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(out, format="svg", transparent=True, metadata=no_metadata, dpi=100)
     text = out.getvalue()
