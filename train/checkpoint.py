@@ -74,7 +74,7 @@ def load(path: Path, *tasks: str) -> dict[str, Any]:
     if found is None:
         raise UsageError(f"{path}: not a checkpoint of avb (import others: avb import-checkpoint)")
     if not _is_plain(state):
-        raise UsageError(f"{path}: damaged (weights where plain values belong)")
+        raise UsageError(f"{path}: damaged (weights or half letters where plain values belong)")
     if tasks and found not in tasks:
         hint = f"; make one with avb train {tasks[0]}" if tasks[0] in ("judge", "vocoder") else ""
         raise UsageError(f"{path}: a checkpoint for {found}, not for {tasks[0]}{hint}")
@@ -157,9 +157,13 @@ def _leaves(tree: Any) -> Iterator[Any]:
 
 
 def _is_plain(state: dict[Any, Any]) -> bool:
-    """Whether tensors are only where they belong, and all keys are plain values too."""
-    plain = [*state, *(value for key, value in state.items() if key not in TENSORS)]
-    return all(isinstance(leaf, str | int | float | None) for leaf in _leaves(plain))
+    """Whether tensors are only where they belong, and the rest can be written again as text."""
+    leaves = list(_leaves([*state, *(v for key, v in state.items() if key not in TENSORS)]))
+    try:
+        "".join(leaf for leaf in leaves if isinstance(leaf, str)).encode()
+    except UnicodeEncodeError:  # half a letter
+        return False
+    return all(isinstance(leaf, str | int | float | None) for leaf in leaves)
 
 
 def task_of(state: Any) -> str | None:

@@ -67,6 +67,12 @@ def test_pickled_code_in_a_torch_file_is_refused(tmp_path: Path) -> None:
     assert "holds more than weights" in fault(checkpoint.load, tmp_path / "x.pt")
 
 
+@pytest.mark.parametrize("part", [{"step": torch.ones(1)}, {"data": {"revision": "\ud800"}}])
+def test_what_cannot_be_written_again_is_refused(tmp_path: Path, part: dict[str, object]) -> None:
+    checkpoint.save(tmp_path / "x.pt", STATE | part)
+    assert "where plain values belong" in fault(checkpoint.load, tmp_path / "x.pt")
+
+
 def nested(depth: int, branches: int) -> list[object]:
     tree: list[object] = []
     for _ in range(depth):
