@@ -7,7 +7,6 @@ import itertools
 import json
 import re
 import shutil
-import wave
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import pytest
 from commands import did, refused
 from networks import save_vocoder
 from raters import TRUE, answer
+from scipy.io import wavfile
 
 from avb.pipeline.clip.audio import log_mel
 from avb.pipeline.config import load_corpora
@@ -94,6 +94,10 @@ def test_a_key_that_is_there_is_not_replaced(folders: list[str], made: tuple[Pat
     line = refused("listen", *folders, "--out", page, "--clips", CLIPS, "--seed", 1)
     assert ".key.json: the key of another test" in line and "--out" in line
     assert page.read_bytes() == before
+    folder = page.with_name("folder.html")
+    folder.mkdir()
+    assert "is a folder" in refused("listen", *folders, "--out", folder, "--clips", CLIPS)
+    assert not folder.with_suffix(".key.json").exists()
     assert json.loads(page.with_suffix(".key.json").read_text()) == key
 
 
@@ -127,12 +131,11 @@ def test_all_clips_are_of_one_level_length_and_rate(made: tuple[Path, Any]) -> N
     lengths, blobs = set(), set()
     for clip in content(made[0])["clips"].values():
         blob = base64.b64decode(clip["wav"])
-        with wave.open(io.BytesIO(blob)) as file:
-            assert (file.getnchannels(), file.getsampwidth(), file.getframerate()) == (1, 2, RATE)
-            sound = np.frombuffer(file.readframes(file.getnframes()), "<i2") / 32768
+        rate, sound = wavfile.read(io.BytesIO(blob))
+        assert (rate, sound.dtype, sound.ndim) == (RATE, "int16", 1)
         lengths.add(len(sound))
         blobs.add(blob)
-        assert active_level_dbov(sound) == pytest.approx(TARGET_DBOV, abs=0.15)
+        assert active_level_dbov(sound / 32768) == pytest.approx(TARGET_DBOV, abs=0.15)
     assert len(lengths) == 1 and len(blobs) == 5 * CLIPS + 3
 
 
@@ -154,10 +157,7 @@ def test_what_does_not_fit_is_one_line(folders: list[str], tmp_path: Path, case:
     else:
         said = {"real": "differ in the real", "rate": "16000 Hz", "silent": "silent"}[case]
         for path in copy.rglob("*.real.wav" if case == "real" else "*.model.wav"):
-            rate = 8000 if case == "rate" else RATE
-            with wave.open(str(path), "wb") as file:
-                file.setparams((1, 2, rate, 48_000, "NONE", "not compressed"))
-                file.writeframes(bytes(96_000))
+            wavfile.write(path, 8000 if case == "rate" else RATE, np.zeros(48_000, np.int16))
     words = ("--out", tmp_path / "x.html", "--clips", clips)
     assert said in refused("listen", *systems, *words)
     assert not (tmp_path / "x.html").exists()
@@ -243,7 +243,9 @@ def test_raters_are_left_out_by_the_rule_alone(made: tuple[Path, Any], tmp_path:
     assert "2 raters, 3 left out" in done.stderr and "naturalness" in done.stdout
 
 
-@pytest.mark.parametrize("case", ["page", "twice", "order", "score", "columns", "gone", "key"])
+@pytest.mark.parametrize(
+    "case", ["page", "twice", "order", "score", "columns", "slot", "native", "plays", "gone", "key"]
+)
 def test_a_foreign_file_is_one_line(made: tuple[Path, Any], tmp_path: Path, case: str) -> None:
     page, key = made
     path, key_file = answer(key, tmp_path, "r", 1), page.with_suffix(".key.json")
@@ -255,8 +257,11 @@ def test_a_foreign_file_is_one_line(made: tuple[Path, Any], tmp_path: Path, case
         text, said = text.replace('"r","1"', '"r","2"'), "not in the order of its seed"
     elif case == "score":
         text, said = re.sub(r'"\d","1","2.5"', '"9","1","2.5"', text), "none of 1 to 5"
-    elif case == "columns":
-        text, said = text.replace('"kind"', '"sort"'), "column 'kind' is missing"
+    elif case in ("columns", "slot", "native"):
+        column = {"columns": "kind", "slot": SLOT_NAMES[1], "native": "native"}[case]
+        text, said = text.replace(f'"{column}"', '"sort"'), f"column '{column}' is missing"
+    elif case == "plays":
+        text, said = text.replace('"1","2.5"', '"","2.5"'), "r.csv: invalid literal for int()"
     elif case == "twice":
         files, said = [path, path], "in two files"
     elif case == "gone":

@@ -16,7 +16,7 @@ from avb.pipeline.errors import UsageError
 from avb.pipeline.files import write_atomic
 from avb.tools.listen.level import to_level
 from avb.tools.listen.order import rating_order
-from avb.train.checks import make_folder, writing
+from avb.train.checks import check_writable, writing
 from avb.train.evaluate.metrics.bounds import fit_length, speech_shaped_noise
 from avb.train.evaluate.metrics.speech import RATE, Sound
 from avb.train.evaluate.wav import wav_bytes
@@ -66,6 +66,7 @@ def build(
     key_file = out.with_suffix(".key.json")
     if key_file.exists():
         raise UsageError(f"{key_file}: the key of another test; choose another --out, or delete it")
+    check_writable(out)
     keys = choose(common_keys([*systems.values()]), clips + PRACTICE, seed)
     practice, tested = keys[:PRACTICE], keys[PRACTICE:]
     names = [*systems, REAL, CEILING, FLOOR, *([VOCODER] if vocoder else [])]
@@ -106,7 +107,6 @@ def build(
         "orders": test["orders"],
         "seed": seed,
     }
-    make_folder(out.parent)
     with writing(out):  # the key first: ratings of a page without it are lost
         write_atomic(key_file, (json.dumps(key) + "\n").encode())
         write_atomic(out, page.encode())

@@ -24,7 +24,8 @@ SCALES = ("intelligibility", "naturalness")
 _TOLERATED = 1
 RATERS, SENTENCES = 20, 24  # evaluation.md section 6: fewer prove little
 
-#: Texts of a rater's file but for the ratings, with `wer`, and `system` and `key` of the clip.
+#: Texts of a rater's file but for the ratings, with `wer`, and `system` and `key` of the clip;
+#: the first has `facts` of the rater.
 Row = dict[str, Any]
 Floats = NDArray[np.float64]
 
@@ -49,7 +50,7 @@ def score(files: Sequence[Path], key_file: Path, draws: int = DRAWS) -> dict[str
     kept = [own for name, own in zip(names, sessions, strict=True) if not reasons[name]]
     record: dict[str, Any] = {
         "page_hash": key["page_hash"],
-        "raters": [_facts(own) for own in kept],
+        "raters": [own[0]["facts"] for own in kept],
         "excluded": [{"rater": name, "reasons": why} for name, why in reasons.items() if why],
         "notes": [],
     }
@@ -113,16 +114,17 @@ def _read_session(path: Path, key: dict[str, Any]) -> list[Row]:
         order, again = key["orders"][int(heard[0]["seed"])]
         if [r["clip"] for r in heard] != [*order, *again][: len(heard)]:
             raise ValueError("its clips are not in the order of its seed")
+        for row in heard:
+            row |= key["clips"][row["clip"]] | {scale: float(row[scale]) for scale in SCALES}
+            heard_words = [row[slot] for slot in SLOT_NAMES]  # no word stands in two slots
+            wrong = [a != b for a, b in zip(heard_words, spoken(row["key"]), strict=True)]
+            row["wer"] = sum(wrong) / len(wrong)
+        heard[0]["facts"] = _facts(heard)
     except KeyError as error:
         missing = f"no file of the listening page (column {error} is missing)"
         raise UsageError(f"{path}: {missing}") from None
     except (OSError, ValueError, TypeError, IndexError, csv.Error) as error:
         raise UsageError(f"{path}: {error}") from None
-    for row in heard:
-        row |= key["clips"][row["clip"]] | {scale: float(row[scale]) for scale in SCALES}
-        heard_words = [row[slot] for slot in SLOT_NAMES]  # no word stands in two slots
-        wrong = [a != b for a, b in zip(heard_words, spoken(row["key"]), strict=True)]
-        row["wer"] = sum(wrong) / len(wrong)
     return heard
 
 
