@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from tqdm import tqdm
@@ -15,7 +16,8 @@ class _Lines:
 
     def write(self, text: str) -> None:
         if state := text.strip():
-            sys.stderr.write(state + "\n")
+            with suppress(OSError):  # nobody is left to read it
+                sys.stderr.write(state + "\n")
 
     def flush(self) -> None:
         sys.stderr.flush()

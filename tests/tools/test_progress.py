@@ -2,6 +2,7 @@
 
 import io
 import sys
+from unittest.mock import Mock
 
 import pytest
 
@@ -21,6 +22,14 @@ def test_a_log_gets_lines_and_a_terminal_a_bar(monkeypatch: pytest.MonkeyPatch) 
         if not terminal:
             lines = text.splitlines()
             assert all(lines) and "3/3" in lines[-1] and "clip/s" in lines[-1]
+
+
+def test_nobody_left_to_read_it_ends_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Mock(isatty=lambda: False, write=Mock(side_effect=BrokenPipeError))
+    monkeypatch.setattr(told, "PACE", 0)
+    monkeypatch.setattr(sys, "stderr", stream)
+    assert list(told.progress("clip", 3, over="abc")) == ["a", "b", "c"]
+    assert stream.write.called
 
 
 def test_a_quick_command_logs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
