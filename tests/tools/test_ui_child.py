@@ -4,6 +4,8 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -31,10 +33,6 @@ def alive(pid: int) -> bool:
         return False
 
 
-def test_a_child_says_lines() -> None:
-    assert run("builtins:map", abs, [1, -2]) == [1, 2]
-
-
 @pytest.mark.parametrize(
     ("function", "given", "limits", "said"),
     [
@@ -52,6 +50,15 @@ def test_a_child_that_goes_wrong_is_stopped_and_one_line_says_why(
 ) -> None:
     with pytest.raises(Stopped, match=said):
         run("builtins:map", function, [given], **limits)
+
+
+def test_a_machine_s_own_limits_are_kept() -> None:
+    limit = "import resource, runpy; resource.setrlimit(resource.RLIMIT_CPU, (500, 500))"
+    code = "; print([one async for one in lines('builtins:map', Limits(60, 600), abs, [-2])])"
+    code = f"async def run(): from avb.tools.ui.child import Limits, lines{code}"
+    program = f"{limit}\n{code}\nimport asyncio; asyncio.run(run())"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "[b'2\\n']\n", done.stderr
 
 
 def test_what_a_child_started_goes_with_it(tmp_path: Path) -> None:

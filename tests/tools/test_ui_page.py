@@ -4,6 +4,7 @@ The browser is headless Chromium; its camera shows the drawn talker.
 """
 
 import base64
+import json
 import os
 import shutil
 import signal
@@ -106,6 +107,23 @@ def test_words_are_on_screen_and_follow_the_film(page: Any, talker_clip: Path) -
     page.wait_for_function("() => document.querySelector('#place').value > 0.9")
     assert page.locator("#words h2").inner_text() == "Read from 0.44 to 1.60 s"
     assert np.abs(crop(page).astype(int) - first).max() > 10  # the mouth has moved
+
+
+def test_of_a_film_without_a_word_no_words_of_the_last_one_stay(
+    page: Any, talker_clip: Path
+) -> None:
+    give(page, talker_clip, model=0)
+    assert page.locator("#words li").count() == 4
+
+    def without(route: Any) -> None:
+        *doing, last = route.fetch().text().splitlines()
+        result = json.loads(last)["result"] | {"windows": []}
+        route.fulfill(body="\n".join([*doing, json.dumps({"result": result}), ""]))
+
+    page.route("**/read?*", without)
+    give(page, talker_clip)
+    page.wait_for_selector("text=No word was read")
+    assert page.locator("#words li").count() == 0
 
 
 def test_speech_plays_with_the_film(page: Any, talker_clip: Path) -> None:

@@ -119,7 +119,9 @@ def _run(pipe: Connection, function: str, limits: Limits, given: tuple[Any, ...]
         (resource.RLIMIT_DATA, limits.memory_bytes),
         (resource.RLIMIT_FSIZE, MOST_BYTES),
     ):
-        resource.setrlimit(kind, (most, resource.getrlimit(kind)[1]))
+        hard = resource.getrlimit(kind)[1]  # of this machine's users, who cannot go above it
+        unbound = hard == resource.RLIM_INFINITY
+        resource.setrlimit(kind, (most if unbound else min(most, hard), hard))
     try:
         with os.fdopen(os.dup(pipe.fileno()), "w", encoding="utf-8") as out:
             for event in pkgutil.resolve_name(function)(*given):

@@ -32,7 +32,6 @@ with suppress(ImportError):
     import ai_edge_litert.interpreter  # noqa: F401
 audio.torchaudio()
 
-TASKS = ("lip", "sentence", "l2s")
 TOP = 5
 #: Talker and sentence of the drawn clip: "bin blue at f two now".
 SAMPLE = (1, "bbaf2n")
@@ -52,7 +51,7 @@ def describe(
         track.landmarks(np.zeros((64, 64), np.uint8))
         for path in (checkpoint.best_of(Path(path)) for path in paths):
             kind = checkpoint.task_of(checkpoint.load(path))
-            if kind not in TASKS:
+            if kind not in bundled.TASKS:
                 raise UsageError(f"{path}: a checkpoint for {kind}; the page takes lip and l2s")
             kind = command_of(kind)
             told = {

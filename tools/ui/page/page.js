@@ -315,6 +315,8 @@ const guessed = words => words.length && words[0].probability < chosen().floor;
 
 function showWindows(windows) {
   $("windows").hidden ||= windows.length < 2;
+  $("words").firstElementChild.textContent = "No word was read";
+  $("words").lastElementChild.replaceChildren();
   $("windows").lastElementChild.replaceChildren(...windows.map(({ start, end, words }) => {
     const [first, ...others] = words.map(({ word, probability }) => `${word} ${percent(probability)}`);
     const row = make("button", { type: "button" }, `${start.toFixed(2)} to ${end.toFixed(2)} s`, make("span", {},
