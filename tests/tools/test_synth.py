@@ -4,10 +4,12 @@ mouth seen(t) ~ mouth drawn(t), sound heard(word) = align(word), same seed -> sa
 """
 
 import re
+import shutil
 import time
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import av
 import numpy as np
@@ -15,7 +17,7 @@ import pytest
 from commands import refused
 
 from avb.pipeline.clip.facemesh import NEAR, Detector, FaceMesh
-from avb.tools.synth import face, make, raw, visemes
+from avb.tools.synth import face, make, raw, recut, visemes
 
 voice = pytest.importorskip("avb.tools.synth.voice")
 pytest.importorskip("espeakng_loader", reason="speech needs the extra prep")
@@ -302,6 +304,22 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 
 
 # Re-cutting
+
+
+def test_recut_passes_over_a_film_that_is_no_sentence(
+    drawn_grid: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kind in ("video/{}.mpg", "align/{}.align"):
+        (tmp_path / "grid/s1" / kind).parent.mkdir(parents=True)
+        for name in ("bbaf2n", "sample"):
+            source = drawn_grid.root / "s1" / kind.format("bbaf2n")
+            shutil.copy(source, tmp_path / "grid/s1" / kind.format(name))
+    seen = recut.Face(180.0, 210.0, 60.0)
+    monkeypatch.setattr(recut, "FaceMesh", Mock())
+    monkeypatch.setattr(recut, "find_face", lambda mesh, frames: seen)
+    found = recut.find_clips(tmp_path / "grid", 0)
+    assert len(found) == 2
+    assert [len(clip.frames) for _, clip, _ in recut.sentences(found)] == [75]
 
 
 def test_recut_lrw_puts_the_mouth_in_the_fixed_box(recut_lrw: list[Path]) -> None:

@@ -94,9 +94,9 @@ def sentences(found: list[tuple[Path, Path]]) -> Iterator[tuple[int, Clip, Face]
     for number, (video, align) in enumerate(found):
         try:
             words: list[Any] = parse_align(align.read_text(), set())
-        except ValueError:
-            continue
-        if [word for word, _, _ in words] != words_of(video.stem):
+            if [word for word, _, _ in words] != words_of(video.stem):
+                continue
+        except (ValueError, KeyError):  # the latter: a name that is no sentence
             continue
         frames, samples = read_video(video)
         if len(frames) == raw.GRID_FRAMES and (seen := find_face(mesh, frames[2::18])):
