@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import wave
 from pathlib import Path
 
 import av
@@ -12,6 +11,7 @@ import pytest
 import torch
 from commands import avb, did, refused
 from networks import LABELS
+from scipy.io import wavfile
 from talkers import cut, encode, ffmpeg, talker, write
 
 from avb.tools.infer.model import Trained, load_trained
@@ -52,10 +52,9 @@ def test_speech_is_as_long_as_the_film(
     film = write(tmp_path / "film.mp4", talker(3, num_frames, (180, 144), 26))
     words = ["infer", "l2s", film, "--ckpt", checkpoints["l2s"], "--device", "cpu", "--json"]
     did(*words, "--out", tmp_path / "s.wav", "--mux", tmp_path / "both.mp4")
-    with wave.open(str(tmp_path / "s.wav")) as sound:
-        assert (sound.getnchannels(), sound.getsampwidth(), sound.getframerate()) == (1, 2, 16000)
-        assert sound.getnframes() == num_frames * 640
-        assert np.frombuffer(sound.readframes(16000), "<i2").std() > 0
+    rate, sound = wavfile.read(tmp_path / "s.wav")
+    assert (rate, sound.dtype, sound.shape) == (16000, "int16", (num_frames * 640,))
+    assert sound.std() > 0
     with av.open(str(tmp_path / "both.mp4")) as container:
         kinds = [stream.type for stream in container.streams]
         length = float(container.duration or 0) / 1e6
@@ -72,9 +71,7 @@ def bad_files(folder: Path) -> dict[str, tuple[str, str]]:
     (folder / "huge.y4m").write_bytes(huge + b"0" * 99)
     listed = "#EXTM3U\n#EXTINF:3,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n"
     (folder / "list.m3u8").write_text(listed)
-    with wave.open(str(folder / "sound.wav"), "wb") as out:
-        out.setparams((1, 2, 16000, 0, "NONE", ""))
-        out.writeframes(bytes(32000))
+    wavfile.write(folder / "sound.wav", 16000, np.zeros(16000, np.int16))
     encode([ffmpeg.input("testsrc2=s=360x288:d=1", f="lavfi")], folder / "nobody.mp4")
     whole = (folder / "nobody.mp4").read_bytes()
     (folder / "cut.mp4").write_bytes(whole[: len(whole) // 3])
@@ -162,6 +159,5 @@ def test_ten_minutes_take_no_more_memory_than_one(
             capture_output=True, text=True,
         )  # fmt: skip
         most[minutes] = int(done.stdout.split()[-1]) >> 10
-        with wave.open(str(tmp_path / "s.wav")) as sound:
-            assert sound.getnframes() == minutes * 60 * 16000
+        assert len(wavfile.read(tmp_path / "s.wav")[1]) == minutes * 60 * 16000
     assert most[10] < most[2] + 40, most

@@ -1,10 +1,13 @@
 """Names that a shell and a file system allow, and ffmpeg or Python take for something else."""
 
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 from commands import avb, did, refused
+
+from avb.tools.infer.film import targets
 
 pytest.importorskip("ai_edge_litert", reason="faces are tracked with the extra prep")
 
@@ -30,6 +33,24 @@ def test_a_link_to_itself_and_names_with_a_colon(
     words = ["infer", "l2s", "a:b.mp4", "--ckpt", str(tiny_models["l2s"]), "--device", "cpu"]
     did(*words, "--out", "s:t.wav", "--mux", "m:n.mp4")
     assert Path("m:n.mp4").stat().st_size
+
+
+def test_a_name_that_is_no_utf_8_is_one_line_and_the_others_are_done(
+    tiny_models: dict[str, Path], talker_clip: Path, tmp_path: Path
+) -> None:
+    odd = tmp_path / os.fsdecode(b"odd\xff.mp4")
+    shutil.copy(talker_clip, odd)
+    words = ["--ckpt", tiny_models["l2s"], "--device", "cpu", "--out", tmp_path / "made"]
+    done = avb("infer", "l2s", odd, talker_clip, *words)
+    assert done.exit_code == 1
+    assert f"avb: {tmp_path}/odd\\xff.mp4: a name that is no UTF-8; rename it" in done.stderr
+    assert [path.name for path in (tmp_path / "made").iterdir()] == ["talker.wav"]
+
+
+def test_a_question_mark_ends_the_name_in_an_address_alone() -> None:
+    videos = ["is it?.mp4", "is it?no.mp4", "https://one.example/clip.mp4?token=a.b"]
+    made = targets(videos, Path("made"), ".wav")
+    assert [path.name for path in made] == ["is it?.wav", "is it?no.wav", "clip.wav"]
 
 
 def test_two_options_that_would_write_one_file_are_refused_before_any_work(tmp_path: Path) -> None:

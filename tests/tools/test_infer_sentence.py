@@ -20,7 +20,7 @@ from avb.train.evaluate.words.reading import Spoken
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("reader") / "sentence.pt"
-    words = ["at", "bin", "blue", "f", "now", "two"]
+    words = ["at", "bin", "bl\u00fce", "f", "now", "two"]
     save_model(path, "lip", unit="sentence", labels=words)
     return path
 
@@ -69,14 +69,15 @@ def test_frames_in_which_nobody_is_seen_say_nothing(reader: Path) -> None:
 
 def test_a_film_is_read_subtitled_and_told(talker_clip: Path, reader: Path, tmp_path: Path) -> None:
     grammar = tmp_path / "grammar.yaml"
-    grammar.write_text("[[bin, at], [blue], [f, two], [now]]")
+    grammar.write_text("[[bin, at], [bl\u00fce], [f, two], [now]]", "utf-8")
     given = ("infer", "lip", talker_clip, "--ckpt", reader, "--device", "cpu", "--grammar", grammar)
     run = did(*given, "--json", "--srt", tmp_path / "film.srt", "--track", tmp_path / "film.mp4")
     [record] = json.loads(run.stdout)["videos"]
     words = [word["word"] for word in record["words"]]
     assert record["sentence"] == " ".join(words) and len(words) == 4
-    assert words[0] in ("bin", "at") and words[1] == "blue" and words[3] == "now"
+    assert words[0] in ("bin", "at") and words[1] == "bl\u00fce" and words[3] == "now"
     assert all(0 <= w["start"] < w["end"] <= 1.6 for w in record["words"])
-    assert words[0] in (tmp_path / "film.srt").read_text()
+    assert " ".join(words) in (tmp_path / "film.srt").read_text("utf-8")
+    assert "other letters as ?" in run.stderr
     assert (tmp_path / "film.mp4").stat().st_size > 1000
     assert record["sentence"] in did(*given).stdout

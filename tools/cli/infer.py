@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import statistics
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,10 +14,9 @@ from typer import Argument, Option
 
 from avb.pipeline.errors import UsageError
 from avb.tools.cli import options as o
-from avb.tools.cli.console import FAILED, App, fail, print_json, refuse_unused, say
+from avb.tools.cli.console import FAILED, App, print_json, refuse_unused, say
 
 if TYPE_CHECKING:
-    from avb.tools.infer.film import Framing
     from avb.tools.infer.model import Trained
 
 ONE_OF = "name VIDEO files, or --camera, or --follow, which write no --srt and no --track"
@@ -68,6 +69,7 @@ def infer(
     from avb.train.checkpoint import best_of
     from avb.train.device import choose_device
     from avb.train.evaluate.words.reading import read_grammar
+    from avb.train.tasks.task import command_of
 
     device = choose_device(device)
     videos = videos or []
@@ -77,6 +79,8 @@ def infer(
     if live:
         unused = ("box", "face_every", "top", "allow_url")
         refuse_unused(context, "with --camera and --follow", *unused)
+    if box in ("fixed", "whole"):
+        refuse_unused(context, f"with --box {box}", "face", "face_every")
     if ckpt is None:
         ckpt = bundled.checkpoint("sentence" if live or srt or grammar else task)
         vocoder = vocoder or bundled.vocoder(task)
@@ -90,8 +94,11 @@ def infer(
     check_fits(trained, ckpt, box, srt, grammar)
     if trained.task.makes == "sentence":
         refuse_unused(context, f"on the sentences that {ckpt} reads", "top")
-    framing = film.Framing(box, face, face_every, allow_url)
-    read_films(trained, videos, targets, framing, top, as_json)
+    read = partial(
+        film.infer, trained=trained, allow_url=allow_url, top=top, box=box, face=face,
+        face_every=face_every,
+    )  # fmt: skip
+    read_films(read, videos, targets, command_of(trained.task.name), as_json)
 
 
 def outputs(
@@ -134,26 +141,24 @@ def check_fits(
 
 
 def read_films(
-    trained: Trained, videos: list[str], targets: dict[str, list[Path]], framing: Framing, top: int,
-    as_json: bool,
+    read: Callable[..., dict[str, Any]], videos: list[str], targets: dict[str, list[Path]],
+    task: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Every film with the files to write of it; exit code 1 if one could not be used."""
-    from avb.tools.infer import film
     from avb.tools.infer.video import BadVideo
-    from avb.train.tasks.task import command_of
 
     records = []
     for number, video in enumerate(videos):
         paths = {name: given[number] for name, given in targets.items() if given}
         try:
-            records.append(film.infer(video, trained, framing, paths, top))
+            records.append(read(video, paths=paths))
             if not as_json:
                 show_film(records[-1])
         except (BadVideo, OSError) as error:
             say(f"avb: {error}")
             records.append({"video": video, "error": str(error)})
     if as_json:
-        print_json({"task": command_of(trained.task.name), "videos": records})
+        print_json({"task": task, "videos": records})
     if any("error" in record for record in records):
         raise typer.Exit(FAILED)
 
@@ -164,7 +169,7 @@ def read_live(
     """Print words as they come, each with its delay, until the film ends or Ctrl-C."""
     from avb.tools.infer.live import Camera, Paced, hear, leave_a_core
     from avb.tools.infer.sentence import record
-    from avb.tools.infer.video import FPS, BadVideo, pictures, probe
+    from avb.tools.infer.video import FPS, pictures, probe
 
     if trained.task.name != "sentence":
         raise UsageError("--camera and --follow take a reader of sentences (--unit sentence)")
@@ -188,8 +193,6 @@ def read_live(
                 typer.echo(f"{at}  {word.word} {word.confidence:.2f}  +{delay:.2f} s")
     except KeyboardInterrupt:
         pass
-    except BadVideo as error:
-        fail(str(error), FAILED)
     finally:
         if eye is not None:
             eye.close()

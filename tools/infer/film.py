@@ -1,7 +1,7 @@
 """One film to its record: words or speech, and the files that were asked for."""
 
+import logging
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +11,18 @@ from avb.pipeline.files import write_atomic
 from avb.tools.infer import crops, lip, sentence, speech
 from avb.tools.infer.model import Trained
 from avb.tools.infer.show import draw_boxes, mux
-from avb.tools.infer.video import FPS, probe
+from avb.tools.infer.video import FPS, is_address, probe
 
+log = logging.getLogger(__name__)
 STAGES = ("decode", "track", "crop", "network", "vocoder")
-
-
-@dataclass(frozen=True)
-class Framing:
-    """How the mouth is found: the box, which face, every how many pictures."""
-
-    box: str
-    face: int
-    face_every: int | None
-    allow_url: bool
 
 
 def targets(videos: list[str], given: Path | None, suffix: str) -> list[Path]:
     """Where each film's file goes: the file given, or for several films, or a folder, inside it."""
     if given is None:
         return []
-    names = [Path(place.split("?")[0]).stem + suffix for place in videos]
+    names = [Path(place.split("?")[0] if is_address(place) else place).stem for place in videos]
+    names = [name + suffix for name in names]
     if given.suffix and not given.is_dir():
         if len(names) > 1:
             raise UsageError(f"{given}: several videos need a folder, not one file")
@@ -59,12 +51,13 @@ def check_apart(targets: dict[str, list[Path]]) -> None:
 
 
 def infer(
-    video: str, trained: Trained, framing: Framing, paths: dict[str, Path], top: int = 5
-) -> dict[str, Any]:
+    video: str, trained: Trained, paths: dict[str, Path], box: str, face: int,
+    face_every: int | None, top: int, allow_url: bool,
+) -> dict[str, Any]:  # fmt: skip
     """The record of one film; `paths` are files to write, `out mux track srt`."""
     clock = Clock()
-    film = probe(video, framing.allow_url)
-    cutter = crops.Cutter(film, trained, framing.box, framing.face_every, framing.face, clock)
+    film = probe(video, allow_url)
+    cutter = crops.Cutter(film, trained, box, face_every, face, clock)
     made: dict[str, Any] = {}
     captions = []
     if trained.task.makes == "sentence":
@@ -86,6 +79,8 @@ def infer(
     if "mux" in paths:
         mux(cutter.video, paths["out"].absolute(), paths["mux"].absolute())
     if "track" in paths:
+        if not all(text.isascii() for *_, text in captions):
+            log.info("note: --track writes ASCII alone, other letters as ?; --srt writes all")
         draw_boxes(cutter, paths["track"].absolute(), captions)
     return {
         "video": video,

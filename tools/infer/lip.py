@@ -78,7 +78,7 @@ def _read(
             rows = finite(output.logits.float().softmax(1)).cpu().numpy()
             if addresses is not None and output.bridge.source_addressing is not None:
                 for window, weights in zip(there, output.bridge.source_addressing, strict=True):
-                    first = _lack(window.crops) // 2
+                    first = (WORD_FRAMES - len(window.crops)) // 2
                     addresses.add(window.start, weights[first : first + len(window.crops)])
         probabilities = {window.start: row for window, row in zip(there, rows, strict=True)}
     for window in batch:
@@ -88,14 +88,9 @@ def _read(
 
 def _whole(crops: np.ndarray) -> np.ndarray:
     """Crops [n, H, W] of a window as 29, the ends repeated."""
-    lack = _lack(crops)
+    lack = WORD_FRAMES - len(crops)
     ends = ((lack // 2, lack - lack // 2), (0, 0), (0, 0))
     return np.pad(crops, ends, mode="edge") if lack else crops
-
-
-def _lack(crops: np.ndarray) -> int:
-    """Pictures that a window has too few."""
-    return WORD_FRAMES - len(crops)
 
 
 def overall(readings: list[Reading]) -> Reading | None:

@@ -61,7 +61,7 @@ def draw_boxes(cutter: Cutter, path: Path, captions: Sequence[tuple[int, int, st
                 upright = np.ascontiguousarray(np.rot90(picture, cutter.turns))
                 colour = GREEN if there else RED
                 cv2.rectangle(upright, (x0, y0), (x1 - 1, y1 - 1), colour, thick)
-                _write(upright, text_of.get(number, ""))
+                _write(upright, text_of.get(number, "").encode("ascii", "replace").decode())
                 process.stdin.write(upright.data)
             process.stdin.close()
 

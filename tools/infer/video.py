@@ -16,9 +16,11 @@ from avb.pipeline.clip.container import Head, read_head
 from avb.pipeline.clip.decode import Film
 from avb.pipeline.clip.follow import FPS
 from avb.pipeline.clip.status import Refused
+from avb.pipeline.corpora.clip import written_out
+from avb.pipeline.errors import RunError
 
 
-class BadVideo(Exception):
+class BadVideo(RunError):
     """A film that cannot be used; one line says which and why."""
 
 
@@ -33,14 +35,21 @@ def named() -> Iterator[None]:
         raise BadVideo(f"{error.filename}: {error.strerror}") from None
 
 
+def is_address(place: str) -> bool:
+    """Whether a film is named by an address, and not by a path."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", place) is not None
+
+
 def probe(place: str, allow_url: bool = False) -> Head:
     """Look at the head of a film, a path or, if allowed, an address; BadVideo: it is none."""
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", place):
+    if is_address(place):
         if not allow_url:
             raise BadVideo(f"{place}: an address, not a file; allow it with --allow-url")
         with named():
             return read_head(place, place, sound="optional", remote=True, timeout=ffmpeg.STALL_S)
     path = Path(place)
+    if place != written_out(place):  # what is told and written of it has to be
+        raise BadVideo(f"{written_out(place)}: a name that is no UTF-8; rename it")
     if path.is_dir():
         raise BadVideo(f"{place}: a folder; name the video files in it")
     if not path.exists():  # also a link to itself
