@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from avb.pipeline.errors import UsageError
+from avb.pipeline.errors import RunError, UsageError
 from avb.pipeline.stream.index import Index
 from avb.train.batches import open_stream
 from avb.train.device import autocast, peak_gib
@@ -39,7 +39,7 @@ LOG_EVERY = 20  # steps between two lines of metrics
 Before = tuple[dict[str, Tensor], list[str]]  # numbers of a step, and the keys of its batch
 
 
-class Diverged(Exception):
+class Diverged(RunError):
     """The loss or its gradient is not finite; a checkpoint from before is kept (exit 1)."""
 
 

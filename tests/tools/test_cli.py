@@ -61,6 +61,11 @@ def test_choices_are_checked_named_and_completed() -> None:
         ("infer lip --camera 0 --box whole", "--box"),
         ("infer lip --follow a.mp4 --face-every 3", "--face-every"),
         ("infer lip --follow a.mp4 --top 3", "--top"),
+        ("infer lip a.mp4 --box whole --face 2", "--face"),
+        ("sync shards --apply a.parquet --against b.parquet", "--against"),
+        ("sync shards --model a.pt --steps 3", "--steps"),
+        ("report run --clips 2", "--clips"),
+        ("reproduce table1 --card a100", "--card"),
     ],
 )
 def test_an_option_without_effect_is_one_line(words: str, option: str, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import resource
+import shutil
 from functools import partial
 from pathlib import Path
 from unittest.mock import Mock
@@ -10,6 +11,7 @@ import prepared
 import pytest
 import yaml
 from commands import avb, did, refused
+from prepared import set_column
 
 from avb.pipeline.stream.index import Index
 from avb.tools.cli import evaluate as commands
@@ -182,3 +184,9 @@ def test_each_talker_gets_a_model_of_its_own_clips(grid: Index, tmp_path: Path) 
         assert saved["speakers"] == [talker] and saved["counts"]["train"] == 1
         assert saved["listed"][own[0]] == "train" and saved["split"] == "mine.txt"
     did(*words, "--resume")  # what is done is done
+    odd = shutil.copytree(grid.folder, tmp_path / "odd" / "grid")
+    set_column(odd, "speaker", [f"../{key.split('/')[0]}" for key in keys])
+    words[words.index(grid.folder)] = odd
+    words[-1] = tmp_path / "other" / "runs"
+    assert "no folder can be called '../s1'" in refused(*words)
+    assert not (tmp_path / "other").exists()

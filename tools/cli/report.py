@@ -28,6 +28,8 @@ def report(
     """
     from avb.tools.report.write import report
 
+    if data is None:
+        refuse_unused(context, "without --data", "clips")
     report(runs, data, out, clips, device, context.obj)
 
 

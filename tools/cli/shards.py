@@ -103,11 +103,17 @@ def stats(
     from avb.pipeline.shards.stats import refused_clips
     from avb.pipeline.shards.stats import stats as count
 
+    folders = dataset_folders(folder)
     if refused:
-        rows = [row for path in dataset_folders(folder) for row in refused_clips(path)]
-        show(dict(rows), as_json)
+        # Keys of two corpora may be the same.
+        rows = {
+            f"{path.name}/{key}" if len(folders) > 1 else key: why
+            for path in folders
+            for key, why in refused_clips(path)
+        }
+        show(rows, as_json)
         return
-    records = [count(path) for path in dataset_folders(folder)]
+    records = [count(path) for path in folders]
     whole = records[0] if len(records) == 1 else {r["corpus"]: r for r in records}
     show(whole, as_json, (line for record in records for line in [*fields(record), ""]))
 
@@ -140,17 +146,14 @@ def synth(
     as_json: o.Json = False,
 ) -> None:
     """Draw talking faces that speak, in the raw layout of a corpus."""
-    from avb.pipeline.files import ABSENT, DISK_FAULTS
     from avb.tools.synth import make
+    from avb.train.checks import writing
 
     try:
-        made = make(
-            corpus, out, clips=clips, odd=odd, from_grid=from_grid, seed=seed, layout=layout
-        )
+        with writing(out):
+            made = make(
+                corpus, out, clips=clips, odd=odd, from_grid=from_grid, seed=seed, layout=layout
+            )
     except ValueError as error:
         raise UsageError(str(error)) from None
-    except OSError as error:
-        if error.errno not in DISK_FAULTS | ABSENT:
-            raise
-        raise UsageError(f"{out}: cannot be written ({error.strerror})") from None
     show(made, as_json)

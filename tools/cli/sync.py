@@ -4,11 +4,12 @@ import signal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import typer
 from typer import Option
 
 from avb.pipeline.errors import UsageError
 from avb.tools.cli import options as o
-from avb.tools.cli.console import FAILED, INTERRUPTED, PREEMPTED, App, fail, show
+from avb.tools.cli.console import FAILED, INTERRUPTED, PREEMPTED, App, fail, refuse_unused, show
 
 app = App()
 GOES_ON = "stopped; the same command goes on"
@@ -16,6 +17,7 @@ GOES_ON = "stopped; the same command goes on"
 
 @app.command()
 def sync(
+    context: typer.Context,
     folder: o.ShardFolder,
     out: Annotated[Path, Option(help="The table to write, Parquet.")] = Path("sync.parquet"),
     model: Annotated[
@@ -51,7 +53,9 @@ def sync(
     No labels and no weights from elsewhere are needed. Zero is where the corpus lies in the middle.
     What sound was moved by already counts. Running it again goes on with what was stopped.
     """
+    training = ("by", "recipe", "overrides", "steps", "folds", "jobs")
     if apply is not None:
+        refuse_unused(context, "with --apply", "model", "against", *training)
         show(move_sound(folder, apply, out), as_json)
         return
     from avb.pipeline.machine import cores
@@ -67,6 +71,7 @@ def sync(
         measuring.read_lags(against)  # before hours of training
     device = choose_device(device)
     if model is not None:
+        refuse_unused(context, "with --model", *training)
         measuring.measure_by(folder, model, out, device)
     else:
         index, _ = open_shards(folder)
@@ -82,8 +87,6 @@ def sync(
             fail(GOES_ON, INTERRUPTED if stop.by == signal.SIGINT else PREEMPTED)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(GOES_ON) from None
-        except trainer.Diverged as stop:
-            fail(str(stop), FAILED)
     show(measuring.summary(out, against), as_json)
 
 

@@ -88,9 +88,13 @@ def train(
     out = out or Path("runs") / f"{task}-{wanted.corpus}-{Path(recipe).stem}"
     runs = {out: parts}
     if per_talker:
+        talkers = talkers_of(index, parts)
+        if odd := [name for name in talkers if "/" in name or name in (".", "..")]:
+            raise UsageError(f"--per-talker: no folder can be called {odd[0]!r}, a talker; give the"
+                             " others as --speakers")  # fmt: skip
         runs = {
             out / talker: divided(wanted, index, corpus, [talker], split_file)[1]
-            for talker in talkers_of(index, parts)
+            for talker in talkers
         }
     for folder, parts in runs.items():
         train_one(
@@ -166,8 +170,6 @@ def train_one(
         kept = (out / "last.pt").exists()
         go_on = "go on from its last checkpoint with --resume" if kept else "nothing was saved yet"
         raise KeyboardInterrupt(f"{out}: stopped at once; {go_on}") from None
-    except trainer.Diverged as stop:
-        fail(str(stop), FAILED)
     except OSError as error:
         if not out.is_dir():
             fail(f"{out}: is gone, removed while it was trained; start again: nothing is left",

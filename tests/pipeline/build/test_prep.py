@@ -53,6 +53,10 @@ def test_refused_clips_are_named_with_their_reason(raw: Path, done: Path, tmp_pa
     told = json.loads(avb("stats", done / "lrw", "--refused", "--json").stdout)
     assert told.keys() == wrong.keys() and len(told) > 5
     assert all(told[key].startswith(f"{row['status']}: ") for key, row in wrong.items())
+    for name in ("lrw", "other"):  # of the same keys
+        shutil.copytree(done / "lrw", tmp_path / "both" / name)
+    both = json.loads(avb("stats", tmp_path / "both", "--refused", "--json").stdout)
+    assert both == {f"{name}/{key}": told[key] for name in ("lrw", "other") for key in told}
     _, _, text = prep(raw, tmp_path)
     named = [line for line in text.splitlines() if "refused: " in line]
     assert len(named) == 5 and f"--refused names all {len(wrong)}" in text
