@@ -4,7 +4,7 @@ import logging
 import subprocess
 import sys
 import time
-from glob import glob
+from glob import escape, glob
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -32,22 +32,20 @@ infer lip OUT/raw/unseen/**/*.mpg --ckpt OUT/runs/lip --track OUT/unseen-box.mp4
 infer l2s OUT/raw/unseen/**/*.mpg --ckpt OUT/runs/l2s --out OUT/unseen.wav --mux OUT/unseen.mp4
 report OUT/runs/lip OUT/runs/l2s --data OUT/shards/grid --out OUT/report.html
 """
-#: Seconds of each command on two cores, for the time left; all others take about 6.
-SECONDS = {"train": 70, "eval": 35, "report": 30}
-OTHERS = 6
 
 
-def demo(out: Path) -> int:
-    """Run the demo into `out`; returns the exit code of the first command that fails, or 0."""
-    lines = SCRIPT.splitlines()
-    steps = [[word.replace("OUT", str(out)) for word in line.split()] for line in lines]
+def demo(out: Path, top: list[str]) -> int:
+    """Run the demo into `out`, each command with the options `top` before it.
+
+    Returns:
+        The exit code of the first command that fails, or 0.
+    """
+    steps = [line.split() for line in SCRIPT.splitlines()]
     start = time.perf_counter()
-    for number, step in enumerate(steps, 1):
-        left = minutes_left(steps, number - 1, time.perf_counter() - start)
-        files = (sorted(glob(w, recursive=True)) if "*" in w else [w] for w in step)  # as a shell
-        step = [name for names in files for name in names]
-        log.info(f"\n[{number}/{len(steps)}, {left:.0f} min left] avb {' '.join(step)}")
-        code = subprocess.run([sys.executable, "-m", "avb", *step]).returncode
+    for number, words in enumerate(steps, 1):
+        step = [name for word in words for name in _typed(word, str(out))]
+        log.info(f"\n[{number}/{len(steps)}] avb {' '.join(step)}")
+        code = subprocess.run([sys.executable, "-m", "avb", *top, *step]).returncode
         if code:
             log.info(f"avb: that ended with {code}")
             return code
@@ -58,8 +56,8 @@ def demo(out: Path) -> int:
     return 0
 
 
-def minutes_left(steps: list[list[str]], done: int, elapsed_s: float) -> float:
-    """What the rest of the commands will take, at the pace of those that are done."""
-    expected = [SECONDS.get(step[0], OTHERS) for step in steps]
-    pace = elapsed_s / sum(expected[:done]) if done else 1.0
-    return pace * sum(expected[done:]) / 60
+def _typed(word: str, out: str) -> list[str]:
+    """A word of the script as a shell gives it to the command."""
+    if "*" in word:
+        return sorted(glob(word.replace("OUT", escape(out)), recursive=True))
+    return [word.replace("OUT", out)]

@@ -54,6 +54,15 @@ def start_log(context: typer.Context, file: Path | None) -> None:
         handler.close()
 
 
+def before_command(datasets: Path | None) -> list[str]:
+    """The options that were typed before a command, for the commands that it runs."""
+    top = ["--datasets", str(datasets)] if datasets else []
+    for handler in log.handlers:
+        if isinstance(handler, logging.FileHandler):
+            top += ["--log-file", handler.baseFilename]
+    return top
+
+
 def say(text: str) -> None:
     """One line for a person, on stderr."""
     log.info(text)

@@ -8,7 +8,7 @@ from typer import Argument, Option
 
 from avb.pipeline.errors import UsageError
 from avb.tools.cli import options as o
-from avb.tools.cli.console import App, print_json, say
+from avb.tools.cli.console import App, before_command, print_json, say
 
 app = App()
 models = App(help="The networks that find faces.")
@@ -115,4 +115,4 @@ def demo(
         raise UsageError("a film of your own is for --quick")
     from avb.tools.demo import demo
 
-    raise typer.Exit(demo(out))
+    raise typer.Exit(demo(out, before_command(context.obj)))

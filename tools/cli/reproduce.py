@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,7 +11,7 @@ from typer import Argument, Option
 
 from avb.pipeline.errors import UsageError
 from avb.tools.cli import options as o
-from avb.tools.cli.console import App, fail, log, print_json, say, show
+from avb.tools.cli.console import App, before_command, fail, print_json, refuse_unused, say, show
 
 if TYPE_CHECKING:
     from avb.pipeline.config import Corpus
@@ -58,6 +57,8 @@ def reproduce(
     from avb.pipeline.config import corpus_root, load_corpora
     from avb.tools.reproduce import plan
 
+    if not dry_run:
+        refuse_unused(context, "without --dry-run", "card")
     asked = plan.tables()[table]
     chosen: str = corpus or list(asked.recipes)[0]
     if chosen not in asked.recipes:
@@ -88,10 +89,7 @@ def reproduce(
 def _carry_out(todo: list[Step], datasets: Path | None) -> None:
     from avb.tools.reproduce.run import Stopped, carry_out
 
-    top = ["--datasets", str(datasets)] if datasets else []
-    for handler in log.handlers:
-        if isinstance(handler, logging.FileHandler):
-            top += ["--log-file", handler.baseFilename]
+    top = before_command(datasets)
     for number, step in enumerate(todo, 1):
         if step.is_done():
             continue
