@@ -109,9 +109,12 @@ def _strip(folder: Folder, row: dict[str, Any], record: dict[str, Any]) -> np.nd
     facts = read_facts(parts["json"])
     strip = np.full((150, WIDTH, 3), PAPER, np.uint8)
     words = " ".join(w for w, _, _ in facts["words"])
-    title = f"{row['key']}   {facts['label'] or words}   {facts['n_frames']} frames"
+    title = f"{row['key']}   {facts['label'] or words}"
+    flags, length = ", ".join(facts["flags"]), f"   {facts['n_frames']} frames"
+    room = (WIDTH - 20) // 8 - len(flags) - len(length)  # letters beside what is odd about it
+    title = (title if len(title) <= room else f"{title[: room - 3]}...") + length
     _text(strip, title, 10, 16, INK)
-    _text(strip, ", ".join(facts["flags"]), 10 + 8 * len(title), 16, MOUTH)
+    _text(strip, flags, 10 + 8 * len(title), 16, MOUTH)
     x = 10
     crops = record["crops"]
     for kind, shown in (("lips", LIPS_SHOWN), ("face", FACES_SHOWN)):

@@ -1,7 +1,9 @@
 """Where moved sound is told: `avb stats`, `avb preview`, `avb report`."""
 
+from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from prepared import shards
@@ -62,6 +64,17 @@ def test_report_shows_lags_by_talker_and_the_farthest_clips_first(moved: dict[st
     assert [picture.caption.split(":")[0] for picture in pictures] == keys
     assert "-52 ms" in pictures[0].caption and "+31 ms" in pictures[1].caption
     assert all(isinstance(sound, Sounds) for sound in sounds) and len(sounds) == 3
+
+
+def test_preview_shows_what_is_odd_behind_a_sentence_of_any_length(
+    moved: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = {"label": "", "words": [["word", None, None]] * 100, "flags": ["silent"]}
+    read = preview.read_facts
+    monkeypatch.setattr(preview, "read_facts", lambda data: read(data) | more)
+    preview.preview(moved["plain"], tmp_path / "sheet.png", 1)
+    title = cv2.imread(str(tmp_path / "sheet.png"))[64:86].astype(int)
+    assert (title[..., 1] - title[..., 2]).min() < -150  # red
 
 
 def test_preview_shows_words_that_have_no_end() -> None:
