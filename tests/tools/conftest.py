@@ -1,11 +1,8 @@
 """Shared by the tests of `avb infer` and `avb ui`: small random models, drawn talkers."""
 
-import math
 from pathlib import Path
 
-import numpy as np
 import pytest
-from films import write_film
 from networks import save_model
 
 from avb.tools.infer.model import Trained, load_trained
@@ -28,13 +25,9 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def talker_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A drawn talker of 1.6 s, with a tone."""
-    from talkers import talker
+    from talkers import talker, write
 
-    tone = 0.2 * np.sin(np.arange(25600) * 2 * math.pi * 300 / 16000)
-    drawn = talker(3, 40, (360, 288), 50)
-    pictures = [np.ascontiguousarray(picture[..., 1]) for picture in drawn]
-    path = tmp_path_factory.mktemp("films") / "talker.mp4"
-    return write_film(path, pictures, np.arange(40) / 25, tone)
+    return write(tmp_path_factory.mktemp("films") / "talker.mp4", talker(3, 40, (360, 288), 50))
 
 
 @pytest.fixture(scope="session")

@@ -119,14 +119,15 @@ def _psnr(members: dict[str, bytes], done: Prepared, kind: str) -> float:
     return float(10 * np.log10(255**2 / max(error, 1e-9)))
 
 
-def decode_alone(root: Path, clip: Clip, settings: Settings) -> int:
-    """Decode picture and sound of a clip and do nothing with them; returns the pictures."""
+def decode_alone(root: Path, clip: Clip, settings: Settings) -> None:
+    """Decode picture and sound of a clip and do nothing with them."""
     import av
 
     path = root / clip.source
     if path.is_dir():
-        return sum(1 for _ in adapter(settings.corpus).load(root, clip, settings).pictures())
-    pictures = 0
+        for _ in adapter(settings.corpus).load(root, clip, settings).pictures():
+            pass
+        return
     with av.open(str(path)) as container:
         streams: list[Any] = [*container.streams.video[:1], *container.streams.audio[:1]]
         for stream in streams:
@@ -137,8 +138,6 @@ def decode_alone(root: Path, clip: Clip, settings: Settings) -> int:
                     frame.to_ndarray()
                 elif isinstance(frame, av.VideoFrame):
                     memoryview(frame.planes[0])  # type: ignore[arg-type]
-                    pictures += 1
-    return pictures
 
 
 def bench_hours(roots: list[Path], clips: int = 40, datasets: Path | None = None) -> dict[str, Any]:
