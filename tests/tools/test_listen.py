@@ -101,6 +101,15 @@ def test_a_key_that_is_there_is_not_replaced(folders: list[str], made: tuple[Pat
     assert json.loads(page.with_suffix(".key.json").read_text()) == key
 
 
+def test_a_clip_whose_clicks_keep_it_quieter_is_told(folders: list[str], tmp_path: Path) -> None:
+    name, _, folder = folders[0].partition("=")
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    for path in copy.rglob("*.model.wav"):
+        wavfile.write(path, RATE, (20_000 * np.eye(1, 48_000, 9_000)[0]).astype(np.int16))
+    words = (f"{name}={copy}", "--out", tmp_path / "x.html", "--clips", CLIPS)
+    assert "7 clips are quieter than the others: s" in did("listen", *words).stderr
+
+
 def content(page: Path) -> Any:
     return json.loads(page.read_text().split('id="test">')[1].split("</script>")[0])
 

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import logging
 import wave
 from collections.abc import Sequence
 from importlib import resources
@@ -23,6 +24,7 @@ from avb.train.evaluate.wav import wav_bytes
 from avb.train.evaluate.words.grammar import SLOT_NAMES, SLOT_WORDS
 from avb.train.vocoder.file import Vocoder
 
+log = logging.getLogger(__name__)
 #: What every test has beside the systems it is about.
 REAL, CEILING, FLOOR = "real", "griffin_lim", "floor"
 VOCODER = "vocoder"
@@ -79,6 +81,10 @@ def build(
     heard = [(name, key) for key in tested for name in names]
     # The best, a model and the worst: raters hear the range before they rate.
     heard += list(zip((REAL, names[0], FLOOR), practice, strict=True))
+    # A click may stand so high above the rest that 16 bits do not hold it.
+    if quiet := [f"{key} of {name}" for name, key in heard if np.abs(sounds[name, key]).max() > 1]:
+        log.info(f"note: with peaks too high for their level, {len(quiet)} clips are quieter than"
+                 f" the others: {', '.join(quiet[:5])}")  # fmt: skip
     # Names that say nothing: eight hexadecimal digits each.
     numbers = rng.choice(2**32, len(heard), replace=False)
     ids = {clip: f"{number:08x}" for clip, number in zip(heard, numbers, strict=True)}
