@@ -70,10 +70,12 @@ def timed(index: Index) -> bool:
 
 
 def talkers_of(index: Index, parts: Parts) -> list[str]:
-    """Talkers with clips to train on; UsageError: the shards do not say who speaks."""
+    """Talkers with clips to train on; UsageError: none is known, or one names no folder."""
     found = {index.row(i).speaker for i in parts.rows["train"]} - {None}
     if not found:
         raise UsageError(f"{index.folder}: no clip has a talker; --per-talker needs them")
+    if odd := sorted(name for name in found if name in (".", "..") or "/" in str(name)):
+        raise UsageError(f"--per-talker: no folder can be called {odd[0]!r}; leave that talker out")
     return sorted((str(talker) for talker in found), key=lambda name: (len(name), name))
 
 

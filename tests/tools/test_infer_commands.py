@@ -130,7 +130,6 @@ def test_no_film_is_written_over(base: Path, tmp_path: Path, checkpoints: dict[s
     words = ["infer", "l2s", base, "--ckpt", checkpoints["l2s"], "--device", "cpu"]
     assert "written over" in refused(*words, "--out", tmp_path / "s.wav", "--mux", base)
     assert "folder" in refused(*words, base, "--out", tmp_path / "s.wav")
-    refused(*words, "--out", tmp_path / "none.wav", "--box", "round")
 
 
 def test_a_checkpoint_without_settings_takes_those_of_its_corpus(

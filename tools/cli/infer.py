@@ -79,8 +79,6 @@ def infer(
     if live:
         unused = ("box", "face_every", "top", "allow_url")
         refuse_unused(context, "with --camera and --follow", *unused)
-    if box in ("fixed", "whole"):
-        refuse_unused(context, f"with --box {box}", "face", "face_every")
     if ckpt is None:
         ckpt = bundled.checkpoint("sentence" if live or srt or grammar else task)
         vocoder = vocoder or bundled.vocoder(task)
@@ -91,9 +89,7 @@ def infer(
     if live:
         read_live(trained, camera, follow, face, as_json)
         return
-    check_fits(trained, ckpt, box, srt, grammar)
-    if trained.task.makes == "sentence":
-        refuse_unused(context, f"on the sentences that {ckpt} reads", "top")
+    check_fits(context, trained, ckpt, box, srt, grammar)
     read = partial(
         film.infer, trained=trained, allow_url=allow_url, top=top, box=box, face=face,
         face_every=face_every,
@@ -121,11 +117,16 @@ def outputs(
 
 
 def check_fits(
-    trained: Trained, ckpt: Path, box: str, srt: Path | None, grammar: Path | None
-) -> None:
+    context: typer.Context, trained: Trained, ckpt: Path, box: str, srt: Path | None,
+    grammar: Path | None,
+) -> None:  # fmt: skip
     """Refuse what this model cannot do; say what it is not told, and how good avb's own is."""
     from avb.tools.infer import bundled
 
+    if trained.task.makes == "sentence":
+        refuse_unused(context, f"on the sentences that {ckpt} reads", "top")
+    if box in ("fixed", "whole"):
+        refuse_unused(context, f"with --box {box}", "face", "face_every")
     if bundled.FOLDER in ckpt.parents:
         what = bundled.known(trained.task.name, trained.labels, trained.talkers, ckpt)
         say(f"note: the network that comes with avb {what}")

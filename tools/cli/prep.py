@@ -18,7 +18,6 @@ from avb.tools.cli import options as o
 from avb.tools.cli.console import FAILED, REFUSED, App, Commands, print_json, say
 
 if TYPE_CHECKING:
-    from avb.pipeline.build.plan import Plan
     from avb.pipeline.build.prep import Part, Summary
     from avb.pipeline.config import Corpus
     from avb.pipeline.corpora.lags import Lags
@@ -308,7 +307,7 @@ def show_plan(
     from avb.pipeline.storage.mirror import scratch
 
     with scratch("plan") as place:
-        plan: Plan = make_plan(entry, settings, root, Path(place) / "plan.arrow", lags)
+        plan = make_plan(entry, settings, root, Path(place) / "plan.arrow", lags)
     refused = {status: n for status, n in plan.statuses.items() if status != "ok"}
     target = str(out / settings.corpus)
     if as_json:

@@ -12,6 +12,7 @@ from avb.tools.cli import options as o
 from avb.tools.cli.console import FAILED, INTERRUPTED, PREEMPTED, App, fail, refuse_unused, show
 
 app = App()
+OF_TRAINING = ("by", "recipe", "overrides", "steps", "folds", "jobs")
 GOES_ON = "stopped; the same command goes on"
 
 
@@ -53,10 +54,8 @@ def sync(
     No labels and no weights from elsewhere are needed. Zero is where the corpus lies in the middle.
     What sound was moved by already counts. Running it again goes on with what was stopped.
     """
-    training = ("by", "recipe", "overrides", "steps", "folds", "jobs")
     if apply is not None:
-        refuse_unused(context, "with --apply", "model", "against", *training)
-        show(move_sound(folder, apply, out), as_json)
+        show(move_sound(context, folder, apply, out), as_json)
         return
     from avb.pipeline.machine import cores
     from avb.train import sync as measuring
@@ -71,7 +70,7 @@ def sync(
         measuring.read_lags(against)  # before hours of training
     device = choose_device(device)
     if model is not None:
-        refuse_unused(context, "with --model", *training)
+        refuse_unused(context, "with --model", *OF_TRAINING)
         measuring.measure_by(folder, model, out, device)
     else:
         index, _ = open_shards(folder)
@@ -90,13 +89,14 @@ def sync(
     show(measuring.summary(out, against), as_json)
 
 
-def move_sound(folder: Any, table: Path, out: Path) -> dict[str, Any]:
+def move_sound(context: typer.Context, folder: Any, table: Path, out: Path) -> dict[str, Any]:
     """The shards of `folder` in `out`, with the sound of each clip where its lips are."""
     from avb.pipeline.build.resound import apply_lags
     from avb.pipeline.corpora.lags import read_lags
     from avb.pipeline.files import ABSENT, DISK_FAULTS
     from avb.tools.progress import progress
 
+    refuse_unused(context, "with --apply", "model", "against", *OF_TRAINING)
     if out.suffix == ".parquet" or not isinstance(folder, Path):
         raise UsageError("--apply: from a folder of this machine to another, given as --out")
     lags = read_lags(table)

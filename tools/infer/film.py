@@ -11,7 +11,7 @@ from avb.pipeline.files import write_atomic
 from avb.tools.infer import crops, lip, sentence, speech
 from avb.tools.infer.model import Trained
 from avb.tools.infer.show import draw_boxes, mux
-from avb.tools.infer.video import FPS, is_address, probe
+from avb.tools.infer.video import FPS, probe
 
 log = logging.getLogger(__name__)
 STAGES = ("decode", "track", "crop", "network", "vocoder")
@@ -21,7 +21,7 @@ def targets(videos: list[str], given: Path | None, suffix: str) -> list[Path]:
     """Where each film's file goes: the file given, or for several films, or a folder, inside it."""
     if given is None:
         return []
-    names = [Path(place.split("?")[0] if is_address(place) else place).stem for place in videos]
+    names = [Path(place.split("?")[0] if "://" in place else place).stem for place in videos]
     names = [name + suffix for name in names]
     if given.suffix and not given.is_dir():
         if len(names) > 1:

@@ -35,14 +35,9 @@ def named() -> Iterator[None]:
         raise BadVideo(f"{error.filename}: {error.strerror}") from None
 
 
-def is_address(place: str) -> bool:
-    """Whether a film is named by an address, and not by a path."""
-    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", place) is not None
-
-
 def probe(place: str, allow_url: bool = False) -> Head:
     """Look at the head of a film, a path or, if allowed, an address; BadVideo: it is none."""
-    if is_address(place):
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", place):
         if not allow_url:
             raise BadVideo(f"{place}: an address, not a file; allow it with --allow-url")
         with named():

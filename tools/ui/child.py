@@ -119,9 +119,10 @@ def _run(pipe: Connection, function: str, limits: Limits, given: tuple[Any, ...]
         (resource.RLIMIT_DATA, limits.memory_bytes),
         (resource.RLIMIT_FSIZE, MOST_BYTES),
     ):
-        hard = resource.getrlimit(kind)[1]  # of this machine's users, who cannot go above it
-        unbound = hard == resource.RLIM_INFINITY
-        resource.setrlimit(kind, (most if unbound else min(most, hard), hard))
+        hard = resource.getrlimit(kind)[1]  # the machine's own, which nobody can go above
+        resource.setrlimit(
+            kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard)
+        )
     try:
         with os.fdopen(os.dup(pipe.fileno()), "w", encoding="utf-8") as out:
             for event in pkgutil.resolve_name(function)(*given):
