@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +45,7 @@ def measure(path: Path, top1: float, speakers: list[str] | None) -> None:
 
 
 def test_what_comes_with_avb_is_small_and_its_figures_are_those_of_records() -> None:
-    for path in [*bundled.checkpoints(), bundled.vocoder("l2s")]:
-        if path is None:
-            continue
+    for path in [*bundled.checkpoints(), bundled.checkpoint("vocoder")]:
         assert path.stat().st_size <= 4e6
         assert (path.parent / "MODEL_CARD.md").is_file()
     for path in bundled.checkpoints():
@@ -82,9 +82,6 @@ def test_a_clip_is_read_and_spoken_without_a_checkpoint(own: Path, tmp_path: Pat
     assert "on clips held out 25 % of the words wrong (81 % without looking)" in told
     assert "not measured" in did("infer", "l2s", clip, "--out", tmp_path / "x.wav").stderr
     assert (tmp_path / "x.wav").stat().st_size > 90_000
-    (own / "l2s" / "model.safetensors").unlink()
-    code, _, told = avb("infer", "l2s", clip)
-    assert code != 0 and "--ckpt" in told and told.count("\n") == 1
 
 
 def test_the_quick_demo_is_a_page_that_says_what_is_a_guess(own: Path, tmp_path: Path) -> None:
@@ -96,8 +93,10 @@ def test_the_quick_demo_is_a_page_that_says_what_is_a_guess(own: Path, tmp_path:
     assert "This clip is drawn" in page and "90 % right" in page and "a guess" in page
     assert page.count("<audio") == 2 and "data:video/mp4;base64," in page
     assert "bin" in page and 'src="http' not in page and len(page) < 3e6
-    code, said, told = avb("demo", "--quick", out / "drawn.mpg", "--out", tmp_path / "mine")
-    assert code == 0 and "a stranger badly" in (tmp_path / "mine" / "quick.html").read_text()
+    mine = shutil.copy(out / "drawn.mpg", tmp_path / os.fsdecode(b"\xff.mpg"))
+    did("demo", "--quick", mine, "--out", tmp_path / "mine")
+    page = (tmp_path / "mine" / "quick.html").read_text()
+    assert "a stranger badly" in page and "<h1>\\xff.mpg, read" in page
     line = refused("demo", "--quick", "--out", out / "quick.html")
     assert f"{out / 'quick.html'}: cannot be made (File exists)" in line
     for path in (out / "drawn.mpg", out / "quick.html"):

@@ -86,6 +86,13 @@ def test_a_number_without_an_end_is_one_line(
     assert option in refused(*command, *place, option, value)
 
 
+@pytest.mark.parametrize(
+    "words", ["train judge", "train vocoder", "listen a=b --out x.html", "synth grid --out x"]
+)
+def test_a_seed_below_0_is_one_line(words: str) -> None:
+    assert "--seed" in refused(*words.split(), "--seed", -1)
+
+
 @pytest.mark.parametrize("terminal", [True, False])
 def test_help_is_in_panels_on_a_terminal(terminal: bool) -> None:
     code = f"import sys; sys.stdout.isatty = lambda: {terminal}; from avb.tools.cli import app; "

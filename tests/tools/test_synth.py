@@ -3,8 +3,11 @@
 mouth seen(t) ~ mouth drawn(t), sound heard(word) = align(word), same seed -> same bytes.
 """
 
+import os
 import re
 import shutil
+import subprocess
+import sys
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -301,6 +304,15 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     line = refused("synth", "grid", "--clips", 1, "--out", tmp_path / "file" / "raw")
     assert "raw: cannot be written" in line
+
+
+def test_a_folder_of_any_bytes_is_told_as_it_is(tmp_path: Path) -> None:
+    out = os.fsencode(tmp_path) + b"/\xff"
+    words = [sys.executable, "-m", "avb", "synth", "grid", "--clips", "1", "--out", out]
+    done = subprocess.run(
+        words, capture_output=True, env=os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
+    )
+    assert done.returncode == 0 and out in done.stdout
 
 
 # Re-cutting

@@ -226,10 +226,6 @@ def test_idle_connections_and_parallel_uploads_do_not_shut_out_the_next_visitor(
     assert not any(tmp_path.iterdir())
 
 
-def alive(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()
-
-
 @pytest.mark.parametrize(
     ("harm", "said"),
     [(signal.SIGKILL, "signal 9"), (signal.SIGSTOP, "longer than 3 s"), (None, "")],
@@ -245,7 +241,7 @@ def test_a_child_that_dies_or_hangs_or_that_nobody_waits_for_leaves_nothing(
         if harm:
             assert said in json.loads(answer.read().splitlines()[-1])["error"]
         answer.close()  # the page was closed
-        wait_for(lambda: not alive(working) and not any(tmp_path.iterdir()))
+        wait_for(lambda: not Path(f"/proc/{working}").exists() and not any(tmp_path.iterdir()))
         service.limits = Limits(60, 60)  # a fresh child may take 3 s to begin
         assert "0 bytes" in ask(port, b"")["error"]  # the page lives on
 

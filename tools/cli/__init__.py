@@ -6,6 +6,7 @@ Nothing heavy is imported at the top: `avb --help` must not wait for torch, cv2 
 import os
 import signal
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated
 
@@ -50,6 +51,8 @@ app.add_typer(bench.app, name="bench")
 
 def main() -> None:
     """Entry point of `avb` and `python -m avb`."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # names of files may be of any bytes
     try:
         app(prog_name="avb")
     finally:  # an impatient Ctrl-C while the interpreter leaves is no traceback

@@ -72,7 +72,7 @@ def listen(
         Path | None, Option(help="True mels through it, of avb train vocoder, are a system too.")
     ] = None,
     clips: Annotated[int, Option(min=1, help="Sentences a system.")] = 24,
-    seed: Annotated[int, Option(help="Which sentences, and the ids.")] = 0,
+    seed: Annotated[int, Option(min=0, help="Which sentences, and the ids.")] = 0,
 ) -> None:
     """A listening test as one HTML file: systems, real speech, ceiling and floor, blind."""
     from avb.tools.listen import build

@@ -142,7 +142,7 @@ def synth(
         Path | None, Option(help="Re-cut real GRID clips instead of drawing faces.")
     ] = None,
     layout: Annotated[Literal["A", "B"], Option(help="Of lrw1000.")] = "A",
-    seed: Annotated[int, Option(help="Another seed, other clips.")] = 0,
+    seed: Annotated[int, Option(min=0, help="Another seed, other clips.")] = 0,
     as_json: o.Json = False,
 ) -> None:
     """Draw talking faces that speak, in the raw layout of a corpus."""

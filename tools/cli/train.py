@@ -88,13 +88,9 @@ def train(
     out = out or Path("runs") / f"{task}-{wanted.corpus}-{Path(recipe).stem}"
     runs = {out: parts}
     if per_talker:
-        talkers = talkers_of(index, parts)
-        if odd := [name for name in talkers if "/" in name or name in (".", "..")]:
-            raise UsageError(f"--per-talker: no folder can be called {odd[0]!r}, a talker; give the"
-                             " others as --speakers")  # fmt: skip
         runs = {
             out / talker: divided(wanted, index, corpus, [talker], split_file)[1]
-            for talker in talkers
+            for talker in talkers_of(index, parts)
         }
     for folder, parts in runs.items():
         train_one(
@@ -219,7 +215,7 @@ def judge(
         int | None,
         Option(min=1, help="Passes over clips and Griffin-Lim copies.", show_default="30"),
     ] = None,
-    seed: Annotated[int, Option(help="Weights, order, augmentation.")] = 0,
+    seed: Annotated[int, Option(min=0, help="Weights, order, augmentation.")] = 0,
     device: o.Device = None,
     out: Annotated[Path, Option(help="The file to write.")] = Path("runs/judge.pt"),
 ) -> None:
@@ -249,7 +245,7 @@ def vocoder(
     speakers: o.Talkers = None,
     split_file: o.SplitFile = None,
     steps: Annotated[int, Option(min=1, help="Batches of 16 excerpts.")] = 300,
-    seed: Annotated[int, Option(help="Weights, order, excerpts.")] = 0,
+    seed: Annotated[int, Option(min=0, help="Weights, order, excerpts.")] = 0,
     device: o.Device = None,
     out: Annotated[Path, Option(help="The file to write.")] = Path("runs/vocoder.pt"),
 ) -> None:

@@ -8,7 +8,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from avb.pipeline.errors import UsageError
 from avb.pipeline.parse import read_json
 from avb.train.tasks.task import find_task
 
@@ -17,27 +16,18 @@ TASKS = ("lip", "sentence", "l2s")
 
 
 def checkpoint(task: str) -> Path:
-    """The network of a task that comes with avb.
-
-    Raises:
-        UsageError: none does.
-    """
-    path = FOLDER / task / "model.safetensors"
-    if not path.is_file():
-        raise UsageError(f"no network for {task} comes with avb; give one with --ckpt")
-    return path
+    """The network of a task that comes with avb."""
+    return FOLDER / task / "model.safetensors"
 
 
 def checkpoints() -> list[Path]:
-    """Those that come with avb, of the tasks that a film is given to; there is one to read."""
-    checkpoint("lip")
-    return [checkpoint(task) for task in TASKS if (FOLDER / task).is_dir()]
+    """Those that come with avb, of the tasks that a film is given to."""
+    return [checkpoint(task) for task in TASKS]
 
 
 def vocoder(task: str) -> Path | None:
-    """What makes the sound of a task's mels, where it has some and one comes with avb."""
-    path = FOLDER / "vocoder" / "model.safetensors"
-    return path if task == "l2s" and path.is_file() else None
+    """What makes the sound of a task's mels, where it has some."""
+    return checkpoint("vocoder") if task == "l2s" else None
 
 
 def measured(path: Path) -> list[dict[str, Any]]:

@@ -172,7 +172,7 @@ def _read(cutter: Cutter, film: Path, max_seconds: float) -> Iterator[Event]:
         "seconds": num_frames / FPS,
         "fps": FPS,
         **cutter.facts(),
-        "film": _base64(boxed.read_bytes()),
+        "film": b64encode(boxed.read_bytes()).decode(),
         "crops": _mosaic(np.concatenate(stored), trained),
         "sounds": sounds,
         "mels": _mel_pictures(mels, trained.settings.mel.power),
@@ -192,21 +192,17 @@ def _kept(pieces: Iterator[Piece], stored: list[np.ndarray], max_seconds: float)
         yield piece
 
 
-def _base64(data: bytes) -> str:
-    return b64encode(data).decode("ascii")
-
-
 def _picture(array: np.ndarray, suffix: str = ".png", *options: int) -> str:
     """A BGR or grey picture as an address that holds it."""
     done, data = cv2.imencode(suffix, array, options)
     assert done
     kind = {".png": "png", ".jpg": "jpeg"}[suffix]
-    return f"data:image/{kind};base64,{_base64(data.tobytes())}"
+    return f"data:image/{kind};base64,{b64encode(data).decode()}"
 
 
 def _wav(path: Path, sound: Iterator[np.ndarray], trained: Trained) -> str:
     write_wav(path, sound, trained.settings.sample_rate)
-    return _base64(path.read_bytes())
+    return b64encode(path.read_bytes()).decode()
 
 
 def _mosaic(stored_THW: np.ndarray, trained: Trained) -> Event:

@@ -8,6 +8,7 @@ from string import Template
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from avb.pipeline.corpora.clip import written_out
 from avb.pipeline.errors import RunError
 from avb.pipeline.files import write_atomic
 from avb.tools.infer import bundled
@@ -23,8 +24,7 @@ def quick(out: Path, clip: Path | None, datasets: Path | None = None) -> Path:
     """Write the page into `out`; returns its path.
 
     Raises:
-        RunError: the clip cannot be read; UsageError: nothing comes with avb, or `out` cannot be
-            written.
+        RunError: the clip cannot be read; UsageError: `out` cannot be written.
     """
     begun = time.perf_counter()
     make_folder(out)
@@ -39,15 +39,15 @@ def quick(out: Path, clip: Path | None, datasets: Path | None = None) -> Path:
     models = list(one_film.describe(paths, "cpu", *own))
     models = [model for model in models if not model.get("sentences")]  # words, with their chances
     found = {model["task"]: _read(clip, model) for model in models if "task" in model}
-    if any("error" in one for one in (*models, *found.values())):
-        raise RunError(next(x["error"] for x in (*models, *found.values()) if "error" in x))
+    if faults := [one["error"] for one in (*models, *found.values()) if "error" in one]:
+        raise RunError(faults[0])
     known = {model["task"]: f"The network {model['known']}." for model in models}
     parts = {task: one["result"] for task, one in found.items()}
     fields = {
-        "title": f"{'A drawn talker' if drawn else clip.name}, read from the lips",
+        "title": f"{'A drawn talker' if drawn else written_out(clip.name)}, read from the lips",
         "honest": DRAWN if drawn else STRANGER,
-        "film": next(iter(parts.values()))["film"],
-        "sounds": _sounds(parts.get("l2s"), known.get("l2s")),
+        "film": parts["lip"]["film"],
+        "sounds": _sounds(parts["l2s"], known["l2s"]),
         "reading": _reading(parts["lip"], known["lip"], words, max(m["floor"] for m in models)),
     }
     raw = ("film", "sounds", "reading")  # are HTML
@@ -73,10 +73,8 @@ def _read(clip: Path, model: dict[str, Any]) -> dict[str, Any]:
         return last
 
 
-def _sounds(result: dict[str, Any] | None, known: str | None) -> str:
+def _sounds(result: dict[str, Any], known: str) -> str:
     """Each sound with its mel."""
-    if result is None or known is None:
-        return "<p>No network that speaks comes with avb yet.</p>"
     rows = [f"<h2>Heard</h2><p>{escape(known)}</p>"]
     for number, (title, sound) in enumerate(result["sounds"].items()):
         first = number == 0
