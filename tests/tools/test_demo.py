@@ -2,7 +2,7 @@
 
 import subprocess
 from pathlib import Path
-from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from commands import did
@@ -12,16 +12,12 @@ from importers import touch
 def test_each_command_has_the_options_before_it_and_its_films(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    typed: list[list[str]] = []
-
-    def run(words: list[str]) -> Any:
-        typed.append(words[3:])
-        return subprocess.CompletedProcess(words, 0)
-
+    run = Mock(return_value=Mock(returncode=0))
     monkeypatch.setattr(subprocess, "run", run)
     out, datasets, log = (tmp_path / name for name in ("a[1] *", "own.yaml", "demo.log"))
     films = touch(out / "raw/unseen", "s1/b.mpg", "s2/a.mpg")
     did("--datasets", datasets, "--log-file", log, "demo", "--out", out)
+    typed = [call.args[0][3:] for call in run.call_args_list]
     assert len(typed) > 10
     for words in typed:
         assert words[:4] == ["--datasets", str(datasets), "--log-file", str(log)]

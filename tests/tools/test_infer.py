@@ -27,6 +27,9 @@ from avb.tools.synth import face
 
 pytest.importorskip("ai_edge_litert", reason="faces are tracked with the extra prep")
 
+OF_A_FILM = "29.97", "30", "50", "60", "variable", "turned", "mirrored", "160x120"
+OF_A_FILM += ("turned by metadata",)
+
 # Films
 
 
@@ -34,14 +37,6 @@ pytest.importorskip("ai_edge_litert", reason="faces are tracked with the extra p
 def wanted(base: Path, checkpoints: dict[str, Path]) -> np.ndarray:
     """The crops of `base`."""
     return cut(base, load_trained("lip", checkpoints["sentences"]), every=5)[1]
-
-
-@pytest.fixture(scope="session")
-def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two talkers side by side, the one on the right nearer."""
-    left, right = talker(3, 30, (320, 288), 42), talker(5, 30, (320, 288), 56)
-    frames = [np.hstack(pair) for pair in zip(left, right, strict=True)]
-    return write(tmp_path_factory.mktemp("films") / "two.mp4", frames)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -77,7 +72,9 @@ def same_crops(found: np.ndarray, wanted: np.ndarray) -> bool:
     return bool(np.hypot(*shift) < 2 and np.corrcoef(mouths)[0, 1] > 0.8)
 
 
-def test_of_two_faces_the_larger_or_another(two: Path, models: dict[str, Trained]) -> None:
+def test_of_two_faces_the_larger_or_another(tmp_path: Path, models: dict[str, Trained]) -> None:
+    left, right = talker(3, 30, (320, 288), 42), talker(5, 30, (320, 288), 56)  # this one is nearer
+    two = write(tmp_path / "two.mp4", list(map(np.hstack, zip(left, right, strict=True))))
     centres = []
     for which in (1, 2):
         cutter, _ = cut(two, models["sentences"], which=which)
@@ -180,6 +177,29 @@ def test_a_long_film_is_followed_in_blocks(
 
 
 # At length
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", [*OF_A_FILM, "4K", "two side by side"])
+def test_every_version_of_a_real_film_gives_its_crops(
+    real_grid: Path, tmp_path: Path, models: dict[str, Trained], version: str
+) -> None:
+    """That `prep` cuts the mouth out of these is seen by another network in test_real_grid.py."""
+    films = sorted(real_grid.glob("s*/video/*.mp*g*"))[::300]
+    for path in films:
+        wanted, film = cut(path, models["sentences"])[1], tmp_path / f"{path.stem}.mp4"
+        source = ffmpeg.input(str(path)).video
+        if version == "4K":
+            encode([source.filter("scale", 3840, 2160)], film)
+        elif version == "two side by side":
+            other = ffmpeg.input(str(films[0])).video.filter("scale", 300, 240)
+            other = other.filter("pad", 300, 288, 0, 24)
+            encode([ffmpeg.filter([source, other], "hstack")], film)
+        else:
+            VERSIONS[version](path, film)
+        found = cut(film, models["sentences"])[1][..., :: -1 if version == "mirrored" else 1]
+        assert len(wanted) - len(found) in (0, 1)
+        assert same_crops(found, wanted[: len(found)]), path
 
 
 @pytest.mark.slow

@@ -65,10 +65,3 @@ def test_an_odd_rate_takes_no_gigabytes() -> None:
 def test_sound_far_behind_its_pictures_is_silence() -> None:
     sound, _ = audio.fit(np.ones(1600, np.float32), 16000, 1e9, 25, 25, 16000)
     assert sound.shape == (16000,) and not sound.any()
-
-
-def test_text_in_a_film_that_is_no_text_does_not_matter(tmp_path: Path) -> None:
-    path = write_film(tmp_path / "named.mp4", PICTURES, np.arange(10) / 25, TONE)
-    path.write_bytes(path.read_bytes().replace(b"VideoHandler", b"\x81ideoHandler"))
-    assert len(list(pictures(probe(str(path))))) == 10
-    assert len(read_video(path, 25).frames) == len(read_video(path, 25, decoder="ffmpeg").frames)
