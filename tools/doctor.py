@@ -175,7 +175,8 @@ def _checks(datasets: Path | None) -> Iterator[Callable[[], Line]]:
         code = _CORPUS.format(name=name, datasets=None if datasets is None else str(datasets))
         todo = f"set AVB_{name.upper()}_ROOT, or its root in datasets.yaml, or try avb synth"
         yield partial(probe, f"corpus {name}", code, todo)
-    yield from (_cores, _memory, _disk, _shared_memory)
+    yield lambda: Line("cores", True, str(cores()))
+    yield from (_memory, _disk, _shared_memory)
 
 
 def requirements() -> Iterator[tuple[str, str, str]]:
@@ -219,10 +220,6 @@ def _python() -> Line:
     version = ".".join(map(str, sys.version_info[:3]))
     no = refusal(sys.version_info, "this one")
     return Line("python", not no, version, no, needed=True)
-
-
-def _cores() -> Line:
-    return Line("cores", True, str(cores()))
 
 
 def _memory() -> Line:

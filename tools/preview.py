@@ -129,14 +129,9 @@ def _strip(folder: Folder, row: dict[str, Any], record: dict[str, Any]) -> np.nd
 
 
 def _crops(
-    strip: np.ndarray,
-    kind: str,
-    shown: int,
-    x: int,
-    parts: dict[str, memoryview],
-    facts: dict[str, Any],
-    spec: dict[str, Any],
-) -> int:
+    strip: np.ndarray, kind: str, shown: int, x: int, parts: dict[str, memoryview],
+    facts: dict[str, Any], spec: dict[str, Any],
+) -> int:  # fmt: skip
     """Paste frames of one crop from `x` on; returns where they end."""
     side, margin = spec["stored"], spec["margin"]
     extension = next(e for e in parts if e.startswith(f"{kind}."))

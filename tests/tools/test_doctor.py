@@ -83,7 +83,8 @@ def test_only_the_base_decides_the_exit_code(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], needed: bool, code: int
 ) -> None:
     bad = doctor.Line("part", False, "gone", "bring it", needed)
-    monkeypatch.setattr(doctor, "_checks", lambda datasets: [lambda: bad, doctor._cores])
+    good = doctor.Line("cores", True, "2")
+    monkeypatch.setattr(doctor, "_checks", lambda datasets: [lambda: bad, lambda: good])
     assert doctor.run(None, as_json=False) == code
     first, second = capsys.readouterr().out.splitlines()
     assert first.split() == ["--", "part", "gone:", "bring", "it"] and second.startswith("ok")

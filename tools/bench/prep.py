@@ -29,14 +29,9 @@ CORES = (1, 16, 64, 256)
 
 
 def bench_prep(
-    root: Path,
-    corpus: str | None = None,
-    clips: int = 40,
-    rounds: int = 3,
-    codec: str = "mp4",
-    mel_dtype: str = "float16",
-    datasets: Path | None = None,
-) -> dict[str, Any]:
+    root: Path, corpus: str | None = None, clips: int = 40, rounds: int = 3, codec: str = "mp4",
+    mel_dtype: str = "float16", datasets: Path | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Prepare a sample of clips and decode them alone, turn by turn.
 
     Milliseconds are CPU time of this process on one core; each clip counts with its fastest round.

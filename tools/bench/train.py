@@ -42,18 +42,11 @@ from avb.train.tasks.task import find_task, scaling_of
 
 
 def bench_train(
-    task: str,
-    recipe: str = "paper",
-    overrides: list[str] | None = None,
-    *,
-    data: Folder | None = None,
-    device: str | None = None,
-    batch_size: int | None = None,
-    steps: int | None = None,
-    rounds: int | None = None,
-    compile_model: bool = False,
+    task: str, recipe: str = "paper", overrides: list[str] | None = None, *,
+    data: Folder | None = None, device: str | None = None, batch_size: int | None = None,
+    steps: int | None = None, rounds: int | None = None, compile_model: bool = False,
     datasets: Path | None = None,
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # fmt: skip
     """Measure the training step of a recipe; speech with either decoder.
 
     Args:
@@ -79,8 +72,7 @@ def bench_train(
         plans = {name: with_batch(plan, size) for name, plan in plans.items()}
     own = next(iter(plans))
     usual = (1 if data is None else 6) if cpu else 24  # six batches come from a block of words
-    turns = (steps or usual, rounds or 3, 1) if cpu else (steps or usual, rounds or 5, 5)
-    steps, rounds, warmup = turns
+    steps, rounds, warmup = steps or usual, rounds or (3 if cpu else 5), 1 if cpu else 5
     feed = Feed(plans[own], index, pin_memory=not cpu)
     groups = {
         name: gather(plan, index, where, feed, warmup, compile_model)

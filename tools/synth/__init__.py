@@ -24,14 +24,9 @@ _MADE = frozenset(
 
 
 def make(
-    corpus: str,
-    out: str | Path,
-    clips: int | None = None,
-    odd: bool = False,
-    from_grid: str | Path | None = None,
-    seed: int = 0,
-    layout: str = "A",
-) -> dict[str, Any]:
+    corpus: str, out: str | Path, clips: int | None = None, odd: bool = False,
+    from_grid: str | Path | None = None, seed: int = 0, layout: str = "A",
+) -> dict[str, Any]:  # fmt: skip
     """Writes a synthetic corpus into `out` and says what was made; ValueError for wrong arguments.
 
     Args:

@@ -84,10 +84,8 @@ def read_wav(path: Path) -> np.ndarray:
 def write_jpg(path: Path, frame: np.ndarray) -> None:
     """Writes one picture as the jpg that LRW-1000 ships."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    ok, data = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, 92])
-    if not ok:
-        raise ValueError(f"{path}: the picture could not be encoded")
-    path.write_bytes(data.tobytes())
+    if not cv2.imwrite(str(path), frame, [cv2.IMWRITE_JPEG_QUALITY, 92]):
+        raise ValueError(f"{path}: the picture could not be written")
 
 
 def _create(path: Path, kind: str, options: dict[str, str]) -> Any:
