@@ -74,9 +74,10 @@ def talkers_of(index: Index, parts: Parts) -> list[str]:
     found = {index.row(i).speaker for i in parts.rows["train"]} - {None}
     if not found:
         raise UsageError(f"{index.folder}: no clip has a talker; --per-talker needs them")
-    if odd := sorted(name for name in found if name in (".", "..") or "/" in str(name)):
+    names = sorted(map(str, found), key=lambda name: (len(name), name))
+    if odd := [name for name in names if name in (".", "..") or "/" in name]:
         raise UsageError(f"--per-talker: no folder can be called {odd[0]!r}; leave that talker out")
-    return sorted((str(talker) for talker in found), key=lambda name: (len(name), name))
+    return names
 
 
 def steps_in(epochs: float, index: Index, parts: Parts, recipe: Recipe) -> int:

@@ -197,7 +197,7 @@ def _picture(array: np.ndarray, suffix: str = ".png", *options: int) -> str:
     done, data = cv2.imencode(suffix, array, options)
     assert done
     kind = {".png": "png", ".jpg": "jpeg"}[suffix]
-    return f"data:image/{kind};base64,{b64encode(data).decode()}"
+    return f"data:image/{kind};base64,{b64encode(data.tobytes()).decode()}"
 
 
 def _wav(path: Path, sound: Iterator[np.ndarray], trained: Trained) -> str:
