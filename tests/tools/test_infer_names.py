@@ -40,10 +40,13 @@ def test_a_name_that_is_no_utf_8_is_one_line_and_the_others_are_done(
 ) -> None:
     odd = tmp_path / os.fsdecode(b"odd\xff.mp4")
     shutil.copy(talker_clip, odd)
+    link = tmp_path / "link.mp4"
+    link.symlink_to(odd)
     words = ["--ckpt", tiny_models["l2s"], "--device", "cpu", "--out", tmp_path / "made"]
-    done = avb("infer", "l2s", odd, talker_clip, *words)
+    done = avb("infer", "l2s", odd, link, talker_clip, *words)
     assert done.exit_code == 1
-    assert f"avb: {tmp_path}/odd\\xff.mp4: a name that is no UTF-8; rename it" in done.stderr
+    for name in ("odd\\xff.mp4", "link.mp4"):
+        assert f"avb: {tmp_path}/{name}: a name that is no UTF-8; rename it" in done.stderr
     assert [path.name for path in (tmp_path / "made").iterdir()] == ["talker.wav"]
 
 

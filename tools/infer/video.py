@@ -4,6 +4,7 @@ As `avb prep --decoder ffmpeg`; no other file or address is opened unless it is 
 """
 
 import dataclasses
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,7 +44,8 @@ def probe(place: str, allow_url: bool = False) -> Head:
         with named():
             return read_head(place, place, sound="optional", remote=True, timeout=ffmpeg.STALL_S)
     path = Path(place)
-    if place != written_out(place):  # what is told and written of it has to be
+    names = place + os.path.realpath(place)
+    if names != written_out(names):  # what is told, written and given to ffmpeg has to be
         raise BadVideo(f"{written_out(place)}: a name that is no UTF-8; rename it")
     if path.is_dir():
         raise BadVideo(f"{place}: a folder; name the video files in it")
