@@ -18,6 +18,7 @@ from importers import importer
 from avb.pipeline.config import PARTS, load_corpora
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import load_index
+from avb.train.evaluate.compare import draws_talkers
 from avb.train.split import default_split, split_rows
 
 TABLE = load_corpora()["table"]
@@ -88,6 +89,24 @@ def test_a_table_is_trained_and_some_evaluated_without_a_third_step(
         lambda row: row.get("label"))  # fmt: skip
     without = sum(not has(row) for row in rows)
     assert len({clip["key"].split("#")[0] for clip in record["clips"]}) == len(rows) - without
+
+
+def test_words_with_blanks_are_read_and_strangers_drawn_whatever_keys_begin_with(
+    prepared: Any, tmp_path: Path
+) -> None:
+    """Keys of a table with a column `split` begin with that, and say nothing of talkers."""
+    said = [["New York", 0, 0.4], ["now", 0.4, 0.8]]
+    parts = zip("aabccd", ["train", "train", "val", *["test"] * 3], strict=True)
+    shards = prepared("blanks", [{"words": json.dumps(said), "speaker": who, "split": part}
+                                 for who, part in parts])  # fmt: skip
+    run = tmp_path / "run"
+    did("train", "lip", "--data", shards, "--out", run, *QUICK, "--unit", "sentence")
+    did("eval", "lip", "--ckpt", run, "--data", shards, "--device", "cpu")
+    record = json.loads((run / "test.json").read_text())
+    assert [clip["words"] for clip in record["clips"]] == [["New", "York", "now"]] * 3
+    assert sorted(clip["talker"] for clip in record["clips"]) == ["c", "c", "d"]
+    assert draws_talkers(record)
+    did("compare", run / "test.json", run / "test.json", "--by-talker")
 
 
 def test_words_of_short_sentences_are_drawn_for_a_report(prepared: Any, tmp_path: Path) -> None:

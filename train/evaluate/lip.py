@@ -38,7 +38,10 @@ def measure(evaluation: Evaluation, extras: Extras) -> dict[str, Any]:
         talkers, units = speakers, talkers
     drawing: dict[str, Any] = {"talkers": talkers, "units": units}
     video = lip.score(logits.pop("video"), labels, index.labels, places=places, **drawing)
-    clips = [{"key": key} | clip for key, clip in zip(keys, video["clips"], strict=True)]
+    clips = [
+        {"key": key, "talker": talker or ""} | clip
+        for key, talker, clip in zip(keys, speakers, video["clips"], strict=True)
+    ]
     metrics = dict(video["metrics"])
     for name, values in logits.items():
         own = np.flatnonzero(heard | (name == "mirrored")).tolist()
@@ -74,8 +77,7 @@ def _spoken(index: Index, rows: Ints) -> tuple[Ints, Ints]:
     first, places = index.timed_words(rows)
     words = np.repeat(index.first_word[rows], np.diff(first)) + places
     frames = np.rint(np.diff(index.word_s[words])[:, 0] * index.dataset["settings"]["fps"])
-    class_of = np.array([index.labels.index(n) if n in index.labels else -1
-                         for n in index.word.names])  # fmt: skip
+    class_of = np.array([index.class_of.get(name, -1) for name in index.word.names])
     return np.stack([places, frames.astype(np.int64)], axis=1), class_of[index.word.codes[words]]
 
 

@@ -101,6 +101,19 @@ def test_words_of_one_sentence_are_drawn_together_and_shown_by_slot(tmp_path: Pa
     assert exact["p_by_sentence"] == pytest.approx(p, rel=0.1)
 
 
+def test_talkers_are_the_clips_own_where_keys_begin_with_a_split(tmp_path: Path) -> None:
+    right = np.random.default_rng(1).integers(0, 2, (2, 60))
+    found = []
+    for group in ("s{}", "test"):
+        sides = []
+        for side, row in zip("ab", right, strict=True):
+            clips = [{"key": f"{group.format(i // 20)}/c{i:02}#0", "talker": f"s{i // 20}",
+                      "right": bool(r)} for i, r in enumerate(row)]  # fmt: skip
+            sides.append(write(tmp_path / f"{group}{side}", "lip", clips))
+        found.append(compare(*sides, by_talker=True, draws=200)["metrics"]["top1"])
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize("length", [3, 9])
 def test_words_of_sentences_that_are_not_grid_s_have_no_slots(tmp_path: Path, length: int) -> None:
     keys = [f"s1/c{i}#{k}" for i in range(4) for k in range(length)]

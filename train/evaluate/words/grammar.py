@@ -42,7 +42,7 @@ def word_errors(reference: Sequence[str], hypothesis: Sequence[str]) -> tuple[in
     if not hypothesis:  # jiwer would take "" for a word where the reference is empty too
         return len(reference), [True] * len(reference)
     alignment = jiwer.process_words(" ".join(reference).lower(), " ".join(hypothesis).lower())
-    wrong = [False] * len(reference)
+    wrong = [False] * len(alignment.references[0])
     for chunk in alignment.alignments[0]:
         if chunk.type in ("substitute", "delete"):
             for i in range(chunk.ref_start_idx, chunk.ref_end_idx):
