@@ -126,10 +126,10 @@ def measure_by(folder: Folder, path: Path, out: Path, device: str) -> list[dict[
     index, loaded = load_index(folder), load_network(path)
     check_shards(path, loaded, index)
     rows, values = usable(index, loaded.recipe), np.full((len(index), 3), np.nan)
+    name = hashlib.sha256(path.read_bytes()).hexdigest()[:12]  # a training may replace it later on
     pieces = pieces_of(path, index, out.with_suffix(".runs"))
     values[rows] = measure(index, rows, loaded, device, pieces)
     values[rows, 0] -= loaded.data.get("zero_ms", 0.0)
-    name = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
     table = to_rows(index, rows, values, [f"model {name}"] * len(index))
     write_lags(out, table, facts_of(index, loaded.recipe, 1))
     shutil.rmtree(pieces, ignore_errors=True)
@@ -279,9 +279,10 @@ def agreement(path: Path, other: Path) -> dict[str, Any]:
         )
     a, b = np.array(pairs).T
     apart = a - b - np.median(a - b)
+    same = not (np.ptp(a) and np.ptp(b))  # all of one: nothing that could go along with the other
     return {
         "in_common": len(pairs),
-        "correlation": round(float(np.corrcoef(a, b)[0, 1]), 4),
+        "correlation": None if same else round(float(np.corrcoef(a, b)[0, 1]), 4),
         "deviation_apart_ms": round(float(apart.std()), 2),
         "median_apart_ms": round(float(np.median(np.abs(apart))), 2),
         "p90_apart_ms": round(float(np.percentile(np.abs(apart), 90)), 2),

@@ -209,6 +209,9 @@ def test_two_tables_agree_whatever_their_zeros(tmp_path: Path) -> None:
     write_lags(tmp_path / "c", [{"key": "x", "lag_ms": 1.0, "confidence": 1.0}], {})
     line = fault(sync.agreement, tmp_path / "a", tmp_path / "c")
     assert "0 clips that both are sure of" in line
+    rows = [{"key": f"k{i}", "lag_ms": 40.0, "confidence": 1.0} for i in range(3)]
+    write_lags(tmp_path / "d", rows, {})  # one lag for all clips
+    assert sync.agreement(tmp_path / "a", tmp_path / "d")["correlation"] is None
 
 
 def test_what_cannot_be_measured_is_said(grid: Index) -> None:

@@ -51,6 +51,8 @@ def evaluate(
     """
     speakers = speakers and talkers_as_stored(index.dataset["corpus"], speakers)
     evaluation, loaded = open_part(kind, path, index, corpus, part, device, speakers)
+    # At once: a training may replace the file while its clips are measured.
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     recipe, data, task = loaded.recipe, loaded.data, evaluation.task
     index, rows = evaluation.index, evaluation.rows
     mute, silent = int(index.no_audio[rows].sum()), int(index.silent[rows].sum())
@@ -90,7 +92,7 @@ def evaluate(
         "silent": silent,
         "sync": index.dataset["settings"].get("sync"),  # the table that its sound was moved by
         "intervals": "of talkers drawn, then clips" if strangers else "of clips drawn",
-        "checkpoint_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "checkpoint_sha256": sha256,
         "step": loaded.step,
         "seed": recipe.seed,
         "slots": recipe.model.get("slots", "default"),

@@ -1,7 +1,9 @@
 """Words evaluated: each clip once, and those that the run's split gives."""
 
+import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from networks import changed, evaluated, recipe, trained
 from avb.models.masks import boundary_as
 from avb.pipeline.config import load_corpora
 from avb.pipeline.stream.index import Index
+from avb.train.evaluate import lip as eval_lip
 from avb.train.evaluate.evaluate import part_rows
 from avb.train.evaluate.metrics import lip
 from avb.train.evaluate.metrics.intervals import ratio_interval
@@ -34,6 +37,22 @@ def test_words_count_once_and_the_mean_is_the_clips(lrw: Index, tmp_path: Path) 
     assert record["flags"]["split"] == "official" and record["flags"]["part"] == "all"
     held = evaluated("lip", best, lrw, "val")
     assert {clip["key"].split("/")[0] for clip in held["clips"]} == {"val"}
+
+
+def test_a_checkpoint_that_is_replaced_while_it_is_measured_is_the_one_that_was_read(
+    lrw: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    best = trained("lip", lrw, tmp_path)
+    sha256 = hashlib.sha256(best.read_bytes()).hexdigest()
+    measure = eval_lip.measure
+
+    def beside_a_training(*given: Any) -> Any:
+        changed(best, best, split="later")
+        return measure(*given)
+
+    monkeypatch.setattr(eval_lip, "measure", beside_a_training)
+    record = evaluated("lip", best, lrw, "all")
+    assert record["flags"]["checkpoint_sha256"] == sha256
 
 
 def test_words_of_sentences_stand_beside_what_needs_no_look(grid: Index, tmp_path: Path) -> None:
