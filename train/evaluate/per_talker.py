@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from avb.pipeline.errors import UsageError
+from avb.train.evaluate.compare import talker_of
 from avb.train.evaluate.metrics import speech
-from avb.train.evaluate.metrics.intervals import mean_interval
+from avb.train.evaluate.metrics.intervals import ratio_interval
 from avb.train.evaluate.metrics.lip import HITS
 from avb.train.evaluate.sentence import errors
 from avb.train.evaluate.words.grammar import HEARD, word_error_rate
@@ -23,14 +24,18 @@ COUNTS = ("no_audio", "silent", "left_out")
 def join(records: list[dict[str, Any]]) -> dict[str, Any]:
     """Records of `evaluate`, one a talker, as one.
 
-    `metrics` are over all clips, mean per talker and then over talkers; word errors pooled.
+    `metrics` are over all clips, as of one model: speech is the mean per talker and then over
+    talkers, right words and word errors are pooled.
     The other `PARTS`: means over talkers, without intervals. `models`: all of these of each talker,
     with theirs, and its addressing.
     """
     clips = [clip for record in records for clip in record["clips"]]
     if len({clip["key"] for clip in clips}) < len(clips):
         raise UsageError("two of these checkpoints are evaluated on the same clips: not per talker")
-    names = [", ".join(record["flags"]["speakers"] or ["?"]) for record in records]
+    # Runs by lists of clips name no talkers.
+    names = [", ".join(r["flags"]["speakers"] or sorted({*map(talker_of, r["clips"])}))
+             for r in records]  # fmt: skip
+    names = [f"{name} ({i})" if names.count(name) > 1 else name for i, name in enumerate(names, 1)]
     task = records[0]["task"]
     return {
         "task": task,
@@ -83,17 +88,18 @@ def _speech(clips: list[dict[str, Any]]) -> dict[str, Any]:
     for name, heard in HEARD.items():
         if own := [clip for clip in clips if heard in clip]:
             said = [clip[heard] for clip in own]
-            metrics[f"wer_{name}"] = word_error_rate([clip["words"] for clip in own], said)["wer"]
+            wer = word_error_rate([clip["words"] for clip in own], said)["wer"]
+            left_out = len(clips) - len(own)
+            metrics[f"wer_{name}"] = wer | ({"left_out": left_out} if left_out else {})
     return metrics
 
 
 def _words(clips: list[dict[str, Any]]) -> dict[str, Any]:
-    talkers = [clip["key"].split("/")[0] for clip in clips]
     sentences = [clip["key"].split("#")[0] for clip in clips]  # whose words share light and talker
     hits = {name: [float(clip[hit]) for clip in clips] for name, hit in HITS.items()
             if all(hit in clip for clip in clips)}  # fmt: skip
     return {
-        name: mean_interval(values, talkers, talker_mean=True, units=sentences)
+        name: ratio_interval(values, np.ones(len(clips)), units=sentences)
         for name, values in hits.items()
     }
 

@@ -1,4 +1,4 @@
-"""The mean over talkers weighs every talker alike, whatever the number of clips."""
+"""Speech weighs every talker alike, whatever the number of clips; words are pooled."""
 
 from pathlib import Path
 from typing import Any
@@ -73,13 +73,25 @@ def test_what_one_talker_has_not_is_none_and_counts_are_over_all() -> None:
     assert flags["wer_judge"] == {"hash": "x", "judge_saw_test": 3} and flags["vocoder"] is None
 
 
-def test_words_are_right_by_talker() -> None:
+def test_runs_that_name_no_talkers_keep_their_figures_and_what_no_judge_heard_is_counted() -> None:
+    """As those of lists of clips: two talkers, and one of them twice."""
+    records = [record(talker, [0.2], SAID) for talker in ("s1", "s2", "s2")]
+    for number, one in enumerate(records):
+        one["clips"][0]["key"] += str(number)
+        one["flags"]["speakers"] = None
+    del records[1]["clips"][0]["heard_judge"]  # it has not the words of a sentence
+    joined = join(records)
+    assert list(joined["models"]) == ["s1", "s2 (2)", "s2 (3)"] == joined["flags"]["speakers"]
+    assert joined["metrics"]["wer_judge"]["left_out"] == 1
+
+
+def test_words_are_right_over_all_clips_as_of_one_model() -> None:
     def words(talker: str, right: list[bool]) -> dict[str, Any]:
         clips = [{"key": f"{talker}/a#{i}", "right": r, "top5": True} for i, r in enumerate(right)]
         return record(talker, [], SAID) | {"task": "lip", "clips": clips}
 
     joined = join([words("s1", [True, True, False, False]), words("s2", [True])])
-    assert joined["metrics"]["top1"]["value"] == pytest.approx(0.75)
+    assert joined["metrics"]["top1"]["value"] == pytest.approx(3 / 5)
     assert set(joined["metrics"]) == {"top1", "top5"}  # the clips tell no more
     assert joined["metrics"]["top5"]["value"] == 1
 

@@ -116,12 +116,11 @@ def ratio_interval(
 def mean_interval(
     values: ArrayLike, talkers: Sequence[Any] | None = None, *, talker_mean: bool = False,
     two_stage: bool = False, draws: int = DRAWS, seed: int = 0,
-    units: Sequence[Any] | None = None,
 ) -> Interval:  # fmt: skip
     """Mean of [clips] with its 95 % interval; NaN (could not be scored) counts nowhere.
 
     With `talker_mean`, mean per talker, then over talkers; with `two_stage`, talkers are drawn,
-    then clips. Clips of one of `units` are drawn together.
+    then clips.
     """
     array = np.asarray(values, np.float64)
     weights = np.isfinite(array).astype(np.float64)
@@ -130,7 +129,7 @@ def mean_interval(
         weights /= np.maximum(np.bincount(codes, weights=weights), 1)[codes]
     known = np.where(weights > 0, array, 0.0)
     drawn = talkers if two_stage else None
-    return ratio_interval(known * weights, weights, drawn, draws, seed, units)
+    return ratio_interval(known * weights, weights, drawn, draws, seed)
 
 
 def mcnemar(first: ArrayLike, second: ArrayLike) -> dict[str, float]:
@@ -153,6 +152,10 @@ def sign_flips(differences: ArrayLike, draws: int = DRAWS, seed: int = 0) -> flo
     values = values[values != 0]
     if not values.size:
         return 1.0
-    signs = np.random.default_rng(seed).integers(0, 2, (draws, len(values))) * 2.0 - 1
-    as_far = np.abs(signs @ values) >= abs(values.sum()) - 1e-9
-    return float((as_far.sum() + 1) / (draws + 1))
+    rng = np.random.default_rng(seed)
+    step = max(1, _CHUNK // len(values))
+    as_far = 0
+    for start in range(0, draws, step):
+        signs = rng.integers(0, 2, (min(step, draws - start), len(values))) * 2.0 - 1
+        as_far += int((np.abs(signs @ values) >= abs(values.sum()) - 1e-9).sum())
+    return (as_far + 1) / (draws + 1)

@@ -1,10 +1,12 @@
 """Promise: intervals are those of a bootstrap over clips, or over talkers and then clips."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
 
+from avb.train.evaluate.metrics import intervals
 from avb.train.evaluate.metrics.intervals import (
     mcnemar,
     mean_interval,
@@ -111,6 +113,20 @@ def test_sign_flips_are_the_binomial_test_where_each_unit_has_one_word() -> None
         exact = mcnemar([True] * first + [False] * second, [False] * first + [True] * second)["p"]
         assert p == pytest.approx(exact, rel=0.1, abs=2e-4)
     assert sign_flips([0.0, 0.0]) == 1.0
+
+
+def test_signs_of_any_number_of_units_are_drawn_in_little_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    values = np.random.default_rng(0).normal(0.1, 1, 50)
+    whole = sign_flips(values)
+    monkeypatch.setattr(intervals, "_CHUNK", 1000)
+    assert sign_flips(values) == whole
+    monkeypatch.undo()
+    tracemalloc.start()
+    sign_flips(np.ones(20_000), draws=1000)
+    assert tracemalloc.get_traced_memory()[1] < 100e6
+    tracemalloc.stop()
 
 
 def test_words_of_one_sentence_count_together() -> None:
