@@ -1,16 +1,20 @@
 """Single tables and figures of a report, without a page round them."""
 
+import base64
+import io
 import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import av
+import numpy as np
 import pytest
 
 from avb.pipeline.errors import UsageError
 from avb.tools.cli import evaluate as shown
-from avb.tools.report import published, tables, verdict
-from avb.tools.report.runs import load_run
+from avb.tools.report import page, published, tables, verdict
+from avb.tools.report.runs import load_run, load_runs
 
 pytest.importorskip("matplotlib", reason="figures need the extra report")
 
@@ -78,6 +82,26 @@ def test_a_record_without_its_main_figure_is_told_without_it() -> None:
     assert verdict.figure(run).startswith("r: top-1 – % on 3 samples of test")
 
 
+def test_runs_of_strangers_are_compared_and_doubted_by_talker(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name, slots in (("mine", 44), ("other", 0)):
+        (tmp_path / name).mkdir()
+        recipe = {"task": "lip", "model": {"slots": slots}}
+        saved = {"recipe": recipe, "data": {"labels": []}}
+        (tmp_path / name / "recipe.yaml").write_text(json.dumps(saved))
+        flags = {"part": "test", "n": 40, "intervals": "of talkers drawn, then clips"}
+        clips = [{"key": f"s{i % 4}/c{i}", "right": bool(r)}
+                 for i, r in enumerate(rng.integers(0, 2, 40))]  # fmt: skip
+        record = {"task": "lip", "flags": flags, "clips": clips, "metrics": {"top1": 0.5}}
+        (tmp_path / name / "test.json").write_text(json.dumps(record))
+    runs = load_runs([tmp_path / "mine", tmp_path / "other"])
+    (pair,) = verdict.pairs(runs)
+    assert pair.record and pair.record["by_talker"]
+    assert "Intervals are over talkers and clips: another seed is not in them." in (
+        verdict.doubts(runs)
+    )
+
+
 def run_of(name: str, slots: int, seed: int = 0, **data: Any) -> Any:
     recipe = {"task": "lip", "seed": seed, "steps": 9, "model": {"slots": slots, "width": 4}}
     return SimpleNamespace(name=name, task="lip", slots=slots, recipe=recipe, data=data)
@@ -106,6 +130,13 @@ def test_a_guessed_boundary_is_not_told(how: object) -> None:
     record = {"task": "lip", "flags": {"boundary": how, "split": "official"}}
     row = published.Row("lip", "lrw", "x", ["official"], {}, "P", "s", boundary=True)
     assert (published.row_reasons(record, "lrw", row) == []) == (how is True)
+
+
+def test_crops_of_odd_sides_move_too() -> None:
+    """As shards of `--codec jpeg` may have them."""
+    film = base64.b64decode(page.film_uri(np.zeros((3, 95, 95), np.uint8), 25.0).split(",")[1])
+    with av.open(io.BytesIO(film)) as file:
+        assert {(frame.width, frame.height) for frame in file.decode(video=0)} == {(94, 94)}
 
 
 def test_the_record_that_eval_writes_by_itself_comes_first(tmp_path: Path) -> None:

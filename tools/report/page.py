@@ -243,8 +243,9 @@ def data_uri(sound: Any) -> str:
 
 
 def film_uri(frames: Any, fps: float) -> str:
-    """Crops, uint8 [T x H x W] with even sides, as a film inside an address."""
-    _, data = encode_video(frames, "mp4", crf=23, fps=round(fps))
+    """Crops, uint8 [T x H x W], as a film inside an address; of odd sides without the last line."""
+    height, width = (side // 2 * 2 for side in frames.shape[1:])
+    _, data = encode_video(frames[:, :height, :width], "mp4", crf=23, fps=round(fps))
     return "data:video/mp4;base64," + base64.b64encode(data).decode()
 
 

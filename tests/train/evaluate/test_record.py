@@ -44,6 +44,9 @@ def test_records_that_were_written_pass(path: Path) -> None:
 def test_small_ones_pass_too() -> None:
     check_record(lip(), Path("a.json"))
     check_record(l2s(), Path("b.json"))
+    long = l2s()
+    long["clips"][0]["words"] = ["\u8a71" * 2000]  # no blank parts the words of Chinese
+    check_record(long, Path("c.json"))
 
 
 @pytest.mark.parametrize(
