@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import signal
 import sys
@@ -177,6 +178,17 @@ def test_a_step_that_fails_keeps_its_hours_and_is_not_done(
     assert Step(["eval"], tmp_path / "no").is_done() is False
 
 
+def test_hours_that_nobody_timed_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a training that was typed on a cluster, or whose table was killed."""
+    training = next(s for s in plan.steps(wanted("table1", tmp_path)) if s.recipe is not None)
+    training.done.parent.mkdir(parents=True)
+    training.done.with_name("last.pt").touch()
+    monkeypatch.setattr(run, "call", lambda words: 0)
+    for _ in range(2):
+        run.carry_out(training)
+        assert json.loads(training.done.read_text())["seconds"] is None
+
+
 def test_what_is_older_than_its_checkpoint_is_made_anew(tmp_path: Path) -> None:
     measured = next(s for s in plan.steps(wanted("table1", tmp_path)) if s.words[0] == "eval")
     measured.done.parent.mkdir(parents=True)
@@ -221,6 +233,12 @@ def test_every_table_shows_every_arm_and_the_paper_s(
             expected = 10 * place / 70 if task == "lip" else 0.345
             assert row["metrics"][metric]["value"] == pytest.approx(expected)
     text = "\n".join(result_module.as_text(found))
+    hours = f"{len(table.seeds) * 36 / 3600:.2f}"
+    for name, arm in table.table.arms.items():
+        own = rf"^{name}{', for other arms' * arm.helper} .*{hours}$"
+        assert re.search(own, text, re.M), name
+    found["arms"][0]["seconds"] = None
+    assert result_module.tables(found)[0].rows[0][-1] == "\N{EN DASH}"
     assert ("Published" in text) == (of_paper is not None) and (of_paper or "title") in text
 
 

@@ -7,7 +7,7 @@ from avb.pipeline.files import write_atomic
 from avb.tools.report import published
 from avb.tools.report.page import Section, build, render
 from avb.tools.report.runs import load_runs
-from avb.tools.report.tables import Table, interval, number, titled
+from avb.tools.report.tables import NONE, Table, interval, number, titled
 from avb.tools.reproduce.plan import DONE, RECORD, Wanted
 from avb.train.evaluate.compare import compare, draws_talkers
 from avb.train.evaluate.record import read_record
@@ -23,9 +23,10 @@ def result(wanted: Wanted, name: str, title: str) -> dict[str, Any]:
     """Every arm of a table whose steps are done, paired with the first one.
 
     Returns:
-        `table title corpus recipe seeds flags`; `arms`: name, `seconds` of training, and of each
-        figure `value`, `each` seed's and, but for the first arm, the `difference` to it with its
-        interval; `published`: the rows of the paper, each with `why` it may not be ranked.
+        `table title corpus recipe seeds flags`; `arms`: name, `seconds` of training (None: not
+        timed), and of each figure `value`, `each` seed's and, but for the first arm, the
+        `difference` to it with its interval; `helpers`: seconds of what arms begin with or are
+        taught by; `published`: the rows of the paper, each with `why` it may not be ranked.
     """
     task = wanted.table.task
     names = list(wanted.measured())
@@ -86,7 +87,9 @@ def tables(found: dict[str, Any]) -> list[Table]:
             if "difference" in entry:
                 cell += f"; {interval(metric, entry['difference'], sign=True)}"
             cells.append(cell)
-        lines.append([arm["name"], *cells, f"{arm['seconds'] / 3600:.2f}"])
+        lines.append([arm["name"], *cells, _hours(arm["seconds"])])
+    for name, seconds in found["helpers"].items():
+        lines.append([f"{name}, for other arms", *[""] * len(metrics), _hours(seconds)])
     own = Table(f"Here; behind the semicolon what is gained over {first}, 95 %, paired",
                 ["", *head, "hours of training"], lines)  # fmt: skip
     # Under their own names: whose PESQ and whose word error it is, the rows do not all say.
@@ -119,7 +122,12 @@ def _about(found: dict[str, Any]) -> str:
             f" {seeds}; {flags}.")  # fmt: skip
 
 
-def _seconds(wanted: Wanted, arm: str) -> float:
-    """How long an arm was trained, all seeds together."""
+def _seconds(wanted: Wanted, arm: str) -> float | None:
+    """How long an arm was trained, all seeds together; None: not all of it was timed."""
     files = [wanted.folder(arm, seed) / DONE for seed in wanted.seeds]
-    return sum(float(json.loads(file.read_text())["seconds"]) for file in files)
+    seconds = [json.loads(file.read_text())["seconds"] for file in files]
+    return None if None in seconds else sum(seconds)
+
+
+def _hours(seconds: float | None) -> str:
+    return NONE if seconds is None else f"{seconds / 3600:.2f}"

@@ -36,12 +36,15 @@ def carry_out(step: Step, top: Sequence[str] = ()) -> None:
     Raises:
         Stopped: it did not end well.
     """
+    # What was trained before, by other hands or by a call that was killed, nobody has timed.
+    begun = step.done.with_name("last.pt").exists()
+    timed = step.trained().get("seconds", None if begun else 0.0)
     began = time.monotonic()
     code = call([*top, *step.words])
     done = code in step.accepted
     if step.recipe is not None and step.done.parent.is_dir():
-        seconds = step.trained().get("seconds", 0.0) + time.monotonic() - began
-        record = {"done": done, "seconds": round(seconds, 1), "command": step.words}
+        seconds = None if timed is None else round(timed + time.monotonic() - began, 1)
+        record = {"done": done, "seconds": seconds, "command": step.words}
         write_atomic(step.done, (json.dumps(record) + "\n").encode())
     if not done:
         raise Stopped(step, code if code > 0 else 128 - code)
