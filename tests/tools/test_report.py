@@ -207,16 +207,21 @@ def test_published_rows_load_and_each_names_a_source() -> None:
 
 def test_rows_with_other_flags_are_labelled_and_like_ones_are_not(text: str) -> None:
     flags = {"split": "official", "part": "test", "limit": None, "boundary": False, "unit": "clip"}
+    flags |= {"n": 24_998}
     record = {"task": "lip", "flags": flags}
     rows = {row.method: row for row in published.load().rows if row.corpus == "lrw"}
     paper, told = rows["the paper, 88 slots"], rows["SyncVSR 2024 with boundary"]
     assert published.reasons(record, "lrw", paper) == []
     assert "with word boundary" in published.reasons(record, "lrw", told)
-    for name, value in (("limit", 30), ("part", "val"), ("boundary", True), ("unit", "word")):
+    # As where only some words of the corpus were prepared.
+    for name, value in (("limit", 30), ("part", "val"), ("boundary", True), ("unit", "word"),
+                        ("n", 2500)):  # fmt: skip
         changed = {"task": "lip", "flags": flags | {name: value}}
         assert published.reasons(changed, "lrw", paper), name
     assert published.reasons(record, "grid", paper) == ["other corpus: lrw"]
-    assert "not comparable; with word boundary" in section(text, "Lip reading: numbers")
+    own = section(text, "Lip reading: numbers")
+    assert "not comparable; with word boundary" in own
+    assert "only 6 of the 25,000 clips of test" in own
 
 
 @pytest.mark.parametrize(

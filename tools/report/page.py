@@ -131,7 +131,7 @@ def _numbers(task: str, runs: Sequence[Run]) -> Section:
         marks = "; ".join(f"{mark}: {text}" for mark, text in published.load().marks.items())
         blocks: list[Any] = [f"Rows with other flags are not ranked. Marks: {marks}."]
         for result in of_corpus:
-            if why := published.own_reasons(result.record):
+            if why := published.own_reasons(result.record, corpus):
                 blocks.append(f"{result.title} is comparable with no row: {'; '.join(why)}.")
         blocks.append(table)
         none = "Published rows; none of them is comparable"

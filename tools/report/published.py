@@ -6,8 +6,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from avb.pipeline.config import load_corpora
 from avb.pipeline.parse import checked, read_yaml
 
+#: Share of a part's clips from which on it is whole: a corpus has damaged ones.
+_WHOLE = 0.99
 FILE = Path(__file__).with_name("published.yaml")
 
 
@@ -38,6 +41,13 @@ class Published:
 
 
 @cache
+def _expected(corpus: str) -> dict[str, int]:
+    """Clips of each part of a corpus that avb knows, where its parts are its own."""
+    known = load_corpora().get(corpus)
+    return {} if known is None else known.expected
+
+
+@cache
 def load() -> Published:
     """The rows that come with the package, each with its source spelt out."""
     raw = read_yaml(FILE)
@@ -48,13 +58,16 @@ def load() -> Published:
 
 def reasons(record: dict[str, Any], corpus: str, row: Row) -> list[str]:
     """Why the record must not be ranked against the row; empty: they are comparable."""
-    return own_reasons(record) + row_reasons(record, corpus, row)
+    return own_reasons(record, corpus) + row_reasons(record, corpus, row)
 
 
-def own_reasons(record: dict[str, Any]) -> list[str]:
+def own_reasons(record: dict[str, Any], corpus: str) -> list[str]:
     """Why the record must not be ranked against any row."""
     flags = record["flags"]
     reasons = []
+    part, n = str(flags.get("part")), flags.get("n", 0)
+    if n < _WHOLE * (whole := _expected(corpus).get(part, 0)):
+        reasons.append(f"only {n:,} of the {whole:,} clips of {part}")
     if flags.get("unit") == "word":
         reasons.append("words cut from sentences")
     if flags.get("part") != "test":

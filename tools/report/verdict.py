@@ -125,7 +125,7 @@ def _of_run(run: Run) -> list[str]:
         reasons.append("validation was best at the end: longer training may bring more")
     for result in run.results[:1]:
         flags = result.record["flags"]
-        reasons += own_reasons(result.record)
+        reasons += own_reasons(result.record, run.recipe["corpus"])
         if run.data.get("speakers") and flags.get("speakers") == run.data["speakers"]:
             reasons.append("these talkers taught it too: it says nothing of strangers")
         if flags.get("boundary") is True:
