@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 RECORD = "test.json"
-#: The figure that arms are set side by side with.
-METRIC = {"lip": "top1", "l2s": "estoi", "sentence": "wer_grammar"}
+#: The figure that arms are set side by side with; of sentences wer_grammar where there is one.
+METRIC = {"lip": "top1", "l2s": "estoi", "sentence": "wer_free"}
 #: What has to be installed to measure it.
-NEEDS = {"lip": (), "l2s": ("pystoi",), "sentence": ("jiwer",)}
+NEEDS = {"lip": (), "l2s": ("pystoi", "jiwer"), "sentence": ("jiwer",)}
 #: Keys that shards or flags overrule, and what to do.
 KEPT = {
     "seed": "choose with --seeds",
@@ -107,11 +107,6 @@ def check_arm(arm: Arm, asked: Recipe, recipe: Recipe, index: Index) -> None:
         if "." not in key and (ruled := getattr(recipe, key)) != getattr(asked, key):
             why = KEPT.get(key, "leave it out")
             raise UsageError(f"{key}={value}: {key} would be {shown(ruled)} all the same; {why}")
-    check_model(recipe, index)
-
-
-def check_model(recipe: Recipe, index: Index) -> None:
-    """Refuse values that do not go together."""
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         find_task(recipe.task).build(recipe, scaling_of(index, recipe))
 
@@ -157,13 +152,14 @@ def result(grid: Grid, trials: list[Trial]) -> dict[str, Any]:
         `difference` to the first arm, paired by clip, or the `reason` why there is none.
     """
     task = trials[0].recipe.task
-    metric = METRIC[task]
+    record = read_record(trials[0].folder / RECORD)
+    metric = "wer_grammar" if "wer_grammar" in record["metrics"] else METRIC[task]
     by_arm: dict[str, list[Trial]] = {}
     for trial in trials:
         by_arm.setdefault(trial.arm.name, []).append(trial)
     sides = {n: ",".join(str(t.folder / RECORD) for t in own) for n, own in by_arm.items()}
     first = next(iter(by_arm))
-    by_talker = draws_talkers(read_record(trials[0].folder / RECORD))
+    by_talker = draws_talkers(record)
     rows = []
     for name, own in by_arm.items():
         scores = [_counters(trial, "best.pt").best for trial in own]

@@ -34,6 +34,16 @@ def wanted(table: str, out: Path, **changes: Any) -> Wanted:
     return Wanted(asked, corpus, out / "shards" / corpus, out, **given)
 
 
+def finish(table: Wanted, arm: str, seed: int, clips: list[Any], **flags: Any) -> None:
+    """The run of an arm as it lies there when all of its steps are done."""
+    folder = table.folder(arm, seed)
+    folder.mkdir(parents=True)
+    (folder / plan.DONE).write_text('{"done": true, "seconds": 36.0}')
+    flags = {"part": "test", "seed": seed, "checkpoint_sha256": f"{arm}{seed}"} | flags
+    record = {"task": table.table.task, "flags": flags, "clips": clips, "metrics": {}, "floors": {}}
+    (folder / plan.RECORD).write_text(json.dumps(record))
+
+
 @pytest.mark.parametrize("table", plan.tables())
 def test_every_command_is_one_that_avb_takes_after_those_it_begins_with(
     table: str, tmp_path: Path
@@ -142,6 +152,18 @@ def test_shards_of_another_corpus_make_no_table(shards: Path, tmp_path: Path) ->
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("table", "package"), [("table2", "pystoi"), ("table1", "jinja2"), ("figures", "sklearn")]
+)
+def test_what_a_table_is_made_with_is_there_before_anything_is_trained(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr(run, "call", Mock(side_effect=AssertionError("begun")))
+    words = ["--data", shards, "--corpus", "grid", "--out", tmp_path / "out"]
+    assert f"{package} not installed" in refused("reproduce", table, *words)
+
+
 def test_what_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     line = refused("reproduce", "table1", "--data", tmp_path / "lrw", "--root", tmp_path / "no")
     assert "no raw corpus" in line and "BBC" in line
@@ -216,14 +238,9 @@ def test_every_table_shows_every_arm_and_the_paper_s(
     task = table.table.task
     for place, arm in enumerate(table.table.arms):
         for seed in table.seeds:
-            folder = table.folder(arm, seed)
-            folder.mkdir(parents=True)
-            (folder / plan.DONE).write_text('{"done": true, "seconds": 36.0}')
             clips = [{"key": f"s1/{i}", "right": i < 10 * place, "words": [],
                       "values": {"stoi": 0.01 * i}} for i in range(70)]  # fmt: skip
-            flags = {"part": "test", "seed": seed, "checkpoint_sha256": f"{arm}{seed}"}
-            record = {"task": task, "flags": flags, "clips": clips, "metrics": {}, "floors": {}}
-            (folder / plan.RECORD).write_text(json.dumps(record))
+            finish(table, arm, seed, clips)
     found = result_module.result(table, name, "title")
     assert [arm["name"] for arm in found["arms"]] == list(table.measured())
     metric = "top1" if task == "lip" else "stoi"
@@ -281,14 +298,9 @@ def test_gains_on_unseen_talkers_are_drawn_by_talker(
     for talkers, drawn in ((["s2", "s4"], True), (["s2", "s2"], False)):
         table = wanted("table4", tmp_path / str(drawn), seeds=[0])
         for arm in table.measured():
-            folder = table.folder(arm, 0)
-            folder.mkdir(parents=True)
             clips = [{"key": f"{t}/{i}", "talker": t, "words": [], "values": {}}
                      for i, t in enumerate(talkers)]  # fmt: skip
-            flags = {"intervals": "of talkers drawn, then clips", "part": "test"}
-            record = {"task": "l2s", "flags": flags, "clips": clips, "metrics": {}, "floors": {}}
-            (folder / plan.RECORD).write_text(json.dumps(record))
-            (folder / plan.DONE).write_text('{"done": true, "seconds": 1.0}')
+            finish(table, arm, 0, clips, intervals="of talkers drawn, then clips")
         result_module.result(table, "table4", "t")
         assert [call.kwargs["by_talker"] for call in asked.call_args_list] == [drawn] * 2
         asked.reset_mock()

@@ -1,6 +1,7 @@
 """A grid of trainings: each once, also after a kill; the test part once, when all is trained."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,16 @@ def test_readers_of_sentences_are_set_side_by_side(words: list[object], tmp_path
     for row in found["arms"]:
         record = json.loads((tmp_path / row["name"] / "seed0" / "test.json").read_text())
         assert row["test"]["value"] == pytest.approx(record["metrics"]["wer_grammar"]["value"])
+
+
+@pytest.mark.parametrize("package", ["pystoi", "jiwer"])
+def test_what_arms_are_measured_with_is_there_before_they_are_trained(
+    grid: Index, split: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    words = ("--data", grid.folder, *split, "--recipe", "tiny", "--steps", 1, "--out", tmp_path)
+    assert f"{package} not installed" in refused("ablate", "l2s", "--slots", "0", *words)
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,17 @@ def test_words_with_blanks_are_read_and_strangers_drawn_whatever_keys_begin_with
     did("compare", run / "test.json", run / "test.json", "--by-talker")
 
 
+def test_arms_that_read_sentences_without_a_grammar_are_set_side_by_side(
+    prepared: Any, tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib", reason="the figure is drawn with the extra report")
+    rows = [{"words": "yes no", "split": part} for part in ("train", "train", "val", "test")]
+    words = ["--data", prepared("plain", rows), *QUICK, "--unit", "sentence", "--seeds", "0"]
+    did("ablate", "lip", "--slots", "0,4", *words, "--out", tmp_path)
+    found = json.loads((tmp_path / "ablation.json").read_text())
+    assert found["metric"] == "wer_free" and len(found["arms"]) == 2
+
+
 def test_words_of_short_sentences_are_drawn_for_a_report(prepared: Any, tmp_path: Path) -> None:
     """A sentence of GRID has six; here some have one."""
     pytest.importorskip("matplotlib", reason="figures need the extra report")

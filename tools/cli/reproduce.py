@@ -55,7 +55,9 @@ def reproduce(
 ) -> None:
     """Train what is missing, resume what was begun, measure, compare; one page and one JSON."""
     from avb.pipeline.config import corpus_root, load_corpora
+    from avb.tools.ablate import NEEDS
     from avb.tools.reproduce import plan
+    from avb.train.checks import need
 
     if not dry_run:
         refuse_unused(context, "without --dry-run", "card")
@@ -82,6 +84,7 @@ def reproduce(
         return
     if lack:
         raise UsageError(lack)
+    need("matplotlib", "jinja2", *NEEDS[asked.task], *["sklearn"] * ("tsne" in asked.figures))
     _carry_out(todo, context.obj)
     _show(wanted, table, entry, as_json)
 

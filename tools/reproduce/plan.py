@@ -91,8 +91,11 @@ class Step:
             return bool(known.get("done")) and known.get("command") == self.words
         if not self.done.exists():
             return False
-        newer = self.of is not None and self.of.exists() and _changed(self.of) > _changed(self.done)
-        return not newer
+        return (
+            self.of is None
+            or not self.of.exists()
+            or (self.of.stat().st_mtime_ns <= self.done.stat().st_mtime_ns)
+        )
 
     def trained(self) -> dict[str, Any]:
         """What is known of a training: `done`, `seconds` of all its calls; or nothing yet."""
@@ -101,10 +104,6 @@ class Step:
         except (OSError, ValueError):
             return {}
         return known
-
-
-def _changed(path: Path) -> int:
-    return path.stat().st_mtime_ns
 
 
 @cache
