@@ -183,11 +183,12 @@ def _point(value: Any) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def interval(value: Any) -> str:
+def interval(value: Any, form: str = ".4f", scale: float = 1.0) -> str:
     """A figure with its interval, if it has one."""
     if not isinstance(value, dict) or value["value"] is None:
         return _point(value)
-    return f"{value['value']:.4f} [{value['low']:.4f}, {value['high']:.4f}]"
+    middle, low, high = (format(scale * value[name], form) for name in ("value", "low", "high"))
+    return f"{middle} [{low}, {high}]"
 
 
 @app.command()
@@ -230,9 +231,8 @@ def differences(record: dict[str, Any]) -> list[str]:
             lines.append(f"{name:>16} {'-':>9} {'-':>9}  {entry['reason']}")
             continue
         a, b = (f"{scale * entry[side]:9.{digits}f}" for side in "ab")
-        value, low, high = (scale * entry["difference"][key] for key in ("value", "low", "high"))
-        shown = f"{value:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]{unit}"
-        lines.append(f"{name:>16} {a} {b}  {shown}, n {entry['n']}")
+        shown = interval(entry["difference"], f"+.{digits}f", scale)
+        lines.append(f"{name:>16} {a} {b}  {shown}{unit}, n {entry['n']}")
         for side in "ab":
             if entry[f"{side}_sd"] is not None and name in record["metrics"]:
                 each = " ".join(f"{scale * v:.{digits}f}" for v in entry[f"{side}_each"])

@@ -8,6 +8,7 @@ from typer import Argument, Option
 
 from avb.tools.cli import options as o
 from avb.tools.cli.console import App, print_json, refuse_unused, say
+from avb.tools.cli.evaluate import interval
 
 app = App()
 
@@ -118,12 +119,11 @@ def ratings(record: dict[str, Any]) -> list[str]:
             one = figures[measure]
             half = one["rater_mean"]["half"]
             spread = "-" if half is None else f"{half:.2f}"
-            shown = f"{one['value']:.2f} [{one['low']:.2f}, {one['high']:.2f}]"
             mean = one["rater_mean"]["value"]
-            lines.append(f"  {name:<{width}}  {shown}  {mean:.2f} +- {spread}")
+            lines.append(f"  {name:<{width}}  {interval(one, '.2f')}  {mean:.2f} +- {spread}")
     lines.append("differences: A - B [95 %], p, p by Holm")
     for pair in record["differences"]:
-        shown = f"{pair['value']:+.2f} [{pair['low']:+.2f}, {pair['high']:+.2f}]"
+        shown = interval(pair, "+.2f")
         both = f"p {pair['p']:.2g}, {pair['p_holm']:.2g}"
         lines.append(f"  {pair['measure']}: {pair['a']} - {pair['b']}  {shown}  {both}")
     return lines

@@ -231,7 +231,7 @@ def judge(
         rate: dict[str, Any] = state["val"][name]["wer"]
         if rate["value"] is not None:
             say(
-                f"word error on {name} of {len(parts.rows['val'])} validation clips:"
+                f"word error on {name} of {state['val']['clips']} validation clips:"
                 f" {rate['value']:.2%} [{rate['low']:.2%}, {rate['high']:.2%}]"
             )
     say(f"{out}: hash {state['hash'][:12]}")

@@ -166,17 +166,18 @@ def test_no_judge_for_these_shards_is_one_line(grid: Index, file: Path, tmp_path
 
 
 def test_a_clip_of_other_words_is_left_out_and_named(
-    grid: Index, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    grid: Index, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    caplog.set_level("INFO", "avb")
-    parts, real = split(grid), training._spoken
-    odd = int(parts.rows["train"][1])
-    monkeypatch.setattr(training, "_spoken", lambda i, r: ["hello"] if r == odd else real(i, r))
-    state = training.train(grid, parts, Training(epochs=1), torch.device("cpu"))
-    assert set(state["data"]["keys"]) == keys(grid, parts.rows["train"]) - {grid.key(odd)}
+    parts, real, out = split(grid), training._spoken, tmp_path / "judge.pt"
+    odd = {int(parts.rows["train"][1]), int(parts.rows["val"][0])}
+    monkeypatch.setattr(training, "_spoken", lambda i, r: ["hello"] if r in odd else real(i, r))
+    words = ["--split", SPLIT, "--epochs", 1, "--device", "cpu", "--out", out]
+    said = did("train", "judge", "--data", grid.folder, *words).stderr
+    state, left_out = torch.load(out, weights_only=True), keys(grid, odd)
+    assert set(state["data"]["keys"]) == keys(grid, parts.rows["train"]) - left_out
     assert state["clips"] == len(parts.rows["train"]) - 1
-    said = caplog.messages[0]
-    assert said.startswith("1 of 4 clips of train left out") and grid.key(odd) in said
+    assert "1 of 4 clips of train left out" in said and all(key in said for key in left_out)
+    assert "word error on real of 1 validation clips" in said
 
 
 def test_a_wrong_word_is_one_line_and_nothing_is_overwritten(
