@@ -246,15 +246,15 @@ def to_rows(index: Index, rows: Ints, values: Lagged, how: list[str]) -> list[di
     """
     measured = {int(row) for row in rows}
     moved_ms = {key: ms for key, _, ms in manifest_lags(index.folder)}
-    table = []
+    table: list[dict[str, Any]] = []
     for row, (lag, confidence, drift) in enumerate(values.tolist()):
-        why = "no sound" if index.no_audio[row] else "too short"
+        key = index.key(row)
         if row in measured:
-            lag += moved_ms.get(index.key(row), 0.0)
-            named = {"lag_ms": lag, "confidence": confidence, "drift_ms": drift, "how": how[row]}
+            found = (lag + moved_ms.get(key, 0.0), confidence, drift, how[row])
         else:
-            named = {"lag_ms": None, "confidence": None, "drift_ms": None, "how": why}
-        table.append({"key": index.key(row)} | named)
+            found = (None, None, None, "no sound" if index.no_audio[row] else "too short")
+        names = ("key", "lag_ms", "confidence", "drift_ms", "how")
+        table.append(dict(zip(names, (key, *found), strict=True)))
     return table
 
 

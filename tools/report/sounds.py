@@ -14,6 +14,7 @@ import numpy as np
 
 from avb.tools.report.examples import Array, Examples, Said
 from avb.tools.report.style import HEAT, new
+from avb.train.evaluate.metrics.addressing import unit_rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -109,9 +110,8 @@ def named(examples: Examples, wanted: Sequence[Wanted]) -> list[Sound]:
 
 def alike(sounds: Sequence[Sound]) -> Array:
     """Cosine of the mean source addresses of any two, [sounds x sounds]."""
-    means = np.stack([one.source.mean(axis=0) for one in sounds])
-    means = means / np.linalg.norm(means, axis=1, keepdims=True)
-    return np.asarray(means @ means.T)
+    means = unit_rows([one.source.mean(axis=0) for one in sounds])
+    return means @ means.T
 
 
 def mouths(sounds: Sequence[Sound]) -> Figure:

@@ -217,7 +217,7 @@ class _Test:
     ) -> None:
         self.sides, self.keys, self.by_talker = sides, keys, by_talker
         self.sentences = np.array([key.split("#")[0] for key in keys])
-        self.talkers = np.array([talker_of(sides[0][0].clips[key]) for key in keys])
+        self.talkers = [talker_of(sides[0][0].clips[key]) for key in keys]
         if by_talker and len(set(self.talkers)) < 2:
             raise UsageError(f"--by-talker: all {len(keys)} clips are of {self.talkers[0]}")
         self.drawing: dict[str, Any] = {"draws": draws, "seed": seed}
@@ -255,10 +255,11 @@ class _Test:
 
     def word_entry(self, a: Floats, b: Floats, rows: Any = slice(None)) -> dict[str, Any]:
         """Right or wrong on the words of `rows`; those of one sentence are drawn together."""
-        a, b, talkers = a[:, rows], b[:, rows], self.talkers[rows] if self.by_talker else None
+        a, b, sentences = a[:, rows], b[:, rows], self.sentences[rows].tolist()
+        talkers = np.array(self.talkers)[rows].tolist() if self.by_talker else None
         difference = ratio_interval(
             a.mean(axis=0) - b.mean(axis=0), np.ones(a.shape[1]), talkers,
-            units=self.sentences[rows], **self.drawing,
+            units=sentences, **self.drawing,
         )  # fmt: skip
         return self.entry(a, b, np.mean, difference)
 

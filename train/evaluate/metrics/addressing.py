@@ -283,7 +283,7 @@ def slot_usage(addresses: Sequence[ArrayLike]) -> dict[str, float]:
     return {
         "slots": slots,
         "entropy": entropy,
-        "entropy_share": entropy / max(float(np.log(slots)), 1e-12) if slots > 1 else 1.0,
+        "entropy_share": entropy / float(np.log(slots)) if slots > 1 else 1.0,
         "used": int((mean > 1 / (10 * slots)).sum()),
         "mean_max": float(rows.max(axis=1).mean()),
     }

@@ -28,8 +28,6 @@ def resample_counts(
     """How often each clip is drawn: chunks [b x clips] that add up to `draws` rows."""
     if num_clips < 1:
         raise ValueError("no clips to draw from: an interval needs at least one")
-    if talkers is not None and len(talkers) != num_clips:
-        raise ValueError(f"{len(talkers)} talkers for {num_clips} clips; expected one for each")
     members = []
     if talkers is not None:
         codes = np.unique(list(talkers), return_inverse=True)[1]

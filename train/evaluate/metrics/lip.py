@@ -30,10 +30,6 @@ HITS = {
 def label_ranks(logits: ArrayLike, labels: ArrayLike) -> NDArray[np.int64]:
     """Classes before the right one, [n], in logits [n x classes]; of equals the lower is first."""
     scores, right = np.asarray(logits), np.asarray(labels, np.int64)
-    if scores.ndim != 2 or right.shape != scores.shape[:1]:
-        raise ValueError(f"logits {scores.shape} with labels {right.shape}; expected [n, classes]")
-    if right.size and not 0 <= right.min() <= right.max() < scores.shape[1]:
-        raise ValueError(f"labels {right.min()}..{right.max()} of {scores.shape[1]} classes")
     own = np.take_along_axis(scores, right[:, None], axis=1)
     lower_index = np.arange(scores.shape[1]) < right[:, None]
     return ((scores > own) | ((scores == own) & lower_index)).sum(axis=1)
@@ -67,11 +63,6 @@ def score(
     per_length, _ = _by_group(hits, lengths, range(lengths.max() + 1), drawing)
     per_slot: dict[str, Any] = {}
     if places is not None:
-        if not 0 <= min(places) <= max(places) < len(SLOT_NAMES):
-            raise ValueError(
-                f"{len(places)} places from {min(places)} to {max(places)} for {len(hits)} words; "
-                f"expected one of 0 to {len(SLOT_NAMES) - 1} for each"
-            )
         per_slot, _ = _by_group(hits, np.array(places), SLOT_NAMES, drawing)
     return {
         "metrics": {

@@ -29,8 +29,6 @@ def probe(
     """
     a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
     names, clip = np.unique(np.asarray(clips), return_inverse=True)
-    if a.shape != b.shape or len(clip) != len(a):
-        raise ValueError(f"a probe of {a.shape} against {b.shape} with {len(clip)} clips of frames")
     if len(names) < folds:
         raise ValueError(f"{len(names)} clips for {folds} folds; a probe needs one clip for each")
     rng = np.random.default_rng(seed)
@@ -62,8 +60,6 @@ def retrieval(
     """How often a recalled frame [n x C] is closest to its own real one among `candidates`."""
     a, b = (unit_rows(v) for v in (recalled, real))
     names, clip = np.unique(np.asarray(clips), return_inverse=True)
-    if a.shape != b.shape or len(clip) != len(a):
-        raise ValueError(f"retrieval of {a.shape} among {b.shape} with {len(clip)} clips of frames")
     rng = np.random.default_rng(seed)
     hits = np.zeros(len(a))
     for number in range(len(names)):

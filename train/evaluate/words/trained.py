@@ -112,13 +112,8 @@ def fit(mels: Tensor, words: Tensor, training: Training) -> SlotReader:
     """A network, frozen, trained by the cross-entropy of the six slots in one learning-rate cycle.
 
     `mels` [n x F x M] are natural logs of training clips alone, on the device to train on; `words`
-    int64 [n x 6], see `slot_targets`.
+    int64 [n x 6], see `slot_targets`; n is at least 2.
     """
-    if mels.ndim != 3 or words.shape != (len(mels), len(SLOT_WORDS)) or len(mels) < 2:
-        raise ValueError(
-            f"mels {tuple(mels.shape)} with words {tuple(words.shape)}; "
-            f"expected [n x bins x columns] and [n x {len(SLOT_WORDS)}], n at least 2"
-        )
     start = time.perf_counter()
     device, words = mels.device, words.to(mels.device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):

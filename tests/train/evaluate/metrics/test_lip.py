@@ -81,23 +81,6 @@ def test_clusters_widen_the_interval() -> None:
     assert clustered["high"] - clustered["low"] > 1.8 * (plain["high"] - plain["low"])
 
 
-@pytest.mark.parametrize(
-    "logits, labels, message",
-    [
-        (np.zeros((2, 7)), [0], "labels \\(1,\\)"),
-        (np.zeros((1, 7)), [7], "labels 7..7 of 7"),
-    ],
-)
-def test_what_is_no_result_is_refused(logits: np.ndarray, labels: list[int], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        score(logits, labels, CLASSES)
-
-
-def test_a_place_for_each_word_is_needed() -> None:
-    with pytest.raises(ValueError, match="from 0 to 6"):
-        scored([0, 1], [0, 1], places=[0, 6])
-
-
 def test_what_can_be_read_without_a_look_is_what_training_has_most() -> None:
     """Place 0 is bin (twice) or lay, which is longer; at place 1 nothing was trained."""
     known_cues, known = np.array([[0, 5], [0, 5], [0, 9], [2, 4]]), np.array([0, 0, 1, 2])

@@ -4,20 +4,12 @@ import random
 
 import pytest
 
+from avb.models.ctc import edit_distance
 from avb.train.evaluate.words.grammar import SLOT_WORDS, slot_targets, word_error_rate, word_errors
 
 pytest.importorskip("jiwer", reason="word errors are counted by jiwer, in the extra eval")
 
 SAID = "bin blue at f two now".split()
-
-
-def edit_distance(first: list[str], second: list[str]) -> int:
-    row = list(range(len(second) + 1))
-    for i, a in enumerate(first, 1):
-        last, row[0] = row[0], i
-        for j, b in enumerate(second, 1):
-            last, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, last + (a != b))
-    return row[-1]
 
 
 def test_targets_and_words_are_inverse() -> None:

@@ -50,11 +50,7 @@ def judge() -> SlotReader:
 
 
 def test_it_has_347_thousand_parameters_and_says_one_word_of_each_slot() -> None:
-    convolutions = (80 * 5 + 1) * 128 + (128 * 5 + 1) * 128 + 4 * 128
-    gru = 2 * 3 * 128 * (128 + 128 + 2)
-    heads = 257 * 6 + 257 * (4 + 4 + 4 + 25 + 10 + 4)
     assert sum(p.numel() for p in SlotReader().parameters()) == 346_681
-    assert convolutions + gru + heads == 346_681
     assert [x.shape[1] for x in SlotReader()(torch.randn(2, 80, 300))] == [*map(len, SLOT_WORDS)]
 
 
@@ -125,13 +121,6 @@ def test_augmentation_shifts_masks_and_adds_noise() -> None:
     noisy = augment(mels, Training(shift=0, masks=0, noise=0.3), generator()) - mels
     deviation = noisy.std(dim=(1, 2))
     assert deviation.min() < 0.1 and 0.2 < deviation.max() < 0.31
-
-
-def test_what_is_no_training_set_is_refused() -> None:
-    with pytest.raises(ValueError, match="n x 6"):
-        fit(torch.zeros(4, 80, 50), torch.zeros(4, 5, dtype=torch.long), QUICK)
-    with pytest.raises(ValueError, match="n at least 2"):
-        fit(torch.zeros(1, 80, 50), torch.zeros(1, 6, dtype=torch.long), QUICK)
 
 
 def test_clips_of_any_length_are_read(judge: SlotReader) -> None:
