@@ -51,8 +51,7 @@ def evaluate(
     """
     speakers = speakers and talkers_as_stored(index.dataset["corpus"], speakers)
     evaluation, loaded = open_part(kind, path, index, corpus, part, device, speakers)
-    # At once: a training may replace the file while its clips are measured.
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()  # before a training replaces the file
     recipe, data, task = loaded.recipe, loaded.data, evaluation.task
     index, rows = evaluation.index, evaluation.rows
     mute, silent = int(index.no_audio[rows].sum()), int(index.silent[rows].sum())
