@@ -56,8 +56,6 @@ class Branch(nn.Module):
 
     def __init__(self, dim: int, width: int, kernel: int, dilation: int) -> None:
         super().__init__()
-        if kernel % 2 == 0:
-            raise ValueError(f"kernel {kernel}: only odd ones can be cut alike on both sides")
         self.margin = (kernel - 1) * dilation // 2
         self.conv = nn.Conv1d(dim, width, kernel, dilation=dilation, padding=2 * self.margin)
         self.norm = nn.BatchNorm1d(width)

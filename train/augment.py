@@ -69,7 +69,7 @@ def _draw_one(
     num_frames = up_to(0, min(recipe.mask_frames, frames - 1))
     drawn = [
         shift_x, shift_y, flip, erase_x, erase_y,
-        up_to(0, bins - num_bins), num_bins,
+        up_to(0, max(0, bins - num_bins)), num_bins,
         up_to(0, max(0, 4 * frames - num_columns)), num_columns,
         up_to(0, frames - num_frames), num_frames,
     ]  # fmt: skip

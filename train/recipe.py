@@ -175,8 +175,10 @@ def check_arguments(kind: Any, values: Mapping[str, Any], name: str, where: str)
         least = 0 if key in NONE_AT_ALL else 1
         most = MOST_LAYERS if key in ("blocks", "units") else MOST_OF_A_MODEL
         if isinstance(value, float):
-            least, most = -(10**9), 10**9
+            least, most = (0, 1) if "dropout" in key else (-(10**9), 10**9)
         if type(value) in (int, float) and not least <= value <= most:
             wanted = f"{least} or more" if value < least else f"{least} to {most}"
             raise UsageError(f"{where}: {name}.{key} {shown(value)}: expected {wanted}")
+        if "kernel" in key and value % 2 == 0:  # it has no middle
+            raise UsageError(f"{where}: {name}.{key} {value}: expected an odd number")
     return config

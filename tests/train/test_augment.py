@@ -42,6 +42,11 @@ def test_a_clip_draws_the_same_in_any_company() -> None:
         assert torch.equal(getattr(together, f.name)[7], getattr(alone, f.name)[0]), f.name
 
 
+def test_more_bins_and_columns_than_there_are_are_all_masked() -> None:
+    drawn = augment.draw(batch(KEYS), Augment(mask_bins=1000, mask_columns=1000), 112, 80, 0)
+    assert int(drawn.num_bins.max()) > 80 and (drawn.first_bin[drawn.num_bins >= 80] == 0).all()
+
+
 def test_epoch_seed_and_key_each_change_the_draw() -> None:
     assert equal(draws(KEYS), draws(KEYS))
     assert not equal(draws(KEYS), draws(KEYS, epoch=1))

@@ -74,7 +74,9 @@ def test_overrides_are_read_as_yaml_and_reach_into_mappings() -> None:
         ("l2s model.decoder_sizes.wdth=3", "sizes.wdth'; the nearest .*sizes.width'"),
         ("l2s model.decoder=tacotron", "unknown key 'model.decoder_sizes.width'"),
         ("l2s shrink=100", "shrink 100: the crops have 96 pixels a side"),
-        ("l2s model.dropout=2.0", "the recipe's model: dropout probability has to be between 0"),
+        ("l2s model.dropout=2.0", "model.dropout 2.0: expected 0 to 1"),
+        ("l2s model.decoder_sizes.kernel=4", "sizes.kernel 4: expected an odd number"),
+        ("sync window=10", "window is for speech"),
     ],
 )
 def test_a_wrong_key_or_value_names_the_nearest_right_one(override: str, message: str) -> None:
