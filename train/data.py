@@ -55,10 +55,10 @@ def resolve(
     resolved = make_recipe(task, wanted.as_dict() | changes, "--recipe " + recipe)
     words_alone = {"augment.mixup": resolved.augment.mixup,
                    "label_smoothing": resolved.label_smoothing}  # fmt: skip
-    if resolved.task == "sentence" and any(words_alone.values()):
-        named = " and ".join(name for name, value in words_alone.items() if value)
-        off = " ".join(f"--set {name}=0" for name, value in words_alone.items() if value)
-        raise UsageError(f"--recipe {recipe}: {named}: of single words, not of sentences; {off}")
+    named = [name for name, value in words_alone.items() if value]
+    if named and find_task(resolved.task).makes != "word":
+        off = " ".join(f"--set {name}=0" for name in named)
+        raise UsageError(f"--recipe {recipe}: {' and '.join(named)}: of single words alone; {off}")
     if resolved.crop not in index.dataset["crops"]:
         raise UsageError(f"{index.folder}: holds {held}, no {resolved.crop}; avb prep --crop")
     return resolved

@@ -160,6 +160,8 @@ def test_what_sentences_are_not_trained_with_is_refused(grid: Index) -> None:
         resolve(*given, [], "sentence")
     with pytest.raises(UsageError, match="modern: label_smoothing: of single words.*smoothing=0$"):
         resolve(*given, ["augment.mixup=0"], "sentence")
+    with pytest.raises(UsageError, match="tiny: augment.mixup: of single words"):
+        resolve("l2s", grid, GRID, "tiny", ["augment.mixup=0.4"])
     off = ["augment.mixup=0", "label_smoothing=0"]
     assert resolve(*given, off, "sentence").task == "sentence"
     assert resolve(*given, [], "word").label_smoothing > 0
