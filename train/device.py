@@ -1,6 +1,7 @@
 """The device that is computed on, and its memory."""
 
 import ctypes
+import re
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ def choose_device(wanted: str | None) -> str:
         return "cuda" if there else "cpu"
     if wanted.startswith("cuda") and not there:
         raise UsageError(f"--device {wanted}: no CUDA device here (torch {torch.__version__})")
-    if wanted.split(":")[0] not in ("cpu", "cuda"):
+    if not re.fullmatch(r"(cpu|cuda)(:\d+)?", wanted):
         raise UsageError(f"--device {wanted}: cpu or cuda")
     return wanted
 

@@ -153,6 +153,7 @@ def test_a_table_shows_the_model_first_and_why_a_figure_is_missing() -> None:
         (["--set", "stepz=3"], "the nearest right one is 'steps'"),
         (["--split", "nobody"], "no split 'nobody'"),
         (["--device", "tpu"], "cpu or cuda"),
+        (["--device", "cpu:x"], "cpu or cuda"),
         (["--set", "crop=face"], "no face"),
     ],
 )
