@@ -82,12 +82,17 @@ def load(path: Path, *tasks: str) -> dict[str, Any]:
 
 
 def pack(state: dict[str, Any], dtype: torch.dtype) -> bytes:
-    """A checkpoint as a file of safetensors, its weights of this type and nothing to go on from."""
+    """A checkpoint as a file of safetensors, its weights of this type and nothing to go on from.
+
+    UsageError: one of them is too large for the type.
+    """
     name = "model" if "model" in state else "weights"
     weights = {
         key: (value.to(dtype) if value.is_floating_point() else value).contiguous()
         for key, value in (state.get("ema") or state[name]).items()
     }
+    if large := [key for key, value in weights.items() if value.isinf().any()]:
+        raise UsageError(f"{large[0]}: too large for numbers of 16 bits; leave out --half")
     facts = {key: value for key, value in state.items() if key not in TENSORS}
     facts |= {"format": FORMAT, "ema": None, name: {}}
     return to_safetensors(weights, {HEAD: json.dumps(facts)})

@@ -205,6 +205,11 @@ def test_exported_weights_are_a_checkpoint_of_half_the_size(tmp_path: Path) -> N
         wanted = model.state_dict()[name]
         assert value.dtype == wanted.dtype
         assert torch.equal(value, wanted.half().float() if wanted.is_floating_point() else wanted)
+    state = checkpoint.load(tmp_path / "best.pt")
+    state["model"]["visual.norm.running_var"][0] = 1e6
+    checkpoint.save(tmp_path / "large.pt", state)
+    large = ["export", "--ckpt", tmp_path / "large.pt", *words[3:5], "--out", tmp_path / "large"]
+    assert "visual.norm.running_var: too large for numbers of 16" in refused(*large, "--half")
     # What was measured on the file itself goes into its card.
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
     top1 = {"value": 0.25, "low": 0.2, "high": 0.3}
@@ -216,6 +221,12 @@ def test_exported_weights_are_a_checkpoint_of_half_the_size(tmp_path: Path) -> N
     assert measured["metrics"]["top1"] == top1 and measured["speakers"] == ["s2"]
     assert "0.2500 [0.2000, 0.3000]" in (out / "MODEL_CARD.md").read_text()
     assert "--half" in refused(*words[:3], "--to", "onnx", "--out", out, "--half")
+
+
+def test_every_reader_of_words_says_which(tmp_path: Path) -> None:
+    save_model(tmp_path / "asr.pt", "asr")
+    did("export", "--ckpt", tmp_path / "asr.pt", "--to", "safetensors", "--out", tmp_path / "out")
+    assert json.loads((tmp_path / "out/config.json").read_text())["labels"] == LABELS
 
 
 def test_an_exported_vocoder_makes_sound(tmp_path: Path) -> None:

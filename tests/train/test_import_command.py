@@ -138,7 +138,7 @@ def write(path: Path, text: str) -> Path:
 def test_words_are_in_the_order_of_folders(independent: ModuleType, tmp_path: Path) -> None:
     torch.save(published(independent, "gru", 3), tmp_path / "theirs.ckpt")
     words = write(tmp_path / "words.txt", "YOUNG\nABOUT\n\nPRICE\n")
-    out = tmp_path / "ours.pt"
+    out = tmp_path / "new" / "ours.pt"
     did("import-checkpoint", tmp_path / "theirs.ckpt", "--out", out, "--labels", words)
     state = checkpoint.load(out, "lip")
     assert state["data"]["labels"] == ["ABOUT", "PRICE", "YOUNG"]

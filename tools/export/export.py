@@ -29,7 +29,7 @@ from avb.train.checks import need, writing
 from avb.train.kept import fingerprint
 from avb.train.network import Loaded, load_network
 from avb.train.recipe import Recipe
-from avb.train.tasks.task import Scaling, command_of, find_task
+from avb.train.tasks.task import Scaling, find_task
 from avb.train.vocoder import file as vocoder_file
 
 FORMATS: dict[str, tuple[str, ...]] = {
@@ -143,6 +143,7 @@ def _config(
 ) -> dict[str, Any]:
     """All that it takes to use the weights, and where they come from."""
     recipe, scaling = loaded.recipe, loaded.scaling
+    task = find_task(recipe.task)
     facts = {k: v for k, v in loaded.data.items() if k not in ("labels", "listed", "keys")}
     corpus = corpora.get(recipe.corpus)
     dataset: dict[str, Any] | None = None
@@ -169,7 +170,7 @@ def _config(
         if recipe.unit == "word" or recipe.corpus == "lrw"
         else getattr(corpus, "frames", None),
         "video": _video(recipe, scaling),
-        "labels": loaded.data["labels"] if command_of(recipe.task) == "lip" else None,
+        "labels": loaded.data["labels"] if task.makes in ("word", "sentence") else None,
         "scaling": dataclasses.asdict(scaling),
         "mel": mel,
         "mel_and_licence_from": source,

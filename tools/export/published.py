@@ -21,6 +21,7 @@ from avb.pipeline.config import load_corpora
 from avb.pipeline.errors import UsageError, one_line
 from avb.pipeline.storage.store import Folder
 from avb.train.checkpoint import TORN, Hostile, read_tensors, save
+from avb.train.checks import check_writable
 from avb.train.data import open_shards
 from avb.train.recipe_file import load_recipe
 
@@ -36,6 +37,7 @@ def import_published(file: Path, out: Path, labels: Path | None, data: Folder | 
     published = read(file)
     if out.exists() and out.samefile(file):
         raise UsageError(f"--out {out}: is the file to import")
+    check_writable(out)
     try:
         settings = published_settings(published)
         weights = from_published(published)
