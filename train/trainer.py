@@ -95,6 +95,12 @@ def train(
             if not resume:
                 raise UsageError(f"{out}: holds a run; --resume it, or choose another --out")
             identity = restore(run, out / "last.pt", identity)
+        steps = global_sum(torch.tensor(run.step, device=run.device), world)
+        if int(steps) != world * run.step:  # their weights would part
+            raise UsageError(
+                f"{out}: here the run is at step {run.step}, elsewhere it is not; it must lie where"
+                " all processes see it"
+            )
         return _Training(run, index, parts, out, identity, frames).steps(compile_model)
 
 

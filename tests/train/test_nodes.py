@@ -130,6 +130,19 @@ def test_torchrun_restarts_a_run_from_its_last_checkpoint(words: list[str], tmp_
     assert losses(tmp_path / "run") == pytest.approx(losses(tmp_path / "unbroken"), rel=1e-6)
 
 
+@pytest.mark.slow
+def test_processes_that_see_other_folders_are_refused(words: list[str], tmp_path: Path) -> None:
+    """Two machines without a common disk: one would go on and one begin, with weights apart."""
+    assert launch(words, tmp_path / "run0", 1).returncode == 0
+    own = "sys.argv[sys.argv.index('--out') + 1] += os.environ['RANK']\n"
+    Path(words[0]).write_text(SCRIPT.replace("from avb.__main__", f"{own}from avb.__main__"))
+    done = launch([*words[:-1], "12"], tmp_path / "run", 2, "--resume")
+    assert (
+        done.returncode != 0 and "here the run is at step 9, elsewhere it is not" in done.stderr
+    ), done.stderr
+    assert checkpoint.load(tmp_path / "run0/last.pt")["counters"]["step"] == 9
+
+
 # --- Two machines --------------------------------------------------------------------------------
 
 
