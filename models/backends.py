@@ -138,11 +138,9 @@ BACK_ENDS: dict[str, type[GRUBackEnd] | type[TCNBackEnd]] = {"gru": GRUBackEnd, 
 
 
 def make_back_end(
-    name: str, dim: int, classes: int, hidden: int | None, dropout: float | None
+    name: BackEndName, dim: int, classes: int, hidden: int | None, dropout: float | None
 ) -> BackEnd:
     """The back end of that name for features of width `dim`; None: its own default."""
-    if name not in BACK_ENDS:
-        raise ValueError(f"back end {name!r}: expected one of {', '.join(BACK_ENDS)}")
     sizes: dict[str, Any] = {"hidden": hidden, "dropout": dropout}
     given = {key: size for key, size in sizes.items() if size is not None}
     return BACK_ENDS[name](dim, classes, **given)

@@ -82,8 +82,6 @@ class VisualFrontEnd(nn.Module):
     ) -> None:
         """Build a trunk of four stages, `width` to 8 * `width` wide, of `blocks` blocks each."""
         super().__init__()
-        if pool not in ("global", "released"):
-            raise ValueError(f"pool {pool!r}: expected 'global' or 'released'")
         self.pool, self.dim = pool, 8 * width
         self.stem = Stem(
             channels, width, (STEM_FRAMES, 7, 7), (1, 2, 2), (STEM_FRAMES // 2, 3, 3), bias=False
@@ -139,8 +137,6 @@ class AudioFrontEnd(nn.Module):
     ) -> None:
         """Build convolutions of `width` and 2 * `width`; `extra_convolution` for speech."""
         super().__init__()
-        if mel_bins % 4:
-            raise ValueError(f"mels of {mel_bins} bins: expected a multiple of 4")
         self.dim = dim
         self.conv1 = nn.Conv2d(1, width, 3, stride=2, padding=1)
         self.norm1 = nn.BatchNorm2d(width)

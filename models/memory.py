@@ -88,14 +88,6 @@ class Losses:
 
 
 @dataclass(frozen=True)
-class Recall:
-    """What video brings back from the memory."""
-
-    value: Tensor  # v_tgt, the recalled audio feature, float32 [B x T x D]
-    addressing: Tensor  # A_src, float32 [B x T x N], rows sum to 1
-
-
-@dataclass(frozen=True)
 class Bridge:
     """What the memory hands to the back end; all but the first are None where they do not apply."""
 
@@ -151,10 +143,6 @@ class BridgingMemory(nn.Module):
                 saving loss moves it, to what few slots can hold (`docs/model.md`).
         """
         super().__init__()
-        if variant not in ("paper", "released"):
-            raise ValueError(f"memory variant {variant!r}: expected 'paper' or 'released'")
-        if slots < 0:
-            raise ValueError(f"memory with {slots} slots: expected 0 (no memory) or more")
         if slots and audio_term:
             raise ValueError(f"audio_term with {slots} slots: it is for 0, a memory has that term")
         self.slots, self.radius, self.variant = slots, radius, variant
@@ -182,10 +170,10 @@ class BridgingMemory(nn.Module):
         if not self.slots:
             return self._without_recall(source_BTC, target_BTD)
         log_source_BTN = self._address(source_BTC, self.query, self.key_memory)
-        recall = self._recall(log_source_BTN)
-        recalled_BTE = self.fuse(source_BTC, recall.value)
+        value_BTD, source_BTN = self._recall(log_source_BTN)
+        recalled_BTE = self.fuse(source_BTC, value_BTD)
         if target_BTD is None:
-            return Bridge(recalled_BTE, recall.addressing)
+            return Bridge(recalled_BTE, source_BTN)
 
         constant_BTD = self._constant(target_BTD)
         log_target_BTN = self._address(constant_BTD, self.value, self.value_memory)
@@ -197,7 +185,7 @@ class BridgingMemory(nn.Module):
             bridging = bridging_loss(self._constant(log_target_BTN), log_source_BTN, mask_BT)
         return Bridge(
             recalled=recalled_BTE,
-            source_addressing=recall.addressing,
+            source_addressing=source_BTN,
             real=self.fuse(source_BTC, target_BTD),
             target_addressing=log_target_BTN.exp(),
             saving=saving,
@@ -211,8 +199,8 @@ class BridgingMemory(nn.Module):
         real_BTE = None if target_BTD is None else self.fuse(source_BTC, target_BTD)
         return Bridge(self.fuse(source_BTC, silence_BTD), real=real_BTE)
 
-    def recall(self, source_BTC: Tensor) -> Recall:
-        """Eq. 1, 2 and 6: audio recalled from video alone."""
+    def recall(self, source_BTC: Tensor) -> tuple[Tensor, Tensor]:
+        """Eq. 1, 2 and 6: v_tgt [B x T x D] from video alone, and A_src [B x T x N], float32."""
         if not self.slots:
             raise ValueError("a model with 0 slots has no memory to recall from")
         return self._recall(self._address(source_BTC, self.query, self.key_memory))
@@ -228,10 +216,10 @@ class BridgingMemory(nn.Module):
             projected = projection(at_least_float32(feature))
             return log_addressing(similarity(projected, slots), self.radius)
 
-    def _recall(self, log_source_BTN: Tensor) -> Recall:
+    def _recall(self, log_source_BTN: Tensor) -> tuple[Tensor, Tensor]:
         with without_autocast(log_source_BTN):
             addressing_BTN = log_source_BTN.exp()
-            return Recall(read(addressing_BTN, self._constant(self.value_memory)), addressing_BTN)
+            return read(addressing_BTN, self._constant(self.value_memory)), addressing_BTN
 
     def _constant(self, tensor: Tensor) -> Tensor:
         """Without gradient in the variant `released`."""

@@ -14,9 +14,6 @@ class Mels:
 
     before: Tensor  # without the post-net's correction, [B x F x M]
     after: Tensor  # with it, [B x F x M]: the result
-    # How each decoder step attended to the frames, float32 [B x S x T]; None from a decoder that
-    # does not attend.
-    alignment: Tensor | None = None
 
 
 class PostNet(nn.Module):

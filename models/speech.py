@@ -74,8 +74,6 @@ class SpeechReconstructor(nn.Module):
         c = config or SpeechConfig()
         if c.lstm_late and c.fused_dim is not None:
             raise ValueError("fused_dim with lstm_late: the LSTM takes the convolutions' width")
-        if c.decoder not in DECODERS:
-            raise ValueError(f"decoder {c.decoder!r}: expected one of {', '.join(DECODERS)}")
         self.encoder = VideoEncoder(side, channels, c.width, c.blocks, c.hidden, c.dropout)
         self.lstm_late = c.lstm_late
         dim = self.encoder.dim if c.fused_dim is None or not c.slots else c.fused_dim
@@ -169,9 +167,7 @@ class SpeechReconstructor(nn.Module):
             None if mel_BFM is None else mel_BFM.repeat(2, 1, 1),
             teacher_ratio,
         )
-        before, after = both.before.chunk(2), both.after.chunk(2)
-        alignment = (None, None) if both.alignment is None else both.alignment.chunk(2)
-        first, second = (Mels(before[i], after[i], alignment[i]) for i in range(2))
+        first, second = map(Mels, both.before.chunk(2), both.after.chunk(2))
         return first, second
 
     def _speak(

@@ -131,20 +131,18 @@ class TacotronDecoder(nn.Module):
 
         keys_BTA = self.attention.keys(feature_BTE)
         state = _State(feature_BTE, self.rnn_dim)
-        said, weights = [start], []
+        said = [start]
         for step in range(steps):
             if step and forced[step]:
                 seen_BI = seen_BSI[:, step - 1]
             else:
                 seen_BI = self.prenet(said[-1].detach())
             said.append(self._step(seen_BI, feature_BTE, keys_BTA, mask_BT, state))
-            weights.append(state.history_B2T[:, 0])
 
         columns_BMF = torch.stack(said[1:], dim=1).unflatten(2, (-1, self.mel_bins)).flatten(1, 2)
         mask_BM = None if mask_BT is None else mask_BT.repeat_interleave(COLUMNS_PER_FRAME, 1)
         before_BFM = keep_real(columns_BMF.transpose(1, 2), mask_BM, 2)
-        after_BFM = self.postnet(before_BFM, mask_BM)
-        return Mels(before_BFM, after_BFM, torch.stack(weights, dim=1))
+        return Mels(before_BFM, self.postnet(before_BFM, mask_BM))
 
     def _step(
         self,

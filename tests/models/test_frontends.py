@@ -25,8 +25,6 @@ def test_front_ends_have_the_published_sizes() -> None:
         assert speech(torch.zeros(2, 80, 300)).shape == (2, 75, 512)
         # A 5 x 5 convolution of 256 channels with bias, batch norm and PReLU.
         assert count(speech) == 4_100_224 + 1_638_656 + 512 + 256
-        with pytest.raises(ValueError, match="multiple of 4"):
-            AudioFrontEnd(mel_bins=81)
 
 
 @pytest.mark.parametrize("side", [112, 88])
@@ -47,8 +45,6 @@ def test_released_pool_is_the_mean_of_the_upper_left_3_x_3(side: int) -> None:
     everywhere = network(video)
     torch.testing.assert_close(everywhere[0], maps[0].mean((2, 3)))
     assert torch.allclose(everywhere, released) == (side == 88)
-    with pytest.raises(ValueError, match="'max'.*'released'"):
-        VisualFrontEnd(pool="max")  # type: ignore[arg-type]
 
 
 def test_a_frame_sees_two_frames_on_either_side() -> None:

@@ -77,10 +77,9 @@ def test_each_step_is_that_of_torchaudio(r: int, monkeypatch: pytest.MonkeyPatch
     mask = frame_mask(lengths, 6)
 
     found = ours(feature, mask, mel)
-    expected, _, alignment = theirs(feature, mel, lengths)
+    expected, *_ = theirs(feature, mel, lengths)
     real = mask.repeat_interleave(4, 1)[:, None]
     torch.testing.assert_close(found.before, expected * real)
-    torch.testing.assert_close(found.alignment, alignment)
 
     alone = ours(feature)
     theirs.decoder_max_step = 24 // r
@@ -131,13 +130,6 @@ def test_the_mixed_history_draws_every_step_anew() -> None:
     from_itself = torch.isclose(rows, own_seen, atol=1e-5).all(1)
     assert (from_truth ^ from_itself).all()
     assert 8 < from_truth.sum() < 31
-
-
-def test_attention_rows_sum_to_one_and_never_touch_padding() -> None:
-    decoder = stir(tiny()).eval()
-    alignment = decoder(torch.randn(3, 5, 6), frame_mask(torch.tensor([5, 3, 1]), 5)).alignment
-    torch.testing.assert_close(alignment.sum(2), torch.ones(3, 10))
-    assert (alignment[1, :, 3:] == 0).all() and (alignment[2, :, 0] == 1).all()
 
 
 def test_gradient_does_not_flow_back_through_its_own_columns() -> None:
