@@ -61,11 +61,14 @@ def mean_over_time(feature_BTE: Tensor, mask_BT: Tensor | None) -> Tensor:
 
 def keep_real(feature: Tensor, mask_BT: Tensor | None, time_axis: int) -> Tensor:
     """`feature` with padded frames set to 0, which is what a convolution's own padding holds."""
-    if mask_BT is None:
-        return feature
-    shape = [1] * feature.dim()
-    shape[0], shape[time_axis] = mask_BT.shape
-    return feature.where(mask_BT.view(shape), 0)
+    return feature if mask_BT is None else feature.where(along(mask_BT, feature, time_axis), 0)
+
+
+def along(mask_BT: Tensor, values: Tensor, axis: int) -> Tensor:
+    """A mask of places along `axis` of values [B x ...], with as many axes as they have."""
+    shape = [1] * values.ndim
+    shape[0], shape[axis] = mask_BT.shape
+    return mask_BT.view(shape)
 
 
 def run_recurrent(network: nn.RNNBase, feature_BTC: Tensor, lengths_B: Tensor | None) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
+from avb.models.masks import along, frame_mask, keep_real
 from avb.pipeline.config import stable_hash
 from avb.pipeline.stream.assemble import frames_between
 from avb.pipeline.stream.batch import Batch, Word
@@ -44,19 +45,23 @@ class Draws:
 
 def draw(batch: Batch, recipe: Augment, size: int, mel_bins: int, seed: int) -> Draws:
     """Draw for every clip of a batch; `size` is the side of the crop in pixels."""
-    rows, looks = zip(*(
-        _draw_one(recipe, size, mel_bins, int(frames), [seed, int(epoch), stable_hash(key)])
-        for key, epoch, frames in zip(batch.keys, batch.epoch, batch.lengths, strict=True)
-    ), strict=True)  # fmt: skip
+    rngs = (_rng(batch, i, seed) for i in range(len(batch)))
+    drawn = (_draw_one(recipe, size, mel_bins, int(frames), rng)
+             for rng, frames in zip(rngs, batch.lengths, strict=True))  # fmt: skip
+    rows, looks = zip(*drawn, strict=True)
     columns = torch.tensor(rows, dtype=torch.int64).T
     return Draws(torch.tensor(np.stack(looks), dtype=torch.float32), *columns)
 
 
-def _draw_one(
-    recipe: Augment, size: int, bins: int, frames: int, seed: list[int]
-) -> tuple[list[int], Any]:
-    rng = np.random.Generator(np.random.PCG64(seed))
+def _rng(batch: Batch, clip: int, seed: int, *more: int) -> np.random.Generator:
+    return np.random.default_rng(
+        [seed, int(batch.epoch[clip]), stable_hash(batch.keys[clip]), *more]
+    )
 
+
+def _draw_one(
+    recipe: Augment, size: int, bins: int, frames: int, rng: np.random.Generator
+) -> tuple[list[int], Any]:
     def up_to(low: int, high: int) -> int:
         return int(rng.integers(low, high + 1))
 
@@ -82,11 +87,8 @@ def window(batch: Batch, frames: int, seed: int) -> Batch:
     Of a sentence, those words are left whose middle is inside; frames of others are not known.
     """
     assert batch.mel is not None
-    starts = [
-        int(np.random.Generator(np.random.PCG64([seed, int(epoch), stable_hash(key), 2])).integers(
-            0, max(0, int(length) - frames) + 1))
-        for key, epoch, length in zip(batch.keys, batch.epoch, batch.lengths, strict=True)
-    ]  # fmt: skip
+    lasts = (batch.lengths - frames).clamp_min(0).tolist()
+    starts = [int(_rng(batch, i, seed, 2).integers(0, last + 1)) for i, last in enumerate(lasts)]
     per_frame = batch.mel.shape[2] // int(batch.lengths.max())
 
     def cut(values: Tensor, axis: int, each: int) -> Tensor:
@@ -151,9 +153,7 @@ def mix_weights(batch: Batch, alpha: float, seed: int) -> Tensor:
     """
     weights = torch.ones(len(batch))
     for i in range(0, len(batch) - 1, 2):
-        entropy = [seed, int(batch.epoch[i]), stable_hash(batch.keys[i]), 1]
-        rng = np.random.Generator(np.random.PCG64(entropy))
-        weights[i : i + 2] = float(rng.beta(alpha, alpha))
+        weights[i : i + 2] = float(_rng(batch, i, seed, 1).beta(alpha, alpha))
     return weights
 
 
@@ -168,19 +168,16 @@ def mix(values: Tensor, weights: Tensor, lengths_B: Tensor | None = None, axis: 
     mixed = weights * values + (1 - weights) * values[partner]
     if lengths_B is None:
         return mixed
-    shape = [1] * values.ndim
-    shape[0], shape[axis] = len(values), values.shape[axis]
-    real = torch.arange(shape[axis], device=values.device) < lengths_B[partner][:, None]
-    return torch.where(real.view(shape), mixed, values)
+    real = torch.arange(values.shape[axis], device=values.device) < lengths_B[partner][:, None]
+    return torch.where(along(real, values, axis), mixed, values)
 
 
 def mean_picture(video_BTHW: Tensor, lengths_B: Tensor | None) -> Tensor:
     """The mean of each clip's real frames, [B x 1 x H x W]; lengths None: all are real."""
     if lengths_B is None:
         return video_BTHW.mean(dim=1, keepdim=True)
-    real = torch.arange(video_BTHW.shape[1], device=video_BTHW.device) < lengths_B[:, None]
-    sum_B1HW = video_BTHW.where(real[:, :, None, None], 0).sum(dim=1, keepdim=True)
-    return sum_B1HW / lengths_B[:, None, None, None]
+    real_BTHW = keep_real(video_BTHW, frame_mask(lengths_B, video_BTHW.shape[1]), 1)
+    return real_BTHW.sum(dim=1, keepdim=True) / lengths_B[:, None, None, None]
 
 
 def crop_center(video_BTHW: Tensor, margin: int) -> Tensor:
@@ -257,8 +254,5 @@ def mask_span(
     at = torch.arange(values.shape[axis], device=device)
     first, count = first.to(device)[:, None], count.to(device)[:, None]
     span = (at >= first) & (at < first + count)
-    shape = [1] * values.ndim
-    shape[0], shape[axis] = values.shape[0], values.shape[axis]
-    return torch.where(
-        span.view(shape), torch.as_tensor(fill, dtype=values.dtype, device=device), values
-    )
+    filling = torch.as_tensor(fill, dtype=values.dtype, device=device)
+    return torch.where(along(span, values, axis), filling, values)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from avb.models.masks import frame_mask, keep_real
 from avb.models.memory import Losses
 from avb.models.speech import DECODERS, SpeechConfig, SpeechReconstructor, speech_losses
 from avb.models.sync import envelope_logits
@@ -55,10 +56,10 @@ class LipToSpeech(Task):
 
     def score(self, output: Any, inputs: Inputs) -> Tensor:
         """Minus the L1 of the mel."""
-        columns = torch.arange(inputs.mel_BFM.shape[2], device=inputs.mel_BFM.device)
-        real = (columns < 4 * inputs.lengths_B[:, None])[:, None, :]
-        error = (output.mels.after.float() - inputs.mel_BFM).abs().where(real, 0)
-        return -error.sum((1, 2)) / (4 * inputs.lengths_B * inputs.mel_BFM.shape[1])
+        columns_B = 4 * inputs.lengths_B
+        error_BFM = (output.mels.after.float() - inputs.mel_BFM).abs()
+        error_BFM = keep_real(error_BFM, frame_mask(columns_B, error_BFM.shape[2]), 2)
+        return -error_BFM.sum((1, 2)) / (columns_B * error_BFM.shape[1])
 
     def shift_logits(self, model: nn.Module, inputs: Inputs, scaling: Scaling) -> Tensor:
         """By the speech that it makes of the lips alone."""
