@@ -1,7 +1,6 @@
 """Back ends of the lip reader: a clip's fused features to the logits of its word."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -10,6 +9,8 @@ from torch import Tensor, nn
 from avb.models.masks import frame_mask, keep_real, mean_over_time, run_recurrent, word_mask
 
 BackEndName = Literal["gru", "mstcn"]
+#: Of MS-TCN: side by side in each layer, and one after the other.
+KERNELS, DILATIONS = (3, 5, 7), (1, 2, 4, 8)
 
 
 class BackEnd(nn.Module, ABC):
@@ -72,15 +73,13 @@ class Branch(nn.Module):
 class MultiBranch(nn.Module):
     """Branches of several kernels side by side, then dropout."""
 
-    def __init__(
-        self, dim: int, width: int, kernels: Sequence[int], dilation: int, dropout: float
-    ) -> None:
+    def __init__(self, dim: int, width: int, dilation: int, dropout: float) -> None:
         super().__init__()
-        self.branches = nn.ModuleList(Branch(dim, width, k, dilation) for k in kernels)
+        self.branches = nn.ModuleList(Branch(dim, width, kernel, dilation) for kernel in KERNELS)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x_BET: Tensor, mask_BT: Tensor | None) -> Tensor:
-        """Map [B x dim x T] to [B x kernels * width x T]."""
+        """Map [B x dim x T] to [B x 3 * width x T]."""
         x_BET = keep_real(x_BET, mask_BT, 2)
         return self.dropout(torch.cat([branch(x_BET) for branch in self.branches], dim=1))
 
@@ -88,18 +87,16 @@ class MultiBranch(nn.Module):
 class TemporalBlock(nn.Module):
     """Two multi-branch layers and a 1 x 1 convolution beside them."""
 
-    def __init__(
-        self, dim: int, width: int, kernels: Sequence[int], dilation: int, dropout: float
-    ) -> None:
+    def __init__(self, dim: int, width: int, dilation: int, dropout: float) -> None:
         super().__init__()
-        total = width * len(kernels)
-        self.first = MultiBranch(dim, width, kernels, dilation, dropout)
-        self.second = MultiBranch(total, width, kernels, dilation, dropout)
+        total = width * len(KERNELS)
+        self.first = MultiBranch(dim, width, dilation, dropout)
+        self.second = MultiBranch(total, width, dilation, dropout)
         self.shortcut = nn.Conv1d(dim, total, 1)  # in every block, also between equal widths
         self.act = nn.PReLU(total)
 
     def forward(self, x_BET: Tensor, mask_BT: Tensor | None) -> Tensor:
-        """Map [B x dim x T] to [B x kernels * width x T]."""
+        """Map [B x dim x T] to [B x 3 * width x T]."""
         y_BET = self.second(self.first(x_BET, mask_BT), mask_BT)
         return self.act(y_BET + self.shortcut(x_BET))
 
@@ -107,22 +104,13 @@ class TemporalBlock(nn.Module):
 class TCNBackEnd(BackEnd):
     """Multi-scale temporal convolutions (MS-TCN), the mean over time, and a linear classifier."""
 
-    def __init__(
-        self,
-        dim: int,
-        classes: int,
-        hidden: int = 256,
-        kernels: Sequence[int] = (3, 5, 7),
-        dilations: Sequence[int] = (1, 2, 4, 8),
-        dropout: float = 0.2,
-    ) -> None:
+    def __init__(self, dim: int, classes: int, hidden: int = 256, dropout: float = 0.2) -> None:
         """Build a block for each dilation, with `hidden` channels for each kernel."""
         super().__init__()
-        total = hidden * len(kernels)
-        widths = [dim] + [total] * (len(dilations) - 1)
+        total = hidden * len(KERNELS)
         self.blocks = nn.ModuleList(
-            TemporalBlock(width, hidden, kernels, dilation, dropout)
-            for width, dilation in zip(widths, dilations, strict=True)
+            TemporalBlock(total if i else dim, hidden, dilation, dropout)
+            for i, dilation in enumerate(DILATIONS)
         )
         self.classifier = nn.Linear(total, classes)
 

@@ -1,6 +1,7 @@
 """What both speech decoders end in: mels, and convolutions that correct them."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -23,16 +24,11 @@ class PostNet(nn.Module):
         self,
         mel_bins: int = 80,
         width: int = 512,
-        layers: int = 5,
-        kernel: int = 5,
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
-        widths = [mel_bins] + [width] * (layers - 1) + [mel_bins]
-        self.convs = nn.ModuleList(
-            nn.Conv1d(a, b, kernel, padding=kernel // 2)
-            for a, b in zip(widths, widths[1:], strict=False)
-        )
+        widths = [mel_bins] + [width] * 4 + [mel_bins]
+        self.convs = nn.ModuleList(nn.Conv1d(a, b, 5, padding=2) for a, b in pairwise(widths))
         self.norms = nn.ModuleList(nn.BatchNorm1d(width) for width in widths[1:])
         self.dropout = Dropout(dropout)
 

@@ -44,11 +44,6 @@ class SyncConfig:
     reach: int = 20
     tolerance_ms: float = 25.0
 
-    @property
-    def edge(self) -> int:
-        """`edge_of` the reach."""
-        return edge_of(self.reach)
-
 
 class SyncNetwork(nn.Module):
     """The lip reader's front end beside convolutions over mel columns."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from avb.models.frontends import COLUMNS_PER_FRAME, check_mel
+from avb.models.frontends import COLUMNS_PER_FRAME
 from avb.models.masks import keep_real
 from avb.models.postnet import Mels, PostNet
 from avb.models.precision import at_least_float32
@@ -124,7 +124,6 @@ class TacotronDecoder(nn.Module):
         start = feature_BTE.new_zeros(feature_BTE.shape[0], self.projection.out_features)
         forced = [False] * steps
         if mel_BFM is not None and teacher_ratio > 0:
-            check_mel(mel_BFM, feature_BTE.shape[1])
             # Drawn on the CPU, so that choosing a branch does not wait for the device.
             forced = (torch.rand(steps, device="cpu") < teacher_ratio).tolist()
             seen_BSI = self.prenet(self._steps(mel_BFM))

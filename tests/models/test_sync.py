@@ -8,6 +8,7 @@ import torch
 from avb.models.sync import (
     SyncConfig,
     SyncNetwork,
+    edge_of,
     envelope_logits,
     find_lags,
     mean_over,
@@ -15,6 +16,7 @@ from avb.models.sync import (
 )
 
 SMALL = SyncConfig(width=4, blocks=1, hidden=16, dim=8)
+INSIDE = slice(edge_of(SMALL.reach), 30 - edge_of(SMALL.reach))
 
 
 def test_later_sound_fits_at_a_later_shift() -> None:
@@ -23,16 +25,15 @@ def test_later_sound_fits_at_a_later_shift() -> None:
     late = torch.roll(mel, 3, dims=2)  # 30 ms
     with torch.no_grad():
         before, after = network(video, mel), network(video, late)
-    inside = slice(SMALL.edge, 30 - SMALL.edge)
-    torch.testing.assert_close(after[:, inside, 3:], before[:, inside, :-3])
+    torch.testing.assert_close(after[:, INSIDE, 3:], before[:, INSIDE, :-3])
 
 
 def test_no_counted_frame_looks_beyond_its_clip() -> None:
     network = SyncNetwork(SMALL).eval()
     video, mel = torch.randn(1, 1, 40, 28, 28), torch.randn(1, 80, 160)
     with torch.no_grad():
-        whole = network(video, mel)[:, SMALL.edge : 30 - SMALL.edge]
-        cut = network(video[:, :, :30], mel[:, :, :120])[:, SMALL.edge : 30 - SMALL.edge]
+        whole = network(video, mel)[:, INSIDE]
+        cut = network(video[:, :, :30], mel[:, :, :120])[:, INSIDE]
     torch.testing.assert_close(whole, cut)
 
 

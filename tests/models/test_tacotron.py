@@ -145,8 +145,6 @@ def test_gradient_does_not_flow_back_through_its_own_columns() -> None:
 def test_uneven_columns_per_step_are_refused() -> None:
     with pytest.raises(ValueError, match="3 columns per step: expected 1, 2 or 4"):
         tiny(columns_per_step=3)
-    with pytest.raises(ValueError, match="13 columns beside 3 video frames"):
-        tiny()(torch.randn(1, 3, 6), None, torch.randn(1, 5, 13))
 
 
 def test_post_net_adds_five_convolutions_with_tanh_but_the_last() -> None:

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from avb.models.frontends import COLUMNS_PER_FRAME
 from avb.models.memory import Losses
-from avb.models.sync import SyncConfig, SyncNetwork, mean_over, sync_loss
+from avb.models.sync import SyncConfig, SyncNetwork, edge_of, mean_over, sync_loss
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index, Ints
 from avb.train.recipe import Recipe
@@ -47,9 +47,10 @@ class Sync(Task):
         """
         video, mel, lengths = inputs.video_BCTHW, inputs.mel_BFM, inputs.lengths_B
         config = SyncConfig(**recipe.model)
+        edge = edge_of(config.reach)
         if not model.training:
             logits_BTK = model(video, mel)
-            edge_B = torch.full_like(lengths, config.edge)
+            edge_B = torch.full_like(lengths, edge)
             logits_BK = mean_over(logits_BTK, edge_B, lengths - edge_B)
             losses_B = sync_loss(logits_BK, config.tolerance_ms)
             return Losses(recalled=losses_B.mean()), (logits_BTK, losses_B)
@@ -60,7 +61,7 @@ class Sync(Task):
         start = int(torch.randint(least - frames + 1, (), device="cpu"))
         video = video[:, :, start : start + frames]
         mel = mel[:, :, COLUMNS_PER_FRAME * start : COLUMNS_PER_FRAME * (start + frames)]
-        logits_BKT = model(video, mel)[:, config.edge : frames - config.edge].transpose(1, 2)
+        logits_BKT = model(video, mel)[:, edge : frames - edge].transpose(1, 2)
         size = min(WINDOW, logits_BKT.shape[2])
         windows_BKW = functional.avg_pool1d(logits_BKT, size, max(1, size // 2))
         losses = sync_loss(windows_BKW.transpose(1, 2).flatten(0, 1), config.tolerance_ms)
@@ -84,7 +85,7 @@ class Sync(Task):
 
 def shortest_clip(recipe: Recipe) -> int:
     """Frames of the shortest clip whose lag can be measured."""
-    return 2 * SyncConfig(**recipe.model).edge + LEAST
+    return 2 * edge_of(SyncConfig(**recipe.model).reach) + LEAST
 
 
 TASK = Sync()
