@@ -18,7 +18,6 @@ from avb.pipeline.config import Mel
 from avb.pipeline.errors import UsageError
 from avb.pipeline.parse import checked
 from avb.pipeline.stream.index import Index, Ints
-from avb.train import checkpoint
 from avb.train.evaluate import stored_mels
 from avb.train.split import Parts
 
@@ -102,19 +101,19 @@ def sample_rate(index: Index) -> int:
 
 
 def restore(
-    path: Path, task: str, shape: type, build: Callable[[dict[str, Any]], nn.Module],
+    state: dict[str, Any], path: Path, shape: type, build: Callable[[dict[str, Any]], nn.Module],
     mel: Mel | None, rate: int, whose: object,
 ) -> tuple[nn.Module, dict[str, Any]]:  # fmt: skip
     """The network of a file, frozen, on the CPU, and everything else in it.
 
-    UsageError: it is missing, damaged, another task's, of another version or of other log-mels.
+    UsageError: it is damaged, of another version or of other log-mels.
 
     Args:
-        shape: the dataclass of what the file must hold.
+        state: what `checkpoint.load` read of the file.
+        shape: the dataclass of what it must hold.
         build: the network without its weights, of the file's `mel`.
         mel, rate: what it is to hear, of `whose` sound, for people; None: what it is made for.
     """
-    state = checkpoint.load(path, task)
     found = checked(shape, state, str(path), strict=False)
     for field in dataclasses.fields(found.training):  # its defaults are no facts of this file
         if field.name not in state["training"]:
@@ -123,10 +122,10 @@ def restore(
         network = build(state["mel"])
         network.load_state_dict(state.pop("weights"))
     except (TypeError, RuntimeError):
-        raise UsageError(f"{path}: a {task} of another version; train it again") from None
+        raise UsageError(f"{path}: a {state['task']} of another version; train it again") from None
     if fingerprint(network) != state["hash"]:
         raise UsageError(f"{path}: its weights are not those of its hash; train it again")
-    check_mels(path, task, state, mel, rate, whose)
+    check_mels(path, state["task"], state, mel, rate, whose)
     return network.eval().requires_grad_(False), state
 
 

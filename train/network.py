@@ -104,7 +104,11 @@ def load_network(path: Path, kind: str | None = None) -> Loaded:
     One that is missing, damaged, or another task's is a `UsageError`, which says which.
     """
     tasks = (name for name in all_tasks() if kind in (name, command_of(name)))
-    state = checkpoint.load(path, *tasks)
+    return built(checkpoint.load(path, *tasks), path)
+
+
+def built(state: dict[str, Any], path: Path) -> Loaded:
+    """`load_network` of a checkpoint that was read."""
     if "recipe" not in state:
         what = "a vocoder" if state["task"] == "vocoder" else "a judge of words"
         raise UsageError(f"{path}: {what}, no lip reader or speech model")

@@ -27,7 +27,7 @@ from avb.tools.export import model_card
 from avb.train import checkpoint
 from avb.train.checks import need, writing
 from avb.train.kept import fingerprint
-from avb.train.network import Loaded, load_network
+from avb.train.network import Loaded, built
 from avb.train.recipe import Recipe
 from avb.train.tasks.task import Scaling, find_task
 from avb.train.vocoder import file as vocoder_file
@@ -68,7 +68,7 @@ def export(
     state = checkpoint.load(path)
     if checkpoint.task_of(state) == vocoder_file.TASK and to == "safetensors":
         return _export_vocoder(path, out, sha256, half)
-    loaded = load_network(path)
+    loaded = built(state, path)
     if frames and (to != "onnx" or find_task(loaded.recipe.task).any_length):
         raise UsageError("--frames is for speech with --to onnx; leave it out")
     config = _config(loaded, sha256, load_corpora(datasets), data)
@@ -88,6 +88,8 @@ def export(
     if to == "onnx":
         frames = frames or config["frames"] or _FRAMES
         blob, config["onnx"] = to_onnx(loaded.model, loaded.recipe, loaded.scaling, frames)
+    if "onnx" in before:
+        config.setdefault("onnx", before["onnx"])  # what an earlier export found out
     return _write(out, to, blob, config, lambda: model_card.card(config, measured))
 
 
@@ -114,10 +116,6 @@ def _write(
         config["files"] = sorted(
             f"model.{kind}" for kind in FORMATS if (out / f"model.{kind}").is_file()
         )
-        if (out / "config.json").exists() and (before := read_json(out / "config.json")).get(
-            "onnx"
-        ):
-            config.setdefault("onnx", before["onnx"])  # what an earlier export found out
         write_json(out / "config.json", config)
         write_atomic(out / "MODEL_CARD.md", card().encode())
     return config

@@ -16,7 +16,7 @@ from avb.train import checkpoint
 from avb.train.evaluate.metrics.griffin_lim import invert_all
 from avb.train.evaluate.metrics.speech import RATE, Sound
 from avb.train.kept import Kept, KeptFile, check_mels, fingerprint, restore
-from avb.train.network import load_network
+from avb.train.network import built
 
 TASK, VOCOS = "vocoder", "vocos"  # of a refiner's file, and of a run
 #: What figures are printed with of the shards that a run learnt from.
@@ -92,17 +92,18 @@ def load(
     UsageError: it is none, or one for other log-mels.
     """
     path = checkpoint.best_of(path)
-    if checkpoint.task_of(checkpoint.load(path)) == VOCOS:
-        network, facts = _of_run(path)
+    state = checkpoint.load(path, TASK, VOCOS)
+    if checkpoint.task_of(state) == VOCOS:
+        network, facts = _of_run(state, path)
         check_mels(path, VOCOS, facts, mel, rate, whose)
     else:
-        network, facts = restore(path, TASK, _File, new_refiner, mel, rate, whose)
+        network, facts = restore(state, path, _File, new_refiner, mel, rate, whose)
     return Vocoder(network.to(device), facts)
 
 
-def _of_run(path: Path) -> tuple[nn.Module, dict[str, Any]]:
+def _of_run(state: dict[str, Any], path: Path) -> tuple[nn.Module, dict[str, Any]]:
     """The generator of a run, frozen, on the CPU, and what a file of a refiner says of its own."""
-    loaded = load_network(path, VOCOS)
+    loaded = built(state, path)
     run: Any = loaded.model
     of_run = checked(_OfRun, loaded.data, f"{path}: data", strict=False)
     facts = {

@@ -23,6 +23,7 @@ from torch.nn import functional
 from avb.pipeline.clip.audio import log_mel
 from avb.pipeline.config import Mel
 from avb.pipeline.stream.index import Index
+from avb.train import checkpoint
 from avb.train.evaluate import stored_mels
 from avb.train.evaluate.metrics.speech import RATE, Sound
 from avb.train.evaluate.words.grammar import SLOT_WORDS
@@ -199,8 +200,9 @@ class TrainedRecogniser(Kept):
 
 def load(path: Path, index: Index, device: str | torch.device = "cpu") -> TrainedRecogniser:
     """The recogniser of a file, for sounds as the shards of `index` have them."""
+    state = checkpoint.load(path, TASK)
     network, facts = restore(
-        path, TASK, _File, lambda mel: SlotReader(mel["n_mels"]), stored_mels.front_end(index),
+        state, path, _File, lambda mel: SlotReader(mel["n_mels"]), stored_mels.front_end(index),
         sample_rate(index), index.folder,
     )  # fmt: skip
     return TrainedRecogniser(network.to(device), facts)
