@@ -137,9 +137,8 @@ def test_processes_that_see_other_folders_are_refused(words: list[str], tmp_path
     own = "sys.argv[sys.argv.index('--out') + 1] += os.environ['RANK']\n"
     Path(words[0]).write_text(SCRIPT.replace("from avb.__main__", f"{own}from avb.__main__"))
     done = launch([*words[:-1], "12"], tmp_path / "run", 2, "--resume")
-    assert (
-        done.returncode != 0 and "here the run is at step 9, elsewhere it is not" in done.stderr
-    ), done.stderr
+    assert done.returncode != 0
+    assert "here the run is at step 9, elsewhere it is not" in done.stderr, done.stderr
     assert checkpoint.load(tmp_path / "run0/last.pt")["counters"]["step"] == 9
 
 
