@@ -273,9 +273,12 @@ def _missing(folder: Path, units: list[Unit], retry_failed: bool) -> list[int]:
     """Numbers of the units that are not finished, or whose files or labels changed since."""
     todo = []
     for unit in units:
-        done = finished(folder, unit) or {"statuses": {}}
-        same = (done.get("sources"), done.get("labels")) == (unit.sources, unit.labels)
-        if not same or (retry_failed and set(done["statuses"]) - {"ok", "duplicate"}):
+        rows = finished(folder, unit)
+        head = {} if rows is None else rows.schema.metadata
+        now = (unit.sources.encode(), unit.labels.encode())
+        if (head.get(b"sources"), head.get(b"labels")) != now or (
+            retry_failed and {*rows["status"].to_pylist()} - {"ok", "duplicate"}
+        ):
             todo.append(unit.number)
     return todo
 

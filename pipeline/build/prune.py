@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from avb.pipeline.build.plan import Plan
-from avb.pipeline.build.unit import rows_folder
+from avb.pipeline.build.unit import DAMAGED, rows_folder
+from avb.pipeline.files import DISK_FAULTS
 
 _COLUMNS = ["key", "group", "shard", "status"]
 
@@ -36,16 +38,14 @@ def lost_clips(folder: Path, plan: Plan) -> str | None:
 
 
 def stale_rows(folder: Path, plan: Plan) -> list[Path]:
-    """The rows of finished units that are not, or not so, in the plan."""
-    digests = {unit.name: unit.digest for unit in plan.units}
+    """The rows of finished units that are not, or not so, in the plan, or are damaged."""
+    digests = {unit.name: unit.digest.encode() for unit in plan.units}
     stale = []
     for path in sorted(rows_folder(folder).glob("*.parquet")):
-        try:
-            head = pq.read_metadata(path).metadata or {}
-        except pa.ArrowInvalid:  # damaged: nothing is known of its shard, which is made again
-            continue
-        if head.get(b"digest", b"").decode() != digests.get(path.stem):
-            stale.append(path)
+        with suppress(*DAMAGED):
+            if pq.read_metadata(path).metadata[b"digest"] == digests[path.stem]:
+                continue
+        stale.append(path)
     return stale
 
 
@@ -57,13 +57,14 @@ def _keys(plan: Plan) -> Iterator[str]:
 
 
 def _finished(path: Path) -> Iterator[pa.RecordBatch]:
-    """Rows of the clips that passed; none where there is no such file."""
+    """Rows of the clips that passed; none where there is no such file, or no more of one."""
     try:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(8192, columns=_COLUMNS):
                 yield batch.filter(pc.equal(batch["status"], "ok"))
-    except (FileNotFoundError, pa.ArrowInvalid):
-        return
+    except DAMAGED as error:
+        if getattr(error, "errno", None) in DISK_FAULTS:  # what it holds may still be told
+            raise
 
 
 def _told(gone: dict[str, tuple[str, str]], most: int = 3) -> str:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from avb.pipeline.build.plan import Plan, Unit, read_plan
@@ -43,6 +42,9 @@ HUNG = "it took longer than --clip-timeout allows, and its worker was stopped (a
 
 #: How long a file that cannot be read is waited for, in seconds: a server that starts again.
 WAITS_S = (1.0, 2.0, 4.0, 8.0)
+
+#: What reading Parquet raises where bytes of it are not as they were written.
+DAMAGED = (OSError, ValueError, LookupError, TypeError, pa.ArrowException)
 
 #: Row and members of one clip; a refused one has no members.
 Taken = tuple[dict[str, Any], Mapping[str, Buffer] | None]
@@ -91,32 +93,31 @@ def rows_path(folder: Path, unit: Unit) -> Path:
     return rows_folder(folder) / f"{unit.name}.parquet"
 
 
-def finished(folder: Path, unit: Unit) -> dict[str, Any] | None:
-    """The head of a unit's rows and its counts by status, if it is done under this very plan."""
-    path = rows_path(folder, unit)
+def finished(folder: Path, unit: Unit) -> pa.Table | None:
+    """The rows of a unit, with their head as metadata, if it is done under this very plan.
+
+    None where they are damaged, too: then it is made again.
+    """
     try:
-        file = pq.ParquetFile(path)
-    except (OSError, pa.ArrowInvalid):
+        with pq.ParquetFile(rows_path(folder, unit)) as file:
+            rows = file.read(use_threads=False)  # threads cost more than so small a file
+        head = rows.schema.metadata
+        size, tar = int(head[b"bytes"]), folder / f"{unit.name}.tar"
+        there = tar.stat().st_size == size if tar.is_file() else size == 0
+        return rows if there and head[b"digest"].decode() == unit.digest else None
+    except DAMAGED:
         return None
-    head = {k.decode(): v.decode() for k, v in (file.schema_arrow.metadata or {}).items()}
-    size = int(head.get("bytes", 0))
-    tar = folder / f"{unit.name}.tar"
-    there = tar.stat().st_size == size if tar.is_file() else size == 0
-    if head.get("digest") != unit.digest or not there:
-        return None
-    counts = pc.value_counts(file.read(["status"])["status"]).to_pylist()
-    return head | {"statuses": {c["values"]: c["counts"] for c in counts}}
 
 
 def changed_sources(folder: Path, plan: Plan, units: list[int]) -> list[str]:
     """In a line: how many clips of finished units have other files than they were made from."""
     changed: list[str] = []
     for unit in (plan.units[number] for number in units):
-        head = finished(folder, unit)
-        if head is not None and head.get("sources") != unit.sources:
-            rows = pq.read_table(rows_path(folder, unit), columns=["key", "sources"]).to_pylist()
+        rows = finished(folder, unit)
+        if rows is not None and rows.schema.metadata[b"sources"].decode() != unit.sources:
             now = {key: _as_rows(clip.sources) for key, clip in plan.rows(unit.number)}
-            changed += [row["key"] for row in rows if row["sources"] != now[row["key"]]]
+            made = rows.select(["key", "sources"]).to_pylist()
+            changed += [row["key"] for row in made if row["sources"] != now[row["key"]]]
     if not changed:
         return []
     return [f"{len(changed)} clips have new or other files, such as {changed[0]}: taken again"]
@@ -175,7 +176,7 @@ def _take(
         if position in hung and not clip.status:
             clip.status, clip.error = "timeout", HUNG
         row = earlier.get(key)
-        if row is not None and row.get("sources") == _as_rows(clip.sources):
+        if row is not None and row["sources"] == _as_rows(clip.sources):
             block = read_piece(folder, f"{unit.name}.tar", row["offset"], row["nbytes"])
             yield row, _numbered(sample_members(block, key), labels)
         else:
@@ -287,14 +288,13 @@ def _earlier_rows(folder: Path, unit: Unit) -> dict[str, dict[str, Any]]:
     None where its shard is not the one they tell of: it was damaged, or it was made anew by a run
     that ended before its rows were written.
     """
-    head = finished(folder, unit)
-    if head is None or not head["sha256"]:
+    rows = finished(folder, unit)
+    if rows is None or not (sha256 := rows.schema.metadata[b"sha256"].decode()):
         return {}
     with (folder / f"{unit.name}.tar").open("rb") as tar:
-        if hashlib.file_digest(tar, "sha256").hexdigest() != head["sha256"]:
+        if hashlib.file_digest(tar, "sha256").hexdigest() != sha256:
             return {}
-    rows = pq.read_table(rows_path(folder, unit)).to_pylist()
-    return {row["key"]: row for row in rows if row["status"] == "ok"}
+    return {row["key"]: row for row in rows.to_pylist() if row["status"] == "ok"}
 
 
 def _write_rows(

@@ -97,6 +97,30 @@ def test_a_shorter_listing_is_refused_before_anything_is_changed(
     assert {p.stem for p in out.glob("lrw/*.tar")} == shards
 
 
+def damage(path: Path, at: int) -> None:
+    """A flipped byte; of Parquet, those near the end say what the file holds."""
+    data = bytearray(path.read_bytes())
+    data[at] ^= 0x55
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("at", [-9, -200, 12])
+def test_damaged_rows_are_made_again_and_hide_no_clip_that_is_gone(
+    raw: Path, out: Path, at: int
+) -> None:
+    calm = {path.name: path.read_bytes() for path in out.glob("lrw/*.tar")}
+    path = min(out.glob("lrw/.avb/rows/val-*.parquet"))
+    (out / "lrw/dataset.json").unlink()  # else there is nothing to do
+    damage(path, at)
+    assert prep(raw, out).made == pq.read_metadata(path).num_rows
+    assert {path.name: path.read_bytes() for path in out.glob("lrw/*.tar")} == calm
+    damage(path, -9)
+    drop_split(raw)
+    assert "no longer lists" in fault(prep, raw, out) and calm.keys() == {
+        path.name for path in out.glob("lrw/*.tar")
+    }
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_somebody_s_own_files_beside_the_shards_stay(raw: Path, out: Path, overwrite: bool) -> None:
     own = [out / "lrw" / name for name in ("backup.tar", "notes.txt")]
