@@ -40,8 +40,6 @@ def listed_tree(root: Folder) -> Iterator[Path]:
         opened = {*lrw1000.INDEX.values(), lrw1000.JOIN}
         twins = Counter(map(_sentence, names))
         for name in names:
-            if ".." in PurePosixPath(name).parts or name.endswith("/"):
-                continue
             path = tree / name
             path.parent.mkdir(parents=True, exist_ok=True)
             if is_table:

@@ -125,12 +125,16 @@ class Store:
             raise StorageError(f"{self / name}: {line_of(error)}") from None
 
     def entries(self) -> dict[str, Entry]:
-        """Every object below this folder, by name; none if there is no such folder."""
+        """Every object below this folder, by name; none if there is no such folder.
+
+        What would be no file below a folder of this machine is passed over: a bucket may hold it.
+        """
         prefix = len(self._path("")) + 1
 
         def find(files: Any, path: str) -> dict[str, Entry]:
             objects = files.find(path, detail=True)
-            return {key[prefix:]: _entry(info) for key, info in objects.items() if key[prefix:]}
+            named = {key[prefix:]: _entry(info) for key, info in objects.items()}
+            return {name: entry for name, entry in named.items() if _is_inside(name)}
 
         try:
             return self._try("", find)
@@ -266,6 +270,12 @@ def _forget_loop() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_loop)  # as newer ones than fsspec 2025.2 do
+
+
+def _is_inside(name: str) -> bool:
+    """Whether a name, put behind that of a folder, is a file in it."""
+    parts = name.split("/")
+    return bool(parts[0] and parts[-1]) and ".." not in parts
 
 
 def _entry(info: dict[str, Any]) -> Entry:

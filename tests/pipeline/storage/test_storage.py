@@ -1,12 +1,15 @@
 """What arrived = what was sent, or one line that names the object, whatever the way does."""
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from avb.pipeline.corpora.stored import listed_tree
 from avb.pipeline.errors import StorageError, UsageError
 from avb.pipeline.storage import store as storage
+from avb.pipeline.storage.mirror import mirrored
 from avb.pipeline.storage.store import Store, place
 
 DATA = bytes(range(256)) * 2000
@@ -63,6 +66,21 @@ def test_there_and_back(bucket: Any, sent: Path, tmp_path: Path) -> None:
     store.remove("one.tar")
     store.remove("one.tar")
     assert names(store) == {} == names(bucket.store / "empty")
+
+
+def test_a_bucket_writes_no_file_but_below_the_folder_that_it_is_brought_to(
+    bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "temporary").mkdir()
+    (tmp_path / "mine.json").write_text("mine")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    for name in (f"/{tmp_path}/mine.json", "a/../../../../mine.json", "b/", "c/one.json"):
+        bucket.write(f"lrw/{name}", b"of the bucket")
+    for brought in (mirrored, listed_tree):
+        with brought(bucket.store / "lrw"):
+            there = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+            assert there == {"mine.json", "one.json"}
+    assert (tmp_path / "mine.json").read_text() == "mine"
 
 
 @pytest.mark.parametrize("what", ["500", "503", "cut", "slow", "deaf"])
