@@ -94,12 +94,12 @@ class Worker:
         preload = ["avb.pipeline.build.unit", "torch", "cv2", "pyarrow.parquet"]
         context.set_forkserver_preload(preload)
         self.counts = context.RawArray("q", 3)  # of the present task
-        self._watch = _Watch()
         self.pool = ProcessPoolExecutor(1, context, _start_worker, (self.counts,))
 
     def submit(self, task: Task) -> Future[None]:
         """Begin a task."""
         self.counts[:] = (0, 0, 0)
+        self._watch = _Watch()
         return self.pool.submit(_work, task)
 
     def report(self, task: Task) -> Report:

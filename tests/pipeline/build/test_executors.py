@@ -1,9 +1,11 @@
 """Worker processes of this machine: what one of them dies of costs one row, and no byte beside."""
 
+import itertools
 import signal
 import subprocess
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import prepared
 import pytest
@@ -96,6 +98,20 @@ def test_a_clip_is_not_blamed_for_a_machine_that_slept(monkeypatch: pytest.Monke
     assert seconds(0.5, 0, 2) == 0 and seconds(0.5, 0, 2) == 0.5  # tried again
     assert seconds(0.5, 1, 3) == 0 and seconds(0.5, 1, 3) == 0.5  # the next one
     assert seconds(0.5, 2, 0) == seconds(0.5, 2, 0) == 0  # between clips, as when a shard is sent
+
+
+def test_a_clip_is_not_blamed_for_the_one_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of units of one clip each, the counts of two that follow each other are the same."""
+    now = itertools.count(100.0)
+    monkeypatch.setattr(executors.time, "monotonic", lambda: next(now))
+    worker = executors.Worker()
+    worker.pool = Mock(_processes={})
+    for number in range(3):
+        task = Task(Path("plan"), Path("out"), number, limit_s=5)
+        worker.submit(task)
+        worker.counts[:] = (0, 0, 1)
+        assert [worker.report(task).state for _ in range(6)] == ["running"] * 6
+    assert worker.report(task).state == "hung"
 
 
 @pytest.mark.slow
