@@ -1,15 +1,14 @@
 """`avb prep`: plan, run the units that are missing, account for every clip."""
 
 import functools
-import json
 import os
 import shutil
+import tarfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -123,7 +122,7 @@ def prep(
             _make(run, mirror, plan, todo, jobs, clip_timeout_s, progress)
             if part is None:
                 _account(folder, plan, corpus, start)
-        counts = count_rows(folder, units) if part else _recorded_counts(folder)
+        counts = count_rows(folder, units) if part else read_dataset(folder)["counts"]
         if part is None:
             mirror.push()
     seconds = time.perf_counter() - start
@@ -178,18 +177,13 @@ def _complete(folder: Path, plan: Plan) -> bool:
     return rows == plan.listed and not stale_rows(folder, plan)
 
 
-def _recorded_counts(folder: Path) -> dict[str, Any]:
-    counts: dict[str, Any] = json.loads((folder / "dataset.json").read_text())["counts"]
-    return counts
-
-
 def _account(folder: Path, plan: Plan, corpus: Corpus, start: float) -> None:
     """Leave what the plan has and nothing else, and say that it is complete."""
     names = {unit.name for unit in plan.units}
     _sweep(folder)
     # Only now: what takes the place of these shards is finished.
     for path in (*folder.glob(SHARDS), *rows_folder(folder).glob("*.parquet")):
-        if path.stem not in names:
+        if path.stem not in names and (path.suffix != ".tar" or _is_ours(path)):
             path.unlink()
     write_manifest(folder, plan)
     write_dataset(folder, plan, corpus, time.perf_counter() - start)
@@ -200,7 +194,7 @@ def _await_rows(folder: Path, units: list[Unit], patience_s: float = 90.0) -> No
     until = time.monotonic() + patience_s
     absent = {rows_path(folder, unit).name for unit in units}
     while absent:
-        absent -= set(os.listdir(rows_path(folder, units[0]).parent))
+        absent -= {path.name for path in rows_folder(folder).glob("*.parquet")}
         if absent and time.monotonic() > until:
             raise RunError(f"{folder}: {len(absent)} units were made, but none of it is seen here")
         if absent:
@@ -263,10 +257,20 @@ def _empty(folder: Path) -> None:
     """Remove what an earlier run made; other files are left alone."""
     (folder / "dataset.json").unlink(missing_ok=True)
     (folder / "manifest.parquet").unlink(missing_ok=True)
-    for tar in folder.glob(SHARDS):
+    for tar in filter(_is_ours, folder.glob(SHARDS)):
         tar.unlink()
     shutil.rmtree(rows_folder(folder), ignore_errors=True)
     plan_path(folder).unlink(missing_ok=True)
+
+
+def _is_ours(tar: Path) -> bool:
+    """Whether a file that is called like a shard is one, by its owner, or stands for one."""
+    with tar.open("rb") as file:
+        if not any(file.read(512)):
+            return True
+    with suppress(tarfile.ReadError), tarfile.open(tar, "r:") as members:
+        return next(iter(members)).uname == "avb"
+    return False
 
 
 def _missing(folder: Path, units: list[Unit], retry_failed: bool) -> list[int]:
@@ -274,12 +278,14 @@ def _missing(folder: Path, units: list[Unit], retry_failed: bool) -> list[int]:
     todo = []
     for unit in units:
         rows = finished(folder, unit)
-        head = {} if rows is None else rows.schema.metadata
-        now = (unit.sources.encode(), unit.labels.encode())
-        if (head.get(b"sources"), head.get(b"labels")) != now or (
-            retry_failed and {*rows["status"].to_pylist()} - {"ok", "duplicate"}
-        ):
-            todo.append(unit.number)
+        if rows is not None:
+            head = rows.schema.metadata
+            now = (unit.sources.encode(), unit.labels.encode())
+            refused = {*rows["status"].to_pylist()} - {"ok", "duplicate"}
+            same = (head.get(b"sources"), head.get(b"labels")) == now
+            if same and not (retry_failed and refused):
+                continue
+        todo.append(unit.number)
     return todo
 
 

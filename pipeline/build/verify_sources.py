@@ -13,9 +13,9 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from avb.pipeline.build.plan import Plan, make_plan, plan_path, read_plan
-from avb.pipeline.build.unit import rows_path
+from avb.pipeline.build.unit import DAMAGED, rows_path
 from avb.pipeline.config import Corpus, stable_hash
-from avb.pipeline.errors import UsageError
+from avb.pipeline.errors import UsageError, one_line
 from avb.pipeline.storage.mirror import mirrored
 from avb.pipeline.storage.store import Folder
 
@@ -49,7 +49,12 @@ def source_faults(folder: Folder, corpora: Mapping[str, Corpus]) -> list[str]:
 
 def _made(folder: Path, plan: Plan) -> Iterator[tuple[str, _Files]]:
     for path in (rows_path(folder, unit) for unit in plan.units):
-        yield from map(_files_of, pq.read_table(path).to_pylist() if path.is_file() else ())
+        try:
+            rows = pq.read_table(path).to_pylist() if path.is_file() else []
+        except DAMAGED as error:
+            why = f"damaged ({one_line(error)}); avb prep makes its shard again"
+            raise UsageError(f"{path}: {why}") from None
+        yield from map(_files_of, rows)
 
 
 def _listed(plan: Plan) -> Iterator[tuple[str, _Files]]:

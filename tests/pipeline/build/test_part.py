@@ -13,6 +13,8 @@ from commands import avb, refused
 from prepared import dataset, start
 
 from avb.pipeline.build import prep as prep_module
+from avb.pipeline.build.plan import Unit
+from avb.pipeline.build.unit import rows_path
 from avb.pipeline.config import load_corpora
 from avb.pipeline.errors import UsageError
 from avb.pipeline.settings import settings_for
@@ -74,6 +76,19 @@ def test_parts_and_a_last_run_are_one_run(raw: Path, whole: Path, tmp_path: Path
     found = {path: path.stat().st_mtime_ns for path in tmp_path.glob("lrw/*.tar")}
     assert found.pop(lost) and found == written
     assert tars(tmp_path) == tars(whole) and dataset(tmp_path) == dataset(whole)
+
+
+def test_rows_that_another_machine_wrote_are_waited_for_with_their_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unit = Unit(0, "train-000000", 1, "")
+
+    def appear(seconds: float) -> None:
+        rows_path(tmp_path, unit).parent.mkdir(parents=True)
+        rows_path(tmp_path, unit).touch()
+
+    monkeypatch.setattr(prep_module.time, "sleep", appear)
+    prep_module._await_rows(tmp_path, [unit])
 
 
 def test_a_part_without_units_has_nothing_to_do(raw: Path, tmp_path: Path) -> None:

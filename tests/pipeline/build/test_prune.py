@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,8 @@ from prepared import rows
 
 from avb.pipeline.build import prep as prep_module
 from avb.pipeline.build.prep import Part, Summary
+from avb.pipeline.build.verify_sources import source_faults
+from avb.pipeline.config import load_corpora
 from avb.pipeline.errors import RunError
 from avb.pipeline.storage import mirror
 
@@ -112,6 +115,7 @@ def test_damaged_rows_are_made_again_and_hide_no_clip_that_is_gone(
     path = min(out.glob("lrw/.avb/rows/val-*.parquet"))
     (out / "lrw/dataset.json").unlink()  # else there is nothing to do
     damage(path, at)
+    assert f"{path}: damaged" in fault(source_faults, out / "lrw", load_corpora())
     assert prep(raw, out).made == pq.read_metadata(path).num_rows
     assert {path.name: path.read_bytes() for path in out.glob("lrw/*.tar")} == calm
     damage(path, -9)
@@ -123,12 +127,17 @@ def test_damaged_rows_are_made_again_and_hide_no_clip_that_is_gone(
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_somebody_s_own_files_beside_the_shards_stay(raw: Path, out: Path, overwrite: bool) -> None:
-    own = [out / "lrw" / name for name in ("backup.tar", "notes.txt")]
+    own = [out / "lrw" / name for name in ("backup.tar", "backup-261127.tar", "notes.txt")]
     for path in own:
-        path.write_text("mine")
+        with tarfile.open(path, "w") as tar:
+            tar.add(
+                max(raw.rglob("*.txt")),
+                filter=lambda member: member.replace(uname="me", deep=False),
+            )
     add_one(raw)
+    before = [path.read_bytes() for path in own]
     assert prep(raw, out, overwrite=overwrite).ok == 13
-    assert [path.read_text() for path in own] == ["mine", "mine"]
+    assert [path.read_bytes() for path in own] == before
 
 
 def test_a_longer_listing_is_taken_and_every_clip_kept(raw: Path, out: Path) -> None:
