@@ -214,8 +214,6 @@ def encode_sample(
         members[f"{kind}.{extension}"] = data
     if done.log_mels is not None and done.sound is not None:
         members |= encode_sound(done.sound, done.log_mels, settings)
-    single = done.words[0] if clip.label is not None and len(done.words) == 1 else None
-    boundary = None if single is None or single[1] is None else [single[1], single[2]]
     facts: dict[str, Any] = {
         "key": key,
         "corpus": settings.corpus,
@@ -225,7 +223,7 @@ def encode_sample(
         "label": clip.label,
         "label_id": label_id,
         "words": done.words,
-        "boundary": boundary,
+        "boundary": boundary_of(clip.label, done.words),
         "n_frames": done.num_frames,
         "n_mel": done.num_columns,
         "fps": settings.fps,
@@ -241,6 +239,12 @@ def encode_sample(
         facts["sync_ms"] = done.sync_ms
     members["json"] = write_facts(facts)
     return members
+
+
+def boundary_of(label: str | None, words: list[Word]) -> tuple[Any, Any] | None:
+    """Start and end of the word that is a clip's label, where they are known."""
+    single = words[0] if label is not None and len(words) == 1 else None
+    return None if single is None or single[1] is None else single[1:]
 
 
 def encode_sound(sound: np.ndarray, log_mels: np.ndarray, settings: Settings) -> dict[str, bytes]:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from avb.pipeline.build.manifest import fingerprint, gathered_schema, mean_and_std
-from avb.pipeline.build.process import PICTURE_S, encode_sound, moved_words, sync_flags
+from avb.pipeline.build.process import PICTURE_S, boundary_of, encode_sound, moved_words, sync_flags
 from avb.pipeline.build.unit import word_rows
 from avb.pipeline.clip import audio
 from avb.pipeline.clip.flac import decode_flac
@@ -105,9 +105,7 @@ def _moved(
     words, clamped = moved_words(facts["words"], -lag_s, frames / fps)
     flags = sorted({*(row["flags"] or ())} | sync_flags(lag_ms) | short | clamped)
     row |= {"flags": flags, "sync_ms": lag_ms or 0.0, "words": word_rows(words)}
-    boundary = facts["boundary"]
-    if len(words) == 1 and facts["label"] and words[0][1] is not None:
-        boundary = words[0][1:]
+    boundary = boundary_of(facts["label"], words)
     changes = {"words": words, "flags": flags, "boundary": boundary, "audio_pad": pad}
     members["json"] = write_facts(facts | changes | {"sync_ms": lag_ms or 0.0})
     return np.array(
