@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from avb.pipeline.errors import one_line
+from avb.pipeline.errors import UsageError, one_line
 from avb.pipeline.shards.dataset import manifest_lags, read_dataset, read_manifest
 from avb.pipeline.shards.metadata import STAGES
 from avb.pipeline.storage.store import Folder
@@ -26,10 +26,13 @@ def stats(folder: Folder) -> dict[str, Any]:
     for batch in read_manifest(folder, columns):
         listed += len(batch)
         kept = batch.filter(pc.equal(batch["status"], "ok"))
+        if kept["group"].null_count or kept["n_frames"].null_count:
+            raise UsageError(
+                f"{folder}/manifest.parquet: a clip without group or n_frames; prepare again"
+            )
         sums.update(_sums(kept))
         for name, counter in values.items():
-            for count in pc.value_counts(kept[name]).to_pylist():
-                counter[count["values"]] += count["counts"]
+            counter.update(kept[name].to_pylist())
     frames, ok = values["n_frames"], sums["ok"]
     hours = sum(length * clips for length, clips in frames.items())
     synced = {"sync": _lags(folder)} if record["settings"].get("sync") else {}

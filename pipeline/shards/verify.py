@@ -113,8 +113,7 @@ def _account_faults(folder: Folder, record: dict[str, Any]) -> list[str]:
     faults = []
     status: Counter[str] = Counter()
     for batch in read_manifest(folder, ["status"]):
-        for count in pc.value_counts(batch["status"]).to_pylist():
-            status[count["values"]] += count["counts"]
+        status.update(batch["status"].to_pylist())
     counts = record["counts"]
     rows = status.total()
     if rows != counts["listed"]:
@@ -220,8 +219,10 @@ def _check_shard(check: _Check) -> tuple[int, list[str]]:
                 more = len(faults) - MOST_LINES
                 faults[MOST_LINES:] = [f"{path.name}: {more} more faults of samples"]
             return len(check.rows), _shard_faults(path, shard) + faults
-    except FileNotFoundError:
-        return 0, [f"{check.path.name}: missing, and {check.stored} samples with it"]
+    except OSError as error:  # a bad sector ends no look at the others
+        gone = isinstance(error, FileNotFoundError)
+        why = "missing" if gone else f"cannot be read ({error.strerror})"
+        return 0, [f"{check.path.name}: {why}, and {check.stored} samples with it"]
 
 
 def _sample(rows: list[dict[str, Any]], share: float) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 A sample of P % is the same clips each time, some of every shard and of every place in it.
 """
 
+import errno
 import hashlib
 import json
 import math
@@ -17,7 +18,7 @@ import prepared
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from commands import avb, did
+from commands import avb, did, fault
 
 from avb.pipeline.clip.codec import encode_video
 from avb.pipeline.clip.flac import encode_flac
@@ -51,6 +52,13 @@ def test_a_manifest_without_rows_is_counted_and_named(copy: Path) -> None:
     assert "manifest.parquet: 0 rows, dataset.json lists 6" in verify(copy).faults
 
 
+@pytest.mark.parametrize("name", ["group", "n_frames"])
+def test_a_clip_of_no_group_or_length_is_one_line_of_stats(copy: Path, name: str) -> None:
+    values = pq.read_table(copy / "manifest.parquet")[name].to_pylist()
+    prepared.set_column(copy, name, [None, *values[1:]])
+    assert "manifest.parquet: a clip without group or n_frames" in fault(stats, copy)
+
+
 def test_one_flipped_byte_anywhere_is_found(copy: Path) -> None:
     rng = random.Random(0)
     for tar in sorted(copy.glob("*.tar")):
@@ -72,11 +80,29 @@ def test_a_cut_or_missing_shard_is_found_and_a_damaged_manifest_is_one_fault(cop
     assert f"{last.name}: missing" in faults
     assert f"{first.name}: " in faults and "expected" in faults
     (copy / "manifest.parquet").write_bytes(b"PAR1 nonsense")
-    [fault] = verify(copy).faults
+    [line] = verify(copy).faults
     assert "manifest.parquet" in fault
     (copy / "dataset.json").unlink()
-    [fault] = verify(copy).faults
+    [line] = verify(copy).faults
     assert "run `avb prep` again" in fault
+
+
+def test_a_shard_that_the_disk_does_not_give_is_a_fault_and_the_others_are_looked_at(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, *others = sorted(path.name for path in copy.glob("*.tar"))
+    look = module._sample_faults
+
+    def faulty(path: Path, *more: Any) -> Any:
+        if path.name == bad:
+            raise OSError(errno.EIO, "Input/output error")
+        return look(path, *more)
+
+    monkeypatch.setattr(module, "_sample_faults", faulty)
+    verdict = verify(copy)
+    [line] = verdict.faults
+    assert fault.startswith(f"{bad}: cannot be read (Input/output error), and ")
+    assert verdict.samples > 0 < len(others)
 
 
 def test_a_foreign_shard_and_wrong_counts_labels_or_names_are_found(copy: Path) -> None:
@@ -170,7 +196,7 @@ def test_a_dead_process_is_a_fault_with_its_shards(
 ) -> None:
     monkeypatch.setattr(module, "_check_shard", die)
     verdict = verify(good, jobs=2)
-    [fault] = verdict.faults
+    [line] = verdict.faults
     assert "a process died" in fault and "train-000000.tar" in fault and "\n" not in fault
 
 
@@ -250,7 +276,7 @@ def test_a_hostile_member_is_one_line_of_its_sample(
             members[extension] = content
 
     prepared.rewrite(copy, copy, forge)
-    [fault] = verify(copy).faults
+    [line] = verify(copy).faults
     assert f": {key}: " in fault and said in fault and len(fault) < 300
     if extension != "flac":  # the sheet has no sound
         with pytest.raises(UsageError, match="a clip cannot be read .*; avb verify finds"):
