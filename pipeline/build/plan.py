@@ -299,8 +299,7 @@ def _write(plan: Plan, shards: Iterator[pa.RecordBatch]) -> None:
             number, hashes = len(plan.units), (_short_hash(files), _short_hash([*ids]))
             plan.units.append(Unit(number, name, len(part), digest.hexdigest(), *hashes))
             plan.groups[group] = before + len(part)
-            for count in pc.value_counts(part["status"]).to_pylist():
-                statuses[count["values"] or "ok"] += count["counts"]
+            statuses.update(status or "ok" for status in part["status"].to_pylist())
             writer.write_batch(part)
         head = {
             "schema": FORMAT,

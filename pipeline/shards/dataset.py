@@ -110,12 +110,6 @@ class _Dataset:
             raise ValueError("a shard whose name is no name of a file")
 
 
-def check_dataset(record: Any, where: str) -> dict[str, Any]:
-    """The content of `dataset.json` as it is; UsageError where its readers cannot rely on it."""
-    checked(_Dataset, record, where, strict=False)
-    return record
-
-
 def dataset_folders(folder: Folder) -> list[Folder]:
     """The folder itself if it holds a dataset, else its children that do, else UsageError."""
     if isinstance(folder, Store):
@@ -140,7 +134,9 @@ def read_dataset(folder: Folder) -> dict[str, Any]:
     path = folder / "dataset.json"
     try:
         with open_file(folder, "dataset.json") as file:
-            return check_dataset(parse_json(file.read(MOST_JSON + 1)), str(path))
+            record = parse_json(file.read(MOST_JSON + 1))
+        checked(_Dataset, record, str(path), strict=False)
+        return record
     except FileNotFoundError:
         inside = sorted(folder.glob("*/dataset.json")) if not isinstance(folder, Store) else []
         if inside:
@@ -269,5 +265,6 @@ def can_hold(record: Mapping[str, Any], nbytes: Any, frames: Any, columns: Any) 
     per_frame = sum(crop["stored"] ** 2 for crop in record["crops"].values())
     if settings.get("keep_audio", False):
         per_frame = max(per_frame, 4 * settings["sample_rate"] // settings["fps"])
-    pictures = (frames > 0) & (frames <= nbytes) & (frames * per_frame <= MOST_BYTES)
+    most = MOST_BYTES // max(1, per_frame)  # a product of what a row says may overflow
+    pictures = (frames > 0) & (frames <= nbytes) & (frames <= most)
     return pictures & (columns >= 0) & (columns <= nbytes // record["mel"]["n_mels"])

@@ -114,15 +114,6 @@ def test_repeated_keys_are_numbered_in_the_order_of_the_listing(tmp_path: Path) 
 # What is on disk
 
 
-def test_a_plan_of_an_earlier_format_is_refused_with_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plan = plan_of(tmp_path, clips())
-    monkeypatch.setattr(plan_module, "FORMAT", 3)
-    with pytest.raises(UsageError, match="shards of format 2, now it is 3: .* --overwrite"):
-        read_plan(plan.path)
-
-
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"ARROW1 and no more", b"PK"])
 def test_a_damaged_plan_is_one_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "plan.arrow"

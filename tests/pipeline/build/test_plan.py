@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.ipc as ipc
 import pytest
 from importers import touch
 
@@ -63,14 +61,7 @@ def test_limit_is_a_nested_repeatable_sample_and_labels_are_those_of_all(plan_of
     assert {key[:2] for key in chosen(10)} == {"s1", "s2"}
     assert plan_of(limit=1).labels == plan_of(speakers="s2").labels == plan_of().labels
     assert len(plan_of().labels) == 51
-
-
-def test_a_unit_is_one_batch_of_the_file(plan_of: MakePlan) -> None:
-    plan = plan_of()
-    with pa.OSFile(str(plan.path)) as file:
-        batches = ipc.open_file(file)
-        sizes = [len(batches.get_batch(i)) for i in range(batches.num_record_batches)]
-    assert sizes == [unit.clips for unit in plan.units] + [0]  # the last one carries the head
+    assert plan_of(speakers="s1,s21").listed == 20
 
 
 def test_digests_change_with_settings_and_own_rows_only(plan_of: MakePlan, grid_root: Path) -> None:
@@ -83,10 +74,6 @@ def test_digests_change_with_settings_and_own_rows_only(plan_of: MakePlan, grid_
         "s1-000000", "s1-000001", "s1-000002",
     }  # fmt: skip
     assert any(after[name] != before[name] for name in before)
-
-
-def test_a_missing_talker_is_left_out(plan_of: MakePlan) -> None:
-    assert plan_of(speakers="s1,s21").listed == 20
 
 
 # The tracker

@@ -290,6 +290,8 @@ def test_a_row_asks_for_no_more_pictures_than_fit(frames: int, fits: bool) -> No
         "mel": {"n_mels": 80},
     }  # fmt: skip
     assert can_hold(record, 10**9, frames, 4 * frames) is fits
+    endless = 2**62 // 90**2 * 4 + np.arange(4)  # times 90 x 90 little more than 2^64
+    assert not can_hold(record, np.array([2**62]), endless, 0).any()
     assert not can_hold(record, 80 * 399, 100, 400)  # a byte for each number of the mel
     sound = record | {"settings": {"fps": 1, "sample_rate": 1_000_000, "keep_audio": True}}
     assert not can_hold(sound, 10**9, 200, 800)

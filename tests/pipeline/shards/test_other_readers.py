@@ -21,7 +21,6 @@ from importers import Importer, importer
 from prepared import rewrite
 
 from avb.pipeline.errors import UsageError
-from avb.pipeline.shards.dataset import check_dataset
 from avb.pipeline.shards.metadata import read_facts, write_facts
 from avb.pipeline.shards.verify import verify
 from avb.pipeline.stream.index import load_index
@@ -205,10 +204,3 @@ def _in_format_1(folder: Path, out: Path) -> Path:
             plan.write_batch(batch)
         plan.write_batch(end.batch, {"avb": json.dumps(head)})
     return out
-
-
-def test_shards_of_a_later_format_are_refused_by_it(shards: Path) -> None:
-    record = json.loads((shards / "dataset.json").read_text())
-    assert record["schema"] == 2
-    with pytest.raises(UsageError, match="shards of format 3; this version reads 1 to 2"):
-        check_dataset(record | {"schema": 3}, "dataset.json")
