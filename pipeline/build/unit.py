@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-import io
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -28,7 +27,7 @@ from avb.pipeline.corpora.clip import Clip, Source, Word
 from avb.pipeline.corpora.source_files import SourceFault, attempts
 from avb.pipeline.corpora.stored import clip_files
 from avb.pipeline.errors import RunError
-from avb.pipeline.files import write_atomic
+from avb.pipeline.files import open_atomic
 from avb.pipeline.shards.metadata import STAGES, read_facts, write_facts
 from avb.pipeline.shards.tar import Buffer, ShardWriter, sample_members
 from avb.pipeline.storage.mirror import fetch_plan, fetch_unit, send_unit
@@ -303,8 +302,7 @@ def _write_rows(
     table = pa.Table.from_pylist(rows, row_schema())
     head = {"digest": unit.digest, "sha256": sha256 or "", "bytes": str(nbytes)}
     head |= {"sources": unit.sources, "labels": unit.labels}
-    sink = io.BytesIO()
-    pq.write_table(table.replace_schema_metadata(head), sink, compression="zstd")
     path = rows_path(folder, unit)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, sink.getvalue())
+    with open_atomic(path) as file:
+        pq.write_table(table.replace_schema_metadata(head), file, compression="zstd")

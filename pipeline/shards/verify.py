@@ -48,11 +48,6 @@ class Verdict:
     stored: int = 0
     faults: list[str] = field(default_factory=list)
 
-    @property
-    def ok(self) -> bool:
-        """Whether nothing is wrong."""
-        return not self.faults
-
 
 @dataclass(frozen=True)
 class _Check:
@@ -255,7 +250,8 @@ def _sample_faults(
     with path.open("rb") as file:
         for row in rows:
             if not _possible(row, size, record):
-                yield [f"{path.name}: {row['key']}: {_place(row)} cannot lie in {size} bytes"]
+                place = ", ".join(f"{name} {row[name]}" for name in _PLACE)
+                yield [f"{path.name}: {row['key']}: {place} cannot lie in {size} bytes"]
                 continue
             file.seek(row["offset"])
             try:
@@ -265,11 +261,6 @@ def _sample_faults(
                 ]
             except (ValueError, EOFError) as error:
                 yield [f"{path.name}: {row['key']}: {error}"]
-
-
-def _place(row: dict[str, Any]) -> str:
-    """Where the manifest says that a sample lies, and how much of it there is."""
-    return ", ".join(f"{name} {row[name]}" for name in _PLACE)
 
 
 def _possible(row: dict[str, Any], size: int, record: dict[str, Any]) -> bool:

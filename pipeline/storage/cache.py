@@ -49,7 +49,7 @@ class Cache:
             path.parent.mkdir(parents=True, exist_ok=True)
             held = _hold(path)
             if held is None:
-                with self._lock(key[:2]):
+                with waited_for(self.folder / "locks" / key[:2]):
                     held = _hold(path)  # another process fetched it
                     if held is None:
                         held = self._fetch(store, name, sha256, path)
@@ -66,7 +66,7 @@ class Cache:
         """Fetch an object and hold it; the caller holds the lock of its name."""
         size = store.size(name)
         part = path.with_name(f"{path.name}.{size}.{os.getpid()}.part")
-        with self._lock("room"):
+        with waited_for(self.folder / "locks/room"):
             self._make_room(size)
             descriptor = os.open(part, os.O_RDWR | os.O_CREAT, 0o644)
             fcntl.flock(descriptor, fcntl.LOCK_SH)
@@ -97,9 +97,6 @@ class Cache:
             if whole and total + size <= self.max_bytes:
                 break
             total -= nbytes * _remove_if_free(path)
-
-    def _lock(self, name: str) -> contextlib.AbstractContextManager[None]:
-        return waited_for(self.folder / "locks" / name)
 
 
 def _hold(path: Path) -> int | None:

@@ -52,15 +52,24 @@ class Mirror:
 
     def pull(self) -> None:
         """Make the folder as the store is."""
-        if self.store is None:
+        store = self.store
+        if store is None:
             return
-        there = self.store.entries()
+        there = store.entries()
         changed = [name for name, entry in there.items() if self._there.get(name) != entry]
+
+        def bring(name: str) -> None:
+            path = self.folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if name.endswith(".tar"):
+                _stand_in(path, there[name].size)
+            else:
+                store.get(name, path, size=there[name].size)
+
         for name in self._there.keys() - there.keys():
             (self.folder / name).unlink(missing_ok=True)
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            for _ in pool.map(lambda name: self._get(name, there[name].size), changed):
-                pass
+            list(pool.map(bring, changed))
         self._there = there
         self._here = self._snapshot()
 
@@ -86,15 +95,6 @@ class Mirror:
             if not name.endswith(".tar"):
                 self.store.put(self.folder / name, name)
         self._here = here
-
-    def _get(self, name: str, size: int) -> None:
-        assert self.store is not None
-        path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if name.endswith(".tar"):
-            _stand_in(path, size)
-        else:
-            self.store.get(name, path, size=size)
 
     def _snapshot(self) -> dict[str, tuple[int, int]]:
         """Time and size of the files that the store has or is to have."""

@@ -1,5 +1,6 @@
 """Drawn corpora, and what a run of `avb prep` over one left in its folder."""
 
+import contextlib
 import hashlib
 import json
 import subprocess
@@ -54,6 +55,16 @@ def wait_for(wanted: Callable[[], Any], seconds: float = 20) -> Any:
     while not (found := wanted()):
         assert time.monotonic() < end, "it did not come"
         time.sleep(0.02)
+    return found
+
+
+def running(file: str, mark: str) -> list[str]:
+    """Command lines of the processes in whose `cmdline` or `environ` something stands."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if mark.encode() in (folder / file).read_bytes():
+                found.append((folder / "cmdline").read_text().replace("\0", " "))
     return found
 
 

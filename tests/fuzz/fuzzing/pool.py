@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import local
@@ -204,15 +204,8 @@ def in_children(
 
     pool = ThreadPoolExecutor(jobs)
     try:
-        running = set()
-        for item in items:
-            running.add(pool.submit(with_mine, item))
-            if len(running) >= 2 * jobs:
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in done)
-        while running:
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            yield from (future.result() for future in done)
+        for future in as_completed([pool.submit(with_mine, item) for item in items]):
+            yield future.result()
     finally:
         pool.shutdown(cancel_futures=True)
         for child in children:

@@ -13,7 +13,7 @@ from typing import Any
 import prepared
 import pytest
 from commands import refused
-from prepared import dataset, draw, hashes, rows, untimed, wait_for
+from prepared import dataset, draw, hashes, rows, running, untimed, wait_for
 
 from avb.pipeline.build.executor_ray import _work
 from avb.pipeline.build.unit import Task
@@ -155,23 +155,12 @@ def test_a_stopped_driver_takes_its_tasks_along_and_goes_on_where_it_was(
     _, errors = run.communicate()
     assert run.returncode == code
     assert sent != signal.SIGINT or errors.strip().endswith("run the same command again to go on")
-    wait_for(lambda: not working(), 60)
+    wait_for(lambda: not running("cmdline", "ray::_work"), 60)
     done = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("lrw/.avb/rows/*")}
     end(start(raw, tmp_path, nodes))
     kept = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("lrw/.avb/rows/*")}
     assert 2 <= len(done) < len(kept) and done.items() <= kept.items()
     assert same(tmp_path, local)
-
-
-def working() -> list[str]:
-    """Ray workers that are at a task of ours."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            found += [path.parent.name] if path.read_bytes().startswith(b"ray::_work") else []
-        except OSError:
-            continue
-    return found
 
 
 @pytest.mark.slow

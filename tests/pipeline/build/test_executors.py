@@ -9,7 +9,7 @@ from unittest.mock import Mock
 
 import prepared
 import pytest
-from prepared import hashes, rewrite, rows, wait_for
+from prepared import hashes, rewrite, rows, running, wait_for
 
 from avb.pipeline.build import executors
 from avb.pipeline.build.unit import Task, run_unit
@@ -58,7 +58,7 @@ def test_a_clip_that_kills_its_decoder_or_hangs_is_one_row_and_changes_no_other_
             lambda row, members: row["key"] in left and members.clear())  # fmt: skip
     assert hashes(tmp_path) == hashes(tmp_path / "without")
     assert not list((tmp_path / "lrw").rglob("*.tmp"))
-    assert not running_with(f"AVB_TEST_HANG={tmp_path.name}")
+    assert not running("environ", f"AVB_TEST_HANG={tmp_path.name}")
     # Mended, they are taken again.
     assert prep(good_lrw, tmp_path, faults, "--retry-failed").returncode == 0
     assert hashes(tmp_path) == hashes(calm)
@@ -144,16 +144,4 @@ def test_nothing_outlives_a_run_that_is_stopped(
         _, errors = process.communicate(timeout=60)  # a worker left alone would hold the pipe
         assert process.returncode == code
         assert sent != signal.SIGINT or "stopped; run the same command again" in errors
-        wait_for(lambda run=mark: not running_with(run))
-
-
-def running_with(mark: str) -> list[str]:
-    """Processes that were started with a variable in their environment."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if mark.encode() in (folder / "environ").read_bytes():
-                found.append((folder / "cmdline").read_text().replace("\0", " "))
-        except OSError:
-            continue
-    return found
+        wait_for(lambda run=mark: not running("environ", run))

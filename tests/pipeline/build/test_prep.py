@@ -228,7 +228,6 @@ def test_a_contact_sheet_is_a_picture_by_its_name(done: Path, tmp_path: Path) ->
 
 def test_no_command_prints_a_traceback_for_a_wrong_word(tmp_path: Path) -> None:
     for words in (
-        ("prep", "gird"),
         ("prep", "lrw", "--root", tmp_path / "nowhere"),
         ("prep", "lrw", "--crop", "face"),
         ("prep", "table"),

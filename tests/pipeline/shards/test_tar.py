@@ -1,4 +1,4 @@
-"""A shard is there whole or not at all, any WebDataset reader opens it, and no entry escapes."""
+"""A shard is there whole or not at all, and no entry escapes; `test_other_readers` opens them."""
 
 import hashlib
 import io
@@ -50,16 +50,6 @@ def test_equal_samples_give_equal_bytes(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tar") as tar:
         assert {(m.mtime, m.uid, m.gid, m.mode) for m in tar} == {(0, 0, 0, 0o644)}
     assert sorted(os.listdir(tmp_path)) == ["a.tar", "b.tar"]
-
-
-def test_plain_webdataset_reads_a_shard(tmp_path: Path) -> None:
-    import webdataset
-
-    write(tmp_path / "train-000000.tar")
-    found = {}
-    for sample in webdataset.WebDataset(str(tmp_path / "train-000000.tar"), shardshuffle=False):
-        found[sample["__key__"]] = {k: v for k, v in sample.items() if k[0] != "_"}
-    assert found == SAMPLES
 
 
 def test_an_error_or_no_sample_leaves_nothing(tmp_path: Path) -> None:

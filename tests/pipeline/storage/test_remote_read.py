@@ -53,15 +53,6 @@ def test_one_shard_of_cache_is_enough(
     assert_equal(batches(there, 12), batches(grid.folder, 12))
 
 
-@pytest.mark.parametrize(
-    "what", ["cut", *(pytest.param(what, marks=pytest.mark.slow) for what in ("500", "deaf"))]
-)
-def test_faults_that_pass_are_not_seen(grid: Any, bucket: Any, what: str) -> None:
-    there = bucket.upload(grid.folder, "grid")
-    bucket.fail(what, 4, "GET", ".tar")
-    assert_equal(batches(there), batches(grid.folder))
-
-
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_bucket_that_vanishes_is_one_line(grid: Any, bucket: Any, workers: int) -> None:
     there = bucket.upload(grid.folder, "grid")
