@@ -80,10 +80,10 @@ def test_a_cut_or_missing_shard_is_found_and_a_damaged_manifest_is_one_fault(cop
     assert f"{last.name}: missing" in faults
     assert f"{first.name}: " in faults and "expected" in faults
     (copy / "manifest.parquet").write_bytes(b"PAR1 nonsense")
-    [line] = verify(copy).faults
+    [fault] = verify(copy).faults
     assert "manifest.parquet" in fault
     (copy / "dataset.json").unlink()
-    [line] = verify(copy).faults
+    [fault] = verify(copy).faults
     assert "run `avb prep` again" in fault
 
 
@@ -100,7 +100,7 @@ def test_a_shard_that_the_disk_does_not_give_is_a_fault_and_the_others_are_looke
 
     monkeypatch.setattr(module, "_sample_faults", faulty)
     verdict = verify(copy)
-    [line] = verdict.faults
+    [fault] = verdict.faults
     assert fault.startswith(f"{bad}: cannot be read (Input/output error), and ")
     assert verdict.samples > 0 < len(others)
 
@@ -196,7 +196,7 @@ def test_a_dead_process_is_a_fault_with_its_shards(
 ) -> None:
     monkeypatch.setattr(module, "_check_shard", die)
     verdict = verify(good, jobs=2)
-    [line] = verdict.faults
+    [fault] = verdict.faults
     assert "a process died" in fault and "train-000000.tar" in fault and "\n" not in fault
 
 
@@ -276,7 +276,7 @@ def test_a_hostile_member_is_one_line_of_its_sample(
             members[extension] = content
 
     prepared.rewrite(copy, copy, forge)
-    [line] = verify(copy).faults
+    [fault] = verify(copy).faults
     assert f": {key}: " in fault and said in fault and len(fault) < 300
     if extension != "flac":  # the sheet has no sound
         with pytest.raises(UsageError, match="a clip cannot be read .*; avb verify finds"):
