@@ -1,5 +1,6 @@
 """Promise: mels are librosa's to 1e-4, four columns a frame, and sound lies where it was heard."""
 
+import dataclasses
 import math
 import sys
 from collections.abc import Iterator
@@ -70,6 +71,11 @@ def test_mels_made_in_parts_are_those_made_at_once(monkeypatch: pytest.MonkeyPat
     for part in (1, 7, 100):
         monkeypatch.setattr(audio, "PART", part)
         np.testing.assert_allclose(audio.log_mel(sound, mel, 16000), whole, atol=1e-5)
+
+
+def test_a_clip_of_whole_parts_is_made_with_an_odd_window() -> None:
+    mel = dataclasses.replace(FRONT_ENDS["lrw"], n_fft=401)
+    assert audio.log_mel(np.zeros(60 * 16000, np.float32), mel, 16000).shape == (80, 6000)
 
 
 @pytest.mark.parametrize("corpus", FRONT_ENDS)
