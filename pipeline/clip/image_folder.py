@@ -12,8 +12,8 @@ import numpy as np
 from avb.pipeline.clip.media import MAX_PIXELS, Media, first_plane, fitted
 from avb.pipeline.clip.status import Refused
 
-#: Decoders of FFmpeg, by how a file of theirs begins.
-KINDS = {b"\xff\xd8": "mjpeg", b"\x89PNG": "png"}
+#: Decoders of FFmpeg, by how a file of theirs begins, and what stands at its end.
+KINDS = {b"\xff\xd8": ("mjpeg", b"\xff\xd9"), b"\x89PNG": ("png", b"IEND")}
 
 
 def numbered_pictures(folder: Path) -> list[Path]:
@@ -62,9 +62,9 @@ def read_pictures(paths: Sequence[Path]) -> Media:
 
 
 def grey_picture(data: bytes) -> np.ndarray | None:
-    """The luma of a JPEG or PNG file, uint8 [H, W]; None where it is none, or too large."""
-    codec = next((kind for start, kind in KINDS.items() if data.startswith(start)), None)
-    if codec is None:
+    """The luma of a JPEG or PNG file, uint8 [H, W]; None where it is none, cut, or too large."""
+    codec, end = next((kind for start, kind in KINDS.items() if data.startswith(start)), ("", b""))
+    if not codec or end not in data:
         return None
     # One decoder of JPEG for the process, as opening one for each picture would cost more than
     # decoding; that of PNG takes the last picture's rows for its own.
@@ -86,7 +86,8 @@ def grey_picture(data: bytes) -> np.ndarray | None:
 def _decoder(codec: str) -> Any:
     context = av.CodecContext.create(codec, "r")
     context.thread_type, context.thread_count = "NONE", 1
-    context.options = {"max_pixels": str(MAX_PIXELS)}
+    # Else what a damaged picture lacks would be rows of the one before, maybe of another clip.
+    context.options = {"max_pixels": str(MAX_PIXELS), "err_detect": "explode"}
     return context
 
 

@@ -275,6 +275,20 @@ def test_up_to_a_fifth_of_the_pictures_is_filled_with_the_nearest(tmp_path: Path
     assert "3 of 10 pictures are missing" in refused.error
 
 
+@pytest.mark.parametrize("ending", ["jpg", "png"])
+def test_a_picture_that_is_cut_is_missing_and_shows_no_other(tmp_path: Path, ending: str) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (96, 96), np.uint8)
+    paths = [tmp_path / f"{i}.{ending}" for i in range(5)]
+    for path in paths:
+        cv2.imwrite(str(path), cv2.GaussianBlur(picture, (0, 0), 2))
+    whole = read_pictures(paths).frames
+    data = paths[2].read_bytes()
+    for length in (len(data) // 3, len(data) * 9 // 10, len(data) - 12):
+        paths[2].write_bytes(data[:length])
+        got = read_pictures(paths)
+        assert got.flags == {"filled_frames"} and np.array_equal(got.frames, whole)
+
+
 @pytest.mark.parametrize("version", ["14.2.0", "18.1.0", "19.0.2", "20.1.0"])
 def test_every_declared_pyav_is_asked_only_for_what_it_knows(
     version: str, monkeypatch: pytest.MonkeyPatch
