@@ -174,7 +174,7 @@ def _preference(root: Path, clip: Clip) -> tuple[bool, bool, int, str]:
     """Order among files of one sentence: pictures last, else the 360x288 one first."""
     pictures = PurePosixPath(clip.source).suffix == ""
     high_rate = "mpg_6000" in clip.source or "_6000_" in clip.source
-    return (pictures, high_rate, _pixels(root / clip.source), clip.source)
+    return (pictures, high_rate, 0 if pictures else _pixels(root / clip.source), clip.source)
 
 
 def _pixels(path: Path) -> int:

@@ -301,6 +301,15 @@ def test_of_two_sizes_the_smaller_picture_is_taken_whatever_the_folders_are_call
     assert statuses == {f"{large}/s2/{name}": "duplicate", f"{small}/s2/{name}": ""}
 
 
+def test_a_film_is_preferred_to_its_pictures(grid: Any, place: Any, tmp_path: Path) -> None:
+    write_pictures(tmp_path / "s1/a/bbaf2n", FOLDERS["1.jpg"][1])
+    assert [clip.status for clip in grid("s1/b/bbaf2n/1.jpg").clips()] == ["", "duplicate"]
+    place()
+    statuses = {clip.source: clip.status for clip in grid().clips()}
+    pictures = dict.fromkeys(("s1/a/bbaf2n", "s1/b/bbaf2n"), "duplicate")
+    assert statuses == {"s1/video/bbaf2n.mpg": ""} | pictures
+
+
 def test_a_failing_disk_does_not_decide(grid: Any, place: Any, tmp_path: Path) -> None:
     place("a/s2/bbaf2n.mpg")
     (tmp_path / "b/s2").mkdir(parents=True)
