@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import os
-import re
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,7 @@ from avb.pipeline.corpora import grid, lrw1000
 from avb.pipeline.corpora.clip import Clip
 from avb.pipeline.corpora.leftover import VIDEOS
 from avb.pipeline.storage.mirror import AT_ONCE, scratch
-from avb.pipeline.storage.store import Entry, Folder, Store
+from avb.pipeline.storage.store import OUTSIDE, Entry, Folder, Store
 
 TABLES = (".csv", ".tsv", ".txt", ".parquet", ".pq")
 
@@ -82,7 +81,7 @@ def clip_files(root: Folder, clip: Clip) -> Iterator[Path]:
         top = Path(folder) / root.name
         top.mkdir()
         for name in filter(None, (clip.source, clip.audio, clip.text)):
-            if not re.match(r"/|(.*/)?\.\.(/|$)", name):
+            if not OUTSIDE.match(name):
                 _bring(root, name, top)
         yield top
 

@@ -31,6 +31,8 @@ FIRST_WAIT_S = 0.5  # doubled each time: 15 s in all, as long as a store takes t
 CONNECT_S, SILENCE_S = 10, 60
 SLOWEST_BYTES_PER_S = 50_000  # slower uploads are given up
 
+#: Names of objects that no file below a folder has.
+OUTSIDE = re.compile(r"/|(.*/)?\.\.(/|$)|.*/$")
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.I)
 _CHUNK = 1 << 25
 
@@ -125,16 +127,21 @@ class Store:
             raise StorageError(f"{self / name}: {line_of(error)}") from None
 
     def entries(self) -> dict[str, Entry]:
-        """Every object below this folder, by name; none if there is no such folder.
-
-        What would be no file below a folder of this machine is passed over: a bucket may hold it.
-        """
+        """Every object that can be a file below this folder, by name; none if there are none."""
         prefix = len(self._path("")) + 1
 
         def find(files: Any, path: str) -> dict[str, Entry]:
             objects = files.find(path, detail=True)
-            named = {key[prefix:]: _entry(info) for key, info in objects.items()}
-            return {name: entry for name, entry in named.items() if _is_inside(name)}
+            found = {key[prefix:]: _entry(info) for key, info in objects.items() if key[prefix:]}
+            folders: set[str] = set()  # some tools mark one by an empty object of its name
+            for name in found:
+                while (name := name.rpartition("/")[0]) and name not in folders:
+                    folders.add(name)
+            return {
+                name: entry
+                for name, entry in found.items()
+                if not OUTSIDE.match(name) and (entry.size or name not in folders)
+            }
 
         try:
             return self._try("", find)
@@ -270,12 +277,6 @@ def _forget_loop() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_loop)  # as newer ones than fsspec 2025.2 do
-
-
-def _is_inside(name: str) -> bool:
-    """Whether a name, put behind that of a folder, is a file in it."""
-    parts = name.split("/")
-    return bool(parts[0] and parts[-1]) and ".." not in parts
 
 
 def _entry(info: dict[str, Any]) -> Entry:

@@ -15,8 +15,10 @@ from prepared import dataset, rows, untimed
 
 from avb.pipeline.build.prep import Part, Summary, prep
 from avb.pipeline.config import load_corpora
+from avb.pipeline.corpora.stored import listed_tree
 from avb.pipeline.errors import StorageError, UsageError
 from avb.pipeline.settings import settings_for
+from avb.pipeline.storage.mirror import mirrored
 from avb.pipeline.storage.store import place
 
 #: The rest of the faults; what they do to one object is in `test_storage`.
@@ -183,6 +185,21 @@ def test_corpora_lie_in_a_store(
     sides = tmp_path / "there", tmp_path / "here"
     assert dataset(sides[0], corpus) == dataset(sides[1], corpus)
     assert untimed(rows(sides[0], corpus)) == untimed(rows(sides[1], corpus))
+
+
+def test_names_of_objects_that_no_file_below_the_folder_has_are_passed_over(
+    bucket: Any, tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine"
+    mine.write_bytes(b"precious")
+    for name in (mine, "s1/", "s1", "s1/video/bbaf2n.mpg"):
+        bucket.write(f"raw/{name}", b"")
+    store = bucket.store / "raw"
+    with listed_tree(store) as tree, mirrored(store) as mirror:
+        for folder in (tree, mirror.folder):
+            names = [str(path.relative_to(folder)) for path in folder.rglob("*.*")]
+            assert names == ["s1/video/bbaf2n.mpg"]
+    assert mine.read_bytes() == b"precious"
 
 
 def test_a_film_of_a_table_in_a_store_that_is_replaced_is_taken_again(
