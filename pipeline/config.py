@@ -4,7 +4,7 @@ import hashlib
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -98,6 +98,17 @@ class Split:
     parts: dict[str, list[int | str]] = field(default_factory=dict)
     few: bool = False
 
+    def __post_init__(self) -> None:
+        members = [member for part in self.parts.values() for member in part]
+        if self.by == "hash":
+            odd = [m for m in members if m not in range(HASH_PARTS)]
+            rule = f"a residue is a number from 0 to {HASH_PARTS - 1}"
+        else:
+            odd = [m for m in members if not isinstance(m, str)]
+            rule = "a talker or clip is a text, '1' and not 1"
+        if odd:
+            raise ValueError(f"a part has {odd[0]!r}; {rule}")
+
     def part_of(self, key: str, speaker: str | None, split: str | None) -> str | None:
         """The part (train, val, test) that a clip belongs to, or None if it belongs to none.
 
@@ -178,6 +189,10 @@ class Corpus:
                 f"{self.sample_rate} Hz, {self.fps} pictures a second and a hop of {hop} samples;"
                 " networks take 4 mel columns a picture: sample_rate = 4 * fps * hop"
             )
+        if self.mel.f_max > self.sample_rate / 2:
+            raise ValueError(
+                f"mels up to {self.mel.f_max:g} Hz; sound at {self.sample_rate} Hz has half of that"
+            )
 
 
 def builtin_path() -> Path:
@@ -185,36 +200,39 @@ def builtin_path() -> Path:
     return Path(avb.__file__).with_name("datasets.yaml")
 
 
-def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
-        both = isinstance(old, dict) and isinstance(value, Mapping)
+        both = isinstance(old, dict) and isinstance(value, dict)
         merged[key] = _merge(old, value) if both else value  # type: ignore[arg-type]
     return merged
 
 
-def _placed(corpora: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def _placed(corpora: dict[str, Any], file: Path) -> dict[str, Any]:
     """The entries of a file, with tables of lags found from its folder."""
-    named = {name: entry for name, entry in corpora.items()
-             if isinstance(entry, Mapping) and isinstance(entry.get("lags"), str)}  # fmt: skip
-    return dict(corpora) | {n: {**e, "lags": str(folder / e["lags"])} for n, e in named.items()}
+    for entry in corpora.values():
+        if isinstance(entry, dict) and isinstance(lags := entry.get("lags"), str) and lags:
+            entry["lags"] = str(file.resolve().parent / lags)
+    return corpora
 
 
 def load_corpora(path: str | Path | None = None) -> dict[str, Corpus]:
     """Every corpus of the built-in `datasets.yaml`, overridden key by key by the file `path`."""
-    raw = _placed(read_yaml(builtin_path()), builtin_path().resolve().parent)
+    raw = _placed(read_yaml(builtin_path()), builtin_path())
     where = "datasets.yaml"
     if path is not None:
         over = read_yaml(Path(path)) or {}
         where = str(path)
-        expect(isinstance(over, Mapping), where, "a mapping of corpora", over)
+        expect(isinstance(over, dict), where, "a mapping of corpora", over)
         expect_keys(over, raw, where)
-        raw = _merge(raw, _placed(over, Path(path).resolve().parent))
+        raw = _merge(raw, _placed(over, Path(path)))
     corpora = {name: checked(Corpus, entry, f"{where}: {name}") for name, entry in raw.items()}
     for name, corpus in corpora.items():
         expect_keys(corpus.crops, CROPS, f"{where}: {name}.crops")
         expect_keys(corpus.expected, EXPECTED, f"{where}: {name}.expected")
+        for own, split in corpus.splits.items():
+            expect_keys(split.parts, PARTS, f"{where}: {name}.splits.{own}.parts")
     return corpora
 
 

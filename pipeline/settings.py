@@ -44,8 +44,10 @@ class Settings:
     def __post_init__(self) -> None:
         rates = 0 < self.fps <= 1000 and self.fps <= self.sample_rate <= 1_000_000
         steps = self.face_every > 0 and self.shard_clips > 0
-        sides = [side for pair in (self.fixed_box, self.picture) for side in pair or ()]
-        if not (rates and steps and all(0 <= side <= 1 << 16 for side in sides)):
+        box, picture = self.fixed_box or [0, 0, 1, 1], self.picture or [1, 1]
+        sides = len(picture) == 2 and 0 < min(picture) and max(picture) <= 1 << 16
+        placed = len(box) == 4 and all(0 <= box[i] < box[i + 2] <= 1 << 16 for i in (0, 1))
+        if not (rates and steps and sides and placed):
             raise ValueError("rates, steps or boxes that no shards are made with")
 
     def as_dict(self) -> dict[str, Any]:

@@ -144,7 +144,14 @@ def unknown(place: str, key: str, nearest: str) -> str:
         ("grid: {fps: 24}", "grid: 16000 Hz, 24 pictures a second and a hop of 160 samples"),
         ("grid: {fps: 0}", "grid: 16000 Hz, 0 pictures a second"),
         ("grid: {mel: {hop: 100}}", "networks take 4 mel columns a picture"),
+        ("lrw: {mel: {f_max: 9e3}}", "lrw: mels up to 9000 Hz; sound at 16000 Hz has half of that"),
         ("grid: {splits: {mine: {by: speaker}}}", "grid.splits.mine: the key 'source' is missing"),
+        ("grid: {splits: {a: {by: speaker, source: x, parts: {trian: [s1]}}}}",
+         unknown("grid.splits.a.parts", "trian", "train")),
+        ("table: {splits: {a: {by: speaker, source: x, parts: {val: [anna, 1]}}}}",
+         "table.splits.a: a part has 1; a talker or clip is a text, '1' and not 1"),
+        ("grid: {splits: {a: {by: hash, source: x, parts: {test: [20]}}}}",
+         "grid.splits.a: a part has 20; a residue is a number from 0 to 19"),
         ("- lrw", "mine.yaml: expected a mapping of corpora, found ['lrw'] (list)"),
     ],
 )  # fmt: skip
@@ -230,12 +237,20 @@ def test_the_home_of_a_user_that_there_is_not_is_one_line() -> None:
     assert "~nosuchuser/grid: no such user" in line
 
 
-@pytest.mark.parametrize("key", ["face_every", "fps", "shard_clips", "sample_rate"])
-def test_a_value_that_no_shards_are_made_with_is_one_line(tmp_path: Path, key: str) -> None:
-    (tmp_path / "grid").mkdir()
-    words = ["prep", "grid", "--root", tmp_path / "grid", "--out", tmp_path, "--dry-run"]
-    line = refused("--datasets", write(tmp_path, f"grid: {{{key}: 0}}"), *words)
-    assert "grid: " in line and ".yaml" in line
+@pytest.mark.parametrize(
+    ("corpus", "entry"),
+    [
+        *(("grid", f"{key}: 0") for key in ("face_every", "fps", "shard_clips", "sample_rate")),
+        *(("grid", f"picture: {sides}") for sides in ([360], [360, 0], [360, 288, 3])),
+        *(("lrw", f"fixed_box: {box}") for box in ([59, 95, 195], [195, 95, 59, 231], [0] * 4)),
+    ],
+)
+def test_a_value_that_no_shards_are_made_with_is_one_line(
+    tmp_path: Path, corpus: str, entry: str
+) -> None:
+    words = ["prep", corpus, "--root", tmp_path, "--out", tmp_path, "--dry-run"]
+    line = refused("--datasets", write(tmp_path, f"{corpus}: {{{entry}}}"), *words)
+    assert f"{corpus}: " in line and ".yaml" in line
 
 
 def test_crops_that_no_film_holds_are_one_line(tmp_path: Path) -> None:
