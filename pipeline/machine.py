@@ -16,6 +16,7 @@ from pathlib import Path
 
 from avb.pipeline.errors import UsageError
 
+CGROUP = Path("/sys/fs/cgroup")  # what a container may have
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # names of <malloc.h>
 
 
@@ -62,12 +63,15 @@ def revision() -> str | None:
 
 def free_memory() -> float:
     """Bytes that are free, by the kernel and the container's limit; infinite if not known."""
-    free, group = math.inf, Path("/sys/fs/cgroup")
-    with suppress(OSError, ValueError, StopIteration):  # no such files, or no limits
+    free = math.inf
+    with suppress(OSError, ValueError, StopIteration):  # no such files, or no limit ("max")
         lines = Path("/proc/meminfo").read_text().splitlines()
         free = next(int(x.split()[1]) * 1024.0 for x in lines if x.startswith("MemAvailable"))
-        limit, used = ((group / f"memory.{name}").read_text() for name in ("max", "current"))
-        free = min(free, float(limit) - float(used)) if limit.strip() != "max" else free
+        limit, used = ((CGROUP / f"memory.{name}").read_text() for name in ("max", "current"))
+        held = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+        # What was read from disks is kept as long as nobody wants the room, and counted as used.
+        cache = float(held["active_file"]) + float(held["inactive_file"])
+        free = min(free, float(limit) - float(used) + cache)
     return free
 
 

@@ -3,6 +3,7 @@
 import os
 import resource
 import sys
+from pathlib import Path
 
 import pytest
 from commands import avb
@@ -28,6 +29,18 @@ def test_memory_is_in_bytes(monkeypatch: pytest.MonkeyPatch, platform: str, unit
     monkeypatch.setattr(sys, "platform", platform)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert before * unit <= machine.peak_bytes() < before * unit * 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux how much memory is free")
+@pytest.mark.parametrize(("limit", "free"), [("1000000", 700_000), ("max", None)])
+def test_what_a_container_has_read_is_free(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, limit: str, free: int | None
+) -> None:
+    (tmp_path / "memory.max").write_text(f"{limit}\n")
+    (tmp_path / "memory.current").write_text("900000\n")
+    (tmp_path / "memory.stat").write_text("anon 300000\nactive_file 200000\ninactive_file 400000\n")
+    monkeypatch.setattr(machine, "CGROUP", tmp_path)
+    assert machine.free_memory() == free or (free is None and machine.free_memory() > 1e6)
 
 
 def test_the_home_of_a_user_that_is_not_here_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
