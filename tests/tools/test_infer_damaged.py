@@ -54,12 +54,12 @@ def test_sound_that_changes_its_form_or_has_no_rate_is_refused(
         sound.mono("x.ts")
 
 
-@pytest.mark.parametrize("rate", [8_013, 44_101, 383_999])
+@pytest.mark.parametrize("rate", [8_013, 15_997, 44_101, 383_999])
 def test_sound_of_an_odd_rate_does_not_drift_and_takes_no_gigabytes(rate: int) -> None:
     sound = np.zeros(10 * rate, np.float32)
     sound[9 * rate] = 1
     found = audio.resample(sound, rate, 16000)
-    assert abs(len(found) - 160_000) <= 1 and abs(int(found.argmax()) - 144_000) <= 1
+    assert abs(len(found) - 160_000) < 30 and abs(int(found.argmax()) - 144_000) < 30  # 2 ms
 
 
 def test_sound_far_behind_its_pictures_is_silence() -> None:
