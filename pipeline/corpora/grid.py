@@ -97,10 +97,8 @@ def _walk(root: Path) -> tuple[list[str], list[str], Companions, Companions, lis
     talkers: set[str] = set()
     for here, folders, files in walk(root):
         talkers.update(f"s{int(m[1])}" for f in folders if (m := TALKER.match(f)))
-        for name in [f for f in folders if NAME.match(f)]:
-            if any(p.suffix.lower() in PICTURES for p in (root / here / name).iterdir()):
-                pictures.append((here / name).as_posix())
-                folders.remove(name)  # its pictures are read when its turn comes
+        if NAME.match(here.name) and any(Path(f).suffix.lower() in PICTURES for f in files):
+            pictures.append(str(here))
         for path in (here / file for file in files):
             suffix = path.suffix.lower()
             if suffix in VIDEOS:

@@ -188,12 +188,17 @@ def test_pictures_are_read_in_the_order_of_numbers_and_a_missing_one_is_filled(
         "audio_25k/audio_25k/s1/bbaf2n.wav",
         "s1/audio/bbaf2n.wav",
         "s1/BBAF2N.WAV",
+        "s1/bbaf2n/bbaf2n.wav",
     ],
 )
-def test_separate_sound_is_found_by_its_name(tmp_path: Path, grid: Any, wav: str) -> None:
+def test_separate_sound_and_alignment_are_found_by_their_names(
+    tmp_path: Path, grid: Any, wav: str
+) -> None:
     write_pictures(tmp_path / "s1/bbaf2n", FOLDERS["1.jpg"][1])
     add(tmp_path / wav, 3)
-    assert grid().load().clip.audio == wav
+    align = f"{wav[:-4]}.align"
+    clip = grid(align).load().clip
+    assert (clip.audio, clip.text) == (wav, align)
 
 
 @pytest.mark.parametrize(
