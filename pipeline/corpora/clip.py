@@ -64,9 +64,12 @@ TEXTS = ("name", "group", "source", "split", "speaker", "label", "audio", "text"
 
 def refuse_name(clip: Clip) -> None:
     """Refuse a clip of a file whose name is no UTF-8, as what is stored of it has to be."""
+    files = clip.source, clip.audio, clip.text
+    odd = next((file for file in files if file and file != written_out(file)), clip.source)
     for name in TEXTS:
         setattr(clip, name, written_out(getattr(clip, name) or "") or None)
-    clip.status, clip.error = "bad_name", f"{clip.source}: a name that is no UTF-8; rename it"
+    clip.status = "bad_name"
+    clip.error = f"{written_out(odd)}: a name that is no UTF-8; rename it"
     clip.sources = []
 
 

@@ -125,6 +125,13 @@ def test_a_name_that_is_no_utf_8_refuses_its_clip_and_no_other(tmp_path: Path, c
     assert any(r"caf\xe9/test/caf\xe9_00001" in error for error in errors.values())
 
 
+def test_of_the_files_of_a_clip_the_one_to_rename_is_named(tmp_path: Path) -> None:
+    touch(tmp_path / "raw", "s1/bbaf2n.mpg", os.fsdecode(b"caf\xe9/bbaf2n.align"))
+    plan = importer("grid", tmp_path / "raw").plan(tmp_path / "plan.arrow")
+    [(_, clip)] = plan.rows(0)
+    assert clip.error == r"caf\xe9/bbaf2n.align: a name that is no UTF-8; rename it"
+
+
 @pytest.mark.parametrize("corpus", ["lrw", "grid", "table"])
 def test_a_root_that_is_a_link_to_itself_is_one_line(tmp_path: Path, corpus: str) -> None:
     (tmp_path / "loop").symlink_to("loop")
