@@ -15,6 +15,7 @@ import hashlib
 import math
 import os
 import re
+import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -65,7 +66,7 @@ def discover(root: Path, corpus: Corpus) -> Listing:
         notices.append(f"columns not used: {', '.join(unused)}")
     if cleaned:
         some = ", ".join(sorted(cleaned)[:3])
-        notices.append(f"{len(cleaned)} labels had odd blanks or hidden letters, now: {some}")
+        notices.append(f"{len(cleaned)} labels had odd blanks or letters, now: {some}")
     return Listing(
         root=root.parent,
         layout=f"table of {num_rows} rows",
@@ -209,7 +210,11 @@ def _part(value: Any) -> str | None:
 
 
 def _clean(text: str) -> str:
-    """In letters that print, with single spaces for all kinds of blanks: readers refuse others."""
+    """In letters that print, with single spaces for all kinds of blanks: readers refuse others.
+
+    Letters are put together (NFC), as two classes that look the same are one.
+    """
+    text = unicodedata.normalize("NFC", text)
     seen = "".join(letter for letter in text if letter.isprintable() or letter.isspace())
     return " ".join(seen.split())
 

@@ -204,11 +204,13 @@ def test_a_split_is_train_val_or_test_whatever_its_case_and_blanks(tmp_path: Pat
 
 def test_labels_are_in_letters_that_readers_take(tmp_path: Path) -> None:
     labels = ["New\u00a0York", "New York", "Par\u200bis\ufeff", " \u00a0 ", "x" * 199]
+    labels += ["Li\u00e8ge", "Lie\u0300ge"]
     rows = [{"video": "a.mp4", "label": label, "speaker": " s\u00a01\t"} for label in labels]
     path = written(tmp_path, rows)
     listing = importer("table", path).listing()
-    assert listing.labels == ["New York", "Paris", "x" * 199]
-    assert listing.notices == ["2 labels had odd blanks or hidden letters, now: New York, Paris"]
+    assert listing.labels == ["Li\u00e8ge", "New York", "Paris", "x" * 199]
+    told = "3 labels had odd blanks or letters, now: Li\u00e8ge, New York, Paris"
+    assert listing.notices == [told]
     clips = planned(tmp_path, path)
     assert {clip.label for clip in clips} == {*listing.labels, None}
     assert {clip.speaker for clip in clips} == {"s 1"} and {c.group for c in clips} == {"s_1"}
