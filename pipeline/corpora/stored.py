@@ -41,12 +41,8 @@ def listed_tree(root: Folder) -> Iterator[Path]:
         for name in names:
             path = tree / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            if is_table:
-                wanted = path == top
-            else:
-                sentence = _sentence(name)
-                wanted = path.name in opened or (sentence is not None and twins[sentence] > 1)
-            if wanted:
+            twin = (sentence := _sentence(name)) and twins[sentence] > 1
+            if path == top if is_table else path.name in opened or twin:
                 store.get(name, path)
             else:
                 path.touch()
