@@ -5,11 +5,9 @@ import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from films import speechlike
 
 from avb.pipeline.clip import audio
@@ -228,13 +226,6 @@ def test_a_torchaudio_that_works_is_left_alone_and_none_is_an_import_error(
     monkeypatch.setitem(sys.modules, "torchaudio", None)
     with pytest.raises(ImportError):
         audio.torchaudio.__wrapped__()
-
-
-def test_the_installed_torchaudio_works_beside_the_installed_torch() -> None:
-    module: Any = audio.torchaudio()
-    assert module.transforms.Resample(44100, 16000)(torch.zeros(441)).shape == (160,)
-    if torch.version.cuda is None:  # its wheels are CUDA builds
-        assert module._extension._IS_TORCHAUDIO_EXT_AVAILABLE is False
 
 
 def test_mel_settings_are_all_used() -> None:

@@ -95,21 +95,6 @@ def test_both_readers_give_equal_pictures_and_sound(
     assert np.square(one[1:] - other[:-1]).mean() / np.square(one).mean() > 1e-3
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
-def test_a_file_without_pictures_or_sound_is_refused(tmp_path: Path, decoder: str) -> None:
-    with wave.open(str(tmp_path / "sound.wav"), "wb") as out:
-        out.setparams((1, 2, 16000, 0, "NONE", ""))
-        out.writeframes(bytes(32000))
-    silent = write_film(tmp_path / "silent.mp4", flashing(25, 3), np.arange(25) / 25)
-    for path, status, says in (
-        (tmp_path / "sound.wav", "bad_decode", "no video stream"),
-        (silent, "no_audio", "no sound track"),
-        (tmp_path / "none.mp4", "unreadable", "no such file"),
-    ):
-        refused = refusal(read_video, path, 25, decoder=decoder)
-        assert refused.status == status and says in refused.error and path.name in refused.error
-
-
 # Frame rates
 
 

@@ -34,6 +34,14 @@ def prepared(films: list[Path], **flags: Any) -> tuple[Any, dict[str, Any]]:
     return summary, samples
 
 
+def shot(film: Path, size: str = "96x96", s: float = 1, more: str = "", sound: str = "") -> Path:
+    """A film of `s` seconds as ffmpeg draws it, with a tone or the given sound."""
+    drawn = ["-i", f"testsrc=s={size}:r=25:d={s}", "-f", "lavfi"]
+    ffmpeg("-f", "lavfi", *drawn, "-i", sound or f"sine=300:r=16000:d={s}",
+           *f"-c:v ffv1 -c:a flac {more}".split(), film)  # fmt: skip
+    return film
+
+
 def flags_of(sample: dict[str, bytes]) -> set[str]:
     return set(json.loads(sample["json"])["flags"].split())
 
@@ -61,26 +69,21 @@ def test_faces_come_out_upright_and_of_their_shape(tmp_path: Path, drawn_grid: A
 
 def test_sound_that_nobody_can_hear_is_flagged(tmp_path: Path) -> None:
     levels = {"loud": 0.5, "faint": 0.004, "noise": 0.0003, "nothing": 0.0}
-    films = [tmp_path / f"{name}.mkv" for name in levels]
-    for film, level in zip(films, levels.values(), strict=True):
-        ffmpeg("-f", "lavfi", "-i", "testsrc=s=96x96:r=25:d=1", "-f", "lavfi",
-               "-i", f"aevalsrc={level}*sin(2*PI*300*t):s=16000:d=1", "-c:v", "libx264",
-               "-pix_fmt", "yuv420p", "-c:a", "pcm_f32le", film)  # fmt: skip
+    films = [
+        shot(tmp_path / f"{name}.mkv", sound=f"aevalsrc={level}*sin(2*PI*300*t):s=16000:d=1")
+        for name, level in levels.items()
+    ]
     _, samples = prepared(films, box="whole", crop="lips")
     silent = {name for name, found in samples.items() if "silent" in flags_of(found)}
     assert silent == {"noise", "nothing"}
 
 
 def test_films_without_sound_become_pictures_alone(tmp_path: Path) -> None:
-    films = [tmp_path / f"{name}.mp4" for name in ("mute", "heard")]
-    for film in films:
-        sound = ["-f", "lavfi", "-i", "sine=300:r=16000:d=1"] if film.stem == "heard" else []
-        ffmpeg("-f", "lavfi", "-i", "testsrc=s=96x96:r=25:d=1", *sound, "-c:v", "libx264",
-               "-pix_fmt", "yuv420p", film)  # fmt: skip
+    films = [shot(tmp_path / "mute.mkv", more="-map 0"), shot(tmp_path / "heard.mkv")]
     flags: dict[str, Any] = {"box": "whole", "crop": "lips"}
     summary, _ = prepared(films, **flags)
     assert summary.status == {"no_audio": 1, "ok": 1}
-    films = [film.rename(tmp_path / f"{film.stem}2.mp4") for film in films]
+    films = [film.rename(tmp_path / f"{film.stem}2.mkv") for film in films]
     (tmp_path / "out").rename(tmp_path / "out1")
     summary, samples = prepared(films, audio="optional", **flags)
     assert summary.status == {"ok": 2} and summary.flags["no_audio"] == 1
@@ -96,12 +99,8 @@ def test_a_clip_whose_crops_a_worker_cannot_hold_is_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever `--max-seconds` lets through; without the bound readers refuse what was stored."""
-    for seconds in (1, 3):
-        ffmpeg("-f", "lavfi", "-i", f"testsrc=s=96x96:r=25:d={seconds}", "-f", "lavfi",
-               "-i", f"sine=300:r=16000:d={seconds}", "-c:v", "libx264", "-pix_fmt", "yuv420p",
-               tmp_path / f"{seconds}.mp4")  # fmt: skip
     monkeypatch.setattr(process, "MOST_CROPS", 50 * 120 * 120)
-    films = [tmp_path / f"{seconds}.mp4" for seconds in (1, 3)]
+    films = [shot(tmp_path / f"{seconds}.mkv", s=seconds) for seconds in (1, 3)]
     summary, samples = prepared(films, box="whole", crop="lips", max_seconds=1e6)
     assert summary.status == {"ok": 1, "long": 1} and set(samples) == {"1"}
 
@@ -110,10 +109,7 @@ def test_jpeg_holds_so_many_pictures_and_a_clip_with_more_is_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(codec, "JPEG_MAX_ROWS", 30 * 120)
-    films = [tmp_path / f"{pictures}.mkv" for pictures in (30, 31)]
-    for film in films:
-        ffmpeg("-f", "lavfi", "-i", "testsrc=s=96x96:r=25", "-f", "lavfi", "-i", "sine=300:r=16000",
-               "-frames:v", film.stem, "-t", "2", "-c:v", "ffv1", "-c:a", "flac", film)  # fmt: skip
+    films = [shot(tmp_path / f"{count}.mkv", s=2, more=f"-frames:v {count}") for count in (30, 31)]
     summary, samples = prepared(films, box="whole", crop="lips", codec="jpeg")
     assert summary.status == {"ok": 1, "long": 1} and set(samples) == {"30"}
 
@@ -121,10 +117,7 @@ def test_jpeg_holds_so_many_pictures_and_a_clip_with_more_is_long(
 @pytest.mark.parametrize("size", ["4000x2", "2x4000"])
 @pytest.mark.parametrize("box", ["whole", "tracked"])
 def test_a_film_of_a_few_rows_or_columns_is_a_row(tmp_path: Path, size: str, box: str) -> None:
-    film = tmp_path / "thin.mkv"
-    ffmpeg("-f", "lavfi", "-i", f"testsrc=s={size}:r=25:d=1", "-f", "lavfi",
-           "-i", "sine=300:r=16000:d=1", "-c:v", "ffv1", "-c:a", "flac", film)  # fmt: skip
-    summary, _ = prepared([film], box=box, crop="lips")
+    summary, _ = prepared([shot(tmp_path / "thin.mkv", size)], box=box, crop="lips")
     assert summary.status == ({"ok": 1} if box == "whole" else {"no_face": 1})
 
 

@@ -12,7 +12,7 @@ ODD: dict[str, dict[str, tuple[str, Any]]] = {
     "grid": {
         "frames_74": ("ok", {"one_frame_short"}),
         "frames_70": ("short", ""),
-        "grey_start": ("blank_frames", ""),
+        "grey_start": ("blank_frames", "12 pictures without content, the first is 0"),
         "other_words": ("ok", {"bad_alignment"}),
         "no_audio": ("no_audio", ""),
         "damaged": ("ok", {"damaged"}),

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 
@@ -46,17 +45,6 @@ def test_odd_or_no_alignments_leave_the_words_of_the_name(
     assert [word for word, _, _ in got.words] == words_of(got.clip.name)
     assert {start is None for _, start, _ in got.words} == {case == "no_align"}
     assert got.flags == {flag}
-
-
-def test_a_grey_start_is_refused_though_75_frames_decode(drawn_grid: Any) -> None:
-    source = drawn_grid.odd["grey_start"]
-    capture, naive = cv2.VideoCapture(str(drawn_grid.root / source)), []
-    while (read := capture.read())[0]:
-        naive.append(read[1])
-    assert len(naive) == 75 and naive[0].std() < 1  # nothing seems wrong
-    refusal = drawn_grid.importer().refusal(source)
-    assert refusal.status == "blank_frames"
-    assert "12 pictures without content, the first is 0" in refusal.error
 
 
 def test_the_sound_is_22_ms_short_and_padded_to_48000_samples(drawn_grid: Any) -> None:

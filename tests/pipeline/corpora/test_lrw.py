@@ -174,19 +174,6 @@ def test_boundaries_are_of_public_code(drawn_lrw: Any, tmp_path: Path, duration:
     assert (int(start * 25), int(end * 25)) == public
 
 
-def test_duration_is_the_word_in_the_middle_and_not_the_clip(drawn_lrw: Any) -> None:
-    from avb.tools.synth import raw
-
-    path = drawn_lrw.root / "lipread_mp4/ABOUT/train/ABOUT_00001.txt"
-    duration = float(path.read_text().split("Duration:")[1].split()[0])
-    [(_, spoken_from, spoken_to)] = raw.lrw_clip("ABOUT", 100).words
-    assert abs(0.0 - spoken_from) > 0.2  # read as "the first `Duration` seconds"
-    [(_, start, end)] = importer("lrw", drawn_lrw.root).load("ABOUT_00001").words
-    assert duration < 1.0 and end - start == pytest.approx(duration)
-    assert start == pytest.approx(spoken_from, abs=0.01)
-    assert end == pytest.approx(spoken_to, abs=0.01)
-
-
 # Pictures and sound
 
 

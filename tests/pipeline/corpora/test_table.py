@@ -3,7 +3,6 @@
 import json
 import re
 from pathlib import Path
-from unittest.mock import patch
 
 import av
 import numpy as np
@@ -18,7 +17,7 @@ from avb.pipeline.clip import decode
 from avb.tools.synth import media
 
 FRAMES = 150  # 6 s
-FLASHES = (30, 77, 131)  # pictures that are bright, with a click at the same time
+CLICKS = (30, 77, 131)  # pictures at whose time there is one
 
 
 def table(folder: Path, text: str, name: str = "mine.csv") -> Path:
@@ -29,33 +28,13 @@ def table(folder: Path, text: str, name: str = "mine.csv") -> Path:
 
 
 @pytest.fixture(scope="module")
-def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One film of flashes and clicks with a key picture every 12 (mpg) or only at the start."""
-    folder = tmp_path_factory.mktemp("films")
-    # A moving texture, so that packets are as large as those of real films.
-    texture = np.random.default_rng(0).integers(60, 150, (18, 22), np.uint8).repeat(8, 0)
-    texture = texture.repeat(8, 1)
-    pictures, sound = [], np.zeros(FRAMES * 640, np.float32)
-    for number in range(FRAMES):
-        picture = np.roll(texture, 5 * number, axis=1)
-        for bit in range(8):
-            picture[:16, 16 * bit : 16 * bit + 16] = 220 if number >> bit & 1 else 20
-        picture[48:96, 64:112] = 235 if number in FLASHES else 60
-        pictures.append(np.repeat(picture[..., None], 3, axis=2))
-    for number in FLASHES:
-        sound[number * 640] = 0.9
-    with patch.object(media, "GRID_AUDIO_SAMPLES", FRAMES * 1764):
-        media.write_mpg(folder / "film.mpg", pictures, sound)
-    luma = [picture[..., 0] for picture in pictures]
-    write_film(folder / "film.mp4", luma, np.arange(FRAMES) / 25, sound)
-    for name in ("film.mkv", "film.ts"):  # without the edit list: its sound begins at -64 ms
-        with av.open(str(folder / "film.mp4")) as source, av.open(str(folder / name), "w") as out:
-            copies = {s.index: out.add_stream_from_template(s) for s in source.streams}
-            for packet in source.demux():
-                if packet.dts is not None:
-                    packet.stream = copies[packet.stream.index]
-                    out.mux(packet)
-    return folder
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Picture n has the level 20 + n; there is a click at the time of each of `CLICKS`."""
+    pictures = [np.full((48, 64), 20 + number, np.uint8) for number in range(FRAMES)]
+    sound = np.zeros(FRAMES * 640, np.float32)
+    sound[[640 * number for number in CLICKS]] = 0.9
+    path = tmp_path_factory.mktemp("films") / "film.mp4"
+    return write_film(path, pictures, np.arange(FRAMES) / 25, sound)
 
 
 # Files
@@ -143,51 +122,24 @@ def test_a_row_more_changes_the_key_of_no_twin(tmp_path: Path) -> None:
 # Spans
 
 
-def test_a_seek_in_a_program_stream_may_land_behind_the_wanted_picture(films: Path) -> None:
-    late = {}
-    for name in ("film.mp4", "film.mpg"):
-        late[name] = []
-        with av.open(str(films / name)) as container:
-            for number in range(10, 140, 10):
-                container.seek(number * 40_000, backward=True)
-                if next(container.decode(video=0)).time > number / 25 + 0.001:
-                    late[name].append(number)
-    assert late["film.mp4"] == [] and len(late["film.mpg"]) > 3
-    for number in late["film.mpg"]:
-        got = decode.read_video(films / "film.mpg", 25, number / 25, number / 25 + 0.2)
-        assert numbers(got.frames) == list(range(number, number + 5))
-
-
-def numbers(pictures: list[np.ndarray]) -> list[int]:
-    """Picture numbers, written into them as eight squares."""
-    squares = [[p[4:12, 16 * bit + 4 : 16 * bit + 12].mean() > 120 for bit in range(8)]
-               for p in pictures]  # fmt: skip
-    return [sum(1 << bit for bit in range(8) if found[bit]) for found in squares]
-
-
 @pytest.mark.parametrize("decoder", ["pyav", "ffmpeg"])
-@pytest.mark.parametrize("name", ["film.mpg", "film.mp4", "film.mkv", "film.ts"])
 @pytest.mark.parametrize(
     ("start", "end", "first", "count"),
-    [(1.0, 2.0, 25, 25), (2.6, 3.51, 65, 23), (4.97, None, 124, 26), (None, 1.6, 0, 40)],
+    [("1.0", "2.0", 25, 25), ("2.6", "3.51", 65, 23), ("4.97", "", 124, 26), ("", "1.6", 0, 40)],
 )
 def test_a_span_holds_its_pictures_and_their_sound(
-    films: Path, tmp_path: Path, decoder: str, name: str,
-    start: float | None, end: float | None, first: int, count: int,
-) -> None:  # fmt: skip
-    cells = ["" if value is None else str(value) for value in (start, end)]
-    path = table(tmp_path, f"video,start,end\n{films / name},{cells[0]},{cells[1]}\n")
+    film: Path, tmp_path: Path, decoder: str, start: str, end: str, first: int, count: int
+) -> None:
+    path = table(tmp_path, f"video,start,end\n{film},{start},{end}\n")
     got = importer("table", path, decoder=decoder).load()
-    found = numbers(got.media.frames)
-    assert found == list(range(first, first + count))
-    [flash] = [i for i, p in enumerate(got.media.frames) if p[56:88, 72:104].mean() > 150]
-    assert flash + first in FLASHES
+    found = [int(picture[0, 0]) - 20 for picture in got.media.frames]
+    assert found == list(range(first, first + count)) and got.flags == set()
     sound, _ = got.fitted()
     assert len(sound) == count * 640
-    assert abs(int(np.abs(sound).argmax()) - flash * 640) < 80  # 5 ms
-    if start is not None:  # else it begins where the film's own sound does
+    [click] = [number - first for number in CLICKS if number in found]
+    assert abs(int(np.abs(sound).argmax()) - click * 640) < 80  # 5 ms
+    if start:  # else it begins where the film's own sound does
         assert abs(got.media.sound_start_s) < 0.005
-    assert got.flags == set()
 
 
 @pytest.mark.parametrize("decoder", ["pyav", "ffmpeg"])
@@ -218,43 +170,40 @@ def test_sound_that_lies_far_behind_its_pictures_in_the_file_is_not_lost(
 
 
 @pytest.mark.parametrize("decoder", ["pyav", "ffmpeg"])
-def test_a_span_behind_the_end_is_refused(films: Path, tmp_path: Path, decoder: str) -> None:
-    kinds = ("film.mp4", "film.ts", "film.mpg")
-    behind = "".join(f"{films / name},9,10\n" for name in kinds)
-    path = table(tmp_path, f"video,start,end\n{behind}gone.mp4,1,2\n")
+def test_a_span_behind_the_end_is_refused(film: Path, tmp_path: Path, decoder: str) -> None:
+    path = table(tmp_path, f"video,start,end\n{film},9,10\ngone.mp4,1,2\n")
     mine = importer("table", path, decoder=decoder)
-    for name in kinds:
-        refusal = mine.refusal(name)
-        assert refusal.status == "bad_decode"
-        assert refusal.error == f"{name}: starts at 9 s, the film ends at 6.00 s"
+    refusal = mine.refusal("film")
+    assert refusal.status == "bad_decode"
+    assert refusal.error == "film.mp4: starts at 9 s, the film ends at 6.00 s"
     refusal = mine.refusal("gone")
     assert (refusal.status, refusal.error) == ("unreadable", "gone.mp4: no such file")
 
 
 @pytest.mark.parametrize("decoder", ["pyav", "ffmpeg"])
 def test_too_long_a_film_is_refused_with_what_to_do(
-    films: Path, tmp_path: Path, decoder: str
+    film: Path, tmp_path: Path, decoder: str
 ) -> None:
-    whole = table(tmp_path, f"video\n{films / 'film.mp4'}\n")
+    whole = table(tmp_path, f"video\n{film}\n")
     refusal = importer("table", whole, decoder=decoder, max_seconds=2.0).refusal()
     assert refusal.status == "long" and "longer than 2 s" in refusal.error
     assert "columns start and end" in refusal.error
-    span = table(tmp_path, f"video,start,end\n{films / 'film.mp4'},1.0,3.0\n")
+    span = table(tmp_path, f"video,start,end\n{film},1.0,3.0\n")
     got = importer("table", span, decoder=decoder, max_seconds=2.0).load()
     assert len(got.media.frames) == 50
 
 
-def test_paths_are_relative_and_may_have_blanks_and_alphabets(films: Path, tmp_path: Path) -> None:
+def test_paths_are_relative_and_may_have_blanks_and_alphabets(film: Path, tmp_path: Path) -> None:
     root = tmp_path / "Été 2024 база"
     (root / "口型 x").mkdir(parents=True)
-    (root / "口型 x/film 1.mp4").write_bytes((films / "film.mp4").read_bytes())
+    (root / "口型 x/film 1.mp4").write_bytes(film.read_bytes())
     got = importer("table", table(root, "video,start,end\n口型 x/film 1.mp4,1,2\n")).load()
     assert len(got.media.frames) == 25 and got.clip.source == "口型 x/film 1.mp4"
 
 
-def test_words_and_labels_reach_the_clip(films: Path, tmp_path: Path) -> None:
+def test_words_and_labels_reach_the_clip(film: Path, tmp_path: Path) -> None:
     words = json.dumps([["oh", 0.1, 0.4], ["yes", 0.5, 0.9]])
-    row = {"video": str(films / "film.mp4"), "start": 1.0, "end": 2.0, "words": words}
+    row = {"video": str(film), "start": 1.0, "end": 2.0, "words": words}
     pq.write_table(pa.Table.from_pylist([row | {"label": "yes"}]), tmp_path / "mine.parquet")
     got = importer("table", tmp_path / "mine.parquet").load()
     assert got.words == [("oh", 0.1, 0.4), ("yes", 0.5, 0.9)] and got.clip.label == "yes"
