@@ -1,6 +1,7 @@
 """`datasets.yaml` as typed, checked objects, and the precedence of where a corpus lies."""
 
 import hashlib
+import itertools
 import math
 import os
 import re
@@ -99,15 +100,11 @@ class Split:
     few: bool = False
 
     def __post_init__(self) -> None:
-        members = [member for part in self.parts.values() for member in part]
-        if self.by == "hash":
-            odd = [m for m in members if m not in range(HASH_PARTS)]
-            rule = f"a residue is a number from 0 to {HASH_PARTS - 1}"
-        else:
-            odd = [m for m in members if not isinstance(m, str)]
-            rule = "a talker or clip is a text, '1' and not 1"
-        if odd:
-            raise ValueError(f"a part has {odd[0]!r}; {rule}")
+        for member in itertools.chain(*self.parts.values()):
+            if self.by == "hash" and member not in range(HASH_PARTS):
+                raise ValueError(f"residue {member!r} is no number from 0 to {HASH_PARTS - 1}")
+            if self.by != "hash" and not isinstance(member, str):
+                raise ValueError(f"talker or clip {member!r} is no text; write '{member}'")
 
     def part_of(self, key: str, speaker: str | None, split: str | None) -> str | None:
         """The part (train, val, test) that a clip belongs to, or None if it belongs to none.

@@ -149,9 +149,9 @@ def unknown(place: str, key: str, nearest: str) -> str:
         ("grid: {splits: {a: {by: speaker, source: x, parts: {trian: [s1]}}}}",
          unknown("grid.splits.a.parts", "trian", "train")),
         ("table: {splits: {a: {by: speaker, source: x, parts: {val: [anna, 1]}}}}",
-         "table.splits.a: a part has 1; a talker or clip is a text, '1' and not 1"),
+         "table.splits.a: talker or clip 1 is no text; write '1'"),
         ("grid: {splits: {a: {by: hash, source: x, parts: {test: [20]}}}}",
-         "grid.splits.a: a part has 20; a residue is a number from 0 to 19"),
+         "grid.splits.a: residue 20 is no number from 0 to 19"),
         ("- lrw", "mine.yaml: expected a mapping of corpora, found ['lrw'] (list)"),
     ],
 )  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from importers import importer, refusal
+from importers import refusal
 
 from avb.pipeline.clip import follow
 from avb.pipeline.clip import track as tracking
@@ -19,7 +19,6 @@ from avb.pipeline.clip.follow import Follower, Frame
 from avb.pipeline.clip.status import Refused
 from avb.pipeline.clip.track import EYES, MOUTH, POINTS, interpolate
 from avb.pipeline.config import Crop
-from avb.pipeline.corpora import adapter
 
 LIPS = Crop(112, 4)
 
@@ -239,25 +238,6 @@ def test_the_mouth_of_drawn_talkers_lies_in_the_lips_crop(films: list[list[np.nd
     assert len(films) == 4
     for frames in films:
         check_on_mouth(frames, track(frames, 15), mesh, 10)
-
-
-def test_the_mouth_of_real_talkers_lies_in_the_lips_crop(real_grid: Path) -> None:
-    pytest.importorskip("ai_edge_litert", reason="tracking needs the extra prep")
-    mesh = FaceMesh(follow=False)
-    grid = importer("grid", real_grid)
-    talkers: dict[str, int] = {}
-    for clip in grid.clips():
-        if clip.status or talkers.get(clip.group, 0) >= 2:
-            continue
-        try:
-            media = adapter("grid").load(real_grid, clip, grid.settings).whole()
-        except Refused:
-            continue
-        found = track(media.frames, grid.settings.face_every)
-        assert found.misses == 0
-        check_on_mouth(media.frames, found, mesh, 12)
-        talkers[clip.group] = talkers.get(clip.group, 0) + 1
-    assert talkers
 
 
 def test_the_kept_landmarks_are_what_they_are_called(films: list[list[np.ndarray]]) -> None:

@@ -1,6 +1,5 @@
 """Anyone's own table: rows become clips, spans of films stay in sync, and no cell is guessed."""
 
-import json
 import re
 from pathlib import Path
 
@@ -199,11 +198,3 @@ def test_paths_are_relative_and_may_have_blanks_and_alphabets(film: Path, tmp_pa
     (root / "口型 x/film 1.mp4").write_bytes(film.read_bytes())
     got = importer("table", table(root, "video,start,end\n口型 x/film 1.mp4,1,2\n")).load()
     assert len(got.media.frames) == 25 and got.clip.source == "口型 x/film 1.mp4"
-
-
-def test_words_and_labels_reach_the_clip(film: Path, tmp_path: Path) -> None:
-    words = json.dumps([["oh", 0.1, 0.4], ["yes", 0.5, 0.9]])
-    row = {"video": str(film), "start": 1.0, "end": 2.0, "words": words}
-    pq.write_table(pa.Table.from_pylist([row | {"label": "yes"}]), tmp_path / "mine.parquet")
-    got = importer("table", tmp_path / "mine.parquet").load()
-    assert got.words == [("oh", 0.1, 0.4), ("yes", 0.5, 0.9)] and got.clip.label == "yes"

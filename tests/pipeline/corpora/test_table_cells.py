@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from commands import avb
-from films import write_film
+from films import speechlike, write_film
 from importers import importer, refusal
 
 from avb.pipeline.config import LONGEST_NAME
@@ -231,11 +231,6 @@ def test_what_becomes_a_name_of_a_file_is_short_enough_for_one(tmp_path: Path) -
 # What the film says
 
 
-def noise(samples: int) -> np.ndarray:
-    """Sound that is not silent."""
-    return np.random.default_rng(0).uniform(-0.1, 0.1, samples).astype(np.float32)
-
-
 def words_of(frames: int, **clip: Any) -> tuple[list[Any], set[str]]:
     """Words and flags of a clip whose span gives so many pictures."""
     mine = importer("table", Path("unused.csv"))
@@ -277,7 +272,7 @@ def test_words_behind_the_film_are_cut_and_flagged() -> None:
 
 def test_a_span_and_words_behind_a_film_are_so_in_the_shards(tmp_path: Path) -> None:
     pictures = [np.full((48, 64), level, np.uint8) for level in range(50)]
-    write_film(tmp_path / "film.mp4", pictures, np.arange(50) / 25, noise(32000))
+    write_film(tmp_path / "film.mp4", pictures, np.arange(50) / 25, speechlike(2))
     rows = [{"video": "film.mp4", "end": end, "words": json.dumps([["oh", 0.1, 90]])}
             for end in ("1", "99")]  # fmt: skip
     mine = importer("table", written(tmp_path, rows), box="whole", crop="lips")
