@@ -208,7 +208,7 @@ def _load_pictures(root: Path, clip: Clip, settings: Settings) -> Media:
     media.sound, media.rate = read_sound(root / clip.audio)
     media.flags.add("separate_audio")
     gap = len(media.sound) / media.rate - len(paths) / settings.fps
-    if abs(gap) > 1 / settings.fps:
+    if abs(gap) > 1 / settings.fps + 1e-6:
         # The distributed wavs are trimmed: used anyway, speech would lead the lips.
         raise Refused(
             "missing_audio",

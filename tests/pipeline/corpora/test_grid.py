@@ -219,6 +219,12 @@ def test_pictures_without_their_whole_sound_are_refused(
     assert refusal.status == status and says in refusal.error
 
 
+def test_pictures_of_which_the_last_is_missing_keep_their_sound(tmp_path: Path, grid: Any) -> None:
+    write_pictures(tmp_path / "s1/bbaf2n", FOLDERS["1.jpg"][1][:74])
+    add(tmp_path / "s1/bbaf2n.wav", 3)  # 40 ms more, but for the rounding of floats
+    assert grid().load().flags == {"separate_audio", "no_alignment", "one_frame_short"}
+
+
 def test_the_sound_of_the_film_is_preferred_to_the_separate_wav(place: Any, grid: Any) -> None:
     add(place().parent / "bbaf2n.wav", 1.8)
     got = grid().load()
