@@ -84,7 +84,10 @@ def _packets(container: Any, streams: list[Any]) -> Iterator[Any]:
 
 
 def luma_of(frame: Any, sar: float, flags: set[str], matrix: Matrix = UPRIGHT) -> np.ndarray:
-    """The luma plane of PyAV's frame as a player shows it, uint8 [H, W], levels not rescaled."""
+    """The luma plane of PyAV's frame as a player shows it, uint8 [H, W], levels not rescaled.
+
+    Refused: `bad_decode`, where FFmpeg converts no pictures of its kind.
+    """
     if frame.is_corrupt:
         flags.add("damaged")
     name = frame.format.name
@@ -92,7 +95,10 @@ def luma_of(frame: Any, sar: float, flags: set[str], matrix: Matrix = UPRIGHT) -
     if not name.startswith(("yuv", "gray", "nv")) or depth > 16:  # RGB, or packed with its chroma
         # RGB that says that its levels are full becomes as RGB that says nothing.
         levels = {"dst_color_range": "MPEG"} if frame.format.is_rgb else {}
-        frame, depth = frame.reformat(format="yuv420p", **levels), 8
+        try:
+            frame, depth = frame.reformat(format="yuv420p", **levels), 8
+        except av.FFmpegError as error:
+            raise Refused("bad_decode", f"pictures in {name}: {error.strerror}") from None
     picture = first_plane(frame, "u1" if depth == 8 else ">u2" if name.endswith("be") else "<u2")
     if depth > 8:
         picture = (picture >> (depth - 8)).astype(np.uint8)

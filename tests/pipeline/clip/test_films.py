@@ -233,6 +233,13 @@ def test_colours_of_full_range_have_the_levels_of_others(tmp_path: Path, decoder
         assert abs(pick(found) - (16 + 219 / 255 * pick(colours))) < 1.5
 
 
+def test_pictures_of_a_kind_that_is_not_converted_refuse_their_film(
+    tmp_path: Path, decoder: str
+) -> None:
+    path = write(tmp_path / "film.nut", "-c:v rawvideo -pix_fmt bgr4 -c:a flac", count=5)
+    assert refusal(read_video, path, 25, decoder=decoder).status == "bad_decode"
+
+
 def test_sound_of_sixteen_planes_is_heard(tmp_path: Path, decoder: str) -> None:
     pan = "pan=16c|" + "|".join(f"c{number}=c0" for number in range(16))
     opus = f"-af {pan} -c:a libopus -mapping_family 255 -ar 48000"
