@@ -32,7 +32,7 @@ CONNECT_S, SILENCE_S = 10, 60
 SLOWEST_BYTES_PER_S = 50_000  # slower uploads are given up
 
 #: Names of objects that no file below a folder has.
-OUTSIDE = re.compile(r"/|(.*/)?\.\.(/|$)|.*/$")
+OUTSIDE = re.compile(r"/|(.*/)?\.\.(/|$)|.*/$", re.S)
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.I)
 _CHUNK = 1 << 25
 
