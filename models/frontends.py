@@ -82,6 +82,8 @@ class VisualFrontEnd(nn.Module):
     ) -> None:
         """Build a trunk of four stages, `width` to 8 * `width` wide, of `blocks` blocks each."""
         super().__init__()
+        if pool not in ("global", "released"):  # else it would pass for the global one
+            raise ValueError(f"pool {pool!r}: expected 'global' or 'released'")
         self.pool, self.dim = pool, 8 * width
         self.stem = Stem(
             channels, width, (STEM_FRAMES, 7, 7), (1, 2, 2), (STEM_FRAMES // 2, 3, 3), bias=False

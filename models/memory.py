@@ -143,6 +143,8 @@ class BridgingMemory(nn.Module):
                 saving loss moves it, to what few slots can hold (`docs/model.md`).
         """
         super().__init__()
+        if variant not in ("paper", "released"):  # else it would pass for the paper's
+            raise ValueError(f"memory variant {variant!r}: expected 'paper' or 'released'")
         if slots and audio_term:
             raise ValueError(f"audio_term with {slots} slots: it is for 0, a memory has that term")
         self.slots, self.radius, self.variant = slots, radius, variant

@@ -45,6 +45,8 @@ def test_released_pool_is_the_mean_of_the_upper_left_3_x_3(side: int) -> None:
     everywhere = network(video)
     torch.testing.assert_close(everywhere[0], maps[0].mean((2, 3)))
     assert torch.allclose(everywhere, released) == (side == 88)
+    with pytest.raises(ValueError, match="'max'.*'released'"):
+        VisualFrontEnd(pool="max")  # type: ignore[arg-type]
 
 
 def test_a_frame_sees_two_frames_on_either_side() -> None:

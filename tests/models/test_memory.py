@@ -243,6 +243,11 @@ def test_released_memory_has_the_published_size(slots: int, parameters: int) -> 
         assert count(one) == parameters - 525_312 // 2
 
 
+def test_an_unknown_variant_is_refused() -> None:
+    with pytest.raises(ValueError, match="'papers'.*'released'"):
+        BridgingMemory(variant="papers")  # type: ignore[arg-type]
+
+
 def test_dropout_before_the_fusion_belongs_to_the_released_variant() -> None:
     source, target = (f.float() for f in features())
     paper, released = (BridgingMemory(C, D, N, E, variant=v) for v in ("paper", "released"))
