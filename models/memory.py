@@ -17,7 +17,7 @@ probability is 1e-14, which is 0 in float16 and makes the divergence infinite.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -85,6 +85,13 @@ class Losses:
         if self.distilled is not None:
             total = total + distill_weight * self.distilled
         return total if self.critics is None else total + self.critics
+
+
+class Recall(NamedTuple):
+    """What video brings back from the memory."""
+
+    value: Tensor  # v_tgt, the recalled audio feature, float32 [B x T x D]
+    addressing: Tensor  # A_src, float32 [B x T x N], rows sum to 1
 
 
 @dataclass(frozen=True)
@@ -201,8 +208,8 @@ class BridgingMemory(nn.Module):
         real_BTE = None if target_BTD is None else self.fuse(source_BTC, target_BTD)
         return Bridge(self.fuse(source_BTC, silence_BTD), real=real_BTE)
 
-    def recall(self, source_BTC: Tensor) -> tuple[Tensor, Tensor]:
-        """Eq. 1, 2 and 6: v_tgt [B x T x D] from video alone, and A_src [B x T x N], float32."""
+    def recall(self, source_BTC: Tensor) -> Recall:
+        """Eq. 1, 2 and 6: audio recalled from video alone."""
         if not self.slots:
             raise ValueError("a model with 0 slots has no memory to recall from")
         return self._recall(self._address(source_BTC, self.query, self.key_memory))
@@ -218,10 +225,10 @@ class BridgingMemory(nn.Module):
             projected = projection(at_least_float32(feature))
             return log_addressing(similarity(projected, slots), self.radius)
 
-    def _recall(self, log_source_BTN: Tensor) -> tuple[Tensor, Tensor]:
+    def _recall(self, log_source_BTN: Tensor) -> Recall:
         with without_autocast(log_source_BTN):
             addressing_BTN = log_source_BTN.exp()
-            return read(addressing_BTN, self._constant(self.value_memory)), addressing_BTN
+            return Recall(read(addressing_BTN, self._constant(self.value_memory)), addressing_BTN)
 
     def _constant(self, tensor: Tensor) -> Tensor:
         """Without gradient in the variant `released`."""

@@ -176,7 +176,7 @@ def addresses(network: Any, inputs: Inputs, features: bool = False) -> dict[str,
     tensors = {"source": bridge.source_addressing, "target": bridge.target_addressing}
     if features:
         tensors |= {"source_features": source_BTC, "target_features": target_BTD}
-        tensors["recalled"] = network.memory.recall(source_BTC)[0]
+        tensors["recalled"] = network.memory.recall(source_BTC).value
     return tensors
 
 
