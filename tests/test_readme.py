@@ -85,16 +85,22 @@ def test_the_results_are_those_of_the_records() -> None:
             lead = (scale * entry["difference"][key] for key in KEYS)
             figures.append("{:+.{d}f} [{:+.{d}f}, {:+.{d}f}]".format(*lead, d=digits))
     for arm in ("adaptation", "control", "memory", "distillation"):
-        found = compare(arm_of_table5(arm), arm_of_table5("baseline"))["metrics"]["top1"]
+        found = compare(records_of(f"words/{arm}"), records_of("words/baseline"))["metrics"]["top1"]
         lead = (100 * found["difference"][key] for key in KEYS)
         figures.append("| {:.1f} | {:+.1f} [{:+.1f}, {:+.1f}] |".format(100 * found["a"], *lead))
+    for sound in ("recorded", "moved-second"):
+        arms = [records_of(f"sync/words-{sound}-{arm}") for arm in ("memory", "baseline")]
+        found = compare(*arms)["metrics"]["top1"]
+        lead = (100 * found["difference"][key] for key in KEYS)
+        figures.append("{:+.1f} [{:+.1f}, {:+.1f}]".format(*lead))
+    figures.append("| {:.1f}, {:.1f} |".format(*(100 * found[side] for side in "ba")))
     for figure in figures:
         assert figure.replace("0.", ".") in section.replace("0.", "."), figure
 
 
-def arm_of_table5(arm: str) -> str:
+def records_of(arm: str) -> str:
     """Its records of three seeds, as `compare` takes them."""
-    return ",".join(str(ROOT / "results" / "words" / f"{arm}-seed{n}.json") for n in range(3))
+    return ",".join(str(ROOT / "results" / f"{arm}-seed{n}.json") for n in range(3))
 
 
 def test_the_benches_are_those_of_the_records() -> None:
