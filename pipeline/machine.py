@@ -21,9 +21,16 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # names of <malloc.h>
 
 
 def cores() -> int:
-    """Cores that this process may run on; macOS does not tell, so there it is all of them."""
+    """Cores that this process may run on; macOS does not tell, so there it is all of them.
+
+    Of a container's share of their time the whole cores.
+    """
     usable = getattr(os, "sched_getaffinity", None)
-    return len(usable(0)) if usable else os.cpu_count() or 1
+    count = len(usable(0)) if usable else os.cpu_count() or 1
+    with suppress(OSError, ValueError):  # no such file, or no limit ("max")
+        quota, period = map(int, (CGROUP / "cpu.max").read_text().split())
+        count = max(1, min(count, quota // period))
+    return count
 
 
 def at_home(path: str | Path) -> Path:

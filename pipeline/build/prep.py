@@ -292,7 +292,7 @@ def _missing(folder: Path, units: list[Unit], retry_failed: bool) -> list[int]:
 def _sweep(folder: Path) -> None:
     """Remove what killed runs and workers left: files under temporary names."""
     hidden = folder / ".avb"
-    for path in (*folder.glob("*.tmp"), *hidden.rglob("*.tmp")):
+    for path in (*folder.glob("*.[0-9]*.tmp"), *hidden.rglob("*.tmp")):
         path.unlink(missing_ok=True)
 
 

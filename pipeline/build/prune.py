@@ -1,5 +1,6 @@
 """What a changed listing would take away: finished clips that a new plan does not have."""
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
@@ -21,14 +22,18 @@ def lost_clips(folder: Path, plan: Plan) -> str | None:
     """The finished clips in `folder` that `plan` does not list, in words; None if there are none.
 
     The last manifest is asked as well: of a run that was killed while it dealt the clips of a group
-    anew, a clip may be in it and in no rows. Memory: 8 bytes for each clip of the plan.
+    anew, a clip may be in it and in no rows, and rows may have been lost.
+    Memory: 8 bytes for each clip of the plan.
     """
     changed = stale_rows(folder, plan)
-    if not changed:
+    manifest = folder / "manifest.parquet"
+    had = (pc.unique(batch["shard"]).to_pylist() for batch in _finished(manifest))
+    made = {path.stem for path in rows_folder(folder).glob("*.parquet")}
+    if not changed and made.issuperset(itertools.chain.from_iterable(had)):
         return None
     listed = np.fromiter(map(hash, _keys(plan)), np.int64)
     gone: dict[str, tuple[str, str]] = {}  # group and shard by key
-    for path in (*changed, folder / "manifest.parquet"):
+    for path in (*changed, manifest):
         for batch in _finished(path):
             hashes = np.fromiter(map(hash, batch["key"].to_pylist()), np.int64, len(batch))
             for i in np.flatnonzero(~np.isin(hashes, listed)).tolist():

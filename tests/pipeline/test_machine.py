@@ -43,6 +43,16 @@ def test_what_a_container_has_read_is_free(
     assert machine.free_memory() == free or (free is None and machine.free_memory() > 1e6)
 
 
+@pytest.mark.parametrize(("quota", "most"), [("150000", 1), ("50000", 1), ("max", None)])
+def test_a_container_has_the_cores_of_its_quota(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, quota: str, most: int | None
+) -> None:
+    here = machine.cores()
+    (tmp_path / "cpu.max").write_text(f"{quota} 100000\n")
+    monkeypatch.setattr(machine, "CGROUP", tmp_path)
+    assert machine.cores() == (most or here)
+
+
 def test_the_home_of_a_user_that_is_not_here_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AVB_CACHE", "~nosuchuser/cache")
     monkeypatch.delenv(VARIABLE, raising=False)

@@ -123,6 +123,13 @@ def test_damaged_rows_are_made_again_and_hide_no_clip_that_is_gone(
     assert "no longer lists" in fault(prep, raw, out) and hashes(out) == calm
 
 
+def test_shards_whose_rows_are_gone_are_not_let_go(raw: Path, out: Path) -> None:
+    shutil.rmtree(out / "lrw/.avb/rows")
+    calm = hashes(out)
+    drop_split(raw)
+    assert "no longer lists" in fault(prep, raw, out) and hashes(out) == calm
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_somebody_s_own_files_beside_the_shards_stay(raw: Path, out: Path, overwrite: bool) -> None:
     own = [out / "lrw" / name for name in ("backup.tar", "backup-261127.tar", "notes.txt")]
@@ -197,10 +204,12 @@ def test_what_killed_runs_left_is_swept_though_nothing_is_to_do(raw: Path, out: 
     for path in left:
         path.write_bytes(b"half")
     before = keys(out)
+    own = out / "lrw/notes.tmp"
+    own.write_text("mine")
     assert prep(raw, out, part=Part(1, 2)).made == 0  # others may be at work
     assert all(path.exists() for path in left)
     assert prep(raw, out).made == 0
-    assert not any(path.exists() for path in left) and keys(out) == before
+    assert not any(path.exists() for path in left) and keys(out) == before and own.exists()
 
 
 def test_temporary_folders_of_killed_processes_are_swept_and_no_others(
