@@ -156,9 +156,9 @@ def test_a_stopped_driver_takes_its_tasks_along_and_goes_on_where_it_was(
     assert run.returncode == code
     assert sent != signal.SIGINT or errors.strip().endswith("run the same command again to go on")
     wait_for(lambda: not running("cmdline", "ray::_work"), 60)
-    done = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("lrw/.avb/rows/*")}
+    done = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("lrw/.avb/rows/*.parquet")}
     end(start(raw, tmp_path, nodes))
-    kept = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("lrw/.avb/rows/*")}
+    kept = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("lrw/.avb/rows/*.parquet")}
     assert 2 <= len(done) < len(kept) and done.items() <= kept.items()
     assert same(tmp_path, local)
 
