@@ -1,5 +1,6 @@
 """From a folder of shards and a recipe to what is trained on: index, recipe, parts, batches."""
 
+import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from avb.train.recipe import LIMITS, Recipe
 from avb.train.recipe_file import load_recipe, make_recipe
 from avb.train.split import Parts, default_split
 from avb.train.tasks.task import find_task
+
+log = logging.getLogger(__name__)
 
 
 def open_shards(folder: Folder, datasets: Path | None = None) -> tuple[Index, Corpus]:
@@ -71,9 +74,11 @@ def timed(index: Index) -> bool:
 
 def talkers_of(index: Index, parts: Parts) -> list[str]:
     """Talkers with clips to train on; UsageError: none is known, or one names no folder."""
-    found = {index.row(i).speaker for i in parts.rows["train"]} - {None}
-    if not found:
+    all_of_them = [index.row(i).speaker for i in parts.rows["train"]]
+    if not (found := {*all_of_them} - {None}):
         raise UsageError(f"{index.folder}: no clip has a talker; --per-talker needs them")
+    if nobody := all_of_them.count(None):
+        log.info(f"note: {nobody} clips without a talker teach no model of --per-talker")
     names = sorted(map(str, found), key=lambda name: (len(name), name))
     if odd := [name for name in names if name in (".", "..") or "/" in name]:
         raise UsageError(f"--per-talker: no folder can be called {odd[0]!r}; leave that talker out")

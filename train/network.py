@@ -117,8 +117,8 @@ def built(state: dict[str, Any], path: Path) -> Loaded:
     weights = state["ema"] or state["model"]
     model = _fitted(recipe, parts.scaling, weights, path)
     data = {"fingerprint": "", "split": "", "split_source": ""} | state["data"]
-    step, averaged = parts.counters.step, bool(state["ema"])
-    return Loaded(model.eval(), recipe, parts.scaling, data, step, averaged)
+    averaged = recipe.ema > 0  # an export has no others, and no "ema"
+    return Loaded(model.eval(), recipe, parts.scaling, data, parts.counters.step, averaged)
 
 
 def check_shards(path: Path, loaded: Loaded, index: Index) -> None:

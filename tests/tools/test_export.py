@@ -191,10 +191,15 @@ def test_no_judge_is_exported_nor_into_a_folder_of_something_else(tmp_path: Path
 
 
 def test_exported_weights_are_a_checkpoint_of_half_the_size(tmp_path: Path) -> None:
-    _, model = save_model(tmp_path / "best.pt", "lip")
+    _, model = save_model(tmp_path / "best.pt", "lip", ema=0.99)
+    state = checkpoint.load(tmp_path / "best.pt")
+    checkpoint.save(tmp_path / "best.pt", state | {"ema": state["model"]})
     out = tmp_path / "out"
     words = ["export", "--ckpt", tmp_path / "best.pt", "--to", "safetensors", "--out", out]
     did(*words)
+    did(*words[:2], out, *words[3:5], "--out", tmp_path / "again")
+    for made in (out, tmp_path / "again"):
+        assert json.loads((made / "config.json").read_text())["weights"] == "averaged (ema)"
     whole = (out / "model.safetensors").stat().st_size
     did(*words, "--half")
     file = checkpoint.best_of(out)
@@ -205,7 +210,6 @@ def test_exported_weights_are_a_checkpoint_of_half_the_size(tmp_path: Path) -> N
         wanted = model.state_dict()[name]
         assert value.dtype == wanted.dtype
         assert torch.equal(value, wanted.half().float() if wanted.is_floating_point() else wanted)
-    state = checkpoint.load(tmp_path / "best.pt")
     state["model"]["visual.norm.running_var"][0] = 1e6
     checkpoint.save(tmp_path / "large.pt", state)
     large = ["export", "--ckpt", tmp_path / "large.pt", *words[3:5], "--out", tmp_path / "large"]

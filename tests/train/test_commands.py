@@ -185,6 +185,10 @@ def test_each_talker_gets_a_model_of_its_own_clips(grid: Index, tmp_path: Path) 
         assert saved["speakers"] == [talker] and saved["counts"]["train"] == 1
         assert saved["listed"][own[0]] == "train" and saved["split"] == "mine.txt"
     did(*words, "--resume")  # what is done is done
+    of_one = shutil.copytree(grid.folder, tmp_path / "one" / "grid")
+    set_column(of_one, "speaker", ["s1" if key in of["s1"] else None for key in keys])
+    some = [*words[:3], of_one, *words[4:-1], tmp_path / "one" / "runs"]
+    assert "note: 1 clips without a talker teach no model of --per-talker" in did(*some).stderr
     odd = shutil.copytree(grid.folder, tmp_path / "odd" / "grid")
     set_column(odd, "speaker", [f"../{key.split('/')[0]}" for key in keys])
     words[words.index(grid.folder)] = odd
