@@ -57,7 +57,13 @@ def join(records: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _summed(flags: list[dict[str, Any]]) -> dict[str, Any]:
-    """The flags of the first, which are all talkers', with counts of clips over all of them."""
+    """The flags of the first, which are all talkers', with counts of clips over all of them.
+
+    UsageError: their models are of other settings, which the flags would hide.
+    """
+    for name in ("unit", "boundary", "split", "model"):
+        if any(of.get(name) != flags[0].get(name) for of in flags):
+            raise UsageError(f"these checkpoints differ in {name}: not one model for each talker")
     found = flags[0] | {
         name: sum(of.get(name, 0) for of in flags)
         for name in COUNTS

@@ -130,3 +130,11 @@ def test_errors_of_sentences_are_pooled() -> None:
 def test_one_clip_in_two_records_is_refused() -> None:
     with pytest.raises(UsageError, match="same clips"):
         join([record("s1", [0.2], SAID), record("s1", [0.3], SAID)])
+
+
+@pytest.mark.parametrize("name", ["model", "boundary"])
+def test_models_of_other_settings_are_not_joined(name: str) -> None:
+    records = [record(talker, [0.2], SAID) for talker in ("s1", "s2")]
+    records[1]["flags"][name] = {"slots": 0}
+    with pytest.raises(UsageError, match=f"these checkpoints differ in {name}"):
+        join(records)
