@@ -248,13 +248,14 @@ def to_rows(index: Index, rows: Ints, values: Lagged, how: list[str]) -> list[di
     moved_ms = {key: ms for key, _, ms in manifest_lags(index.folder)}
     table: list[dict[str, Any]] = []
     for row, (lag, confidence, drift) in enumerate(values.tolist()):
-        key = index.key(row)
+        key, why = index.key(row), how[row]
         if row in measured:
-            found = (lag + moved_ms.get(key, 0.0), confidence, drift, how[row])
+            lag += moved_ms.get(key, 0.0)
         else:
-            found = (None, None, None, "no sound" if index.no_audio[row] else "too short")
-        names = ("key", "lag_ms", "confidence", "drift_ms", "how")
-        table.append(dict(zip(names, (key, *found), strict=True)))
+            lag = confidence = drift = None
+            why = "no sound" if index.no_audio[row] else "too short"
+        table.append({"key": key, "lag_ms": lag, "confidence": confidence, "drift_ms": drift,
+                      "how": why})  # fmt: skip
     return table
 
 

@@ -48,7 +48,8 @@ def stale_rows(folder: Path, plan: Plan) -> list[Path]:
     stale = []
     for path in sorted(rows_folder(folder).glob("*.parquet")):
         with suppress(*DAMAGED):
-            if pq.read_metadata(path).metadata[b"digest"] == digests[path.stem]:
+            head = pq.read_metadata(path).metadata or {}
+            if head[b"digest"] == digests[path.stem]:
                 continue
         stale.append(path)
     return stale

@@ -43,7 +43,7 @@ HUNG = "it took longer than --clip-timeout allows, and its worker was stopped (a
 WAITS_S = (1.0, 2.0, 4.0, 8.0)
 
 #: What reading Parquet raises where bytes of it are not as they were written.
-DAMAGED = (OSError, ValueError, LookupError, TypeError, pa.ArrowException)
+DAMAGED = (OSError, ValueError, LookupError, pa.ArrowException)
 
 #: Row and members of one clip; a refused one has no members.
 Taken = tuple[dict[str, Any], Mapping[str, Buffer] | None]
@@ -100,7 +100,7 @@ def finished(folder: Path, unit: Unit) -> pa.Table | None:
     try:
         with pq.ParquetFile(rows_path(folder, unit)) as file:
             rows = file.read(use_threads=False)  # threads cost more than so small a file
-        head = rows.schema.metadata
+        head = rows.schema.metadata or {}
         size, tar = int(head[b"bytes"]), folder / f"{unit.name}.tar"
         there = tar.stat().st_size == size if tar.is_file() else size == 0
         return rows if there and head[b"digest"].decode() == unit.digest else None

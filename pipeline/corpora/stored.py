@@ -41,8 +41,10 @@ def listed_tree(root: Folder) -> Iterator[Path]:
         for name in names:
             path = tree / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            twin = (sentence := _sentence(name)) and twins[sentence] > 1
-            if path == top if is_table else path.name in opened or twin:
+            sentence = _sentence(name)
+            twin = sentence is not None and twins[sentence] > 1
+            wanted = path == top if is_table else path.name in opened or twin
+            if wanted:
                 store.get(name, path)
             else:
                 path.touch()

@@ -91,11 +91,9 @@ class Step:
             return bool(known.get("done")) and known.get("command") == self.words
         if not self.done.exists():
             return False
-        return (
-            self.of is None
-            or not self.of.exists()
-            or (self.of.stat().st_mtime_ns <= self.done.stat().st_mtime_ns)
-        )
+        if self.of is None or not self.of.exists():
+            return True
+        return self.of.stat().st_mtime_ns <= self.done.stat().st_mtime_ns
 
     def trained(self) -> dict[str, Any]:
         """What is known of a training: `done`, `seconds` of all its calls; or nothing yet."""
