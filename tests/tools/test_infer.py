@@ -72,8 +72,11 @@ def same_crops(found: np.ndarray, wanted: np.ndarray) -> bool:
     return bool(np.hypot(*shift) < 2 and np.corrcoef(mouths)[0, 1] > 0.8)
 
 
-def test_of_two_faces_the_larger_or_another(tmp_path: Path, models: dict[str, Trained]) -> None:
-    left, right = talker(3, 30, (320, 288), 42), talker(5, 30, (320, 288), 56)  # this one is nearer
+@pytest.mark.parametrize("smaller", [42, 30])
+def test_of_two_faces_the_larger_or_another(
+    tmp_path: Path, models: dict[str, Trained], smaller: int
+) -> None:
+    left, right = talker(3, 30, (320, 288), smaller), talker(5, 30, (320, 288), 56)
     two = write(tmp_path / "two.mp4", list(map(np.hstack, zip(left, right, strict=True))))
     centres = []
     for which in (1, 2):
