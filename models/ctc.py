@@ -30,10 +30,7 @@ MOST_STEPS = 1 << 28
 def ctc_loss(logits_BTK: Tensor, tokens_BL: Tensor, lengths_B: Tensor) -> Tensor:
     """Negative log-likelihood of each clip's tokens, by token, then the mean over clips: scalar.
 
-    Args:
-        logits_BTK: the last class is blank.
-        tokens_BL: int64, padded with -1.
-        lengths_B: real frames.
+    The last class is blank; tokens are int64, padded with -1; lengths are real frames.
     """
     if logits_BTK.is_meta:  # where only shapes are counted
         return logits_BTK.mean()
@@ -48,9 +45,7 @@ def ctc_loss(logits_BTK: Tensor, tokens_BL: Tensor, lengths_B: Tensor) -> Tensor
 def frame_loss(logits_BTK: Tensor, frames_BT: Tensor) -> Tensor:
     """Cross entropy of the frames whose token is known, mean by clip, then over clips: scalar.
 
-    Args:
-        logits_BTK: the last class is blank, which is the class of silence.
-        frames_BT: class of each frame, -1 where it is not known or padding.
+    The last class is blank, that of silence; a frame's is -1 where it is not known, or padding.
     """
     if logits_BTK.is_meta:
         return logits_BTK.mean()
@@ -128,13 +123,8 @@ class Grammar:
 def best_path(log_probs: Floats, grammar: Grammar | None = None) -> list[Token]:
     """The tokens of the likeliest path; with a grammar, of the likeliest that it allows.
 
-    None where so few frames hold no sequence of the grammar.
-
-    Args:
-        log_probs: [T x K + 1], the last class is blank.
-
-    Raises:
-        ValueError: there are too many frames for a grammar of this size.
+    None where so few frames hold no sequence of the grammar. `log_probs` are [T x K + 1], the last
+    class is blank. ValueError: there are too many frames for a grammar of this size.
     """
     path = log_probs.argmax(axis=1) if grammar is None else _search(log_probs, grammar)
     blank = log_probs.shape[1] - 1

@@ -28,13 +28,10 @@ def sentence_losses(
     output: LipOutput, tokens_BL: Tensor, lengths_B: Tensor, frames_BT: Tensor | None = None,
     frame_weight: float = 0.0,
 ) -> Losses:  # fmt: skip
-    """Eq. 7 with CTC as g, and Eq. 8.
+    """Eq. 7 with CTC as g, and Eq. 8; tokens and frames as `ctc_loss` and `frame_loss` have them.
 
-    Args:
-        tokens_BL: classes of a clip's tokens, padded with -1.
-        lengths_B: real frames.
-        frames_BT: class of each frame, -1 where it is not known; what they cost is weighted and
-            comes to g. CTC alone says a token in one or two frames, somewhere in it.
+    What frames cost is weighted and comes to g: CTC alone says a token in one or two frames,
+    somewhere in it.
     """
 
     def loss(logits_BTK: Tensor) -> Tensor:

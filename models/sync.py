@@ -26,23 +26,16 @@ ENVELOPE_REACH, ENVELOPE_SCALE = 10, 15.0
 
 @dataclass(frozen=True)
 class SyncConfig:
-    """The arguments of a `SyncNetwork`.
+    """The arguments of a `SyncNetwork`."""
 
-    Attributes:
-        width, blocks, dropout: of the visual front end, as in `LipConfig`.
-        hidden: channels behind both front ends.
-        dim: width of the features that are compared.
-        reach: shifts to either side, in mel columns.
-        tolerance_ms: deviation of the lags that a corpus is expected to have.
-    """
-
+    # width, blocks, dropout: of the visual front end, as in `LipConfig`
     width: int = 64
     blocks: int = 2
     dropout: float = 0.1
-    hidden: int = 256
-    dim: int = 256
-    reach: int = 20
-    tolerance_ms: float = 25.0
+    hidden: int = 256  # channels behind both front ends
+    dim: int = 256  # width of the features that are compared
+    reach: int = 20  # shifts to either side, in mel columns
+    tolerance_ms: float = 25.0  # deviation of the lags that a corpus is expected to have
 
 
 class SyncNetwork(nn.Module):

@@ -24,21 +24,13 @@ _LOUDEST = math.log(1e2)
 
 @dataclass(frozen=True)
 class VocosConfig:
-    """Sizes of the network; the published ones by default, 13.3 M weights and the critics.
+    """Sizes of the network; the published ones by default, 13.3 M weights and the critics."""
 
-    Attributes:
-        width: C, channels of every block; inside they are three times as many.
-        blocks: ConvNeXt blocks.
-        n_mels: N.
-        n_fft: of the inverse transform; even, and at least two hops, or samples are in no frame.
-        critic_width: channels of the critics' first layers; 0 for none, and no adversary.
-    """
-
-    width: int = 512
-    blocks: int = 8
-    n_mels: int = 80
-    n_fft: int = 800
-    critic_width: int = 32
+    width: int = 512  # C, channels of every block; inside they are three times as many
+    blocks: int = 8  # ConvNeXt blocks
+    n_mels: int = 80  # N
+    n_fft: int = 800  # even, and at least two hops, or samples are in no frame
+    critic_width: int = 32  # channels of the critics' first layers; 0 for none, and no adversary
 
     def __post_init__(self) -> None:
         if self.n_fft % 2 or self.n_fft < 2 * HOP:

@@ -70,11 +70,7 @@ class Trial:
 
 
 def parse_grid(texts: list[str]) -> Grid:
-    """Values by key, of texts such as `model.slots=0,44`.
-
-    Raises:
-        UsageError: a text is none such, or says a key or a value twice.
-    """
+    """Values by key, of texts such as `model.slots=0,44`; UsageError: one is none, or twice."""
     grid: Grid = {}
     for text in texts:
         key, sign, values = text.partition("=")

@@ -37,8 +37,7 @@ report OUT/runs/lip OUT/runs/l2s --data OUT/shards/grid --out OUT/report.html
 def demo(out: Path, top: list[str]) -> int:
     """Run the demo into `out`, each command with the options `top` before it.
 
-    Returns:
-        The exit code of the first command that fails, or 0.
+    Returns the exit code of the first command that fails, or 0.
     """
     steps = [line.split() for line in SCRIPT.splitlines()]
     start = time.perf_counter()

@@ -7,8 +7,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-PACE = 10.0
-"""Seconds between the lines of a log, and before the first."""
+PACE = 10.0  # seconds between the lines of a log, and before the first
 
 
 class _Lines:
@@ -26,13 +25,7 @@ class _Lines:
 def progress(
     unit: str, total: int | None = None, quiet: bool = False, over: Iterable[Any] | None = None
 ) -> Any:
-    """A tqdm on stderr: what is done, units a second, time left.
-
-    Args:
-        total: units in all, where they are known.
-        quiet: say nothing.
-        over: iterated under the bar.
-    """
+    """A tqdm on stderr: what is done, units a second, time left; `over` is iterated under it."""
     looks: dict[str, Any] = {"dynamic_ncols": True}
     if not sys.stderr.isatty():
         looks = {"file": _Lines(), "mininterval": PACE, "delay": PACE, "ncols": 0}

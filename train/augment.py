@@ -125,10 +125,8 @@ def words_inside(
 ) -> tuple[Tensor, Tensor]:
     """Of `size` frames from `start` on their classes, and the words whose middle is among them.
 
-    Args:
-        frames_T: classes of a whole clip's frames, padding -1.
-        tokens: class of each word.
-        words: the words with their times; without times there is none inside.
+    Given are classes of a whole clip's frames, padding -1, and its words with class and times;
+    without times there is none inside.
     """
     known_T, said = frames_T.clone(), []
     length = int((frames_T >= 0).sum())  # padding is at the end

@@ -51,15 +51,11 @@ def stop_signals() -> Iterator[Callable[[], int]]:
 
 
 class Preempted(Exception):
-    """A signal asked to stop, and the run is saved (exit 75, after Ctrl-C 130).
-
-    Attributes:
-        by: the number of the signal; 0 if only another process got one.
-    """
+    """A signal asked to stop, and the run is saved (exit 75, after Ctrl-C 130)."""
 
     def __init__(self, text: str, by: int = 0) -> None:
         super().__init__(text)
-        self.by = by
+        self.by = by  # the number of the signal; 0 if only another process got one
 
 
 class Leave:

@@ -61,9 +61,6 @@ def split_rows(
     UsageError: an unknown split or line, or an empty part; missing talkers are named.
 
     Args:
-        index: the stored clips.
-        corpus: its entry of `datasets.yaml`, which holds the named splits.
-        name: the split, or an alias of it.
         speakers: keep only these talkers.
         file: lines that name part, talker and clip, in any of the public forms
             (`val/s20/prwo5p`, `train s1/video/bwim6p.mp4`).

@@ -118,9 +118,8 @@ def _passed_on(number: int, came: list[int]) -> Iterator[None]:
 def measure_by(folder: Folder, path: Path, out: Path, device: str) -> list[dict[str, Any]]:
     """Measure all clips by one network, which may be another corpus's, and write the table `out`.
 
-    Raises:
-        UsageError: it is none that tells a lag, was trained on other crops or log-mels, or no clip
-            can be measured.
+    UsageError: it is none that tells a lag, was trained on other crops or log-mels, or no clip can
+    be measured.
     """
     path = network_of(path)
     index, loaded = load_index(folder), load_network(path)
@@ -221,11 +220,7 @@ def _lags_of(evaluation: Evaluation) -> Iterator[Lagged]:
 
 
 def usable(index: Index, recipe: Recipe) -> Ints:
-    """Rows of the clips that can be measured.
-
-    Raises:
-        UsageError: there is none.
-    """
+    """Rows of the clips that can be measured; UsageError: there is none."""
     rows = find_task(recipe.task).usable_rows(index, np.flatnonzero(~index.no_audio), recipe)
     rows = rows[index.num_frames[rows] >= LEAST_FRAMES]
     if not len(rows):

@@ -191,11 +191,7 @@ def _chosen(clips: pa.Table, settings: Settings) -> pa.Table:
 
 
 def _lagged(clips: pa.Table, lags: Lags, plan: Plan) -> pa.Table:
-    """The clips with their lags; how many have none is told.
-
-    Raises:
-        UsageError: the table has none of them.
-    """
+    """The clips with their lags; how many have none is told. UsageError: none has one."""
     keys = clips["key"].to_pylist()
     if len(keys) == (unknown := sum(key not in lags.ms for key in keys)):
         raise UsageError(

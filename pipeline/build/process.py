@@ -32,27 +32,18 @@ MOST_CROPS = 1 << 28
 
 @dataclass
 class Prepared:
-    """One clip before encoding.
+    """One clip before encoding."""
 
-    Attributes:
-        crops: uint8 [T, stored, stored] for each kind of crop.
-        boxes: float [T, 4] or [1, 4] for each kind, x0 y0 x1 y1 in pixels of the picture as a
-            player shows it.
-        sound: float32 [T * 640], 16 kHz mono; None for a film without sound.
-        log_mels: float32 [n_mels, 4 T], or None.
-        audio_pad: samples appended at the end; negative means cut.
-        sync_ms: by how much the sound was moved, towards the start.
-    """
-
-    crops: dict[str, np.ndarray]
+    crops: dict[str, np.ndarray]  # uint8 [T, stored, stored] by kind
+    # Float [T, 4] or [1, 4] by kind, x0 y0 x1 y1 in pixels of the picture as a player shows it.
     boxes: dict[str, np.ndarray]
-    sound: np.ndarray | None
-    log_mels: np.ndarray | None
-    audio_pad: int
+    sound: np.ndarray | None  # float32 [T * 640], 16 kHz mono; None for a film without sound
+    log_mels: np.ndarray | None  # float32 [n_mels, 4 T]
+    audio_pad: int  # samples appended at the end; negative means cut
     words: list[Word]
     face_misses: int
     flags: list[str]
-    sync_ms: float = 0.0
+    sync_ms: float = 0.0  # by how much the sound was moved, towards the start
 
     @property
     def num_frames(self) -> int:
@@ -68,9 +59,7 @@ class Prepared:
 def prepare_clip(clip: Clip, root: Path, settings: Settings, clock: Clock) -> Prepared:
     """Decode, track, crop and mel one clip; few of its pictures are in memory at a time.
 
-    Raises:
-        Refused: the clip cannot be used; status and finding are in it.
-        OSError: the disk or the network failed.
+    Refused: the clip cannot be used; OSError: the disk or the network failed.
     """
     corpus = adapter(settings.corpus)
     with clock("decode"):

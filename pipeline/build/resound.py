@@ -30,14 +30,9 @@ def apply_lags(
     """Write the shards of `folder` to `out` with each clip's sound moved by its lag.
 
     As `avb prep --sync` makes them, but for the ends: there is no sound beyond what is stored, so
-    silence comes in. `dataset.json` is written last; a call that was stopped begins anew.
-
-    Returns:
-        The new `dataset.json`.
-
-    Raises:
-        UsageError: the shards hold no sound, are of other clips, or were moved already; `out` is
-            no folder.
+    silence comes in. `dataset.json`, which is returned, is written last; a call that was stopped
+    begins anew. UsageError: the shards hold no sound, are of other clips, or were moved already;
+    `out` is no folder.
     """
     record = read_dataset(folder)
     settings: Settings = checked(Settings, record["settings"], f"{folder}: settings")

@@ -71,13 +71,9 @@ def fit(
 ) -> tuple[np.ndarray, int]:
     """The sound of exactly `num_frames` pictures: resampled, placed, cut or zero-padded at the end.
 
-    Args:
-        sound: float32 [n], mono, at `rate` Hz.
-        start_s: where it starts, in seconds after the first picture; negative is cut in front.
-
-    Returns:
-        float32 [num_frames * sample_rate / fps], and the samples appended at the end (negative:
-        cut).
+    Of float32 [n], mono, at `rate` Hz, that starts `start_s` after the first picture (negative is
+    cut in front): float32 [num_frames * sample_rate / fps], and the samples appended at the end
+    (negative: cut).
     """
     placed = resample(np.ascontiguousarray(sound, np.float32), rate, sample_rate)
     wanted = num_frames * sample_rate // fps

@@ -40,8 +40,7 @@ def write_lags(path: Path, rows: Sequence[Mapping[str, Any]], facts: Mapping[str
 def read_lags(path: Path) -> Lags:
     """The lags of a table, in Parquet, of `avb sync` or of anybody; needed are `key lag_ms`.
 
-    Raises:
-        UsageError: it cannot be read, or holds something that is no lag.
+    UsageError: it cannot be read, or holds something that is no lag.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -43,7 +43,8 @@ def make_mels(
     for window in slide(pieces, size, size - overlap):
         mel = _mel(window, trained, clock, addresses)
         mel[:, ~np.repeat(window.seen, COLUMNS_PER_FRAME)] = silence
-        ramp = _ramp(mel.shape[1], overlap * COLUMNS_PER_FRAME)
+        rise = np.arange(1, mel.shape[1] + 1, dtype=np.float32) / (overlap * COLUMNS_PER_FRAME + 1)
+        ramp = np.minimum(1, np.minimum(rise, rise[::-1]))  # nowhere 0
         start = window.start * COLUMNS_PER_FRAME
         if last < start:  # what is before this window, no later one will touch
             done = start - first
@@ -58,12 +59,6 @@ def make_mels(
         weight[:, start - first :] += ramp
     if total.size:
         yield total / weight
-
-
-def _ramp(length: int, fade: int) -> np.ndarray:
-    """Weights [length] that rise and fall over `fade` columns, nowhere 0."""
-    rise = np.arange(1, length + 1, dtype=np.float32) / (fade + 1)
-    return np.minimum(1, np.minimum(rise, rise[::-1]))
 
 
 def _mel(window: Window, trained: Trained, clock: Clock, addresses: Addresses | None) -> np.ndarray:

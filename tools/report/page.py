@@ -72,7 +72,9 @@ class Section:
 def build(runs: Sequence[Run], examples: dict[str, Any], clips: int) -> list[Section]:
     """The sections of a report; without a run's `Examples` its clips are left out."""
     pairs = verdict.pairs(runs)
-    sections = [_verdict(runs, pairs), _trained(runs), _curves(runs)]
+    found = [verdict.figure(run) for run in runs] + verdict.gains(pairs)
+    first = Section("In short", [found, "What to distrust:", verdict.doubts(runs)])
+    sections = [first, _trained(runs), _curves(runs)]
     for task in TASKS:
         own = [run for run in runs if run.task == task]
         if own:
@@ -82,11 +84,6 @@ def build(runs: Sequence[Run], examples: dict[str, Any], clips: int) -> list[Sec
         log.info(f"{run.name}: clips and features")
         sections.append(_seen(run, examples.get(run.name), clips))
     return sections
-
-
-def _verdict(runs: Sequence[Run], pairs: Sequence[verdict.Pair]) -> Section:
-    found = [verdict.figure(run) for run in runs] + verdict.gains(pairs)
-    return Section("In short", [found, "What to distrust:", verdict.doubts(runs)])
 
 
 def _trained(runs: Sequence[Run]) -> Section:
@@ -227,13 +224,11 @@ def _add_map(section: Section, run: Run, examples: Any) -> None:
         " where the two cannot be told apart"
     )
     section.draw(figures.tsne, caption, features, run.probes)
-    widths = [features[kind].shape[1] for kind in ("source_features", "target_features")]
-    if widths[0] != widths[1]:
+    seen, heard = (features[kind].shape[1] for kind in ("source_features", "target_features"))
+    if seen != heard:
         section.blocks.append(
-            "Visual features have {} numbers and audio features {}: in the map each lies by its"
-            " own principal components, and where they lie to each other says nothing.".format(
-                *widths
-            )
+            f"Visual features have {seen} numbers and audio features {heard}: in the map each lies"
+            " by its own principal components, and where they lie to each other says nothing."
         )
 
 

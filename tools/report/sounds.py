@@ -34,11 +34,7 @@ class Wanted:
 
     @classmethod
     def of(cls, text: str) -> Wanted:
-        """WORD:FRAMES as it is typed, frames of the word from 1 on: about:3-7, a:2.
-
-        Raises:
-            ValueError: it is neither.
-        """
+        """WORD:FRAMES as it is typed, frames of the word from 1 on: about:3-7, a:2; ValueError."""
         found = re.fullmatch(r"(.+):(\d{1,4})(?:-(\d{1,4}))?", text)
         first, last = (int(found[2]), int(found[3] or found[2])) if found else (0, 0)
         if not found or not 1 <= first <= last:
@@ -71,8 +67,7 @@ def _cut(said: Said, wanted: Wanted | None) -> Sound | None:
 def in_two_mouths(examples: Examples, wanted: Wanted | None) -> list[Sound]:
     """One sound by two talkers, or in two clips where the test part has one talker alone.
 
-    Raises:
-        ValueError: no word is said twice, or not by so many frames.
+    ValueError: no word is said twice, or not by so many frames.
     """
     alone = examples.num_talkers < 2
     before: dict[str, tuple[str, Sound]] = {}
@@ -89,11 +84,7 @@ def in_two_mouths(examples: Examples, wanted: Wanted | None) -> list[Sound]:
 
 
 def named(examples: Examples, wanted: Sequence[Wanted]) -> list[Sound]:
-    """The first of each sound in the test part; the same one again is of another clip.
-
-    Raises:
-        ValueError: it holds none.
-    """
+    """The first of each sound in the test part, else ValueError; again, it is of another clip."""
     found, taken = [], set()
     for one in wanted:
         for said in examples.words(one.word):

@@ -112,11 +112,7 @@ def tables() -> dict[str, PaperTable]:
 
 
 def steps(wanted: Wanted) -> list[Step]:
-    """Everything that makes the table, in order.
-
-    Raises:
-        UsageError: a recipe or one of its keys is not there.
-    """
+    """Everything that makes the table, in order; UsageError: a recipe or its key is not there."""
     found = [_prep(wanted)]
     common = ["--data", str(wanted.data)]
     for flag in ("split", "speakers", "device"):

@@ -31,11 +31,7 @@ class Stopped(Exception):
 
 
 def carry_out(step: Step, top: Sequence[str] = ()) -> None:
-    """Run one step to its end; `top` are flags before the command.
-
-    Raises:
-        Stopped: it did not end well.
-    """
+    """Run one step to its end, else Stopped; `top` are flags before the command."""
     # What was trained before, by other hands or by a call that was killed, nobody has timed.
     begun = step.done.with_name("last.pt").exists()
     timed = step.trained().get("seconds", None if begun else 0.0)

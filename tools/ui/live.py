@@ -15,7 +15,6 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
-from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from avb.tools.ui.child import FILM, Limits, events, line
@@ -58,13 +57,6 @@ class Live:
         self.models, self.folder, self.limits, self.turn = models, folder, limits, turn
         self._pipes: dict[str, int] = {}
         self._last = ""  # the camera that ended: what the page had sent by then is no fault
-
-    def routes(self) -> list[Route]:
-        """Both addresses."""
-        return [
-            Route("/live", self.begin, methods=["POST"]),
-            Route("/live/{name}", self.take, methods=["POST"]),
-        ]
 
     async def begin(self, request: Request) -> Response:
         """Answer with words."""

@@ -23,8 +23,7 @@ STRANGER = "The networks have seen one talker alone: they read a stranger badly,
 def quick(out: Path, clip: Path | None, datasets: Path | None = None) -> Path:
     """Write the page into `out`; returns its path.
 
-    Raises:
-        RunError: the clip cannot be read; UsageError: `out` cannot be written.
+    RunError: the clip cannot be read; UsageError: `out` cannot be written.
     """
     begun = time.perf_counter()
     make_folder(out)

@@ -46,11 +46,13 @@ class Service:
 
         Such come from a page of another site whose name was made to lead here (DNS rebinding).
         """
+        live = Live(self.models, self.folder, self.limits, self.turn)
         routes = [
             Route("/models", self.choices),
             Route("/sample", self.sample),
             Route("/read", _Read(self), methods=["POST"]),
-            *Live(self.models, self.folder, self.limits, self.turn).routes(),
+            Route("/live", live.begin, methods=["POST"]),
+            Route("/live/{name}", live.take, methods=["POST"]),
             Mount("/", StaticFiles(directory=PAGE, html=True)),
         ]
         guard = Middleware(_Guard, hosts=hosts)

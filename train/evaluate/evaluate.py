@@ -127,9 +127,8 @@ def open_part(
     loaded = load_network(path, kind)
     index = index.of_unit(loaded.recipe.unit)
     task = find_task(loaded.recipe.task)
-    if task.makes in ("word", "sentence"):
-        if loaded.data["labels"] != index.labels:
-            raise UsageError(f"{index.folder}: its label map is not the one {path} was trained on")
+    if task.makes in ("word", "sentence") and loaded.data["labels"] != index.labels:
+        raise UsageError(f"{index.folder}: its label map is not the one {path} was trained on")
     check_shards(path, loaded, index)
     data = loaded.data | ({"speakers": speakers} if speakers else {})
     if elsewhere(loaded, index, part):

@@ -69,10 +69,8 @@ def ratio_draws(
         sums, first = _by_unit(units)
         numerator, denominator = sums @ numerator, sums @ denominator
         talkers = None if talkers is None else [talkers[clip] for clip in first]
-    ratios = []
-    for counts in resample_counts(numerator.shape[0], talkers, draws, seed):
-        ratios.append(ratio(counts @ numerator, counts @ denominator))
-    return np.concatenate(ratios)
+    chunks = resample_counts(numerator.shape[0], talkers, draws, seed)
+    return np.concatenate([ratio(some @ numerator, some @ denominator) for some in chunks])
 
 
 def _by_unit(units: Sequence[Any]) -> tuple[Any, NDArray[np.int64]]:

@@ -30,23 +30,16 @@ class Spoken:
 
 @dataclass(frozen=True)
 class Reading:
-    """What the classes of a reader are, and what it may say.
+    """What the classes of a reader are, and what it may say."""
 
-    Attributes:
-        labels: of its classes, without blank.
-        unit: `sentence`, whose classes are words, or `characters`: letters and the space.
-        grammar: None: any words.
-    """
-
-    labels: list[str]
-    unit: str
-    grammar: Grammar | None = None
+    labels: list[str]  # of its classes, without blank
+    unit: str  # `sentence`, whose classes are words, or `characters`: letters and the space
+    grammar: Grammar | None = None  # None: any words
 
     def within(self, slots: Slots, repeated: bool = False) -> Reading:
         """The same, within a grammar; `repeated`: sentences of it may follow each other.
 
-        Raises:
-            UsageError: it has a word that this reader does not know.
+        UsageError: it has a word that this reader does not know.
         """
         class_of = {label: i for i, label in enumerate(self.labels)}
         listed = [slot for slot in slots if isinstance(slot, str)]  # any may follow any
@@ -66,8 +59,7 @@ class Reading:
     def words(self, log_probs: NDArray[np.floating[Any]]) -> list[Spoken]:
         """The words of the best path through [T x K + 1]; none where the grammar fits in no way.
 
-        Raises:
-            UsageError: there are too many frames for a grammar of this size.
+        UsageError: there are too many frames for a grammar of this size.
         """
         try:
             path = best_path(log_probs, self.grammar)
@@ -100,11 +92,7 @@ def own_grammar(slots: Slots | None, labels: Sequence[str], unit: str) -> Slots 
 
 
 def read_grammar(path: Path) -> Slots:
-    """A grammar from a YAML file: a list of words for each place, or one list of words.
-
-    Raises:
-        UsageError: it is neither.
-    """
+    """A list of words for each place, or one list of words, from a YAML file, else UsageError."""
     found = read_yaml(path)
 
     def are_words(values: Any) -> bool:
