@@ -8,7 +8,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from commands import fault
 from importers import importer, touch
 
 from avb.pipeline.corpora.grid import SLOTS, VOCABULARY, parse_align, words_of
@@ -114,14 +113,6 @@ NAMES = ["bbaw2n", "bbaf0n", "xbaf2n", "bbaf2", "bbaf2nn", "notes"]
 def test_no_sentence_or_talker_is_refused_by_name(grid: Any, source: str, status: str) -> None:
     [bad] = [clip for clip in grid("s1/bbaf2n.mpg", source).clips() if clip.status]
     assert bad.status == status and source in bad.error
-
-
-def test_no_layout_is_an_error_that_names_the_pattern(grid: Any, tmp_path: Path) -> None:
-    line = fault(grid("s1/holiday.mpg", "s1/party.mpg").listing)
-    for part in (str(tmp_path), "six-letter names like bbaf2n.mpg", "2 other vid"):
-        assert part in line
-    line = fault(importer("grid", tmp_path / "nowhere").listing)
-    assert "no such folder" in line and "AVB_GRID_ROOT" in line
 
 
 def test_litter_of_archives_and_systems_is_no_clip(grid: Any) -> None:

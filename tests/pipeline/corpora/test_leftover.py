@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import avb, refused
+from commands import avb, fault, refused
 from importers import importer, touch
 
 from avb.pipeline.corpora.leftover import VIDEOS
-from avb.pipeline.errors import UsageError
 
 WORDS = ("ABOUT", "BECAUSE", "YOUNG")
 
@@ -98,11 +97,23 @@ def test_the_sound_and_the_pictures_of_a_sentence_are_not_left_out(tmp_path: Pat
     assert len(clips) == 2 and not notices
 
 
-def test_a_folder_without_the_layout_says_what_was_met(tmp_path: Path) -> None:
-    touch(tmp_path, "one/two/holiday.MOV")
-    for corpus in ("lrw", "grid"):
-        with pytest.raises(UsageError, match=r"met.*1 \.mov in one/two"):
-            importer(corpus, tmp_path).listing()
+@pytest.mark.parametrize(
+    ("corpus", "names", "told"),
+    [
+        ("grid", ["s1/holiday.mpg", "one/two/party.MOV"],
+         ["six-letter names like bbaf2n.mpg", "2 other vid", "1 .mov in one/two"]),
+        ("lrw", ["videos/ABOUT_00001.mp4", "one/two/holiday.MOV"],
+         ["WORD/{train,val,test}/WORD_00001.mp4", "1 .mov in one/two", "--root"]),
+        ("lrw1000", ["images/1.jpg"], ["trn_1000.txt", "tst_1000.txt", "info, labels, filelist"]),
+    ],
+)  # fmt: skip
+def test_a_folder_without_the_layout_says_what_is_wanted_and_what_was_met(
+    tmp_path: Path, corpus: str, names: list[str], told: list[str]
+) -> None:
+    line = fault(importer(corpus, touch(tmp_path, *names)).listing)
+    assert not [part for part in (str(tmp_path), *told) if part not in line], line
+    gone = fault(importer(corpus, tmp_path / "nowhere").listing)
+    assert "nowhere: no " in gone and ("--root, or set AVB_GRID_ROOT" in gone or corpus != "grid")
 
 
 @pytest.mark.parametrize("corpus", ["lrw", "grid"])
