@@ -126,7 +126,8 @@ class TacotronDecoder(nn.Module):
         if mel_BFM is not None and teacher_ratio > 0:
             # Drawn on the CPU, so that choosing a branch does not wait for the device.
             forced = (torch.rand(steps, device="cpu") < teacher_ratio).tolist()
-            seen_BSI = self.prenet(self._steps(mel_BFM))
+            steps_BSI = mel_BFM.transpose(1, 2).unflatten(1, (-1, self.columns_per_step)).flatten(2)
+            seen_BSI = self.prenet(steps_BSI)
 
         keys_BTA = self.attention.keys(feature_BTE)
         state = _State(feature_BTE, self.rnn_dim)
@@ -167,7 +168,3 @@ class TacotronDecoder(nn.Module):
 
     def _drop(self, hidden: Tensor) -> Tensor:
         return functional.dropout(hidden, self.rnn_dropout, self.training)
-
-    def _steps(self, mel_BFM: Tensor) -> Tensor:
-        """Mels as steps of r columns: [B x S x r * F]."""
-        return mel_BFM.transpose(1, 2).unflatten(1, (-1, self.columns_per_step)).flatten(2)

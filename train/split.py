@@ -102,9 +102,11 @@ def split_rows(
     empty = [p for p in need if not len(rows[p])]
     if empty:
         named = ", ".join(absent_talkers(index, members.union(speakers or ())))
+        own_parts = ", ".join(index.split.names[:8]) if split.by == "split" else ""
+        there = own_parts and f" (the clips are of {own_parts})"
         raise UsageError(
             f"{index.folder}: split {own} leaves nothing for {' and '.join(empty)}"
-            f"{named and f' (talkers without a clip: {named})'}{_parts_there(index, split)};"
+            f"{named and f' (talkers without a clip: {named})'}{there};"
             " choose another --split, or prepare more talkers"
         )
     absent = absent_talkers(index, members if speakers is None else speakers)
@@ -117,13 +119,6 @@ def _deal_few(index: Index, rows: Ints, split: Split) -> dict[str, str]:
     sizes = {p: max(1, len(keys) * len(split.parts[p]) // HASH_PARTS) for p in PARTS}
     parts = ["val"] * sizes["val"] + ["train"] + ["test"] * sizes["test"] + ["train"] * len(keys)
     return dict(zip(keys, parts, strict=False))
-
-
-def _parts_there(index: Index, split: Split) -> str:
-    """For a split by the clips' own: what these are."""
-    if split.by != "split" or not index.split.names:
-        return ""
-    return f" (the clips are of {', '.join(index.split.names[:8])})"
 
 
 def default_split(index: Index, corpus: Corpus, wanted: str | None = None) -> str:

@@ -79,7 +79,9 @@ def bench_train(
         for name, plan in plans.items()
     }
     everyone = [one for group in groups.values() for one in group]
-    race(everyone, feed, steps, rounds)
+    for number in range(rounds):  # every other one in reverse: none always follows the same
+        for one in everyone[:: -1 if number % 2 else 1]:
+            while_it_fits(one, measure, feed, steps)
     summaries = {name: summary(group, costs[name], feed, steps) for name, group in groups.items()}
     record = {
         "task": task, "recipe": recipe, "overrides": overrides or [], "data": data and str(data),
@@ -138,13 +140,6 @@ def gather(
         one.peak_gib = peak_gib(where) - held
         contenders.append(one)
     return contenders
-
-
-def race(everyone: list[Contender], feed: Feed, steps: int, rounds: int) -> None:
-    """Let all take turns, every other round in reverse, so that none always follows the same."""
-    for number in range(rounds):
-        for one in everyone[:: -1 if number % 2 else 1]:
-            while_it_fits(one, measure, feed, steps)
 
 
 def measure(one: Contender, feed: Feed, steps: int) -> None:

@@ -167,27 +167,21 @@ def _config(
         "frames": 29
         if recipe.unit == "word" or recipe.corpus == "lrw"
         else getattr(corpus, "frames", None),
-        "video": _video(recipe, scaling),
+        "video": {
+            "crop": recipe.crop,
+            "size": scaling.size,
+            "margin": scaling.margin,
+            "cut": f"the centre {scaling.size} x {scaling.size} of the crop that avb prep stores",
+            "pixels": "uint8 luma, full range",
+            "normalised": f"{task.pixels}, inside the ONNX graph; by the caller of the safetensors",
+            "averaged_over": recipe.shrink,
+        },
         "labels": loaded.data["labels"] if task.makes in ("word", "sentence") else None,
         "scaling": dataclasses.asdict(scaling),
         "mel": mel,
         "mel_and_licence_from": source,
         "recipe": recipe.as_dict(),
         "data": facts | {"title": title, "licence": licence},
-    }
-
-
-def _video(recipe: Recipe, scaling: Scaling) -> dict[str, Any]:
-    """How pictures have to be given."""
-    what = find_task(recipe.task).pixels
-    return {
-        "crop": recipe.crop,
-        "size": scaling.size,
-        "margin": scaling.margin,
-        "cut": f"the centre {scaling.size} x {scaling.size} of the crop that avb prep stores",
-        "pixels": "uint8 luma, full range",
-        "normalised": f"{what}, inside the ONNX graph; by the caller of the safetensors",
-        "averaged_over": recipe.shrink,
     }
 
 
