@@ -18,10 +18,12 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from multiprocessing.queues import Queue
+from typing import Any
 
 import numpy as np
 
-from avb.pipeline.errors import StorageError
+from avb.pipeline.errors import RunError, StorageError
 from avb.pipeline.machine import cores
 from avb.pipeline.stream.assemble import Assembler, Job
 from avb.pipeline.stream.batch import Batch
@@ -170,7 +172,7 @@ class Stream:
             return map(self._assemble, jobs)
         # Forked, they share the index, which is large; Python 3.14 would send it to each.
         forked = self._workers and sys.platform == "linux"
-        return iter(
+        loader: Any = iter(
             DataLoader(
                 _Jobs(self._assemble),  # type: ignore[arg-type]
                 sampler=jobs,  # type: ignore[arg-type]
@@ -178,10 +180,15 @@ class Stream:
                 num_workers=self._workers,
                 collate_fn=_as_is,
                 pin_memory=self._pin_memory,
-                worker_init_fn=_leave_signals,
+                worker_init_fn=_settle,
                 multiprocessing_context="fork" if forked else None,
             )
         )
+        for worker in getattr(loader, "_workers", ()):
+            # They leave SIGTERM alone, and one that is stuck, as behind the lock of another that
+            # was killed, would be waited for without end.
+            worker._popen.terminate = worker._popen.kill
+        return loader
 
 
 class _Jobs:
@@ -202,10 +209,19 @@ def _as_is(batches: list[Batch] | Exception) -> list[Batch] | Exception:
     return batches
 
 
-def _leave_signals(worker: int) -> None:
+def _settle(worker: int) -> None:
     """A terminal or cluster sends signals to every process; who reads decides what they mean."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
+    Queue._on_queue_feeder_error = _tell_reader  # type: ignore[attr-defined]
+
+
+def _tell_reader(results: Any, error: Exception, result: tuple[int, object]) -> None:
+    """Send why a job's batches cannot be sent; Python prints it, and they are waited for."""
+    if "shared memory" in str(error):  # of a container it is 64 MB by default
+        more = "give it more (docker run --shm-size=8g), or leave the process fewer cores (taskset)"
+        error = RunError(f"/dev/shm: no room for the batches of the processes that decode; {more}")
+    results.put((result[0], error))
 
 
 def _check(

@@ -87,36 +87,60 @@ def test_what_was_ignored_stays_ignored() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
-GROUP = """
-import os, subprocess, sys, time
+READERS = """
+import multiprocessing, os, subprocess, sys, time
+import torch
 import avb.pipeline.stream.stream as stream
 from avb.train import trainer
 stream.default_workers = lambda: 2
 real = trainer.one_step
 def one_step(state, *rest):
     if state.step == 2:
-        kill = f"import os; os.killpg({os.getpgid(0)}, {os.environ['SENT']})"
-        # From outside: workers heed their parent. A small Debian has no program for it.
-        subprocess.run([sys.executable, "-c", kill], start_new_session=True)
+        happen()
         time.sleep(0.5)
     return real(state, *rest)
 trainer.one_step = one_step
+def no_room(storage):  # as torch says it
+    raise RuntimeError("unable to allocate shared memory(shm) for file </torch_9>: No space left")
+{}
 from avb.__main__ import main
 main()
 """
+# From outside: workers heed their parent. A small Debian has no program for it.
+TO_THE_GROUP = """
+def happen():
+    kill = f"import os; os.killpg({os.getpgid(0)}, {os.environ['SENT']})"
+    subprocess.run([sys.executable, "-c", kill], start_new_session=True)
+"""
+TO_A_READER = "happen = lambda: multiprocessing.active_children()[0].kill()"
+NO_ROOM = "torch.UntypedStorage._share_fd_cpu_ = no_room"
+
+
+def run_with_readers(index: Index, out: Path, what: str, **names: str) -> Any:
+    """How a training ends, of which other processes decode, when something befalls them."""
+    return subprocess.run(
+        [sys.executable, "-c", READERS.format(what), *words(index, out, "--steps", 40)],
+        capture_output=True, text=True, start_new_session=True, timeout=120, env=os.environ | names,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_the_group_lets_workers_end_well(lrw: Index, tmp_path: Path, sent: int) -> None:
     """As a terminal and Slurm send it: to whoever decodes, too."""
-    done = subprocess.run(
-        [sys.executable, "-c", GROUP, *words(lrw, tmp_path / "run", "--steps", 40)],
-        capture_output=True, text=True, start_new_session=True, timeout=120,
-        env=os.environ | {"SENT": str(int(sent))},
-    )  # fmt: skip
+    done = run_with_readers(lrw, tmp_path / "run", TO_THE_GROUP, SENT=str(int(sent)))
     assert done.returncode == (130 if sent == signal.SIGINT else 75), done.stderr
     assert "Traceback" not in done.stderr
     assert "saved at step 3" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(("what", "said"), [(TO_A_READER, "memory"), (NO_ROOM, "/dev/shm")])
+def test_lost_readers_and_batches_end_it_in_one_line(
+    lrw: Index, tmp_path: Path, what: str, said: str
+) -> None:
+    """As where memory runs out; a container has little of the shared kind."""
+    done = run_with_readers(lrw, tmp_path / "run", what)
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    assert said in done.stderr.splitlines()[-1]
 
 
 # Two trainings ------------------------------------------------------------------------------------

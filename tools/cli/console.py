@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from avb.pipeline.errors import RunError, StorageError, UsageError
+from avb.pipeline.errors import RunError, StorageError, UsageError, one_line
 
 FAILED, USAGE, REFUSED, PREEMPTED, INTERRUPTED = 1, 2, 3, 75, 130
 log = logging.getLogger("avb")
@@ -88,6 +88,11 @@ class Commands(TyperGroup):
             fail(str(error), USAGE)
         except (RunError, StorageError) as error:
             fail(str(error), FAILED)
+        except RuntimeError as error:
+            if not str(error).startswith("DataLoader worker"):
+                raise
+            fail(f"a process that decodes was lost ({one_line(error)}): was memory short? Run again"
+                 " when there is more; a training goes on with --resume", FAILED)  # fmt: skip
         except KeyboardInterrupt as stop:
             fail(str(stop) or "stopped", INTERRUPTED)
 
