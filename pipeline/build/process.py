@@ -238,16 +238,12 @@ def boundary_of(label: str | None, words: list[Word]) -> tuple[Any, Any] | None:
 
 def encode_sound(sound: np.ndarray, log_mels: np.ndarray, settings: Settings) -> dict[str, bytes]:
     """The members of a sample that its sound makes."""
-    members = {"mel.npy": _npy(audio.store_mel(log_mels, settings.mel, settings.mel_dtype))}
+    file = io.BytesIO()
+    np.save(file, audio.store_mel(log_mels, settings.mel, settings.mel_dtype), allow_pickle=False)
+    members = {"mel.npy": file.getvalue()}
     if settings.keep_audio:
         members["flac"] = encode_flac(sound, settings.sample_rate)
     return members
-
-
-def _npy(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    return buffer.getvalue()
 
 
 def sums(done: Prepared) -> list[float]:

@@ -23,12 +23,15 @@ def build(side: int = 96, **arguments: Any) -> SpeechReconstructor:
     return SpeechReconstructor(SpeechConfig(**arguments), side)
 
 
+def small(decoder: str, **other: Any) -> SpeechReconstructor:
+    sizes = {"decoder": decoder, "decoder_sizes": TINY_DECODERS[decoder]}
+    return build(**TINY_SPEECH | sizes | other)
+
+
 @pytest.fixture(params=[*DECODERS, "lstm_late"])
 def tiny(request: pytest.FixtureRequest) -> SpeechReconstructor:
     late = request.param == "lstm_late"
-    decoder = "synchronous" if late else request.param
-    sizes = {"decoder": decoder, "decoder_sizes": TINY_DECODERS[decoder], "lstm_late": late}
-    return stir(build(**TINY_SPEECH | sizes))
+    return stir(small("synchronous" if late else request.param, lstm_late=late))
 
 
 def test_encoder_has_the_published_size() -> None:
@@ -132,7 +135,7 @@ def test_features_are_what_the_memory_is_given(tiny: SpeechReconstructor) -> Non
 
 def test_the_same_seed_makes_the_same_speech_with_and_without_audio() -> None:
     sizes = TINY_DECODERS["tacotron"] | {"prenet_dropout": 0.5}
-    model = build(decoder_sizes=sizes, **TINY_SPEECH).eval()
+    model = small("tacotron", decoder_sizes=sizes).eval()
     video, mel = batch(2, 4)
     made = []
     for audio in (mel, None, None):
@@ -199,9 +202,7 @@ def test_autocast_leaves_memory_attention_and_losses_in_float32(
 
 
 def test_a_late_lstm_tells_the_decoder_of_frames_that_the_memory_never_saw() -> None:
-    small = TINY_SPEECH | {"decoder": "synchronous", "width": 4, "lstm_late": True}
-    model = stir(build(decoder_sizes=TINY_DECODERS["synchronous"], **small))
-    model.eval().double()
+    model = stir(small("synchronous", width=4, lstm_late=True)).eval().double()
     video = torch.rand(1, 3, 40, 32, 32).double().requires_grad_()
 
     def last_frame_seen(of_the_first: torch.Tensor) -> int:
@@ -219,9 +220,7 @@ def test_without_memory_a_late_lstm_is_the_same_model() -> None:
     lengths, mels = torch.tensor([5, 3]), []
     for late in (False, True):
         torch.manual_seed(3)
-        sizes = TINY_DECODERS["synchronous"]
-        small = TINY_SPEECH | {"slots": 0, "decoder": "synchronous", "lstm_late": late}
-        model = build(decoder_sizes=sizes, **small).eval()
+        model = small("synchronous", slots=0, lstm_late=late).eval()
         mels.append(model(video, lengths_B=lengths).mels.after)
     assert torch.equal(*mels) and mels[0].abs().max() > 0
 
@@ -229,8 +228,7 @@ def test_without_memory_a_late_lstm_is_the_same_model() -> None:
 def test_baseline_has_no_audio_and_starts_from_the_same_weights() -> None:
     def model(slots: int) -> SpeechReconstructor:
         torch.manual_seed(3)
-        sizes = TINY_DECODERS["tacotron"]
-        return build(decoder_sizes=sizes, **TINY_SPEECH | {"slots": slots})
+        return small("tacotron", slots=slots)
 
     full, baseline = model(7), model(0)
     shared = baseline.state_dict()
@@ -273,8 +271,7 @@ def test_windows_of_a_grid_clip() -> None:
 
 
 def test_windows_join_to_280_columns_and_with_the_tail_to_300() -> None:
-    sizes = TINY_DECODERS["synchronous"]
-    model = build(decoder="synchronous", decoder_sizes=sizes, **TINY_SPEECH).eval()
+    model = small("synchronous").eval()
     video, _ = batch(2, 75)
     with torch.no_grad():
         paper, whole = model.windowed(video, cover_tail=False), model.windowed(video)
@@ -299,7 +296,7 @@ def test_one_batch_is_learnt_by_heart(decoder) -> None:
     else:
         sizes |= {"width": 64, "dropout": 0.0}
     wider = {"side": 16, "width": 4, "hidden": 24, "dropout": 0.0, "audio_dropout": 0.0}
-    model = build(decoder=decoder, decoder_sizes=sizes, **TINY_SPEECH | wider)
+    model = small(decoder, decoder_sizes=sizes, **wider)
     video, _ = batch(2, 2, side=16)
     time, pitch = torch.arange(8) / 2, torch.arange(80)[:, None] / 20
     mel = torch.stack([(time + pitch).sin(), (time * 1.5 - pitch).cos()])

@@ -70,6 +70,11 @@ class Importer:
     def plan(self, path: Path) -> Plan:
         return make_plan(self.corpus, self.settings, self.root, path)
 
+    def planned(self, path: Path) -> dict[str, Clip]:
+        """The clips of a plan by their keys."""
+        plan = self.plan(path)
+        return dict(row for unit in plan.units for row in plan.rows(unit.number))
+
     def prep(self, out: Path, **more: Any) -> Summary:
         return prep(self.corpus, self.settings, self.root, out, **more)
 

@@ -1,6 +1,7 @@
 """Anyone's own table: rows become clips, spans of films stay in sync, and no cell is guessed."""
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import av
@@ -74,9 +75,8 @@ def test_no_label_word_or_talker_is_guessed_to_be_a_number_or_nothing(tmp_path: 
 def test_every_row_has_its_own_dotless_key(tmp_path: Path) -> None:
     videos = ["x/a.b.mp4", "y/a.b.mp4", "z/a.b.mp4", "ä ö.mp4", "...mp4"]
     mine = importer("table", table(tmp_path, "video\n" + "\n".join(videos) + "\n"))
-    plan = mine.plan(tmp_path / "plan.arrow")
-    rows = [row for unit in plan.units for row in plan.rows(unit.number)]
-    sources = {clip.name: (clip.source, clip.status) for _, clip in rows}
+    clips = mine.planned(tmp_path / "plan.arrow").values()
+    sources = {clip.name: (clip.source, clip.status) for clip in clips}
     assert sources.pop("ä_ö") == ("ä ö.mp4", "")
     twins = [sources.pop(name) for name in list(sources) if re.fullmatch("a_b-[0-9a-f]{8}", name)]
     assert sorted(twins) == [(video, "") for video in videos[:3]]
@@ -90,9 +90,8 @@ def test_every_row_has_its_own_dotless_key(tmp_path: Path) -> None:
 def test_a_row_given_twice_is_kept_once_and_no_other_is_lost(tmp_path: Path) -> None:
     given = ["a.mp4,0,1,yes", "a.mp4,0,1,no", "x/a.mp4,0,1,yes", "a.mp4,1,2,yes"]
     text = "\n".join(["video,start,end,words", *given, *given[:2], "a.mp4,0,1.0,yes"])
-    plan = importer("table", table(tmp_path, text)).plan(tmp_path / "plan.arrow")
-    assert plan.statuses == {"ok": 4, "duplicate": 3}
-    rows = dict(row for unit in plan.units for row in plan.rows(unit.number))
+    rows = importer("table", table(tmp_path, text)).planned(tmp_path / "plan.arrow")
+    assert Counter(clip.status for clip in rows.values()) == {"": 4, "duplicate": 3}
     good = [(clip.source, clip.words[0][0]) for clip in rows.values() if not clip.status]
     assert sorted(good) == sorted([
         ("a.mp4", "yes"), ("a.mp4", "no"), ("x/a.mp4", "yes"), ("a.mp4", "yes"),
@@ -107,9 +106,8 @@ def test_a_row_more_changes_the_key_of_no_twin(tmp_path: Path) -> None:
 
     def keys(rows: list[str]) -> dict[str, str]:
         text = "\n".join(["video,start,end,words", *rows])
-        plan = importer("table", table(tmp_path, text)).plan(tmp_path / "plan.arrow")
-        clips = [row for unit in plan.units for row in plan.rows(unit.number)]
-        return {f"{clip.source} {clip.words}": key for key, clip in clips if not clip.status}
+        rows = importer("table", table(tmp_path, text)).planned(tmp_path / "plan.arrow")
+        return {f"{clip.source} {clip.words}": key for key, clip in rows.items()}
 
     before = keys(given)
     assert len(set(before.values())) == 4 and before["y.mp4 [('no', None, None)]"] == "all/y_0_1000"

@@ -45,8 +45,7 @@ def parquet(folder: Path, **columns: Any) -> Path:
 
 def planned(folder: Path, table: Path) -> list[Clip]:
     """The clips as the plan holds them: what cannot be stored shows itself there."""
-    plan = importer("table", table).plan(folder / "plan.arrow")
-    return [clip for unit in plan.units for _, clip in plan.rows(unit.number)]
+    return list(importer("table", table).planned(folder / "plan.arrow").values())
 
 
 NESTED = "[" * 100_000
