@@ -38,9 +38,9 @@ LONGEST_PATH = 2048
 LONGEST_FILE, LONGEST_GROUP, LONGEST_KEY = 255, 150, 200
 #: Bytes of all words of a row, half an hour of speech; readers take twice as much in the mean.
 LONGEST_WORDS = 1 << 15
-#: `[laughter] yes`, `[[unclear]]`: text, and no list that somebody wrote wrongly.
+#: `[laughter] yes`, `[[unclear]]`, `{cough} no`: text, and no list that somebody wrote wrongly.
 TAGGED = re.compile(
-    r"""\s*(?:\[(?!\s*['"{])(?![^]]*,\s*[-.\d])[^][]*\]|\[\[(?!\s*['"{])[^][,]*\]\])"""
+    r"""\s*(?:\{(?!\s*['"])|\[(?!\s*['"{])(?![^]]*,\s*[-.\d])[^][]*\]|\[\[(?!\s*['"{])[^][,]*\]\])"""
 )
 
 
@@ -130,7 +130,7 @@ def parse_words(value: Any) -> list[Word]:
     if value is None:
         return []
     if isinstance(value, str):
-        if not value.lstrip().startswith("["):
+        if not value.lstrip().startswith(("[", "{")):
             return [(word, None, None) for word in _clean(value).split()]
         try:
             value = parse_json(value)

@@ -79,6 +79,8 @@ CELLS = [
     ("words", "[oh", "bad_name", "words '[oh' are not valid JSON"),
     ("words", '[["oh", 1]]', "bad_name", "words: ['oh', 1] is not"),
     ("words", "[1]", "bad_name", "words: 1 is not"),
+    ("words", '{"word": "oh", "start": 0, "end": 1}', "bad_name", "is no text and no list"),
+    ("words", "{'oh': [0, 1]}", "bad_name", "are not valid JSON"),
 ]
 
 
