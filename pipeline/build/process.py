@@ -82,7 +82,8 @@ def prepare_clip(clip: Clip, root: Path, settings: Settings, clock: Clock) -> Pr
     pad = 0
     if media.sound is not None:
         with clock("mel"):
-            start_s, rate, fps = media.sound_start_s - lag_s, settings.sample_rate, settings.fps
+            start_s = media.sound_start_s + media.lag_s - lag_s
+            rate, fps = settings.sample_rate, settings.fps
             sound, pad = audio.fit(media.sound, media.rate, start_s, num_frames, fps, rate)
             log_mels = audio.log_mel(sound, settings.mel, rate)
         if abs(media.sound_start_s) > PICTURE_S:

@@ -36,12 +36,14 @@ def stream_video(
     decoder: str = "pyav",
     max_s: float | None = None,
     sound: Track = "required",
+    lag_s: float = 0.0,
 ) -> Media:
     """Pictures and sound of a file, or of a span of it in seconds after the first picture.
 
     They are read as they go, `fps` pictures a second, by "pyav" or the program "ffmpeg". Refused
     (also meanwhile) as `unreadable`, `bad_decode`, `no_audio`, or `long` above `max_s`; with
-    `sound` "optional" a film without it is flagged `no_audio`. OSError: the file cannot be read.
+    `sound` "optional" a film without it is flagged `no_audio`. The sound is taken `lag_s` later
+    than the pictures. OSError: the file cannot be read.
     """
     try:
         file = path.stat()
@@ -54,7 +56,9 @@ def stream_video(
     if file.st_size == 0:
         raise Refused("bad_decode", f"{path.name}: 0 bytes")
     container, head = open_head(str(path), path.name, sound)
-    return Film(head, fps, start_s, end_s, decoder, max_s, sound, container=container)
+    film = Film(head, fps, start_s, end_s, decoder, max_s, sound, container=container)
+    film.lag_s = lag_s
+    return film
 
 
 def read_video(*where: Any, **options: Any) -> Media:
@@ -100,7 +104,8 @@ class Film(Media):
         """Pictures uint8 [H, W] at exactly `fps`; behind the last one the sound is known."""
         # A seek may land behind the start of the span: always where nothing is indexed, else where
         # pictures that are shown before a key picture were coded behind it.
-        for seek_s in (self._low, max(0.0, self._low - PREROLL_S), 0.0):
+        begin_s = max(0.0, self._low + min(0.0, self.lag_s))
+        for seek_s in (begin_s, max(0.0, begin_s - PREROLL_S), 0.0):
             self._track, self._shape = Sound(), None
             timed = self._span(seek_s)
             first = next(timed, None)
@@ -144,7 +149,7 @@ class Film(Media):
         mono, rate, start_s = self._track.mono(self.head.name)
         start_s -= self._first_s
         lead = round(-start_s * rate)
-        if self._low > 0 and lead > 0:  # it begins with the decoder's block, not with the span
+        if self._low + self.lag_s > 0 and lead > 0:  # it begins with a block, not the span
             mono, start_s = mono[lead:], start_s + lead / rate
             if not len(mono):
                 raise Refused("no_audio", f"{self.head.name}: the sound ends before {self._low} s")
@@ -171,7 +176,7 @@ class Film(Media):
                     self.flags.add("damaged")
                 continue
             stamp = None if stamp is None else stamp - self.head.start_s
-            time = lines[kind].time(stamp, duration)
+            time = lines[kind].time(stamp, duration) - (self.lag_s if kind == "sound" else 0.0)
             beyond[kind] = 0 if time <= high + 1 else beyond[kind] + 1
             if beyond[kind] > 1:  # a single one may be damaged
                 self._through.add(kind)

@@ -59,6 +59,7 @@ class Media:
     sound: np.ndarray | None = None
     rate: int = 0
     sound_start_s: float = 0.0  # where `sound` starts, in seconds after the first picture
+    lag_s: float = 0.0  # by how much `sound` was moved towards the start already
     flags: set[str] = field(default_factory=set)  # what was odd, of `FLAGS`
     expected: Expected | None = None  # what the pictures are compared with
 

@@ -249,8 +249,10 @@ def _read(column: str, row: dict[str, Any]) -> Any:
 
 
 def load(root: Path, clip: Clip, settings: Settings) -> Media:
-    """The pictures of the row's span and their sound."""
-    return load_film(root / clip.source, settings, clip.start, clip.end)
+    """The pictures of the row's span and their sound; with a lag, what belongs to them of both."""
+    span = clip.start is not None or clip.end is not None
+    lag_s = (clip.lag_ms or 0.0) / 1000 if span else 0.0
+    return load_film(root / clip.source, settings, clip.start, clip.end, lag_s)
 
 
 def words(

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from commands import avb, did, fault, refused
+from films import speechlike, write_film
 from prepared import draw
 
 from avb.pipeline.build.process import moved_words
@@ -119,6 +120,30 @@ def test_a_word_that_leaves_its_clip_leaves_no_boundary(good_lrw: Path, tmp_path
     did("sync", tmp_path / "plain/lrw", "--apply", tmp_path / "lags", "--out", tmp_path / "moved")
     facts = read_facts(samples(tmp_path / "moved")[key]["json"])
     assert facts["boundary"] == [0.0, 1.16] and facts["words"][0][1:] == (None, None)
+
+
+@pytest.mark.parametrize("decoder", ["pyav", "ffmpeg"])
+def test_a_span_of_a_film_has_the_sound_that_its_lag_brings_from_beyond_it(
+    tmp_path: Path, decoder: str
+) -> None:
+    pictures = [np.full((64, 64), 20 + number, np.uint8) for number in range(150)]
+    whole, lags = speechlike(6.0), {0: -300.0, 2: 300.0, 3: -300.0, 5: 300.0}
+    codec = {"audio_codec": "pcm_s16le"}
+    write_film(tmp_path / "film.mkv", pictures, np.arange(150) / 25, whole, **codec)
+    rows = [f"film.mkv,{start},{start + 1}\n" for start in lags]
+    (tmp_path / "mine.csv").write_text("video,start,end\n" + "".join(rows))
+    keys = [f"all/film_{1000 * start}_{1000 * start + 1000}" for start in lags]
+    rows = [row(key, lag) for key, lag in zip(keys, lags.values(), strict=True)]
+    write_lags(tmp_path / "lags", rows, {})
+    words = ("--name", "mine", "--out", tmp_path, "--crop", "lips", "--box", "whole")
+    words += ("--decoder", decoder, "--sync", tmp_path / "lags")
+    did("prep", "table", tmp_path / "mine.csv", *words)
+    around = np.pad(whole, 4800)  # the film has no sound before and behind it
+    made = samples(tmp_path / "mine")
+    for key, (start, lag) in zip(keys, lags.items(), strict=True):
+        wanted = around[start * 16_000 + round(16 * lag) + 4800 :][:16_000]
+        sound = decode_flac(made[key]["flac"])
+        assert np.abs(sound - wanted).max() < 1e-3, key
 
 
 def test_inspect_says_that_the_corpus_has_lags(raw: Path) -> None:
