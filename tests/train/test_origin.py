@@ -12,7 +12,6 @@ import yaml
 from commands import avb, fault
 from networks import LIP, READER, learn, recipe, same, save_model
 
-from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index
 from avb.train import checkpoint
 from avb.train.origin import open_origin, take_over
@@ -25,7 +24,7 @@ def begun(
 ) -> dict[str, torch.Tensor]:
     """The weights of a run at step 0."""
     origin = None if path is None else open_origin(path)
-    run = start(recipe(task, **changes), index, out, "cpu", 0, 1, origin)
+    run = start(recipe(task, ema=0.9, **changes), index, out, "cpu", 0, 1, origin)
     assert run.ema is not None
     for key, value in run.ema.module.state_dict().items():
         assert torch.equal(value, run.model.state_dict()[key])
@@ -42,9 +41,8 @@ def test_a_sync_network_gives_its_visual_front_end_and_no_more(
 ) -> None:
     caplog.set_level("INFO")
     _, network = save_model(tmp_path / "sync.pt", "sync")
-    small: dict[str, Any] = {"model": LIP, "ema": 0.9}
-    fresh = begun(lrw, tmp_path, None, **small)
-    after = begun(lrw, tmp_path, tmp_path / "sync.pt", **small)
+    fresh = begun(lrw, tmp_path, None, model=LIP)
+    after = begun(lrw, tmp_path, tmp_path / "sync.pt", model=LIP)
     theirs = network.state_dict()
     assert taken(fresh, after) == {"visual"}
     for key in after:
@@ -62,16 +60,15 @@ def test_a_run_of_the_same_task_gives_what_fits_and_a_classifier_of_its_own_word
     caplog.set_level("INFO")
     path = tmp_path / "lip.pt"
     save_model(path, "lip", shrink=1)
-    small: dict[str, Any] = {"ema": 0.9}
-    fresh = begun(lrw, tmp_path, None, model=LIP | {"slots": 5}, **small)
-    after = begun(lrw, tmp_path, path, model=LIP | {"slots": 5}, **small)
+    fresh = begun(lrw, tmp_path, None, model=LIP | {"slots": 5})
+    after = begun(lrw, tmp_path, path, model=LIP | {"slots": 5})
     assert taken(fresh, after) == {"visual", "audio", "back_end"}
     assert "fresh: back_end.classifier, memory" in caplog.messages[-1]  # of two words, not of four
     # As many words, but others: the shapes alone would fit.
     state = checkpoint.load(path)
     four = dataclasses.replace(lrw, dataset=lrw.dataset | {"labels": ["a", "b", "c", "d"]})
     assert four.labels != state["data"]["labels"]
-    after = begun(four, tmp_path, path, model=LIP, **small)
+    after = begun(four, tmp_path, path, model=LIP)
     assert "fresh: back_end.classifier (other words)" in caplog.messages[-1]
     assert torch.equal(after["memory.key_memory"], state["model"]["memory.key_memory"])
     key = "back_end.classifier.weight"
@@ -83,29 +80,27 @@ def test_speech_begins_with_speech(lrw: Index, grid: Index, tmp_path: Path) -> N
     save_model(path, "l2s", crop="face", shrink=1)
     model = READER | {"decoder": "synchronous"}
     sizes = {"decoder_sizes": {"width": 16, "units": 1, "post_width": 16}}
-    line = fault(begun, grid, tmp_path, path, "l2s", ema=0.9, model=model)  # more blocks
+    line = fault(begun, grid, tmp_path, path, "l2s", model=model)  # more blocks
     assert re.search(r"other shapes \(encoder\.\S+: none there", line)
     fitting = model | {"blocks": 0} | sizes
-    fresh = begun(grid, tmp_path, None, "l2s", ema=0.9, model=fitting)
-    after = begun(grid, tmp_path, path, "l2s", ema=0.9, model=fitting)
+    fresh = begun(grid, tmp_path, None, "l2s", model=fitting)
+    after = begun(grid, tmp_path, path, "l2s", model=fitting)
     assert taken(fresh, after) == {"encoder", "decoder", "audio"}
-    line = fault(begun, lrw, tmp_path, path, ema=0.9)
+    line = fault(begun, lrw, tmp_path, path)
     assert "for l2s, which has no visual front end in common with" in line
 
 
 def test_a_vocoder_begins_with_a_vocoder(lrw: Index, tmp_path: Path) -> None:
-    small: dict[str, Any] = {"model": {"width": 8, "blocks": 1, "critic_width": 1}}
-    _, network = save_model(tmp_path / "vocos.pt", "vocos", crop="lips", **small)
-    after = begun(lrw, tmp_path, tmp_path / "vocos.pt", "vocos", ema=0.9, corpus="grid", **small)
-    assert same(after, network.state_dict())
-    small["model"]["width"] = 16
-    with pytest.raises(UsageError, match="other shapes"):
-        begun(lrw, tmp_path, tmp_path / "vocos.pt", "vocos", ema=0.9, corpus="grid", **small)
+    small = {"width": 8, "blocks": 1, "critic_width": 1}
+    _, network = save_model(tmp_path / "vocos.pt", "vocos", crop="lips", model=small)
+    given = (lrw, tmp_path, tmp_path / "vocos.pt", "vocos")
+    assert same(begun(*given, corpus="grid", model=small), network.state_dict())
+    assert "other shapes" in fault(begun, *given, corpus="grid", model=small | {"width": 16})
 
 
 def test_other_widths_are_one_line(lrw: Index, tmp_path: Path) -> None:
     save_model(tmp_path / "sync.pt", "sync", model={"width": 4})
-    line = fault(begun, lrw, tmp_path, tmp_path / "sync.pt", model=LIP, ema=0.9)
+    line = fault(begun, lrw, tmp_path, tmp_path / "sync.pt", model=LIP)
     assert "visual.stem.weight: [4, 1, 5, 7, 7] there, [8, 1, 5, 7, 7] here" in line
 
 
