@@ -88,21 +88,20 @@ class Generator(nn.Module):
         x_BCM = self.first_norm(x_BCM.transpose(1, 2)).transpose(1, 2)
         x_BMC = self.last_norm(self.blocks(x_BCM).transpose(1, 2))
         log_magnitude_BMF, phase_BMF = self.head(x_BMC).float().chunk(2, dim=2)
-        magnitude_BMF = log_magnitude_BMF.clamp_max(
-            _LOUDEST
-        ).exp()  # an infinite one has no gradient
+        # An infinite one has no gradient.
+        magnitude_BMF = log_magnitude_BMF.clamp_max(_LOUDEST).exp()
         with without_autocast(log_mel_BNM):
             frames_BML = torch.fft.irfft(torch.polar(magnitude_BMF, phase_BMF), dim=2)
-            return overlap_add(frames_BML, self.window, HOP)
+            return overlap_add(frames_BML, self.window)
 
 
-def overlap_add(frames_BML: Tensor, window_L: Tensor, hop: int) -> Tensor:
-    """Sound [B x (M - 1) hop] of centred frames, as `torch.istft`, which takes no meta tensors."""
+def overlap_add(frames_BML: Tensor, window_L: Tensor) -> Tensor:
+    """Sound [B x (M - 1) HOP] of centred frames, as `torch.istft`, which takes no meta tensors."""
     size, count = len(window_L), frames_BML.shape[1]
-    length = (count - 1) * hop + size
+    length = (count - 1) * HOP + size
 
     def added(columns_BLM: Tensor) -> Tensor:
-        return functional.fold(columns_BLM, (1, length), (1, size), stride=(1, hop))[:, 0, 0]
+        return functional.fold(columns_BLM, (1, length), (1, size), stride=(1, HOP))[:, 0, 0]
 
     sound_BS = added((frames_BML * window_L).transpose(1, 2))
     weight_1S = added(window_L.square()[None, :, None].expand(1, size, count))

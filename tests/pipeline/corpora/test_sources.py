@@ -52,12 +52,12 @@ def rows(out: Path) -> dict[str, dict[str, Any]]:
     return {row["key"]: row for row in prepared.rows(out)}
 
 
-def after(clips: int, act: Callable[[], object]) -> Callable[[int, int, int], None]:
-    """A progress that does something once when so many clips are taken."""
+def after_a_clip(act: Callable[[], object]) -> Callable[[int, int, int], None]:
+    """A progress that does something once, when the first clip is taken."""
     waiting = [act]
 
     def progress(done: int, refused: int, todo: int) -> None:
-        if done >= clips and waiting:
+        if done and waiting:
             waiting.pop()()
 
     return progress
@@ -106,7 +106,7 @@ def test_what_is_away_for_a_moment_costs_nothing(
             back(path)
 
     monkeypatch.setattr(unit_module.time, "sleep", sleep)
-    assert prep(raw, tmp_path, progress=after(1, lambda: away(path))).ok == 12
+    assert prep(raw, tmp_path, progress=after_a_clip(lambda: away(path))).ok == 12
     assert slept == [1, 2, 4]
     assert hashes(tmp_path) == hashes(calm)
     found, wanted = ([r["words"] for r in rows(out).values()] for out in (tmp_path, calm))
@@ -120,7 +120,7 @@ def test_what_stays_away_ends_the_run_and_becomes_no_row(
 ) -> None:
     path = WHAT[what](last_clip(raw, calm))
     with pytest.raises(RunError, match=rf"{raw}.*not there|{raw}.*No such file") as ended:
-        prep(raw, tmp_path, jobs=jobs, progress=after(1, lambda: away(path)))
+        prep(raw, tmp_path, jobs=jobs, progress=after_a_clip(lambda: away(path)))
     assert "finished shards are kept" in str(ended.value) and "\n" not in str(ended.value)
     assert not (tmp_path / "lrw/dataset.json").exists()
     found = hashes(tmp_path)
@@ -143,7 +143,7 @@ def test_a_read_error_ends_the_run_and_becomes_no_row(
         path.symlink_to("/proc/self/mem")  # opens, and gives EIO when it is read
 
     with pytest.raises(RunError, match=rf"{path}: Input/output error.*shards are kept"):
-        prep(raw, tmp_path, progress=after(1, fails))
+        prep(raw, tmp_path, progress=after_a_clip(fails))
     path.unlink()
     back(path)
     assert prep(raw, tmp_path).ok == 12
@@ -168,7 +168,7 @@ def test_alignments_or_pictures_away_for_a_moment_lose_no_word_and_fill_none(
 
     monkeypatch.setattr(unit_module.time, "sleep", sleep)
     out = tmp_path / "out"
-    found = prep(root, out, corpus, progress=after(1, lambda: away(root / lost)))
+    found = prep(root, out, corpus, progress=after_a_clip(lambda: away(root / lost)))
     assert waits and (found.status, found.flags) == (whole.status, whole.flags)
     assert hashes(out) == hashes(tmp_path / "whole")
 
@@ -188,7 +188,7 @@ def test_a_film_of_a_table_that_goes_away_later_ends_the_run(raw: Path, tmp_path
     table, films = table_of(raw, 3)
     folder = films[0].parents[2]
     with pytest.raises(RunError, match=r"No such file.*shards are kept"):
-        prep(table, tmp_path / "out", "mine", progress=after(1, lambda: away(folder)))
+        prep(table, tmp_path / "out", "mine", progress=after_a_clip(lambda: away(folder)))
     back(folder)
     assert prep(table, tmp_path / "out", "mine").status == {"ok": 3}
 

@@ -43,8 +43,8 @@ def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train, "clip_cost", lambda *_: Cost(10**9, 3 * 10**9, 1000, 1000))
 
 
-def contenders(overrides: list[str], *names: str) -> tuple[Any, dict[str, Any]]:
-    plan, index = train.open_recipe("lip", "tiny", overrides, None, None)
+def contenders(*names: str) -> tuple[Any, dict[str, Any]]:
+    plan, index = train.open_recipe("lip", "tiny", LIP, None, None)
     plan = bench_contenders.with_batch(plan, 2)
     made = {n: bench_contenders.as_eager(n, plan, index, CPU) for n in names}
     made["avb"] = bench_contenders.as_trained(plan, index, CPU, False)
@@ -101,7 +101,7 @@ def test_each_contender_has_its_own_modes(monkeypatch: pytest.MonkeyPatch) -> No
         return losses(*given)
 
     monkeypatch.setattr(LipReading, "losses", watched)
-    feed, made = contenders(LIP, "eager_fp32", "eager_tf32")
+    feed, made = contenders("eager_fp32", "eager_tf32")
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     for name, one in made.items():
         current = name
@@ -115,7 +115,7 @@ def test_each_contender_has_its_own_modes(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_the_plain_one_is_as_pytorch_makes_it() -> None:
-    _, made = contenders(LIP, "eager_fp32")
+    _, made = contenders("eager_fp32")
     plain, ours = made["eager_fp32"], made["avb"]
     assert all(group["fused"] is None for group in plain.run.optimizer.param_groups)
     inner = [one.run.model.visual.stages[1][0].conv2.weight for one in (plain, ours)]
@@ -124,7 +124,7 @@ def test_the_plain_one_is_as_pytorch_makes_it() -> None:
 
 def test_both_do_the_same_work() -> None:
     """Without dropout: one loss, and one gradient of every weight."""
-    feed, made = contenders(LIP, "eager_fp32")
+    feed, made = contenders("eager_fp32")
     batch = feed.next(2)
     losses = [one.step(one, batch) for one in made.values()]
     torch.testing.assert_close(*losses, rtol=1e-4, atol=1e-5)
