@@ -35,24 +35,28 @@ class Cache:
     folder: Path
     max_bytes: int
 
-    def open(self, store: Store, name: str, sha256: str | None = None) -> int:
+    def open(
+        self, store: Store, name: str, sha256: str | None = None, size: int | None = None
+    ) -> int:
         """A descriptor of a copy of an object, which stays as long as it is open.
 
-        Its content has to hash to `sha256`; None: whatever is there now. FileNotFoundError: there
-        is no such object; StorageError: it cannot be fetched, or kept here.
+        Its content has to hash to `sha256`; None: whatever is there now. It has `size` bytes, None:
+        the store is asked. FileNotFoundError: there is no such object; StorageError: it cannot be
+        fetched, or kept here.
         """
+        size = store.size(name) if size is None else size
         key = sha256
         if key is None:
             key = hashlib.sha256(f"{store / name} {store.version(name)}".encode()).hexdigest()
         path = self.folder / "objects" / key
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            held = _hold(path)
+            held = _hold(path, size)
             if held is None:
                 with waited_for(self.folder / "locks" / key[:2]):
-                    held = _hold(path)  # another process fetched it
+                    held = _hold(path, size)  # another process fetched it
                     if held is None:
-                        held = self._fetch(store, name, sha256, path)
+                        held = self._fetch(store, name, sha256, size, path)
             return held
         except FileNotFoundError:
             raise
@@ -62,9 +66,8 @@ class Cache:
                 " --cache, or a smaller --cache-gb"
             ) from None
 
-    def _fetch(self, store: Store, name: str, sha256: str | None, path: Path) -> int:
+    def _fetch(self, store: Store, name: str, sha256: str | None, size: int, path: Path) -> int:
         """Fetch an object and hold it; the caller holds the lock of its name."""
-        size = store.size(name)
         part = path.with_name(f"{path.name}.{size}.{os.getpid()}.part")
         with waited_for(self.folder / "locks/room"):
             self._make_room(size)
@@ -78,10 +81,10 @@ class Cache:
             raise
         else:
             # The driver may have made the file anew: what was opened is gone then, with its lock.
-            held = _hold(path)
+            held = _hold(path, size)
         finally:
             os.close(descriptor)
-        return self._fetch(store, name, sha256, path) if held is None else held
+        return self._fetch(store, name, sha256, size, path) if held is None else held
 
     def _make_room(self, size: int) -> None:
         """Remove files that nobody holds, oldest use first, until `size` more bytes have room."""
@@ -99,14 +102,18 @@ class Cache:
             total -= nbytes * _remove_if_free(path)
 
 
-def _hold(path: Path) -> int | None:
-    """A descriptor of a file with a lock against its removal; None if there is no such file."""
+def _hold(path: Path, size: int) -> int | None:
+    """A descriptor of a file with a lock against its removal; None if there is none of this size.
+
+    A machine that loses its power may keep the name of a file and none of its bytes.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
         return None
     fcntl.flock(descriptor, fcntl.LOCK_SH)
-    if os.fstat(descriptor).st_nlink == 0:  # removed between the two
+    stat = os.fstat(descriptor)
+    if stat.st_nlink == 0 or stat.st_size != size:  # the first: removed between the two
         os.close(descriptor)
         return None
     with contextlib.suppress(PermissionError):  # of another user

@@ -211,6 +211,8 @@ def place(text: str | Path | Store) -> Path | Store:
             f"{parts.scheme}://...: an address without user, password or query; credentials come"
             " from the environment or ~/.aws"
         )
+    if parts.scheme in ("http", "https"):
+        raise UsageError(f"{text}: no store but a page; copy it here, or give its s3:// or gs://")
     if not parts.netloc:
         raise UsageError(f"{text}: no bucket; {parts.scheme}://BUCKET/FOLDER")
     return Store(text.rstrip("/"))

@@ -6,10 +6,10 @@ Axis letters: B samples, T frames, H rows, W columns, F mel bins, M mel columns.
 import math
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -88,9 +88,9 @@ def classes_of_frames(
 class ShardFiles:
     """Reads pieces of shards by name, keeping the last few open; of a store copies in the cache."""
 
-    def __init__(self, folder: Folder, hashes: dict[str, str]) -> None:
+    def __init__(self, folder: Folder, shards: Iterable[dict[str, Any]]) -> None:
         self._folder = folder
-        self._hashes = hashes
+        self._known = {shard["name"]: (shard["sha256"], shard["bytes"]) for shard in shards}
         self._open: OrderedDict[str, int] = OrderedDict()
 
     def __getstate__(self) -> dict[str, object]:
@@ -128,7 +128,7 @@ class ShardFiles:
         name = f"{shard}.tar"
         if isinstance(self._folder, Path):
             return os.open(self._folder / name, os.O_RDONLY)
-        return the_cache().open(self._folder, name, self._hashes.get(shard))
+        return the_cache().open(self._folder, name, *self._known.get(shard, ()))
 
 
 class Assembler:
@@ -141,8 +141,7 @@ class Assembler:
         self._unit = unit
         self._with_mel = mel
         self._with_audio = audio
-        hashes = {shard["name"]: shard["sha256"] for shard in index.dataset.get("shards", ())}
-        self._files = ShardFiles(index.folder, hashes)
+        self._files = ShardFiles(index.folder, index.dataset.get("shards", ()))
         settings, stored_mel = index.dataset["settings"], index.dataset["mel"]
         self._fps = settings["fps"]
         self._sample_rate = settings["sample_rate"]

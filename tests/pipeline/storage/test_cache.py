@@ -35,7 +35,7 @@ def shards(bucket: Any) -> Any:
 
 
 def read(cache: Cache, store: Store, number: int) -> bytes:
-    descriptor = cache.open(store, f"{number}.tar", sha256(number))
+    descriptor = cache.open(store, f"{number}.tar", sha256(number), SIZE)
     try:
         return os.pread(descriptor, SIZE + 1, 0)
     finally:
@@ -103,6 +103,15 @@ def test_an_object_that_changed_is_fetched_again(shards: Any) -> None:
             assert file.read() == data
     with pytest.raises(FileNotFoundError, match="no.json"):
         open_file(shards.store, "no.json")
+
+
+def test_a_copy_that_was_cut_is_fetched_again(shards: Any, tmp_path: Path) -> None:
+    """As of a machine that lost its power; it had been taken for damage in the store."""
+    cache = Cache(tmp_path / "cache", 10 * SIZE)
+    assert read(cache, shards.store, 3) == content(3)
+    os.truncate(cache.folder / "objects" / sha256(3), 10)
+    assert read(cache, shards.store, 3) == content(3)
+    assert kept(cache) == {sha256(3)} and gets(shards) == 2
 
 
 def test_another_content_than_promised_is_refused(shards: Any, tmp_path: Path) -> None:

@@ -35,8 +35,9 @@ def test_a_folder_as_it_was_typed(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="credentials come") as caught:
         place("s3://me:hidden@host/bucket")
     assert "hidden" not in str(caught.value)
-    with pytest.raises(UsageError, match="no bucket"):
-        place("s3://")
+    for text, said in (("s3://", "no bucket"), ("https://host/shards", "copy it here")):
+        with pytest.raises(UsageError, match=said):
+            place(text)
     pytest.importorskip("fsspec", reason="comes with the extra cloud")
     with pytest.raises(UsageError, match="nothing://bucket: .*nothing"):
         Store("nothing://bucket").entries()
