@@ -11,11 +11,16 @@ from typing import Any, BinaryIO, TextIO
 
 from avb.pipeline.errors import RunError
 
-#: What a disk says; any other OSError is a fault of the program and shows itself as one.
+#: What a disk says, also one of a network; any other OSError is a fault of the program and shows
+#: itself as one.
 DISK_FAULTS = {
-    getattr(errno, name) for name in "ENOSPC EDQUOT EACCES EPERM EROFS EIO EFBIG".split()
+    getattr(errno, name)
+    for name in (
+        "ENOSPC EDQUOT EACCES EPERM EROFS EIO EFBIG"
+        " ESTALE ENOTCONN ESHUTDOWN ETIMEDOUT EREMOTEIO ENODEV ENXIO"
+    ).split()
+    if hasattr(errno, name)
 }
-
 
 #: There is no such file, whatever the disk is like.
 ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}

@@ -107,7 +107,7 @@ def prep(
         EXECUTORS[engine](address) as run,
         mirrored(out / settings.corpus) as mirror,
         locked(mirror.folder / ".avb" / "lock", mirror, BUSY, shared=part is not None),
-        _disk_faults_named(),
+        _disk_faults_named(mirror.folder),
     ):
         folder = mirror.folder
         if part is None:
@@ -297,14 +297,14 @@ def _sweep(folder: Path) -> None:
 
 
 @contextmanager
-def _disk_faults_named() -> Iterator[None]:
+def _disk_faults_named(folder: Path) -> Iterator[None]:
     """Turn what a disk says into one line."""
     try:
         yield
     except OSError as error:
         if error.errno not in DISK_FAULTS:
             raise
-        where = f"{error.filename}: " if error.filename else ""
+        where = error.filename or folder
         raise RunError(
-            f"{where}{error.strerror}; finished shards are kept, run again when it is mended"
+            f"{where}: {error.strerror}; finished shards are kept, run again when it is mended"
         ) from None

@@ -1,5 +1,6 @@
 """`avb prep`: every clip one row, the same bytes however it ran, nothing half, nothing lost."""
 
+import errno
 import json
 import os
 import resource
@@ -8,6 +9,7 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import prepared
 import pyarrow as pa
@@ -217,6 +219,16 @@ def test_a_full_disk_is_one_line_and_nothing_half(raw: Path, done: Path, tmp_pat
     assert not (tmp_path / "lrw" / "dataset.json").exists()
     assert prep(raw, tmp_path)[0] == 3
     assert hashes(tmp_path) == complete
+
+
+def test_a_disk_of_the_network_that_goes_is_one_line(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = Mock(side_effect=OSError(errno.ESTALE, "Stale file handle"))
+    monkeypatch.setattr("avb.pipeline.build.prep.write_dataset", gone)
+    code, _, text = avb("prep", "lrw", "--root", raw, "--out", tmp_path, "--limit", 1, "--jobs", 1)
+    assert code == 1
+    assert text.splitlines()[-1].startswith(f"avb: {tmp_path}/lrw: Stale file handle; finished")
 
 
 def test_a_contact_sheet_is_a_picture_by_its_name(done: Path, tmp_path: Path) -> None:
