@@ -110,11 +110,11 @@ def test_what_cannot_be_written_is_said_before_a_film_is_read(
     base: Path, tmp_path: Path, checkpoints: dict[str, Path]
 ) -> None:
     (tmp_path / "file").write_text("no folder")
-    target, sound = tmp_path / "file" / "x.mp4", tmp_path / "s.wav"
-    both = ["--out", sound, "--mux", target]
-    for task, more in (("lip", ["--track", target]), ("l2s", ["--out", target]), ("l2s", both)):
+    film, speech, sound = (tmp_path / name for name in ("file/x.mp4", "file/x.wav", "s.wav"))
+    both = ["--out", sound, "--mux", film]
+    for task, more in (("lip", ["--track", film]), ("l2s", ["--out", speech]), ("l2s", both)):
         line = refused("infer", task, base, "--ckpt", checkpoints[task], *more)
-        assert f"{target}: cannot be written" in line and not sound.exists()
+        assert f"{more[-1]}: cannot be written" in line and not sound.exists()
 
 
 def test_a_checkpoint_of_the_other_task_is_refused(

@@ -26,6 +26,8 @@ def targets(videos: list[str], given: Path | None, suffix: str) -> list[Path]:
     if given.suffix and not given.is_dir():
         if len(names) > 1:
             raise UsageError(f"{given}: several videos need a folder, not one file")
+        if suffix == ".wav" != given.suffix.lower():
+            raise UsageError(f"{given}: the speech is a WAV file; call it .wav, or name a folder")
         paths = [given]
     else:
         paths = [given / name for name in names]
