@@ -126,10 +126,6 @@ def read_side(text: str) -> Side:
             raise UsageError(f"{part}: holds no record (*.json); avb eval --out writes one")
         paths += inside
     side = [Record(path) for path in paths]
-    hashes = _flag(side, "checkpoint_sha256")
-    twice = [str(r.path) for r, h in zip(side, hashes, strict=True) if h and hashes.count(h) > 1]
-    if twice:
-        raise UsageError(f"{', '.join(twice)}: records of one checkpoint; a seed counts once")
     for name in ("slots", "model", "init", "sync"):  # models that differ in more than the seed
         known = [record for record in side if name in record.flags]
         for record in known:
@@ -139,6 +135,10 @@ def read_side(text: str) -> Side:
                     f"{record.path}: {name} {here}, and {there} in {known[0].path}; one side is one"
                     " model"
                 )
+    seeds = [seed for seed in _flag(side, "seed") if seed is not None]
+    twice = [str(r.path) for r in side if seeds.count(r.flags.get("seed")) > 1]
+    if twice:  # such as best.pt and last.pt of one run
+        raise UsageError(f"{', '.join(twice)}: of one seed; a seed counts once")
     return side
 
 

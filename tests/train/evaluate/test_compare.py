@@ -268,6 +268,8 @@ def test_other_clips_tasks_and_files_are_named(tmp_path: Path) -> None:
     assert "init sync, and None in" in beside(f"{plain},{adapted}")
     old = words(tmp_path / "old", [1, 0, 1], seed=9, slots=0)  # of before it was told
     assert len(read_side(f"{old},{control}")) == 2
+    last = words(tmp_path / "last", [1, 0, 1], step=12)  # of the same run, another checkpoint
+    assert "a seed counts once" in beside(f"{first},{last}")
     assert "a seed counts once" in beside(f"{first},{first}")
     assert "cannot be read" in beside(str(tmp_path / "nobody"))
     (tmp_path / "e").write_text("[]")
