@@ -56,6 +56,8 @@ def test_choices_are_checked_named_and_completed() -> None:
         ("train judge --split-file a.txt --split hash", "--split"),
         ("train vocoder --split-file a.txt --split hash", "--split"),
         ("ablate lip --slots 0,4 --split-file a.txt --split hash", "--split"),
+        ("prep lrw --face-every 2", "--face-every"),
+        ("prep grid --crop lips --box whole --tracker litert", "--tracker"),
         ("plot run --figure curves --pair ABOUT:3", "--pair"),
         ("plot run --figure pairs --clip 2", "--clip"),
         ("infer lip --camera 0 --box whole", "--box"),

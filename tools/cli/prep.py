@@ -15,7 +15,7 @@ import typer
 
 from avb.pipeline.errors import UsageError, one_line
 from avb.tools.cli import options as o
-from avb.tools.cli.console import FAILED, REFUSED, App, Commands, print_json, say
+from avb.tools.cli.console import FAILED, REFUSED, App, Commands, print_json, refuse_unused, say
 
 if TYPE_CHECKING:
     from avb.pipeline.build.prep import Part, Summary
@@ -98,14 +98,15 @@ def prepare(
         known = ", ".join(corpora)
         raise UsageError(f"--name {name}: letters, digits, - and _, and none of {known}")
     root = table or corpus_root(corpus, entry, root)
-    entry = with_own_licence(entry, root)
-    lags = open_lags(sync, entry)
+    entry, lags = with_own_licence(entry, root), open_lags(sync, entry)
     settings = settings_for(
         name or corpus, entry, crop, speakers, box=box, codec=codec, crf=crf, decoder=decoder,
         tracker=tracker, mel_dtype=mel_dtype, keep_audio=keep_audio, face_every=face_every,
         shard_clips=shard_clips, max_seconds=max_seconds, audio=audio, limit=limit,
         sync=lags and lags.digest,
     )  # fmt: skip
+    if settings.box != "tracked":
+        refuse_unused(context, f"with --box {settings.box}", "face_every", "tracker")
     parse_limit(max_failures)  # a wrong one is said before the work
     share = parse_part(part)
     if address and engine != "ray":
@@ -113,8 +114,7 @@ def prepare(
     if dry_run:
         show_plan(entry, settings, root, out, as_json, lags)
         return
-    if engine == "local":
-        jobs = jobs or cores()
+    jobs = jobs or (cores() if engine == "local" else None)
     summary = run_prep(
         entry, settings, root, out, as_json, jobs=jobs, engine=engine, address=address, part=share,
         retry_failed=retry_failed, overwrite=overwrite, prune=prune, clip_timeout_s=clip_timeout,
