@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from avb.models.frontends import COLUMNS_PER_FRAME, VisualFrontEnd, check_mel
+from avb.models.masks import keep_real, mean_over_time
 from avb.models.precision import at_least_float32
 
 #: Milliseconds of a mel column, the step between two shifts.
@@ -83,24 +84,25 @@ def edge_of(reach: int) -> int:
     return max(CONTEXT, math.ceil(reach / COLUMNS_PER_FRAME) + 2)
 
 
-def envelope_logits(made_BFM: Tensor, true_BFM: Tensor, reach: int = ENVELOPE_REACH) -> Tensor:
+def envelope_logits(made_BFM: Tensor, true_BFM: Tensor, mask_BM: Tensor | None = None) -> Tensor:
     """How well speech made of lips fits the true sound at every shift, [B x T x 2 reach + 1].
 
-    Of natural-log mels; beyond the end of a shorter clip both are silent. Correlations of their
+    Of natural-log mels; `mask_BM` tells which columns are real, all if None. Correlations of their
     envelopes, frame by frame: a sound that is late fits at k > 0, as in `SyncNetwork`.
     """
-    made_BFM, true_BFM = _envelopes(made_BFM), _envelopes(true_BFM)
+    made_BFM, true_BFM = (_envelopes(mel_BFM, mask_BM) for mel_BFM in (made_BFM, true_BFM))
+    reach = ENVELOPE_REACH
     around_BFMK = functional.pad(true_BFM, (reach, reach)).unfold(2, 2 * reach + 1, 1)
     fits_BMK = torch.einsum("bfm,bfmk->bmk", made_BFM, around_BFMK)
     return ENVELOPE_SCALE * fits_BMK.unflatten(1, (-1, COLUMNS_PER_FRAME)).mean(2)
 
 
-def _envelopes(mel_BFM: Tensor) -> Tensor:
+def _envelopes(mel_BFM: Tensor, mask_BM: Tensor | None) -> Tensor:
     """Some hearing's loudness, each bin about its mean, one clip as loud as the other."""
-    loud_BFM = torch.exp(0.3 * at_least_float32(mel_BFM))
-    loud_BFM = loud_BFM - loud_BFM.mean(2, keepdim=True)
-    power_B = loud_BFM.square().sum(1).mean(1)
-    return loud_BFM / power_B.clamp_min(1e-12).sqrt()[:, None, None]
+    loud_BMF = torch.exp(0.3 * at_least_float32(mel_BFM)).transpose(1, 2)
+    loud_BMF = keep_real(loud_BMF - mean_over_time(loud_BMF, mask_BM)[:, None], mask_BM, 1)
+    power_BF = mean_over_time(loud_BMF.square(), mask_BM)
+    return (loud_BMF / power_BF.sum(1).clamp_min(1e-12).sqrt()[:, None, None]).transpose(1, 2)
 
 
 def mean_over(logits_BTK: Tensor, first_B: Tensor, stop_B: Tensor) -> Tensor:

@@ -170,10 +170,8 @@ def mix(values: Tensor, weights: Tensor, lengths_B: Tensor | None = None, axis: 
     return torch.where(along(real, values, axis), mixed, values)
 
 
-def mean_picture(video_BTHW: Tensor, lengths_B: Tensor | None) -> Tensor:
-    """The mean of each clip's real frames, [B x 1 x H x W]; lengths None: all are real."""
-    if lengths_B is None:
-        return video_BTHW.mean(dim=1, keepdim=True)
+def mean_picture(video_BTHW: Tensor, lengths_B: Tensor) -> Tensor:
+    """The mean of each clip's real frames, [B x 1 x H x W]."""
     real_BTHW = keep_real(video_BTHW, frame_mask(lengths_B, video_BTHW.shape[1]), 1)
     return real_BTHW.sum(dim=1, keepdim=True) / lengths_B[:, None, None, None]
 
@@ -196,7 +194,7 @@ def crop_drawn(video_BTHW: Tensor, draws: Draws, margin: int) -> Tensor:
     return torch.stack(boxes)
 
 
-def appearance(video_BTHW: Tensor, draws: Draws, how: Augment) -> Tensor:
+def appearance(video_BTHW: Tensor, lengths_B: Tensor, draws: Draws, how: Augment) -> Tensor:
     """The same mouth before another camera: turned, nearer or farther, in another light.
 
     Grey levels of 0 to 255, as they came where the recipe asks for none of it.
@@ -215,7 +213,7 @@ def appearance(video_BTHW: Tensor, draws: Draws, how: Augment) -> Tensor:
             how.tone * drawn[:, None, None, None] for drawn in (light, contrast, gamma)
         )
         bright_BTHW = (video_BTHW.float() / 255) ** (1 + gamma)
-        mean_B = bright_BTHW.mean((1, 2, 3), keepdim=True)
+        mean_B = mean_picture(bright_BTHW, lengths_B).mean((2, 3), keepdim=True)
         changed_BTHW = (bright_BTHW - mean_B) * (1 + contrast) + mean_B * (1 + light)
         video_BTHW = 255 * changed_BTHW.clamp(0, 1)
     return video_BTHW

@@ -34,6 +34,7 @@ def equal(a: augment.Draws, b: augment.Draws) -> bool:
 
 
 KEYS = [f"s1/clip{i}" for i in range(64)]
+ONE = torch.tensor([1])  # frame of a clip
 
 
 def test_a_clip_draws_the_same_in_any_company() -> None:
@@ -157,26 +158,26 @@ def looks(*look: float) -> augment.Draws:
 
 def test_a_recipe_without_another_look_leaves_the_bytes() -> None:
     stored = torch.randint(0, 256, (64, 3, 20, 20), dtype=torch.uint8)
-    assert augment.appearance(stored, draws(KEYS), Augment()) is stored
+    assert augment.appearance(stored, torch.full((64,), 3), draws(KEYS), Augment()) is stored
 
 
 def test_a_crop_turns_about_its_middle_and_grows() -> None:
     picture = torch.arange(64.0).reshape(1, 1, 8, 8)
-    turned = augment.appearance(picture, looks(1, 0, 0, 0, 0), Augment(turn=90))
+    turned = augment.appearance(picture, ONE, looks(1, 0, 0, 0, 0), Augment(turn=90))
     assert any(torch.allclose(turned[0, 0], torch.rot90(picture[0, 0], k), atol=1e-3)
                for k in (1, 3))  # fmt: skip
     spot = torch.zeros(1, 1, 64, 64)
     spot[..., 24:40, 24:40] = 200.0
-    larger = augment.appearance(spot, looks(0, 1, 0, 0, 0), Augment(zoom=0.5))
+    larger = augment.appearance(spot, ONE, looks(0, 1, 0, 0, 0), Augment(zoom=0.5))
     assert (larger > 100).sum().item() == 24**2  # half as large again
 
 
 def test_another_light_changes_brightness_contrast_and_gamma_apart() -> None:
-    picture = torch.tensor([64.0, 192.0]).reshape(1, 1, 1, 2)
+    picture = torch.tensor([64.0, 192.0, 0.0, 0.0]).reshape(1, 2, 1, 2)  # and padding
 
     def seen(*look: float) -> list[float]:
-        found = augment.appearance(picture, looks(0, 0, *look), Augment(tone=0.5))
-        return [round(v, 2) for v in found.flatten().tolist()]
+        found = augment.appearance(picture, ONE, looks(0, 0, *look), Augment(tone=0.5))
+        return [round(v, 2) for v in found[0, 0].flatten().tolist()]
 
     assert seen(1, 0, 0) == [128.0, 255.0]  # brighter by half the mean of 128, and bounded
     assert seen(0, 1, 0) == [32.0, 224.0]  # half as far again from the mean

@@ -11,6 +11,8 @@ import torch
 from networks import recipe
 from torch import nn
 
+from avb.models.postnet import Mels
+from avb.models.speech import SpeechOutput
 from avb.models.vocos import VocosOutput
 from avb.pipeline.config import load_corpora
 from avb.pipeline.errors import UsageError
@@ -144,3 +146,20 @@ def test_padding_is_no_part_of_the_distance_of_sounds() -> None:
     assert not task.losses(made(true + noise), inputs, plan)[1].any()
     whole, short = task.losses(made(louder * true + noise), inputs, plan)[1]
     assert whole == 0 and short == pytest.approx(np.log(2), rel=1e-3)
+
+
+def test_speech_of_a_short_clip_tells_its_lag_alone_as_beside_a_longer_one() -> None:
+    made, true, lengths = torch.randn(2, 80, 80), torch.randn(2, 80, 80), torch.tensor([20, 15])
+    scaling = Scaling(128, 40, -11, 4, 4, 112, 2)
+
+    def logits(*clips: int) -> torch.Tensor:
+        rows, own = list(clips), lengths[list(clips)]
+        columns, ragged = slice(4 * int(own.max())), len(rows) > 1
+        video = torch.zeros(len(rows), 1, int(own.max()), 0, 0)
+        inputs = Inputs(video, true[rows, :, columns], own, own, ragged=ragged)
+        mels = Mels(made[rows, :, columns], made[rows, :, columns])
+        return find_task("l2s").shift_logits(lambda *_: SpeechOutput(mels, None, None, None),
+                                             inputs, scaling)  # fmt: skip
+
+    torch.testing.assert_close(logits(0, 1)[1:, :15], logits(1))
+    torch.testing.assert_close(logits(0, 1)[:1], logits(0))

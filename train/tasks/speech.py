@@ -4,7 +4,6 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from avb.models.masks import frame_mask, keep_real
@@ -64,13 +63,9 @@ class LipToSpeech(Task):
     def shift_logits(self, model: nn.Module, inputs: Inputs, scaling: Scaling) -> Tensor:
         """By the speech that it makes of the lips alone."""
         made_BFM = model(inputs.video_BCTHW, None, inputs.ragged_lengths).mels.after
-        columns = torch.arange(made_BFM.shape[2], device=made_BFM.device)
-        here_B1M = (columns < 4 * inputs.lengths_B[:, None])[:, None]
-        made_BFM, true_BFM = (
-            scaling.from_speech_range(mel).where(here_B1M, scaling.mel_low)
-            for mel in (made_BFM, inputs.mel_BFM)
-        )
-        return envelope_logits(made_BFM, true_BFM)
+        made_BFM, true_BFM = map(scaling.from_speech_range, (made_BFM, inputs.mel_BFM))
+        columns_B = None if inputs.ragged_lengths is None else 4 * inputs.lengths_B
+        return envelope_logits(made_BFM, true_BFM, frame_mask(columns_B, made_BFM.shape[2]))
 
     def measure(self, evaluation: Evaluation, extras: Any) -> dict[str, Any]:
         from avb.train.evaluate import speech

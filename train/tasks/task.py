@@ -280,12 +280,12 @@ class Task(ABC):
         elif draws is None:
             video_BCTHW = self.network_video(batch.video[recipe.crop], recipe, scaling)
         else:
-            video = augment.appearance(batch.video[recipe.crop], draws, how)
+            video = augment.appearance(batch.video[recipe.crop], batch.lengths, draws, how)
             video = augment.crop_drawn(video, draws, scaling.margin)
             pixels = self.network_pixels(video, recipe.shrink, scaling)
             pixels = augment.erase(pixels, draws, how.erase, recipe.shrink)
             if how.mask_frames:
-                still = augment.mean_picture(pixels, batch.lengths if ragged else None)
+                still = augment.mean_picture(pixels, batch.lengths)
                 pixels = augment.mask_span(pixels, draws.first_frame, draws.num_frames, 1, still)
             video_BCTHW = pixels[:, None]
         inputs = Inputs(
