@@ -1,6 +1,5 @@
 """Lip reading measured: accuracy from video alone, mirrored, with real audio, and with both."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,15 +27,11 @@ def measure(evaluation: Evaluation, extras: Extras) -> dict[str, Any]:
     if "audio" in logits:
         logits["both"] = logits["video"] + logits["audio"]
     places: list[int] | None = None
-    talkers: Sequence[str | None] | None = None
-    units: Sequence[str | None] | None = None
-    if recipe.unit == "word":  # words of a sentence share light and talker: sentences are drawn
-        talkers = sentences
-        if index.dataset["corpus"] == "grid":  # only its sentences have the same slots
-            places = [int(key.split("#")[1]) for key in keys]
-    if extras.unseen_talkers:
-        talkers, units = speakers, talkers
-    drawing: dict[str, Any] = {"talkers": talkers, "units": units}
+    if recipe.unit == "word" and index.dataset["corpus"] == "grid":  # whose slots are the same
+        places = [int(key.split("#")[1]) for key in keys]
+    # Words of a sentence share light and talker: whole sentences are drawn.
+    talkers = speakers if extras.unseen_talkers else None
+    drawing: dict[str, Any] = {"units": sentences, "talkers": talkers}
     video = lip.score(logits.pop("video"), labels, index.labels, places=places, **drawing)
     clips = [
         {"key": key, "talker": talker or ""} | clip

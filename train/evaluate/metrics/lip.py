@@ -42,10 +42,9 @@ def score(
 ) -> dict[str, Any]:  # fmt: skip
     """Every figure of one pass over a test set, from logits [n x classes] and labels [n].
 
-    With `talkers`, intervals draw talkers, then samples; where words come from few sentences,
-    giving the sentences instead widens intervals honestly. Samples of one of `units`, such as the
-    sentences of talkers, are drawn together. `places` are those of each word in its
-    sentence (0 to 5, the `#3` of its key).
+    With `talkers`, intervals draw talkers, then samples. Samples of one of `units`, such as the
+    words of a sentence, are drawn together. `places` are those of each word in its sentence (0 to
+    5, the `#3` of its key).
 
     Returns:
         `metrics` (`top1`, `top5`, `macro`: the mean over classes that occur), `per_class`,

@@ -77,7 +77,7 @@ def test_clusters_widen_the_interval() -> None:
     right = np.repeat([0, 1], 60).tolist()  # ten sentences all right, ten all wrong
     sentences = np.repeat(np.arange(20), 6).tolist()
     plain = scored(right, [0] * 120)["metrics"]["top1"]
-    clustered = scored(right, [0] * 120, talkers=sentences)["metrics"]["top1"]
+    clustered = scored(right, [0] * 120, units=sentences)["metrics"]["top1"]
     assert clustered["high"] - clustered["low"] > 1.8 * (plain["high"] - plain["low"])
 
 
