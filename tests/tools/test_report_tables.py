@@ -82,6 +82,14 @@ def test_a_record_without_its_main_figure_is_told_without_it() -> None:
     assert verdict.figure(run).startswith("r: top-1 – % on 3 samples of test")
 
 
+def test_the_true_mel_by_griffin_lim_beside_a_vocoder_is_not_without_looking() -> None:
+    floors = {"mean_mel": {"stoi": 0.34}, "griffin_lim": {"stoi": 0.94}}
+    record = {"task": "l2s", "metrics": {"stoi": 0.57}, "floors": floors}
+    result = SimpleNamespace(record=record | {"flags": {"n": 3, "part": "test"}})
+    run: Any = SimpleNamespace(results=[result], name="r", task="l2s")
+    assert verdict.figure(run).endswith("test; 0.340 without looking.")
+
+
 def test_runs_of_strangers_are_compared_and_doubted_by_talker(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for name, slots in (("mine", 44), ("other", 0)):
