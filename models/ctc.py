@@ -45,7 +45,8 @@ def ctc_loss(logits_BTK: Tensor, tokens_BL: Tensor, lengths_B: Tensor) -> Tensor
 def frame_loss(logits_BTK: Tensor, frames_BT: Tensor) -> Tensor:
     """Cross entropy of the frames whose token is known, mean by clip, then over clips: scalar.
 
-    The last class is blank, that of silence; a frame's is -1 where it is not known, or padding.
+    The last class is blank, that of silence; a frame's is -1 where it is not known, or padding. A
+    clip that has none costs 0.
     """
     if logits_BTK.is_meta:
         return logits_BTK.mean()
@@ -53,8 +54,7 @@ def frame_loss(logits_BTK: Tensor, frames_BT: Tensor) -> Tensor:
         at_least_float32(logits_BTK).transpose(1, 2), frames_BT, ignore_index=NONE, reduction="none"
     )
     counts_B = (frames_BT != NONE).sum(dim=1)
-    means_B = nats_BT.sum(dim=1) / counts_B.clamp_min(1)
-    return means_B.sum() / (counts_B > 0).sum().clamp_min(1)
+    return (nats_BT.sum(dim=1) / counts_B.clamp_min(1)).mean()
 
 
 @dataclass(frozen=True)
