@@ -48,7 +48,8 @@ def discover(root: Path, corpus: Corpus) -> Listing:
                 continue
             if entry.is_dir() and entry.name not in LITTER and _splits(path):
                 folders.append(path)
-                (foreign if _holds_another_word(path) else words).add(entry.name)
+                known = _word_in(path) in (None, entry.name)  # also where its clips are gone
+                (words if known else foreign).add(entry.name)
             else:
                 strays.append(path.relative_to(bases[0] if len(bases) == 1 else root).as_posix())
     foreign -= words
@@ -74,17 +75,16 @@ def _is_film(name: str) -> bool:
     return name.lower().endswith(".mp4") and not name.startswith(".")
 
 
-def _holds_another_word(folder: Path) -> bool:
-    """Whether a folder has clips and none is called after it, as in a backup's folders."""
-    met = False
+def _word_in(folder: Path) -> str | None:
+    """The word that clips in a folder are called after: its own, or another one, or None."""
+    word = None
     for _, inside in reversed(_splits(folder).items()):
         # The small parts first: one entry is all that is wanted.
         with os.scandir(inside) as entries:
             for name in (e.name for e in entries if _is_film(e.name)):
-                met = True
-                if _word_of(name) == folder.name:
-                    return False
-    return met
+                if (word := _word_of(name)) == folder.name:
+                    return word
+    return word
 
 
 def _word_of(name: str) -> str:
@@ -99,7 +99,7 @@ def _find_bases(root: Path) -> list[Path]:
         for folder in level:
             inside = [Path(entry.path) for entry in os.scandir(folder) if entry.is_dir()]
             inside = [p for p in sorted(inside) if p.name not in LITTER and p.name[0] != "."]
-            if any(map(_splits, inside)):
+            if any(_word_in(path) is not None for path in inside):
                 bases.append(folder)
             else:
                 below += inside
