@@ -38,7 +38,9 @@ def at_home(path: str | Path) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError:
-        raise UsageError(f"{path}: no such user on this machine; write the path out") from None
+        raise UsageError(
+            f"{path}: no such user or home on this machine; set HOME, or write the path out"
+        ) from None
 
 
 def cache_folder() -> Path:

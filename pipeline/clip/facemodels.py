@@ -129,7 +129,8 @@ def fetch() -> Path | None:
             for name, data in _inside(wheel).items():
                 write_atomic(folder / f"{name}.tflite", data)
     except OSError as error:
-        raise UsageError(f"{error.filename or folder}: {error.strerror}") from None
+        where = error.filename or folder
+        raise UsageError(f"{where}: {error.strerror}; name another folder in AVB_CACHE") from None
     return folder
 
 

@@ -4,6 +4,7 @@ import os
 import resource
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from commands import avb
@@ -53,11 +54,18 @@ def test_a_container_has_the_cores_of_its_quota(
     assert machine.cores() == (most or here)
 
 
-def test_the_home_of_a_user_that_is_not_here_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AVB_CACHE", "~nosuchuser/cache")
-    monkeypatch.delenv(VARIABLE, raising=False)
+@pytest.mark.parametrize("where", ["~nosuchuser/cache", "~/cache"])
+def test_the_home_of_a_user_that_is_not_here_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """A container may run as a number that has no name, and so no home but what HOME says."""
+    monkeypatch.setenv("AVB_CACHE", where)
+    monkeypatch.setattr("pwd.getpwuid", Mock(side_effect=KeyError))
+    for name in ("HOME", VARIABLE):
+        monkeypatch.delenv(name, raising=False)
     run = avb("models", "fetch")
     assert run.exit_code == 2
-    assert "~nosuchuser/cache: no such user" in run.stderr.splitlines()[-1]
-    with pytest.raises(UsageError, match="~nosuchuser/cache: no such user"):
+    line = run.stderr.splitlines()[-1]
+    assert f"{where}: no such user or home" in line and "set HOME" in line
+    with pytest.raises(UsageError, match=f"{where}: no such user"):
         the_cache()

@@ -115,3 +115,25 @@ def test_a_table_that_is_typed_as_a_corpus_is_told_its_command() -> None:
     assert "avb prep table mine.csv --name NAME" in refused("prep", "mine.csv", "--name", "mine")
     line = refused("prep", "gird")
     assert "did you mean grid?" in line and "lrw, grid, lrw1000, table" in line
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is full, of Linux")
+def test_results_that_a_full_disk_does_not_take_are_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        words = [sys.executable, "-m", "avb", "--version"]
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True)
+    line = "avb: stdout, or a temporary file: No space left on device\n"
+    assert (done.returncode, done.stderr) == (1, line)
+
+
+def test_what_is_said_where_streams_are_closed_goes_into_no_file(tmp_path: Path) -> None:
+    """A file would be opened under the number of stdout, and a library that prints write there."""
+    kept = tmp_path / "kept"
+    at_end = f"[open({str(kept)!r}, 'w'), os.write(1, b'lost'), os.write(2, b'lost')]"
+    program = (
+        "import atexit, os, sys; from avb.tools.cli import main; sys.argv[1:] = ['--version'];"
+        f" atexit.register(lambda: {at_end}); main()"
+    )
+    closed = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-c", program]
+    assert subprocess.run(closed).returncode == 0
+    assert kept.read_bytes() == b""

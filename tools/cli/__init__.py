@@ -31,7 +31,7 @@ from avb.tools.cli.console import App, Commands, start_log
 app = App(
     cls=Commands,
     help="Raw LRW, LRW-1000 and GRID video to sharded WebDataset, and what learns from it.",
-    rich_markup_mode="rich" if sys.stdout.isatty() else None,
+    rich_markup_mode="rich" if sys.stdout and sys.stdout.isatty() else None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -51,6 +51,10 @@ app.add_typer(bench.app, name="bench")
 
 def main() -> None:
     """Entry point of `avb` and `python -m avb`."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:  # a file would get its number, and what libraries say there
+            setattr(sys, name, open(os.devnull, "w" if number else "r"))
+            os.set_inheritable(number, True)
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # names of files may be of any bytes
     try:

@@ -19,6 +19,7 @@ import typer
 from typer.core import TyperGroup
 
 from avb.pipeline.errors import RunError, StorageError, UsageError, one_line
+from avb.pipeline.files import DISK_FAULTS
 
 FAILED, USAGE, REFUSED, PREEMPTED, INTERRUPTED = 1, 2, 3, 75, 130
 log = logging.getLogger("avb")
@@ -88,6 +89,11 @@ class Commands(TyperGroup):
             fail(str(error), USAGE)
         except (RunError, StorageError) as error:
             fail(str(error), FAILED)
+        except OSError as error:
+            if error.errno not in DISK_FAULTS:
+                raise
+            where = error.filename or "stdout, or a temporary file"
+            fail(f"{where}: {error.strerror}", FAILED)
         except RuntimeError as error:
             if not str(error).startswith("DataLoader worker"):
                 raise
