@@ -225,7 +225,7 @@ def shrink(video_BTHW: Tensor, factor: int) -> Tensor:
 
 
 def erase(video_BTHW: Tensor, draws: Draws, side: int, shrink: int) -> Tensor:
-    """Set one square of every frame to 0, which is the mean grey after scaling.
+    """Set one square of every frame to 0: the mean grey as words are scaled, black as speech is.
 
     The square is `side` pixels of the crop; `video_BTHW` has one pixel for `shrink` of these.
     """
