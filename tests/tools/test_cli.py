@@ -137,3 +137,10 @@ def test_what_is_said_where_streams_are_closed_goes_into_no_file(tmp_path: Path)
     closed = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-c", program]
     assert subprocess.run(closed).returncode == 0
     assert kept.read_bytes() == b""
+
+
+@pytest.mark.parametrize("name", ["a\a\rb", "/".join(15 * [200 * "x"])])
+def test_a_name_commands_no_terminal_and_makes_no_endless_line(name: str) -> None:
+    line = refused("stats", name)
+    assert line.isprintable() and len(line) < 700
+    assert line.startswith(f"avb: {name[0]}") and line.endswith(": no such folder")

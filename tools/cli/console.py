@@ -25,6 +25,16 @@ FAILED, USAGE, REFUSED, PREEMPTED, INTERRUPTED = 1, 2, 3, 75, 130
 log = logging.getLogger("avb")
 
 
+class Readable(logging.Formatter):
+    """No letter commands a terminal, and of what names in files make endless ends are left."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The lines of a record."""
+        lines = super().format(record).split("\n")
+        ends = [x if len(x) <= 700 else f"{x[:400]} ... {x[-250:]}" for x in lines]
+        return "\n".join("".join(c if c.isprintable() else "?" for c in line) for line in ends)
+
+
 class Terminal(logging.Handler):
     """Bare lines on stderr, also where nobody is left to read it; stdout is for results."""
 
@@ -38,14 +48,16 @@ def start_log(context: typer.Context, file: Path | None) -> None:
     """Lines of avb's loggers go to the terminal, and with time and level to `file` too."""
     log.setLevel(logging.INFO)
     if not log.handlers:
-        log.addHandler(Terminal())
+        terminal = Terminal()
+        terminal.setFormatter(Readable())
+        log.addHandler(terminal)
     if file is None:
         return
     try:
         handler = logging.FileHandler(file, encoding="utf-8")
     except OSError as error:
         fail(f"--log-file {file}: cannot be written ({error.strerror})", USAGE)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(Readable("%(asctime)s %(levelname)s %(message)s"))
     logging.raiseExceptions = False  # a full disk of the log does not fill the terminal
     log.addHandler(handler)
 
