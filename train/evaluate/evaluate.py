@@ -66,7 +66,7 @@ def evaluate(
     evaluation = dataclasses.replace(evaluation, rows=rows)
     away = elsewhere(loaded, index, part)
     known_rows = np.arange(0) if away else part_rows(index, corpus, data, "train", need=False)
-    strangers = unseen_talkers(index, rows, known_rows, data.get("speakers"))
+    strangers = unseen_talkers(index, rows, known_rows, data.get("speakers"), away)
     torch.manual_seed(0)  # the pre-net's dropout stays on
     # float32 as on a CPU: by default a GPU's convolutions round to TF32.
     exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
@@ -151,16 +151,18 @@ def elsewhere(loaded: Loaded, index: Index, part: str) -> bool:
 
 
 def unseen_talkers(
-    index: Index, rows: Ints, known_rows: Ints, trained_on: list[str] | None = None
-) -> bool:
+    index: Index, rows: Ints, known_rows: Ints, trained_on: list[str] | None = None,
+    away: bool = False,
+) -> bool:  # fmt: skip
     """Whether clips are of several talkers, none of training: then intervals draw talkers.
 
     Those of training are the talkers of `known_rows`, or `trained_on` where none of its clips is
-    stored.
+    stored; `away`, in another corpus, is none of them, though a name may be the same.
     """
     talkers = {index.speaker[row] for row in rows}
     known = {index.speaker[row] for row in known_rows} or set(trained_on or ())
-    return bool(known) and None not in talkers and len(talkers) > 1 and not talkers & known
+    strange = away or (bool(known) and not talkers & known)
+    return strange and None not in talkers and len(talkers) > 1
 
 
 def part_rows(
