@@ -24,7 +24,7 @@ from avb.pipeline.stream.index import Index, Ints, Row
 from avb.train.recipe import Recipe
 from avb.train.tasks.task import find_task
 
-GRID_TALKER = re.compile(r"s\d{1,2}")
+GRID_TALKER, ANY = re.compile(r"s\d{1,2}"), re.compile(".*")
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def split_rows(
     Args:
         speakers: keep only these talkers.
         file: lines that name part, talker and clip, in any of the public forms
-            (`val/s20/prwo5p`, `train s1/video/bwim6p.mp4`).
+            (`val/s20/prwo5p`, `train s1/video/bwim6p.mp4`, LRW's `ABOUT/train/ABOUT_00001`).
         need: parts that must not be empty.
         listed: `{key: part}` as such a file was read once; `name` is then what it was called.
         among: rows that can be used, where so few clips are dealt that every one counts.
@@ -211,23 +211,27 @@ def read_split_file(path: Path, corpus: str = "grid") -> dict[str, str]:
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: byte {error.start} is no UTF-8; save it as UTF-8") from None
     found: dict[str, str] = {}
+    dealt = corpus in ("lrw", "lrw1000")
+    group = re.compile("|".join(PARTS)) if dealt else GRID_TALKER if corpus == "grid" else ANY
+    example = "val/train/ABOUT_00001" if dealt else "train/s1/bbaf2n"
     for number, line in enumerate(lines, 1):
         words = [w for w in re.split(r"[/\s,]+", line.strip()) if w]
         if not words:
             continue
-        part = next((w for w in words if w in PARTS), None)
-        if part is not None:
-            words.remove(part)  # once: of a table with parts, the talker's place has one as well
-        # In GRID's trees other folders may stand before the talker's.
-        named = [w for w in words[:-1] if corpus != "grid" or GRID_TALKER.fullmatch(w)]
-        if part is None or not named:
+        parts = [w for w in words if w in PARTS]
+        # LRW's keys begin with the part of the release, which is often the only one in a line.
+        if parts and (len(parts) > 1 or not dealt):
+            words.remove(parts[0])  # once: of a table with parts, the talker's place has one too
+        # In GRID's trees other folders may stand before the talker's, in LRW's the word's.
+        named = [w for w in words[:-1] if group.fullmatch(w)]
+        if not parts or not named:
             raise UsageError(
-                f"{path}:{number}: {line[:60]!r} names no part and talker; expected a line such as"
-                " train/s1/bbaf2n"
+                f"{path}:{number}: {line[:60]!r} names no part{'' if dealt else ' and talker'};"
+                f" expected a line such as {example}"
             )
         key = f"{talkers_as_stored(corpus, named)[0]}/{PurePosixPath(words[-1]).stem}"
-        if found.setdefault(key, part) != part:
+        if found.setdefault(key, parts[0]) != parts[0]:
             raise UsageError(
-                f"{path}:{number}: {key} is in {part}, and in {found[key]} above; list it once"
+                f"{path}:{number}: {key} is in {parts[0]}, and in {found[key]} above; list it once"
             )
     return found

@@ -56,6 +56,12 @@ def test_a_split_file_in_any_public_form(grid: Index, tmp_path: Path) -> None:
     }  # fmt: skip
     file.write_text("s1/bwim6p\n")
     assert re.search("mine.txt:1: .* names no part and talker", fault(read_split_file, file))
+    file.write_text("train/A_1\nA/train/A_2.mp4\nval/train/A_3\ntest lipread_mp4/A/train/A_4.mp4\n")
+    keys_of_lrw = {"train/A_1": "train", "train/A_2": "train", "train/A_3": "val"}
+    assert read_split_file(file, "lrw") == keys_of_lrw | {"train/A_4": "test"}
+    file.write_text("A/A_1\n")
+    line = fault(read_split_file, file, "lrw")
+    assert line.endswith("names no part; expected a line such as val/train/ABOUT_00001")
     some = sorted(grid.key(i) for i in range(len(grid)))
     file.write_text(f"train/{some[0]}\nval/{some[1]}\n")
     parts = split_rows(grid, GRID, "", file=file)
