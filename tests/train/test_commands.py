@@ -114,13 +114,12 @@ def test_the_record_of_a_run_is_not_replaced_by_one_of_something_else(
     assert record.read_bytes() == before
     assert avb(*asked, run, "--boundary", "none", "--out", tmp_path / "none.json")[0] == 0
     assert avb(*asked, run)[0] == 0  # the same again
-    facts = json.loads(record.read_text())
-    facts["flags"] |= {"fingerprint": "of others", "trained_on": "of others"}
-    record.write_text(json.dumps(facts))
-    assert "--data of other shards" in refused(*asked, run)
-    facts["flags"]["trained_on"] = "of these"
-    record.write_text(json.dumps(facts))
-    assert avb(*asked, run)[0] == 0
+    record.unlink()
+    other = shutil.copytree(str(lrw.folder), tmp_path / "other")
+    facts = json.loads((other / "dataset.json").read_text())
+    (other / "dataset.json").write_text(json.dumps(facts | {"fingerprint": "0" * 64}))
+    line = refused("eval", "lip", "--data", other, "--part", "val", "--ckpt", run)
+    assert f"--data of other shards: {record}" in line and not record.exists()
 
 
 def test_a_table_shows_the_model_first_and_why_a_figure_is_missing() -> None:

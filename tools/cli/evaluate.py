@@ -66,7 +66,7 @@ def evaluate(
             "--speakers": speakers, "--windows": windows, "--boundary": boundary != "told",
             "--vocoder": vocoder, "--griffin-lim": griffin_lim != "fast", "--grammar": grammar,
         }  # fmt: skip
-        out = own_record(ckpt, part, index.dataset["fingerprint"], others)
+        out = own_record(ckpt, checkpoints[0], part, index.dataset["fingerprint"], others)
     if out is not None:
         check_writable(out)
     device = choose_device(device)
@@ -108,20 +108,17 @@ def tell(record: dict[str, Any], as_json: bool) -> None:
     show(record, as_json, [*table(record), *addresses(record)])
 
 
-def own_record(ckpt: Path, part: str, fingerprint: str, others: dict[str, Any]) -> Path:
+def own_record(ckpt: Path, best: Path, part: str, fingerprint: str, others: dict[str, Any]) -> Path:
     """The record of a run on its own shards; UsageError: one of `others`, or of others is asked."""
-    from avb.pipeline.parse import read_json
+    from avb.train.network import load_network
 
     path = (ckpt if ckpt.is_dir() else ckpt.parent) / f"{part}.json"
     asked = [name for name, given in others.items() if given]
+    # Of imported weights none are known.
+    if load_network(best).data["fingerprint"] not in ("", "published", fingerprint):
+        asked.append("--data of other shards")
     if ckpt.name == "last.pt" and ckpt.with_name("best.pt").exists():
         asked.append("last.pt")
-    try:
-        flags = read_json(path)["flags"]
-        if flags["fingerprint"] == flags["trained_on"] != fingerprint:
-            asked.append("--data of other shards")
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # there is none, or no record
     if asked:
         what = "the record of the run as it was trained"
         raise UsageError(f"{', '.join(asked)}: {path} is {what}; name this one with --out")
