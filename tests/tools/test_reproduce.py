@@ -142,6 +142,10 @@ def test_a_table_is_made_resumed_where_it_stopped_and_not_made_twice(
     ran.clear()
     did(*line)
     assert not ran
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(recipe | {"batch_size": 2}))
+    changed = avb(*line)
+    assert changed.exit_code == 2 and changed.stderr.endswith("as it was, or give another --out\n")
+    assert len(ran) == 1
 
 
 def test_shards_of_another_corpus_make_no_table(shards: Path, tmp_path: Path) -> None:
@@ -197,6 +201,9 @@ def test_a_step_that_fails_keeps_its_hours_and_is_not_done(
         changed = replace(wanted("table1", tmp_path), **other)
         again = next(s for s in plan.steps(changed) if s.done == training.done)
         assert not again.is_done()  # it looks itself whether it is the run that is asked for
+    known = json.loads(training.done.read_text())
+    training.done.write_text(json.dumps(known | {"shards": "of others"}))
+    assert not training.is_done()
     assert Step(["eval"], tmp_path / "no").is_done() is False
 
 

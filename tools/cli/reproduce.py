@@ -100,7 +100,11 @@ def _carry_out(todo: list[Step], datasets: Path | None) -> None:
         try:
             carry_out(step, top)
         except Stopped as stopped:
-            fail(f"{stopped}; the same command goes on there", stopped.code)
+            # Another training than the one that lies there is wrong usage.
+            further = "the same command goes on there"
+            if stopped.code == 2 and step.recipe and step.done.with_name("last.pt").exists():
+                further = "ask for it as it was, or give another --out"
+            fail(f"{stopped}; {further}", stopped.code)
 
 
 def _show(wanted: Wanted, table: str, entry: Corpus, as_json: bool) -> None:

@@ -85,15 +85,22 @@ class Step:
     of: Path | None = None  # the checkpoint
 
     def is_done(self) -> bool:
-        """Whether it need not run. A training that was asked for in other words looks itself."""
+        """Whether it need not run. A training that was asked for otherwise looks itself."""
         if self.recipe is not None:
             known = self.trained()
-            return bool(known.get("done")) and known.get("command") == self.words
+            return bool(known.get("done")) and known.items() >= self.asked().items()
         if not self.done.exists():
             return False
         if self.of is None or not self.of.exists():
             return True
         return self.of.stat().st_mtime_ns <= self.done.stat().st_mtime_ns
+
+    def asked(self) -> dict[str, Any]:
+        """What a training is asked for: a recipe's file and the shards may change under it."""
+        assert self.recipe is not None
+        data = Path(self.words[self.words.index("--data") + 1])
+        held = read_dataset(data)["fingerprint"] if (data / "dataset.json").exists() else None
+        return {"command": self.words, "recipe": self.recipe.as_dict(), "shards": held}
 
     def trained(self) -> dict[str, Any]:
         """What is known of a training: `done`, `seconds` of all its calls; or nothing yet."""

@@ -40,7 +40,7 @@ def carry_out(step: Step, top: Sequence[str] = ()) -> None:
     done = code in step.accepted
     if step.recipe is not None and step.done.parent.is_dir():
         seconds = None if timed is None else round(timed + time.monotonic() - began, 1)
-        record = {"done": done, "seconds": seconds, "command": step.words}
+        record = {"done": done, "seconds": seconds} | step.asked()
         write_atomic(step.done, (json.dumps(record) + "\n").encode())
     if not done:
         raise Stopped(step, code if code > 0 else 128 - code)
