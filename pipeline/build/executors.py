@@ -105,9 +105,11 @@ class Worker:
     def report(self, task: Task) -> Report:
         """How it stands with a task that is running; one that hangs is stopped."""
         counts: Counts = tuple(self.counts)  # type: ignore[assignment]
-        if task.limit_s is None or self._watch.seconds(counts) <= task.limit_s:
+        processes = (self.pool._processes or {}).values()
+        queued_s = sum(queued(process.pid) for process in processes)
+        if task.limit_s is None or self._watch.seconds(counts, queued_s) <= task.limit_s:
             return Report(task, *counts[:2])
-        for process in (self.pool._processes or {}).values():
+        for process in processes:
             _kill_children(process)
         self.kill()
         return Report(task, *counts[:2], "hung")
@@ -128,18 +130,30 @@ def _kill_children(process: BaseProcess) -> None:
             os.kill(int(child), signal.SIGKILL)
 
 
+def queued(pid: int | None) -> float:
+    """Seconds in which a process was ready to run while others did; 0 where the system tells no."""
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, IndexError):
+        return 0.0
+
+
 class _Watch:
     """How long a worker has been at one clip, as far as the one who watches was awake."""
 
     def __init__(self) -> None:
         self._last: Counts = (0, 0, 0)
-        self._looked = self._seconds = 0.0
+        self._looked = self._queued = self._seconds = 0.0
 
-    def seconds(self, counts: Counts) -> float:
-        """Since its present clip began, or was tried again; 0 between clips."""
+    def seconds(self, counts: Counts, queued_s: float = 0.0) -> float:
+        """Since its present clip began, or was tried again; 0 between clips.
+
+        `queued_s`, all that the worker has waited for a processor, is not the clip's.
+        """
         now = time.monotonic()
         # No clip is to blame for a machine that slept, or a run that was stopped for a while.
-        passed, self._looked = min(now - self._looked, 1.0), now
+        passed = max(min(now - self._looked, 1.0) - (queued_s - self._queued), 0.0)
+        self._looked, self._queued = now, queued_s
         same = counts == self._last and counts[2]
         self._last, self._seconds = counts, self._seconds + passed if same else 0.0
         return self._seconds

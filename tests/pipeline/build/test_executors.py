@@ -1,8 +1,10 @@
 """Worker processes of this machine: what one of them dies of costs one row, and no byte beside."""
 
 import itertools
+import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -83,14 +85,14 @@ def test_a_machine_that_does_not_see_the_folders_says_so_and_refuses_no_clip(
 
 
 def test_a_clip_is_not_blamed_for_a_machine_that_slept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seconds count from one look to the next, and only those in which somebody looked."""
+    """Seconds count from one look to the next: where somebody looked, and the clip could run."""
     now = [100.0]
     monkeypatch.setattr(executors.time, "monotonic", lambda: now[0])
     watch = executors._Watch()
 
-    def seconds(passed: float, *counts: int) -> float:
+    def seconds(passed: float, *counts: int, queued: float = 0.0) -> float:
         now[0] += passed
-        return watch.seconds((counts[0], 0, counts[1]))
+        return watch.seconds((counts[0], 0, counts[1]), queued)
 
     assert seconds(0, 0, 1) == 0
     assert [seconds(0.5, 0, 1) for _ in range(4)] == [0.5, 1, 1.5, 2]
@@ -98,6 +100,24 @@ def test_a_clip_is_not_blamed_for_a_machine_that_slept(monkeypatch: pytest.Monke
     assert seconds(0.5, 0, 2) == 0 and seconds(0.5, 0, 2) == 0.5  # tried again
     assert seconds(0.5, 1, 3) == 0 and seconds(0.5, 1, 3) == 0.5  # the next one
     assert seconds(0.5, 2, 0) == seconds(0.5, 2, 0) == 0  # between clips, as when a shard is sent
+    assert seconds(0.5, 3, 4) == 0 and seconds(0.5, 3, 4, queued=0.25) == 0.25
+    assert seconds(0.5, 3, 4, queued=0.75) == 0.25  # others had the processor
+
+
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="the system does not tell")
+def test_a_process_waits_while_another_has_its_processor() -> None:
+    spin = "import time\nwhile time.process_time() < 0.3: pass\nprint(flush=True)\ninput()"
+    core = str(min(os.sched_getaffinity(0)))
+    words = ["taskset", "-c", core, sys.executable, "-c", spin]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    both = [subprocess.Popen(words, **pipes) for _ in range(2)]
+    for process in both:
+        process.stdout.read(1)  # type: ignore[union-attr]
+    waited = [executors.queued(process.pid) for process in both]
+    for process in both:
+        process.communicate(b"\n")
+    # Both began before either had its .3 s.
+    assert max(waited) > 0.1 and executors.queued(both[0].pid) == 0
 
 
 def test_a_clip_is_not_blamed_for_the_one_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
