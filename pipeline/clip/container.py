@@ -1,9 +1,11 @@
 """What a film says of itself before anything is decoded, and what it may not open."""
 
 import functools
+import mmap
+import struct
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import av
 from av.stream import Disposition
@@ -97,6 +99,12 @@ def open_head(
     """As `read_head`, and the opened film: opening one takes a tenth of the time of a clip."""
     try:
         container = open_container(source, remote, **options)
+        if not remote and (at := second_recording(source, container.format.name)):
+            raise Refused(
+                "bad_decode",
+                f"{name}: another recording begins at byte {at}, and only the first would be read;"
+                " cut the file there, or join the two by ffmpeg -f concat",
+            )
         return container, _head_of(container, source, name, sound, remote)
     except (av.FFmpegError, ValueError) as error:  # ValueError: metadata that is no text
         if not remote:
@@ -158,6 +166,35 @@ def check_readable(source: str) -> None:
     with suppress(FileNotFoundError), open(source.removeprefix("file:"), "rb") as file:
         while file.read(1 << 20):
             pass
+
+
+def second_recording(source: str, form: str) -> int:
+    """Where files laid end to end meet, in bytes, in a container that ends with the first; or 0."""
+    with open(source.removeprefix("file:"), "rb") as file:
+        if "mp4" in form:
+            return _second_index(file)
+        if form not in ("ogg", "flv", "asf"):
+            return 0
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            if form == "ogg":  # all tracks of a recording begin before the first goes on
+                return max(0, data.find(b"OggS\0\2", max(0, data.find(b"OggS\0\0"))))
+            return max(0, data.find(data[:13], 1))
+
+
+def _second_index(file: BinaryIO) -> int:
+    """Where an mp4 has a kind of box again that it has once."""
+    seen, at = set(), 0
+    while len(head := file.read(16)) >= 8:
+        size, kind = struct.unpack_from(">I4s", head)
+        if kind in seen:
+            return at
+        seen |= {kind} & {b"ftyp", b"moov"}
+        if size == 1 and len(head) == 16:
+            (size,) = struct.unpack_from(">Q", head, 8)
+        if size < 8:  # to the end, or damage
+            break
+        at = file.seek(at + size)
+    return 0
 
 
 def _refuse_playlist(source: str, name: str) -> None:

@@ -10,11 +10,12 @@ import importers
 import numpy as np
 import pytest
 from films import ffmpeg
-from importers import importer
+from importers import importer, refusal
 
 from avb.pipeline.build import process
 from avb.pipeline.clip import codec
 from avb.pipeline.clip.codec import decode_video
+from avb.pipeline.clip.decode import read_video
 from avb.pipeline.shards.tar import read_members
 from avb.pipeline.shards.verify import verify
 from avb.pipeline.stream.index import load_index
@@ -127,12 +128,36 @@ from pathlib import Path
 from avb.pipeline.machine import peak_bytes
 from avb.pipeline.machine import settle_process
 sys.path.insert(0, sys.argv[1])
-from importers import importer
+from importers import importer, refusal
 settle_process()
 mine = importer("table", sys.argv[2], box="whole", crop="lips", max_seconds=float(sys.argv[3]))
 found = mine.prep(Path(sys.argv[2]).parent / "out")
 print(found.status, peak_bytes())
 """
+
+
+@pytest.mark.parametrize("decoder", ["pyav", "ffmpeg"])
+@pytest.mark.parametrize(
+    ("ending", "form"),
+    [
+        ("mp4", "-c:v libx264 -c:a aac"),
+        ("mp4", "-c:v libx264 -c:a aac -movflags frag_keyframe+empty_moov"),
+        ("mov", "-c:v libx264 -c:a aac"),
+        ("flv", "-c:v flv -c:a aac"),
+        ("ogv", "-c:v libvpx -c:a libopus -f ogg -ar 48000"),
+        ("asf", "-c:v wmv2 -c:a wmav2"),
+    ],
+)
+def test_of_recordings_that_end_with_the_first_none_is_half_read(
+    tmp_path: Path, ending: str, form: str, decoder: str
+) -> None:
+    parts = [shot(tmp_path / f"{i}.{ending}", s=2, more=form) for i in (0, 1)]
+    assert abs(len(read_video(parts[1], 25, decoder=decoder).frames) - 50) <= 2
+    path = tmp_path / f"joined.{ending}"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    refused = refusal(read_video, path, 25, decoder=decoder)
+    assert refused.status == "bad_decode"
+    assert f"another recording begins at byte {parts[0].stat().st_size}," in refused.error
 
 
 @pytest.mark.slow
