@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,30 +35,46 @@ def numbered_pictures(folder: Path) -> list[Path]:
 def read_pictures(paths: Sequence[Path]) -> Media:
     """Picture files as grey ones of one size, up to a fifth filled and flagged; no sound yet.
 
-    Refused as `missing_frames`.
+    They are read as they are used. Refused, also then, as `missing_frames`.
     """
-    have: dict[int, np.ndarray] = {}
-    shape: tuple[int, ...] | None = None
-    for i, path in enumerate(paths):
+    _check([path for path in paths if not path.is_file()], paths)
+    media = Media([])
+    media.frames = _filled(paths, media.flags)
+    return media
+
+
+def _filled(paths: Sequence[Path], flags: set[str]) -> Iterator[np.ndarray]:
+    """The pictures in turn, for one that cannot be read the nearest, of two the one before."""
+    before: np.ndarray | None = None
+    lost: list[Path] = []
+    waiting = 0
+    for path in paths:
         try:
             picture = grey_picture(path.read_bytes())
         except FileNotFoundError:
+            picture = None
+        if picture is None:
+            lost.append(path)
+            waiting += 1
             continue
-        if picture is not None:
-            have[i] = fitted(picture, shape)
-            shape = have[i].shape
-    filled = [i for i in range(len(paths)) if i not in have]
-    if len(filled) * 5 > len(paths) or not have:
-        first = next((paths[i] for i in filled), None)
-        raise Refused(
-            "missing_frames",
-            f"{len(filled)} of {len(paths)} pictures are missing or unreadable"
-            + (f", the first is {first.parent.name}/{first.name}" if first else ""),
-        )
-    known = np.array(sorted(have))
-    between = (known[1:] + known[:-1]) / 2
-    nearest = known[np.searchsorted(between, np.arange(len(paths)))]
-    return Media([have[i] for i in nearest], flags={"filled_frames"} if filled else set())
+        picture = fitted(picture, None if before is None else before.shape)
+        for i in range(waiting):
+            yield picture if before is None or i >= (waiting + 1) // 2 else before
+        yield picture
+        before, waiting = picture, 0
+    _check(lost, paths)
+    if before is not None:
+        yield from [before] * waiting
+    if lost:
+        flags.add("filled_frames")
+
+
+def _check(lost: Sequence[Path], paths: Sequence[Path]) -> None:
+    """Refused where more than a fifth of the pictures is lost."""
+    if len(lost) * 5 > len(paths) or not paths:
+        first = f", the first is {lost[0].parent.name}/{lost[0].name}" if lost else ""
+        found = f"{len(lost)} of {len(paths)} pictures are missing or unreadable"
+        raise Refused("missing_frames", found + first)
 
 
 def grey_picture(data: bytes) -> np.ndarray | None:

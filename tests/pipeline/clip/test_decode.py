@@ -3,6 +3,7 @@
 A flash and a click at the same moment of a film stay within 5 ms and one mel column.
 """
 
+import tracemalloc
 import wave
 from pathlib import Path
 from typing import Any
@@ -255,9 +256,21 @@ def test_up_to_a_fifth_of_the_pictures_is_filled_with_the_nearest(tmp_path: Path
     assert levels[0] == 20 and levels[5] in (80, 120)
     assert levels[1:5] + levels[6:] == [20, 40, 60, 80, 120, 140, 160, 180]
     paths[7].unlink()
-    refused = refusal(read_pictures, paths)
+    refused = refusal(read_pictures(paths).whole)
     assert refused.status == "missing_frames" and "/0.png" in refused.error
     assert "3 of 10 pictures are missing" in refused.error
+
+
+def test_a_folder_is_never_there_as_a_whole(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "0.png"), np.full((1000, 1000), 90, np.uint8))
+    for i in range(1, 50):
+        (tmp_path / f"{i}.png").hardlink_to(tmp_path / "0.png")
+    paths = numbered_pictures(tmp_path)
+    tracemalloc.start()
+    assert sum(int(picture[0, 0]) for picture in read_pictures(paths).pictures()) == 50 * 90
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10 << 20
 
 
 @pytest.mark.parametrize("ending", ["jpg", "png"])
@@ -266,11 +279,11 @@ def test_a_picture_that_is_cut_is_missing_and_shows_no_other(tmp_path: Path, end
     paths = [tmp_path / f"{i}.{ending}" for i in range(5)]
     for path in paths:
         cv2.imwrite(str(path), cv2.GaussianBlur(picture, (0, 0), 2))
-    whole = read_pictures(paths).frames
+    whole = read_pictures(paths).whole().frames
     data = paths[2].read_bytes()
     for length in (len(data) // 3, len(data) * 9 // 10, len(data) - 12):
         paths[2].write_bytes(data[:length])
-        got = read_pictures(paths)
+        got = read_pictures(paths).whole()
         assert got.flags == {"filled_frames"} and np.array_equal(got.frames, whole)
 
 
