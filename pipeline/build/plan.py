@@ -125,10 +125,13 @@ def _listed(listing: Listing, settings: Settings, root: Path) -> pa.Table:
 def _laid_out(clips: pa.Table, twins_kept: bool) -> pa.Table:
     """The clips by group and stable hash, each under a key of its own.
 
-    A key met again is a `duplicate` under another key. Where the listing keeps twins, those that
-    differ get their keys by what they are before, so that no other row moves them.
+    A key met again is a `duplicate` under another key; of equal ones those that the listing refuses
+    come last. Where the listing keeps twins, those that differ get their keys by what they are
+    before, so that no other row moves them.
     """
-    clips = clips.append_column("number", pa.array(np.arange(len(clips))))
+    refused = pc.not_equal(clips["status"], "").to_numpy()
+    numbers = np.arange(len(clips)) + len(clips) * refused
+    clips = clips.append_column("number", pa.array(numbers))
     if twins_kept:
         clips = _told_apart(_told_apart(clips, _film), _content)
     while True:

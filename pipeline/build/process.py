@@ -232,9 +232,10 @@ def encode_sample(
 
 
 def boundary_of(label: str | None, words: list[Word]) -> tuple[Any, Any] | None:
-    """Start and end of the word that is a clip's label, where they are known."""
-    single = words[0] if label is not None and len(words) == 1 else None
-    return None if single is None or single[1] is None else single[1:]
+    """Start and end of the word that is a clip's label, where both are known."""
+    if label is None or len(words) != 1 or None in words[0]:
+        return None
+    return words[0][1:]
 
 
 def encode_sound(sound: np.ndarray, log_mels: np.ndarray, settings: Settings) -> dict[str, bytes]:

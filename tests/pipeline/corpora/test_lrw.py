@@ -92,6 +92,8 @@ def test_clips_in_the_folder_of_another_word_take_no_class_and_are_refused(tmp_p
     refused = [(c.status, c.error) for c in listing.clips if c.status]
     strays = [("bad_name", "YOUNG_00001.mp4 lies in the folder of BACKUP")] * 3
     assert sorted(refused) == [("bad_name", "ABOUT_00077.mp4 lies in the folder of YOUNG"), *strays]
+    planned = importer("lrw", tmp_path).planned(tmp_path / "plan.arrow").values()
+    assert sum(clip.status == "" for clip in planned) == 8  # also where a stray is listed first
 
 
 def test_class_ids_are_those_of_the_words_whatever_is_there_or_taken_of_them(

@@ -274,15 +274,15 @@ def test_words_behind_the_film_are_cut_and_flagged() -> None:
 def test_a_span_and_words_behind_a_film_are_so_in_the_shards(tmp_path: Path) -> None:
     pictures = [np.full((48, 64), level, np.uint8) for level in range(50)]
     write_film(tmp_path / "film.mp4", pictures, np.arange(50) / 25, speechlike(2))
-    rows = [{"video": "film.mp4", "end": end, "words": json.dumps([["oh", 0.1, 90]])}
-            for end in ("1", "99")]  # fmt: skip
+    rows = [{"video": "film.mp4", "end": end, "label": "oh", "words": json.dumps([["oh", *times]])}
+            for end in ("1", "99") for times in ([0.1, 90], [0.1, None])]  # fmt: skip
     mine = importer("table", written(tmp_path, rows), box="whole", crop="lips")
     summary = mine.prep(tmp_path / "out")
-    assert summary.flags == {"span_clamped": 1, "words_clamped": 2}
+    assert summary.flags == {"span_clamped": 2, "words_clamped": 2}
     index = load_index(Path(summary.out))
-    for row in range(2):
-        [(_, _, end)] = index.words(row)
-        assert end == pytest.approx(index.num_frames[row] / 25)
+    for row in range(4):
+        [(_, start, end)] = index.words(row)
+        assert start == 0.1 and end in (None, pytest.approx(index.num_frames[row] / 25))
 
 
 @pytest.mark.parametrize("decoder", ["pyav", "ffmpeg"])
