@@ -16,7 +16,7 @@ from avb.pipeline.stream.index import Index
 from avb.tools.report.style import COLOURS, new
 from avb.tools.report.tables import interval, number, style, titled
 from avb.train import checkpoint
-from avb.train.evaluate.compare import compare, draws_talkers, one_side
+from avb.train.evaluate.compare import compare, one_side
 from avb.train.evaluate.record import read_record
 from avb.train.network import Counters, saved
 from avb.train.recipe import Recipe
@@ -155,16 +155,15 @@ def result(grid: Grid, trials: list[Trial]) -> dict[str, Any]:
         by_arm.setdefault(trial.arm.name, []).append(trial)
     sides = {n: ",".join(str(t.folder / RECORD) for t in own) for n, own in by_arm.items()}
     first = next(iter(by_arm))
-    by_talker = draws_talkers(record)
     rows = []
     for name, own in by_arm.items():
         scores = [_counters(trial, "best.pt").best for trial in own]
         row: dict[str, Any] = {"name": name, "values": own[0].arm.values}
         row["validation"] = {"value": sum(scores) / len(scores), "each": scores}
-        row["test"] = one_side(sides[name], metric, by_talker=by_talker)
+        row["test"] = one_side(sides[name], metric)
         if name != first:
             try:
-                pair = compare(sides[name], sides[first], by_talker=by_talker)
+                pair = compare(sides[name], sides[first])
                 row["difference"] = pair["metrics"][metric]["difference"]
             except UsageError as error:  # an arm that is measured in another way
                 row["reason"] = str(error)

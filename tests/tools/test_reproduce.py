@@ -34,12 +34,12 @@ def wanted(table: str, out: Path, **changes: Any) -> Wanted:
     return Wanted(asked, corpus, out / "shards" / corpus, out, **given)
 
 
-def finish(table: Wanted, arm: str, seed: int, clips: list[Any], **flags: Any) -> None:
+def finish(table: Wanted, arm: str, seed: int, clips: list[Any]) -> None:
     """The run of an arm as it lies there when all of its steps are done."""
     folder = table.folder(arm, seed)
     folder.mkdir(parents=True)
     (folder / plan.DONE).write_text('{"done": true, "seconds": 36.0}')
-    flags = {"part": "test", "seed": seed, "checkpoint_sha256": f"{arm}{seed}"} | flags
+    flags = {"part": "test", "seed": seed, "checkpoint_sha256": f"{arm}{seed}"}
     record = {"task": table.table.task, "flags": flags, "clips": clips, "metrics": {}, "floors": {}}
     (folder / plan.RECORD).write_text(json.dumps(record))
 
@@ -295,19 +295,3 @@ def test_a_table_told_to_stop_waits_until_its_step_is_saved(number: int, tmp_pat
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run.subprocess, "Popen", start)
         assert run.wait_for([sys.executable, str(script)]) == 75
-
-
-def test_gains_on_unseen_talkers_are_drawn_by_talker(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = Mock(return_value={"metrics": {}})
-    monkeypatch.setattr(result_module, "compare", asked)
-    for talkers, drawn in ((["s2", "s4"], True), (["s2", "s2"], False)):
-        table = wanted("table4", tmp_path / str(drawn), seeds=[0])
-        for arm in table.measured():
-            clips = [{"key": f"{t}/{i}", "talker": t, "words": [], "values": {}}
-                     for i, t in enumerate(talkers)]  # fmt: skip
-            finish(table, arm, 0, clips, intervals="of talkers drawn, then clips")
-        result_module.result(table, "table4", "t")
-        assert [call.kwargs["by_talker"] for call in asked.call_args_list] == [drawn] * 2
-        asked.reset_mock()

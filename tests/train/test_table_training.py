@@ -18,7 +18,6 @@ from importers import importer
 from avb.pipeline.config import PARTS, load_corpora
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import load_index
-from avb.train.evaluate.compare import draws_talkers
 from avb.train.split import default_split, split_rows
 
 TABLE = load_corpora()["table"]
@@ -105,8 +104,7 @@ def test_words_with_blanks_are_read_and_strangers_drawn_whatever_keys_begin_with
     record = json.loads((run / "test.json").read_text())
     assert [clip["words"] for clip in record["clips"]] == [["New", "York", "now"]] * 3
     assert sorted(clip["talker"] for clip in record["clips"]) == ["c", "c", "d"]
-    assert draws_talkers(record)
-    did("compare", run / "test.json", run / "test.json", "--by-talker")
+    assert "intervals draw talkers" in did("compare", run, run).stderr
 
 
 def test_arms_that_read_sentences_without_a_grammar_are_set_side_by_side(

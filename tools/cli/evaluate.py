@@ -191,11 +191,12 @@ def interval(value: Any, form: str = ".4f", scale: float = 1.0) -> str:
 @app.command()
 def compare(
     first: Annotated[
-        str, Argument(metavar="A", help="Record of avb eval; several seeds: a,b or a folder.")
+        str, Argument(metavar="A", help="Record of avb eval, or run; seeds: a,b or a folder.")
     ],
     second: Annotated[str, Argument(metavar="B", help="Another, on the same clips.")],
     by_talker: Annotated[
-        bool, Option("--by-talker", help="Intervals draw talkers: a claim about unseen ones.")
+        bool,
+        Option("--by-talker", help="Intervals draw talkers, as they do of unseen ones anyway."),
     ] = False,
     as_json: o.Json = False,
 ) -> None:
@@ -211,7 +212,9 @@ def compare(
             facts = f"seed {one['seed']}, slots {one['slots']}, step {one['step']}"
             say(f"{name.upper()}  {one['path']}: {facts}")
     flags = record["flags"]
-    say(f"{record['clips']} clips of {flags.get('part')}, split {flags.get('split')}")
+    drawn = "talkers, then clips" if record["by_talker"] else "clips"
+    on = f"{record['clips']} clips of {flags.get('part')}, split {flags.get('split')}"
+    say(f"{on}; intervals draw {drawn}")
     for line in differences(record):
         typer.echo(line)
     for note in record["notes"]:

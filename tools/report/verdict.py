@@ -9,7 +9,7 @@ from avb.pipeline.errors import UsageError
 from avb.tools.report.published import own_reasons
 from avb.tools.report.runs import Result, Run, model_defaults
 from avb.tools.report.tables import interval, style
-from avb.train.evaluate.compare import compare, draws_talkers
+from avb.train.evaluate.compare import compare
 from avb.train.tasks.task import find_task
 
 _WIDTHS = ("width", "blocks", "hidden", "audio_dim", "audio_width")
@@ -34,10 +34,8 @@ def pairs(runs: Sequence[Run]) -> list[Pair]:
         kinds = [(r.record["task"], r.record["flags"].get("part")) for _, r in (one, other)]
         if kinds[0] != kinds[1]:
             continue
-        files = str(one[1].path), str(other[1].path)
-        by_talker = draws_talkers(one[1].record)
         try:
-            found.append(Pair(one, other, compare(*files, by_talker=by_talker)))
+            found.append(Pair(one, other, compare(str(one[1].path), str(other[1].path))))
         except UsageError as reason:
             found.append(Pair(one, other, None, str(reason)))
     return found

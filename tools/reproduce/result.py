@@ -9,7 +9,7 @@ from avb.tools.report.page import Section, build, render
 from avb.tools.report.runs import load_runs
 from avb.tools.report.tables import NONE, Table, interval, number, titled
 from avb.tools.reproduce.plan import DONE, RECORD, Wanted
-from avb.train.evaluate.compare import compare, draws_talkers
+from avb.train.evaluate.compare import compare
 from avb.train.evaluate.record import read_record
 
 #: Of each task: the figures of the paper's tables, and what stands beside them here.
@@ -31,14 +31,11 @@ def result(wanted: Wanted, name: str, title: str) -> dict[str, Any]:
     task = wanted.table.task
     names = list(wanted.measured())
     sides = {n: [wanted.folder(n, s) / RECORD for s in wanted.seeds] for n in names}
-    records = {n: [read_record(path) for path in own] for n, own in sides.items()}
-    by_talker = draws_talkers(records[names[0]][0])
     arms = []
     for arm in names:
         # The first arm stands beside the last, or itself, for its own figures.
         other = names[0] if arm != names[0] else names[-1]
-        texts = [",".join(map(str, sides[n])) for n in (arm, other)]
-        pair = compare(*texts, by_talker=by_talker)
+        pair = compare(*(",".join(map(str, sides[n])) for n in (arm, other)))
         row: dict[str, Any] = {"name": arm, "seconds": _seconds(wanted, arm), "metrics": {}}
         for metric in METRICS[task]:
             if (entry := pair["metrics"].get(metric)) and entry["a"] is not None:
@@ -47,7 +44,7 @@ def result(wanted: Wanted, name: str, title: str) -> dict[str, Any]:
                     row["metrics"][metric]["difference"] = entry["difference"]
         arms.append(row)
     helpers = {n: _seconds(wanted, n) for n, a in wanted.table.arms.items() if a.helper}
-    first = records[names[0]][0]
+    first = read_record(sides[names[0]][0])
     rows = [
         {"method": row.method, "metrics": row.metrics, "source": row.source, "mark": row.mark}
         | {"why": published.reasons(first, wanted.corpus, row)}

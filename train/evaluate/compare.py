@@ -1,7 +1,8 @@
 """Two evaluations of the same clips, paired: how far A is ahead of B, and how sure that is.
 
 A side is one record of `avb eval`, or several seeds, of which each clip takes the mean. Intervals
-draw clips, so every seed's own figure stands beside them (evaluation.md sections 0 and 6).
+draw clips, or talkers first where records did, for their model had seen none of them; so every
+seed's own figure stands beside them (evaluation.md sections 0 and 6).
 """
 
 from collections.abc import Callable
@@ -28,11 +29,11 @@ from avb.train.evaluate.words.grammar import HEARD, READ, SLOT_NAMES, word_error
 Floats = NDArray[np.float64]
 Clip = dict[str, Any]
 
-#: What may differ between two records: the model, what it was trained on, the machine. Any other
-#: flag says how it was measured, and numbers with different flags are not ranked.
+#: What may differ between two records: the model (or one for each talker), what it was trained on,
+#: the machine. Any other flag says how it was measured, and such numbers are not ranked.
 FREE = frozenset(
-    "n limit left_out seed slots model init step checkpoint_sha256 trained_on speakers split_source"
-    " mean_mel device torch versions vocoder".split()
+    "n limit left_out per_talker seed slots model init step checkpoint_sha256 trained_on speakers"
+    " split_source mean_mel device torch versions vocoder".split()
 )
 NUM_SEEDS = 3
 
@@ -59,7 +60,7 @@ def compare(
 ) -> dict[str, Any]:
     """A paired comparison of two sides, each a record, several with commas, or a folder of them.
 
-    With `by_talker` intervals draw talkers, then their clips: for a claim about unseen talkers.
+    A run's folder stands for its `test.json`. With `by_talker` intervals draw talkers in any case.
 
     Returns:
         `metrics`: per figure `a` and `b` (over the `n` clips that both have), `difference` (A - B)
@@ -71,6 +72,8 @@ def compare(
     keys = _check_comparable(sides)
     record = sides[0][0]
     test = _Test(sides, keys, by_talker, draws, seed)
+    if by_talker and len(set(test.talkers)) < 2:
+        raise UsageError(f"--by-talker: all {len(keys)} clips are of {test.talkers[0]}")
     result = _words(test) if record.task == "lip" else _speech(test)
     named = ("seed", "step", "slots", "checkpoint_sha256")
     a, b = (
@@ -82,23 +85,21 @@ def compare(
         "a": a,
         "b": b,
         "clips": len(keys),
-        "by_talker": by_talker,
+        "by_talker": test.by_talker,
         "flags": {k: v for k, v in record.flags.items() if k not in FREE},
         **result,
         "notes": _notes(sides) + result.get("notes", []),
     }
 
 
-def one_side(
-    text: str, metric: str, *, by_talker: bool = False, draws: int = DRAWS, seed: int = 0
-) -> dict[str, Any]:
+def one_side(text: str, metric: str, *, draws: int = DRAWS, seed: int = 0) -> dict[str, Any]:
     """A figure of one side with its interval, of each clip's mean over seeds, and of `each` seed.
 
     A hit of words, such as `top1`, a value of speech, such as `estoi`, or word errors.
     """
     side = read_side(text)
     keys = _check_comparable([side])
-    test = _Test([side, side], keys, by_talker, draws, seed)
+    test = _Test([side, side], keys, False, draws, seed)
     if side[0].task == "lip":
         values, _ = test.tables(lambda clip: float(clip[HITS[metric]]))
         entry = test.word_entry(values, np.zeros_like(values))
@@ -110,20 +111,15 @@ def one_side(
     return entry["difference"] | {"each": entry.get("a_each", [])}
 
 
-def draws_talkers(record: dict[str, Any]) -> bool:
-    """Whether a record is of several talkers that its model has not seen: they are drawn."""
-    unseen = record["flags"].get("intervals") == "of talkers drawn, then clips"
-    return unseen and len({talker_of(clip) for clip in record["clips"]}) > 1
-
-
 def read_side(text: str) -> Side:
     """The records of one side."""
     parts = [text] if Path(text).exists() else [part for part in text.split(",") if part]
     paths: list[Path] = []
     for part in map(Path, parts):
-        inside = sorted(part.glob("*.json")) if part.is_dir() else [part]
+        own = "test.json" if (part / "recipe.yaml").exists() else "*.json"
+        inside = sorted(part.glob(own)) if part.is_dir() else [part]
         if not inside:
-            raise UsageError(f"{part}: holds no record (*.json); avb eval --out writes one")
+            raise UsageError(f"{part}: holds no record ({own}); avb eval --out writes one")
         paths += inside
     side = [Record(path) for path in paths]
     for name in ("slots", "model", "init", "sync"):  # models that differ in more than the seed
@@ -215,11 +211,11 @@ class _Test:
     def __init__(
         self, sides: list[Side], keys: list[str], by_talker: bool, draws: int, seed: int
     ) -> None:
-        self.sides, self.keys, self.by_talker = sides, keys, by_talker
+        self.sides, self.keys = sides, keys
         self.sentences = np.array([key.split("#")[0] for key in keys])
         self.talkers = [talker_of(sides[0][0].clips[key]) for key in keys]
-        if by_talker and len(set(self.talkers)) < 2:
-            raise UsageError(f"--by-talker: all {len(keys)} clips are of {self.talkers[0]}")
+        unseen = sides[0][0].flags.get("intervals") == "of talkers drawn, then clips"
+        self.by_talker = by_talker or (unseen and len(set(self.talkers)) > 1)
         self.drawing: dict[str, Any] = {"draws": draws, "seed": seed}
 
     def keys_with(self, field: str) -> list[str]:

@@ -102,16 +102,25 @@ def test_words_of_one_sentence_are_drawn_together_and_shown_by_slot(tmp_path: Pa
 
 
 def test_talkers_are_the_clips_own_where_keys_begin_with_a_split(tmp_path: Path) -> None:
+    """And of strangers, which records tell, they are drawn whether it is asked for or not."""
     right = np.random.default_rng(1).integers(0, 2, (2, 60))
-    found = []
-    for group in ("s{}", "test"):
+    strangers = {"intervals": "of talkers drawn, then clips"}
+
+    def compared(asked: bool, group: str = "s{}", talkers: int = 3, **flags: Any) -> Any:
         sides = []
         for side, row in zip("ab", right, strict=True):
-            clips = [{"key": f"{group.format(i // 20)}/c{i:02}#0", "talker": f"s{i // 20}",
+            clips = [{"key": f"{group.format(i // 20)}/c{i:02}#0", "talker": f"s{i % talkers}",
                       "right": bool(r)} for i, r in enumerate(row)]  # fmt: skip
-            sides.append(write(tmp_path / f"{group}{side}", "lip", clips))
-        found.append(compare(*sides, by_talker=True, draws=200)["metrics"]["top1"])
-    assert found[0] == found[1]
+            sides.append(write(tmp_path / f"{group}{side}", "lip", clips, **flags))
+        found = compare(*sides, by_talker=asked, draws=200)
+        alone = one_side(sides[0], "top1", draws=200)
+        return found["by_talker"], found["metrics"]["top1"], alone
+
+    drawn, entry, _ = compared(True)
+    assert drawn and compared(True, "test")[1] == entry != compared(False)[1]
+    assert compared(False, **strangers)[:2] == (True, entry)
+    assert compared(False, **strangers)[2] != compared(False)[2]
+    assert not compared(False, talkers=1, **strangers)[0]
 
 
 @pytest.mark.parametrize("length", [3, 9])
@@ -246,6 +255,7 @@ def test_other_flags_are_refused(tmp_path: Path, flags: dict[str, Any], message:
 def test_another_model_step_or_machine_is_what_is_compared(tmp_path: Path) -> None:
     free = {"slots": 0, "seed": 3, "step": 9, "device": "cuda", "torch": "2", "trained_on": "x"}
     free |= {"split_source": "published weights", "mean_mel": {"clips": 3}, "speakers": ["s1"]}
+    free |= {"per_talker": True}
     judged = {"wer_judge": {"hash": "0", "epochs": 3}}
     sides = words(tmp_path / "a", [1, 0], **judged), words(tmp_path / "b", [1, 0], **free)
     assert compare(*sides, draws=10)["metrics"]["top1"]["difference"]["value"] == 0
@@ -299,7 +309,12 @@ def test_records_of_avb_eval_are_compared_as_typed(lrw: Index, tmp_path: Path) -
         entry = record["metrics"][name]
         assert (entry["a"], entry["b"]) == pytest.approx(tuple(own))
         assert entry["difference"]["value"] == pytest.approx(own[0] - own[1])
-    assert "holds no record" in refused("compare", sides[0], str(tmp_path / "0"))
+    run_folder = tmp_path / "1"
+    assert "holds no record (test.json)" in refused("compare", sides[0], run_folder)
+    (tmp_path / "1.json").rename(run_folder / "test.json")
+    for name in ("val.json", "trained.json"):  # of another part, of avb reproduce
+        (run_folder / name).write_text("{}")
+    assert did("compare", sides[0], run_folder).stdout == run.stdout
 
 
 def test_the_table_shows_each_seed(tmp_path: Path) -> None:
