@@ -62,6 +62,9 @@ def test_every_command_is_one_that_avb_takes_after_those_it_begins_with(
                 assert step.words[step.words.index(flag) + 1] in begun
         if step.recipe is not None:
             begun.append(step.words[step.words.index("--out") + 1])
+    made = {s.done for s in plan.steps(wanted(table, tmp_path)) if s.words[0] in ("plot", "listen")}
+    again = plan.steps(wanted(table, tmp_path, seeds=[1]))  # what is of seed 0 is none of theirs
+    assert not made & {step.done for step in again}
 
 
 def test_every_table_names_sources_and_corpora_that_there_are() -> None:

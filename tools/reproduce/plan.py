@@ -1,6 +1,5 @@
 """From a table of the paper to the commands that make it, in their order."""
 
-import json
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any, Literal
 
 from avb.pipeline.config import Corpus
 from avb.pipeline.errors import UsageError
-from avb.pipeline.parse import checked, read_yaml
+from avb.pipeline.parse import checked, read_json, read_yaml
 from avb.pipeline.shards.dataset import read_dataset
 from avb.train.recipe import Recipe
 from avb.train.recipe_file import load_recipe, names
@@ -105,7 +104,7 @@ class Step:
     def trained(self) -> dict[str, Any]:
         """What is known of a training: `done`, `seconds` of all its calls; or nothing yet."""
         try:
-            known: dict[str, Any] = json.loads(self.done.read_text())
+            known: dict[str, Any] = read_json(self.done)
         except (OSError, ValueError):
             return {}
         return known
@@ -142,16 +141,15 @@ def steps(wanted: Wanted) -> list[Step]:
             words += ["--out", str(folder / RECORD)]
             found.append(Step(words, folder / RECORD, of=folder / "best.pt"))
     first = wanted.seeds[0]
+    folder = wanted.folder("memory", first)
     for figure in wanted.table.figures:
-        picture = wanted.out / f"{figure}.pdf"
-        folder = wanted.folder("memory", first)
+        picture = wanted.out / f"{figure}-seed{first}.pdf"
         words = ["plot", str(folder), "--figure", figure, *where, "--out", str(picture)]
         found.append(Step(words, picture, of=folder / "best.pt"))
     if wanted.table.listen:
-        page = wanted.out / "listen.html"
+        page = wanted.out / f"listen-seed{first}.html"
         systems = [f"{name}={wanted.folder(name, first) / 'wavs'}" for name in wanted.measured()]
-        newest = wanted.folder("memory", first) / "best.pt"
-        found.append(Step(["listen", *systems, "--out", str(page)], page, of=newest))
+        found.append(Step(["listen", *systems, "--out", str(page)], page, of=folder / "best.pt"))
     return found
 
 

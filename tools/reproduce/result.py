@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from avb.pipeline.files import write_atomic
+from avb.pipeline.parse import read_json
 from avb.tools.report import published
 from avb.tools.report.page import Section, build, render
 from avb.tools.report.runs import load_runs
@@ -121,8 +122,7 @@ def _about(found: dict[str, Any]) -> str:
 
 def _seconds(wanted: Wanted, arm: str) -> float | None:
     """How long an arm was trained, all seeds together; None: not all of it was timed."""
-    files = [wanted.folder(arm, seed) / DONE for seed in wanted.seeds]
-    seconds = [json.loads(file.read_text())["seconds"] for file in files]
+    seconds = [read_json(wanted.folder(arm, seed) / DONE)["seconds"] for seed in wanted.seeds]
     return None if None in seconds else sum(seconds)
 
 
