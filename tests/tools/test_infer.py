@@ -144,6 +144,8 @@ def test_a_fixed_box_keeps_its_scale_elsewhere(tmp_path: Path, models: dict[str,
     assert far.box == "tracked"
     there = (far.boxes - [300, 100, 300, 100]) / 2
     assert np.abs(there - near.boxes).max() < 2.5
+    save_model(tmp_path / "mouths.pt", "lip", "lrw1000")  # whose clips no film is
+    assert cut(own, load_trained("lip", tmp_path / "mouths.pt"))[0].box == "tracked"
     # The drawn face is about as large as LRW's mean face, so the box is about LRW's.
     assert near.boxes[0, 2] - near.boxes[0, 0] == pytest.approx(136, rel=0.15)
     with pytest.raises(BadVideo):

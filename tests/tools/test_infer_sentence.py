@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import did
+from commands import avb, did
 from networks import save_model
 
+from avb.models import ctc
 from avb.pipeline.clip.stopwatch import Clock
 from avb.tools.infer import sentence
 from avb.tools.infer.crops import Piece
@@ -67,7 +68,9 @@ def test_frames_in_which_nobody_is_seen_say_nothing(reader: Path) -> None:
     assert sentence.read_sentences(pieces(np.zeros(120, bool)), trained, Clock()) == []
 
 
-def test_a_film_is_read_subtitled_and_told(talker_clip: Path, reader: Path, tmp_path: Path) -> None:
+def test_a_film_is_read_subtitled_and_told(
+    talker_clip: Path, reader: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     grammar = tmp_path / "grammar.yaml"
     grammar.write_text("[[bin, at], [bl\u00fce], [f, two], [now]]", "utf-8")
     given = ("infer", "lip", talker_clip, "--ckpt", reader, "--device", "cpu", "--grammar", grammar)
@@ -81,3 +84,6 @@ def test_a_film_is_read_subtitled_and_told(talker_clip: Path, reader: Path, tmp_
     assert "other letters as ?" in run.stderr
     assert (tmp_path / "film.mp4").stat().st_size > 1000
     assert record["sentence"] in did(*given).stdout
+    monkeypatch.setattr(ctc, "MOST_STEPS", 100)
+    code, _, text = avb(*given, talker_clip)  # the next film is read all the same
+    assert code == 1 and text.count(f"avb: {talker_clip}: 40 frames are too many for a gram") == 2

@@ -90,13 +90,18 @@ class Cutter:
             yield picture
 
     def _is_own(self, frames: Iterator[np.ndarray]) -> tuple[bool, Iterator[np.ndarray]]:
-        """Whether the film is like a clip of the corpus: its picture, and its length."""
-        wanted, length = self.trained.settings.picture, self.trained.settings.frames
+        """Whether the film is like a clip of the corpus: its picture, and its length.
+
+        No film is one of LRW-1000, whose clips are folders of pictures of mouths.
+        """
+        settings = self.trained.settings
+        wanted, length = settings.picture, settings.frames
         held = list(itertools.islice(frames, (length or 0) + 1))
         own = bool(held) and wanted is not None and list(held[0].shape[::-1]) == wanted
-        if self.trained.settings.box != "tracked":
+        if settings.box != "tracked":
             own = own and (length is None or len(held) == length)
-        return own or wanted is None, itertools.chain(held, frames)
+        unknown = wanted is None and settings.corpus != "lrw1000"
+        return own or unknown, itertools.chain(held, frames)
 
     def _tracked(self, frames: Iterator[np.ndarray], own: bool) -> Iterator[Block]:
         every = self.every or (self.trained.settings.face_every if own else FPS // LOOKS_A_SECOND)

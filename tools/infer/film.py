@@ -11,7 +11,7 @@ from avb.pipeline.files import write_atomic
 from avb.tools.infer import crops, lip, sentence, speech
 from avb.tools.infer.model import Trained
 from avb.tools.infer.show import draw_boxes, mux
-from avb.tools.infer.video import FPS, probe
+from avb.tools.infer.video import FPS, BadVideo, probe
 
 log = logging.getLogger(__name__)
 STAGES = ("decode", "track", "crop", "network", "vocoder")
@@ -63,7 +63,10 @@ def infer(
     made: dict[str, Any] = {}
     captions = []
     if trained.task.makes == "sentence":
-        spoken = sentence.read_sentences(cutter.pieces(), trained, clock)
+        try:
+            spoken = sentence.read_sentences(cutter.pieces(), trained, clock)
+        except UsageError as error:  # it is too long for the grammar
+            raise BadVideo(f"{video}: {error}") from None
         made = sentence.record(spoken)
         captions = sentence.subtitles(spoken)
         if "srt" in paths:
