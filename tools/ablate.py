@@ -75,7 +75,8 @@ def parse_grid(texts: list[str]) -> Grid:
     for text in texts:
         key, sign, values = text.partition("=")
         key = key.strip()
-        found = [value.strip() for value in values.split(",")]
+        # Not at the commas of a list or a mapping.
+        found = [value.strip() for value in re.split(r",(?![^\[{]*[\]}])", values)]
         if not sign or not key or not all(found):
             raise UsageError(f"{text}: expected KEY=VALUE,VALUE,...")
         if key in grid or len(set(found)) < len(found):

@@ -245,6 +245,7 @@ def test_bad_input_is_one_clear_line(
     monkeypatch.chdir(tmp_path)
     assert "no such folder" in refused("report", tmp_path / "nothing")
     assert "holds no recipe.yaml" in refused("report", tmp_path)
+    assert "best.pt: a file; give the folder" in refused("report", runs["words"] / "best.pt")
     assert "given twice" in refused("report", runs["words"], runs["words"])
     line = refused("plot", runs["words"], "--figure", "addressing", "--out", "a.png")
     assert "give --data" in line

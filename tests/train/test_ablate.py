@@ -179,6 +179,9 @@ def test_arms_are_every_combination_in_folders_of_their_own() -> None:
     found = [arm.name for arm in arms(grid)]
     assert found == ["slots=0+lr=1e-3", "slots=0+lr=.01", "slots=44+lr=1e-3", "slots=44+lr=.01"]
     assert arms(grid)[3].sets == ["model.slots=44", "lr=.01"]
+    sizes = ["{width: 8, units: 1}", "{width: 16}"]
+    assert parse_grid([f"model.decoder_sizes={','.join(sizes)}"])["model.decoder_sizes"] == sizes
+    assert parse_grid(["key=[1,2],[3],4"]) == {"key": ["[1,2]", "[3]", "4"]}
     assert [arm.name for arm in arms({})] == ["recipe"]
     with pytest.raises(UsageError, match="two points of the grid"):
         arms(parse_grid(["corpus=a/b,a:b"]))

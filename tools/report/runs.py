@@ -154,8 +154,9 @@ def load_run(folder: Path, name: str | None = None) -> Run:
     """The run of one folder; UsageError: it is no run, or holds a record of another one."""
     path = folder / "recipe.yaml"
     if not path.is_file():
-        what = "holds no recipe.yaml" if folder.is_dir() else "no such folder"
-        raise UsageError(f"{folder}: {what}; a run is what avb train wrote")
+        there = "holds no recipe.yaml" if folder.is_dir() else "a file"
+        what = there if folder.exists() else "no such folder"
+        raise UsageError(f"{folder}: {what}; give the folder of a run, as avb train wrote it")
     saved = read_yaml(path)
     known: _Saved = checked(_Saved, saved, str(path), strict=False)
     if "slots" not in model_defaults(known.recipe.task):

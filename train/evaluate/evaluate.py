@@ -75,7 +75,7 @@ def evaluate(
         heard = front_end(index), sample_rate(index), index.folder, device
         made_by = None if vocoder is None else load_vocoder(vocoder, *heard)
         extras = Extras(
-            heard_by, wavs, strangers, known_rows, boundary, windows,
+            heard_by, wavs, strangers, known_rows, told(boundary, recipe, path), windows,
             sayable(grammar, corpus, index, recipe, path), made_by, griffin_lim
         )  # fmt: skip
         record = task.measure(evaluation, extras)
@@ -104,6 +104,13 @@ def evaluate(
         "versions": {name: number for name in METERS if (number := version_of(name))},
     }
     return record
+
+
+def told(boundary: Boundary, recipe: Recipe, path: Path) -> Boundary:
+    """What a reader is told of where a word lies; UsageError: it never is."""
+    if boundary != "told" and not recipe.model.get("word_boundary"):
+        raise UsageError(f"--boundary: {path} is never told where a word lies; leave it out")
+    return boundary
 
 
 def sayable(

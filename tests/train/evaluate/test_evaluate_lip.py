@@ -58,7 +58,12 @@ def test_a_checkpoint_that_is_replaced_while_it_is_measured_is_the_one_that_was_
 def test_words_of_sentences_stand_beside_what_needs_no_look(grid: Index, tmp_path: Path) -> None:
     """Told where the word is, guessed as for a film, or not told: the record says which."""
     model = recipe("lip").model | {"word_boundary": True}
-    few = {"corpus": "grid", "unit": "word", "split": "vcagan-16-7-10", "model": model}
+    few = {"corpus": "grid", "unit": "word", "split": "vcagan-16-7-10"}
+    never = trained("lip", grid, tmp_path / "never", **few)
+    assert "is never told where a word lies" in fault(
+        evaluated, "lip", never, grid, "test", boundary="none"
+    )
+    few |= {"model": model}
     best = trained("lip", grid, tmp_path, **few)
     for how, flag in (("told", True), ("guessed", "guessed"), ("none", "none")):
         record = evaluated("lip", best, grid, "test", boundary=how)
