@@ -228,9 +228,14 @@ def test_exported_weights_are_a_checkpoint_of_half_the_size(tmp_path: Path) -> N
 
 
 def test_every_reader_of_words_says_which(tmp_path: Path) -> None:
+    """And of which log-mels, be they those of `datasets.yaml` or not."""
     save_model(tmp_path / "asr.pt", "asr")
+    state = checkpoint.load(tmp_path / "asr.pt")
+    state["data"]["settings"]["mel"]["n_fft"] = 400
+    checkpoint.save(tmp_path / "asr.pt", state)
     did("export", "--ckpt", tmp_path / "asr.pt", "--to", "safetensors", "--out", tmp_path / "out")
-    assert json.loads((tmp_path / "out/config.json").read_text())["labels"] == LABELS
+    config = json.loads((tmp_path / "out/config.json").read_text())
+    assert config["labels"] == LABELS and config["mel"]["n_fft"] == 400
 
 
 def test_an_exported_vocoder_makes_sound(tmp_path: Path) -> None:

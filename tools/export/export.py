@@ -149,12 +149,13 @@ def _config(
         dataset = read_dataset(data)
         if dataset["fingerprint"] != facts["fingerprint"]:
             raise UsageError(f"{data}: not the shards that the model was trained on (fingerprint)")
-    mel, licence, title, source = None, None, None, "not known: give the shards with --data"
+    mel = (facts.get("settings") or {}).get("mel")  # checkpoints of before do not say theirs
+    licence, title, source = None, None, "not known: give the shards with --data"
     if dataset is not None:
         mel, licence, title = (dataset[key] for key in ("mel", "licence", "title"))
         source = "dataset.json of the shards"
     elif corpus is not None:
-        mel, title = dict(vars(corpus.mel)), corpus.title
+        mel, title = mel or dict(vars(corpus.mel)), corpus.title
         licence = dict(vars(corpus.licence))
         source = f"datasets.yaml, entry {recipe.corpus}; the shards' own record was not given"
     return {
