@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from avb.pipeline.config import Mel
 from avb.pipeline.errors import UsageError
-from avb.pipeline.stream.index import Index
+from avb.pipeline.stream.index import Index, Ints
 from avb.train.checks import need
 from avb.train.evaluate.extras import Extras
 from avb.train.evaluate.metrics import bounds, griffin_lim, speech
@@ -47,6 +47,7 @@ def measure(evaluation: Evaluation, extras: Extras) -> dict[str, Any]:
     """Speech: the model's, beside the ceiling (sound of the true mel, alike) and the floors.
 
     With a vocoder all three are by it, and Griffin-Lim alone of the true mel is one more floor.
+    Beside the originals, the sounds of one signal are held at a time.
     """
     need("pystoi", "jiwer")
     wavs = None if extras.wavs is None else WavFolder(extras.wavs)
@@ -55,11 +56,13 @@ def measure(evaluation: Evaluation, extras: Extras) -> dict[str, Any]:
     mel = front_end(index)
     clips = reconstruct(evaluation, extras.windows)
     say(f"{len(clips.facts)} clips reconstructed")
-    signals, mean_of = _signals(clips, index, extras, mel)
-    say("Griffin-Lim of the model, of the true mel, and the floors")
+    mean, mean_of = _mean(clips, index, extras.known_rows)
     unseen = extras.unseen_talkers
-    scored = {}
-    for name, outputs in signals.items():
+    known = recognisers.available(extras.judge, mel), clips.of("talker") if unseen else None
+    called = {"model": "model", "griffin_lim": "griffin_lim"}
+    called["ceiling"] = "griffin_lim" if extras.vocoder is None else "vocoder"
+    scored, heard = {}, {}
+    for name, outputs in _signals(clips, extras, mel, mean):
         rule = _length_rule(extras) if name == "model" else "min"
         each = [
             fact | speech.score_clip(sound, output, mel, rule, name == "model")
@@ -67,21 +70,19 @@ def measure(evaluation: Evaluation, extras: Extras) -> dict[str, Any]:
             if output is not None  # a lone clip of its talker has no other sentence
         ]
         scored[name] = speech.summarise(each, unseen_talkers=unseen) | {"clips": each}
-    say("STOI, ESTOI, PESQ and mel distance")
-    available = recognisers.available(extras.judge, mel)
-    heard = recognisers.recognise_all(
-        {**signals, "real": clips.sounds}, clips.of("words"), available,
-        clips.of("talker") if unseen else None,
-    )  # fmt: skip
-    say("words heard")
-    for name, score in scored.items():
-        score["metrics"] |= heard[name]["metrics"]
+        heard[name] = recognisers.recognise_all(outputs, clips.of("words"), *known)
+        scored[name]["metrics"] |= heard[name]["metrics"]
+        if wavs is not None and name in called:
+            wavs.write(called[name], clips.of("key"), outputs)
+        say(f"{name.replace('_', ' ')}: made, scored and heard")
+        del outputs  # before the next ones are made
+    heard["real"] = recognisers.recognise_all(clips.sounds, clips.of("words"), *known)
     model = scored["model"]
     for number, clip in enumerate(model["clips"]):
         by_signal = {name: words_heard["heard"][number] for name, words_heard in heard.items()}
         clip |= {HEARD[judge]: words for judge, words in by_signal.pop("model").items()}
         clip["heard_in"] = by_signal
-    files = {} if wavs is None else {"wavs": _write(wavs, clips, signals)}
+    files = {} if wavs is None else {"wavs": _written(wavs, clips)}
     return {
         "task": "l2s",
         "metrics": model["metrics"],
@@ -127,26 +128,26 @@ def reconstruct(evaluation: Evaluation, windows: str | None = None) -> Clips:
     return clips
 
 
+def _mean(clips: Clips, index: Index, known_rows: Ints) -> tuple[Tensor, dict[str, Any]]:
+    """The mean log-mel of training clips, else of these, and of which it is."""
+    heard_rows = known_rows[~index.no_audio[known_rows]]
+    if not heard_rows.size:
+        return bounds.mean_log_mel(clips.true), {"part": "evaluated", "clips": len(clips.facts)}
+    mean, count = mean_mel(index, heard_rows)
+    return mean.to(clips.true[0].device), {"part": "train", "clips": count}
+
+
 def _signals(
-    clips: Clips, index: Index, extras: Extras, mel: Mel
-) -> tuple[dict[str, Sequence[Any]], dict[str, Any]]:
-    """Sounds [n] at 16 kHz of every signal that is scored, and of which clips the mean is."""
+    clips: Clips, extras: Extras, mel: Mel, mean: Tensor
+) -> Iterator[tuple[str, Sequence[Any]]]:
+    """Sounds [n] at 16 kHz of every signal that is scored, one after the other."""
     plain = {"iterations": GL_ITERATIONS, **_griffin_lim(extras)}
     vocoder = extras.vocoder
     options = plain if vocoder is None else plain | {"vocoder": vocoder.network}
-    mean, mean_of = None, {"part": "evaluated", "clips": len(clips.facts)}
-    heard_rows = extras.known_rows[~index.no_audio[extras.known_rows]]
-    if heard_rows.size:
-        mean, count = mean_mel(index, heard_rows)
-        mean = mean.to(clips.true[0].device)
-        mean_of = {"part": "train", "clips": count}
-    signals: dict[str, Sequence[Any]] = {
-        "model": griffin_lim.invert_all(clips.made, mel, **options),
-        **bounds.bounds(clips.sounds, clips.true, clips.of("talker"), mel, mean=mean, **options),
-    }
+    yield "model", griffin_lim.invert_all(clips.made, mel, **options)
+    yield from bounds.bounds(clips.sounds, clips.true, clips.of("talker"), mel, mean, **options)
     if vocoder is not None:
-        signals["griffin_lim"] = griffin_lim.invert_all(clips.true, mel, **plain)
-    return signals, mean_of
+        yield "griffin_lim", griffin_lim.invert_all(clips.true, mel, **plain)
 
 
 def _griffin_lim(extras: Extras) -> dict[str, Any]:
@@ -180,13 +181,9 @@ def _flags(clips: Clips, extras: Extras, mean_of: dict[str, Any], corpus: str) -
     }
 
 
-def _write(wavs: WavFolder, clips: Clips, signals: dict[str, Sequence[Any]]) -> dict[str, Any]:
-    """Write what was scored, to be listened to; how many, and what had to be made quieter."""
-    written = {"model": signals["model"], "griffin_lim": signals["ceiling"], "real": clips.sounds}
-    if "griffin_lim" in signals:
-        written |= {"griffin_lim": signals["griffin_lim"], "vocoder": signals["ceiling"]}
-    for name, sounds in written.items():
-        wavs.write(name, clips.of("key"), sounds)
+def _written(wavs: WavFolder, clips: Clips) -> dict[str, Any]:
+    """How many files there are, the originals too, and what had to be made quieter."""
+    wavs.write("real", clips.of("key"), clips.sounds)
     quieter = f", {len(wavs.scaled)} of them scaled down so as not to clip" if wavs.scaled else ""
     log.info(f"{wavs.written} files in {wavs.folder}{quieter}")
     return {"files": wavs.written, "scaled_down": wavs.scaled}

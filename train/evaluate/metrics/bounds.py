@@ -1,6 +1,6 @@
 """What every speech figure is printed beside: its ceiling and its floors, on the same clips."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,29 +15,29 @@ _WELCH = 1024  # samples; a shorter sound, of one picture, is padded to have the
 
 
 def bounds(
-    sounds: Sequence[Sound], mels: Sequence[Tensor], talkers: Sequence[Any], mel: Mel, *,
-    mean: Tensor | None = None, seed: int = 0, **options: Any,
-) -> dict[str, list[Sound | None]]:  # fmt: skip
-    """Signals to be scored against the originals, float [n] each, in place of a model's.
+    sounds: Sequence[Sound], mels: Sequence[Tensor], talkers: Sequence[Any], mel: Mel,
+    mean: Tensor, seed: int = 0, **options: Any,
+) -> Iterator[tuple[str, Sequence[Sound | None]]]:  # fmt: skip
+    """Signals to be scored against the originals, float [n] each, in place of a model's, by name.
 
-    `mels` [n_mels x M] are theirs; `mean` [n_mels x M] is best of the training clips. Returns
+    `mels` [n_mels x M] are theirs; `mean` [n_mels x M] is best of the training clips. They are
     `ceiling`: Griffin-Lim of the true mels; `mean_mel`: Griffin-Lim of the mean log-mel of each
     column; `other_sentence`: another clip of the same talker, None where there is none; `noise`:
-    stationary, with the long-term spectrum of the talker.
+    stationary, with the long-term spectrum of the talker. Each is made when it is asked for.
     """
-    mean = mean_log_mel(mels) if mean is None else mean
+    yield "ceiling", invert_all(mels, mel, **options)
     columns = sorted({m.shape[-1] for m in mels})
     means = invert_all([fit_columns(mean, m) for m in columns], mel, **options)
     of_length = dict(zip(columns, means, strict=True))
-    return {
-        "ceiling": list(invert_all(mels, mel, **options)),
-        "mean_mel": [of_length[m.shape[-1]] for m in mels],
-        "other_sentence": [
+    yield "mean_mel", [of_length[m.shape[-1]] for m in mels]
+    yield (
+        "other_sentence",
+        [
             None if i is None else fit_length(sounds[i], len(own))
             for i, own in zip(other_clips(talkers, seed), sounds, strict=True)
         ],
-        "noise": list(speech_shaped_noise(sounds, talkers, seed)),
-    }
+    )
+    yield "noise", speech_shaped_noise(sounds, talkers, seed)
 
 
 def mean_log_mel(mels: Sequence[Tensor]) -> Tensor:

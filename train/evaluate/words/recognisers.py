@@ -52,45 +52,42 @@ def available(trained: TrainedRecogniser | None, mel: Mel) -> dict[str, Recognis
 
 
 def recognise_all(
-    signals: Mapping[str, Sequence[Sound | None]], words: Sequence[Sequence[str]],
+    sounds: Sequence[Sound | None], words: Sequence[Sequence[str]],
     recognisers: Mapping[str, Recogniser | str], talkers: Sequence[str] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Word errors of every signal by every recogniser; with `talkers`, intervals draw them.
+    """Word errors of a signal by every recogniser; with `talkers`, intervals draw them.
 
-    Signals are float [n] at 16 kHz of each clip, by name; None counts nowhere.
+    It is float [n] at 16 kHz of each clip; None counts nowhere.
 
     Returns:
-        By signal: `metrics` `{"wer_<name>": {"value", "low", "high"}}`, None with its `reason`
-        where there is no figure; `per_slot` by recogniser; `heard`, for each clip `{name: words}`.
-        A clip without the six words of a sentence counts nowhere; `left_out` says how many.
+        `metrics` `{"wer_<name>": {"value", "low", "high"}}`, None with its `reason` where there is
+        no figure; `per_slot` by recogniser; `heard`, for each clip `{name: words}`. A clip without
+        the six words of a sentence counts nowhere; `left_out` says how many.
     """
     sentences = [is_sentence(spoken) for spoken in words]
     left_out = {} if all(sentences) else {"left_out": sentences.count(False)}
-    results: dict[str, Any] = {}
-    for signal, sounds in signals.items():
-        metrics: dict[str, Any] = {}
-        per_slot: dict[str, Any] = {}
-        heard: list[dict[str, list[str]]] = [{} for _ in sounds]
-        rows = [i for i, sound in enumerate(sounds) if sound is not None and sentences[i]]
-        missing = NO_SENTENCES if not any(sentences) else "" if rows else "no clip has this signal"
-        for name, recogniser in recognisers.items():
-            if isinstance(recogniser, str) or missing:
-                reason = recogniser if isinstance(recogniser, str) else missing
-                metrics[f"wer_{name}"] = NO_FIGURE | {"reason": reason}
-                continue
-            # A sound that stands for many clips, as that of the mean does, is recognised once.
-            known: dict[int, list[str]] = {}
-            for i in rows:
-                sound: Any = sounds[i]
-                if id(sound) not in known:
-                    known[id(sound)] = recogniser(sound)
-                heard[i][name] = known[id(sound)]
-            whose = None if talkers is None else [talkers[i] for i in rows]
-            rate = word_error_rate([words[i] for i in rows], [heard[i][name] for i in rows], whose)
-            metrics[f"wer_{name}"] = rate["wer"] | left_out
-            per_slot[name] = rate["per_slot"]
-        results[signal] = {"metrics": metrics, "per_slot": per_slot, "heard": heard}
-    return results
+    metrics: dict[str, Any] = {}
+    per_slot: dict[str, Any] = {}
+    heard: list[dict[str, list[str]]] = [{} for _ in sounds]
+    rows = [i for i, sound in enumerate(sounds) if sound is not None and sentences[i]]
+    missing = NO_SENTENCES if not any(sentences) else "" if rows else "no clip has this signal"
+    for name, recogniser in recognisers.items():
+        if isinstance(recogniser, str) or missing:
+            reason = recogniser if isinstance(recogniser, str) else missing
+            metrics[f"wer_{name}"] = NO_FIGURE | {"reason": reason}
+            continue
+        # A sound that stands for many clips, as that of the mean does, is recognised once.
+        known: dict[int, list[str]] = {}
+        for i in rows:
+            sound: Any = sounds[i]
+            if id(sound) not in known:
+                known[id(sound)] = recogniser(sound)
+            heard[i][name] = known[id(sound)]
+        whose = None if talkers is None else [talkers[i] for i in rows]
+        rate = word_error_rate([words[i] for i in rows], [heard[i][name] for i in rows], whose)
+        metrics[f"wer_{name}"] = rate["wer"] | left_out
+        per_slot[name] = rate["per_slot"]
+    return {"metrics": metrics, "per_slot": per_slot, "heard": heard}
 
 
 def grammar() -> str:
