@@ -44,7 +44,6 @@ _X264_PARAMS = ":".join(
     "subme=1 partitions=i4x4,i8x8 8x8dct=1 fullrange=on".split()
 )
 JPEG_MAX_ROWS = 65_500  # limit of the JPEG library
-_TOGETHER = 1500  # pictures laid out for x264 at a time, a minute
 #: What the pictures of one clip may take once decoded.
 MOST_BYTES = 1 << 29
 # An earlier one, which another package may bring, reads a crafted JPEG into foreign memory
@@ -97,7 +96,7 @@ def _encode_jpeg(frames_THW: Frames, quality: int) -> bytes:
 
 
 def _encode_x264(frames_THW: Frames, codec: str, crf: int, fps: int) -> bytes:
-    num_frames, height, width = frames_THW.shape
+    _, height, width = frames_THW.shape
     if height % 2 or width % 2:
         raise ValueError(f"frames are {height} x {width}, but {codec} needs even sides")
     file = io.BytesIO()
@@ -108,16 +107,13 @@ def _encode_x264(frames_THW: Frames, codec: str, crf: int, fps: int) -> bytes:
         context.thread_count = 1
         context.color_range = 2  # JPEG, that is full range
         context.options = {"preset": "ultrafast", "crf": str(crf), "x264-params": _X264_PARAMS}
-        time_base = Fraction(1, fps)  # 5 us to make
-        for i in range(num_frames):
-            # Planes Y, U, V one below the other, as yuv420p lies in memory. x264 reads them in
-            # place: copying into PyAV's own frames would cost 0.5 ms a clip.
-            if i % _TOGETHER == 0:
-                part = frames_THW[i : i + _TOGETHER]
-                planes = np.full((len(part), height * 3 // 2, width), 128, np.uint8)
-                planes[:, :height] = part
-            frame = av.VideoFrame.from_numpy_buffer(planes[i % _TOGETHER], "yuv420p")
-            frame.pts, frame.time_base = i, time_base
+        # Planes Y, U, V one below the other, as yuv420p lies in memory, of which x264 takes a copy:
+        # one frame serves all pictures.
+        planes = np.full((height * 3 // 2, width), 128, np.uint8)
+        frame = av.VideoFrame.from_numpy_buffer(planes, "yuv420p")
+        frame.time_base = Fraction(1, fps)
+        for i, picture in enumerate(frames_THW):
+            planes[:height], frame.pts = picture, i
             container.mux([_without_sei(packet) for packet in stream.encode(frame)])
         container.mux([_without_sei(packet) for packet in stream.encode(None)])
     return file.getvalue()

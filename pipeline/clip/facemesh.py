@@ -99,7 +99,9 @@ class Network:
 
     def run(self, picture: np.ndarray) -> list[np.ndarray]:
         """What it makes of a picture [side, side(, 3)] of float32, in its range."""
-        self._source()[0] = picture if picture.ndim == 3 else picture[:, :, None]
+        if picture.ndim == 2:  # OpenCV makes three channels of it in a fifth of numpy's time
+            picture = cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB)
+        self._source()[0] = picture
         self._runtime.invoke()
         return [self._runtime.get_tensor(index) for index in self._outputs]
 

@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 import pytest
 
-from avb.pipeline.clip import codec as codec_module
 from avb.pipeline.clip.codec import EXTENSIONS, decode_video, encode_video
 from avb.pipeline.clip.flac import decode_flac, encode_flac
 from avb.tools.bench.baseline_webdataset import encode_mp4
@@ -159,13 +158,6 @@ def test_no_opencv_with_a_known_fault_reads_a_jpeg(monkeypatch: pytest.MonkeyPat
         assert np.abs(decode_video(data, "jpg") - expected).max() <= 1
         with pytest.raises(ValueError, match="not a JPEG picture"):
             decode_video(data[: len(data) // 2], "jpg")
-
-
-def test_a_long_clip_is_laid_out_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    pictures = np.random.default_rng(0).integers(0, 256, (50, 32, 32), dtype=np.uint8)
-    whole = encode_video(pictures, "mp4")
-    monkeypatch.setattr(codec_module, "_TOGETHER", 7)
-    assert encode_video(pictures, "mp4") == whole
 
 
 def test_sound_comes_back_within_half_a_level() -> None:
