@@ -27,7 +27,8 @@ LIBRARIES = ("av", "opencv-python-headless", "numpy", "torch", "torchaudio")
 
 def gathered_schema() -> pa.Schema:
     """Columns of `manifest.parquet`: those of the rows, less what only a rerun needs."""
-    return pa.schema([field for field in row_schema() if field.name not in ("sums", "sources")])
+    idle = ("sums", "sources", "digest")
+    return pa.schema([field for field in row_schema() if field.name not in idle])
 
 
 def fingerprint(settings: dict[str, Any], labels: list[str], shards: list[dict[str, Any]]) -> str:

@@ -295,7 +295,7 @@ def _write(plan: Plan, shards: Iterator[pa.RecordBatch]) -> None:
             group = part["group"][0].as_py()
             before = plan.groups.get(group, 0)
             name = f"{group}-{before // plan.settings.shard_clips:06d}"
-            number, hashes = len(plan.units), (_short_hash(files), _short_hash([*ids]))
+            number, hashes = len(plan.units), (short_hash(files), short_hash([*ids]))
             plan.units.append(Unit(number, name, len(part), digest.hexdigest(), *hashes))
             plan.groups[group] = before + len(part)
             statuses.update(status or "ok" for status in part["status"].to_pylist())
@@ -315,7 +315,8 @@ def _write(plan: Plan, shards: Iterator[pa.RecordBatch]) -> None:
     plan.statuses = dict(statuses)
 
 
-def _short_hash(values: list[Any]) -> str:
+def short_hash(values: list[Any]) -> str:
+    """A hash of plain values in 16 digits."""
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
 
 

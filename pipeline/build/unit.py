@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from avb.pipeline.build.plan import Plan, Unit, read_plan
+from avb.pipeline.build.plan import Plan, Unit, read_plan, short_hash
 from avb.pipeline.build.plan import schema as plan_schema
 from avb.pipeline.build.process import encode_sample, prepare_clip, sums
 from avb.pipeline.clip.status import STATUSES, Refused
@@ -79,6 +79,7 @@ def row_schema() -> Any:
         + [("sync_ms", pa.float32())]
         + [(f"{stage}_ms", pa.float32()) for stage in STAGES]
         + [("sums", pa.list_(pa.float64())), plan_schema().field("sources")]
+        + [("digest", pa.string())]
     )
 
 
@@ -92,10 +93,10 @@ def rows_path(folder: Path, unit: Unit) -> Path:
     return rows_folder(folder) / f"{unit.name}.parquet"
 
 
-def finished(folder: Path, unit: Unit) -> pa.Table | None:
+def finished(folder: Path, unit: Unit, any_plan: bool = False) -> pa.Table | None:
     """The rows of a unit, with their head as metadata, if it is done under this very plan.
 
-    None where they are damaged, too: then it is made again.
+    None where they are damaged, too: then it is made again. `any_plan`: done under another, too.
     """
     try:
         with pq.ParquetFile(rows_path(folder, unit)) as file:
@@ -103,7 +104,8 @@ def finished(folder: Path, unit: Unit) -> pa.Table | None:
         head = rows.schema.metadata or {}
         size, tar = int(head[b"bytes"]), folder / f"{unit.name}.tar"
         there = tar.stat().st_size == size if tar.is_file() else size == 0
-        return rows if there and head[b"digest"].decode() == unit.digest else None
+        same = head[b"digest"].decode() == unit.digest
+        return rows if there and (same or any_plan) else None
     except DAMAGED:
         return None
 
@@ -125,10 +127,10 @@ def changed_sources(folder: Path, plan: Plan, units: list[int]) -> list[str]:
 def run_unit(task: Task) -> Iterator[bool | None]:
     """Make a shard and its rows in the task's folder or store, the rows last; or try some clips.
 
-    Clips that passed in an earlier run of the same unit are copied from its shard, so that trying
-    the refused ones again costs only them. Yields None when a clip, or another try of it, begins,
-    and then whether it passed; SourceFault where a file of the corpus cannot be read for longer
-    than `WAITS_S`.
+    Clips that passed in an earlier run are copied from the shard, so that trying the refused ones
+    again, or a listing that has grown, costs only what is new. Yields None when a clip, or another
+    try of it, begins, and then whether it passed; SourceFault where a file of the corpus cannot be
+    read for longer than `WAITS_S`.
     """
     folder, store = task.folder, task.store
     for wait_s in (*WAITS_S, None):
@@ -169,22 +171,26 @@ def _take(
     """Row and members of every clip of a unit, in shard order, and None where a try begins."""
     labels = {label: i for i, label in enumerate(plan.labels)}
     earlier = _earlier_rows(folder, unit)
+    settings = short_hash([plan.settings.deciding()])
     for position, (key, clip) in enumerate(plan.rows(unit.number)):
+        # All that decides a sample but the content of its files.
+        digest = short_hash([settings, key, dataclasses.asdict(clip) | {"sources": None}])
         if position in crashed and not clip.status:
             clip.status, clip.error = "crashed", CRASHED
         if position in hung and not clip.status:
             clip.status, clip.error = "timeout", HUNG
-        row = earlier.get(key)
-        if row is not None and row["sources"] == _as_rows(clip.sources):
+        row = earlier.get(key, {})
+        if row.get("digest") == digest and row["sources"] == _as_rows(clip.sources):
             block = read_piece(folder, f"{unit.name}.tar", row["offset"], row["nbytes"])
-            yield row, _numbered(sample_members(block, key), labels)
+            taken: Taken = row, _numbered(sample_members(block, key), labels)
         else:
             for wait_s in (*WAITS_S, None):
                 yield None
                 with _patient(wait_s):
                     taken = _try_clip(key, clip, plan, labels)
                     break
-            yield taken
+        taken[0]["digest"] = digest
+        yield taken
 
 
 def _numbered(members: dict[str, memoryview], labels: dict[str, int]) -> Mapping[str, Buffer]:
@@ -282,12 +288,12 @@ def _as_rows(sources: list[Source] | None) -> list[dict[str, Any]] | None:
 
 
 def _earlier_rows(folder: Path, unit: Unit) -> dict[str, dict[str, Any]]:
-    """Rows of the clips that passed when this very unit was last made, by key.
+    """Rows of the clips that passed when a unit of this name was last made, by key.
 
     None where its shard is not the one they tell of: it was damaged, or it was made anew by a run
     that ended before its rows were written.
     """
-    rows = finished(folder, unit)
+    rows = finished(folder, unit, any_plan=True)
     if rows is None or not (sha256 := rows.schema.metadata[b"sha256"].decode()):
         return {}
     with (folder / f"{unit.name}.tar").open("rb") as tar:

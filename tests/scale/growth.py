@@ -122,6 +122,7 @@ def _fabricate(out: Path, plan: Plan, unit: Unit) -> None:
     same: dict[str, Any] = {
         "status": "ok", "shard": unit.name, "n_frames": 29, "n_mel": 116, "face_misses": 0,
         "nbytes": nbytes, "sync_ms": None, "sums": [1.0] * (2 * len(plan.settings.crops) + 2),
+        "digest": None,
     } | {f"{stage}_ms": 1.5 for stage in STAGES}  # fmt: skip
     columns: dict[str, Any] = {name: [value] * unit.clips for name, value in same.items()}
     columns["offset"] = range(0, unit.clips * nbytes, nbytes)

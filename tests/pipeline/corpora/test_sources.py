@@ -213,6 +213,21 @@ def test_a_replaced_film_is_taken_again_and_no_other(raw: Path, calm: Path, tmp_
     assert prep(raw, out).made == 0
 
 
+def test_a_film_that_came_later_costs_none_that_stay_in_their_shards(
+    raw: Path, calm: Path, tmp_path: Path
+) -> None:
+    out, before = Path(shutil.copytree(calm, tmp_path / "out")), rows(calm)
+    film = last_clip(raw, calm)
+    shutil.copy2(film, film.with_name(f"{film.stem[:-5]}77777.mp4"))
+    assert prep(raw, out).ok == 13
+    after = rows(out)
+    stay = {key for key, row in before.items() if after[key]["shard"] == row["shard"]}
+    assert len(stay) >= 8
+    assert all(after[key]["decode_ms"] == before[key]["decode_ms"] for key in stay)
+    prep(raw, tmp_path / "fresh")
+    assert hashes(out) == hashes(tmp_path / "fresh") != hashes(calm)
+
+
 def test_the_time_alone_tells_of_an_equal_size(raw: Path, calm: Path, tmp_path: Path) -> None:
     out = Path(shutil.copytree(calm, tmp_path / "out"))
     film = last_clip(raw, calm)
