@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from avb.pipeline.clip.facemodels import NO_LITERT, model
+from avb.pipeline.clip.facemodels import NO_LITERT, check_processor, model
 from avb.pipeline.errors import UsageError
 
 F = np.float32
@@ -89,6 +89,7 @@ class Network:
             from ai_edge_litert.interpreter import Interpreter
         except ImportError as error:
             raise UsageError(f"{NO_LITERT} ({error})") from None
+        check_processor()
         self._runtime = Interpreter(model_content=model(name), num_threads=1)
         self._runtime.allocate_tensors()
         (source,) = self._runtime.get_input_details()

@@ -4,6 +4,7 @@ They lie inside the wheel of mediapipe 0.10.21, the last that has them (Apache-2
 not installed, `fetch` takes them out of the wheel, which pip brings for whatever Python and system.
 """
 
+import functools
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -35,6 +36,13 @@ MODELS = {
 }
 NO_LITERT = "finding faces needs LiteRT: pip install ai-edge-litert, or use --box fixed"
 VARIABLE = "AVB_FACE_MODELS"
+CPU_INFO = Path("/proc/cpuinfo")
+#: Runs once a network that comes by stdin.
+_RUN_ONCE = (
+    "import sys; from ai_edge_litert.interpreter import Interpreter;"
+    " network = Interpreter(model_content=sys.stdin.buffer.read(), num_threads=1);"
+    " network.allocate_tensors(); network.invoke()"
+)
 #: Larger files are not read: none of them is half as large.
 MOST_BYTES = 4 << 20
 
@@ -72,10 +80,26 @@ def check(tracker: str) -> None:
             raise UsageError(NO_LITERT)
         for name in MODELS:
             model(name)
+        check_processor()
     elif version_of("mediapipe") != WHEEL.partition("==")[2]:
         raise UsageError(
             f"--tracker mediapipe: needs {WHEEL} (Python 3.11 or 3.12), found"
             f" {version_of('mediapipe')}; --tracker litert finds the same landmarks without it"
+        )
+
+
+@functools.cache
+def check_processor() -> None:
+    """See that LiteRT does not end this process, if its processor is old; else UsageError."""
+    known = CPU_INFO.read_text() if CPU_INFO.exists() else ""
+    if "\nflags" not in known or " avx2 " in known:
+        return
+    words = [sys.executable, "-c", _RUN_ONCE]
+    done = subprocess.run(words, input=model("face_landmark"), capture_output=True)
+    if done.returncode < 0:
+        raise UsageError(
+            f"this processor is too old for LiteRT (signal {-done.returncode}); find faces on"
+            " another machine, or use --box fixed"
         )
 
 

@@ -27,7 +27,8 @@ def test_a_wrong_python_is_refused_by_name(version: tuple[int, ...], good: bool)
 
 
 def test_it_agrees_with_the_package_and_a_cuda_build_without_a_gpu_names_the_other() -> None:
-    assert PROJECT["requires-python"] == ">=" + ".".join(map(str, fits.OLDEST))
+    oldest, (major, minor) = ".".join(map(str, fits.OLDEST)), fits.NEWEST
+    assert PROJECT["requires-python"] == f">={oldest},<{major}.{minor + 1}"
     assert "TORCH_INDEX" in fits.coming(cuda=True, gpu=False)
     others = fits.coming(cuda=True, gpu=True) + fits.coming(cuda=False, gpu=False)
     assert "TORCH_INDEX" not in others

@@ -6,7 +6,7 @@ import av
 import numpy as np
 import pytest
 from commands import did
-from films import write_film
+from films import ffmpeg, write_film
 from scipy.io import wavfile
 from scipy.signal import correlate
 
@@ -38,6 +38,41 @@ def test_infer_sees_the_pictures_that_prep_stores(tmp_path: Path, times: str) ->
     seen = np.array([int(picture.mean()) for picture in pictures(probe(str(path)))])
     assert len(set(stored)) > 15 and stored.max() > 20 + 4 * (COUNT - 2)  # read to its end
     assert len(seen) == len(stored) and np.abs(seen - stored).max() <= 1
+
+
+@pytest.mark.parametrize("odd", ["pixels", "turned", "cover", "default", "joined", "b-frames"])
+def test_infer_sees_an_odd_film_as_prep_does(tmp_path: Path, odd: str) -> None:
+    path, film, other = (tmp_path / name for name in ("odd.mkv", "film.mp4", "other.mp4"))
+    for where, drawn in ((film, "testsrc"), (other, "testsrc2")):
+        ffmpeg("-f", "lavfi", "-i", f"{drawn}=s=160x120:r=25:d=2", "-g", "10", where)
+    if odd == "pixels":
+        ffmpeg("-i", film, "-vf", "setsar=4/3", path)
+    elif odd == "turned":
+        path = tmp_path / "odd.mp4"
+        ffmpeg("-display_rotation", "90", "-i", film, "-c", "copy", path)
+    elif odd == "cover":
+        path = tmp_path / "odd.mp4"
+        ffmpeg("-i", film, "-frames:v", "1", tmp_path / "cover.png")
+        ffmpeg("-i", tmp_path / "cover.png", "-i", film, *"-map 0 -map 1 -c copy".split(),
+               "-disposition:v:0", "attached_pic", path)  # fmt: skip
+    elif odd == "default":
+        ffmpeg("-i", film, "-i", other, *"-map 0 -map 1 -c copy -disposition:v:0 0".split(),
+               "-disposition:v:1", "default", path)  # fmt: skip
+    elif odd == "joined":
+        path = tmp_path / "odd.ts"
+        for part in (film, other):
+            ffmpeg("-i", part, "-c", "copy", part.with_suffix(".ts"))
+        path.write_bytes(b"".join(p.with_suffix(".ts").read_bytes() for p in (film, other)))
+    else:
+        path = tmp_path / "odd.avi"
+        ffmpeg("-i", film, *"-c:v mpeg4 -bf 2 -q:v 2".split(), path)
+    stored = list(read_video(path, 25, sound="optional").frames)
+    seen = list(pictures(probe(str(path))))
+    assert len(stored) >= 50 and len(seen) == len(stored)
+    shapes = {"pixels": (120, 213), "turned": (160, 120)}
+    assert seen[0].shape == stored[0].shape == shapes.get(odd, (120, 160))
+    for one, two in zip(seen, stored, strict=True):
+        assert np.abs(one.astype(float) - two).mean() < 2
 
 
 @pytest.mark.parametrize("late_s", [0.0, 0.8])

@@ -111,6 +111,27 @@ def test_a_damaged_or_foreign_model_is_never_run(
     assert found in line and "avb models fetch" in line
 
 
+def test_a_processor_that_is_too_old_is_one_line(
+    bare: Path, good: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(bare, good)
+    monkeypatch.setattr(facemodels, "CPU_INFO", tmp_path / "cpuinfo")
+    dies = "import os, signal; os.kill(os.getpid(), signal.SIGILL)"
+    for flags, code, told in (
+        ("sse4_2 avx2 bmi1", dies, False),  # not asked: it takes a second
+        ("sse4_2 avx bmi1", facemodels._RUN_ONCE, False),
+        ("sse4_2 bmi1", dies, True),
+    ):
+        facemodels.CPU_INFO.write_text(f"processor\t: 0\nflags\t\t: fpu {flags}\n")
+        monkeypatch.setattr(facemodels, "_RUN_ONCE", code)
+        facemodels.check_processor.cache_clear()
+        if told:
+            assert "too old for LiteRT (signal 4)" in fault(facemodels.check, "litert")
+        else:
+            facemodels.check("litert")
+    facemodels.check_processor.cache_clear()
+
+
 # Fetching
 
 

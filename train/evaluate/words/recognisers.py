@@ -21,7 +21,7 @@ from avb.train.evaluate.words.grammar import SLOT_NAMES, SLOT_WORDS, is_sentence
 from avb.train.evaluate.words.trained import TrainedRecogniser
 
 NO_JUDGE = "no --judge given; make one with avb train judge"
-NO_SPHINX = "pocketsphinx is not installed: pip install pocketsphinx"
+NO_SPHINX = "pocketsphinx is not installed: pip install pocketsphinx (may need a C compiler)"
 NO_SENTENCES = "no clip has the six words of a GRID sentence"
 #: Names of letters; the dictionary of the wheel has other readings ("a" as in "a day").
 LETTER_NAMES = {
