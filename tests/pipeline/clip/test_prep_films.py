@@ -1,5 +1,6 @@
 """Promise: whatever film a table names ends as its sample or its row, in a worker below 1 GB."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -25,7 +26,8 @@ def prepared(films: list[Path], **flags: Any) -> tuple[Any, dict[str, Any]]:
     """The summary of `avb prep table` for these films, and the sample of each by its stem."""
     folder = films[0].parent
     table = folder / "films.csv"
-    table.write_text("video\n" + "".join(f"{film.name}\n" for film in films))
+    with table.open("w", newline="") as file:
+        csv.writer(file).writerows([["video"], *([film.name] for film in films)])
     summary = importer("table", table, **flags).prep(folder / "out")
     samples: dict[str, Any] = {}
     for tar in (folder / "out/mine").glob("*.tar"):
@@ -134,6 +136,49 @@ mine = importer("table", sys.argv[2], box="whole", crop="lips", max_seconds=floa
 found = mine.prep(Path(sys.argv[2]).parent / "out")
 print(found.status, peak_bytes())
 """
+
+
+@pytest.mark.parametrize("decoder", ["pyav", "ffmpeg"])
+def test_a_film_may_be_called_anything(tmp_path: Path, decoder: str) -> None:
+    plain = shot(tmp_path / "plain.mkv")
+    names = (
+        "a:b", "concat:x", "file:y", "-dash", "50%d", "#?&", "it's", 'a "name"', "two\nlines",
+        "Case", "case", "one.two", " blank ", "x" * 200, "[1]", "~", "a,b;c", "名字",
+    )  # fmt: skip
+    films = [plain.with_name(f"{name}.mkv") for name in names]
+    for film in films:
+        film.hardlink_to(plain)
+    summary, samples = prepared(films, box="whole", crop="lips", decoder=decoder)
+    assert summary.status == {"ok": len(films)} and len(samples) == len(films)
+    assert len({sample["lips.mp4"] for sample in samples.values()}) == 1
+
+
+@pytest.mark.parametrize("decoder", ["pyav", "ffmpeg"])
+@pytest.mark.parametrize(
+    ("ending", "form"),
+    [
+        ("mkv", "-c:v libaom-av1 -cpu-used 8 -crf 20 -c:a libopus -ar 48000"),
+        ("webm", "-c:v libvpx-vp9 -deadline realtime -c:a libopus -ar 48000 -live 1"),
+        ("mov", "-c:v qtrle -c:a pcm_mulaw -ar 8000"),
+        ("mov", "-c:v rawvideo -pix_fmt uyvy422 -c:a pcm_s24le -ar 96000"),
+        ("mkv", "-c:v libx265 -pix_fmt yuv420p10le -color_trc smpte2084 -c:a flac"),
+        ("mpg", "-c:v mpeg2video -flags +ilme+ildct -q:v 2 -c:a mp2"),
+        ("mov", "-c:v prores_ks -c:a alac"),
+        ("mkv", "-c:v mjpeg -q:v 2 -c:a libvorbis"),
+    ],
+)
+def test_a_rare_codec_shows_what_went_into_it(
+    tmp_path: Path, ending: str, form: str, decoder: str
+) -> None:
+    plain = read_video(shot(tmp_path / "plain.mkv"), 25, sound="optional")
+    film = read_video(shot(tmp_path / f"odd.{ending}", more=form), 25, decoder=decoder)
+    assert abs(len(film.frames) - len(plain.frames)) <= 1
+    for one, two in zip(film.frames, plain.frames, strict=False):
+        assert alike(one, two) > 0.97
+    assert film.sound is not None
+    heard = film.sound[film.rate // 4 : -film.rate // 4]
+    peak = np.abs(np.fft.rfft(heard)).argmax() * film.rate / len(heard)
+    assert abs(peak - 300) < 3
 
 
 @pytest.mark.parametrize("decoder", ["pyav", "ffmpeg"])
