@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from avb.models.frontends import COLUMNS_PER_FRAME, VisualFrontEnd, check_mel
 from avb.models.masks import keep_real, mean_over_time
-from avb.models.precision import at_least_float32
+from avb.models.precision import at_least_float32, without_autocast
 
 #: Milliseconds of a mel column, the step between two shifts.
 STEP_MS = 10.0
@@ -60,14 +60,15 @@ class SyncNetwork(nn.Module):
         check_mel(mel_BFM, video_BCTHW.shape[2])
         video_BDT = self.video_head(self.visual(video_BCTHW).transpose(1, 2))
         audio_BDM = self.audio(mel_BFM)
-        video_BDT, audio_BDM = (
-            functional.normalize(at_least_float32(f), dim=1) for f in (video_BDT, audio_BDM)
-        )
-        around_BDM = functional.pad(audio_BDM, (self.reach, self.reach))
-        windows_BDTK = around_BDM[:, :, COLUMNS_PER_FRAME // 2 :].unfold(
-            2, 2 * self.reach + 1, COLUMNS_PER_FRAME
-        )
-        return self.log_scale.exp() * torch.einsum("bdt,bdtk->btk", video_BDT, windows_BDTK)
+        with without_autocast(mel_BFM):  # of a cosine half precision leaves two digits
+            video_BDT, audio_BDM = (
+                functional.normalize(at_least_float32(f), dim=1) for f in (video_BDT, audio_BDM)
+            )
+            around_BDM = functional.pad(audio_BDM, (self.reach, self.reach))
+            windows_BDTK = around_BDM[:, :, COLUMNS_PER_FRAME // 2 :].unfold(
+                2, 2 * self.reach + 1, COLUMNS_PER_FRAME
+            )
+            return self.log_scale.exp() * torch.einsum("bdt,bdtk->btk", video_BDT, windows_BDTK)
 
 
 def _convolutions(widths: tuple[int, ...], kernels: tuple[int, ...], dropout: float) -> nn.Module:

@@ -37,6 +37,17 @@ def test_no_counted_frame_looks_beyond_its_clip() -> None:
     torch.testing.assert_close(whole, cut)
 
 
+def test_autocast_leaves_the_comparison_in_float32() -> None:
+    network = SyncNetwork(SMALL).eval()
+    video, mel = torch.randn(2, 1, 30, 28, 28), torch.randn(2, 80, 120)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        logits = network(video, mel)
+        lips = network.video_head(network.visual(video).transpose(1, 2)).float()
+        sound = network.audio(mel)[:, :, 2::4].float()
+    expected = network.log_scale.exp() * torch.cosine_similarity(lips, sound, dim=1)
+    torch.testing.assert_close(logits[:, :, SMALL.reach], expected)
+
+
 @pytest.mark.parametrize("lag_ms", [-83.0, -4.0, 0.0, 12.5, 120.0])
 def test_the_lag_is_the_top_of_a_parabola(lag_ms: float) -> None:
     shifts = torch.arange(-20, 21) * 10.0
