@@ -12,13 +12,14 @@ from avb.pipeline.machine import free_memory, peak_bytes
 
 def choose_device(wanted: str | None) -> str:
     """The device asked for, else the accelerator if there is one; UsageError: it is not there."""
-    there = torch.cuda.is_available()
     if wanted is None:
-        return "cuda" if there else "cpu"
-    if wanted.startswith("cuda") and not there:
-        raise UsageError(f"--device {wanted}: no CUDA device here (torch {torch.__version__})")
-    if not re.fullmatch(r"(cpu|cuda)(:\d+)?", wanted):
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    found = re.fullmatch(r"(cpu|cuda)(?::(\d+))?", wanted)
+    if not found:
         raise UsageError(f"--device {wanted}: cpu or cuda")
+    if found[1] == "cuda" and int(found[2] or 0) >= (count := torch.cuda.device_count()):
+        there = f"CUDA devices here: {count or 'none'} (torch {torch.__version__})"
+        raise UsageError(f"--device {wanted}: {there}")
     return wanted
 
 

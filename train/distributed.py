@@ -5,15 +5,22 @@ import os
 import torch
 from torch import Tensor, distributed
 
+from avb.train.device import choose_device
 
-def join_processes(device: str) -> tuple[int, int]:
-    """Rank and number of processes as torchrun says, joined; 0 and 1 without it."""
+
+def join_processes(device: str) -> tuple[int, int, str]:
+    """Rank, number of processes and device as torchrun says, joined; 0, 1 and `device` without it.
+
+    UsageError: there are fewer accelerators here than processes.
+    """
     world = int(os.environ.get("WORLD_SIZE", 1))
-    if world > 1 and not distributed.is_initialized():
-        distributed.init_process_group("nccl" if device == "cuda" else "gloo")
-        if device == "cuda":
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
-    return int(os.environ.get("RANK", 0)), world
+    if world > 1:
+        if cuda := device.startswith("cuda"):
+            device = choose_device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}")
+            torch.cuda.set_device(device)
+        if not distributed.is_initialized():
+            distributed.init_process_group("nccl" if cuda else "gloo")
+    return int(os.environ.get("RANK", 0)), world, device
 
 
 def peer_lost(error: RuntimeError) -> bool:

@@ -15,9 +15,10 @@ from avb.pipeline.parse import checked, expect_keys
 
 _COUNTS = "shrink batch_size accumulate steps validate_every buffer".split()
 _MOST = 10**9
-_SHARES = "flip zoom tone momentum ema label_smoothing teacher_ratio teacher_end".split()
+_SHARES = "flip zoom tone ema label_smoothing teacher_ratio teacher_end".split()
+_PAST = {"momentum": (0, 0.9999)}  # with 1 nothing is ever forgotten, and Adam takes none
 #: Least and most of the numbers of a recipe; others are 0 or more.
-LIMITS = dict.fromkeys(_COUNTS, (1, _MOST)) | dict.fromkeys(_SHARES, (0, 1))
+LIMITS = dict.fromkeys(_COUNTS, (1, _MOST)) | dict.fromkeys(_SHARES, (0, 1)) | _PAST
 LIMITS["seed"] = (0, (1 << 23) - 1)  # beside the step, in the 64 bits of torch's seed
 #: Most of the sizes of a model, and of its layers: those are built before weights are looked at.
 MOST_OF_A_MODEL, MOST_LAYERS = 1 << 24, 100

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,8 +76,6 @@ def start(
     torch.manual_seed(recipe.seed)
     scaling = scaling_of(index, recipe)
     where = torch.device(device)
-    if where.type == "cuda" and world > 1:
-        where = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     model = find_task(recipe.task).build(recipe, scaling)
     if origin is not None:
         take_over(model, origin, recipe.task, index.labels)
@@ -86,7 +83,6 @@ def start(
     if where.type == "cuda":
         # Not for matrix products: TF32 would reach the addressing, which stays float32.
         torch.backends.cudnn.allow_tf32 = True
-        torch.backends.cudnn.benchmark = True
     else:
         keep_freed_memory()
     ema = AveragedModel(model, use_buffers=True) if recipe.ema else None

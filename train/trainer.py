@@ -71,7 +71,7 @@ def train(
         Diverged: the loss or its gradient is not finite; the keys of its batch are named.
     """
     index.check_shards(np.concatenate([parts.rows["train"], parts.rows["val"]]))
-    rank, world = join_processes(device)
+    rank, world, device = join_processes(device)
     identity: dict[str, Any] = {
         "labels": index.labels, "fingerprint": index.dataset["fingerprint"],
         **parts.facts(), **(facts or {}),
@@ -199,6 +199,8 @@ def one_step(run: Run, network: nn.Module, batch: Any) -> dict[str, Tensor]:
     recipe = dataclasses.replace(run.recipe, teacher_ratio=run.recipe.teacher_at(run.step))
     task = run.task
     inputs = task.prepare(batch, recipe, run.scaling, run.device, train=True)
+    # Tuned for each shape anew, which takes seconds: clips of unlike lengths bring one every step.
+    torch.backends.cudnn.benchmark = not inputs.ragged
     if run.teacher is not None:
         with autocast(run.device):
             features = run.teacher.features(batch, recipe, run.device)

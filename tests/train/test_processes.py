@@ -8,9 +8,12 @@ from pathlib import Path
 import networks
 import pytest
 import torch
+from commands import fault
 from networks import recipe, weights
 
 from avb.pipeline.stream.index import Index
+from avb.train.device import choose_device
+from avb.train.distributed import join_processes
 
 # With "l2s", clips are cut to lengths of their own, so that processes have unlike shares of frames.
 SCRIPT = f"""
@@ -76,3 +79,21 @@ def test_processes_train_as_one(
         for out in (one, many)
     ]
     assert scores[0] == pytest.approx(scores[1])
+
+
+def test_each_process_has_a_device_of_its_own_or_there_is_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", said.append)
+    monkeypatch.setattr(torch.distributed, "init_process_group", said.append)
+    environ = {"WORLD_SIZE": "3", "RANK": "1", "LOCAL_RANK": "1"}
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    for device in ("cuda", "cuda:0"):
+        assert join_processes(device) == (1, 3, "cuda:1")
+    assert said == ["cuda:1", "nccl"] * 2
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    for call, wanted in ((join_processes, "cuda"), (choose_device, "cuda:2")):
+        assert "--device cuda:2: CUDA devices here: 2 (torch" in fault(call, wanted)

@@ -65,6 +65,7 @@ def test_overrides_are_read_as_yaml_and_reach_into_mappings() -> None:
         ("validate_every=0", "validate_every 0: expected 1 or more"),
         ("augment.flip=1.5", "flip 1.5: expected 0 to 1"),
         ("lr=.nan", "lr nan: expected 0 or more"),
+        ("momentum=1", "momentum 1.0: expected 0 to 0.9999"),
         ("seed=8388608", "seed 8388608: expected 0 to 8388607"),
         ("model.slots=-3", "model.slots -3: expected 0 or more"),
         ("model.hidden=0", "model.hidden 0: expected 1 or more"),

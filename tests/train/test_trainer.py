@@ -134,6 +134,18 @@ def test_accumulation_changes_no_gradient(lrw: Index, tmp_path: Path) -> None:
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 
+def test_algorithms_are_tuned_for_clips_of_equal_lengths_alone(
+    lrw: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    state = trainer.start(recipe("lip"), lrw, tmp_path, "cpu", 0, 1)
+    batch = next(iter(Stream(lrw, batch_size=2, seed=0, workers=0)))
+    for lengths, tuned in (([29, 29], True), ([29, 20], False)):
+        short = dataclasses.replace(batch, lengths=torch.tensor(lengths))
+        trainer.one_step(state, state.model, short)
+        assert torch.backends.cudnn.benchmark is tuned
+
+
 def test_a_process_whose_share_is_not_a_multiple_sees_each_clip_once(lrw: Index) -> None:
     """Twelve clips in four parts are six of each of two processes, in parts of two."""
     plan = recipe("lip")
