@@ -101,6 +101,16 @@ def test_mixing_pairs_neighbours_with_one_weight_each_pair() -> None:
     torch.testing.assert_close(mixed[:2], torch.tensor([1 - w, w]))
 
 
+def test_a_batch_is_prepared_without_a_look_at_what_is_on_the_device() -> None:
+    """Each would wait for the step before; on the device `meta` there is nothing to look at."""
+    plan = make_recipe("lip", {"augment": vars(dataclasses.replace(ALL, mixup=0.4))}, "test")
+    video, mel = {"lips": torch.zeros(4, 29, 120, 120).byte()}, torch.zeros(4, 80, 116)
+    some = dataclasses.replace(batch(KEYS[:4]), video=video, mel=mel)
+    scaling = Scaling(128, 40, -11, 4, 4, 112, 2)
+    inputs = find_task("lip").prepare(some, plan, scaling, torch.device("meta"), train=True)
+    assert inputs.video_BCTHW.shape == (4, 1, 29, 112, 112) and inputs.labels.shape == (4, 2)
+
+
 def test_padding_is_neither_mixed_in_nor_part_of_a_mean_picture() -> None:
     plan = make_recipe("lip", {"augment": {"mixup": 0.4}, "model": {"word_boundary": True}}, "test")
     pair, lengths = batch(KEYS[:2]), torch.tensor([6, 4])
