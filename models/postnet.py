@@ -20,12 +20,7 @@ class Mels:
 class PostNet(nn.Module):
     """Five convolutions over columns, tanh between them; their sum with the input is the result."""
 
-    def __init__(
-        self,
-        mel_bins: int = 80,
-        width: int = 512,
-        dropout: float = 0.5,
-    ) -> None:
+    def __init__(self, mel_bins: int = 80, width: int = 512, dropout: float = 0.5) -> None:
         super().__init__()
         widths = [mel_bins] + [width] * 4 + [mel_bins]
         self.convs = nn.ModuleList(nn.Conv1d(a, b, 5, padding=2) for a, b in pairwise(widths))

@@ -110,8 +110,8 @@ class SpeechReconstructor(nn.Module):
         mask_BT = frame_mask(lengths_B, video_BCTHW.shape[2])
         source_BTC, target_BTD = self.features(video_BCTHW, mel_BFM, lengths_B)
         bridge = self.memory(source_BTC, target_BTD, mask_BT)
-        mels, real_mels = self._decode(bridge, mask_BT, mel_BFM, teacher_ratio)
-        return SpeechOutput(mels, real_mels, bridge, mask_BT)
+        mels, *real = self._decode(bridge, mask_BT, mel_BFM, teacher_ratio)
+        return SpeechOutput(mels, real[0] if real else None, bridge, mask_BT)
 
     def features(
         self, video_BCTHW: Tensor, mel_BFM: Tensor | None = None, lengths_B: Tensor | None = None
@@ -149,26 +149,21 @@ class SpeechReconstructor(nn.Module):
 
     def _decode(
         self, bridge: Bridge, mask_BT: Tensor | None, mel_BFM: Tensor | None, teacher_ratio: float
-    ) -> tuple[Mels, Mels | None]:
-        """Both terms of Eq. 7: the same decoder on recalled and on real audio."""
-        if bridge.real is None:
-            return self._speak(bridge.recalled, mask_BT, mel_BFM, teacher_ratio), None
+    ) -> list[Mels]:
+        """Both terms of Eq. 7, or the first alone: one decoder on recalled and on real audio."""
+        terms = [bridge.recalled] if bridge.real is None else [bridge.recalled, bridge.real]
         if not self.training:
             # One after the other, so that random draws of the first do not depend on the second.
-            first, second = (
-                self._speak(feature_BTE, mask_BT, mel_BFM, teacher_ratio)
-                for feature_BTE in (bridge.recalled, bridge.real)
-            )
-            return first, second
+            return [self._speak(term_BTE, mask_BT, mel_BFM, teacher_ratio) for term_BTE in terms]
         # Side by side as one batch of 2 B: the loop over time is paid for once.
+        count = len(terms)
         both = self._speak(
-            torch.cat([bridge.recalled, bridge.real]),
-            None if mask_BT is None else mask_BT.repeat(2, 1),
-            None if mel_BFM is None else mel_BFM.repeat(2, 1, 1),
+            torch.cat(terms),
+            None if mask_BT is None else mask_BT.repeat(count, 1),
+            None if mel_BFM is None else mel_BFM.repeat(count, 1, 1),
             teacher_ratio,
         )
-        first, second = map(Mels, both.before.chunk(2), both.after.chunk(2))
-        return first, second
+        return list(map(Mels, both.before.chunk(count), both.after.chunk(count)))
 
     def _speak(
         self,

@@ -64,8 +64,8 @@ class LipToSpeech(Task):
         """By the speech that it makes of the lips alone."""
         made_BFM = model(inputs.video_BCTHW, None, inputs.ragged_lengths).mels.after
         made_BFM, true_BFM = map(scaling.from_speech_range, (made_BFM, inputs.mel_BFM))
-        columns_B = None if inputs.ragged_lengths is None else 4 * inputs.lengths_B
-        return envelope_logits(made_BFM, true_BFM, frame_mask(columns_B, made_BFM.shape[2]))
+        real_BM = frame_mask(4 * inputs.lengths_B, made_BFM.shape[2])
+        return envelope_logits(made_BFM, true_BFM, real_BM)
 
     def measure(self, evaluation: Evaluation, extras: Any) -> dict[str, Any]:
         from avb.train.evaluate import speech

@@ -49,13 +49,12 @@ class Vocoding(Task):
         with without_autocast(made.sound):
             # Padding is no part of a clip: neither its sound nor columns behind the last, of which
             # a centred transform has one more than there are hops.
-            columns_B = None if inputs.ragged_lengths is None else 4 * inputs.lengths_B
-            samples_B = None if columns_B is None else HOP * columns_B
-            made_BS = keep_real(made.sound, frame_mask(samples_B, made.sound.shape[1]), 1)
-            wanted, found = map(log_mel, (inputs.sound_BS, made_BS))
+            columns_B = 4 * inputs.lengths_B
+            samples_BS = frame_mask(HOP * columns_B, made.sound.shape[1])
+            wanted, found = map(log_mel, (inputs.sound_BS, keep_real(made.sound, samples_BS, 1)))
             apart_BM1 = (wanted - found).abs().mean(dim=1)[:, :, None]
-            stops_B = None if columns_B is None else columns_B + 1
-            distance_B = mean_over_time(apart_BM1, frame_mask(stops_B, apart_BM1.shape[1]))[:, 0]
+            mask_BM = frame_mask(columns_B + 1, apart_BM1.shape[1])
+            distance_B = mean_over_time(apart_BM1, mask_BM)[:, 0]
         loss = MEL_WEIGHT * distance_B.mean()
         if made.adversary is not None:
             loss = loss + made.adversary
