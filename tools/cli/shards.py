@@ -66,13 +66,13 @@ def verify(
 
     share = parse_share(sample)
     folders = dataset_folders(folder)
+    corpora = load_corpora(context.obj) if sources else {}
+    # First: it takes seconds, and where it cannot be said nobody waits for hours to hear so.
+    changed = [source_faults(path, corpora) if sources else [] for path in folders]
     with progress("sample", quiet=as_json) as bar:
         verdicts = [check(path, bar.update, jobs or cores(), share) for path in folders]
-    if sources:
-        corpora = load_corpora(context.obj)
-        for path, verdict in zip(folders, verdicts, strict=True):
-            verdict.faults += source_faults(path, corpora)
-    faults = [f"{v.folder}: {fault}" for v in verdicts for fault in v.faults]
+    every = zip(verdicts, changed, strict=True)
+    faults = [f"{v.folder}: {fault}" for v, more in every for fault in v.faults + more]
     total = {
         name: sum(getattr(v, name) for v in verdicts) for name in ("shards", "samples", "stored")
     }
@@ -113,9 +113,9 @@ def stats(
         }
         show(rows, as_json)
         return
-    records = [count(path) for path in folders]
-    whole = records[0] if len(records) == 1 else {r["corpus"]: r for r in records}
-    show(whole, as_json, (line for record in records for line in [*fields(record), ""]))
+    records = {path.name: count(path) for path in folders}
+    whole = records if len(records) > 1 else records[folders[0].name]
+    show(whole, as_json, (line for r in records.values() for line in [*fields(r), ""]))
 
 
 @app.command()

@@ -59,6 +59,8 @@ def test_refused_clips_are_named_with_their_reason(raw: Path, done: Path, tmp_pa
         shutil.copytree(done / "lrw", tmp_path / "both" / name)
     both = json.loads(avb("stats", tmp_path / "both", "--refused", "--json").stdout)
     assert both == {f"{name}/{key}": told[key] for name in ("lrw", "other") for key in told}
+    counts = json.loads(avb("stats", tmp_path / "both", "--json").stdout)
+    assert counts["lrw"] == counts["other"]  # the same corpus: its name told neither
     _, _, text = prep(raw, tmp_path)
     named = [line for line in text.splitlines() if "refused: " in line]
     assert len(named) == 5 and f"--refused names all {len(wrong)}" in text

@@ -13,7 +13,7 @@ from typing import Any
 
 import prepared
 import pytest
-from commands import avb, did
+from commands import avb, did, refused
 from importers import importer
 from prepared import hashes
 
@@ -322,3 +322,6 @@ def test_many_differences_are_some_lines_and_a_count_where_the_command_is_told_t
     did(*words)
     run = avb(*words, "--sources")
     assert run.exit_code == 1 and "3 faults" in run.stderr and "written since" in run.stderr
+    raw.rename(tmp_path / "elsewhere")
+    monkeypatch.setattr("avb.pipeline.shards.verify.verify", None)  # hours are not spent first
+    assert str(raw) in refused(*words, "--sources")
