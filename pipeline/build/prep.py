@@ -1,6 +1,7 @@
 """`avb prep`: plan, run the units that are missing, account for every clip."""
 
 import functools
+import io
 import os
 import shutil
 import tarfile
@@ -26,7 +27,7 @@ from avb.pipeline.files import DISK_FAULTS, locked, publish, waited_for
 from avb.pipeline.settings import Settings
 from avb.pipeline.shards.dataset import open_manifest, read_dataset
 from avb.pipeline.storage.mirror import Mirror, mirrored, sweep_scratch
-from avb.pipeline.storage.store import Folder
+from avb.pipeline.storage.store import Folder, read_piece
 
 #: Shards; other tars in their folder are somebody's own.
 SHARDS = "*-" + "[0-9]" * 6 + ".tar"
@@ -121,7 +122,7 @@ def prep(
         if todo or (part is None and not _complete(folder, plan)):
             _make(run, mirror, plan, todo, jobs, clip_timeout_s, progress)
             if part is None:
-                _account(folder, plan, corpus, start)
+                _account(mirror, plan, corpus, start)
         counts = count_rows(folder, units) if part else read_dataset(folder)["counts"]
         if part is None:
             mirror.push()
@@ -177,13 +178,14 @@ def _complete(folder: Path, plan: Plan) -> bool:
     return rows == plan.listed and not stale_rows(folder, plan)
 
 
-def _account(folder: Path, plan: Plan, corpus: Corpus, start: float) -> None:
+def _account(mirror: Mirror, plan: Plan, corpus: Corpus, start: float) -> None:
     """Leave what the plan has and nothing else, and say that it is complete."""
+    folder = mirror.folder
     names = {unit.name for unit in plan.units}
     _sweep(folder)
     # Only now: what takes the place of these shards is finished.
     for path in (*folder.glob(SHARDS), *rows_folder(folder).glob("*.parquet")):
-        if path.stem not in names and (path.suffix != ".tar" or _is_ours(path)):
+        if path.stem not in names and (path.suffix != ".tar" or _is_ours(path.name, mirror)):
             path.unlink()
     write_manifest(folder, plan)
     write_dataset(folder, plan, corpus, time.perf_counter() - start)
@@ -243,7 +245,7 @@ def _settle(
                 " mounted, a folder renamed?), or give --prune to let them go"
             )
         if overwrite:
-            _empty(folder)
+            _empty(mirror)
         publish(plan.path, path)
     finally:
         plan.path.unlink(missing_ok=True)
@@ -253,23 +255,20 @@ def _settle(
     return plan
 
 
-def _empty(folder: Path) -> None:
+def _empty(mirror: Mirror) -> None:
     """Remove what an earlier run made; other files are left alone."""
-    (folder / "dataset.json").unlink(missing_ok=True)
-    (folder / "manifest.parquet").unlink(missing_ok=True)
-    for tar in filter(_is_ours, folder.glob(SHARDS)):
-        tar.unlink()
+    folder = mirror.folder
+    tars = (tar for tar in folder.glob(SHARDS) if _is_ours(tar.name, mirror))
+    for path in (folder / "dataset.json", folder / "manifest.parquet", *tars, plan_path(folder)):
+        path.unlink(missing_ok=True)
     shutil.rmtree(rows_folder(folder), ignore_errors=True)
-    plan_path(folder).unlink(missing_ok=True)
 
 
-def _is_ours(tar: Path) -> bool:
-    """Whether a file that is called like a shard is one, by its owner, or stands for one."""
-    with tar.open("rb") as file:
-        if not any(file.read(512)):
-            return True
-    with suppress(tarfile.ReadError), tarfile.open(tar, "r:") as members:
-        return next(iter(members)).uname == "avb"
+def _is_ours(name: str, mirror: Mirror) -> bool:
+    """Whether a file that is called like a shard is one, by the owner of its first member."""
+    head = io.BytesIO(read_piece(mirror.store or mirror.folder, name, 0, 1 << 14))
+    with suppress(tarfile.ReadError, StopIteration), tarfile.open(fileobj=head, mode="r:") as tar:
+        return next(iter(tar)).uname == "avb"
     return False
 
 

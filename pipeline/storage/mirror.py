@@ -1,6 +1,6 @@
 """`prep` between stores: a folder of this machine stands for the one that lies in a store.
 
-In it lie the small files of the store, whole, and for each shard an empty file of its size. A unit
+In it lie the small files of the store, whole, and for each tar an empty file of its size. A unit
 is made there by the code that makes it anywhere, then its shard is uploaded, then its rows.
 """
 
@@ -17,6 +17,7 @@ from avb.pipeline.files import waited_for
 from avb.pipeline.storage.store import Entry, Folder, Store
 
 DATASET = "dataset.json"
+OURS = ".tar", ".parquet", ".arrow", ".json"  # other files are somebody's own, of any size
 AT_ONCE = 8  # objects on their way
 
 
@@ -55,7 +56,7 @@ class Mirror:
         store = self.store
         if store is None:
             return
-        there = store.entries()
+        there = {name: e for name, e in store.entries().items() if name.endswith(OURS)}
         changed = [name for name, entry in there.items() if self._there.get(name) != entry]
 
         def bring(name: str) -> None:
@@ -100,7 +101,7 @@ class Mirror:
         """Time and size of the files that the store has or is to have."""
         stats = {}
         for path in self.folder.rglob("*"):
-            if path.is_file() and path.suffix in (".tar", ".parquet", ".arrow", ".json"):
+            if path.is_file() and path.name.endswith(OURS):
                 stat = path.stat()
                 stats[path.relative_to(self.folder).as_posix()] = (stat.st_mtime_ns, stat.st_size)
         return stats

@@ -79,10 +79,17 @@ def test_the_bytes_are_of_a_local_run_and_no_secret(raw: Path, done: Path, bucke
 def test_what_is_missing_is_made_and_no_more(raw: Path, done: Path, bucket: Any) -> None:
     run(raw, bucket.store)
     tar = sorted(key for key in bucket.keys() if key.endswith(".tar"))[0]
+    bucket.write("lrw/left-000000.tar", bucket.read(tar))  # of another plan
     bucket.client.delete_object(Bucket=bucket.name, Key=tar)
-    bucket.write("lrw/left-000000.tar", b"of another plan")
+    own = {f"lrw/{name}": name.encode() for name in ("backup-261127.tar", "films.zip")}
+    for key, data in own.items():
+        bucket.write(key, data)
     bucket.door.seen.clear()
     run(raw, bucket.store)
+    assert not [path for method, path in bucket.door.seen if path.endswith("films.zip")]
+    for key, data in own.items():  # somebody's own, called like a shard or not
+        assert bucket.read(key) == data
+        bucket.client.delete_object(Bucket=bucket.name, Key=key)
     assert_same(bucket, done)
     sent = [path for method, path in bucket.door.seen if method == "PUT" and ".tar" in path]
     assert sent == [f"/{bucket.name}/{tar}"]
