@@ -13,14 +13,14 @@ def join_processes(device: str) -> tuple[int, int, str]:
 
     UsageError: there are fewer accelerators here than processes.
     """
-    world = int(os.environ.get("WORLD_SIZE", 1))
+    world = int(os.environ.get("WORLD_SIZE") or 1)
     if world > 1:
         if cuda := device.startswith("cuda"):
-            device = choose_device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}")
+            device = choose_device(f"cuda:{os.environ.get('LOCAL_RANK') or 0}")
             torch.cuda.set_device(device)
         if not distributed.is_initialized():
             distributed.init_process_group("nccl" if cuda else "gloo")
-    return int(os.environ.get("RANK", 0)), world, device
+    return int(os.environ.get("RANK") or 0), world, device
 
 
 def peer_lost(error: RuntimeError) -> bool:

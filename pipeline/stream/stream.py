@@ -38,7 +38,7 @@ def default_workers() -> int:
     None below four cores: on two cores, workers were measured to be slower than none, because
     they hand every batch over to the process that would otherwise have decoded it.
     """
-    share = cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    share = cores() // int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
     return share - 1 if share >= 4 else 0
 
 

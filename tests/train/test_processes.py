@@ -97,3 +97,11 @@ def test_each_process_has_a_device_of_its_own_or_there_is_one_line(
     monkeypatch.setenv("LOCAL_RANK", "2")
     for call, wanted in ((join_processes, "cuda"), (choose_device, "cuda:2")):
         assert "--device cuda:2: CUDA devices here: 2 (torch" in fault(call, wanted)
+
+
+def test_names_of_torchrun_that_are_set_to_nothing_mean_one_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        monkeypatch.setenv(name, "")
+    assert join_processes("cpu") == (0, 1, "cpu")

@@ -63,7 +63,7 @@ def ablate(
     from avb.train.recipe_file import load_recipe, of_unit
     from avb.train.tasks.task import find_task
 
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+    if int(os.environ.get("WORLD_SIZE") or 1) > 1:
         raise UsageError("avb ablate is one process; torchrun is for avb train, a run at a time")
     if split_file is not None:
         refuse_unused(context, "with --split-file", "split")

@@ -130,7 +130,7 @@ def train_one(
     from avb.train.split import target_name, teachable
     from avb.train.tasks.task import find_task
 
-    if int(os.environ.get("RANK", 0)) > 0:
+    if int(os.environ.get("RANK") or 0) > 0:
         log.setLevel(logging.ERROR)
     parts, left_out = teachable(index, parts, recipe)
     if epochs is not None:

@@ -307,6 +307,7 @@ def test_workers_share_the_index_whatever_python_does_by_default(
 
 def test_readers_of_one_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "cores", lambda: 16)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "")
     assert stream.default_workers() == 15
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")  # torchrun says so
     assert stream.default_workers() == 3
