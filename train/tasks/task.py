@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import math
 import pkgutil
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -272,7 +271,7 @@ class Task(ABC):
         bins, how = batch.mel.shape[1], recipe.augment
         draws = augment.draw(batch, how, scaling.size, bins, recipe.seed) if train else None
         ragged = bool((batch.lengths != batch.lengths[0]).any())  # while they are on the CPU
-        batch = dataclasses.replace(batch.to(device), epoch=batch.epoch)  # of clips, for draws
+        batch = replace(batch.to(device), epoch=batch.epoch)  # of clips, for draws
         assert batch.mel is not None
         mel = self.scale_mel(batch.mel.float(), batch.mel_lengths, scaling)
         mel = mel if draws is None else self.augment_mel(mel, draws)
