@@ -74,7 +74,7 @@ def svg(figure: Figure) -> str:
     out = io.StringIO()
     with drawing(), warnings.catch_warnings():
         # Text stays text, so it is the page's reader who needs the letters.
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        warnings.filterwarnings("ignore", "Glyph .* missing from ")
         no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(out, format="svg", transparent=True, metadata=no_metadata, dpi=100)
     text = out.getvalue()
