@@ -8,11 +8,10 @@ become times that run on, in seconds, and pictures are laid at an exact rate by 
 import heapq
 import itertools
 import math
+import statistics
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any
-
-import numpy as np
 
 #: A stamp that steps back by more begins another recording; by less it is wrong or out of order.
 BACK_S = 0.5
@@ -144,7 +143,7 @@ class Rate:
             last_s, shown, met = time, picture, met + 1
         if met == 0:
             return
-        period = float(np.median(steps)) if steps else 1 / self._fps
+        period = statistics.median(steps) if steps else 1 / self._fps  # NumPy's takes .03 ms
         total = max(1, round((last_s - self.first_s + period) * self._fps))
         self.kept = self.kept and (total == met or not steps)
         for _ in range(total - given):
