@@ -213,17 +213,20 @@ def _most_pixels(out: Frames | None) -> int:
 def _fill(frames: Iterator[Frames], out: Frames | None) -> Frames:
     """All frames in one array, `out` if it is given and has their shape."""
     kept: list[Frames] = []
-    count, side = 0, None
+    count, room, side = 0, 0, None
     for frame in frames:
-        count, side = count + 1, side or frame.shape
         if frame.shape != side:
-            raise ValueError(f"video changes from {_size((count, *side))} to {frame.shape}")
-        if out is None:
-            if count * frame.size > MOST_BYTES:
+            if side is not None:
+                raise ValueError(f"video changes from {_size((count, *side))} to {frame.shape}")
+            side = frame.shape
+            room = 0 if out is None or side != out.shape[1:] else len(out)
+        if count < room:
+            out[count] = frame  # type: ignore[index]
+        elif out is None:
+            if (count + 1) * frame.size > MOST_BYTES:
                 raise ValueError(f"video takes more than {MOST_BYTES >> 20} MB")
             kept.append(frame.copy())
-        elif count <= len(out) and side == out.shape[1:]:
-            out[count - 1] = frame
+        count += 1
     if side is None:
         raise ValueError("video holds no frame")
     if out is not None and out.shape != (count, *side):

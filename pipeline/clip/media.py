@@ -89,9 +89,8 @@ class Media:
 
 def first_plane(frame: Any, kind: str = "u1") -> np.ndarray:
     """The first plane of PyAV's frame [H, W] without the padding of its rows, not copied."""
-    plane, size = frame.planes[0], int(kind[-1])
-    rows: np.ndarray = np.frombuffer(plane, kind).reshape(-1, plane.line_size // size)
-    return rows[: frame.height, : frame.width]
+    plane, shape = frame.planes[0], (frame.height, frame.width)
+    return np.ndarray(shape, kind, plane, strides=(plane.line_size, int(kind[-1])))
 
 
 def fitted(picture: np.ndarray, shape: tuple[int, ...] | None) -> np.ndarray:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from avb.pipeline.files import publish, sync, temporary_name
@@ -132,8 +132,8 @@ def read_members(block: Buffer) -> dict[str, memoryview]:
         name, long_name = long_name or name, None
         if kind not in (b"0", b"\0"):
             raise ValueError(f"tar entry {name!r} is no plain file (type {kind!r}); refused")
-        path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in name:
+        parts = set(name.split("/")) - {".", ""}  # PurePosixPath takes .01 ms a sample longer
+        if name.startswith("/") or ".." in parts or not parts or "\0" in name:
             raise ValueError(f"tar entry {name!r} has no safe relative name; refused")
         if name in members:
             raise ValueError(f"tar entry {name!r} appears twice in one sample")
@@ -155,7 +155,8 @@ def sample_members(block: Buffer, key: str) -> dict[str, memoryview]:
 def _parse_header(header: bytes, position: int) -> tuple[str, bytes, int]:
     """Name, type and size of one entry."""
     try:
-        if sum(header[:148]) + sum(header[156:]) + 8 * 32 != int(header[148:156].strip(b" \0"), 8):
+        counted = sum(header) - sum(header[148:156]) + 8 * 32
+        if counted != int(header[148:156].strip(b" \0"), 8):
             raise ValueError
         size = int(header[124:136].strip(b" \0") or b"0", 8)
         if size < 0 or len(header) < _BLOCK:
