@@ -8,6 +8,7 @@ from typing import Any
 import av
 import cv2
 import numpy as np
+from av.audio.plane import AudioPlane
 
 from avb.pipeline.clip.container import (
     PREROLL_S,
@@ -135,7 +136,8 @@ def samples_of(frame: Any) -> np.ndarray:
     kind, planar = NUMBERS[form.name.removesuffix("p")], form.is_planar
     count = frame.samples * (1 if planar else channels)
     # As the frame's own to_ndarray, in a third of the time: blocks are short, and there are many.
-    planes = frame.planes[: channels if planar else 1]  # of 12 channels there seem to be more
+    # Each asked for: counting them, PyAV (19) reads on behind the last of more than eight.
+    planes: list[Any] = [AudioPlane(frame, n) for n in range(channels if planar else 1)]
     data = np.array([np.frombuffer(plane, kind, count) for plane in planes])
     return data if planar or channels == 1 else data.reshape(-1, channels).T
 
