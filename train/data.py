@@ -2,6 +2,7 @@
 
 import logging
 import math
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,12 @@ from avb.train.split import Parts, default_split
 from avb.train.tasks.task import find_task
 
 log = logging.getLogger(__name__)
+
+#: Values that only tasks with some outputs have a use for, and whose they are.
+_ALONE = (
+    (("augment.mixup", "label_smoothing"), {"word"}, "single words"),
+    (("augment.mask_bins", "augment.mask_columns"), {"word", "sentence"}, "readers of words"),
+)
 
 
 def open_shards(folder: Folder, datasets: Path | None = None) -> tuple[Index, Corpus]:
@@ -56,12 +63,12 @@ def resolve(
     if not find_task(wanted.task).sees and wanted.crop not in index.dataset["crops"]:
         changes["crop"] = next(iter(index.dataset["crops"]))  # of any, for none is looked at
     resolved = make_recipe(task, wanted.as_dict() | changes, "--recipe " + recipe)
-    words_alone = {"augment.mixup": resolved.augment.mixup,
-                   "label_smoothing": resolved.label_smoothing}  # fmt: skip
-    named = [name for name, value in words_alone.items() if value]
-    if named and find_task(resolved.task).makes != "word":
-        off = " ".join(f"--set {name}=0" for name in named)
-        raise UsageError(f"--recipe {recipe}: {' and '.join(named)}: of single words alone; {off}")
+    made = find_task(resolved.task).makes
+    for keys, makers, whose in _ALONE:
+        named = [key for key in keys if attrgetter(key)(resolved)]
+        if named and made not in makers:
+            off = " ".join(f"--set {key}=0" for key in named)
+            raise UsageError(f"--recipe {recipe}: {' and '.join(named)}: of {whose} alone; {off}")
     if resolved.crop not in index.dataset["crops"]:
         raise UsageError(f"{index.folder}: holds {held}, no {resolved.crop}; avb prep --crop")
     return resolved

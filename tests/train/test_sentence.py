@@ -154,7 +154,7 @@ def test_letters_are_read_of_whole_clips_whatever_the_recipe(grid: Index) -> Non
     assert resolve("lip", untimed, GRID, "sentence-tiny", []).window == 0
 
 
-def test_what_sentences_are_not_trained_with_is_refused(grid: Index) -> None:
+def test_what_a_task_is_not_trained_with_is_refused(grid: Index) -> None:
     given = ("lip", grid, GRID, "modern")
     with pytest.raises(UsageError, match="--set augment.mixup=0 --set label_smoothing=0$"):
         resolve(*given, [], "sentence")
@@ -162,6 +162,8 @@ def test_what_sentences_are_not_trained_with_is_refused(grid: Index) -> None:
         resolve(*given, ["augment.mixup=0"], "sentence")
     with pytest.raises(UsageError, match="tiny: augment.mixup: of single words"):
         resolve("l2s", grid, GRID, "tiny", ["augment.mixup=0.4"])
+    with pytest.raises(UsageError, match="mask_bins: of readers of words alone; --set .*bins=0$"):
+        resolve("sync", grid, GRID, "tiny", ["augment.mask_bins=8"])
     off = ["augment.mixup=0", "label_smoothing=0"]
     assert resolve(*given, off, "sentence").task == "sentence"
     assert resolve(*given, [], "word").label_smoothing > 0
