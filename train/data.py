@@ -44,8 +44,8 @@ def resolve(
 ) -> Recipe:  # fmt: skip
     """The named recipe with flags over it, fitted to the corpus that is there.
 
-    UsageError: no such recipe, value or split, or one that is not for sentences, or the shards have
-    not the recipe's crop.
+    UsageError: no such recipe, value or split, a value that the task has no use for, or the shards
+    have not the recipe's crop.
     """
     wanted = load_recipe(task, recipe, overrides)
     labelled = bool((index.label_id >= 0).any())

@@ -213,7 +213,7 @@ def _most_pixels(out: Frames | None) -> int:
 def _fill(frames: Iterator[Frames], out: Frames | None) -> Frames:
     """All frames in one array, `out` if it is given and has their shape."""
     kept: list[Frames] = []
-    count, room, side = 0, 0, None
+    count, room, side = 0, 0, None  # room: frames that `out` takes, if they have its sides
     for frame in frames:
         if frame.shape != side:
             if side is not None:
