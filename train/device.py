@@ -1,6 +1,7 @@
 """The device that is computed on, and its memory."""
 
 import ctypes
+import os
 import re
 from typing import Any
 
@@ -21,6 +22,16 @@ def choose_device(wanted: str | None) -> str:
         there = f"CUDA devices here: {count or 'none'} (torch {torch.__version__})"
         raise UsageError(f"--device {wanted}: {there}")
     return wanted
+
+
+def use_threads(count: int) -> None:
+    """Let this process compute on so many threads of the CPU, unless OMP_NUM_THREADS says how many.
+
+    For a command, before it trains: where the number changes between two steps backward, oneDNN (in
+    torch 2.13, with AVX-512) writes into foreign memory and the process dies.
+    """
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, count))
 
 
 def autocast(device: torch.device) -> Any:

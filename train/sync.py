@@ -25,6 +25,7 @@ from avb.pipeline.shards.dataset import manifest_lags
 from avb.pipeline.storage.store import Folder
 from avb.pipeline.stream.index import Index, Ints, load_index
 from avb.train import checkpoint, trainer
+from avb.train.device import use_threads
 from avb.train.network import Loaded, check_shards, load_network
 from avb.train.recipe import Recipe
 from avb.train.split import Parts
@@ -53,7 +54,7 @@ class Fold:
     recipe: Recipe
     runs: Path
     device: str
-    threads: int | None
+    threads: int  # of a process of its own
 
     @property
     def run(self) -> Path:
@@ -71,8 +72,8 @@ def measure_corpus(
     """
     index = load_index(folder)
     runs = out.with_suffix(".runs")
-    threads = max(1, cores // jobs) if device == "cpu" else None
-    work = [Fold(number, folds, folder, recipe, runs, device, threads) for number in range(folds)]
+    share = cores // jobs
+    work = [Fold(number, folds, folder, recipe, runs, device, share) for number in range(folds)]
     if jobs == 1:
         lagged = [run_fold(fold) for fold in work]
     else:
@@ -152,14 +153,13 @@ def _run_fold_told(fold: Fold) -> Lagged:
     # A process measures several folds, one after the other: each is told under its own number.
     told = f"fold {fold.number}: %(message)s"
     logging.basicConfig(level=logging.INFO, format=told, force=True)
+    use_threads(fold.threads)
     return run_fold(fold)
 
 
 def run_fold(fold: Fold) -> Lagged:
     """Train on the other folds, then measure this one; what is there already is not done again."""
     index = load_index(fold.folder)
-    if fold.threads is not None:
-        torch.set_num_threads(fold.threads)
     rows, numbers = usable(index, fold.recipe), fold_numbers(index, fold.count)
     heard = rows[numbers[rows] == fold.number]
     others = rows[(numbers[rows] != fold.number) & ~index.silent[rows]]

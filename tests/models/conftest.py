@@ -1,15 +1,12 @@
 """One core and one seed."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 
+# For the whole process: changed between two trainings, it would die (`avb.train.device`).
+torch.set_num_threads(1)
+
 
 @pytest.fixture(autouse=True)
-def one_thread_and_seed() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def seed() -> None:
     torch.manual_seed(0)
-    yield
-    torch.set_num_threads(threads)

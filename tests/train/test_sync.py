@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from commands import avb, did, fault, refused
 from networks import changed, other_front_end
 from prepared import start, wait_for
@@ -127,6 +128,13 @@ def test_measuring_by_a_network_of_the_same_name_leaves_the_networks(
     network = measured.parent / "sync.runs/fold0/sync.pt"
     did("sync", grid.folder, "--model", network, "--out", measured)
     assert network.exists() and not [*network.parents[1].glob("pieces-*")]
+
+
+def test_folds_of_this_process_leave_its_threads(grid: Index, tmp_path: Path) -> None:
+    """Another number than before kills the next training here."""
+    before = torch.get_num_threads()
+    sync.measure_corpus(grid.folder, quick(), tmp_path / "sync.parquet", 2, "cpu", 1, before + 1)
+    assert torch.get_num_threads() == before
 
 
 @pytest.mark.slow

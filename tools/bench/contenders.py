@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import gc
 import math
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ from avb.pipeline.errors import UsageError
 from avb.pipeline.machine import cores
 from avb.pipeline.stream.batch import Batch
 from avb.tools.bench.batches import Feed
-from avb.train.device import choose_device
+from avb.train.device import choose_device, use_threads
 from avb.train.optimizer import make_optimizer
 from avb.train.recipe import Recipe
 from avb.train.run import Run, seed_step, start
@@ -51,10 +50,9 @@ class Contender:
 
 
 def open_device(wanted: str | None) -> torch.device:
-    """The device to time on; a CPU with as many threads as it has cores, if none are asked for."""
+    """The device to time on; as many threads of the CPU as cores, if none are asked for."""
     where = torch.device(choose_device(wanted))
-    if where.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(cores())
+    use_threads(cores())
     return where
 
 

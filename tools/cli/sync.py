@@ -8,6 +8,7 @@ import typer
 from typer import Option
 
 from avb.pipeline.errors import UsageError
+from avb.pipeline.machine import cores
 from avb.tools.cli import options as o
 from avb.tools.cli.console import FAILED, INTERRUPTED, PREEMPTED, App, fail, refuse_unused, show
 
@@ -57,12 +58,11 @@ def sync(
     if apply is not None:
         show(move_sound(context, folder, apply, out), as_json)
         return
-    from avb.pipeline.machine import cores
     from avb.train import sync as measuring
     from avb.train import trainer
     from avb.train.checks import check_writable
     from avb.train.data import open_shards
-    from avb.train.device import choose_device
+    from avb.train.device import choose_device, use_threads
     from avb.train.recipe_file import load_recipe, make_recipe
 
     check_writable(out)
@@ -80,6 +80,7 @@ def sync(
         if wanted.crop not in index.dataset["crops"]:
             raise UsageError(f"{folder}: holds no {wanted.crop} crop; --set crop=face takes faces")
         at_once = jobs or (1 if device != "cpu" else min(folds, cores()))
+        use_threads(cores())
         try:
             measuring.measure_corpus(folder, wanted, out, folds, device, at_once, cores())
         except trainer.Preempted as stop:

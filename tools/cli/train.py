@@ -125,7 +125,7 @@ def train_one(
     from avb.pipeline.files import DISK_FAULTS
     from avb.pipeline.machine import cores, revision
     from avb.train import data, trainer
-    from avb.train.device import choose_device
+    from avb.train.device import choose_device, use_threads
     from avb.train.distributed import peer_lost
     from avb.train.split import target_name, teachable
     from avb.train.tasks.task import find_task
@@ -136,8 +136,7 @@ def train_one(
     if epochs is not None:
         recipe = dataclasses.replace(recipe, steps=data.steps_in(epochs, index, parts, recipe))
     device = choose_device(device)
-    if device == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(cores())
+    use_threads(cores())
     counts = {part: len(rows) for part, rows in parts.rows.items()}
     whose = f" of {', '.join(parts.speakers)}" if parts.speakers else ""
     say(f"split {parts.name}{whose} ({parts.source}): {counts} clips; test is not looked at")

@@ -6,7 +6,6 @@ it is never taken back.
 """
 
 import dataclasses
-import os
 import sys
 import threading
 import time
@@ -16,7 +15,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-import torch
 
 from avb.pipeline.clip.pyav import luma_of
 from avb.pipeline.errors import one_line
@@ -25,6 +23,7 @@ from avb.tools.infer.crops import Piece, live_pieces
 from avb.tools.infer.model import Trained
 from avb.tools.infer.sentence import Floats, frame_log_probs
 from avb.tools.infer.video import FPS, BadVideo
+from avb.train.device import use_threads
 from avb.train.evaluate.words.reading import Spoken
 
 WINDOW = 75  # frames that the network looks at again
@@ -183,8 +182,7 @@ def leave_a_core() -> None:
     With all of two, beside another program, words came 2 s late where they came .44 s late alone;
     with one they are as soon either way.
     """
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, cores() - 1))
+    use_threads(cores() - 1)
 
 
 def hear(
