@@ -90,10 +90,8 @@ def fit(
 def is_silent(sound: np.ndarray, rate: int) -> bool:
     """Whether no tenth of a second of float32 [n] reaches `SILENT_DBFS`."""
     length = rate // 10
-    padded = np.zeros((-(-len(sound) // length), length), np.float32)
-    padded.ravel()[: len(sound)] = sound
-    power = np.square(padded).mean(axis=1).max()
-    return bool(power < 10 ** (SILENT_DBFS / 10))
+    powers = np.add.reduceat(np.square(sound), range(0, len(sound), length)) / length
+    return bool(powers.max() < 10 ** (SILENT_DBFS / 10))
 
 
 @lru_cache(maxsize=4)

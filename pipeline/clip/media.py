@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from av.video.plane import VideoPlane
 
 from avb.pipeline.clip.status import Refused
 from avb.pipeline.clip.stopwatch import Clock
@@ -89,7 +90,8 @@ class Media:
 
 def first_plane(frame: Any, kind: str = "u1") -> np.ndarray:
     """The first plane of PyAV's frame [H, W] without the padding of its rows, not copied."""
-    plane, shape = frame.planes[0], (frame.height, frame.width)
+    plane: Any = VideoPlane(frame, 0)  # the frame's `planes` are made anew each time, all of them
+    shape = frame.height, frame.width
     return np.ndarray(shape, kind, plane, strides=(plane.line_size, int(kind[-1])))
 
 
