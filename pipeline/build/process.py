@@ -159,19 +159,18 @@ def _cut(
                 f"{rows} rows of pictures, a JPEG holds {codec.JPEG_MAX_ROWS}; --codec mp4, or cut"
                 " it with the columns start and end of a table",
             )
-    misses = 0
-    if follower is not None:
-        follower.require_face()
-        misses = follower.misses
-        flags |= {"face_gaps"} if misses else set()
-        flags |= {"turned"} if follower.turns else set()
-    return crops, boxes, misses
+    if follower is None:  # one box
+        return crops, {kind: box[:1] for kind, box in boxes.items()}, 0
+    follower.require_face()
+    flags |= {"face_gaps"} if follower.misses else set()
+    flags |= {"turned"} if follower.turns else set()
+    return crops, boxes, follower.misses
 
 
 def _extended(whole: np.ndarray | None, block: np.ndarray) -> np.ndarray:
     """`whole` with `block` behind it, grown in place: a long film is never there twice."""
     if whole is None:
-        return np.array(block)
+        return block if block.base is None else np.array(block)
     start = len(whole)
     whole.resize((start + len(block), *whole.shape[1:]), refcheck=False)
     whole[start:] = block

@@ -89,9 +89,12 @@ def fit(
 
 def is_silent(sound: np.ndarray, rate: int) -> bool:
     """Whether no tenth of a second of float32 [n] reaches `SILENT_DBFS`."""
-    length = rate // 10
+    length, least = rate // 10, 10 ** (SILENT_DBFS / 10)
+    # Where their mean does, one of them does: asked first, a tenth of the time. 1.01: rounding.
+    if sound @ sound > 1.01 * least * (len(sound) + length):
+        return False
     powers = np.add.reduceat(np.square(sound), range(0, len(sound), length)) / length
-    return bool(powers.max() < 10 ** (SILENT_DBFS / 10))
+    return bool(powers.max() < least)
 
 
 @lru_cache(maxsize=4)

@@ -1,11 +1,12 @@
 """What a film says of itself before anything is decoded, and what it may not open."""
 
 import functools
+import io
 import mmap
 import struct
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import av
 from av.stream import Disposition
@@ -170,7 +171,7 @@ def check_readable(source: str) -> None:
 
 def second_recording(source: str, form: str) -> int:
     """Where files laid end to end meet, in bytes, in a container that ends with the first; or 0."""
-    with open(source.removeprefix("file:"), "rb") as file:
+    with open(source.removeprefix("file:"), "rb", buffering=0) as file:  # few bytes are read
         if "mp4" in form:
             return _second_index(file)
         if form not in ("ogg", "flv", "asf"):
@@ -181,7 +182,7 @@ def second_recording(source: str, form: str) -> int:
             return max(0, data.find(data[:13], 1))
 
 
-def _second_index(file: BinaryIO) -> int:
+def _second_index(file: io.FileIO) -> int:
     """Where an mp4 has a kind of box again that it has once."""
     seen, at = set(), 0
     while len(head := file.read(16)) >= 8:

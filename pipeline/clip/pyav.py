@@ -108,7 +108,7 @@ def luma_of(frame: Any, sar: float, flags: set[str], matrix: Matrix = UPRIGHT) -
         way = cv2.INTER_AREA if sar < 1 else cv2.INTER_LINEAR
         picture = cv2.resize(picture, (width, frame.height), interpolation=way)
     # Copied, so that the decoder can use its frame again: fresh ones cost 2 ms a clip more.
-    return _upright(picture, *matrix).copy()
+    return (picture if matrix == UPRIGHT else _upright(picture, *matrix)).copy()
 
 
 def _matrix(frame: Any) -> Matrix:

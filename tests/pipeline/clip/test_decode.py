@@ -17,7 +17,7 @@ from importers import fitted, refusal
 
 from avb.pipeline.clip import audio
 from avb.pipeline.clip.container import open_container
-from avb.pipeline.clip.decode import read_video
+from avb.pipeline.clip.decode import read_video, stream_video
 from avb.pipeline.clip.ffmpeg import ffmpeg_program
 from avb.pipeline.clip.image_folder import numbered_pictures, read_pictures
 from avb.pipeline.clip.media import is_blank
@@ -259,6 +259,19 @@ def test_up_to_a_fifth_of_the_pictures_is_filled_with_the_nearest(tmp_path: Path
     refused = refusal(read_pictures(paths).whole)
     assert refused.status == "missing_frames" and "/0.png" in refused.error
     assert "3 of 10 pictures are missing" in refused.error
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_few_pictures_of_a_film_are_there_at_once(tmp_path: Path, decoder: str) -> None:
+    film = tmp_path / "film.mkv"
+    drawn = "testsrc=s=1000x1000:r=25:d=4"
+    ffmpeg("-f", "lavfi", "-i", drawn, "-c:v", "mjpeg", "-pix_fmt", "yuv420p", film)
+    tracemalloc.start()
+    media = stream_video(film, 25, decoder=decoder, sound="optional")
+    assert sum(picture.shape == (1000, 1000) for picture in media.pictures()) == 100
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 12 << 20
 
 
 def test_a_folder_is_never_there_as_a_whole(tmp_path: Path) -> None:

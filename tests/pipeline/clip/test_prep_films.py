@@ -14,7 +14,7 @@ from films import ffmpeg
 from importers import importer, refusal
 
 from avb.pipeline.build import process
-from avb.pipeline.clip import codec
+from avb.pipeline.clip import audio, codec
 from avb.pipeline.clip.codec import decode_video
 from avb.pipeline.clip.decode import read_video
 from avb.pipeline.shards.tar import read_members
@@ -79,6 +79,23 @@ def test_sound_that_nobody_can_hear_is_flagged(tmp_path: Path) -> None:
     _, samples = prepared(films, box="whole", crop="lips")
     silent = {name for name, found in samples.items() if "silent" in flags_of(found)}
     assert silent == {"noise", "nothing"}
+
+
+@pytest.mark.parametrize("frames", [1, 24, 175])  # the last tenth of a second is shorter
+def test_sound_is_silent_where_every_tenth_of_a_second_is(frames: int) -> None:
+    hum = np.full(640 * frames, 0.99e-3, np.float32)  # -60 dBFS is an amplitude of 1e-3
+    hum[1::2] *= -1
+    assert audio.is_silent(hum, 16000)
+    tenth = hum[-(len(hum) // 2) :][:1600]
+    tenth[:] *= 2 if len(tenth) == 1600 else 5
+    assert not audio.is_silent(hum, 16000)
+    assert not audio.is_silent(hum * 10, 16000)
+
+
+def test_a_box_that_does_not_move_is_stored_once(tmp_path: Path) -> None:
+    _, samples = prepared([shot(tmp_path / "film.mkv", s=5)], box="whole", crop="lips")
+    facts = json.loads(samples["film"]["json"])
+    assert facts["n_frames"] == 125 and facts["crop_boxes"] == {"lips": [[0.0, 0.0, 96, 96]]}
 
 
 def test_films_without_sound_become_pictures_alone(tmp_path: Path) -> None:
