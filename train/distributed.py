@@ -1,6 +1,7 @@
 """One run over several processes, as torchrun starts them."""
 
 import os
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, distributed
@@ -34,3 +35,10 @@ def global_sum(value: Tensor, world: int) -> Tensor:
         value = value.clone()
         distributed.all_reduce(value)
     return value
+
+
+def take_from_first(buffers: Iterable[Tensor], world: int) -> None:
+    """Set tensors to those of process 0."""
+    if world > 1:
+        for buffer in buffers:
+            distributed.broadcast(buffer, 0)

@@ -22,7 +22,7 @@ from avb.pipeline.errors import RunError, UsageError
 from avb.pipeline.stream.index import Index
 from avb.train.batches import open_stream
 from avb.train.device import autocast, peak_gib
-from avb.train.distributed import global_sum, join_processes
+from avb.train.distributed import global_sum, join_processes, take_from_first
 from avb.train.flops import check_room, seconds_at_peak, usual_frames
 from avb.train.log import Pace, held
 from avb.train.origin import open_origin
@@ -250,6 +250,7 @@ def split_inputs(inputs: Inputs, parts: int) -> list[Inputs]:
 def validate(run: Run, index: Index, rows: Any) -> dict[str, float]:
     """The mean score of the validation clips, each counted once over all processes."""
     recipe, task, model = run.recipe, run.task, run.evaluated.eval()
+    take_from_first(model.buffers(), run.world)  # of batch norm: those of process 0 are saved
     evaluation = Evaluation(model, recipe, run.scaling, index, rows, run.device)
     sums = torch.zeros(2, dtype=torch.float64)
     for batch, inputs in evaluation.batches(rank=run.rank, world=run.world):
