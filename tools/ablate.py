@@ -211,8 +211,9 @@ def figure(found: dict[str, Any]) -> Figure:
         x = [numbers[row["values"].get(first, "")] for row in rows]
         test = [row["test"] for row in rows]
         y = [factor * one["value"] for one in test]
-        spread = [[factor * (one["value"] - one["low"]) for one in test],
-                  [factor * (one["high"] - one["value"]) for one in test]]  # fmt: skip
+        # An interval that ends at its value may miss it by a rounding, which matplotlib refuses.
+        spread = [[factor * max(0.0, one["value"] - one["low"]) for one in test],
+                  [factor * max(0.0, one["high"] - one["value"]) for one in test]]  # fmt: skip
         axes.errorbar(x, y, spread, color=colour, marker="o", capsize=3, label=label or None)
         for place, one in zip(x, test, strict=True):
             each = [factor * value for value in one["each"]]

@@ -113,6 +113,7 @@ def test_a_second_interrupt_of_one_that_leaves_is_no_traceback() -> None:
 
 def test_a_table_that_is_typed_as_a_corpus_is_told_its_command() -> None:
     assert "avb prep table mine.csv --name NAME" in refused("prep", "mine.csv", "--name", "mine")
+    assert "avb prep lrw|grid|lrw1000|table --limit" in refused("prep", "--limit", "3")
     line = refused("prep", "gird")
     assert "did you mean grid?" in line and "lrw, grid, lrw1000, table" in line
 

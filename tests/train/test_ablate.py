@@ -10,7 +10,7 @@ from commands import avb, did, refused
 
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index
-from avb.tools.ablate import arms, parse_grid
+from avb.tools.ablate import arms, figure, parse_grid
 from avb.tools.cli import ablate as command
 from avb.train.evaluate import evaluate
 from avb.train.evaluate.compare import compare
@@ -33,6 +33,17 @@ def words(grid: Index, split: list[object], tmp_path: Path) -> list[object]:
     pytest.importorskip("matplotlib", reason="the figure is drawn with the extra report")
     shards = ["--data", grid.folder, "--device", "cpu", *split]
     return [*shards, "--seeds", "0", *SMALL, "--out", tmp_path]
+
+
+def test_an_interval_that_ends_at_its_value_is_drawn() -> None:
+    """As where every clip has the same share of words right; a mean of such rounds up."""
+    pytest.importorskip("matplotlib", reason="the figure is drawn with the extra report")
+    test = {"value": 0.3, "low": 0.1 + 0.2, "high": 0.3, "each": [0.3]}
+    arm = {"values": {"model.slots": "4"}, "test": test}
+    found = {"metric": "top1", "grid": {"model.slots": ["4"]}, "arms": [arm]}
+    (axes,) = figure(found).axes
+    (place,) = axes.containers[0].lines[0].get_xydata()
+    assert place.tolist() == [4.0, 30.0]
 
 
 def test_a_grid_is_trained_once_and_read_once(

@@ -147,6 +147,8 @@ def bench_hours(roots: list[Path], clips: int = 40, datasets: Path | None = None
     for root in roots:
         measured = bench_prep(root, clips=clips, datasets=datasets)
         corpus = corpora[measured["corpus"]]
+        if measured["corpus"] in hours:
+            raise UsageError(f"{root}: another folder of {corpus.title}; one of each is measured")
         total = corpus.expected.get("clips")
         if not total:
             raise UsageError(f"{root}: nobody published how many clips {corpus.title} has")

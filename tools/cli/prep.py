@@ -47,6 +47,8 @@ class Corpora(Commands):
                     f"no corpus {args[0]!r}; did you mean {near[0]}? There are"
                     f" {', '.join(self.commands)}"
                 )
+        elif args and not set(args) & {"-h", "--help"}:
+            raise UsageError(f"which corpus? avb prep {'|'.join(self.commands)} {args[0]} ...")
         return super().parse_args(ctx, args)
 
 
