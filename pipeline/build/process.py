@@ -170,7 +170,7 @@ def _cut(
 def _extended(whole: np.ndarray | None, block: np.ndarray) -> np.ndarray:
     """`whole` with `block` behind it, grown in place: a long film is never there twice."""
     if whole is None:
-        return block if block.base is None else np.array(block)
+        return np.array(block)
     start = len(whole)
     whole.resize((start + len(block), *whole.shape[1:]), refcheck=False)
     whole[start:] = block

@@ -3,6 +3,7 @@
 import functools
 import io
 import mmap
+import os
 import struct
 from contextlib import suppress
 from dataclasses import dataclass
@@ -184,7 +185,7 @@ def second_recording(source: str, form: str) -> int:
 
 def _second_index(file: io.FileIO) -> int:
     """Where an mp4 has a kind of box again that it has once."""
-    seen, at = set(), 0
+    seen, at, end = set(), 0, os.fstat(file.fileno()).st_size
     while len(head := file.read(16)) >= 8:
         size, kind = struct.unpack_from(">I4s", head)
         if kind in seen:
@@ -192,7 +193,7 @@ def _second_index(file: io.FileIO) -> int:
         seen |= {kind} & {b"ftyp", b"moov"}
         if size == 1 and len(head) == 16:
             (size,) = struct.unpack_from(">Q", head, 8)
-        if size < 8:  # to the end, or damage
+        if not 8 <= size <= end - at:  # to the end, or damage
             break
         at = file.seek(at + size)
     return 0

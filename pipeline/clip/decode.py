@@ -30,7 +30,7 @@ from avb.pipeline.files import ABSENT
 #: Pixels and samples of a film taken whole that are read before any is placed: all of most clips.
 #: What places them takes three times as long where each decoding throws it out of the caches, 3 %
 #: of a clip of GRID, 1.5 % of one of LRW.
-AHEAD = 1 << 23
+AHEAD, AHEAD_EVENTS = 1 << 23, 1000
 
 
 def stream_video(
@@ -175,7 +175,8 @@ class Film(Media):
                 elif kind == "sound":
                     values += content[0].size
                 ahead.append((kind, stamp, duration, content))
-                if values + len(ahead) > AHEAD:
+                late = stamp is not None and stamp - self.head.start_s > self._limit
+                if late or values > AHEAD or len(ahead) > AHEAD_EVENTS:
                     break
         ordered = coded_order if self.head.form in CODED_ORDER else rising_order
         placed = self._timed(itertools.chain(ahead, events), seek_s)

@@ -46,6 +46,12 @@ def test_choices_are_checked_named_and_completed() -> None:
     asked["_AVB_COMPLETE"] = "complete_bash"
     done = CliRunner().invoke(app, prog_name="avb", env=asked)
     assert done.output.split() == ["mp4", "h264", "jpeg"]
+    for typed in ("avb prep --limit 3 ", "avb prep gird --li"):
+        asked |= {"COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split(" ")) - 1)}
+        done = CliRunner().invoke(app, prog_name="avb", env=asked)
+        assert done.exception is None or isinstance(done.exception, SystemExit), typed
+        if typed.endswith("3 "):
+            assert done.output.split() == ["lrw", "grid", "lrw1000", "table"]
 
 
 @pytest.mark.parametrize(

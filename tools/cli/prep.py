@@ -39,7 +39,7 @@ class Corpora(Commands):
             at += 2 if args[at] in with_value else 1
         if at < len(args):
             args = [args[at], *args[:at], *args[at + 1 :]]
-            if args[0] not in self.commands:
+            if args[0] not in self.commands and not ctx.resilient_parsing:  # a shell completes
                 if "." in args[0]:
                     raise UsageError(f"{args[0]}: a table? avb prep table {args[0]} --name NAME")
                 near = difflib.get_close_matches(args[0], list(self.commands), 1, 0.0)
@@ -47,7 +47,7 @@ class Corpora(Commands):
                     f"no corpus {args[0]!r}; did you mean {near[0]}? There are"
                     f" {', '.join(self.commands)}"
                 )
-        elif args and not set(args) & {"-h", "--help"}:
+        elif args and not ctx.resilient_parsing and not set(args) & {"-h", "--help"}:
             raise UsageError(f"which corpus? avb prep {'|'.join(self.commands)} {args[0]} ...")
         return super().parse_args(ctx, args)
 

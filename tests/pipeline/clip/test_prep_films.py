@@ -2,10 +2,12 @@
 
 import csv
 import json
+import struct
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import importers
 import numpy as np
@@ -14,9 +16,9 @@ from films import ffmpeg
 from importers import importer, refusal
 
 from avb.pipeline.build import process
-from avb.pipeline.clip import audio, codec
+from avb.pipeline.clip import audio, codec, pyav
 from avb.pipeline.clip.codec import decode_video
-from avb.pipeline.clip.decode import read_video
+from avb.pipeline.clip.decode import read_video, stream_video
 from avb.pipeline.shards.tar import read_members
 from avb.pipeline.shards.verify import verify
 from avb.pipeline.stream.index import load_index
@@ -220,6 +222,30 @@ def test_of_recordings_that_end_with_the_first_none_is_half_read(
     refused = refusal(read_video, path, 25, decoder=decoder)
     assert refused.status == "bad_decode"
     assert f"another recording begins at byte {parts[0].stat().st_size}," in refused.error
+
+
+@pytest.mark.parametrize("size", [1 << 62, (1 << 63) + 5])
+def test_a_box_longer_than_any_file_ends_no_run(tmp_path: Path, size: int) -> None:
+    form = "-c:v libx264 -c:a aac -movflags +faststart"
+    films = [shot(tmp_path / f"{name}.mp4", more=form) for name in ("good", "odd")]
+    with films[1].open("ab") as file:
+        file.write(struct.pack(">I4sQ", 1, b"free", size) + bytes(40))
+    summary, _ = prepared(films, box="whole", crop="lips")
+    assert summary.status in ({"ok": 2}, {"ok": 1, "bad_decode": 1})
+
+
+@pytest.mark.parametrize(("most_s", "most"), [(30, 760), (None, 1010)])
+def test_of_many_small_pictures_few_are_read_ahead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most_s: int | None, most: int
+) -> None:
+    film = tmp_path / "film.mkv"
+    ffmpeg("-f", "lavfi", "-i", "color=s=2x2:r=25:d=80", "-c:v", "rawvideo",
+           "-pix_fmt", "yuv420p", film)  # fmt: skip
+    made = Mock(side_effect=pyav.luma_of)
+    monkeypatch.setattr(pyav, "luma_of", made)
+    pictures = stream_video(film, 25, max_s=most_s, sound="optional").pictures()
+    assert next(pictures).shape == (2, 2)
+    assert 700 < made.call_count < most
 
 
 @pytest.mark.slow
