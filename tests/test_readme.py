@@ -1,5 +1,6 @@
 """The README's commands and Python run; tree, results and benches of the docs are what is there."""
 
+import itertools
 import json
 import os
 import re
@@ -84,8 +85,10 @@ def test_the_results_are_those_of_the_records() -> None:
                 figures.append(f"{mean} ({', '.join(each)})" if len(each) > 1 else mean)
             lead = (scale * entry["difference"][key] for key in KEYS)
             figures.append("{:+.{d}f} [{:+.{d}f}, {:+.{d}f}]".format(*lead, d=digits))
-    for arm in ("adaptation", "control", "memory", "distillation"):
-        found = compare(records_of(f"words/{arm}"), records_of("words/baseline"))["metrics"]["top1"]
+    arms = ("adaptation", "control", "memory", "distillation")
+    for quality, arm in itertools.product(("", "fine-"), arms):
+        names = (f"words/{quality}{one}" for one in (arm, "baseline"))
+        found = compare(*map(records_of, names))["metrics"]["top1"]
         lead = (100 * found["difference"][key] for key in KEYS)
         figures.append("| {:.1f} | {:+.1f} [{:+.1f}, {:+.1f}] |".format(100 * found["a"], *lead))
     for sound in ("recorded", "moved-second"):
