@@ -175,6 +175,8 @@ class _Training:
     def validate_and_save(self) -> dict[str, Any]:
         """The record of a validation; `best.pt` is of the best so far."""
         run = self.run
+        # Of batch norm, each process has its own; those of the first are saved.
+        take_from_first(run.evaluated.buffers(), run.world)
         record = validate(run, self.index, self.rows["val"])
         better = progress(run, record["score"])
         if self.metrics is not None:
@@ -250,7 +252,6 @@ def split_inputs(inputs: Inputs, parts: int) -> list[Inputs]:
 def validate(run: Run, index: Index, rows: Any) -> dict[str, float]:
     """The mean score of the validation clips, each counted once over all processes."""
     recipe, task, model = run.recipe, run.task, run.evaluated.eval()
-    take_from_first(model.buffers(), run.world)  # of batch norm: those of process 0 are saved
     evaluation = Evaluation(model, recipe, run.scaling, index, rows, run.device)
     sums = torch.zeros(2, dtype=torch.float64)
     for batch, inputs in evaluation.batches(rank=run.rank, world=run.world):
