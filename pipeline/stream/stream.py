@@ -18,6 +18,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from multiprocessing.queues import Queue
 from typing import Any
 
@@ -221,7 +222,8 @@ def _tell_reader(results: Any, error: Exception, result: tuple[int, object]) -> 
     if "shared memory" in str(error):  # of a container it is 64 MB by default
         more = "give it more (docker run --shm-size=8g), or leave the process fewer cores (taskset)"
         error = RunError(f"/dev/shm: no room for the batches of the processes that decode; {more}")
-    results.put((result[0], error))
+    with suppress(ValueError):  # closed: nobody waits for them any more
+        results.put((result[0], error))
 
 
 def _check(

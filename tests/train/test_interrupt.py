@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from commands import avb, did
 from networks import same, weights
 
 from avb.pipeline import files
+from avb.pipeline.stream import stream
 from avb.pipeline.stream.index import Index
 from avb.train import checkpoint, signals, trainer
 
@@ -141,6 +143,14 @@ def test_lost_readers_and_batches_end_it_in_one_line(
     done = run_with_readers(lrw, tmp_path / "run", what)
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
     assert said in done.stderr.splitlines()[-1]
+
+
+def test_a_fault_behind_the_end_is_told_to_nobody() -> None:
+    """As of the batch after the one that ended the run: it printed a traceback, at times."""
+    closed: Any = multiprocessing.Queue()
+    closed.close()
+    stream._tell_reader(closed, RuntimeError("unable to allocate shared memory"), (0, None))
+    assert closed._closed
 
 
 # Two trainings ------------------------------------------------------------------------------------
