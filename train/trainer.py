@@ -193,7 +193,7 @@ class _Training:
         if run.rank == 0:
             save(run, self.out, self.identity, better=False)
         global_sum(torch.zeros((), device=run.device), run.world)  # until it is saved
-        raise Preempted(f"saved at step {run.step} in {self.out}; go on with --resume", by)
+        raise Preempted(f"saved at step {run.step} in {self.out}", by)
 
 
 def one_step(run: Run, network: nn.Module, batch: Any) -> dict[str, Tensor]:

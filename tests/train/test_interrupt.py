@@ -69,13 +69,24 @@ def test_a_later_second_ctrl_c_stops_at_once_and_says_what_is_left(
 ) -> None:
     out = tmp_path / "run"
     monkeypatch.setattr(signals, "_AGAIN_S", 0.0)
-    for more, left in (([], "nothing was saved yet"), (["--resume"], "--resume")):
+    again = (["--resume"], "go on from its last checkpoint by the same command")
+    for more, left in (([], "nothing was saved yet"), again):
         if more:
             assert avb(*words(lrw, out, "--steps", 1))[0] == 0
         with monkeypatch.context() as patch:
             at_step(patch, 1, signal.SIGINT, signal.SIGINT)
             code, _, text = avb(*words(lrw, out, "--steps", 3, *more))
         assert code == 130 and left in text.splitlines()[-1]
+
+
+def test_a_grid_that_is_stopped_names_no_option_that_it_lacks(
+    lrw: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib", reason="the figure is drawn with the extra report")
+    at_step(monkeypatch, 1, signal.SIGTERM)
+    asked = words(lrw, tmp_path, "--steps", 3)[2:]
+    code, _, text = avb("ablate", "lip", "--slots", 0, "--seeds", 0, *asked)
+    assert code == 75 and text.endswith("seed0; go on by the same command\n")
 
 
 def test_what_was_ignored_stays_ignored() -> None:

@@ -154,16 +154,17 @@ def train_one(
         "torch": str(torch.__version__),
         "settings": index.dataset["settings"],  # how other films must be cut for this model
     }
+    how = "by the same command" if resume else "with --resume"
     try:
         record = trainer.train(
             recipe, index, parts, out, device=device, resume=resume, compile_model=compile_model,
             facts=facts, init=init, teacher=teacher,
         )  # fmt: skip
     except trainer.Preempted as stop:
-        fail(str(stop), INTERRUPTED if stop.by == signal.SIGINT else PREEMPTED)
+        fail(f"{stop}; go on {how}", INTERRUPTED if stop.by == signal.SIGINT else PREEMPTED)
     except KeyboardInterrupt:
         kept = (out / "last.pt").exists()
-        go_on = "go on from its last checkpoint with --resume" if kept else "nothing was saved yet"
+        go_on = f"go on from its last checkpoint {how}" if kept else "nothing was saved yet"
         raise KeyboardInterrupt(f"{out}: stopped at once; {go_on}") from None
     except OSError as error:
         if not out.is_dir():
@@ -171,11 +172,11 @@ def train_one(
                  FAILED)  # fmt: skip
         if error.errno not in DISK_FAULTS:
             raise
-        fail(f"{out}: {error.strerror}; checkpoints are as they were, --resume when mended", FAILED)
+        fail(f"{out}: {error.strerror}; checkpoints are as they were: mend it, go on {how}", FAILED)
     except RuntimeError as error:
         if not peer_lost(error):
             raise
-        fail(f"another process of this run is gone; start all again with --resume: {out}", FAILED)
+        fail(f"another process of this run is gone; start all again {how}: {out}", FAILED)
     task = find_task(recipe.task)
     best = f"{task.score_name} {task.score_text(record['best'])}"
     say(f"done at step {record['step']}, best validation {best}; {out}")
