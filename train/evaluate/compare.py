@@ -32,8 +32,9 @@ Clip = dict[str, Any]
 #: What may differ between two records: the model (or one for each talker), what it was trained on,
 #: the machine. Any other flag says how it was measured, and such numbers are not ranked.
 FREE = frozenset(
-    "n limit left_out per_talker seed slots model init step checkpoint_sha256 trained_on speakers"
-    " split_source mean_mel device torch versions vocoder".split()
+    "n limit left_out words_left_out per_talker seed slots model init step checkpoint_sha256"
+    " trained_on speakers talkers_taught split_source mean_mel device torch versions"
+    " vocoder".split()
 )
 NUM_SEEDS = 3
 

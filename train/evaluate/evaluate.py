@@ -15,7 +15,7 @@ import torch
 
 from avb.models.masks import Boundary
 from avb.pipeline.clip.facemodels import version_of
-from avb.pipeline.config import Corpus, talkers_as_stored
+from avb.pipeline.config import Corpus, name_hash, talkers_as_stored
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index, Ints
 from avb.train.evaluate import addressing
@@ -62,10 +62,11 @@ def evaluate(
         log.info(f"{mute} of these clips have no sound track ({left}), {silent} are silent")
     if not rows.size:
         raise UsageError(f"{index.folder}: no clip of {part} is left to be measured")
-    rows = rows[:limit]
+    rows = sample(index, rows, limit)
     evaluation = dataclasses.replace(evaluation, rows=rows)
     away = elsewhere(loaded, index, part)
     known_rows = np.arange(0) if away else part_rows(index, corpus, data, "train", need=False)
+    asked = speakers or (None if away else data.get("speakers"))
     strangers = unseen_talkers(index, rows, known_rows, data.get("speakers"), away)
     torch.manual_seed(0)  # the pre-net's dropout stays on
     # float32 as on a CPU: by default a GPU's convolutions round to TF32.
@@ -84,8 +85,7 @@ def evaluate(
         "part": part,
         "split": data["split"],
         "split_source": data["split_source"],
-        "speakers": speakers or (None if away else data.get("speakers")),
-        "limit": limit,
+        **clip_flags(index, rows, known_rows, asked, limit),
         **({"left_out": evaluation.left_out} if evaluation.left_out else {}),
         "no_audio": mute,
         "silent": silent,
@@ -104,6 +104,25 @@ def evaluate(
         "versions": {name: number for name in METERS if (number := version_of(name))},
     }
     return record
+
+
+def sample(index: Index, rows: Ints, limit: int | None) -> Ints:
+    """At most so many, of all talkers, and the same each time: those of the lowest hashes."""
+    by_hash = sorted(rows, key=lambda row: (name_hash(index.key(row)), index.key(row)))
+    return np.sort(np.array(by_hash[:limit], int))
+
+
+def clip_flags(
+    index: Index, rows: Ints, known_rows: Ints, asked: list[str] | None, limit: int | None
+) -> dict[str, Any]:
+    """Whose clips are measured, where talkers were asked for; how many of all taught it too."""
+    talkers = {index.speaker[row] for row in rows} - {None}
+    taught = talkers & {index.speaker[row] for row in known_rows}
+    return {
+        "speakers": asked and [name for name in asked if name in talkers],
+        "talkers_taught": len(taught),
+        "limit": limit,
+    }
 
 
 def told(boundary: Boundary, recipe: Recipe, path: Path) -> Boundary:
@@ -143,6 +162,9 @@ def open_part(
         rows = np.array([i for i in every if not speakers or index.speaker[i] in speakers], int)
     else:
         rows = part_rows(index, corpus, data, part)
+    there = {index.speaker[row] for row in rows}
+    if absent := [name for name in speakers or () if name not in there]:
+        log.info(f"talkers without a clip of {part} here: {', '.join(absent)}")
     usable = task.usable_rows(index, rows, dataclasses.replace(loaded.recipe, window=0))
     if left_out := len(rows) - len(usable):
         unit = loaded.recipe.unit
@@ -183,13 +205,12 @@ def part_rows(
     speakers, listed = data.get("speakers"), data.get("listed")
     if part == "all" and speakers is None and listed is None:
         return np.arange(len(index))
-    wanted = (part,) if need and part != "all" else ()
-    rows = split_rows(index, corpus, data["split"], speakers, need=wanted, listed=listed).rows
+    rows = split_rows(index, corpus, data["split"], speakers, need=(), listed=listed).rows
     selected = np.sort(np.concatenate(list(rows.values()))) if part == "all" else rows[part]
     if need and not selected.size:
         whose = f", talkers {', '.join(speakers)}" if speakers else ""
         raise UsageError(
-            f"{index.folder}: holds no clip of the run's split {data['split']}{whose}; give the"
-            " shards that it was trained on, or others of its corpus"
+            f"{index.folder}: holds no clip of the run's split {data['split']}{whose}, part {part};"
+            " give the shards that it was trained on, others of its corpus, or another --part"
         )
     return selected

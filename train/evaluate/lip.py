@@ -1,5 +1,6 @@
 """Lip reading measured: accuracy from video alone, mirrored, with real audio, and with both."""
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from avb.train.evaluate.metrics import lip
 from avb.train.evaluate.metrics.intervals import ratio_interval
 from avb.train.network import finite
 from avb.train.tasks.task import Evaluation
+
+log = logging.getLogger(__name__)
 
 
 def measure(evaluation: Evaluation, extras: Extras) -> dict[str, Any]:
@@ -50,14 +53,19 @@ def measure(evaluation: Evaluation, extras: Extras) -> dict[str, Any]:
     floors = {"chance": 1 / len(index.labels), "most_frequent": most_frequent}
     if places is not None and extras.known_rows.size:
         floors |= lip.blind(*_spoken(index, extras.known_rows), *_spoken(index, evaluation.rows))
+    flags: dict[str, Any] = {"n": len(labels), "unit": recipe.unit}
+    if recipe.unit == "word":
+        words = (index.first_word[evaluation.rows + 1] - index.first_word[evaluation.rows]).sum()
+        if left_out := int(words) - len(labels):
+            log.info(f"{left_out} of {words} words have no times or no class (left out)")
+            flags["words_left_out"] = left_out
     return {
         "task": "lip",
         "metrics": metrics,
         "ceiling": {"top1_audio": metrics.get("top1_audio")},
         "floors": floors,
-        "flags": {
-            "n": len(labels),
-            "unit": recipe.unit,
+        "flags": flags
+        | {
             "boundary": recipe.model.get("word_boundary", False)
             and (boundary == "told" or boundary),
             "flip": "top1 without; top1_mirrored adds the mirrored clip's logits",

@@ -18,7 +18,7 @@ from avb.train.evaluate.words.grammar import HEARD, word_error_rate
 
 PARTS = ("ceiling", "real", "both", "floors", "per_slot")
 #: Flags that count clips of a talker.
-COUNTS = ("no_audio", "silent", "left_out")
+COUNTS = ("no_audio", "silent", "left_out", "words_left_out")
 
 
 def join(records: list[dict[str, Any]]) -> dict[str, Any]:

@@ -163,11 +163,15 @@ def _length_rule(extras: Extras) -> speech.LengthRule:
 
 
 def _flags(clips: Clips, extras: Extras, mean_of: dict[str, Any], corpus: str) -> dict[str, Any]:
-    keys, judge, vocoder = clips.of("key"), None, None
-    if extras.judge is not None:
-        judge = extras.judge.flags() | {"judge_saw_test": extras.judge.saw(keys, corpus)}
-    if extras.vocoder is not None:
-        vocoder = extras.vocoder.flags() | {"vocoder_saw_test": extras.vocoder.saw(keys, corpus)}
+    keys, networks = clips.of("key"), {"judge": extras.judge, "vocoder": extras.vocoder}
+    kept: dict[str, dict[str, Any] | None] = dict.fromkeys(networks)
+    for name, network in networks.items():
+        if network is not None:
+            saw = network.saw(keys, corpus)
+            kept[name] = network.flags() | {f"{name}_saw_test": saw}
+            if saw:
+                log.info(f"the {name} has learnt from {saw} of these {len(keys)} clips: by it, this"
+                         " is no measure of clips that nobody knows")  # fmt: skip
     return {
         "n": len(clips.facts),
         "pesq_mode": "pesq_nb8 is the headline: narrow band at 8 kHz",
@@ -176,8 +180,8 @@ def _flags(clips: Clips, extras: Extras, mean_of: dict[str, Any], corpus: str) -
         "length_rule": _length_rule(extras),
         "windows": extras.windows,
         "mean_mel": mean_of,
-        "wer_judge": judge,
-        "vocoder": vocoder,
+        "wer_judge": kept["judge"],
+        "vocoder": kept["vocoder"],
     }
 
 

@@ -97,7 +97,10 @@ def judged(
 ) -> tuple[dict[str, Any], Path]:
     """A record with word errors by both judges, and the folder of what was heard."""
     folder = tmp_path_factory.mktemp("wavs") / "made"
-    record = evaluated("l2s", speech_run, grid, "test", judge=judge, wavs=folder)
+    with patch.object(eval_l2s.log, "info") as said:
+        record = evaluated("l2s", speech_run, grid, "test", judge=judge, wavs=folder)
+    told = [call.args[0] for call in said.call_args_list]
+    assert any(line.startswith("the judge has learnt from 1 of these ") for line in told)
     return json.loads(json.dumps(record, default=float)), folder
 
 

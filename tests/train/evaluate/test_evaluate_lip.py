@@ -1,5 +1,6 @@
 """Words evaluated: each clip once, and those that the run's split gives."""
 
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -76,6 +77,12 @@ def test_words_of_sentences_stand_beside_what_needs_no_look(grid: Index, tmp_pat
     hits, sentences = zip(*((c["right"], c["key"].split("#")[0]) for c in record["clips"]),
                           strict=True)  # fmt: skip
     assert record["metrics"]["top1"] == ratio_interval(hits, np.ones(len(hits)), units=sentences)
+    assert "words_left_out" not in record["flags"] and record["flags"]["talkers_taught"] == 0
+    word_s = grid.word_s.copy()
+    word_s[grid.first_word[:-1]] = np.nan  # the first word of each sentence
+    fewer = evaluated("lip", best, dataclasses.replace(grid, word_s=word_s), "test")
+    assert fewer["flags"]["words_left_out"] == len(set(sentences))
+    assert fewer["flags"]["n"] == record["flags"]["n"] - len(set(sentences))
     told = torch.zeros(2, 29)
     told[:, 3:9] = 1
     assert boundary_as("told", told) is told and boundary_as("guessed", None) is None
@@ -105,7 +112,7 @@ def test_talkers_and_lists_of_it_are_evaluated(lrw: Index, grid: Index, tmp_path
     some = part_rows(grid, corpora["grid"], data, "all")
     assert sorted(grid.key(i) for i in some) == [everything[0], everything[3]]
     line = fault(part_rows, grid, corpora["grid"], data, "val")
-    assert "mine.txt leaves nothing for val" in line
+    assert "holds no clip of the run's split mine.txt, part val" in line and "--split" not in line
     for known in ({"listed": {"s99/none": "test"}}, {"speakers": ["s99"], "listed": None}):
         gone = {"split": "vcagan-16-7-10"} | known
         line = fault(part_rows, grid, corpora["grid"], gone, "all")
@@ -128,4 +135,4 @@ def test_another_task_labels_and_an_empty_part_are_named(
     assert "a checkpoint for lip, not for l2s" in fault(evaluated, "l2s", best, grid)
     assert "label map is not the one" in fault(evaluated, "lip", best, grid)
     line = fault(evaluated, "lip", best, lrw)  # twelve drawn clips have no test part
-    assert "leaves nothing for test" in line
+    assert "split official, part test" in line

@@ -8,14 +8,16 @@ import pytest
 from commands import fault
 from networks import evaluated, trained
 
-from avb.pipeline.config import load_corpora
+from avb.pipeline.config import load_corpora, name_hash
 from avb.pipeline.errors import UsageError
 from avb.pipeline.stream.index import Index
 from avb.train import checkpoint
 from avb.train.evaluate.evaluate import evaluate, open_part, unseen_talkers
 
 
-def test_strangers_of_other_shards_are_measured(grid: Index, tmp_path: Path) -> None:
+def test_strangers_of_other_shards_are_measured(
+    grid: Index, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     assert unseen_talkers(grid, np.arange(len(grid)), np.arange(0), ["s77"])
     assert not unseen_talkers(grid, np.arange(len(grid)), np.arange(0), ["s1", "s77"])
     alone = np.array([row for row in range(len(grid)) if grid.speaker[row] == "s1"])
@@ -26,9 +28,15 @@ def test_strangers_of_other_shards_are_measured(grid: Index, tmp_path: Path) -> 
     given = ("l2s", tmp_path / "x.pt", grid, load_corpora()["grid"], "all")
     with pytest.raises(UsageError, match="holds no clip of the run's split"):
         evaluate(*given)
-    record = evaluate(*given, speakers=["1", "s02"], limit=3)
-    assert {clip["key"].split("/")[0] for clip in record["clips"]} <= {"s1", "s2"}
+    caplog.set_level("INFO")
+    record = evaluate(*given, speakers=["1", "s02", "s99"], limit=3)
+    assert {clip["key"].split("/")[0] for clip in record["clips"]} == {"s1", "s2"}
     assert record["flags"]["speakers"] == ["s1", "s2"]
+    assert "talkers without a clip of all here: s99" in caplog.text
+    # The clips are those that `prep --limit` would take of these.
+    keys = [key for key in map(grid.key, range(len(grid))) if key[:2] in ("s1", "s2")]
+    lowest = sorted(keys, key=lambda key: (name_hash(key), key))[:3]
+    assert [clip["key"] for clip in record["clips"]] == sorted(lowest, key=keys.index)
     assert record["flags"]["intervals"].startswith("of talkers")
 
 
