@@ -24,7 +24,7 @@ from prepared import set_column, shards
 
 from avb.pipeline.config import load_corpora
 from avb.pipeline.stream.index import Index, load_index
-from avb.tools.report import page, published, tables
+from avb.tools.report import page, published, tables, verdict
 from avb.tools.report.runs import load_runs
 from avb.train import trainer
 from avb.train.evaluate import speech as eval_l2s
@@ -222,6 +222,54 @@ def test_rows_with_other_flags_are_labelled_and_like_ones_are_not(text: str) -> 
     own = section(text, "Lip reading: numbers")
     assert "not comparable; with word boundary" in own
     assert "only 6 of the 25,000 clips of test" in own
+
+
+def test_a_row_is_comparable_with_those_runs_alone_that_it_fits(runs: dict[str, Path]) -> None:
+    (run,) = load_runs([runs["words"]])
+    flags = {"split": "official", "part": "test", "limit": None, "unit": "clip", "n": 24_998}
+    plain, told = (
+        dataclasses.replace(
+            run.results[0],
+            title=title,
+            record=run.results[0].record | {"flags": flags | {"boundary": boundary}},
+        )
+        for title, boundary in (("plain", False), ("told", True))
+    )
+    for results, said in (
+        ([plain], "comparable"),
+        ([plain, told], "comparable with plain alone"),
+        ([told], "not comparable; without word boundary"),
+    ):
+        table, fits = tables.published_table(results, "lrw")
+        (paper,) = (row for row in table.rows if row[0] == "the paper, 88 slots")
+        assert paper[-2] == said and fits == (plain in results)
+
+
+def test_the_gain_is_of_the_part_that_a_run_is_told_by(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
+    """`avb eval --part val` writes its record beside the one of the test part."""
+    folders = [Path(shutil.copytree(runs[n], tmp_path / n)) for n in ("words", "baseline")]
+    for folder in folders:
+        record = json.loads((folder / "test.json").read_text())
+        record["flags"]["part"] = "val"
+        (folder / "val.json").write_text(json.dumps(record))
+    found = verdict.pairs(load_runs(folders))
+    (line,) = verdict.gains(found)
+    assert len(found) == 2 and " points, paired over the same samples" in line
+
+
+def test_what_is_known_of_the_clips_already_is_a_doubt(runs: dict[str, Path]) -> None:
+    (run,) = load_runs([runs["speech"]])
+    flags = run.results[0].record["flags"]
+    flags |= {"wer_judge": {"judge_saw_test": 3}, "vocoder": {"vocoder_saw_test": 0}}
+    flags["talkers_taught"] = 1
+    said = " ".join(verdict.doubts([run])).lower()
+    assert "its judge has learnt from 3 of these clips" in said and "its vocoder" not in said
+    assert "taught it too" in said
+    flags |= {"wer_judge": None, "talkers_taught": 0}
+    said = " ".join(verdict.doubts([run])).lower()
+    assert "has learnt from" not in said and "taught it too" not in said
 
 
 @pytest.mark.parametrize(

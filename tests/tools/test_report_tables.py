@@ -112,7 +112,11 @@ def test_runs_of_strangers_are_compared_and_doubted_by_talker(tmp_path: Path) ->
 
 def run_of(name: str, slots: int, seed: int = 0, **data: Any) -> Any:
     recipe = {"task": "lip", "seed": seed, "steps": 9, "model": {"slots": slots, "width": 4}}
-    return SimpleNamespace(name=name, task="lip", slots=slots, recipe=recipe, data=data)
+    record = {"task": "lip", "metrics": {"top1": 0.5}}
+    results = [SimpleNamespace(record=record)]
+    return SimpleNamespace(
+        name=name, task="lip", slots=slots, recipe=recipe, data=data, results=results
+    )
 
 
 @pytest.mark.parametrize(
@@ -126,10 +130,10 @@ def run_of(name: str, slots: int, seed: int = 0, **data: Any) -> Any:
     ],
 )
 def test_only_the_memory_may_differ_where_it_is_said_to_gain(other: Any, said: bool) -> None:
-    result: Any = SimpleNamespace(record={"task": "lip", "metrics": {"top1": 0.5}})
+    mine = run_of("mine", 88)
     difference = {"value": 0.1, "low": 0.05, "high": 0.15}
     record = {"metrics": {"top1": {"a": 0.5, "difference": difference}}}
-    pair = verdict.Pair((run_of("mine", 88), result), (other, result), record)
+    pair = verdict.Pair((mine, mine.results[0]), (other, other.results[0]), record)
     assert bool(verdict.gains([pair])) == said
 
 

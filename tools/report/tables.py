@@ -229,14 +229,17 @@ def published_table(results: Sequence[Result], corpus: str) -> tuple[Table, bool
         cells = [interval(c, metrics.get(_SAME_FIGURE.get(c, c), {})) for c in columns]
         lines.append([result.title, *cells, "", "this report", str(result.path)])
     any_fits = False
+    records = [result.record for result in results]
     for row in own:
         cells = [number(c, row.metrics.get(c)) for c in columns]
-        records = [result.record for result in results]
-        fits_one = any(not published.reasons(record, corpus, row) for record in records)
-        any_fits |= fits_one
+        fitting = [r.title for r in results if not published.reasons(r.record, corpus, row)]
+        any_fits |= bool(fitting)
         # What holds for a whole record is said once, above the table.
-        why = min((published.row_reasons(r, corpus, row) for r in records), key=len)
-        fits = "comparable" if fits_one else "; ".join(["not comparable", *why])
+        why = dict.fromkeys(w for r in records for w in published.row_reasons(r, corpus, row))
+        fits = "; ".join(["not comparable", *why])
+        if fitting:
+            alone = "" if len(fitting) == len(results) else f" with {', '.join(fitting)} alone"
+            fits = f"comparable{alone}"
         note = f" ({row.note})" if row.note else ""
         lines.append([row.method, *cells, row.mark + note, fits, row.source])
     header = ["", *(titled(c) for c in columns), "mark", "may be compared", "source"]

@@ -73,17 +73,19 @@ def gains(found: Sequence[Pair]) -> list[str]:
     """What the memory brings, of each two runs that are alike, seed too, but that one has it."""
     said = []
     for pair in found:
-        (run, result), (without, _) = pair.one, pair.other
+        (run, result), (without, other) = pair.one, pair.other
         alike = _but_slots(run) == _but_slots(without)
         if pair.record is None or without.slots or not run.slots or not alike:
             continue
+        if result is not run.results[0] or other is not without.results[0]:
+            continue  # of another part than the figures above
         name = find_task(result.record["task"]).main_figure(result.record["metrics"])
         entry = pair.record["metrics"].get(name)
         if entry is None or entry["a"] is None:
             continue
         lead = entry["difference"]
         sure = lead["low"] > 0 or lead["high"] < 0
-        unit = f" {style(name).unit}" if style(name).unit else ""
+        unit = {"": "", "%": " points"}.get(style(name).unit, f" {style(name).unit}")
         said.append(
             f"With the memory ({run.name} against {without.name}): {style(name).title}"
             f" {interval(name, lead, sign=True)}{unit}, paired over the same samples"
@@ -125,8 +127,12 @@ def _of_run(run: Run) -> list[str]:
     for result in run.results[:1]:
         flags = result.record["flags"]
         reasons += own_reasons(result.record, run.recipe["corpus"])
-        if run.data.get("speakers") and flags.get("speakers") == run.data["speakers"]:
-            reasons.append("these talkers taught it too: it says nothing of strangers")
+        if flags.get("talkers_taught"):
+            reasons.append("talkers of these clips taught it too: it says nothing of strangers")
+        for what, saw in (("wer_judge", "judge_saw_test"), ("vocoder", "vocoder_saw_test")):
+            if learnt := (flags.get(what) or {}).get(saw):
+                name = what.removeprefix("wer_")
+                reasons.append(f"its {name} has learnt from {learnt} of these clips")
         if flags.get("boundary") is True:
             reasons.append("it was told where each word lies")
         if flags.get("fingerprint") != flags.get("trained_on"):
