@@ -188,7 +188,7 @@ def table(found: dict[str, Any]) -> list[str]:
         shown = f"{row['validation']['value']:.4f}  {interval(metric, row['test'])}  ({each})"
         ahead = ""
         if "difference" in row:
-            ahead = f"; ahead of {first}: {interval(metric, row['difference'], sign=True)}"
+            ahead = f"; less {first}: {interval(metric, row['difference'], sign=True)}"
         if "reason" in row:
             ahead = f"; not paired: {row['reason']}"
         lines.append(f"{row['name']:>{width}} {star} {shown}{ahead}")

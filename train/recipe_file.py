@@ -76,6 +76,8 @@ def make_recipe(task: str, raw: dict[str, Any], where: str) -> Recipe:
         raise UsageError(f"{where}: unit {recipe.unit} is not of the task {recipe.task}")
     if recipe.task != task:
         raise UsageError(f"{where} is a recipe for {recipe.task}, not for {task}")
+    if recipe.unit == "word" and find_task(task).makes in ("speech", "sound"):
+        raise UsageError(f"{where}: unit word is not of the task {task}")
     whole = find_task(task).makes in ("word", "lag") or recipe.unit == "characters"
     if recipe.window and whole:
         raise UsageError(f"{where}: window is for speech and words of sentences; others are whole")

@@ -73,6 +73,7 @@ def test_overrides_are_read_as_yaml_and_reach_into_mappings() -> None:
         ("model.variant=papr", "did you mean paper"),
         ("model.mel_bins=40", "unknown key 'model.mel_bins'"),  # the shards decide
         ("l2s model.decoder_sizes.wdth=3", "sizes.wdth'; the nearest .*sizes.width'"),
+        ("l2s unit=word", "unit word is not of the task l2s"),
         ("l2s model.decoder=tacotron", "unknown key 'model.decoder_sizes.width'"),
         ("l2s shrink=100", "shrink 100: the crops have 96 pixels a side"),
         ("l2s model.dropout=2.0", "model.dropout 2.0: expected 0 to 1"),

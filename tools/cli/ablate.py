@@ -79,6 +79,8 @@ def ablate(
             wanted = resolve(task, index, corpus, recipe, sets, unit, split, steps, seed)
             trials.append(grids.Trial(arm, wanted, out / arm.name / f"seed{seed}"))
         grids.check_arm(arm, load_recipe(task, recipe, sets), wanted, index)
+    if len({find_task(trial.recipe.task).score_name for trial in trials}) > 1:
+        raise UsageError("a grid of words and sentences: their scores are not to be ranked")
     if dry_run:
         lines = list(map(grids.describe, trials))
         show({"trials": lines}, as_json, lines)

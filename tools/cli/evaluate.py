@@ -213,7 +213,7 @@ def compare(
             say(f"{name.upper()}  {one['path']}: {facts}")
     flags = record["flags"]
     drawn = "talkers, then clips" if record["by_talker"] else "clips"
-    on = f"{record['clips']} clips of {flags.get('part')}, split {flags.get('split')}"
+    on = f"{record['clips']} samples of {flags.get('part')}, split {flags.get('split')}"
     say(f"{on}; intervals draw {drawn}")
     for line in differences(record):
         typer.echo(line)

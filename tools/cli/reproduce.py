@@ -113,6 +113,7 @@ def _show(wanted: Wanted, table: str, entry: Corpus, as_json: bool) -> None:
 
     other = list(wanted.table.recipes)[0] != wanted.corpus
     title = wanted.table.title + (f", on {entry.title}" if other else "")
+    title += f", split {wanted.split}" if wanted.split else ""
     found = result(wanted, table, title)
     write(found, wanted)
     held = f"{wanted.out / table}.html and .json hold all of it"

@@ -52,11 +52,12 @@ def result(wanted: Wanted, name: str, title: str) -> dict[str, Any]:
         for row in published.load().rows
         if row.task == task and any(text in row.source for text in wanted.table.published)
     ]
-    flags = ("part", "split", "unit", "boundary", "sync", "fingerprint", "device", "intervals")
+    flags = ("part", "split", "speakers", "unit", "boundary", "sync", "fingerprint", "device",
+             "intervals")  # fmt: skip
     return {
         "table": name, "title": title, "corpus": wanted.corpus, "recipe": wanted.recipe,
         "seeds": wanted.seeds, "clips": len(first["clips"]),
-        "flags": {flag: first["flags"].get(flag) for flag in flags},
+        "flags": {f: first["flags"].get(f) for f in flags} | {"steps": wanted.steps},
         "arms": arms, "helpers": helpers, "published": rows,
     }  # fmt: skip
 
@@ -88,7 +89,7 @@ def tables(found: dict[str, Any]) -> list[Table]:
         lines.append([arm["name"], *cells, _hours(arm["seconds"])])
     for name, seconds in found["helpers"].items():
         lines.append([f"{name}, for other arms", *[""] * len(metrics), _hours(seconds)])
-    own = Table(f"Here; behind the semicolon what is gained over {first}, 95 %, paired",
+    own = Table(f"Here; behind the semicolon the difference to {first}, 95 %, paired",
                 ["", *head, "hours of training"], lines)  # fmt: skip
     # Under their own names: whose PESQ and whose word error it is, the rows do not all say.
     known = list(dict.fromkeys(m for row in found["published"] for m in row["metrics"]))
