@@ -203,6 +203,11 @@ def test_a_table_to_compare_with_is_read_before_anything_is_trained(
     network = "--model", tmp_path / "none.pt"  # is looked for later
     line = refused("sync", grid.folder, *network, "--out", out, "--against", other)
     assert str(other) in line
+    out.touch()
+    around = tmp_path / "." / "sub" / ".." / "out.parquet"
+    (tmp_path / "sub").mkdir()
+    line = refused("sync", grid.folder, *network, "--out", out, "--against", around)
+    assert "is what --out writes" in line and not out.stat().st_size
 
 
 def test_two_tables_agree_whatever_their_zeros(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def sync(
 
     check_writable(out)
     if against is not None:
-        measuring.read_lags(against)  # before hours of training
+        check_against(against, out)  # before hours of training
     device = choose_device(device)
     if model is not None:
         refuse_unused(context, "with --model", *OF_TRAINING)
@@ -88,6 +88,15 @@ def sync(
         except KeyboardInterrupt:
             raise KeyboardInterrupt(GOES_ON) from None
     show(measuring.summary(out, against), as_json)
+
+
+def check_against(against: Path, out: Path) -> None:
+    """UsageError: no table to compare with, or one that would be written over first."""
+    from avb.train.sync import read_lags
+
+    if against.resolve() == out.resolve():
+        raise UsageError(f"--against {against} is what --out writes; give another --out")
+    read_lags(against)
 
 
 def move_sound(context: typer.Context, folder: Any, table: Path, out: Path) -> dict[str, Any]:
