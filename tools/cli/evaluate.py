@@ -80,13 +80,20 @@ def evaluate(
         for path in checkpoints
     ]  # fmt: skip
     record = records[0] if len(records) == 1 else per_talker.join(records)
-    tell(record, as_json)
-    if out is not None:
-        try:
-            write_atomic(out, (to_json(record) + "\n").encode())
-        except OSError as error:
-            fail(f"{out}: {error.strerror}; the figures above are all there is", FAILED)
-        say(f"the record is in {out}")
+    try:
+        tell(record, as_json)
+    finally:  # also where nobody reads on, as behind `| head`
+        if out is not None:
+            write_record(out, record)
+
+
+def write_record(out: Path, record: dict[str, Any]) -> None:
+    """Write what was told."""
+    try:
+        write_atomic(out, (to_json(record) + "\n").encode())
+    except OSError as error:
+        fail(f"{out}: {error.strerror}; the figures above are all there is", FAILED)
+    say(f"the record is in {out}")
 
 
 evaluation.variant(
