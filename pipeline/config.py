@@ -2,9 +2,11 @@
 
 import hashlib
 import itertools
+import json
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,6 +107,14 @@ class Split:
                 raise ValueError(f"residue {member!r} is no number from 0 to {HASH_PARTS - 1}")
             if self.by != "hash" and not isinstance(member, str):
                 raise ValueError(f"talker or clip {member!r} is no text; write '{member}'")
+        members = Counter(itertools.chain(*map(set, self.parts.values())))
+        if twice := [member for member, count in members.items() if count > 1]:
+            raise ValueError(f"{twice[0]!r} is in more than one part")
+
+    def rule(self) -> str:
+        """Twelve digits of a hash of what decides the parts; the same rule, whatever its name."""
+        decides = (self.by, self.speakers, self.parts, self.few)
+        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
 
     def part_of(self, key: str, speaker: str | None, split: str | None) -> str | None:
         """The part (train, val, test) that a clip belongs to, or None if it belongs to none.

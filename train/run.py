@@ -140,7 +140,8 @@ def restore(run: Run, path: Path, identity: dict[str, Any]) -> dict[str, Any]:
     if parts.data.fingerprint != identity["fingerprint"]:
         raise UsageError("the run to resume was trained on other shards (fingerprints differ)")
     theirs, mine = state["data"], identity
-    differ = [k for k in ("split", "speakers", "listed") if theirs.get(k) != mine[k]]
+    clips = ("split", "speakers", "listed", *["rule"] * bool(theirs.get("rule")))
+    differ = [k for k in clips if theirs.get(k) != mine[k]]
     if differ:
         names = ", ".join(differ)
         raise UsageError(f"the run to resume was trained on other clips ({names} differ)")

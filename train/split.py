@@ -44,11 +44,12 @@ class Parts:
     speakers: list[str] | None = None
     listed: dict[str, str] | None = None
     absent: tuple[str, ...] = ()
+    rule: str | None = None  # of a split by name, which another datasets.yaml may have otherwise
 
     def facts(self) -> dict[str, Any]:
         """What a checkpoint says of them."""
         facts = {"split": self.name, "split_source": self.source}
-        return facts | {"speakers": self.speakers, "listed": self.listed}
+        return facts | {"speakers": self.speakers, "listed": self.listed, "rule": self.rule}
 
 
 def split_rows(
@@ -110,7 +111,8 @@ def split_rows(
             " choose another --split, or prepare more talkers"
         )
     absent = absent_talkers(index, members if speakers is None else speakers)
-    return Parts(own, split.source, rows, speakers, listed, absent)
+    rule = None if listed is not None else split.rule()
+    return Parts(own, split.source, rows, speakers, listed, absent, rule)
 
 
 def _deal_few(index: Index, rows: Ints, split: Split) -> dict[str, str]:

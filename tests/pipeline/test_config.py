@@ -152,6 +152,8 @@ def unknown(place: str, key: str, nearest: str) -> str:
          "table.splits.a: talker or clip 1 is no text; write '1'"),
         ("grid: {splits: {a: {by: hash, source: x, parts: {test: [20]}}}}",
          "grid.splits.a: residue 20 is no number from 0 to 19"),
+        ("table: {splits: {a: {by: speaker, source: x, parts: {train: [eve, bo], test: [bo]}}}}",
+         "table.splits.a: 'bo' is in more than one part"),
         ("- lrw", "mine.yaml: expected a mapping of corpora, found ['lrw'] (list)"),
     ],
 )  # fmt: skip

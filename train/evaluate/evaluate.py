@@ -205,7 +205,13 @@ def part_rows(
     speakers, listed = data.get("speakers"), data.get("listed")
     if part == "all" and speakers is None and listed is None:
         return np.arange(len(index))
-    rows = split_rows(index, corpus, data["split"], speakers, need=(), listed=listed).rows
+    parts = split_rows(index, corpus, data["split"], speakers, need=(), listed=listed)
+    if listed is None and data.get("rule") not in (None, parts.rule):
+        raise UsageError(
+            f"split {data['split']} has other parts now than when the network was trained, so that"
+            " what it learnt might be tested; give the datasets.yaml of then (avb --datasets FILE)"
+        )
+    rows = parts.rows
     selected = np.sort(np.concatenate(list(rows.values()))) if part == "all" else rows[part]
     if need and not selected.size:
         whose = f", talkers {', '.join(speakers)}" if speakers else ""

@@ -1,24 +1,28 @@
 """Words evaluated: each clip once, and those that the run's split gives."""
 
 import dataclasses
+import errno
 import hashlib
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
-from commands import fault
+from commands import avb, fault
 from networks import changed, evaluated, recipe, trained
 
 from avb.models.masks import boundary_as
 from avb.pipeline.config import load_corpora
 from avb.pipeline.stream.index import Index
+from avb.tools.cli import evaluate as command
 from avb.train.evaluate import lip as eval_lip
 from avb.train.evaluate.evaluate import part_rows
 from avb.train.evaluate.metrics import lip
 from avb.train.evaluate.metrics.intervals import ratio_interval
+from avb.train.evaluate.record import read_record
 
 
 def test_words_count_once_and_the_mean_is_the_clips(lrw: Index, tmp_path: Path) -> None:
@@ -54,6 +58,18 @@ def test_a_checkpoint_that_is_replaced_while_it_is_measured_is_the_one_that_was_
     monkeypatch.setattr(eval_lip, "measure", beside_a_training)
     record = evaluated("lip", best, lrw, "all")
     assert record["flags"]["checkpoint_sha256"] == sha256
+
+
+def test_the_record_is_written_where_nobody_reads_the_figures(
+    lrw: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As behind `| head`."""
+    best, out = trained("lip", lrw, tmp_path), tmp_path / "record.json"
+    closed = Mock(side_effect=BrokenPipeError(errno.EPIPE, "Broken pipe"))
+    monkeypatch.setattr(command, "tell", closed)
+    words = ("--ckpt", best, "--data", lrw.folder, "--part", "all", "--out", out)
+    assert avb("eval", "lip", *words).exit_code == 1
+    assert len(read_record(out)["clips"]) == len(lrw)
 
 
 def test_words_of_sentences_stand_beside_what_needs_no_look(grid: Index, tmp_path: Path) -> None:
@@ -118,6 +134,12 @@ def test_talkers_and_lists_of_it_are_evaluated(lrw: Index, grid: Index, tmp_path
         line = fault(part_rows, grid, corpora["grid"], gone, "all")
         assert "holds no clip of the run's split" in line
         assert not len(part_rows(grid, corpora["grid"], gone, "train", need=False))
+    rule = corpora["grid"].splits["vcagan-16-7-10"].rule()
+    same = {"split": "vcagan-16-7-10", "rule": rule}
+    assert len(part_rows(grid, corpora["grid"], same, "test"))
+    for part in ("train", "test"):
+        line = fault(part_rows, grid, corpora["grid"], same | {"rule": "0" * 12}, part)
+        assert "has other parts now" in line and "--datasets" in line
     plain = {"split": "vcagan-16-7-10"}  # a checkpoint from before talkers were stored
     assert len(part_rows(grid, corpora["grid"], plain, "all")) == len(grid)
     best = trained("lip", lrw, tmp_path)

@@ -23,7 +23,7 @@ def test_strangers_of_other_shards_are_measured(
     alone = np.array([row for row in range(len(grid)) if grid.speaker[row] == "s1"])
     assert not unseen_talkers(grid, alone, np.arange(0), ["s77"])  # one talker cannot be drawn
     state = checkpoint.load(trained("l2s", grid, tmp_path, split="vcagan-16-7-10"))
-    own = {"split": "grid-hash", "speakers": ["s77"], "listed": None}
+    own = {"split": "grid-hash", "speakers": ["s77"], "listed": None, "rule": None}
     checkpoint.save(tmp_path / "x.pt", state | {"data": state["data"] | own})
     given = ("l2s", tmp_path / "x.pt", grid, load_corpora()["grid"], "all")
     with pytest.raises(UsageError, match="holds no clip of the run's split"):
