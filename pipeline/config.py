@@ -112,8 +112,9 @@ class Split:
             raise ValueError(f"{twice[0]!r} is in more than one part")
 
     def rule(self) -> str:
-        """Twelve digits of a hash of what decides the parts; the same rule, whatever its name."""
-        decides = (self.by, self.speakers, self.parts, self.few)
+        """Twelve digits of a hash of what decides the parts, in whatever order it is listed."""
+        parts = {part: sorted(members, key=str) for part, members in self.parts.items()}
+        decides = (self.by, self.speakers and sorted(self.speakers), parts, self.few)
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
 
     def part_of(self, key: str, speaker: str | None, split: str | None) -> str | None:

@@ -19,8 +19,9 @@ def test_a_split_with_other_parts_is_neither_tested_nor_trained_on(
     own, out = tmp_path / "own.yaml", tmp_path / "run"
     shards = ("--data", grid.folder, "--device", "cpu")
     words = (*shards, "--split", "own", *SMALL, "--out", out)
-    own.write_text(OWN.format("s1", "s2"))
+    own.write_text(OWN.format("s1, s9", "s2"))
     did("--datasets", own, "train", "lip", *words, "--steps", 1)
+    own.write_text(OWN.format("s9, s1", "s2"))  # the same
     did("--datasets", own, "eval", "lip", *shards[:2], "--ckpt", out, "--limit", 1)
     own.write_text(OWN.format("s2", "s1"))
     line = refused("--datasets", own, "eval", "lip", *shards[:2], "--ckpt", out)

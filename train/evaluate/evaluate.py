@@ -108,6 +108,8 @@ def evaluate(
 
 def sample(index: Index, rows: Ints, limit: int | None) -> Ints:
     """At most so many, of all talkers, and the same each time: those of the lowest hashes."""
+    if limit is None:
+        return rows
     by_hash = sorted(rows, key=lambda row: (name_hash(index.key(row)), index.key(row)))
     return np.sort(np.array(by_hash[:limit], int))
 
